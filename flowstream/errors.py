@@ -1,0 +1,305 @@
+"""Every error of flowstream, as one tree.
+
+    FlowstreamError
+    ├── ProtocolError                 bytes or frames that break the protocol
+    │   └── LocalProtocolError        ... on our own side: a command out of turn
+    ├── ConfigurationError            a declaration, option or address that cannot work
+    ├── ConnectionFailed              nothing (or nobody we trust) answers at the address
+    │   └── ConnectionClosed          the connection ended while it was in use
+    ├── RequestTimeout                the server did not answer in time
+    ├── ServerError                   the server answered with an error code (see SERVER_ERRORS)
+    │   ├── StreamDoesNotExist, StreamAlreadyExists, StreamNotAvailable
+    │   ├── SubscriptionIdExists, SubscriptionIdDoesNotExist, PublisherDoesNotExist
+    │   ├── AuthenticationFailed
+    │   │   ├── SaslMechanismNotSupported, SaslError, LoopbackOnly
+    │   │   └── CannotChangeMechanism, CannotChangeUsername
+    │   ├── VirtualHostAccessFailed, AccessRefused
+    │   ├── UnknownFrame, FrameTooLarge, InternalServerError
+    │   └── PreconditionFailed, NoOffset
+    ├── NotSupported                  the server is too old, or an extra is not installed
+    ├── PublishFailed                 a message was refused, or its confirm never came
+    │   └── MessageTooLarge           it can never fit into a frame
+    ├── ChecksumMismatch              a chunk does not match its CRC-32
+    ├── OffsetTruncated               the stored offset is older than the first retained one
+    ├── CommitNotVerified             a stored offset could not be read back
+    ├── PayloadError                  a message body does not decode to its declared type
+    ├── Halted                        a failure policy stopped the pipeline
+    └── DrainTimeout                  the drain did not end inside its deadline
+
+Errors carry what a program needs as fields and say the remedy in their text.
+"""
+
+from __future__ import annotations
+
+
+class FlowstreamError(Exception):
+    """The root: `except FlowstreamError` catches whatever this package raises on purpose."""
+
+
+class ProtocolError(FlowstreamError):
+    """The peer sent bytes or frames that the protocol does not allow."""
+
+
+class LocalProtocolError(ProtocolError):
+    """A command was about to be sent that the connection's state does not allow."""
+
+
+class ConfigurationError(FlowstreamError):
+    """A declaration, option or address that cannot work; the text names it and the remedy."""
+
+
+class ConnectionFailed(FlowstreamError):
+    """No usable connection could be made to the address."""
+
+
+class ConnectionClosed(ConnectionFailed):
+    """The connection ended while it was in use: by the peer, the network or a missed heartbeat."""
+
+
+class RequestTimeout(FlowstreamError):
+    """The server did not answer a request in time."""
+
+
+class ServerError(FlowstreamError):
+    """The server answered with an error code.
+
+    Fields: `code` (the protocol's number), `stream` and `reference` where the request had them.
+    """
+
+    code: int = 0
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: int | None = None,
+        stream: str | None = None,
+        reference: str | None = None,
+    ) -> None:
+        super().__init__(message or type(self).__doc__)
+        if code is not None:
+            self.code = code
+        self.stream = stream
+        self.reference = reference
+
+
+class StreamDoesNotExist(ServerError):
+    """The stream does not exist; create it first (`flowstream streams create NAME`)."""
+
+    code = 2
+
+
+class SubscriptionIdExists(ServerError):
+    """The subscription id is in use on this connection."""
+
+    code = 3
+
+
+class SubscriptionIdDoesNotExist(ServerError):
+    """The subscription id is not known on this connection."""
+
+    code = 4
+
+
+class StreamAlreadyExists(ServerError):
+    """A stream of this name exists."""
+
+    code = 5
+
+
+class StreamNotAvailable(ServerError):
+    """The stream has no leader or replica to serve it now; try again."""
+
+    code = 6
+
+
+class AuthenticationFailed(ServerError):
+    """The server refused the user name or password."""
+
+    code = 8
+
+
+class SaslMechanismNotSupported(AuthenticationFailed):
+    """The server does not offer this SASL mechanism."""
+
+    code = 7
+
+
+class SaslError(AuthenticationFailed):
+    """The SASL exchange failed."""
+
+    code = 9
+
+
+class LoopbackOnly(AuthenticationFailed):
+    """This user may only connect over loopback; create another user for remote use."""
+
+    code = 11
+
+
+class VirtualHostAccessFailed(ServerError):
+    """The virtual host does not exist, or this user may not use it."""
+
+    code = 12
+
+
+class UnknownFrame(ServerError):
+    """The server does not know this command; it is older than the command."""
+
+    code = 13
+
+
+class FrameTooLarge(ServerError):
+    """The frame is larger than the size both sides agreed on."""
+
+    code = 14
+
+
+class InternalServerError(ServerError):
+    """The server failed inside; its log tells why."""
+
+    code = 15
+
+
+class AccessRefused(ServerError):
+    """This user has no permission for the operation."""
+
+    code = 16
+
+
+class PreconditionFailed(ServerError):
+    """The request does not fit what exists (such as other arguments of an existing stream)."""
+
+    code = 17
+
+
+class PublisherDoesNotExist(ServerError):
+    """The publisher id is not declared on this connection."""
+
+    code = 18
+
+
+class NoOffset(ServerError):
+    """No offset is stored under this reference."""
+
+    code = 19
+
+
+class CannotChangeMechanism(AuthenticationFailed):
+    """A live connection cannot change its SASL mechanism."""
+
+    code = 20
+
+
+class CannotChangeUsername(AuthenticationFailed):
+    """A live connection cannot change its user name."""
+
+    code = 21
+
+
+SERVER_ERRORS: dict[int, type[ServerError]] = {
+    cls.code: cls
+    for cls in (
+        StreamDoesNotExist,
+        SubscriptionIdExists,
+        SubscriptionIdDoesNotExist,
+        StreamAlreadyExists,
+        StreamNotAvailable,
+        SaslMechanismNotSupported,
+        AuthenticationFailed,
+        SaslError,
+        LoopbackOnly,
+        VirtualHostAccessFailed,
+        UnknownFrame,
+        FrameTooLarge,
+        InternalServerError,
+        AccessRefused,
+        PreconditionFailed,
+        PublisherDoesNotExist,
+        NoOffset,
+        CannotChangeMechanism,
+        CannotChangeUsername,
+    )
+}
+"""The protocol's response codes and their classes; code 10 is a SASL challenge, not an error."""
+
+
+def server_error(
+    code: int, message: str = "", *, stream: str | None = None, reference: str | None = None
+) -> ServerError:
+    """The exception for a response code; an unknown code gives a plain `ServerError`."""
+    cls = SERVER_ERRORS.get(code, ServerError)
+    return cls(message, code=code, stream=stream, reference=reference)
+
+
+class NotSupported(FlowstreamError):
+    """The server is too old for this, or an extra is not installed; the text names which."""
+
+
+class PublishFailed(FlowstreamError):
+    """A message was refused by the server, or its confirm never came.
+
+    Fields: `publishing_id`, `code` (0 where no answer came), `stream`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        publishing_id: int | None = None,
+        code: int = 0,
+        stream: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.publishing_id = publishing_id
+        self.code = code
+        self.stream = stream
+
+
+class MessageTooLarge(PublishFailed):
+    """The message can never fit into a frame of this connection; it was not sent."""
+
+
+class ChecksumMismatch(FlowstreamError):
+    """A chunk does not match its CRC-32: it was damaged on its way or on disk."""
+
+
+class OffsetTruncated(FlowstreamError):
+    """The stored offset is older than the first retained one: messages in between are lost.
+
+    Fields: `stream`, `stored`, `first`.
+    """
+
+    def __init__(self, message: str, *, stream: str, stored: int, first: int) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.stored = stored
+        self.first = first
+
+
+class CommitNotVerified(FlowstreamError):
+    """An offset was stored but could not be read back; it may be repeated after a restart."""
+
+
+class PayloadError(FlowstreamError):
+    """A message body does not decode to the declared payload type."""
+
+
+class Halted(FlowstreamError):
+    """A failure policy stopped the pipeline; the offset stays before the failed message.
+
+    Fields: `pipeline`, `stream`, `offset` of the first message that failed, `reason`.
+    """
+
+    def __init__(
+        self, message: str, *, pipeline: str, stream: str, offset: int, reason: str
+    ) -> None:
+        super().__init__(message)
+        self.pipeline = pipeline
+        self.stream = stream
+        self.offset = offset
+        self.reason = reason
+
+
+class DrainTimeout(FlowstreamError):
+    """The drain did not end inside its deadline; what was unsettled is replayed next time."""

@@ -1,0 +1,203 @@
+"""What happens, as values: event types and the `Observer` protocol.
+
+Hot code knows only this file. An event is made per slice, batch, commit or connection, never per
+message. Observers are called synchronously on the event loop and must not block or raise; an
+observer that raises is detached after one log record.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+_log = logging.getLogger("flowstream.telemetry")
+
+
+class Event:
+    """The base of every event; rooms define theirs as frozen slotted dataclasses."""
+
+    __slots__ = ()
+
+
+class Observer(Protocol):
+    """Anything that can be told of events, such as `flowstream.metrics.Metrics`."""
+
+    def observe(self, event: Event, /) -> None: ...
+
+
+class Telemetry:
+    """Fans events out to observers. `active` is False while nobody listens: test it first."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = list(observers)
+
+    @property
+    def active(self) -> bool:
+        return bool(self._observers)
+
+    def attach(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
+    def detach(self, observer: Observer) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def emit(self, event: Event) -> None:
+        for observer in tuple(self._observers):
+            try:
+                observer.observe(event)
+            except Exception:
+                self.detach(observer)
+                _log.exception("observer %r raised and was detached", observer)
+
+
+# --- the pipeline -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Event):
+    """A slice was admitted: `messages` and `bytes` of it, from `stream`."""
+
+    pipeline: str
+    stream: str
+    messages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDone(Event):
+    """A processor slice or a batch left its handler.
+
+    `stage` is "processor" or the batcher's name; `seconds` the time in the handler.
+    """
+
+    pipeline: str
+    stage: str
+    messages: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReady(Event):
+    """A batch was closed by `trigger` ("size", "bytes", "timeout", "flush", "drain", ...)."""
+
+    pipeline: str
+    batcher: str
+    messages: int
+    bytes: int
+    trigger: str
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Event):
+    """Messages were settled with one outcome.
+
+    `outcome`: "ok", "dropped", "dead_lettered", "discarded" (policy Drop) or "halted".
+    """
+
+    pipeline: str
+    stream: str
+    outcome: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Event):
+    """Messages failed in `phase` ("decode", "process", "batch", "sink", "commit")."""
+
+    pipeline: str
+    stage: str
+    phase: str
+    error: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Event):
+    """Messages were parked for another attempt."""
+
+    pipeline: str
+    stage: str
+    messages: int
+    attempt: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Committed(Event):
+    """An offset was sent to be stored (`verified`: and read back)."""
+
+    pipeline: str
+    stream: str
+    offset: int
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageCrashed(Event):
+    """A stage broke outside of a handler and was restarted (or gave up)."""
+
+    pipeline: str
+    stage: str
+    error: str
+    restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged(Event):
+    """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
+
+    pipeline: str
+    phase: str
+    seconds: float
+
+
+# --- the client ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened(Event):
+    address: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost(Event):
+    address: str
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReceived(Event):
+    """A chunk arrived: `credits` is what the subscription has left at the server."""
+
+    stream: str
+    messages: int
+    bytes: int
+    credits: int
+    committed_chunk_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published(Event):
+    stream: str
+    messages: int
+    bytes: int
+    unconfirmed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed(Event):
+    """Confirms (or, with `code` other than 1, refusals) arrived."""
+
+    stream: str
+    messages: int
+    code: int
+    seconds: float
+    unconfirmed: int

@@ -4,6 +4,8 @@
     ├── ProtocolError                 bytes or frames that break the protocol
     │   └── LocalProtocolError        ... on our own side: a command out of turn
     ├── ConfigurationError            a declaration, option or address that cannot work
+    │   ├── UnsupportedPayloadType    a handler's annotation is no type payloads decode to
+    │   └── DuplicateName             two parts of one pipeline have the same name
     ├── ConnectionFailed              nothing (or nobody we trust) answers at the address
     │   └── ConnectionClosed          the connection ended while it was in use
     ├── RequestTimeout                the server did not answer in time
@@ -46,6 +48,14 @@ class LocalProtocolError(ProtocolError):
 
 class ConfigurationError(FlowstreamError):
     """A declaration, option or address that cannot work; the text names it and the remedy."""
+
+
+class UnsupportedPayloadType(ConfigurationError):
+    """A handler's annotation names a type that message bodies cannot be decoded to."""
+
+
+class DuplicateName(ConfigurationError):
+    """Two parts of one pipeline (batchers, processors ...) have the same name."""
 
 
 class ConnectionFailed(FlowstreamError):

@@ -201,3 +201,18 @@ class Confirmed(Event):
     code: int
     seconds: float
     unconfirmed: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """An environment, publisher or consumer (`kind`) went from one state to the next.
+
+    `state`: "connecting", "open", "recovering" or "closed"; `reason` says why where nobody asked
+    for it; `seconds` is how long the last state held.
+    """
+
+    kind: str
+    name: str
+    state: str
+    reason: str
+    seconds: float

@@ -251,7 +251,7 @@ def configuration(broker: Broker, node: Node) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start(broker: Broker, node: Node) -> None:
+def start(broker: Broker, node: Node) -> subprocess.Popen[bytes]:
     """Start one node in the background; `wait_until_up` tells when it is there."""
     inside = {kind: broker.root / path[1:] for kind, path in node.folders.items()}
     for folder in inside.values():
@@ -275,8 +275,8 @@ def start(broker: Broker, node: Node) -> None:
     }
     if len(broker.nodes) > 1:
         environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] = "+S 1:1"
-    with (config / "output.log").open("wb") as output:
-        subprocess.Popen(
+    with (inside["log"] / "output.log").open("wb") as output:
+        return subprocess.Popen(
             ["chroot", broker.root, "rabbitmq-server"],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -339,13 +339,16 @@ def version(node: Node) -> str | None:
     return str(overview["rabbitmq_version"]) if overview["node"] == node.name else None
 
 
-def wait_until_up(broker: Broker) -> None:
+def wait_until_up(broker: Broker, started: dict[str, subprocess.Popen[bytes]]) -> None:
     """Wait for every node, and for the nodes to have found each other."""
     deadline = time.monotonic() + START_DEADLINE
     for node in broker.nodes:
         while version(node) is None or len(api(node, "nodes")) < len(broker.nodes):
+            log = broker.root / node.folders["log"][1:]
+            process = started.get(node.name)
+            if process is not None and process.poll() is not None:
+                raise Unavailable(f"{node.name} ended while starting (a port in use?): see {log}")
             if time.monotonic() > deadline:
-                log = broker.root / node.folders["log"][1:]
                 raise Unavailable(f"{node.name} did not start in {START_DEADLINE:.0f} s: see {log}")
             time.sleep(0.5)
 
@@ -358,10 +361,8 @@ def ensure(broker: Broker, fresh: bool) -> None:
         take_down(broker)
         for node in broker.nodes:
             shutil.rmtree(broker.root / node.folders["data"][1:], ignore_errors=True)
-    for node in broker.nodes:
-        if find_pid(node) is None:
-            start(broker, node)
-    wait_until_up(broker)
+    down = [node for node in broker.nodes if find_pid(node) is None]
+    wait_until_up(broker, {node.name: start(broker, node) for node in down})
     first = broker.nodes[0]
     api(first, f"users/{CLIENT_NAME}", {"password_hash": "", "tags": "administrator"})
     everything = {"configure": ".*", "write": ".*", "read": ".*"}

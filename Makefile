@@ -1,0 +1,72 @@
+# The same commands for people and for CI. On a machine with Python 3.11 and make,
+# each target sets up what it needs: a virtual environment in .venv, by uv if it is
+# there and by pip if not. No root is needed, except for `make brokers`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+BROKERS ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup oracle run test lint format bench brokers docs clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with flowstream, every extra and the tools
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@if command -v uv >/dev/null; then \
+	  set -ex; \
+	  [ -x $(BIN)/python ] || uv venv --python $(PYTHON) $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python --editable '.[all]' --group dev; \
+	else \
+	  $(PYTHON) -c 'import ensurepip' || \
+	    { echo "The venv module is missing: apt-get install python3-venv"; exit 1; }; \
+	  set -ex; \
+	  [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
+	  $(BIN)/python -m pip install --quiet --editable '.[all]' --group dev; \
+	fi
+	@touch $(STAMP)
+
+run: setup ## run the example pipeline
+	@echo "make run needs the example pipeline and a RabbitMQ with the stream plugin:"
+	@echo "  docker compose up -d    RabbitMQ 4 on localhost:5552, or"
+	@echo "  make brokers            (as root, on Debian) several, see tests/brokers"
+	@echo "The example pipeline is not part of this version yet."
+	@exit 1
+
+test: setup ## all tests; those on RabbitMQ take the brokers that are up (ARGS='-k name')
+	$(BIN)/pytest -m "not benchmark" $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup ## rewrite the sources as ruff wants them
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup ## measure beside the bare clients
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+brokers: ## install and start real brokers, as root (BROKERS='3.10 4.0 4.3 cluster')
+	$(PYTHON) tests/brokers/rabbitmq.py up $(BROKERS)
+
+oracle: setup ## build the AMQP 1.0 codec that tests compare with (needs a C compiler)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 \
+	  && $(BIN)/python -m pip install --quiet --group oracle \
+	  || uv pip install --quiet --python $(BIN)/python --group oracle
+
+docs: setup ## build the documentation site
+	@test -d docs || { echo "docs/ is not written yet"; exit 1; }
+
+clean: ## remove .venv, caches and build products (brokers stay)
+	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

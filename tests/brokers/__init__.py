@@ -1,0 +1,1 @@
+"""Real brokers: `rabbitmq.py` runs them, `running` tells the tests where they listen."""

@@ -1,0 +1,166 @@
+"""Publish frames in, in bulk: the server's hot path (layout: see `publish`).
+
+What is kept of a message is its publishing id and its entry, the very bytes that a chunk holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from struct import Struct
+from struct import error as struct_error
+from typing import Any, overload
+
+from flowstream.errors import ProtocolError
+from flowstream.protocol.runs import PROBE, WORTH, cut, run_length
+from flowstream.protocol.values import SubBatch
+
+_SIMPLE = Struct(">QI").unpack_from
+_FILTERED = Struct(">Qh").unpack_from
+_LENGTH = Struct(">I").unpack_from
+_SUB_BATCH = Struct(">BHII").unpack_from
+SUB_BATCH_HEADER = 11
+"""Bytes before the data of a sub-batch entry: kind, records, uncompressed size, size."""
+IS_SUB_BATCH = 1 << 31
+"""The top bit of an entry's first word: set for sub-batches, clear for simple entries."""
+
+
+class Entries(Sequence[Any]):
+    """The messages of a received Publish frame, as lists that go pairwise.
+
+    `ids`; `entries`: the raw bytes of each, as they stand in a chunk; `filters`: the filter values
+    of version 2, else None; `records`: how many messages they are, those in sub-batches counted;
+    `batches`: which of the entries are sub-batches (check them: `sub_batch_is_sound`). As a
+    sequence it has the items of `Publish.messages` or `PublishFiltered.messages`.
+    """
+
+    __slots__ = ("batches", "entries", "filters", "ids", "records")
+
+    def __init__(
+        self,
+        ids: list[int],
+        entries: list[bytes],
+        records: int,
+        batches: list[int],
+        filters: list[str | None] | None = None,
+    ) -> None:
+        self.ids = ids
+        self.entries = entries
+        self.records = records
+        self.batches = batches
+        self.filters = filters
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        publishing_id, entry = self.ids[index], self.entries[index]
+        if self.filters is not None:
+            return publishing_id, self.filters[index], entry[4:]
+        if entry[0] < 0x80:
+            return publishing_id, entry[4:]
+        kind, records, uncompressed, _ = _SUB_BATCH(entry)
+        data = entry[SUB_BATCH_HEADER:]
+        return SubBatch(publishing_id, kind >> 4 & 7, records, uncompressed, data)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, range(len(self.ids)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def read_entries(data: bytes, position: int, count: int) -> Entries:
+    """The messages of a version 1 frame: `count` of them from `position` to the end."""
+    found = Entries([], [], count, [])
+    left = count
+    try:
+        while left:
+            length = _LENGTH(data, position + 8)[0]
+            run = 0
+            if length < IS_SUB_BATCH:
+                run = run_length(data, position + 8, 12 + length, min(left, PROBE))
+            if run >= WORTH:
+                run = run_length(data, position + 8, 12 + length, left)
+                both: list[Any] = cut(data, position, f"Q{length + 4}s", run)
+                found.ids += both[::2]
+                found.entries += both[1::2]
+                position += run * (12 + length)
+            else:
+                run = min(left, PROBE)
+                position = _read_some(data, position, run, found)
+            left -= run
+    except struct_error:
+        raise ProtocolError(f"a Publish frame ends before its {count} messages") from None
+    if position != len(data):
+        raise ProtocolError(f"a Publish frame does not hold exactly {count} messages")
+    return found
+
+
+def _read_some(data: bytes, position: int, count: int, found: Entries) -> int:
+    """Read `count` messages one by one; gives the position after them."""
+    ids, add_id, add_entry = found.ids, found.ids.append, found.entries.append
+    for _ in repeat(None, count):
+        publishing_id, length = _SIMPLE(data, position)
+        if length < IS_SUB_BATCH:
+            end = position + 12 + length
+        else:
+            _, records, _, size = _SUB_BATCH(data, position + 8)
+            end = position + 8 + SUB_BATCH_HEADER + size
+            found.batches.append(len(ids))
+            found.records += records - 1
+        add_id(publishing_id)
+        add_entry(data[position + 8 : end])
+        position = end
+    return position
+
+
+def sub_batch_is_sound(entry: bytes, most: int = 64 << 20) -> bool:
+    """Whether a server takes this sub-batch (as RabbitMQ does from 4.3.5 on).
+
+    A known compression, at most `most` bytes uncompressed, at least one message, and for every
+    message at least the four bytes of its length.
+    """
+    kind, records, uncompressed, size = _SUB_BATCH(entry)
+    compression = kind >> 4 & 7
+    if compression > 4 or (compression and not size):
+        return False
+    return bool(0 < records * 4 <= uncompressed <= most)
+
+
+def read_filtered_entries(data: bytes, position: int, count: int) -> Entries:
+    """The messages of a version 2 frame: `count` of them from `position` to the end."""
+    ids: list[int] = []
+    entries: list[bytes] = []
+    filters: list[str | None] = []
+    try:
+        for _ in repeat(None, count):
+            publishing_id, size = _FILTERED(data, position)
+            position += 10
+            if size < 0:
+                filters.append(None)
+            else:
+                filters.append(str(data[position : position + size], "utf-8"))
+                position += size
+            length = _LENGTH(data, position)[0]
+            if size < -1 or length >= IS_SUB_BATCH:
+                raise ProtocolError("a filtered message has a negative length")
+            end = position + 4 + length
+            ids.append(publishing_id)
+            entries.append(data[position:end])
+            position = end
+    except struct_error:
+        raise ProtocolError(f"a Publish frame ends before its {count} messages") from None
+    except UnicodeDecodeError:
+        raise ProtocolError("a filter value is not UTF-8") from None
+    if position != len(data):
+        raise ProtocolError(f"a Publish frame does not hold exactly {count} messages")
+    return Entries(ids, entries, count, [], filters)

@@ -1,0 +1,118 @@
+"""Publish frames out, in bulk: the publisher's hot path.
+
+Source: the protocol document, section "Publish", and the entry layout of section "Deliver". In
+version 1 a message is `u64 publishing id` and an entry exactly as it stands in a chunk: `0|len:31`
+and the body, or `1|compression:3|0:4`, u16 records, u32 uncompressed size, u32 size and the data of
+a sub-batch. Version 2 has `str filter value` (null: none) between the two, and simple entries only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from struct import error as struct_error
+
+from flowstream.errors import LocalProtocolError
+from flowstream.protocol.values import SubBatch
+
+FRAME_OVERHEAD = 9
+"""Bytes of a Publish frame before its messages: key, version, publisher id, count."""
+ENTRY_OVERHEAD = 12
+"""Bytes of a simple message besides its body: publishing id and length (version 2: + filter)."""
+SUB_BATCH_OVERHEAD = 19
+"""Bytes of a sub-batch besides its data."""
+
+_FRAME = Struct(">IHHBI")
+_SIMPLE = Struct(">QI")
+_ID = Struct(">Q")
+_LENGTH = Struct(">I")
+_FILTER = Struct(">h")
+_SUB_BATCH = Struct(">BHII")
+
+
+def encode_publish(publisher_id: int, first_id: int, bodies: Sequence[bytes]) -> bytes:
+    """One Publish frame of simple entries with consecutive ids from `first_id`."""
+    return encode_publish_ids(publisher_id, range(first_id, first_id + len(bodies)), bodies)
+
+
+def encode_publish_ids(publisher_id: int, ids: Sequence[int], bodies: Sequence[bytes]) -> bytes:
+    """One Publish frame of simple entries; `ids` and `bodies` go pairwise."""
+    count = len(bodies)
+    lengths = list(map(len, bodies))
+    parts: list[bytes] = [b""] * (2 * count + 1)
+    try:
+        size = FRAME_OVERHEAD + ENTRY_OVERHEAD * count + sum(lengths)
+        parts[0] = _FRAME.pack(size, 2, 1, publisher_id, count)
+        parts[1::2] = map(_SIMPLE.pack, ids, lengths)
+    except (struct_error, ValueError) as error:
+        raise LocalProtocolError(f"cannot encode {count} messages: {error}") from None
+    parts[2::2] = bodies
+    return b"".join(parts)
+
+
+def encode_publish_filtered(
+    publisher_id: int,
+    ids: Sequence[int],
+    filters: Sequence[str | None],
+    bodies: Sequence[bytes],
+) -> bytes:
+    """One Publish frame of version 2; a filter value of None marks an unfiltered message."""
+    parts: list[bytes] = [b""]
+    for publishing_id, value, body in zip(ids, filters, bodies, strict=True):
+        text = None if value is None else value.encode()
+        if text is not None and len(text) > 32767:
+            raise LocalProtocolError(f"a filter value of {len(text)} bytes; the most is 32767")
+        parts += (
+            _ID.pack(publishing_id),
+            _FILTER.pack(-1 if text is None else len(text)),
+            text or b"",
+            _LENGTH.pack(len(body)),
+            body,
+        )
+    size = FRAME_OVERHEAD + sum(map(len, parts))
+    parts[0] = _FRAME.pack(size, 2, 2, publisher_id, len(bodies))
+    return b"".join(parts)
+
+
+def encode_sub_batches(publisher_id: int, batches: Sequence[SubBatch]) -> bytes:
+    """One Publish frame of sub-batches (make them with `chunk.sub_batch`)."""
+    parts = [b""]
+    for batch in batches:
+        parts += (_ID.pack(batch.publishing_id), sub_batch_entry(batch))
+    size = FRAME_OVERHEAD + sum(map(len, parts))
+    parts[0] = _FRAME.pack(size, 2, 1, publisher_id, len(batches))
+    return b"".join(parts)
+
+
+def sub_batch_entry(batch: SubBatch) -> bytes:
+    """The entry of a sub-batch as it stands in Publish frames and in chunks."""
+    head = _SUB_BATCH.pack(
+        0x80 | batch.compression << 4, batch.records, batch.uncompressed_size, len(batch.data)
+    )
+    return head + batch.data
+
+
+def split_at(lengths: Sequence[int], frame_max: int, overhead: int = ENTRY_OVERHEAD) -> list[int]:
+    """Where to cut messages of these body lengths so that each frame fits `frame_max`.
+
+    Gives the end index of every frame (the last is `len(lengths)`). `frame_max` 0 is no limit.
+    A message that alone is too large gets a frame of its own: refuse it before (`fits`).
+    """
+    count = len(lengths)
+    if not frame_max or FRAME_OVERHEAD + overhead * count + sum(lengths) <= frame_max:
+        return [count] if count else []
+    ends: list[int] = []
+    room = frame_max - FRAME_OVERHEAD
+    used = 0
+    for index, length in enumerate(lengths):
+        used += length + overhead
+        if used > room and index > (ends[-1] if ends else 0):
+            ends.append(index)
+            used = length + overhead
+    ends.append(count)
+    return ends
+
+
+def fits(length: int, frame_max: int, overhead: int = ENTRY_OVERHEAD) -> bool:
+    """Whether a message with a body of `length` bytes can be published at all."""
+    return not frame_max or FRAME_OVERHEAD + overhead + length <= frame_max

@@ -26,6 +26,7 @@
     ├── CommitNotVerified             a stored offset could not be read back
     ├── PayloadError                  a message body does not decode to its declared type
     ├── Halted                        a failure policy stopped the pipeline
+    ├── StoreFailed                   the embedded broker cannot write to its store
     └── DrainTimeout                  the drain did not end inside its deadline
 
 Errors carry what a program needs as fields and say the remedy in their text.
@@ -309,6 +310,10 @@ class Halted(FlowstreamError):
         self.stream = stream
         self.offset = offset
         self.reason = reason
+
+
+class StoreFailed(FlowstreamError):
+    """The embedded broker cannot write to its store; what it confirmed is still there."""
 
 
 class DrainTimeout(FlowstreamError):

@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
 BROKERS ?=
 ARGS ?=
 
@@ -20,18 +22,15 @@ setup: $(STAMP) ## create .venv with flowstream, every extra and the tools
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	@if command -v uv >/dev/null; then \
-	  set -ex; \
-	  [ -x $(BIN)/python ] || uv venv --python $(PYTHON) $(VENV); \
-	  uv pip install --quiet --python $(BIN)/python --editable '.[all]' --group dev; \
-	else \
-	  $(PYTHON) -c 'import ensurepip' || \
-	    { echo "The venv module is missing: apt-get install python3-venv"; exit 1; }; \
-	  set -ex; \
-	  [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'; \
-	  $(BIN)/python -m pip install --quiet --editable '.[all]' --group dev; \
-	fi
+ifdef UV
+	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV)
+else
+	@$(PYTHON) -c 'import ensurepip' || \
+	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
+endif
+	$(INSTALL) --editable '.[all]' --group dev
 	@touch $(STAMP)
 
 run: setup ## run the example pipeline
@@ -60,9 +59,7 @@ brokers: ## install and start real brokers, as root (BROKERS='3.10 4.0 4.3 clust
 	$(PYTHON) tests/brokers/rabbitmq.py up $(BROKERS)
 
 oracle: setup ## build the AMQP 1.0 codec that tests compare with (needs a C compiler)
-	$(BIN)/python -m pip --version >/dev/null 2>&1 \
-	  && $(BIN)/python -m pip install --quiet --group oracle \
-	  || uv pip install --quiet --python $(BIN)/python --group oracle
+	$(INSTALL) --group oracle
 
 docs: setup ## build the documentation site
 	@test -d docs || { echo "docs/ is not written yet"; exit 1; }

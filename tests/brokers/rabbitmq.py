@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import concurrent.futures
 import contextlib
 import fcntl
 import json
@@ -34,6 +33,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +142,16 @@ def run(*command: str | Path, log: Path | None = None) -> None:
 
 def install(broker: Broker) -> None:
     """Make the Debian folder, whole or not at all; a finished one is kept."""
-    if broker.root.exists():
-        return
+    if not broker.root.exists():
+        bootstrap(broker)
+    # What a process in the folder needs of the machine: /proc, and localhost by name.
+    proc = broker.root / "proc"
+    if not proc.is_mount():
+        run("mount", "-t", "proc", "proc", proc)
+    shutil.copy("/etc/hosts", broker.root / "etc" / "hosts")
+
+
+def bootstrap(broker: Broker) -> None:
     print(f"debian {broker.suite}: installing into {broker.root} (about a minute)", flush=True)
     partial = broker.root.with_suffix(".partial")
     remove_folder(partial)
@@ -172,14 +180,6 @@ def remove_folder(folder: Path) -> None:
             run("umount", mounted)
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def prepare(broker: Broker) -> None:
-    """What a process in the folder needs of the machine: /proc, and localhost by name."""
-    proc = broker.root / "proc"
-    if not proc.is_mount():
-        run("mount", "-t", "proc", "proc", proc)
-    shutil.copy("/etc/hosts", broker.root / "etc" / "hosts")
 
 
 # -- certificates --------------------------------------------------------------------
@@ -353,10 +353,9 @@ def wait_until_up(broker: Broker, started: dict[str, subprocess.Popen[bytes]]) -
             time.sleep(0.5)
 
 
-def ensure(broker: Broker, fresh: bool) -> None:
-    """Install, start and wait; with `fresh`, from empty data."""
-    install(broker)
-    prepare(broker)
+def ensure(broker: Broker, installing: Future[None], fresh: bool) -> None:
+    """Start and wait; with `fresh`, from empty data."""
+    installing.result()
     if fresh:
         take_down(broker)
         for node in broker.nodes:
@@ -442,18 +441,21 @@ def up(names: list[str], fresh: bool) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))  # the brokers inherit it
-    for broker in {BROKERS[name].suite: BROKERS[name] for name in names}.values():
-        with contextlib.suppress(Unavailable):  # told below, once per broker
-            install(broker)
+    brokers = {name: BROKERS[name] for name in names}
+    with ThreadPoolExecutor(max_workers=2 * len(BROKERS)) as pool:
+        suites = {broker.suite: broker for broker in brokers.values()}
+        installs = {suite: pool.submit(install, broker) for suite, broker in suites.items()}
+        jobs = {
+            name: pool.submit(ensure, broker, installs[broker.suite], fresh)
+            for name, broker in brokers.items()
+        }
     missing = 0
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        jobs = {name: pool.submit(ensure, BROKERS[name], fresh) for name in names}
     for name, job in jobs.items():
         reason = job.exception()
         if isinstance(reason, (Unavailable, OSError)):
-            kind = "optional" if BROKERS[name].optional else "REQUIRED"
+            kind = "optional" if brokers[name].optional else "REQUIRED"
             print(f"{name}: not available ({kind}): {reason}", file=sys.stderr)
-            missing += not BROKERS[name].optional
+            missing += not brokers[name].optional
         else:
             job.result()
     write_record()

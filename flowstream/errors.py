@@ -34,13 +34,27 @@ Errors carry what a program needs as fields and say the remedy in their text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class FlowstreamError(Exception):
     """The root: `except FlowstreamError` catches whatever this package raises on purpose."""
 
 
 class ProtocolError(FlowstreamError):
-    """The peer sent bytes or frames that the protocol does not allow."""
+    """The peer sent bytes or frames that the protocol does not allow.
+
+    Fields: `code`, what a server closes the connection with (13 unknown frame, 14 frame too large);
+    `preceding`, the commands of the same read that came, whole and legal, before the bad frame.
+    """
+
+    code: int = 13
+    preceding: Sequence[object] = ()
+
+    def __init__(self, message: str = "", *, code: int | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class LocalProtocolError(ProtocolError):

@@ -7,11 +7,24 @@
     frames.py       bytes to frames
     publish.py      Publish frames out, in bulk
     entries.py      Publish frames in, in bulk
+    connection.py   the states of a connection, as one table for both roles
+    chunk.py        chunks: header, checksum, bodies
+    compression.py  codecs of sub-batches
     runs.py         entries of one size, cut many at a time
 
 This file is the room's contract; nothing here knows a clock, a socket or a thread.
 """
 
+from flowstream.protocol.chunk import (
+    HEADER_SIZE,
+    MAX_ENTRIES,
+    MAX_UNCOMPRESSED,
+    USER,
+    Chunk,
+    build_chunk,
+    simple_entry,
+    sub_batch,
+)
 from flowstream.protocol.codec import COMMANDS, decode, encode, tag_of
 from flowstream.protocol.commands import (
     Close,
@@ -64,15 +77,21 @@ from flowstream.protocol.commands import (
     TuneResponse,
     Unsubscribe,
 )
+from flowstream.protocol.compression import Compression
+from flowstream.protocol.connection import Connection, Role, State, negotiate
 from flowstream.protocol.entries import Entries, sub_batch_is_sound
 from flowstream.protocol.frames import FrameReader
 from flowstream.protocol.publish import (
+    ENTRY_OVERHEAD,
+    FRAME_OVERHEAD,
+    SUB_BATCH_OVERHEAD,
     encode_publish,
     encode_publish_filtered,
     encode_publish_ids,
     encode_sub_batches,
     fits,
     split_at,
+    sub_batch_entry,
 )
 from flowstream.protocol.values import (
     CHALLENGE,
@@ -91,13 +110,23 @@ from flowstream.protocol.values import (
 __all__ = [
     "CHALLENGE",
     "COMMANDS",
+    "ENTRY_OVERHEAD",
+    "FRAME_OVERHEAD",
+    "HEADER_SIZE",
+    "MAX_ENTRIES",
+    "MAX_UNCOMPRESSED",
     "NO_LEADER",
     "OK",
+    "SUB_BATCH_OVERHEAD",
+    "USER",
     "Address",
+    "Chunk",
     "Close",
     "Code",
     "Command",
     "CommandVersion",
+    "Compression",
+    "Connection",
     "ConsumerUpdate",
     "ConsumerUpdateResponse",
     "CreateStream",
@@ -137,12 +166,14 @@ __all__ = [
     "ResolveOffsetSpec",
     "ResolveOffsetSpecResponse",
     "Response",
+    "Role",
     "Route",
     "RouteResponse",
     "SaslAuthenticate",
     "SaslAuthenticateResponse",
     "SaslHandshake",
     "SaslHandshakeResponse",
+    "State",
     "StoreOffset",
     "StreamMetadata",
     "StreamStats",
@@ -152,6 +183,7 @@ __all__ = [
     "Tune",
     "TuneResponse",
     "Unsubscribe",
+    "build_chunk",
     "decode",
     "encode",
     "encode_publish",
@@ -159,7 +191,11 @@ __all__ = [
     "encode_publish_ids",
     "encode_sub_batches",
     "fits",
+    "negotiate",
+    "simple_entry",
     "split_at",
+    "sub_batch",
+    "sub_batch_entry",
     "sub_batch_is_sound",
     "tag_of",
 ]

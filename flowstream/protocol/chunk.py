@@ -1,0 +1,220 @@
+"""The chunk: what Deliver carries and a stream stores. This is the consumer's hot path.
+
+    48 bytes header · simple entries `0|len:31` body · sub-batches `1|compression:3|0:4`, u16
+    records, u32 uncompressed size, u32 size, data (a run of `u32 len` body, maybe compressed)
+
+Source: the protocol document, section "Deliver", and osiris_log. An entry has one offset for each
+record in it; `entries` counts entries, `records` offsets. Bloom filter and trailer have sizes in
+the header but are not sent.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from itertools import repeat
+from struct import Struct
+from struct import error as struct_error
+
+from flowstream.errors import ChecksumMismatch, ConfigurationError, ProtocolError
+from flowstream.protocol.compression import Compression, compress, decompress
+from flowstream.protocol.entries import IS_SUB_BATCH, SUB_BATCH_HEADER
+from flowstream.protocol.runs import PROBE, WORTH, cut, run_length
+from flowstream.protocol.values import SubBatch
+
+USER = 0
+TRACKING_DELTA = 1
+TRACKING_SNAPSHOT = 2
+MAGIC_AND_VERSION = 0x50
+HEADER_SIZE = 48
+MAX_ENTRIES = 65535
+MAX_UNCOMPRESSED = 64 << 20
+"""The most that a sub-batch may announce (the limit of servers from 4.3.5 on)."""
+
+_HEADER = Struct(">BBHIqQQIIIB3x")
+_LENGTH = Struct(">I")
+_SUB_BATCH = Struct(">BHII")
+
+
+class Chunk:
+    """One chunk: the fields of its header, and its data section as a view of what was read.
+
+    `type` USER or one of the tracking types; `timestamp` in milliseconds since 1970; `offset` of
+    the first record, which is also the chunk's id; `crc` the announced CRC-32 of `data`.
+    """
+
+    __slots__ = (
+        "bloom_size",
+        "crc",
+        "data",
+        "entries",
+        "epoch",
+        "offset",
+        "records",
+        "timestamp",
+        "trailer_length",
+        "type",
+    )
+
+    def __init__(self, buffer: bytes | memoryview) -> None:
+        """Read the header and check that the data section is there; else ProtocolError."""
+        if len(buffer) < HEADER_SIZE:
+            raise ProtocolError(f"a chunk of {len(buffer)} bytes has no header")
+        (
+            magic,
+            self.type,
+            self.entries,
+            self.records,
+            self.timestamp,
+            self.epoch,
+            self.offset,
+            self.crc,
+            size,
+            self.trailer_length,
+            self.bloom_size,
+        ) = _HEADER.unpack_from(buffer)
+        if magic != MAGIC_AND_VERSION:
+            raise ProtocolError(f"a chunk begins with {magic:#04x}, not with 0x50")
+        if size > len(buffer) - HEADER_SIZE:
+            raise ProtocolError(
+                f"a chunk announces {size} bytes of data, {len(buffer) - HEADER_SIZE} are there"
+            )
+        if self.entries * 4 > size:
+            raise ProtocolError(f"a chunk of {size} bytes cannot hold {self.entries} entries")
+        self.data = memoryview(buffer)[HEADER_SIZE : HEADER_SIZE + size]
+
+    @classmethod
+    def parse(cls, buffer: bytes | memoryview) -> Chunk:
+        """The chunk at the beginning of `buffer`."""
+        return cls(buffer)
+
+    def verify(self) -> None:
+        """Raise ChecksumMismatch unless the data has the announced CRC-32."""
+        found = zlib.crc32(self.data)
+        if found != self.crc:
+            raise ChecksumMismatch(
+                f"the chunk at offset {self.offset} has the CRC-32 {found:#010x}, "
+                f"its header says {self.crc:#010x}"
+            )
+
+    def bodies(self, max_uncompressed: int = MAX_UNCOMPRESSED) -> list[bytes]:
+        """The message bodies in offset order: the first one has `offset`, the next one more.
+
+        Tracking chunks have none. Raises ProtocolError unless the data is exactly so many entries
+        and records as announced, and on a sub-batch over `max_uncompressed` bytes.
+        """
+        if self.type != USER:
+            return []
+        found: list[bytes] = []
+        try:
+            _read_entries(bytes(self.data), self.entries, found, max_uncompressed)
+        except struct_error:
+            raise ProtocolError(f"the chunk at offset {self.offset} ends too early") from None
+        if len(found) != self.records:
+            raise ProtocolError(
+                f"the chunk at offset {self.offset} has {len(found)} records, "
+                f"announced are {self.records}"
+            )
+        return found
+
+
+def _read_entries(data: bytes, count: int, found: list[bytes], max_uncompressed: int) -> None:
+    """Append the bodies of `count` entries, which must be all of `data`."""
+    position = 0
+    while count:
+        length: int = _LENGTH.unpack_from(data, position)[0]
+        if length >= IS_SUB_BATCH:
+            position = _read_sub_batch(data, position, found, max_uncompressed)
+            count -= 1
+            continue
+        run = run_length(data, position, 4 + length, min(count, PROBE))
+        if run >= WORTH:
+            run = run_length(data, position, 4 + length, count)
+            found += cut(data, position, f"4x{length}s", run)
+            position += run * (4 + length)
+            count -= run
+        else:
+            before = len(found)
+            position = _read_simple(data, position, min(count, PROBE), found)
+            count -= len(found) - before
+    if position != len(data):
+        raise ProtocolError(f"{len(data) - position} bytes after the last entry of a chunk")
+
+
+def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> int:
+    """Append up to `count` bodies, one by one, up to a sub-batch; gives the position after them."""
+    unpack = _LENGTH.unpack_from
+    append = found.append
+    for _ in repeat(None, count):
+        length: int = unpack(data, position)[0]
+        if length >= IS_SUB_BATCH:
+            break
+        start = position + 4
+        position = start + length
+        append(data[start:position])
+    return position
+
+
+def _read_sub_batch(data: bytes, position: int, found: list[bytes], max_uncompressed: int) -> int:
+    """Append the bodies of the sub-batch at `position`; gives the position after it."""
+    kind, records, uncompressed, size = _SUB_BATCH.unpack_from(data, position)
+    start = position + SUB_BATCH_HEADER
+    end: int = start + size
+    if kind >> 4 & 7 > Compression.ZSTD:
+        raise ProtocolError(f"a sub-batch has the unknown compression {kind >> 4 & 7}")
+    if end > len(data) or records * 4 > uncompressed or uncompressed > max_uncompressed:
+        raise ProtocolError(
+            f"a sub-batch of {size} bytes cannot hold {records} messages in {uncompressed} bytes"
+        )
+    run = decompress(Compression(kind >> 4 & 7), data[start:end], uncompressed)
+    before = len(found)
+    if _read_simple(run, 0, records, found) != len(run) or len(found) - before != records:
+        raise ProtocolError(f"a sub-batch does not hold exactly {records} messages")
+    return end
+
+
+def sub_batch(
+    publishing_id: int, bodies: Sequence[bytes], compression: Compression = Compression.NONE
+) -> SubBatch:
+    """These messages as one entry with one publishing id; at most 65535 of them."""
+    if not 0 < len(bodies) <= MAX_ENTRIES:
+        raise ConfigurationError(f"a sub-batch holds 1 to {MAX_ENTRIES} messages")
+    parts = [b""] * (2 * len(bodies))
+    parts[::2] = map(_LENGTH.pack, map(len, bodies))
+    parts[1::2] = bodies
+    run = b"".join(parts)
+    return SubBatch(publishing_id, compression, len(bodies), len(run), compress(compression, run))
+
+
+def simple_entry(body: bytes) -> bytes:
+    """The entry of one message."""
+    return _LENGTH.pack(len(body)) + body
+
+
+def build_chunk(
+    entries: Sequence[bytes],
+    *,
+    records: int,
+    offset: int,
+    timestamp: int,
+    epoch: int = 1,
+    type: int = USER,
+) -> bytes:
+    """A chunk of raw entries (as in `Entries.entries`) that hold `records` messages."""
+    if len(entries) > MAX_ENTRIES:
+        raise ConfigurationError(f"a chunk holds at most {MAX_ENTRIES} entries")
+    data = b"".join(entries)
+    header = _HEADER.pack(
+        MAGIC_AND_VERSION,
+        type,
+        len(entries),
+        records,
+        timestamp,
+        epoch,
+        offset,
+        zlib.crc32(data),
+        len(data),
+        0,
+        0,
+    )
+    return header + data

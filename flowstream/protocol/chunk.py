@@ -199,8 +199,12 @@ def build_chunk(
     timestamp: int,
     epoch: int = 1,
     type: int = USER,
+    bloom_size: int = 0,
 ) -> bytes:
-    """A chunk of raw entries (as in `Entries.entries`) that hold `records` messages."""
+    """A chunk of raw entries (as in `Entries.entries`) that hold `records` messages.
+
+    `bloom_size` is what the header says of the filter, which itself is not sent.
+    """
     if len(entries) > MAX_ENTRIES:
         raise ConfigurationError(f"a chunk holds at most {MAX_ENTRIES} entries")
     data = b"".join(entries)
@@ -215,6 +219,6 @@ def build_chunk(
         zlib.crc32(data),
         len(data),
         0,
-        0,
+        bloom_size,
     )
     return header + data

@@ -1,0 +1,29 @@
+"""The embedded broker: a real server of the real protocol over SQLite, for one machine.
+
+    server.py         the listener, the data folder, the clock; `Broker`
+    session.py        one connection: the table of handlers, reader, writer
+    handshake.py      handlers: the connection itself
+    publishing.py     handlers: publishers
+    consuming.py      handlers: consumers and offsets
+    administration.py handlers: streams and super streams
+    access.py         SASL PLAIN
+    node.py           what all connections share
+    links.py          publishers and subscriptions, the credit rule
+    single_active.py  who of a group of consumers is active
+    catalog.py        streams and super streams by name, the rules for making them
+    log.py            one stream: accept, seal into chunks, retain
+    committer.py      the one writer
+    cache.py          the newest chunks in memory
+    store.py          what a store is; the one in memory
+    sqlite.py         the one on disk
+    records.py        what a store keeps
+
+Bytes become frames and commands in `flowstream.protocol`; a command becomes a call of its handler,
+which decides at once on what is in memory; what must last goes to the committer, and is confirmed,
+shown and answered once it is on the disk.
+"""
+
+from flowstream.broker.node import Limits
+from flowstream.broker.server import Broker, BrokerStatistics
+
+__all__ = ["Broker", "BrokerStatistics", "Limits"]

@@ -1,0 +1,116 @@
+"""Commands about streams and super streams. Source of rules and codes: rabbit_stream_reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowstream.protocol import (
+    NO_LEADER,
+    OK,
+    Code,
+    CreateStream,
+    CreateSuperStream,
+    DeleteStream,
+    DeleteSuperStream,
+    Key,
+    Metadata,
+    MetadataResponse,
+    Partitions,
+    PartitionsResponse,
+    Response,
+    Route,
+    RouteResponse,
+    StreamMetadata,
+    StreamStats,
+    StreamStatsResponse,
+)
+
+if TYPE_CHECKING:
+    from flowstream.broker.session import Session
+
+
+def create(session: Session, command: CreateStream) -> None:
+    code, changes = session.node.catalog.create(command.stream, command.arguments)
+    answer = Response(Key.CREATE_STREAM, command.correlation_id, code)
+    if code is not OK:
+        session.send(answer)
+        return
+    session.node.committer.change(changes, lambda: session.send(answer))
+
+
+def delete(session: Session, command: DeleteStream) -> None:
+    node = session.node
+    stream, changes = node.catalog.delete(command.stream)
+    if stream is None:
+        code = Code.STREAM_DOES_NOT_EXIST
+        session.send(Response(Key.DELETE_STREAM, command.correlation_id, code))
+        return
+    gone = stream
+
+    def deleted() -> None:
+        session.send(Response(Key.DELETE_STREAM, command.correlation_id, OK))
+        node.deleted(gone)
+
+    node.committer.change(changes, deleted)
+
+
+def create_super(session: Session, command: CreateSuperStream) -> None:
+    code, changes = session.node.catalog.create_super(
+        command.name, command.partitions, command.binding_keys, command.arguments
+    )
+    answer = Response(Key.CREATE_SUPER_STREAM, command.correlation_id, code)
+    if code is not OK:
+        session.send(answer)
+        return
+    session.node.committer.change(changes, lambda: session.send(answer))
+
+
+def delete_super(session: Session, command: DeleteSuperStream) -> None:
+    node = session.node
+    streams, changes = node.catalog.delete_super(command.name)
+    if streams is None:
+        code = Code.STREAM_DOES_NOT_EXIST
+        session.send(Response(Key.DELETE_SUPER_STREAM, command.correlation_id, code))
+        return
+    gone = streams
+
+    def deleted() -> None:
+        session.send(Response(Key.DELETE_SUPER_STREAM, command.correlation_id, OK))
+        for stream in gone:
+            node.deleted(stream)
+
+    node.committer.change(changes, deleted)
+
+
+def metadata(session: Session, command: Metadata) -> None:
+    streams = session.node.catalog.streams
+    names = dict.fromkeys(command.streams)
+    found = tuple(
+        StreamMetadata(name, OK, 0, ())
+        if name in streams
+        else StreamMetadata(name, Code.STREAM_DOES_NOT_EXIST, NO_LEADER, ())
+        for name in names
+    )
+    brokers = {0: session.advertised} if any(it.code == OK for it in found) else {}
+    session.send(MetadataResponse(command.correlation_id, brokers, found))
+
+
+def route(session: Session, command: Route) -> None:
+    streams = session.node.catalog.route(command.routing_key, command.super_stream)
+    code = OK if streams is not None else Code.STREAM_DOES_NOT_EXIST
+    session.send(RouteResponse(command.correlation_id, code, streams or ()))
+
+
+def partitions(session: Session, command: Partitions) -> None:
+    streams = session.node.catalog.partitions(command.super_stream)
+    code = OK if streams is not None else Code.STREAM_DOES_NOT_EXIST
+    session.send(PartitionsResponse(command.correlation_id, code, streams or ()))
+
+
+def statistics(session: Session, command: StreamStats) -> None:
+    stream = session.node.catalog.streams.get(command.stream)
+    if stream is None:
+        code = Code.STREAM_DOES_NOT_EXIST
+        session.send(StreamStatsResponse(command.correlation_id, code, {}))
+        return
+    session.send(StreamStatsResponse(command.correlation_id, OK, stream.statistics()))

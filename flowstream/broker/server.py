@@ -1,0 +1,262 @@
+"""The broker as a server: its listener, its data folder, and its clock."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import anyio
+from anyio import TypedAttributeProvider
+from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream, TaskStatus
+from anyio.streams.tls import TLSStream
+
+from flowstream.broker.node import Limits, Node
+from flowstream.broker.session import Session
+from flowstream.broker.sqlite import SqliteStore
+from flowstream.broker.store import MemoryStore, Store
+from flowstream.errors import ConfigurationError
+from flowstream.protocol import Address
+
+_log = logging.getLogger("flowstream.broker")
+
+DEFAULT_USERS = {"guest": "guest"}
+STORE_FILE = "flowstream.db"
+LOCK_FILE = "lock"
+TICK = 0.5
+_BACKLOG = 1024
+_ACCEPT_PAUSE = 0.1
+_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104
+_RETENTION_EVERY = 120
+"""Retention by age is looked at once in so many ticks, besides at every new segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatistics:
+    """What the broker does; rates in messages a second over the last second or so."""
+
+    connections: int
+    streams: int
+    messages_in: int
+    messages_out: int
+    rate_in: float
+    rate_out: float
+    unconfirmed: int
+    bytes_used: int
+
+
+class Broker:
+    """A broker for one machine that speaks the stream protocol of RabbitMQ.
+
+    `data` is a folder that only one broker at a time can have; None keeps everything in memory.
+    `port` 0 takes a free one. `tls` makes it a TLS listener. Use it as an async context manager, or
+    start `serve` in a task group:
+
+        async with Broker(port=0) as broker:
+            print(broker.url)
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 5552,
+        *,
+        data: Path | None = None,
+        users: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._data = data
+        self._users = dict(DEFAULT_USERS if users is None else users)
+        self._tls = tls
+        self._limits = limits or Limits()
+        self._node: Node | None = None
+        self._rates = (0.0, 0.0)
+        self._exits: AsyncExitStack | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, with the first user's name and password."""
+        scheme = "rabbitmq-stream" if self._tls is None else "rabbitmq-stream+tls"
+        host = "localhost" if self.host in _WILDCARDS else self.host
+        host = f"[{host}]" if ":" in host else host
+        name, password = next(iter(self._users.items()), ("", ""))
+        return f"{scheme}://{name}:{password}@{host}:{self.port}/%2f"
+
+    def statistics(self) -> BrokerStatistics:
+        """Zeros while it does not run."""
+        node = self._node
+        if node is None:
+            return BrokerStatistics(0, 0, 0, 0, 0.0, 0.0, 0, 0)
+        return BrokerStatistics(
+            connections=len(node.sessions),
+            streams=len(node.catalog.streams),
+            messages_in=node.committer.messages_in,
+            messages_out=node.messages_out,
+            rate_in=self._rates[0],
+            rate_out=self._rates[1],
+            unconfirmed=sum(session.unconfirmed for session in node.sessions),
+            bytes_used=node.store.bytes_used(),
+        )
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as exits:
+            tasks = await exits.enter_async_context(anyio.create_task_group())
+            exits.callback(tasks.cancel_scope.cancel)
+            await tasks.start(self.serve)
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        exits, self._exits = self._exits, None
+        assert exits is not None
+        return await exits.__aexit__(exc_type, exc, traceback)
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Started is reported once clients can connect.
+
+        Raises ConfigurationError when the address or the data folder cannot be used, StoreFailed
+        when the disk cannot be written to.
+        """
+        with _Lock(self._data):
+            store = await self._open_store()
+            try:
+                self._node = Node(store, self._users, self._limits)
+                listener = await self._listen()
+                async with listener, anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._node.committer.run)
+                    tasks.start_soon(self._tick)
+                    task_status.started()
+                    await self._accept(listener)
+            finally:
+                self._node = None
+                store.close()
+
+    async def _open_store(self) -> Store:
+        if self._data is None:
+            return MemoryStore()
+        path = self._data / STORE_FILE
+        return await anyio.to_thread.run_sync(lambda: SqliteStore(path))
+
+    async def _listen(self) -> SocketListener:
+        try:
+            multi = await anyio.create_tcp_listener(
+                local_host=self.host or None, local_port=self.port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
+                "another broker may run there, choose another port"
+            ) from error
+        listener, *others = multi.listeners
+        for other in others:
+            await other.aclose()
+        assert isinstance(listener, SocketListener)
+        self.port = int(_address(listener, SocketAttribute.local_address).port)
+        return listener
+
+    async def _accept(self, listener: SocketListener) -> None:
+        async with anyio.create_task_group() as connections:
+            while True:
+                try:
+                    transport = await listener.accept()
+                except OSError as error:  # out of descriptors or memory: others still work
+                    _log.warning("a connection could not be accepted: %s", error)
+                    await anyio.sleep(_ACCEPT_PAUSE)
+                else:
+                    connections.start_soon(self._serve_connection, transport)
+
+    async def _serve_connection(self, transport: SocketStream) -> None:
+        assert self._node is not None
+        async with transport:
+            try:
+                peer = _address(transport, SocketAttribute.remote_address)
+                advertised = _address(transport, SocketAttribute.local_address)
+                stream = await self._secure(transport)
+            except (OSError, anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError) as error:
+                _log.info("a connection ended before its first byte: %s", error)
+                return
+            await Session(self._node, stream, peer.host, advertised).run()
+
+    async def _secure(self, transport: SocketStream) -> ByteStream:
+        if self._tls is None:
+            return transport
+        with anyio.fail_after(self._limits.handshake_timeout):
+            return await TLSStream.wrap(
+                transport, server_side=True, ssl_context=self._tls, standard_compatible=False
+            )
+
+    async def _tick(self) -> None:
+        node = self._node
+        assert node is not None
+        ticks = 0
+        before, counted = anyio.current_time(), (0, 0)
+        while True:
+            await anyio.sleep(TICK)
+            now = anyio.current_time()
+            for session in tuple(node.sessions):
+                session.tick(now)
+            ticks += 1
+            if ticks % 2 == 0:
+                total = (node.committer.messages_in, node.messages_out)
+                seconds = now - before
+                self._rates = (
+                    (total[0] - counted[0]) / seconds,
+                    (total[1] - counted[1]) / seconds,
+                )
+                before, counted = now, total
+            if ticks % _RETENTION_EVERY == 0:
+                node.retain()
+
+
+def _address(provider: TypedAttributeProvider, attribute: Any) -> Address:
+    host, port, *_ = provider.extra(attribute)  # noqa: S610
+    return Address(host, port)
+
+
+class _Lock:
+    """Holds a data folder for this process alone; the system frees it when the process ends."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self._folder / LOCK_FILE).open("a+")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            assert self._file is not None
+            self._file.seek(0)
+            owner = self._file.read().strip()
+            self._file.close()
+            raise ConfigurationError(
+                f"{self._folder} is in use by another broker (process {owner}); "
+                "stop it, or give this one a folder of its own"
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"{self._folder} cannot be used: {error}") from error
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,395 @@
+"""One connection: reads commands, hands them to their handlers, writes answers and chunks.
+
+Two tasks a connection. The reader handles one command after the other; it stops reading while too
+much is unconfirmed or unsent. The writer sends what is in the outbox, and only when that is empty
+asks for the next chunks of a subscription: a slow consumer holds one piece in memory, no more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream
+
+from flowstream.broker import administration, consuming, handshake, publishing
+from flowstream.broker.links import Publisher, Subscription
+from flowstream.broker.log import Stream
+from flowstream.broker.node import Node
+from flowstream.broker.single_active import Notice
+from flowstream.errors import LocalProtocolError, ProtocolError
+from flowstream.protocol import (
+    Address,
+    Close,
+    Code,
+    Command,
+    Connection,
+    ConsumerUpdate,
+    ConsumerUpdateResponse,
+    CreateStream,
+    CreateSuperStream,
+    Credit,
+    DeclarePublisher,
+    DeletePublisher,
+    DeleteStream,
+    DeleteSuperStream,
+    Deliver,
+    ExchangeCommandVersions,
+    FrameReader,
+    Heartbeat,
+    Key,
+    Metadata,
+    MetadataUpdate,
+    Open,
+    Partitions,
+    PeerProperties,
+    Publish,
+    PublishConfirm,
+    PublishFiltered,
+    QueryOffset,
+    QueryPublisherSequence,
+    ResolveOffsetSpec,
+    Response,
+    Role,
+    Route,
+    SaslAuthenticate,
+    SaslHandshake,
+    State,
+    StoreOffset,
+    StreamStats,
+    Subscribe,
+    Tune,
+    TuneResponse,
+    Unsubscribe,
+    encode,
+)
+
+_log = logging.getLogger("flowstream.broker")
+
+RECEIVE_BYTES = 1 << 20
+_CLOSE_ANSWER = (0x8000 | Key.CLOSE).to_bytes(2)
+
+Handler = Callable[["Session", Any], Awaitable[None] | None]
+HANDLERS: dict[type[Any], Handler] = {
+    PeerProperties: handshake.peer_properties,
+    SaslHandshake: handshake.sasl_handshake,
+    SaslAuthenticate: handshake.sasl_authenticate,
+    Tune: handshake.tune,
+    TuneResponse: handshake.tune,
+    Open: handshake.open_host,
+    ExchangeCommandVersions: handshake.exchange_versions,
+    Close: handshake.close,
+    Response: handshake.closed,
+    Heartbeat: handshake.heartbeat,
+    DeclarePublisher: publishing.declare,
+    Publish: publishing.publish,
+    PublishFiltered: publishing.publish,
+    QueryPublisherSequence: publishing.query_sequence,
+    DeletePublisher: publishing.delete,
+    Subscribe: consuming.subscribe,
+    Credit: consuming.credit,
+    StoreOffset: consuming.store_offset,
+    QueryOffset: consuming.query_offset,
+    Unsubscribe: consuming.unsubscribe,
+    ConsumerUpdateResponse: consuming.consumer_updated,
+    ResolveOffsetSpec: consuming.resolve,
+    CreateStream: administration.create,
+    DeleteStream: administration.delete,
+    Metadata: administration.metadata,
+    Route: administration.route,
+    Partitions: administration.partitions,
+    StreamStats: administration.statistics,
+    CreateSuperStream: administration.create_super,
+    DeleteSuperStream: administration.delete_super,
+}
+"""Every command a client may send, and what answers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A ConsumerUpdate that waits for its answer until `deadline` on the loop's clock."""
+
+    subscription: Subscription
+    stepping_down: bool
+    deadline: float
+
+
+class Session:
+    """A connection's state; `run` serves it until it ends."""
+
+    def __init__(
+        self, node: Node, transport: ByteStream, peer_host: str | None, advertised: Address
+    ) -> None:
+        limits = node.limits
+        self.node = node
+        self.peer_host = peer_host
+        self.advertised = advertised
+        self.connection = Connection(
+            Role.SERVER, frame_max=limits.frame_max, heartbeat=limits.heartbeat
+        )
+        self.user = ""
+        self.heartbeat = 0
+        self.deliver_2 = False
+        self.publishers: dict[int, Publisher] = {}
+        self.subscriptions: dict[int, Subscription] = {}
+        self.watched: set[Stream] = set()
+        self.updates: dict[int, Update] = {}
+        self.unconfirmed = 0
+        self.last_received = self.last_sent = self.step_began = anyio.current_time()
+        self._transport = transport
+        self._state = self.connection.state
+        self._outbox: list[bytes] = []
+        self._unsent = 0
+        self._woken = False
+        self._work = anyio.Event()
+        self._room = anyio.Event()
+        self._ending = False
+        self._end_by = 0.0
+        self._updates = 0
+        self._turn = 0
+        self._scope = anyio.CancelScope()
+
+    # --- running ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection; returns when it has ended, whoever ended it."""
+        self.node.sessions.add(self)
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write)
+                    await self._read()
+                    if not self._ending:
+                        tasks.cancel_scope.cancel()
+        except* (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
+            _log.debug("connection from %s broke", self.peer_host)
+        except* Exception:
+            _log.exception("connection from %s failed and was closed", self.peer_host)
+        finally:
+            self._leave()
+
+    def abort(self, reason: str) -> None:
+        """End it at once, without a word to the client."""
+        _log.info("connection from %s is closed: %s", self.peer_host, reason)
+        self._scope.cancel()
+
+    def end(self) -> None:
+        """End it once what is in the outbox has been sent; nothing more is read."""
+        if not self._ending:
+            self._ending = True
+            self._end_by = anyio.current_time() + self.node.limits.close_timeout
+        self.wake()
+
+    def _leave(self) -> None:
+        self.node.sessions.discard(self)
+        for subscription in tuple(self.subscriptions.values()):
+            self.drop_subscription(subscription)
+        self.publishers.clear()
+
+    # --- reading ----------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while not self._ending:
+            try:
+                data = await self._transport.receive(RECEIVE_BYTES)
+            except anyio.EndOfStream:
+                return
+            self.last_received = anyio.current_time()
+            try:
+                await self._handle(self.connection.receive(data))
+            except ProtocolError as error:
+                await self._handle(error.preceding)
+                await self._refuse(error)
+                return
+            await self._wait_for_room()
+
+    async def _handle(self, commands: Sequence[Any]) -> None:
+        for command in commands:
+            if self._ending:
+                return
+            result = HANDLERS[type(command)](self, command)
+            if result is not None:
+                await result
+        if self.connection.state is not self._state:
+            self._state = self.connection.state
+            self.step_began = anyio.current_time()
+
+    async def _wait_for_room(self) -> None:
+        limits = self.node.limits
+        while self.unconfirmed >= limits.max_unconfirmed or self._unsent > limits.max_unsent:
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    async def _refuse(self, error: ProtocolError) -> None:
+        """Tell a client that is past Open why, and wait a while for its answer; close others."""
+        _log.info("connection from %s broke the protocol: %s", self.peer_host, error)
+        if self._state is not State.RUNNING or self._ending:
+            self.end()
+            return
+        code = Code(error.code) if error.code else Code.UNKNOWN_FRAME
+        reason = "frame too large" if code is Code.FRAME_TOO_LARGE else "unknown frame"
+        self._put(encode(Close(1, code, reason)))
+        frames = FrameReader(self.connection.frame_max)
+        with anyio.move_on_after(self.node.limits.close_timeout):
+            while True:
+                try:
+                    data = await self._transport.receive(RECEIVE_BYTES)
+                except anyio.EndOfStream:
+                    return
+                if any(frame[:2] == _CLOSE_ANSWER for frame in frames.feed(data)):
+                    return
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def send(self, command: Command) -> None:
+        """Put a command into the outbox; what is out of turn on an ending connection is lost."""
+        try:
+            self._put(self.connection.send(command))
+        except LocalProtocolError:
+            if not self.connection.closed:
+                raise
+
+    def _put(self, data: bytes) -> None:
+        self._outbox.append(data)
+        self._unsent += len(data)
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be something to write."""
+        self._woken = True
+        self._work.set()
+
+    async def _write(self) -> None:
+        while True:
+            self._woken = False
+            if self._outbox:
+                data = b"".join(self._outbox)
+                self._outbox.clear()
+            elif self._ending:
+                break
+            else:
+                data = await self._next_chunks()
+            if data:
+                await self._transport.send(data)
+                self.last_sent = anyio.current_time()
+                self._unsent = sum(map(len, self._outbox))
+                self._room.set()
+            elif not self._woken:
+                self._work = anyio.Event()
+                await self._work.wait()
+        self._scope.cancel()
+
+    async def _next_chunks(self) -> bytes:
+        """Frames of the next subscription that is ready, taking turns; nothing if none is."""
+        ready = [it for it in self.subscriptions.values() if it.ready]
+        if not ready:
+            return b""
+        self._turn += 1
+        subscription = ready[self._turn % len(ready)]
+        position = subscription.position
+        assert position is not None
+        chunks, after = await self.node.read(
+            subscription.stream, position, subscription.filter, subscription.credit
+        )
+        if subscription.position != position or subscription.stream.deleted:
+            self._woken = True
+            return b""
+        subscription.position = after
+        subscription.credit -= len(chunks)
+        stream = subscription.stream
+        if subscription.credit == 0 or after >= stream.end or after == position:
+            subscription.sending = False
+        committed = stream.last_chunk_id if self.deliver_2 else None
+        frames: list[bytes] = []
+        for chunk in chunks:
+            deliver = Deliver(subscription.subscription_id, chunk.blob, committed)
+            frames.append(self.connection.send(deliver))
+            self.node.messages_out += chunk.records
+        self._woken = True
+        return b"".join(frames)
+
+    # --- told by others ---------------------------------------------------------------------
+
+    def confirm(self, publisher: Publisher, publishing_ids: list[int]) -> None:
+        """These are durable; a publisher that is gone meanwhile is not told."""
+        self.unconfirmed -= len(publishing_ids)
+        limits = self.node.limits
+        if self.unconfirmed <= limits.max_unconfirmed - limits.resume_room:
+            self._room.set()
+        if publishing_ids and self.publishers.get(publisher.publisher_id) is publisher:
+            self.send(PublishConfirm(publisher.publisher_id, tuple(publishing_ids)))
+
+    def consumer_update(self, notice: Notice[Subscription]) -> None:
+        """Ask the client to take note that its consumer is active now, or not any more."""
+        subscription = notice.member
+        subscription.active = notice.active
+        subscription.turn += 1
+        subscription.detach()
+        deadline = anyio.current_time() + self.node.limits.consumer_update_timeout
+        self.updates[self._updates] = Update(subscription, notice.stepping_down, deadline)
+        self.send(ConsumerUpdate(self._updates, subscription.subscription_id, notice.active))
+        self._updates += 1
+
+    def stream_deleted(self, stream: Stream) -> None:
+        """Forget what was on the stream, and tell the client if there was anything."""
+        if stream not in self.watched:
+            return
+        self.watched.discard(stream)
+        for subscription in tuple(self.subscriptions.values()):
+            if subscription.stream is stream:
+                self.drop_subscription(subscription)
+        for publisher in tuple(self.publishers.values()):
+            if publisher.stream is stream:
+                del self.publishers[publisher.publisher_id]
+        self.send(MetadataUpdate(Code.STREAM_NOT_AVAILABLE, stream.name))
+
+    # --- subscriptions ----------------------------------------------------------------------
+
+    def add_subscription(self, subscription: Subscription) -> None:
+        self.subscriptions[subscription.subscription_id] = subscription
+        self.watched.add(subscription.stream)
+        subscription.stream.listeners.add(subscription.wake)
+
+    def drop_subscription(self, subscription: Subscription) -> None:
+        """It is served no more; its group, if it has one, elects another."""
+        del self.subscriptions[subscription.subscription_id]
+        subscription.stream.listeners.discard(subscription.wake)
+        subscription.detach()
+        if subscription.single_active:
+            name = subscription.name
+            stream = subscription.stream.name
+            self.node.tell(self.node.coordinator.unregister(stream, name, subscription))
+
+    def unwatch(self, stream: Stream) -> None:
+        """The client has nothing on the stream any more, so it need not hear of its end."""
+        published = any(it.stream is stream for it in self.publishers.values())
+        if not published and not any(it.stream is stream for it in self.subscriptions.values()):
+            self.watched.discard(stream)
+
+    # --- time -------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Once in a while: heartbeats, and deadlines that have passed; `now` is the loop's."""
+        limits = self.node.limits
+        if self._ending:
+            if now > self._end_by:
+                self.abort("it did not take what was left to send")
+            return
+        if self._state is not State.RUNNING:
+            if now - self.step_began > limits.handshake_timeout:
+                self.abort(f"it took too long in the state {self._state.value!r}")
+            return
+        if any(update.deadline < now for update in self.updates.values()):
+            self.abort("it did not answer a ConsumerUpdate")
+        elif self.heartbeat:
+            self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        blocked = self.unconfirmed >= self.node.limits.max_unconfirmed
+        if now - self.last_received > 2 * self.heartbeat and not blocked:
+            self.abort("it missed its heartbeats")
+        elif now - self.last_sent > self.heartbeat / 2 and not self._outbox:
+            self.send(Heartbeat())

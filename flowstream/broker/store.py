@@ -1,0 +1,149 @@
+"""What the broker needs of a store, and the store in memory, which is also the model of the other.
+
+A store knows nothing of connections or credits: it applies groups of changes, finds chunks and
+reads them. Calls are synchronous; a store that does I/O says so with `blocking` and is then called
+in worker threads only (`commit` and `collect` from one at a time, `read` and `locate` from any).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import Protocol
+
+from flowstream.broker.records import (
+    AddChunk,
+    AddStream,
+    Change,
+    Contents,
+    DropStream,
+    StoredChunk,
+    Truncate,
+)
+
+
+class Store(Protocol):
+    """Where chunks, offsets, sequences and definitions rest."""
+
+    blocking: bool
+
+    def load(self) -> Contents:
+        """Everything but the chunks; the time it takes does not depend on their number."""
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Apply a group; when it returns, all of it outlives a crash of the process or machine."""
+
+    def collect(self) -> bool:
+        """Free some of what dropped streams and truncations left; True while there is more."""
+
+    def read(
+        self, stream: int, chunk_id: int, until: int, filters: Filter | None, max_bytes: int
+    ) -> tuple[list[StoredChunk], int]:
+        """The chunks from `chunk_id` on and below `until` that `filters` lets through.
+
+        Stops after `max_bytes` (one chunk at least). Gives them and the id to read on from.
+        """
+
+    def locate(self, stream: int, offset: int) -> int | None:
+        """The id of the chunk that contains `offset`, or of the first one after it."""
+
+    def locate_time(self, stream: int, timestamp: int) -> int | None:
+        """The id of the first chunk written at or after `timestamp` (ms), if there is one."""
+
+    def bytes_used(self) -> int:
+        """Bytes it takes on disk (in memory, for the one that has no disk)."""
+
+    def close(self) -> None: ...
+
+
+class Filter:
+    """Which chunks a filtering consumer is sent: those that may hold one of its values."""
+
+    __slots__ = ("match_unfiltered", "values")
+
+    def __init__(self, values: frozenset[str], match_unfiltered: bool) -> None:
+        self.values = values | {""} if match_unfiltered else values
+        self.match_unfiltered = match_unfiltered
+
+    def matches(self, filters: frozenset[str] | None) -> bool:
+        if filters is None:
+            return self.match_unfiltered
+        return not self.values.isdisjoint(filters)
+
+
+class MemoryStore:
+    """Chunks in lists; for tests and throw-away brokers. Nothing blocks, nothing survives."""
+
+    blocking = False
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, list[StoredChunk]] = {}
+        self._bytes = 0
+
+    def load(self) -> Contents:
+        return Contents([], {}, 1)
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            match change:
+                case AddChunk(stream, chunk):
+                    self._chunks[stream].append(chunk)
+                    self._bytes += len(chunk.blob)
+                case AddStream(stream):
+                    self._chunks[stream] = []
+                case DropStream(stream):
+                    self._forget(self._chunks.pop(stream))
+                case Truncate(stream, before):
+                    chunks = self._chunks[stream]
+                    end = bisect_left(chunks, before, key=_chunk_id)
+                    self._forget(chunks[:end])
+                    del chunks[:end]
+                case _:
+                    pass  # the broker itself holds the rest in memory
+
+    def _forget(self, chunks: list[StoredChunk]) -> None:
+        self._bytes -= sum(len(chunk.blob) for chunk in chunks)
+
+    def collect(self) -> bool:
+        return False
+
+    def read(
+        self, stream: int, chunk_id: int, until: int, filters: Filter | None, max_bytes: int
+    ) -> tuple[list[StoredChunk], int]:
+        chunks = self._chunks.get(stream, [])
+        found: list[StoredChunk] = []
+        for index in range(bisect_left(chunks, chunk_id, key=_chunk_id), len(chunks)):
+            chunk = chunks[index]
+            if chunk.chunk_id >= until or max_bytes <= 0:
+                break
+            chunk_id = chunk.next_offset
+            if filters is None or filters.matches(chunk.filters):
+                found.append(chunk)
+                max_bytes -= len(chunk.blob)
+        return found, chunk_id
+
+    def locate(self, stream: int, offset: int) -> int | None:
+        chunks = self._chunks.get(stream, [])
+        index = bisect_right(chunks, offset, key=_chunk_id) - 1
+        if index < 0 or chunks[index].next_offset <= offset:
+            index += 1
+        return chunks[index].chunk_id if index < len(chunks) else None
+
+    def locate_time(self, stream: int, timestamp: int) -> int | None:
+        chunks = self._chunks.get(stream, [])
+        index = bisect_left(chunks, timestamp, key=_timestamp)
+        return chunks[index].chunk_id if index < len(chunks) else None
+
+    def bytes_used(self) -> int:
+        return self._bytes
+
+    def close(self) -> None:
+        self._chunks.clear()
+
+
+def _chunk_id(chunk: StoredChunk) -> int:
+    return chunk.chunk_id
+
+
+def _timestamp(chunk: StoredChunk) -> int:
+    return chunk.timestamp

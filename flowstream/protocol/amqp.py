@@ -1,0 +1,358 @@
+"""AMQP 1.0 messages: the convention for what a stream's bodies hold, read section by section.
+
+Source: AMQP 1.0, part 3 (Messaging), "Message Format". A message is a row of sections, each a
+described value `0x00 0x53 code`; a data section with a binary is what nearly every stream has, so
+`data_of` and `encode_data` have a short way for it, and everything else is decoded when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from struct import Struct
+from typing import Any, TypeVar
+from uuid import UUID
+
+from flowstream.errors import LocalProtocolError, ProtocolError
+from flowstream.protocol.amqp_decode import read_value, skip_value
+from flowstream.protocol.amqp_encode import encode_value
+from flowstream.protocol.amqp_types import Described, Symbol, Timestamp, UByte, UInt, ULong
+
+HEADER = 0x70
+DELIVERY_ANNOTATIONS = 0x71
+MESSAGE_ANNOTATIONS = 0x72
+PROPERTIES = 0x73
+APPLICATION_PROPERTIES = 0x74
+DATA = 0x75
+SEQUENCE = 0x76
+VALUE = 0x77
+FOOTER = 0x78
+
+_SYMBOLS = {
+    "amqp:header:list": HEADER,
+    "amqp:delivery-annotations:map": DELIVERY_ANNOTATIONS,
+    "amqp:message-annotations:map": MESSAGE_ANNOTATIONS,
+    "amqp:properties:list": PROPERTIES,
+    "amqp:application-properties:map": APPLICATION_PROPERTIES,
+    "amqp:data:binary": DATA,
+    "amqp:amqp-sequence:list": SEQUENCE,
+    "amqp:amqp-value:*": VALUE,
+    "amqp:footer:map": FOOTER,
+}
+_TYPES: dict[int, type[Any]] = {
+    HEADER: list,
+    DELIVERY_ANNOTATIONS: dict,
+    MESSAGE_ANNOTATIONS: dict,
+    PROPERTIES: list,
+    APPLICATION_PROPERTIES: dict,
+    DATA: bytes,
+    SEQUENCE: list,
+    VALUE: object,
+    FOOTER: dict,
+}
+_DESCRIPTORS = frozenset(bytes((code,)) for code in _TYPES)
+_U32 = Struct(">I")
+_WIDE_DATA = Struct(">4sI").pack
+_SHORT = b"\x00Su\xa0"
+_LONG = b"\x00Su\xb0"
+_SHORT_HEADS = [_SHORT + bytes((size,)) for size in range(256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Section 3.2.1; None where the message says nothing. `ttl` is in milliseconds."""
+
+    durable: bool | None = None
+    priority: int | None = None
+    ttl: int | None = None
+    first_acquirer: bool | None = None
+    delivery_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """Section 3.2.4; None where the message says nothing. Times are milliseconds since 1970."""
+
+    message_id: int | UUID | bytes | str | None = None
+    user_id: bytes | None = None
+    to: str | None = None
+    subject: str | None = None
+    reply_to: str | None = None
+    correlation_id: int | UUID | bytes | str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    absolute_expiry_time: int | None = None
+    creation_time: int | None = None
+    group_id: str | None = None
+    group_sequence: int | None = None
+    reply_to_group_id: str | None = None
+
+
+_FIELD_TYPES: dict[str, type[Any]] = {
+    "priority": UByte,
+    "ttl": UInt,
+    "delivery_count": UInt,
+    "content_type": Symbol,
+    "content_encoding": Symbol,
+    "absolute_expiry_time": Timestamp,
+    "creation_time": Timestamp,
+    "group_sequence": UInt,
+}
+"""Fields whose AMQP type is narrower than what Python's type would be encoded as."""
+_IDS = ("message_id", "correlation_id")
+
+_Fields = TypeVar("_Fields", Header, Properties)
+
+
+def is_amqp(raw: bytes) -> bool:
+    """Whether a body begins as an AMQP 1.0 message does: with the descriptor of a section."""
+    return raw[:2] == b"\x00S" and raw[2:3] in _DESCRIPTORS
+
+
+def encode_data(body: bytes) -> bytes:
+    """The message that has `body` as its data section, and nothing else."""
+    size = len(body)
+    return _SHORT_HEADS[size] + body if size < 256 else _WIDE_DATA(_LONG, size) + body
+
+
+def encode_data_all(bodies: Sequence[bytes]) -> list[bytes]:
+    """`encode_data` of each body."""
+    heads = _SHORT_HEADS
+    return [
+        heads[len(body)] + body if len(body) < 256 else _WIDE_DATA(_LONG, len(body)) + body
+        for body in bodies
+    ]
+
+
+def data_of(raw: bytes) -> bytes:
+    """The payload of a body: an AMQP message's data, or the body itself if it is not AMQP.
+
+    Several data sections are joined; a value section with a binary or a string gives its bytes.
+    Raises ProtocolError on a message that is damaged or has no such payload.
+    """
+    head = raw[:4]
+    size = len(raw)
+    if head == _SHORT and size > 4 and raw[4] == size - 5:
+        return raw[5:]
+    if head == _LONG and size > 7 and _U32.unpack_from(raw, 4)[0] == size - 8:
+        return raw[8:]
+    if not is_amqp(raw):
+        return raw
+    message = AmqpMessage(raw)
+    data = message.data
+    if data is not None:
+        return data
+    value = message.value
+    if isinstance(value, str):
+        return value.encode()
+    if not isinstance(value, bytes):
+        raise ProtocolError("an AMQP message without a data section has no bytes to give")
+    return value
+
+
+def data_of_all(raws: Sequence[bytes]) -> list[bytes]:
+    """`data_of` of each body."""
+    heads = _SHORT_HEADS
+    return [
+        raw[5:] if 5 <= len(raw) < 261 and raw[:5] == heads[len(raw) - 5] else data_of(raw)
+        for raw in raws
+    ]
+
+
+class AmqpMessage:
+    """An AMQP 1.0 message over its bytes (`raw`); a section is decoded when it is asked for.
+
+    Absent sections are None. The body is one of `data` (several sections joined), `sequence`
+    (several joined) and `value`; `body_section` tells which by its code (0: no body at all), as a
+    value may be null. Make one from its parts with `AmqpMessage.of`. Every access may raise
+    ProtocolError, as nothing is checked before.
+    """
+
+    __slots__ = ("_decoded", "_index", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._index: dict[int, list[int]] | None = None
+        self._decoded: dict[int, list[Any]] = {}
+
+    @classmethod
+    def of(cls, data: bytes | None = None, **sections: Any) -> AmqpMessage:
+        """A message of these sections; the arguments are those of `encode_message`."""
+        return cls(encode_message(data, **sections))
+
+    @property
+    def header(self) -> Header | None:
+        """Durability, priority and the like."""
+        return self._fields(HEADER, Header)
+
+    @property
+    def delivery_annotations(self) -> dict[Any, Any] | None:
+        """For the next hop."""
+        return self._map(DELIVERY_ANNOTATIONS)
+
+    @property
+    def message_annotations(self) -> dict[Any, Any] | None:
+        """For brokers, such as `x-stream-filter-value`."""
+        return self._map(MESSAGE_ANNOTATIONS)
+
+    @property
+    def properties(self) -> Properties | None:
+        """The standard properties."""
+        return self._fields(PROPERTIES, Properties)
+
+    @property
+    def application_properties(self) -> dict[str, Any] | None:
+        """The application's own properties ("headers")."""
+        return self._map(APPLICATION_PROPERTIES)
+
+    @property
+    def data(self) -> bytes | None:
+        """The bytes of all data sections."""
+        parts = self._all(DATA)
+        return b"".join(parts) if parts else None
+
+    @property
+    def sequence(self) -> list[Any] | None:
+        """The items of all sequence sections."""
+        parts = self._all(SEQUENCE)
+        return [item for part in parts for item in part] if parts else None
+
+    @property
+    def value(self) -> Any:
+        """The value section; None also where there is none."""
+        return self._one(VALUE)
+
+    @property
+    def footer(self) -> dict[Any, Any] | None:
+        """What came after the body."""
+        return self._map(FOOTER)
+
+    @property
+    def body_section(self) -> int:
+        """DATA, SEQUENCE or VALUE: what the body is; 0 for no body."""
+        index = self._sections()
+        return next((code for code in (DATA, SEQUENCE, VALUE) if code in index), 0)
+
+    @property
+    def body(self) -> Any:
+        """The body, whichever of the three it is."""
+        if self.data is not None:
+            return self.data
+        return self.value if self.sequence is None else self.sequence
+
+    def __repr__(self) -> str:
+        return f"AmqpMessage({self.raw[:40]!r}{'...' if len(self.raw) > 40 else ''})"
+
+    def _sections(self) -> dict[int, list[int]]:
+        """Where the value of every section begins; made once, skipping by size."""
+        if self._index is None:
+            index: dict[int, list[int]] = {}
+            position = 0
+            while position < len(self.raw):
+                code, start = _descriptor(self.raw, position)
+                index.setdefault(code, []).append(start)
+                position = skip_value(self.raw, start)
+            self._index = index
+        return self._index
+
+    def _all(self, code: int) -> list[Any]:
+        found: list[Any] | None = self._decoded.get(code)
+        if found is None:
+            found = [read_value(self.raw, start)[0] for start in self._sections().get(code, ())]
+            if not all(isinstance(value, _TYPES[code]) for value in found):
+                raise ProtocolError(f"the AMQP section {code:#04x} has a value of a wrong type")
+            self._decoded[code] = found
+        return found
+
+    def _map(self, code: int) -> dict[Any, Any] | None:
+        found = self._all(code)
+        return dict(found[0]) if found else None
+
+    def _one(self, code: int) -> Any:
+        found = self._all(code)
+        return found[0] if found else None
+
+    def _fields(self, code: int, kind: type[_Fields]) -> _Fields | None:
+        values = self._one(code)
+        if values is None:
+            return None
+        if len(values) > len(fields(kind)):
+            raise ProtocolError(f"{len(values)} fields in an AMQP {kind.__name__.lower()}")
+        return kind(*values)
+
+
+def _descriptor(raw: bytes, position: int) -> tuple[int, int]:
+    """The code of the section at `position`, and where its value begins."""
+    if raw[position : position + 2] == b"\x00S" and raw[position + 2 : position + 3]:
+        code: Any = raw[position + 2]
+        start = position + 3
+    elif raw[position] == 0:
+        name, start = read_value(raw, position + 1)
+        code = _SYMBOLS.get(name) if isinstance(name, str) else name
+    else:
+        raise ProtocolError("an AMQP message has something that is no section")
+    if not isinstance(code, int) or code not in _TYPES:
+        raise ProtocolError(f"there is no AMQP section {code!r}")
+    return int(code), start
+
+
+def encode_message(
+    data: bytes | None = None,
+    *,
+    sequence: Sequence[Any] | None = None,
+    value: Any = None,
+    header: Header | None = None,
+    delivery_annotations: Mapping[Any, Any] | None = None,
+    message_annotations: Mapping[Any, Any] | None = None,
+    properties: Properties | None = None,
+    application_properties: Mapping[str, Any] | None = None,
+    footer: Mapping[Any, Any] | None = None,
+) -> bytes:
+    """The bytes of a message; without `data` and `sequence` its body is `value`, maybe null.
+
+    Annotation keys that are plain strings become symbols, as the standard wants them. Raises
+    LocalProtocolError on values that AMQP 1.0 has no type for, and on more than one body.
+    """
+    if (data is not None) + (sequence is not None) + (value is not None) > 1:
+        raise LocalProtocolError("an AMQP message has one body: data, sequence or value")
+    if sequence is not None:
+        body = _section(SEQUENCE, list(sequence))
+    else:
+        body = _section(VALUE, value) if data is None else encode_data(data)
+    parts = (
+        b"" if header is None else _section(HEADER, _values(header)),
+        _map_section(DELIVERY_ANNOTATIONS, delivery_annotations, symbols=True),
+        _map_section(MESSAGE_ANNOTATIONS, message_annotations, symbols=True),
+        b"" if properties is None else _section(PROPERTIES, _values(properties)),
+        _map_section(APPLICATION_PROPERTIES, application_properties, symbols=False),
+        body,
+        _map_section(FOOTER, footer, symbols=True),
+    )
+    return b"".join(parts)
+
+
+def _section(code: int, value: Any) -> bytes:
+    return encode_value(Described(ULong(code), value))
+
+
+def _map_section(code: int, pairs: Mapping[Any, Any] | None, *, symbols: bool) -> bytes:
+    if pairs is None:
+        return b""
+    if not symbols:
+        return _section(code, dict(pairs))
+    named = {Symbol(key) if type(key) is str else key: item for key, item in pairs.items()}
+    return _section(code, named)
+
+
+def _values(record: Header | Properties) -> list[Any]:
+    """The fields of a section as a list, without the absent ones at the end."""
+    values = []
+    for field in fields(record):
+        value = getattr(record, field.name)
+        kind = _FIELD_TYPES.get(field.name)
+        if field.name in _IDS and type(value) is int:
+            kind = ULong
+        values.append(value if value is None or kind is None else kind(value))
+    while values and values[-1] is None:
+        values.pop()
+    return values

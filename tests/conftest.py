@@ -21,18 +21,26 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import hypothesis
 import pytest
 from blockbuster import BlockBuster
 
+from flowstream.testing import broker_in_thread
 from tests.brokers.running import Broker, Certificates, running
 from tests.brokers.running import certificates as find_certificates
 
-# The one place where the embedded broker joins the integration suite: a context manager
-# that serves it (in a thread, on a free port, from empty data) and gives its Broker.
-EMBEDDED: Callable[[], AbstractContextManager[Broker]] | None = None
+
+@contextmanager
+def embedded_broker() -> Iterator[Broker]:
+    """The embedded broker, served in a thread, on a free port, from empty data."""
+    with broker_in_thread() as running:
+        yield Broker(name="embedded", version=(4, 3, 6), url=running.url)
+
+
+# The one place where the embedded broker joins the integration suite.
+EMBEDDED: Callable[[], AbstractContextManager[Broker]] | None = embedded_broker
 
 REQUIRED = tuple(filter(None, os.environ.get("FLOWSTREAM_REQUIRE_BROKERS", "").split(",")))
 RUNNING = running()

@@ -16,6 +16,7 @@
     cache.py          the newest chunks in memory
     store.py          what a store is; the one in memory
     sqlite.py         the one on disk
+    folder.py         the data folder and its lock
     records.py        what a store keeps
 
 Bytes become frames and commands in `flowstream.protocol`; a command becomes a call of its handler,

@@ -14,7 +14,7 @@ from flowstream.broker.catalog import Catalog
 from flowstream.broker.committer import Committer
 from flowstream.broker.links import Subscription
 from flowstream.broker.log import Stream
-from flowstream.broker.records import StoredChunk
+from flowstream.broker.records import Contents, StoredChunk
 from flowstream.broker.single_active import Coordinator, Notice
 from flowstream.broker.store import Filter, Store
 from flowstream.protocol import OffsetKind, OffsetSpec
@@ -51,16 +51,19 @@ class Limits:
 class Node:
     """One broker, without its sockets."""
 
-    def __init__(self, store: Store, users: Mapping[str, str], limits: Limits) -> None:
+    def __init__(
+        self, store: Store, contents: Contents, users: Mapping[str, str], limits: Limits
+    ) -> None:
         self.store = store
         self.users = users
         self.limits = limits
         self.cache = ChunkCache(limits.cache_bytes)
-        self.catalog = Catalog(store.load())
+        self.catalog = Catalog(contents)
         self.committer = Committer(store, self.cache)
         self.coordinator: Coordinator[Subscription] = Coordinator()
         self.sessions: set[Session] = set()
         self.messages_out = 0
+        self.bytes_used = 0
         self._readers = anyio.CapacityLimiter(2)
 
     # --- reading ----------------------------------------------------------------------------
@@ -115,6 +118,10 @@ class Node:
         else:
             found = None
         return stream.end if found is None else max(found, stream.first_offset)
+
+    async def measure(self) -> None:
+        """Look how much the store takes."""
+        self.bytes_used = await self._read(self.store.bytes_used)
 
     def retain(self) -> None:
         """Retention by age, which has no append to wait for."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import anyio
 from anyio import TypedAttributeProvider
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream, TaskStatus
 from anyio.streams.tls import TLSStream
 
+from flowstream.broker.folder import FolderStore
 from flowstream.broker.node import Limits, Node
+from flowstream.broker.records import Contents
 from flowstream.broker.session import Session
-from flowstream.broker.sqlite import SqliteStore
 from flowstream.broker.store import MemoryStore, Store
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Address
@@ -28,8 +27,6 @@ from flowstream.protocol import Address
 _log = logging.getLogger("flowstream.broker")
 
 DEFAULT_USERS = {"guest": "guest"}
-STORE_FILE = "flowstream.db"
-LOCK_FILE = "lock"
 TICK = 0.5
 _BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1
@@ -105,7 +102,7 @@ class Broker:
             rate_in=self._rates[0],
             rate_out=self._rates[1],
             unconfirmed=sum(session.unconfirmed for session in node.sessions),
-            bytes_used=node.store.bytes_used(),
+            bytes_used=node.bytes_used,
         )
 
     async def __aenter__(self) -> Self:
@@ -132,25 +129,35 @@ class Broker:
         Raises ConfigurationError when the address or the data folder cannot be used, StoreFailed
         when the disk cannot be written to.
         """
-        with _Lock(self._data):
-            store = await self._open_store()
-            try:
-                self._node = Node(store, self._users, self._limits)
-                listener = await self._listen()
-                async with listener, anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._node.committer.run)
-                    tasks.start_soon(self._tick)
-                    task_status.started()
-                    await self._accept(listener)
-            finally:
-                self._node = None
-                store.close()
+        store, contents = await self._open()
+        try:
+            self._node = node = Node(store, contents, self._users, self._limits)
+            listener = await self._listen()
+            async with listener, anyio.create_task_group() as tasks:
+                tasks.start_soon(node.committer.run)
+                tasks.start_soon(self._tick)
+                task_status.started()
+                await self._accept(listener)
+        finally:
+            self._node = None
+            if store.blocking:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(store.close)
 
-    async def _open_store(self) -> Store:
+    async def _open(self) -> tuple[Store, Contents]:
         if self._data is None:
-            return MemoryStore()
-        path = self._data / STORE_FILE
-        return await anyio.to_thread.run_sync(lambda: SqliteStore(path))
+            return MemoryStore(), Contents([], {}, 1)
+        folder = self._data
+
+        def load() -> tuple[Store, Contents]:
+            store = FolderStore(folder)
+            try:
+                return store, store.load()
+            except BaseException:
+                store.close()
+                raise
+
+        return await anyio.to_thread.run_sync(load)
 
     async def _listen(self) -> SocketListener:
         try:
@@ -219,6 +226,7 @@ class Broker:
                     (total[1] - counted[1]) / seconds,
                 )
                 before, counted = now, total
+                await node.measure()
             if ticks % _RETENTION_EVERY == 0:
                 node.retain()
 
@@ -226,37 +234,3 @@ class Broker:
 def _address(provider: TypedAttributeProvider, attribute: Any) -> Address:
     host, port, *_ = provider.extra(attribute)  # noqa: S610
     return Address(host, port)
-
-
-class _Lock:
-    """Holds a data folder for this process alone; the system frees it when the process ends."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        if self._folder is None:
-            return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self._folder / LOCK_FILE).open("a+")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            assert self._file is not None
-            self._file.seek(0)
-            owner = self._file.read().strip()
-            self._file.close()
-            raise ConfigurationError(
-                f"{self._folder} is in use by another broker (process {owner}); "
-                "stop it, or give this one a folder of its own"
-            ) from None
-        except OSError as error:
-            raise ConfigurationError(f"{self._folder} cannot be used: {error}") from error
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()

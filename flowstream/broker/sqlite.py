@@ -145,6 +145,7 @@ class SqliteStore:
     # --- the whole --------------------------------------------------------------------------
 
     def load(self) -> Contents:
+        """Everything but the chunks; the time it takes does not depend on their number."""
         query = self._writer.execute
         streams = {
             key: StreamRecord(key, name, json.loads(arguments), last_chunk_id)

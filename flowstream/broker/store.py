@@ -15,7 +15,6 @@ from flowstream.broker.records import (
     AddChunk,
     AddStream,
     Change,
-    Contents,
     DropStream,
     StoredChunk,
     Truncate,
@@ -26,9 +25,6 @@ class Store(Protocol):
     """Where chunks, offsets, sequences and definitions rest."""
 
     blocking: bool
-
-    def load(self) -> Contents:
-        """Everything but the chunks; the time it takes does not depend on their number."""
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Apply a group; when it returns, all of it outlives a crash of the process or machine."""
@@ -53,7 +49,8 @@ class Store(Protocol):
     def bytes_used(self) -> int:
         """Bytes it takes on disk (in memory, for the one that has no disk)."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of it; nothing else may be called any more."""
 
 
 class Filter:
@@ -79,9 +76,6 @@ class MemoryStore:
     def __init__(self) -> None:
         self._chunks: dict[int, list[StoredChunk]] = {}
         self._bytes = 0
-
-    def load(self) -> Contents:
-        return Contents([], {}, 1)
 
     def commit(self, changes: Sequence[Change]) -> None:
         for change in changes:

@@ -1,0 +1,46 @@
+"""A broker for tests: real protocol, in memory, on a free port, gone at the end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from anyio.from_thread import start_blocking_portal
+
+from flowstream.broker import Broker, Limits
+
+
+@asynccontextmanager
+async def broker(
+    *,
+    data: Path | None = None,
+    users: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Broker]:
+    """A broker in this event loop, for async tests; `.url` is where it is.
+
+    With `data` it keeps its streams in that folder, so that a test can start it again.
+    """
+    async with Broker(port=0, data=data, users=users, limits=limits) as running:
+        yield running
+
+
+@contextmanager
+def broker_in_thread(
+    *,
+    data: Path | None = None,
+    users: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+) -> Iterator[Broker]:
+    """The same in a thread with an event loop of its own: for plain tests and wide fixtures.
+
+    @pytest.fixture(scope="session")
+    def broker_url():
+        with broker_in_thread() as broker:
+            yield broker.url
+    """
+    with start_blocking_portal() as portal:
+        running = Broker(port=0, data=data, users=users, limits=limits)
+        with portal.wrap_async_context_manager(running) as started:
+            yield started

@@ -20,12 +20,13 @@ def check_plain(
 ) -> tuple[Code, str]:
     """The response code and the user name ("" unless it is OK) for a PLAIN response.
 
-    The user "guest" may connect over loopback only, as in RabbitMQ.
+    As in RabbitMQ an authorization identity is an error, and the user "guest" may connect over
+    loopback only.
     """
     parts = (data or b"").split(b"\0")
-    if len(parts) != 3:
+    if len(parts) != 3 or parts[0]:
         return Code.SASL_ERROR, ""
-    _, name, password = (part.decode("utf-8", "surrogateescape") for part in parts)
+    name, password = (part.decode("utf-8", "surrogateescape") for part in parts[1:])
     expected = users.get(name)
     given = password.encode("utf-8", "surrogateescape")
     if expected is None or not hmac.compare_digest(expected.encode(), given):

@@ -29,57 +29,49 @@ if TYPE_CHECKING:
     from flowstream.broker.session import Session
 
 
-def create(session: Session, command: CreateStream) -> None:
+async def create(session: Session, command: CreateStream) -> None:
     code, changes = session.node.catalog.create(command.stream, command.arguments)
-    answer = Response(Key.CREATE_STREAM, command.correlation_id, code)
-    if code is not OK:
-        session.send(answer)
-        return
-    session.node.committer.change(changes, lambda: session.send(answer))
+    if changes:
+        await session.node.committer.change(changes)
+    session.send(Response(Key.CREATE_STREAM, command.correlation_id, code))
 
 
-def delete(session: Session, command: DeleteStream) -> None:
+async def delete(session: Session, command: DeleteStream) -> None:
     node = session.node
     stream, changes = node.catalog.delete(command.stream)
     if stream is None:
         code = Code.STREAM_DOES_NOT_EXIST
         session.send(Response(Key.DELETE_STREAM, command.correlation_id, code))
         return
-    gone = stream
-
-    def deleted() -> None:
+    try:
+        await node.committer.change(changes)
         session.send(Response(Key.DELETE_STREAM, command.correlation_id, OK))
-        node.deleted(gone)
+    finally:  # also when the client does not wait for the answer
+        node.deleted(stream)
 
-    node.committer.change(changes, deleted)
 
-
-def create_super(session: Session, command: CreateSuperStream) -> None:
+async def create_super(session: Session, command: CreateSuperStream) -> None:
     code, changes = session.node.catalog.create_super(
         command.name, command.partitions, command.binding_keys, command.arguments
     )
-    answer = Response(Key.CREATE_SUPER_STREAM, command.correlation_id, code)
-    if code is not OK:
-        session.send(answer)
-        return
-    session.node.committer.change(changes, lambda: session.send(answer))
+    if changes:
+        await session.node.committer.change(changes)
+    session.send(Response(Key.CREATE_SUPER_STREAM, command.correlation_id, code))
 
 
-def delete_super(session: Session, command: DeleteSuperStream) -> None:
+async def delete_super(session: Session, command: DeleteSuperStream) -> None:
     node = session.node
     streams, changes = node.catalog.delete_super(command.name)
     if streams is None:
         code = Code.STREAM_DOES_NOT_EXIST
         session.send(Response(Key.DELETE_SUPER_STREAM, command.correlation_id, code))
         return
-    gone = streams
-
-    def deleted() -> None:
+    try:
+        await node.committer.change(changes)
         session.send(Response(Key.DELETE_SUPER_STREAM, command.correlation_id, OK))
-        for stream in gone:
+    finally:
+        for stream in streams:
             node.deleted(stream)
-
-    node.committer.change(changes, deleted)
 
 
 def metadata(session: Session, command: Metadata) -> None:

@@ -36,7 +36,7 @@ class Group:
     changes: list[Change] = field(default_factory=list)
     chunks: list[tuple[Stream, StoredChunk]] = field(default_factory=list)
     confirms: dict[Publisher, list[int]] = field(default_factory=dict)
-    callbacks: list[Callable[[], None]] = field(default_factory=list)
+    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Committer:
@@ -52,6 +52,7 @@ class Committer:
         self._group = Group()
         self._dirty: dict[Stream, None] = {}
         self._committing: frozenset[Stream] = frozenset()
+        self._waited = False
         self._garbage = True
 
     # --- gathering --------------------------------------------------------------------------
@@ -66,20 +67,22 @@ class Committer:
         self._group.confirms.setdefault(publisher, []).extend(publishing_ids)
         self.touch(publisher.stream)
 
-    def change(self, changes: Iterable[Change], then: Callable[[], None]) -> None:
-        """Make definitions durable, then call back."""
+    async def change(self, changes: Iterable[Change]) -> None:
+        """Make definitions durable; returns when they are."""
         self._group.changes += changes
-        self._group.callbacks.append(then)
         self._garbage = True
-        self._wake.set()
+        await self._durable()
 
-    def settle(self, stream: Stream, then: Callable[[], None]) -> None:
-        """Call back once all the stream has accepted is durable; at once if it is already."""
+    async def settle(self, stream: Stream) -> None:
+        """Return once all that the stream has accepted is durable."""
         if stream in self._dirty or stream in self._committing:
-            self._group.callbacks.append(then)
-            self._wake.set()
-        else:
-            then()
+            await self._durable()
+
+    async def _durable(self) -> None:
+        done = self._group.done
+        self._waited = True
+        self._wake.set()
+        await done.wait()
 
     # --- committing -------------------------------------------------------------------------
 
@@ -96,7 +99,7 @@ class Committer:
 
     @property
     def _pending(self) -> bool:
-        return bool(self._dirty or self._group.changes or self._group.callbacks)
+        return bool(self._dirty or self._group.changes or self._waited)
 
     async def _commit(self) -> None:
         self._wake = anyio.Event()
@@ -122,6 +125,7 @@ class Committer:
 
     def _seal(self) -> Group:
         group, self._group = self._group, Group()
+        self._waited = False
         now = time.time_ns() // 1_000_000
         for stream in self._dirty:
             if stream.deleted:
@@ -146,5 +150,4 @@ class Committer:
         for stream in grown:
             for listener in tuple(stream.listeners):
                 listener()
-        for callback in group.callbacks:
-            callback()
+        group.done.set()

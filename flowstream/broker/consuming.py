@@ -33,6 +33,9 @@ MAX_SUBSCRIPTIONS = 256
 
 
 async def subscribe(session: Session, command: Subscribe) -> None:
+    if command.offset.kind is OffsetKind.NONE:
+        session.abort("it subscribed without an offset")
+        return
     code = _check(session, command)
     if code is not OK:
         session.send(Response(Key.SUBSCRIBE, command.correlation_id, code))
@@ -139,7 +142,7 @@ def store_offset(session: Session, command: StoreOffset) -> None:
         session.node.committer.touch(stream)
 
 
-def query_offset(session: Session, command: QueryOffset) -> None:
+async def query_offset(session: Session, command: QueryOffset) -> None:
     stream = session.node.catalog.streams.get(command.stream)
     if stream is None:
         code = Code.STREAM_DOES_NOT_EXIST
@@ -148,12 +151,15 @@ def query_offset(session: Session, command: QueryOffset) -> None:
     session.watched.add(stream)
     offset = stream.offsets.get(command.reference)
     code = OK if offset is not None else Code.NO_OFFSET
-    answer = QueryOffsetResponse(command.correlation_id, code, offset or 0)
     # What is told must outlive a crash: the client takes it as verified.
-    session.node.committer.settle(stream, lambda: session.send(answer))
+    await session.node.committer.settle(stream)
+    session.send(QueryOffsetResponse(command.correlation_id, code, offset or 0))
 
 
 async def resolve(session: Session, command: ResolveOffsetSpec) -> None:
+    if command.offset.kind is OffsetKind.NONE:
+        session.abort("it asked to resolve no offset")
+        return
     stream = session.node.catalog.streams.get(command.stream)
     code, position = Code.STREAM_DOES_NOT_EXIST, 0
     if stream is not None:

@@ -73,11 +73,14 @@ def peer_properties(session: Session, command: PeerProperties) -> None:
         "cluster_name": "flowstream",
         "platform": f"Python {platform.python_version()}",
     }
+    session.introduced = True
     session.send(PeerPropertiesResponse(command.correlation_id, OK, properties))
 
 
 def sasl_handshake(session: Session, command: SaslHandshake) -> None:
     session.send(SaslHandshakeResponse(command.correlation_id, OK, MECHANISMS))
+    if not session.introduced:
+        session.end()
 
 
 async def sasl_authenticate(session: Session, command: SaslAuthenticate) -> None:

@@ -85,7 +85,7 @@ def _refuse(session: Session, publisher_id: int, publishing_ids: list[int], code
     session.send(PublishError(publisher_id, errors))
 
 
-def query_sequence(session: Session, command: QueryPublisherSequence) -> None:
+async def query_sequence(session: Session, command: QueryPublisherSequence) -> None:
     correlation_id = command.correlation_id
     stream = session.node.catalog.streams.get(command.stream)
     if stream is None:
@@ -94,8 +94,8 @@ def query_sequence(session: Session, command: QueryPublisherSequence) -> None:
         return
     sequence = stream.sequences.get(command.reference, 0)
     # What is told must outlive a crash: the publisher goes on after it.
-    answer = QueryPublisherSequenceResponse(correlation_id, OK, sequence)
-    session.node.committer.settle(stream, lambda: session.send(answer))
+    await session.node.committer.settle(stream)
+    session.send(QueryPublisherSequenceResponse(correlation_id, OK, sequence))
 
 
 def delete(session: Session, command: DeletePublisher) -> None:

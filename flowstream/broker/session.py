@@ -130,6 +130,7 @@ class Session:
         self.connection = Connection(
             Role.SERVER, frame_max=limits.frame_max, heartbeat=limits.heartbeat
         )
+        self.introduced = False
         self.user = ""
         self.heartbeat = 0
         self.deliver_2 = False
@@ -213,7 +214,7 @@ class Session:
             result = HANDLERS[type(command)](self, command)
             if result is not None:
                 await result
-        if self.connection.state is not self._state:
+        if self.connection.failure is None and self.connection.state is not self._state:
             self._state = self.connection.state
             self.step_began = anyio.current_time()
 

@@ -1,4 +1,4 @@
-"""Every broker gets the same odd requests; what each answers stands in odd_requests and odd_frames."""
+"""Every broker gets the same odd requests; odd_requests and odd_frames have what each answers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The embedded broker: a real server of the real protocol over SQLite, for one machine.
 
     server.py         the listener, the data folder, the clock; `Broker`
-    session.py        one connection: the table of handlers, reader, writer
+    session.py        one connection: reader, writer, what it has
+    handlers.py       the table of handlers
     handshake.py      handlers: the connection itself
     publishing.py     handlers: publishers
     consuming.py      handlers: consumers and offsets

@@ -73,7 +73,7 @@ def peer_properties(session: Session, command: PeerProperties) -> None:
         "cluster_name": "flowstream",
         "platform": f"Python {platform.python_version()}",
     }
-    session.introduced = True
+    session.introduce()
     session.send(PeerPropertiesResponse(command.correlation_id, OK, properties))
 
 

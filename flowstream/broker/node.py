@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TICK = 0.5
+"""Seconds between two looks at heartbeats and deadlines."""
+_RETENTION_EVERY = 120
+"""Retention by age is looked at once in so many ticks, besides at every new segment."""
 READ_BYTES = 1 << 20
 """A delivery is read in pieces of about this size: what a slow consumer holds in memory."""
 
@@ -49,7 +53,7 @@ class Limits:
 
 
 class Node:
-    """One broker, without its sockets."""
+    """One broker, without its sockets. `rates` are messages in and out a second."""
 
     def __init__(
         self, store: Store, contents: Contents, users: Mapping[str, str], limits: Limits
@@ -64,7 +68,41 @@ class Node:
         self.sessions: set[Session] = set()
         self.messages_out = 0
         self.bytes_used = 0
+        self.rates = (0.0, 0.0)
         self._readers = anyio.CapacityLimiter(2)
+
+    # --- running ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit and keep the time until cancelled. Raises StoreFailed."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.committer.run)
+            tasks.start_soon(self._keep_time)
+
+    async def _keep_time(self) -> None:
+        ticks = 0
+        while True:
+            before, counted = anyio.current_time(), (self.committer.messages_in, self.messages_out)
+            for _ in range(2):
+                await anyio.sleep(TICK)
+                now = anyio.current_time()
+                for session in tuple(self.sessions):
+                    session.tick(now)
+            total = (self.committer.messages_in, self.messages_out)
+            seconds = anyio.current_time() - before
+            self.rates = ((total[0] - counted[0]) / seconds, (total[1] - counted[1]) / seconds)
+            self.bytes_used = await self._read(self.store.bytes_used)
+            ticks += 2
+            if ticks % _RETENTION_EVERY == 0:
+                self._retain()
+
+    def _retain(self) -> None:
+        """Retention by age, which has no append to wait for."""
+        now = time.time_ns() // 1_000_000
+        for stream in self.catalog.streams.values():
+            stream.evaluate_age(now)
+            if stream.dirty:
+                self.committer.touch(stream)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -118,18 +156,6 @@ class Node:
         else:
             found = None
         return stream.end if found is None else max(found, stream.first_offset)
-
-    async def measure(self) -> None:
-        """Look how much the store takes."""
-        self.bytes_used = await self._read(self.store.bytes_used)
-
-    def retain(self) -> None:
-        """Retention by age, which has no append to wait for."""
-        now = time.time_ns() // 1_000_000
-        for stream in self.catalog.streams.values():
-            stream.evaluate_age(now)
-            if stream.dirty:
-                self.committer.touch(stream)
 
     # --- telling sessions -------------------------------------------------------------------
 

@@ -27,12 +27,9 @@ from flowstream.protocol import Address
 _log = logging.getLogger("flowstream.broker")
 
 DEFAULT_USERS = {"guest": "guest"}
-TICK = 0.5
 _BACKLOG = 1024
 _ACCEPT_PAUSE = 0.1
 _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104
-_RETENTION_EVERY = 120
-"""Retention by age is looked at once in so many ticks, besides at every new segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,6 @@ class Broker:
         self._tls = tls
         self._limits = limits or Limits()
         self._node: Node | None = None
-        self._rates = (0.0, 0.0)
         self._exits: AsyncExitStack | None = None
 
     @property
@@ -99,8 +95,8 @@ class Broker:
             streams=len(node.catalog.streams),
             messages_in=node.committer.messages_in,
             messages_out=node.messages_out,
-            rate_in=self._rates[0],
-            rate_out=self._rates[1],
+            rate_in=node.rates[0],
+            rate_out=node.rates[1],
             unconfirmed=sum(session.unconfirmed for session in node.sessions),
             bytes_used=node.bytes_used,
         )
@@ -134,8 +130,7 @@ class Broker:
             self._node = node = Node(store, contents, self._users, self._limits)
             listener = await self._listen()
             async with listener, anyio.create_task_group() as tasks:
-                tasks.start_soon(node.committer.run)
-                tasks.start_soon(self._tick)
+                tasks.start_soon(node.run)
                 task_status.started()
                 await self._accept(listener)
         finally:
@@ -206,29 +201,6 @@ class Broker:
             return await TLSStream.wrap(
                 transport, server_side=True, ssl_context=self._tls, standard_compatible=False
             )
-
-    async def _tick(self) -> None:
-        node = self._node
-        assert node is not None
-        ticks = 0
-        before, counted = anyio.current_time(), (0, 0)
-        while True:
-            await anyio.sleep(TICK)
-            now = anyio.current_time()
-            for session in tuple(node.sessions):
-                session.tick(now)
-            ticks += 1
-            if ticks % 2 == 0:
-                total = (node.committer.messages_in, node.messages_out)
-                seconds = now - before
-                self._rates = (
-                    (total[0] - counted[0]) / seconds,
-                    (total[1] - counted[1]) / seconds,
-                )
-                before, counted = now, total
-                await node.measure()
-            if ticks % _RETENTION_EVERY == 0:
-                node.retain()
 
 
 def _address(provider: TypedAttributeProvider, attribute: Any) -> Address:

@@ -8,14 +8,14 @@ asks for the next chunks of a subscription: a slow consumer holds one piece in m
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from anyio.abc import ByteStream
 
-from flowstream.broker import administration, consuming, handshake, publishing
+from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.links import Publisher, Subscription
 from flowstream.broker.log import Stream
 from flowstream.broker.node import Node
@@ -28,42 +28,14 @@ from flowstream.protocol import (
     Command,
     Connection,
     ConsumerUpdate,
-    ConsumerUpdateResponse,
-    CreateStream,
-    CreateSuperStream,
-    Credit,
-    DeclarePublisher,
-    DeletePublisher,
-    DeleteStream,
-    DeleteSuperStream,
     Deliver,
-    ExchangeCommandVersions,
     FrameReader,
     Heartbeat,
     Key,
-    Metadata,
     MetadataUpdate,
-    Open,
-    Partitions,
-    PeerProperties,
-    Publish,
     PublishConfirm,
-    PublishFiltered,
-    QueryOffset,
-    QueryPublisherSequence,
-    ResolveOffsetSpec,
-    Response,
     Role,
-    Route,
-    SaslAuthenticate,
-    SaslHandshake,
     State,
-    StoreOffset,
-    StreamStats,
-    Subscribe,
-    Tune,
-    TuneResponse,
-    Unsubscribe,
     encode,
 )
 
@@ -71,41 +43,6 @@ _log = logging.getLogger("flowstream.broker")
 
 RECEIVE_BYTES = 1 << 20
 _CLOSE_ANSWER = (0x8000 | Key.CLOSE).to_bytes(2)
-
-Handler = Callable[["Session", Any], Awaitable[None] | None]
-HANDLERS: dict[type[Any], Handler] = {
-    PeerProperties: handshake.peer_properties,
-    SaslHandshake: handshake.sasl_handshake,
-    SaslAuthenticate: handshake.sasl_authenticate,
-    Tune: handshake.tune,
-    TuneResponse: handshake.tune,
-    Open: handshake.open_host,
-    ExchangeCommandVersions: handshake.exchange_versions,
-    Close: handshake.close,
-    Response: handshake.closed,
-    Heartbeat: handshake.heartbeat,
-    DeclarePublisher: publishing.declare,
-    Publish: publishing.publish,
-    PublishFiltered: publishing.publish,
-    QueryPublisherSequence: publishing.query_sequence,
-    DeletePublisher: publishing.delete,
-    Subscribe: consuming.subscribe,
-    Credit: consuming.credit,
-    StoreOffset: consuming.store_offset,
-    QueryOffset: consuming.query_offset,
-    Unsubscribe: consuming.unsubscribe,
-    ConsumerUpdateResponse: consuming.consumer_updated,
-    ResolveOffsetSpec: consuming.resolve,
-    CreateStream: administration.create,
-    DeleteStream: administration.delete,
-    Metadata: administration.metadata,
-    Route: administration.route,
-    Partitions: administration.partitions,
-    StreamStats: administration.statistics,
-    CreateSuperStream: administration.create_super,
-    DeleteSuperStream: administration.delete_super,
-}
-"""Every command a client may send, and what answers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +283,12 @@ class Session:
             if publisher.stream is stream:
                 del self.publishers[publisher.publisher_id]
         self.send(MetadataUpdate(Code.STREAM_NOT_AVAILABLE, stream.name))
+
+    def introduce(self) -> None:
+        """The client has told its properties: the first step of the handshake is done."""
+        if not self.introduced:
+            self.introduced = True
+            self.step_began = anyio.current_time()
 
     # --- subscriptions ----------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Raw:
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
+        self.heartbeats = 0
         self._frames = FrameReader()
         self._arrived: list[Command] = []
 
@@ -63,8 +64,11 @@ class Raw:
                 data = await self.stream.receive(1 << 20)
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return None
-            commands = map(decode, self._frames.feed(data))
-            self._arrived += (each for each in commands if not isinstance(each, Heartbeat))
+            for command in map(decode, self._frames.feed(data)):
+                if isinstance(command, Heartbeat):
+                    self.heartbeats += 1
+                else:
+                    self._arrived.append(command)
         return self._arrived.pop(0)
 
     async def expect(self, kind: type[C]) -> C:

@@ -1,0 +1,352 @@
+"""One connection in virtual time: deadlines, heartbeats, back-pressure; no socket, no thread."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+from flowstream.broker.handlers import HANDLERS
+from flowstream.broker.node import Limits, Node
+from flowstream.broker.records import Contents
+from flowstream.broker.session import Session
+from flowstream.broker.store import MemoryStore
+from flowstream.protocol import (
+    Address,
+    Chunk,
+    Close,
+    ConsumerUpdate,
+    ConsumerUpdateResponse,
+    CreateStream,
+    Credit,
+    DeclarePublisher,
+    Deliver,
+    Heartbeat,
+    OffsetSpec,
+    Open,
+    OpenResponse,
+    PeerProperties,
+    PeerPropertiesResponse,
+    PublishConfirm,
+    QueryOffset,
+    Response,
+    SaslAuthenticate,
+    SaslAuthenticateResponse,
+    SaslHandshake,
+    SaslHandshakeResponse,
+    StoreOffset,
+    Subscribe,
+    Tune,
+    encode_publish,
+)
+from flowstream.protocol.codec import COMMANDS
+from flowstream.protocol.connection import TABLE, Role, State
+from tests.broker.pipes import pipes
+from tests.broker.raw import Raw
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Sleeps end at once and in order: an hour passes when nothing else can happen."""
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@asynccontextmanager
+async def a_node(limits: Limits | None = None) -> AsyncIterator[Node]:
+    node = Node(MemoryStore(), Contents([], {}, 1), {"guest": "guest"}, limits or Limits())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.run)
+        yield node
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def a_client(node: Node, *, unread: float = 1000, heartbeat: int = 0) -> AsyncIterator[Raw]:
+    """A client of the node that is logged in."""
+    async with a_stranger(node, unread=unread) as raw:
+        await raw.log_in(heartbeat=heartbeat)
+        yield raw
+
+
+@asynccontextmanager
+async def a_stranger(node: Node, *, unread: float = 1000) -> AsyncIterator[Raw]:
+    near, far = pipes(unread)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Serving(node, far).run)
+        async with near:
+            yield Raw(near)
+
+
+class Serving:
+    """A session that closes its end when it is over, as the server does."""
+
+    def __init__(self, node: Node, far: Any) -> None:
+        self.session = Session(node, far, None, Address("here", 1))
+        self.far = far
+
+    async def run(self) -> None:
+        async with self.far:
+            await self.session.run()
+
+
+def session_of(node: Node) -> Session:
+    (session,) = node.sessions
+    return session
+
+
+def test_every_command_of_a_client_has_a_handler() -> None:
+    may_be_sent = {
+        key
+        for (role, state), rules in TABLE.items()
+        if role is Role.CLIENT and state is not State.CLOSING
+        for key in rules
+    }
+    sent = {
+        row.command
+        for (key, answer, _), row in COMMANDS.items()
+        if (key | (0x8000 if answer else 0)) in may_be_sent
+    }
+    assert sent <= set(HANDLERS)
+
+
+# --- deadlines --------------------------------------------------------------------------------
+
+
+async def test_every_step_of_the_handshake_has_ten_seconds() -> None:
+    steps: list[Any] = [
+        (PeerProperties(1, {}), PeerPropertiesResponse),
+        (SaslHandshake(2), SaslHandshakeResponse),
+        (SaslAuthenticate(3, "PLAIN", b"\0guest\0guest"), SaslAuthenticateResponse),
+    ]
+    async with a_node() as node:
+        for count in range(len(steps) + 1):
+            async with a_stranger(node) as raw:
+                began = anyio.current_time()
+                for command, answer in steps[:count]:
+                    await anyio.sleep(7)
+                    await raw.call(command, answer)
+                if count == len(steps):
+                    await raw.expect(Tune)
+                assert await raw.next() is None
+                assert 10 <= anyio.current_time() - began - 7 * count <= 11
+
+
+async def test_bytes_that_never_make_a_frame_do_not_extend_the_handshake() -> None:
+    async with a_node() as node, a_stranger(node) as raw:
+        began = anyio.current_time()
+        await raw.send(b"\0\0\x10\0")
+        with anyio.move_on_after(60):
+            while True:
+                await anyio.sleep(1)
+                try:
+                    await raw.send(b"x")
+                except anyio.BrokenResourceError:
+                    break
+        assert 10 <= anyio.current_time() - began <= 12
+
+
+async def test_a_wrong_password_is_answered_after_three_seconds() -> None:
+    async with a_node() as node, a_stranger(node) as raw:
+        await raw.call(PeerProperties(1, {}), PeerPropertiesResponse)
+        await raw.call(SaslHandshake(2), SaslHandshakeResponse)
+        began = anyio.current_time()
+        command = SaslAuthenticate(3, "PLAIN", b"\0guest\0wrong")
+        answer = await raw.call(command, SaslAuthenticateResponse)
+        assert (answer.code, anyio.current_time() - began) == (8, 3)
+        assert await raw.next() is None
+
+
+async def test_a_client_that_does_not_answer_close_is_left_after_ten_seconds() -> None:
+    async with a_node() as node, a_client(node) as raw:
+        began = anyio.current_time()
+        await raw.send(b"\0\0\0\4\1\1\0\1")
+        assert (await raw.expect(Close)).code == 13
+        assert await raw.next() is None
+        assert anyio.current_time() - began == 10
+
+
+async def test_close_ends_at_its_answer() -> None:
+    async with a_node() as node, a_client(node) as raw:
+        began = anyio.current_time()
+        await raw.send(b"\0\0\0\4\1\1\0\1")
+        await raw.expect(Close)
+        await raw.send(PeerProperties(9, {}), b"\0\0\0\x0a\x80\x16\0\1\0\0\0\1\0\1")
+        assert await raw.next() is None
+        assert anyio.current_time() == began
+
+
+async def test_a_consumer_update_has_sixty_seconds() -> None:
+    async with a_node() as node, a_client(node) as raw:
+        await raw.ok(CreateStream(7, "s", {}))
+        properties = {"single-active-consumer": "true", "name": "n"}
+        await raw.ok(Subscribe(8, 0, "s", OffsetSpec.first(), 1, properties))
+        began = anyio.current_time()
+        await raw.expect(ConsumerUpdate)
+        assert await raw.next() is None
+        assert 60 <= anyio.current_time() - began <= 61
+        assert node.coordinator.groups == {}
+
+
+# --- heartbeats -------------------------------------------------------------------------------
+
+
+async def test_a_silent_client_is_left_after_two_heartbeats() -> None:
+    async with a_node() as node, a_client(node, heartbeat=5) as raw:
+        began = anyio.current_time()
+        assert await raw.next() is None
+        assert 10 <= anyio.current_time() - began <= 11
+        assert raw.heartbeats >= 3
+
+
+async def test_a_client_that_lives_is_kept() -> None:
+    async with a_node() as node, a_client(node, heartbeat=5) as raw:
+        for _ in range(10):
+            await anyio.sleep(5)
+            await raw.send(Heartbeat())
+        await raw.ok(CreateStream(7, "s", {}))
+
+
+async def test_without_heartbeats_silence_is_no_reason() -> None:
+    async with a_node() as node, a_client(node, heartbeat=0) as raw:
+        await anyio.sleep(3600)
+        await raw.ok(CreateStream(7, "s", {}))
+        assert raw.heartbeats == 0
+
+
+async def test_a_client_that_stops_reading_while_it_is_left_does_not_stay() -> None:
+    async with a_node() as node, a_client(node, unread=1) as raw:
+        for correlation_id in range(50):
+            await raw.send(QueryOffset(correlation_id, "r" * 100, "s"))
+        await raw.send(b"\0\0\0\4\1\1\0\1")
+        began = anyio.current_time()
+        while node.sessions:
+            await anyio.sleep(1)
+        assert anyio.current_time() - began <= 22
+
+
+# --- bounds -----------------------------------------------------------------------------------
+
+
+async def test_reading_stops_at_too_many_unconfirmed_and_goes_on() -> None:
+    limits = Limits(max_unconfirmed=100, resume_room=25)
+    async with a_node(limits) as node, a_client(node) as raw:
+        await raw.ok(CreateStream(7, "s", {}))
+        await raw.ok(DeclarePublisher(8, 0, None, "s"))
+        session = session_of(node)
+        most = 0
+        confirmed: list[int] = []
+        for first in range(0, 1000, 50):
+            await raw.send(encode_publish(0, first, [b"x"] * 50))
+            most = max(most, session.unconfirmed)
+        while len(confirmed) < 1000:
+            confirmed += (await raw.expect(PublishConfirm)).publishing_ids
+            most = max(most, session.unconfirmed)
+        assert sorted(confirmed) == list(range(1000))
+        assert most <= 150
+        assert session.unconfirmed == 0
+
+
+async def test_answers_nobody_reads_stop_the_reading() -> None:
+    limits = Limits(max_unsent=2000)
+    async with a_node(limits) as node, a_client(node, unread=1) as raw:
+        session = session_of(node)
+        with anyio.move_on_after(30):
+            for correlation_id in range(10_000):
+                await raw.send(QueryOffset(correlation_id, "r", "no such stream"))
+        assert session._unsent < 3000
+        answered = 0
+        with anyio.move_on_after(5):
+            while await raw.next() is not None:
+                answered += 1
+        assert answered > 80
+
+
+async def test_a_slow_consumer_holds_one_piece() -> None:
+    async with a_node() as node, a_client(node, unread=1) as raw:
+        await raw.ok(CreateStream(7, "s", {}))
+        await raw.ok(DeclarePublisher(8, 0, None, "s"))
+        for first in range(50):
+            await raw.send(encode_publish(0, first, [b"x" * 100_000] * 4))
+            await raw.expect(PublishConfirm)
+        await raw.ok(Subscribe(9, 0, "s", OffsetSpec.first(), 1000, {}))
+        await anyio.sleep(60)
+        assert node.messages_out <= 24, "a piece that is sent and one that waits, of 12 each"
+        delivered = await raw.expect(Deliver)
+        assert Chunk(delivered.chunk).offset == 0
+
+
+# --- an ending session ------------------------------------------------------------------------
+
+
+async def test_what_follows_close_is_ignored() -> None:
+    async with a_node() as node, a_client(node) as raw:
+        await raw.send(Close(7, 1, "bye"), CreateStream(8, "s", {}))
+        assert (await raw.expect(Response)).code == 1
+        assert await raw.next() is None
+        assert node.catalog.streams == {}
+
+
+async def test_a_request_is_done_even_if_the_client_does_not_wait() -> None:
+    async with a_node() as node:
+        async with a_client(node) as keeper, a_client(node) as raw:
+            await raw.ok(CreateStream(7, "s", {}))
+            await keeper.ok(DeclarePublisher(8, 0, None, "s"))
+            await raw.send(StoreOffset("r", "s", 4))
+        async with a_client(node) as raw:
+            answer: Any = await raw.call(QueryOffset(7, "r", "s"), object)
+            assert (answer.code, answer.offset) == (1, 4)
+        await anyio.wait_all_tasks_blocked()
+        assert not node.sessions
+        assert not node.catalog.streams["s"].listeners
+
+
+async def test_an_error_inside_costs_only_its_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a mistake in the broker")
+
+    monkeypatch.setitem(HANDLERS, StoreOffset, broken)
+    async with a_node() as node, a_client(node) as other:
+        async with a_client(node) as raw:
+            await raw.send(StoreOffset("r", "s", 1))
+            assert await raw.next() is None
+        assert "a mistake in the broker" in caplog.text
+        await other.ok(CreateStream(7, "s", {}))
+
+
+async def test_a_late_answer_of_a_promoted_consumer_begins_where_it_says() -> None:
+    async with a_node() as node, a_client(node) as raw:
+        await raw.ok(CreateStream(7, "s", {}))
+        await raw.ok(DeclarePublisher(8, 0, None, "s"))
+        for first in range(3):
+            await raw.send(encode_publish(0, first, [b"x"]))
+            await raw.expect(PublishConfirm)
+        properties = {"single-active-consumer": "true", "name": "n"}
+        await raw.ok(Subscribe(9, 0, "s", OffsetSpec.first(), 1, properties))
+        update = await raw.expect(ConsumerUpdate)
+        assert update.active
+        await raw.send(Credit(0, 1))
+        assert getattr(await raw.next(), "code", None) == 17
+        answer = ConsumerUpdateResponse(update.correlation_id, 1, OffsetSpec.offset(2))
+        await raw.send(answer)
+        delivered = await raw.expect(Deliver)
+        assert Chunk(delivered.chunk).offset == 2
+
+
+async def test_open_tells_where_the_client_is_connected() -> None:
+    async with a_node() as node, a_stranger(node) as raw:
+        await raw.call(PeerProperties(1, {}), PeerPropertiesResponse)
+        await raw.call(SaslHandshake(2), SaslHandshakeResponse)
+        credentials = SaslAuthenticate(3, "PLAIN", b"\0guest\0guest")
+        await raw.call(credentials, SaslAuthenticateResponse)
+        await raw.expect(Tune)
+        await raw.send(Tune(0, 0))
+        answer = await raw.call(Open(4, "/"), OpenResponse)
+        assert answer.properties == {"advertised_host": "here", "advertised_port": "1"}

@@ -56,7 +56,14 @@ from flowstream.protocol.chunk import (
     simple_entry,
     sub_batch,
 )
-from flowstream.protocol.codec import COMMANDS, decode, encode, tag_of
+from flowstream.protocol.codec import (
+    CLIENT_VERSIONS,
+    COMMANDS,
+    SERVER_VERSIONS,
+    decode,
+    encode,
+    tag_of,
+)
 from flowstream.protocol.commands import (
     Close,
     Command,
@@ -140,6 +147,7 @@ from flowstream.protocol.values import (
 
 __all__ = [
     "CHALLENGE",
+    "CLIENT_VERSIONS",
     "COMMANDS",
     "ENTRY_OVERHEAD",
     "FRAME_OVERHEAD",
@@ -148,6 +156,7 @@ __all__ = [
     "MAX_UNCOMPRESSED",
     "NO_LEADER",
     "OK",
+    "SERVER_VERSIONS",
     "SUB_BATCH_OVERHEAD",
     "USER",
     "Address",

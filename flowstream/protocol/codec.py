@@ -16,7 +16,7 @@ from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol import commands as c
 from flowstream.protocol.entries import read_entries, read_filtered_entries
 from flowstream.protocol.publish import sub_batch_entry
-from flowstream.protocol.values import Code, Key, SubBatch
+from flowstream.protocol.values import Code, CommandVersion, Key, SubBatch
 from flowstream.protocol.wire import (
     BOOL,
     BROKERS,
@@ -261,6 +261,19 @@ _TAGS: dict[type[Any], int] = {
 }
 
 
+def _versions(last: Key) -> tuple[CommandVersion, ...]:
+    highest = {key: version for key, _, version in sorted(COMMANDS) if key <= last}
+    return tuple(CommandVersion(key, 1, version) for key, version in highest.items())
+
+
+SERVER_VERSIONS = _versions(Key.RESOLVE_OFFSET_SPEC)
+"""What this package understands of every command."""
+CLIENT_VERSIONS = _versions(Key.STREAM_STATS)
+"""What a client may tell in ExchangeCommandVersions: servers from 3.11 to 4.2 hang up on a key they
+do not know in there, and 3.11 knows the keys up to StreamStats (seen with ResolveOffsetSpec on
+4.0.5)."""
+
+
 def tag_of(command: c.Command) -> int:
     """The key of a command's frames, with the response bit."""
     if isinstance(command, c.Response):
@@ -291,12 +304,15 @@ def encode(command: c.Command, version: int | None = None) -> bytes:
     return b"".join(out)
 
 
-def decode(frame: bytes | memoryview) -> c.Command:
-    """The command of a frame (without its size prefix); ProtocolError if it is not one."""
+def decode(frame: bytes | memoryview, *, answer: bool = False) -> c.Command:
+    """The command of a frame (without its size prefix); ProtocolError if it is not one.
+
+    With `answer` the frame is read as a response even where it lacks the response bit.
+    """
     if len(frame) < 4:
         raise ProtocolError(f"a frame of {len(frame)} bytes has no key and version")
     word: int = _WORD.unpack_from(frame)[0]
-    row = _ROWS.get(word)
+    row = _ROWS.get(word | _RESPONSE_BIT << 16 if answer else word)
     if row is None:
         raise ProtocolError(f"no command has the key {word >> 16:#06x}, version {word & 0xFFFF}")
     reader = Reader(frame)

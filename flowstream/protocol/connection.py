@@ -75,6 +75,9 @@ _PUSHES: Rules = {
     Key.HEARTBEAT: State.RUNNING,
 }
 
+_UNMARKED: Rules = {Key.ROUTE: State.RUNNING, Key.PARTITIONS: State.RUNNING}
+"""Answers that servers before 3.11 send without the response bit (seen on 3.10.8)."""
+
 TABLE: dict[tuple[Role, State], Rules] = {
     (Role.CLIENT, State.HANDSHAKE): {
         Key.PEER_PROPERTIES: State.HANDSHAKE,
@@ -126,6 +129,7 @@ TABLE: dict[tuple[Role, State], Rules] = {
     },
     (Role.SERVER, State.RUNNING): {
         **_ANSWERS,
+        **_UNMARKED,
         **_PUSHES,
         Key.CLOSE: State.CLOSING,
     },
@@ -134,7 +138,7 @@ TABLE: dict[tuple[Role, State], Rules] = {
         Key.HEARTBEAT: State.CLOSING,
     },
     (Role.SERVER, State.CLOSING): {
-        **dict.fromkeys((*_ANSWERS, *_PUSHES), State.CLOSING),
+        **dict.fromkeys((*_ANSWERS, *_UNMARKED, *_PUSHES), State.CLOSING),
         Key.CLOSE | _R: State.CLOSED,
     },
     (Role.CLIENT, State.CLOSED): {},
@@ -256,7 +260,8 @@ class Connection:
             if self.state in (State.CLOSING, State.CLOSED):
                 return
             raise ProtocolError(f"the {self._peer.value} sent {_name(tag)} while {self._where()}")
-        command = decode(frame)
+        unmarked = tag in _UNMARKED and self.role is Role.CLIENT
+        command = decode(frame, answer=unmarked)
         commands.append(command)
         if after is not self.state:
             self._enter(_next(after, command))

@@ -1,0 +1,334 @@
+"""Streams, super streams and stored offsets: what an environment does besides moving messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import anyio
+
+from flowstream.errors import (
+    CommitNotVerified,
+    ConfigurationError,
+    NoOffset,
+    NotSupported,
+    StreamDoesNotExist,
+)
+from flowstream.protocol import (
+    Code,
+    CreateStream,
+    CreateSuperStream,
+    DeleteStream,
+    DeleteSuperStream,
+    Key,
+    Metadata,
+    MetadataResponse,
+    OffsetKind,
+    OffsetSpec,
+    Partitions,
+    PartitionsResponse,
+    QueryOffset,
+    QueryOffsetResponse,
+    ResolveOffsetSpec,
+    ResolveOffsetSpecResponse,
+    Response,
+    Route,
+    RouteResponse,
+    StoreOffset,
+    StreamStats,
+    StreamStatsResponse,
+)
+
+from .codes import check
+from .core import Core
+from .nodes import StreamNodes, stream_nodes
+from .offsets import Offset, offset_spec
+from .probe import probe
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """Where a stream begins and how far it is committed; None for an empty stream.
+
+    `first_offset` is the first retained one; `committed_chunk_id` the offset at which the newest
+    committed chunk begins. `values` has whatever else the server tells, under its own names.
+    """
+
+    first_offset: int | None
+    committed_chunk_id: int | None
+    values: Mapping[str, int]
+
+
+class Administration:
+    """The part of an environment that manages what the broker holds."""
+
+    _core: Core
+
+    # --- streams --------------------------------------------------------------------------------
+
+    async def create_stream(
+        self,
+        name: str,
+        *,
+        max_length_bytes: int | None = None,
+        max_age: timedelta | str | None = None,
+        max_segment_size_bytes: int | None = None,
+        filter_size_bytes: int | None = None,
+        initial_cluster_size: int | None = None,
+        leader_locator: str | None = None,
+        exist_ok: bool = False,
+    ) -> None:
+        """Creates a stream; `max_age` is a timedelta or RabbitMQ's form, such as "12h" or "7D".
+
+        Raises StreamAlreadyExists, or PreconditionFailed where it exists with other arguments;
+        with `exist_ok` an existing one is left as it is.
+        """
+        arguments = stream_arguments(
+            max_length_bytes=max_length_bytes,
+            max_age=max_age,
+            max_segment_size_bytes=max_segment_size_bytes,
+            filter_size_bytes=filter_size_bytes,
+            initial_cluster_size=initial_cluster_size,
+            leader_locator=leader_locator,
+        )
+        connection = await self._core.locator.get()
+        answer = await connection.request(lambda c: CreateStream(c, name, arguments), Response)
+        if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
+            return
+        check(answer.code, f'create stream "{name}"', stream=name)
+
+    async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
+        """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist."""
+        connection = await self._core.locator.get()
+        answer = await connection.request(lambda c: DeleteStream(c, name), Response)
+        if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
+            return
+        check(answer.code, f'delete stream "{name}"', stream=name)
+
+    async def stream_exists(self, name: str) -> bool:
+        answer = await self._core.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
+        try:
+            stream_nodes(answer, name)
+        except StreamDoesNotExist:
+            return False
+        return True
+
+    async def metadata(self, name: str) -> StreamNodes:
+        """The nodes of the stream's leader and replicas; raises StreamDoesNotExist."""
+        return await self._core.locate(name)
+
+    async def stream_stats(self, name: str) -> StreamStatistics:
+        """Where the stream begins and ends; found out by reading where the server is below 3.11."""
+        connection = await self._core.locator.get()
+        if not connection.supports(Key.STREAM_STATS):
+            first = await probe(self._core, name, OffsetSpec.first())
+            last = await probe(self._core, name, OffsetSpec.last())
+            return StreamStatistics(
+                first.offset if first else None, last.offset if last else None, {}
+            )
+        answer = await self._core.locator.request(
+            lambda c: StreamStats(c, name), StreamStatsResponse
+        )
+        check(answer.code, f'read the statistics of "{name}"', stream=name)
+        values = dict(answer.stats)
+        return StreamStatistics(
+            _or_none(values.get("first_chunk_id")),
+            _or_none(values.get("committed_chunk_id")),
+            values,
+        )
+
+    async def last_offset(self, stream: str) -> int | None:
+        """The offset of the stream's last message; None while it is empty."""
+        chunk = await probe(self._core, stream, OffsetSpec.last())
+        return chunk.offset + chunk.records - 1 if chunk else None
+
+    async def resolve_offset(self, stream: str, offset: Offset) -> int:
+        """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""
+        spec = offset_spec(offset)
+        if spec.kind is OffsetKind.NEXT:
+            last = await self.last_offset(stream)
+            return 0 if last is None else last + 1
+        connection = await self._core.locator.get()
+        if connection.supports(Key.RESOLVE_OFFSET_SPEC):
+            answer = await connection.request(
+                lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
+            )
+            check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
+            return int(answer.offset.value)
+        chunk = await probe(self._core, stream, spec)
+        if chunk is None:
+            return await self.resolve_offset(stream, OffsetSpec.next())
+        asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
+        return int(max(chunk.offset, asked))
+
+    # --- stored offsets -------------------------------------------------------------------------
+
+    async def query_offset(self, reference: str, stream: str) -> int | None:
+        """The offset stored under the reference; None where there is none."""
+        answer = await self._core.tracking.request(
+            lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
+        )
+        try:
+            check(
+                answer.code,
+                f'read the offset of "{reference}" on "{stream}"',
+                stream=stream,
+                reference=reference,
+            )
+        except NoOffset:
+            return None
+        return answer.offset
+
+    async def store_offset(self, reference: str, stream: str, offset: int) -> None:
+        """Sends an offset to be stored. The server never answers: it can be lost without a word."""
+        if not 0 < len(reference.encode()) <= 255:
+            raise ConfigurationError("an offset's reference must have 1 to 255 bytes")
+        connection = await self._core.tracking.get()
+        await connection.drained()
+        connection.send(StoreOffset(reference, stream, offset))
+
+    async def store_offset_verified(self, reference: str, stream: str, offset: int) -> None:
+        """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
+        deadline = anyio.current_time() + self._core.settings.request_timeout
+        attempt = 0
+        while True:
+            await self.store_offset(reference, stream, offset)
+            found = await self.query_offset(reference, stream)
+            if found == offset:
+                return
+            attempt += 1
+            delay = self._core.settings.backoff.delay(attempt)
+            if anyio.current_time() + delay > deadline:
+                raise CommitNotVerified(
+                    f'offset {offset} of "{reference}" on "{stream}" was not stored (found '
+                    f"{found}); check the user's permissions and that the stream has a leader"
+                )
+            await anyio.sleep(delay)
+
+    # --- super streams --------------------------------------------------------------------------
+
+    async def create_super_stream(
+        self,
+        name: str,
+        *,
+        partitions: int | Sequence[str] = 3,
+        max_length_bytes: int | None = None,
+        max_age: timedelta | str | None = None,
+        max_segment_size_bytes: int | None = None,
+        filter_size_bytes: int | None = None,
+        initial_cluster_size: int | None = None,
+        leader_locator: str | None = None,
+        exist_ok: bool = False,
+    ) -> None:
+        """Creates a stream per partition, and the super stream `name` over them.
+
+        `partitions` is their number (named NAME-0, NAME-1, ... and routed to by hash), or their
+        routing keys (named NAME-KEY). Raises NotSupported below RabbitMQ 3.13, telling how else.
+        """
+        arguments = stream_arguments(
+            max_length_bytes=max_length_bytes,
+            max_age=max_age,
+            max_segment_size_bytes=max_segment_size_bytes,
+            filter_size_bytes=filter_size_bytes,
+            initial_cluster_size=initial_cluster_size,
+            leader_locator=leader_locator,
+        )
+        keys = _binding_keys(partitions)
+        streams = tuple(f"{name}-{key}" for key in keys)
+        connection = await self._core.locator.get()
+        if not connection.supports(Key.CREATE_SUPER_STREAM):
+            raise NotSupported(
+                "creating super streams over the stream protocol needs RabbitMQ 3.13 or later; "
+                f"on this server run `rabbitmq-streams add_super_stream {name} --partitions "
+                f"{len(keys)}`, or declare a direct exchange with bindings that carry "
+                "x-stream-partition-order"
+            )
+        answer = await connection.request(
+            lambda c: CreateSuperStream(c, name, streams, keys, arguments), Response
+        )
+        if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
+            return
+        check(answer.code, f'create super stream "{name}"', stream=name)
+
+    async def delete_super_stream(self, name: str, *, missing_ok: bool = False) -> None:
+        """Deletes a super stream with all its partitions; NotSupported below RabbitMQ 3.13."""
+        connection = await self._core.locator.get()
+        if not connection.supports(Key.DELETE_SUPER_STREAM):
+            raise NotSupported(
+                "deleting super streams over the stream protocol needs RabbitMQ 3.13 or later; on "
+                f"this server run `rabbitmq-streams delete_super_stream {name}`"
+            )
+        answer = await connection.request(lambda c: DeleteSuperStream(c, name), Response)
+        if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
+            return
+        check(answer.code, f'delete super stream "{name}"', stream=name)
+
+    async def partitions(self, super_stream: str) -> list[str]:
+        """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
+        answer = await self._core.locator.request(
+            lambda c: Partitions(c, super_stream), PartitionsResponse
+        )
+        action = f'find the partitions of "{super_stream}"'
+        check(answer.code, action, stream=super_stream)
+        if not answer.streams:
+            check(Code.STREAM_DOES_NOT_EXIST, action, stream=super_stream)
+        return list(answer.streams)
+
+    async def route(self, routing_key: str, super_stream: str) -> list[str]:
+        """The partitions that are bound with the routing key; empty where none is."""
+        answer = await self._core.locator.request(
+            lambda c: Route(c, routing_key, super_stream), RouteResponse
+        )
+        check(answer.code, f'route in "{super_stream}"', stream=super_stream)
+        return list(answer.streams)
+
+
+def stream_arguments(
+    *,
+    max_length_bytes: int | None,
+    max_age: timedelta | str | None,
+    max_segment_size_bytes: int | None,
+    filter_size_bytes: int | None,
+    initial_cluster_size: int | None,
+    leader_locator: str | None,
+) -> dict[str, str]:
+    """The arguments of Create; raises ConfigurationError naming the option that is wrong."""
+    numbers = {
+        "max_length_bytes": max_length_bytes,
+        "max_segment_size_bytes": max_segment_size_bytes,
+        "initial_cluster_size": initial_cluster_size,
+    }
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name} must be at least 1")
+    if filter_size_bytes is not None and not 16 <= filter_size_bytes <= 255:
+        raise ConfigurationError("filter_size_bytes must lie between 16 and 255")
+    locators = ("client-local", "balanced")
+    if leader_locator is not None and leader_locator not in locators:
+        raise ConfigurationError(f"leader_locator must be one of {', '.join(locators)}")
+    if isinstance(max_age, timedelta):
+        if max_age < timedelta(seconds=1):
+            raise ConfigurationError("max_age must be at least a second")
+        max_age = f"{int(max_age.total_seconds())}s"
+    arguments = {
+        "max-length-bytes": max_length_bytes,
+        "max-age": max_age,
+        "stream-max-segment-size-bytes": max_segment_size_bytes,
+        "stream-filter-size-bytes": filter_size_bytes,
+        "initial-cluster-size": initial_cluster_size,
+        "queue-leader-locator": leader_locator,
+    }
+    return {key: str(value) for key, value in arguments.items() if value is not None}
+
+
+def _binding_keys(partitions: int | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(partitions, int):
+        partitions = [str(number) for number in range(partitions)]
+    if isinstance(partitions, str) or not partitions or len(set(partitions)) != len(partitions):
+        raise ConfigurationError("partitions must be a number from 1 on, or distinct routing keys")
+    return tuple(partitions)
+
+
+def _or_none(value: int | None) -> int | None:
+    return None if value is None or value < 0 else value

@@ -1,0 +1,398 @@
+"""One connection to one broker: one task reads, one writes, one watches the heartbeats.
+
+Everything that decides is synchronous: `_dispatch` for what comes in, `_collect` for what goes
+out. Requests wait for the answer with their correlation id. Publishers do not hand over frames;
+they say that they have some (`want_write`) and are asked when the socket takes more, so that a slow
+socket makes larger frames and not longer queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import anyio
+from anyio.abc import ByteStream
+
+from flowstream.errors import (
+    ConnectionClosed,
+    LocalProtocolError,
+    ProtocolError,
+    RequestTimeout,
+)
+from flowstream.protocol import (
+    Address,
+    Close,
+    Code,
+    Command,
+    Connection,
+    ConsumerUpdate,
+    ConsumerUpdateResponse,
+    CreditError,
+    Deliver,
+    Heartbeat,
+    Key,
+    MetadataUpdate,
+    OffsetSpec,
+    PublishConfirm,
+    PublishError,
+    Response,
+    Role,
+    State,
+    Tune,
+)
+
+from .ids import Ids
+from .settings import Settings, log
+from .tasks import TaskOwner
+from .transport import STREAM_ERRORS
+
+READ_SIZE = 1 << 20
+WRITE_SIZE = 1 << 19
+CONTROL_LIMIT = 1 << 20
+T = TypeVar("T")
+
+
+class StreamUser(Protocol):
+    """What a connection tells each publisher and subscription on it. All of it is synchronous."""
+
+    stream: str
+
+    def metadata_changed(self, code: int) -> None:
+        """The broker has dropped this user: its stream moved or is gone; look again."""
+
+    def connection_lost(self, error: ConnectionClosed) -> None: ...
+
+
+class PublisherUser(StreamUser, Protocol):
+    def confirmed(self, publishing_ids: tuple[int, ...]) -> None: ...
+
+    def refused(self, errors: tuple[tuple[int, int], ...]) -> None: ...
+
+    def fill(self, buffers: list[bytes], limit: int) -> bool:
+        """Appends encoded frames of about `limit` bytes; returns whether there are more."""
+        ...
+
+
+class SubscriptionUser(StreamUser, Protocol):
+    def delivered(self, deliver: Deliver) -> None: ...
+
+    def credit_refused(self, code: int) -> None: ...
+
+    def update(self, correlation_id: int, active: bool) -> None:
+        """A single active consumer is promoted or demoted; answer with `answer_update`."""
+
+
+class _Request:
+    __slots__ = ("answered", "response")
+
+    def __init__(self) -> None:
+        self.answered = anyio.Event()
+        self.response: Any = None
+
+
+class ClientConnection:
+    """A connection; `opening.open_connection` makes and authenticates it."""
+
+    def __init__(self, stream: ByteStream, address: Address, role: str, settings: Settings) -> None:
+        self.address = address
+        self.role = role
+        self.wire = Connection(
+            Role.CLIENT, frame_max=settings.frame_max, heartbeat=settings.heartbeat
+        )
+        self.publishers: Ids[PublisherUser] = Ids(settings.per_connection)
+        self.subscriptions: Ids[SubscriptionUser] = Ids(settings.per_connection)
+        self.tuned = anyio.Event()
+        self.lost = anyio.Event()
+        self.error: ConnectionClosed | None = None
+        self._stream = stream
+        self._settings = settings
+        self._scope = anyio.CancelScope()
+        self._requests: dict[int, _Request] = {}
+        self._correlation = 0
+        self._control: list[bytes] = []
+        self._control_size = 0
+        self._writers: dict[PublisherUser, None] = {}
+        self._wake = anyio.Event()
+        self._written = anyio.Event()
+        self._sending_since: float | None = None
+        self._received_at = self._sent_at = anyio.current_time()
+        self._on_lost: list[Callable[[ClientConnection], None]] = []
+
+    def __repr__(self) -> str:
+        state = "closed" if self.error else self.wire.state.name.lower()
+        return f"<connection {self.role} {self.address.host}:{self.address.port} {state}>"
+
+    # --- state ----------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        return self.error is None and self.wire.state is State.RUNNING
+
+    @property
+    def blocked(self) -> bool:
+        """The broker has not taken what is being written for a second or more."""
+        since = self._sending_since
+        return since is not None and anyio.current_time() - since > 1.0
+
+    @property
+    def frame_max(self) -> int:
+        return self.wire.frame_max
+
+    def supports(self, key: Key, version: int = 1) -> bool:
+        return self.wire.supports(key, version)
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "publishers": len(self.publishers),
+            "subscriptions": len(self.subscriptions),
+            "requests": len(self._requests),
+            "control_bytes": self._control_size,
+        }
+
+    def when_lost(self, callback: Callable[[ClientConnection], None]) -> None:
+        self._on_lost.append(callback)
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def send(self, command: Command) -> None:
+        """Queues a command; raises ConnectionClosed when there is no connection any more."""
+        if self.error is not None:
+            raise ConnectionClosed(str(self.error))
+        data = self.wire.send(command)
+        self._control.append(data)
+        self._control_size += len(data)
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Returns once the queue of commands is short enough to add to it."""
+        while self._control_size > CONTROL_LIMIT and self.error is None:
+            await self._written.wait()
+
+    async def request(
+        self, make: Callable[[int], Command], expect: type[T], timeout: float | None = None
+    ) -> T:
+        """Sends `make(correlation id)` and returns the answer.
+
+        Raises RequestTimeout, ConnectionClosed, and ProtocolError for an answer of another type.
+        An answer that comes after the wait ended is dropped.
+        """
+        self._correlation = correlation = (self._correlation + 1) & 0x7FFFFFFF
+        command = make(correlation)
+        waiting = self._requests[correlation] = _Request()
+        seconds = timeout or self._settings.request_timeout
+        try:
+            self.send(command)
+            with anyio.fail_after(seconds):
+                await waiting.answered.wait()
+        except TimeoutError:
+            raise RequestTimeout(
+                f"{self._where} did not answer {type(command).__name__} in {seconds:g} s"
+            ) from None
+        finally:
+            del self._requests[correlation]
+        if waiting.response is None:
+            raise ConnectionClosed(str(self.error)) from self.error
+        if not isinstance(waiting.response, expect):
+            raise ProtocolError(
+                f"{self._where} answered {type(command).__name__} with "
+                f"{type(waiting.response).__name__}"
+            )
+        return waiting.response
+
+    def want_write(self, publisher: PublisherUser) -> None:
+        self._writers[publisher] = None
+        self._wake.set()
+
+    def answer_update(self, correlation_id: int, offset: OffsetSpec) -> None:
+        self.send(ConsumerUpdateResponse(correlation_id, Code.OK, offset))
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    def start(self, owner: TaskOwner) -> None:
+        name = f"{self.role} connection to {self.address.host}:{self.address.port}"
+        owner.spawn(self._run, name=name)
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    for loop in (self._read, self._write, self._beat):
+                        group.start_soon(self._guarded, loop)
+        finally:
+            self.abort(f"the connection to {self._where} was ended")
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(self._stream)
+            self.lost.set()
+
+    async def _guarded(self, loop: Callable[[], Any]) -> None:
+        try:
+            await loop()
+        except STREAM_ERRORS as error:
+            detail = f" ({error})" if str(error) else ""
+            self.abort(f"{self._where} closed the connection{detail}")
+        except LocalProtocolError:
+            raise
+        except ProtocolError as error:
+            self.abort(f"{self._where} broke the protocol: {error}")
+
+    async def _read(self) -> None:
+        receive, decode, dispatch = self._stream.receive, self.wire.receive, self._dispatch
+        while True:
+            data = await receive(READ_SIZE)
+            self._received_at = anyio.current_time()
+            try:
+                commands = decode(data)
+            except ProtocolError as error:
+                for command in error.preceding:
+                    dispatch(command)
+                raise
+            for command in commands:
+                dispatch(command)
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            while buffers := self._collect():
+                self._sending_since = anyio.current_time()
+                await self._stream.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+                self._sending_since = None
+                self._sent_at = anyio.current_time()
+                written, self._written = self._written, anyio.Event()
+                written.set()
+
+    def _collect(self) -> list[bytes]:
+        buffers, size = self._control, self._control_size
+        self._control, self._control_size = [], 0
+        for publisher in tuple(self._writers):
+            if size >= WRITE_SIZE:
+                break
+            del self._writers[publisher]
+            before = len(buffers)
+            if publisher.fill(buffers, WRITE_SIZE - size):
+                self._writers[publisher] = None
+            size += sum(map(len, buffers[before:]))
+        return buffers
+
+    async def _beat(self) -> None:
+        """Sends a heartbeat when nothing else was sent, and ends a connection that is silent."""
+        await self.tuned.wait()
+        interval = self.wire.heartbeat
+        if interval == 0:
+            return
+        while True:
+            await anyio.sleep(interval / 2)
+            now = anyio.current_time()
+            if now - self._received_at > 2 * interval:
+                self.abort(f"{self._where} was silent for {2 * interval} s (missed heartbeats)")
+            elif now - self._sent_at >= interval / 2 and not self._control:
+                self.send(Heartbeat())
+
+    # --- what comes in --------------------------------------------------------------------------
+
+    def _dispatch(self, command: object) -> None:
+        handler = _HANDLERS.get(type(command))
+        if handler is not None:
+            handler(self, command)
+            return
+        waiting = self._requests.get(getattr(command, "correlation_id", -1))
+        if waiting is not None:
+            waiting.response = command
+            waiting.answered.set()
+
+    def _on_deliver(self, command: Deliver) -> None:
+        user = self.subscriptions.get(command.subscription_id)
+        if user is not None:
+            user.delivered(command)
+
+    def _on_confirm(self, command: PublishConfirm) -> None:
+        user = self.publishers.get(command.publisher_id)
+        if user is not None:
+            user.confirmed(command.publishing_ids)
+
+    def _on_publish_error(self, command: PublishError) -> None:
+        user = self.publishers.get(command.publisher_id)
+        if user is not None:
+            user.refused(command.errors)
+
+    def _on_credit_error(self, command: CreditError) -> None:
+        user = self.subscriptions.get(command.subscription_id)
+        if user is not None:
+            user.credit_refused(command.code)
+
+    def _on_metadata_update(self, command: MetadataUpdate) -> None:
+        for ids in (self.publishers, self.subscriptions):
+            for user in ids.users():
+                if user.stream == command.stream:
+                    user.metadata_changed(command.code)
+
+    def _on_consumer_update(self, command: ConsumerUpdate) -> None:
+        user = self.subscriptions.get(command.subscription_id)
+        if user is not None:
+            user.update(command.correlation_id, command.active)
+        else:
+            self.answer_update(command.correlation_id, OffsetSpec.none())
+
+    def _on_tune(self, command: Tune) -> None:
+        self.send(Tune(self.wire.frame_max, self.wire.heartbeat))
+        self.tuned.set()
+
+    def _on_close(self, command: Close) -> None:
+        self.send(Response(Key.CLOSE, command.correlation_id, Code.OK))
+        reason = f"{self._where} closed the connection: {command.reason} (code {command.code})"
+        self._fail(ConnectionClosed(reason))
+
+    def _on_heartbeat(self, command: Heartbeat) -> None:
+        """Any received byte counts as life, so there is nothing more to do."""
+
+    # --- the end --------------------------------------------------------------------------------
+
+    @property
+    def _where(self) -> str:
+        return f"{self.address.host}:{self.address.port}"
+
+    def _fail(self, error: ConnectionClosed) -> None:
+        """The first reason counts: whoever waits or is registered here is told of it, once."""
+        if self.error is not None:
+            return
+        self.error = error
+        for waiting in self._requests.values():
+            waiting.answered.set()
+        self.tuned.set()
+        self._written.set()
+        for callback in self._on_lost:
+            callback(self)
+        for ids in (self.publishers, self.subscriptions):
+            for user in ids.users():
+                user.connection_lost(error)
+
+    def abort(self, reason: str) -> None:
+        """Ends the connection now, without a word to the broker."""
+        self._fail(ConnectionClosed(reason))
+        self._scope.cancel()
+
+    async def close(self) -> None:
+        """Says goodbye and ends the connection; never takes longer than `close_timeout`."""
+        with anyio.CancelScope(shield=True):
+            if self.usable:
+                with anyio.move_on_after(self._settings.close_timeout):
+                    try:
+                        await self.request(lambda c: Close(c, Code.OK, "goodbye"), Response)
+                    except (ConnectionClosed, RequestTimeout) as error:
+                        log.debug("closing %r: %s", self, error)
+            self.abort("the connection was closed on request")
+            await self.lost.wait()
+
+
+_HANDLERS: dict[type, Callable[[ClientConnection, Any], None]] = {
+    Deliver: ClientConnection._on_deliver,
+    PublishConfirm: ClientConnection._on_confirm,
+    PublishError: ClientConnection._on_publish_error,
+    CreditError: ClientConnection._on_credit_error,
+    MetadataUpdate: ClientConnection._on_metadata_update,
+    ConsumerUpdate: ClientConnection._on_consumer_update,
+    Tune: ClientConnection._on_tune,
+    Close: ClientConnection._on_close,
+    Heartbeat: ClientConnection._on_heartbeat,
+}

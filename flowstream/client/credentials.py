@@ -1,0 +1,95 @@
+"""How a connection proves who it is: PLAIN, EXTERNAL, or an OAuth 2.0 token that is renewed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from flowstream.errors import ConfigurationError
+
+
+class Credentials(ABC):
+    """What the SASL exchange sends. Subclasses keep secrets out of their `repr`."""
+
+    mechanism = "PLAIN"
+
+    @abstractmethod
+    async def response(self) -> bytes:
+        """The mechanism's initial response, made anew for every exchange."""
+
+    async def renew_after(self) -> float | None:
+        """Seconds until live connections must authenticate again; None: never."""
+        return None
+
+
+def _plain(user: str, password: str) -> bytes:
+    return b"\0" + user.encode() + b"\0" + password.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class PlainCredentials(Credentials):
+    """A user name and a password."""
+
+    user: str
+    password: str = field(repr=False)
+
+    async def response(self) -> bytes:
+        return _plain(self.user, self.password)
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalCredentials(Credentials):
+    """The client certificate of the TLS connection says who it is (EXTERNAL)."""
+
+    mechanism = "EXTERNAL"
+
+    async def response(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An OAuth 2.0 access token and the seconds it is still good for."""
+
+    value: str = field(repr=False)
+    expires_in: float
+
+
+class TokenCredentials(Credentials):
+    """OAuth 2.0: `fetch` is called for a fresh token before the last one ends.
+
+    `renew_at` is the share of a token's life after which it is renewed. All connections of an
+    environment share one token; each live connection is told of the new one.
+    """
+
+    def __init__(
+        self, fetch: Callable[[], Awaitable[Token]], *, user: str = "", renew_at: float = 0.8
+    ) -> None:
+        if not 0 < renew_at < 1:
+            raise ConfigurationError("TokenCredentials(renew_at=...) must lie between 0 and 1")
+        self._fetch = fetch
+        self._user = user
+        self._renew_at = renew_at
+        self._token: Token | None = None
+        self._renew_time = 0.0
+        self._lock = anyio.Lock()
+
+    def __repr__(self) -> str:
+        return f"TokenCredentials(user={self._user!r})"
+
+    async def _current(self) -> Token:
+        async with self._lock:
+            if self._token is None or anyio.current_time() >= self._renew_time:
+                self._token = await self._fetch()
+                self._renew_time = anyio.current_time() + self._token.expires_in * self._renew_at
+            return self._token
+
+    async def response(self) -> bytes:
+        return _plain(self._user, (await self._current()).value)
+
+    async def renew_after(self) -> float | None:
+        await self._current()
+        return max(0.0, self._renew_time - anyio.current_time())

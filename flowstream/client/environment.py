@@ -1,0 +1,204 @@
+"""The environment: one per application; everything a program does with a broker begins here."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+
+import anyio
+
+from flowstream.errors import ConfigurationError, PublishFailed
+from flowstream.protocol import OffsetSpec
+from flowstream.telemetry import Telemetry
+
+from .admin import Administration
+from .backoff import Backoff
+from .consumer import Consumer, ConsumerOptions
+from .core import Core
+from .credentials import Credentials, PlainCredentials
+from .credit import CreditStrategy, CreditWhenDone
+from .delivery import Match
+from .nodes import AddressResolver
+from .offsets import Offset, offset_spec
+from .publisher import Publisher, PublisherOptions
+from .settings import Settings
+from .states import State
+from .transport import Dial, Tls, tcp, tls_dial
+from .url import DEFAULT_URL, StreamUrl
+
+
+class Environment(Administration):
+    """Connections to one broker or cluster, as an async context manager.
+
+        async with Environment("rabbitmq-stream://guest:guest@localhost:5552/%2f") as env:
+            await env.create_stream("orders", exist_ok=True)
+
+    `url` is one address or several of the same cluster (seeds). TLS is used, and verified, for
+    rabbitmq-stream+tls:// addresses; `tls` adjusts it. `credentials` replace the URL's user and
+    password. `address_resolver` maps what brokers advertise to what is reachable from here.
+    Times are in seconds; see `Settings` for the rest. Entering it connects, and raises
+    ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed if that does not work.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] = DEFAULT_URL,
+        *,
+        tls: Tls | ssl.SSLContext | None = None,
+        credentials: Credentials | None = None,
+        telemetry: Telemetry | None = None,
+        name: str = "flowstream",
+        address_resolver: AddressResolver | None = None,
+        heartbeat: int = 60,
+        frame_max: int = 1_048_576,
+        connect_timeout: float = 10.0,
+        request_timeout: float = 10.0,
+        close_timeout: float = 5.0,
+        backoff: Backoff | None = None,
+        recovery_timeout: float | None = None,
+        missing_timeout: float = 30.0,
+        per_connection: int = 256,
+        node_attempts: int = 10,
+    ) -> None:
+        urls = [StreamUrl.parse(one) for one in ([url] if isinstance(url, str) else url)]
+        self.url = _same_cluster(urls)
+        self.telemetry = telemetry or Telemetry()
+        settings = Settings(
+            heartbeat=heartbeat,
+            frame_max=frame_max,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+            close_timeout=close_timeout,
+            backoff=backoff or Backoff(),
+            recovery_timeout=recovery_timeout,
+            missing_timeout=missing_timeout,
+            per_connection=per_connection,
+            node_attempts=node_attempts,
+        )
+        self._core = Core(
+            [one.address for one in urls],
+            name=name,
+            virtual_host=self.url.virtual_host,
+            credentials=credentials or PlainCredentials(self.url.user, self.url.password),
+            dial=_dial(self.url, tls, settings),
+            settings=settings,
+            telemetry=self.telemetry,
+            resolver=address_resolver,
+        )
+
+    def __repr__(self) -> str:
+        return f"<environment {self.url} {self.state.value}>"
+
+    @property
+    def state(self) -> State:
+        """CONNECTING, OPEN, RECOVERING while the locating connection is lost, or CLOSED."""
+        return self._core.state.value
+
+    async def wait_for(self, *states: State) -> State:
+        """Returns once the environment is in one of these states."""
+        return await self._core.state.wait(*states)
+
+    def statistics(self) -> dict[str, int]:
+        """Connections, background tasks, and the users on the connections."""
+        return self._core.statistics()
+
+    async def __aenter__(self) -> Environment:
+        await self._core.owner.__aenter__()
+        try:
+            await self._core.open()
+        except BaseException as error:
+            await self._core.owner.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        with anyio.CancelScope(shield=True):
+            await self._core.close()
+        return await self._core.owner.__aexit__(kind, error, trace)
+
+    # --- publishing and consuming ---------------------------------------------------------------
+
+    def publisher(
+        self,
+        stream: str,
+        *,
+        reference: str | None = None,
+        max_unconfirmed: int = 10_000,
+        max_unconfirmed_bytes: int = 64 * 1024 * 1024,
+        confirm_timeout: float | None = 30.0,
+        filter_value: Callable[[bytes], str | None] | None = None,
+        on_confirm: Callable[[Sequence[int]], None] | None = None,
+        on_error: Callable[[Sequence[int], PublishFailed], None] | None = None,
+    ) -> Publisher:
+        """A publisher of one stream, as an async context manager; see `PublisherOptions`."""
+        options = PublisherOptions(
+            reference=reference,
+            max_unconfirmed=max_unconfirmed,
+            max_unconfirmed_bytes=max_unconfirmed_bytes,
+            confirm_timeout=confirm_timeout,
+            filter_value=filter_value,
+            on_confirm=on_confirm,
+            on_error=on_error,
+        )
+        return Publisher(self._core, stream, options)
+
+    def consumer(
+        self,
+        stream: str,
+        *,
+        offset: Offset = "first",
+        credit: int | CreditStrategy = 10,
+        name: str | None = None,
+        filter_values: Sequence[str] = (),
+        match_unfiltered: bool = False,
+        match: Match | None = None,
+        single_active: bool = False,
+        super_stream: str | None = None,
+        on_active: Callable[[], Awaitable[OffsetSpec]] | None = None,
+        on_inactive: Callable[[], Awaitable[None]] | None = None,
+    ) -> Consumer:
+        """A consumer of one stream, as an async context manager; see `ConsumerOptions`."""
+        options = ConsumerOptions(
+            offset=offset_spec(offset),
+            credit=CreditWhenDone(credit) if isinstance(credit, int) else credit,
+            name=name,
+            filter_values=tuple(filter_values),
+            match_unfiltered=match_unfiltered,
+            match=match,
+            single_active=single_active,
+            super_stream=super_stream,
+            on_active=on_active,
+            on_inactive=on_inactive,
+        )
+        return Consumer(self._core, stream, options)
+
+
+def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:
+    """The first URL; raises ConfigurationError unless all are of one virtual host and user."""
+    if not urls:
+        raise ConfigurationError("url must name at least one broker")
+    first = urls[0]
+    for other in urls[1:]:
+        for part in ("tls", "user", "password", "virtual_host"):
+            if getattr(other, part) != getattr(first, part):
+                raise ConfigurationError(
+                    f"the addresses of one environment must have the same {part}: {first}, {other}"
+                )
+    return first
+
+
+def _dial(url: StreamUrl, tls: Tls | ssl.SSLContext | None, settings: Settings) -> Dial:
+    if not url.tls:
+        if tls is not None:
+            raise ConfigurationError(f"tls= is given, but {url} is not rabbitmq-stream+tls://")
+        return tcp(settings.connect_timeout)
+    if isinstance(tls, ssl.SSLContext):
+        return tls_dial(settings.connect_timeout, tls)
+    options = tls or Tls()
+    return tls_dial(settings.connect_timeout, options.context(), options.server_name)

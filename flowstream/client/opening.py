@@ -1,0 +1,152 @@
+"""From a byte stream to a connection that can be used: the handshake, step by step.
+
+PeerProperties, SaslHandshake, SaslAuthenticate, Tune, Open, and ExchangeCommandVersions where the
+server knows it (3.11 and later; an older one closes on unknown commands).
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+
+import anyio
+
+from flowstream.errors import (
+    AuthenticationFailed,
+    ConnectionClosed,
+    ConnectionFailed,
+    ProtocolError,
+    RequestTimeout,
+    SaslMechanismNotSupported,
+    ServerError,
+    VirtualHostAccessFailed,
+)
+from flowstream.protocol import (
+    CHALLENGE,
+    CLIENT_VERSIONS,
+    Address,
+    Code,
+    ExchangeCommandVersions,
+    ExchangeCommandVersionsResponse,
+    Open,
+    OpenResponse,
+    PeerProperties,
+    PeerPropertiesResponse,
+    SaslAuthenticate,
+    SaslAuthenticateResponse,
+    SaslHandshake,
+    SaslHandshakeResponse,
+)
+
+from .codes import check
+from .connection import ClientConnection
+from .credentials import Credentials
+from .settings import Settings
+from .tasks import TaskOwner
+from .transport import Dial
+
+CLIENT_PROPERTIES = {
+    "product": "flowstream",
+    "platform": f"Python {platform.python_version()}",
+    "information": "RabbitMQ Streams client and data pipelines",
+}
+
+
+async def open_connection(
+    dial: Dial,
+    address: Address,
+    role: str,
+    *,
+    name: str,
+    virtual_host: str,
+    credentials: Credentials,
+    settings: Settings,
+    owner: TaskOwner,
+) -> ClientConnection:
+    """Connects, authenticates and opens the virtual host.
+
+    Raises ConnectionFailed (nobody answers, or not in this protocol), AuthenticationFailed,
+    VirtualHostAccessFailed or another ServerError. Nothing is left behind then, or on cancellation.
+    """
+    stream = await dial(address)
+    connection = ClientConnection(stream, address, role, settings)
+    connection.start(owner)
+    try:
+        await _handshake(connection, name, virtual_host, credentials, settings)
+    except (ConnectionClosed, ProtocolError, RequestTimeout) as error:
+        raise ConnectionFailed(
+            f"{address.host}:{address.port} does not complete a stream handshake: {error}; is it "
+            "the stream port (usually 5552, with TLS 5551)?"
+        ) from error
+    finally:
+        if not connection.usable:
+            connection.abort("the handshake was not completed")
+            with anyio.CancelScope(shield=True):
+                await connection.lost.wait()
+    return connection
+
+
+async def _handshake(
+    connection: ClientConnection,
+    name: str,
+    virtual_host: str,
+    credentials: Credentials,
+    settings: Settings,
+) -> None:
+    properties = CLIENT_PROPERTIES | {"connection_name": name}
+    peer = await connection.request(lambda c: PeerProperties(c, properties), PeerPropertiesResponse)
+    check(peer.code, "exchange properties")
+    offered = await connection.request(SaslHandshake, SaslHandshakeResponse)
+    check(offered.code, "negotiate authentication")
+    if credentials.mechanism not in offered.mechanisms:
+        raise SaslMechanismNotSupported(
+            f"{connection.address.host}:{connection.address.port} does not offer "
+            f"{credentials.mechanism}, only {', '.join(offered.mechanisms)}"
+        )
+    await authenticate(connection, credentials)
+    with anyio.move_on_after(settings.request_timeout) as waiting:
+        await connection.tuned.wait()
+    if waiting.cancelled_caught:
+        raise RequestTimeout(f"no Tune came in {settings.request_timeout:g} s")
+    opened = await connection.request(lambda c: Open(c, virtual_host), OpenResponse)
+    if opened.code == Code.VIRTUAL_HOST_ACCESS_FAILURE:
+        raise VirtualHostAccessFailed(
+            f'virtual host "{virtual_host}" does not exist, or this user may not use it; '
+            "create it, or correct the last part of the URL"
+        )
+    check(opened.code, f'open virtual host "{virtual_host}"')
+    if knows_command_versions(peer.properties):
+        answer = await connection.request(
+            lambda c: ExchangeCommandVersions(c, CLIENT_VERSIONS), ExchangeCommandVersionsResponse
+        )
+        check(answer.code, "exchange command versions")
+
+
+async def authenticate(connection: ClientConnection, credentials: Credentials) -> None:
+    """Proves who this is; on a live connection again, to renew a token."""
+    mechanism = credentials.mechanism
+    where = f"{connection.address.host}:{connection.address.port}"
+    data = await credentials.response()
+    answer = await connection.request(
+        lambda c: SaslAuthenticate(c, mechanism, data), SaslAuthenticateResponse
+    )
+    if answer.code == CHALLENGE:
+        raise SaslMechanismNotSupported(f"{where} asks for more than {mechanism} can answer")
+    try:
+        check(answer.code, f"authenticate at {where}")
+    except AuthenticationFailed as error:
+        raise type(error)(f"{error} ({mechanism}, {credentials!r})", code=error.code) from None
+    except ServerError as error:
+        raise AuthenticationFailed(str(error), code=error.code) from None
+
+
+def knows_command_versions(properties: Mapping[str, str]) -> bool:
+    """Whether the server is 3.11 or later, by its version (which can carry a commit hash)."""
+    return server_version(properties) >= (3, 11)
+
+
+def server_version(properties: Mapping[str, str]) -> tuple[int, int]:
+    """Major and minor; a version that cannot be read counts as new."""
+    match = re.match(r"(\d+)\.(\d+)", properties.get("version", ""))
+    return (int(match[1]), int(match[2])) if match else (999, 0)

@@ -1,0 +1,83 @@
+"""Connections to nodes, by role: publishers and consumers never share one, 256 users on each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from flowstream.protocol import Address
+
+from .connection import ClientConnection
+from .ids import Ids
+
+User = TypeVar("User")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place(Generic[User]):
+    """A user's place on a connection: the id it has there."""
+
+    connection: ClientConnection
+    id: int
+    ids: Ids[User]
+
+
+class Pool(Generic[User]):
+    """Gives users places on connections, opens connections when needed, closes empty ones."""
+
+    def __init__(
+        self,
+        open_at: Callable[[Address], Awaitable[ClientConnection]],
+        ids_of: Callable[[ClientConnection], Ids[Any]],
+    ) -> None:
+        self._open_at = open_at
+        self._ids_of = ids_of
+        self._connections: dict[Address, list[ClientConnection]] = {}
+        self._locks: dict[Address, anyio.Lock] = {}
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        return [c for group in self._connections.values() for c in group]
+
+    async def enter(self, node: Address, user: User) -> Place[User]:
+        """A place at this node; raises what opening a connection raises."""
+        async with self._locks.setdefault(node, anyio.Lock()):
+            connection = self._with_room(node)
+            if connection is None:
+                connection = await self._open_at(node)
+                connection.when_lost(self._forget)
+                self._connections.setdefault(node, []).append(connection)
+                if connection.error is not None:
+                    self._forget(connection)
+            ids: Ids[User] = self._ids_of(connection)
+            return Place(connection, ids.add(user), ids)
+
+    async def leave(self, place: Place[User]) -> None:
+        """Gives the place back; the last one to leave closes the connection."""
+        place.ids.remove(place.id)
+        connection = place.connection
+        if not len(place.ids) and connection.error is None:
+            self._forget(connection)
+            await connection.close()
+
+    async def close(self) -> None:
+        """Closes all connections, bounded by their close timeout."""
+        async with anyio.create_task_group() as group:
+            for connection in self.connections:
+                group.start_soon(connection.close)
+
+    def _with_room(self, node: Address) -> ClientConnection | None:
+        for connection in self._connections.get(node, ()):
+            if connection.usable and not connection.blocked and not self._ids_of(connection).full:
+                return connection
+        return None
+
+    def _forget(self, connection: ClientConnection) -> None:
+        for node, group in tuple(self._connections.items()):
+            if connection in group:
+                group.remove(connection)
+            if not group:
+                del self._connections[node]

@@ -1,0 +1,69 @@
+"""Looks at one chunk of a stream: where an offset specification leads to, on any server version."""
+
+from __future__ import annotations
+
+import anyio
+
+from flowstream.errors import ConnectionClosed
+from flowstream.protocol import (
+    Chunk,
+    Deliver,
+    Metadata,
+    MetadataResponse,
+    OffsetSpec,
+    Response,
+    Subscribe,
+    Unsubscribe,
+)
+
+from .codes import check
+from .core import Core
+
+
+class _Probe:
+    """A subscription that keeps the first chunk it gets."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.chunk: Chunk | None = None
+
+    def delivered(self, deliver: Deliver) -> None:
+        if self.chunk is None:
+            self.chunk = Chunk.parse(deliver.chunk)
+
+    def credit_refused(self, code: int) -> None:
+        """A probe gives no credit."""
+
+    def update(self, correlation_id: int, active: bool) -> None:
+        """A probe is not a single active consumer."""
+
+    def metadata_changed(self, code: int) -> None:
+        """The request that follows tells."""
+
+    def connection_lost(self, error: ConnectionClosed) -> None:
+        """The request that is waited for raises it."""
+
+
+async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
+    """The chunk that a subscription at `offset` begins with now; None when there is none yet.
+
+    Brokers send what there is before they look at the next command, so the answer to any request
+    after Subscribe proves that nothing was there.
+    """
+    node = (await core.locate(stream)).for_writer()
+    user = _Probe(stream)
+    place = await core.consuming.enter(node, user)
+    connection = place.connection
+    try:
+        answer = await connection.request(
+            lambda c: Subscribe(c, place.id, stream, offset, 1, {}), Response
+        )
+        check(answer.code, f'read "{stream}"', stream=stream)
+        if user.chunk is None:
+            await connection.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
+        return user.chunk
+    finally:
+        with anyio.CancelScope(shield=True):
+            if connection.usable:
+                connection.send(Unsubscribe(0, place.id))
+            await core.consuming.leave(place)

@@ -1,0 +1,49 @@
+"""The states of environments, publishers and consumers, and a place to watch them."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import anyio
+
+from flowstream.telemetry import StateChanged, Telemetry
+
+
+class State(Enum):
+    """CONNECTING until first usable; OPEN; RECOVERING after a loss; CLOSED is final."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    RECOVERING = "recovering"
+    CLOSED = "closed"
+
+
+class StateCell:
+    """One object's state: set it synchronously, await it anywhere."""
+
+    __slots__ = ("_changed", "_since", "_telemetry", "kind", "name", "value")
+
+    def __init__(self, kind: str, name: str, telemetry: Telemetry) -> None:
+        self.kind = kind
+        self.name = name
+        self.value = State.CONNECTING
+        self._telemetry = telemetry
+        self._changed = anyio.Event()
+        self._since = anyio.current_time()
+
+    def set(self, state: State, reason: str = "") -> None:
+        """Changes the state; a closed one stays closed."""
+        if self.value in (state, State.CLOSED):
+            return
+        now = anyio.current_time()
+        elapsed, self._since, self.value = now - self._since, now, state
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+        if self._telemetry.active:
+            self._telemetry.emit(StateChanged(self.kind, self.name, state.value, reason, elapsed))
+
+    async def wait(self, *states: State) -> State:
+        """Returns once the state is one of these."""
+        while self.value not in states:
+            await self._changed.wait()
+        return self.value

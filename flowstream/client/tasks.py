@@ -1,0 +1,101 @@
+"""Background tasks with an owner: each is shielded from its host's cancellation, until told to end.
+
+A cancelled application must still be able to flush, unsubscribe and say goodbye. So a cancelled
+host does not stop these tasks; leaving the owner's block (or `Task.cancel`) does, and the block is
+left only when all of them have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+
+class Task:
+    """One background task: `cancel()` it, `await wait()` for its end."""
+
+    __slots__ = ("_ended", "_scope", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._scope = anyio.CancelScope(shield=True)
+        self._ended = anyio.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    async def wait(self) -> None:
+        await self._ended.wait()
+
+    async def run(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        try:
+            with self._scope:
+                await function(*args)
+        finally:
+            self._ended.set()
+
+
+class TaskOwner:
+    """Runs background tasks; an async context manager entered and left by one host task.
+
+    An exception that escapes a task is a defect: it cancels the host and is raised on leaving.
+    """
+
+    def __init__(self) -> None:
+        self._group: TaskGroup = anyio.create_task_group()
+        self._tasks: set[Task] = set()
+        self._closed = True
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(task.name for task in self._tasks)
+
+    async def __aenter__(self) -> TaskOwner:
+        await self._group.__aenter__()
+        self._closed = False
+        return self
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
+        if self._closed:
+            raise RuntimeError(f"{name}: the owner of background tasks has ended")
+        task = Task(name)
+        self._tasks.add(task)
+        self._group.start_soon(self._run, task, function, args, name=name)
+        return task
+
+    async def _run(
+        self, task: Task, function: Callable[..., Awaitable[None]], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            await task.run(function, *args)
+        finally:
+            self._tasks.discard(task)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        self._closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            for task in tuple(self._tasks):
+                await task.wait()
+        if error is not None and self._group.cancel_scope.cancel_called:
+            return await self._group.__aexit__(kind, error, trace)
+        # The host's own error is not the group's: it leaves unwrapped.
+        await self._group.__aexit__(None, None, None)
+        return None

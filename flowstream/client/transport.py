@@ -1,0 +1,140 @@
+"""Byte streams to brokers: TCP and TLS. The border where errors of the network become ours."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+
+from flowstream.errors import ConfigurationError, ConnectionFailed
+from flowstream.protocol import Address
+
+Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
+"""Opens a byte stream to an address; raises ConnectionFailed."""
+
+STREAM_ERRORS = (
+    anyio.EndOfStream,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    OSError,
+    ssl.SSLError,
+)
+"""What reading from or writing to a byte stream raises when the peer or the network is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How TLS connections are made. The default trusts the system's authorities and verifies.
+
+    `ca_file` replaces the system's authorities; `certificate` and `key` (PEM files) are this
+    client's own, for mutual TLS. `verify=False` accepts anybody: for experiments only.
+    """
+
+    ca_file: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+    key_password: str | None = field(default=None, repr=False)
+    server_name: str | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """The SSL context; raises ConfigurationError naming the option that does not work."""
+        if self.key is not None and self.certificate is None:
+            raise ConfigurationError("Tls(key=...) needs Tls(certificate=...) too")
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"Tls(ca_file={str(self.ca_file)!r}): {error}") from error
+        if self.certificate is not None:
+            try:
+                context.load_cert_chain(self.certificate, self.key, self.key_password)
+            except (OSError, ssl.SSLError) as error:
+                name = str(self.certificate)
+                raise ConfigurationError(f"Tls(certificate={name!r}, key=...): {error}") from error
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def tcp(timeout: float) -> Dial:
+    """Dials plain TCP."""
+
+    async def dial(address: Address) -> ByteStream:
+        return await _connect(address, timeout, None, None)
+
+    return dial
+
+
+def tls_dial(timeout: float, context: ssl.SSLContext, server_name: str | None = None) -> Dial:
+    """Dials TLS; `server_name` is checked instead of the address's host where given."""
+
+    async def dial(address: Address) -> ByteStream:
+        return await _connect(address, timeout, context, server_name)
+
+    return dial
+
+
+async def _connect(
+    address: Address, timeout: float, context: ssl.SSLContext | None, server_name: str | None
+) -> ByteStream:
+    where = f"{address.host}:{address.port}"
+    try:
+        with anyio.fail_after(timeout):
+            stream: ByteStream
+            if context is None:
+                stream = await anyio.connect_tcp(address.host, address.port)
+            else:
+                stream = await anyio.connect_tcp(
+                    address.host,
+                    address.port,
+                    ssl_context=context,
+                    tls_hostname=server_name or address.host,
+                    tls_standard_compatible=False,
+                )
+    except TimeoutError:
+        raise ConnectionFailed(
+            f"no broker at {where}: no answer in {timeout:g} s; check the address and firewalls"
+        ) from None
+    except ssl.SSLCertVerificationError as error:
+        raise ConnectionFailed(
+            f"{where} is not trusted: {error.verify_message}; give its authority as "
+            "tls=Tls(ca_file=...), or connect by a name its certificate has"
+        ) from error
+    except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        raise ConnectionFailed(
+            f"{where} does not complete a TLS handshake ({_reason(error)}); "
+            "the stream TLS port is usually 5551"
+        ) from error
+    except OSError as error:
+        raise ConnectionFailed(
+            f"no broker at {where}: {_reason(error)}; start one or correct the URL"
+        ) from error
+    raw = stream.extra_attributes[SocketAttribute.raw_socket]()
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a few words; anyio wraps the attempts on each address of a host."""
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif error.__cause__ is not None:
+            error = error.__cause__
+        else:
+            break
+    if isinstance(error, socket.gaierror):
+        return "the host name does not resolve"
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error) or "it closed the connection"

@@ -1,0 +1,33 @@
+"""The command line: `flowstream run|publish|streams|offsets|...`.
+
+Nothing imports this room. One habit throughout: every command's help ends with examples; what has
+output has `--json`; colour and live displays only on a terminal (and never with `NO_COLOR`);
+mistakes are one line on standard error with an exit code from `exits.py`, without a traceback
+unless `--debug` is given. Modules of the other rooms are imported by the commands that need them,
+so that `--help` is quick.
+
+    app.py       the tree of commands, and `main`
+    exits.py     the exit codes and which error ends with which
+    output.py    standard output and error: tables, JSON, one-line errors
+    options.py   options that several commands share
+    load.py      MODULE[:NAME] -> Pipeline
+    records.py   files -> message bodies
+    run.py       `flowstream run`; supervisor.py signals, drain and summary
+    publish.py   `flowstream publish`
+    streams.py   `flowstream streams`; management.py the broker's management API
+    offsets.py   `flowstream offsets`
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """The entry point of `flowstream`."""
+    from flowstream.cli.app import main as run
+
+    run()
+
+
+__all__ = ["main"]

@@ -1,0 +1,80 @@
+"""The tree of commands, and `main`, which turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from flowstream import __version__
+from flowstream.cli import broker, offsets, publish, run, streams
+from flowstream.cli.exits import MEANINGS, ExitCode
+from flowstream.cli.options import Json, examples, new_app
+from flowstream.cli.output import print_json, print_rows, report
+
+app = new_app(
+    help="Data pipelines on RabbitMQ Streams.",
+    epilog=examples(
+        "flowstream publish orders orders.csv --create",
+        "flowstream run pipelines.orders",
+        "flowstream offsets get orders orders",
+        "flowstream exit-codes",
+    ),
+)
+run.register(app)
+publish.register(app)
+broker.register(app)
+app.add_typer(streams.app)
+app.add_typer(offsets.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flowstream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")
+    ] = False,
+) -> None:
+    """Data pipelines on RabbitMQ Streams."""
+
+
+@app.command("exit-codes", epilog=examples("flowstream exit-codes", "flowstream exit-codes --json"))
+def exit_codes(json: Json = False) -> None:
+    """List the exit codes of every command, and what each means."""
+    rows = [{"code": int(code), "meaning": meaning} for code, meaning in MEANINGS.items()]
+    if json:
+        print_json(rows)
+    else:
+        print_rows(rows, ["code", "meaning"], empty="")
+
+
+def take_debug(args: list[str]) -> tuple[bool, list[str]]:
+    """Whether `--debug` stands in the line (before any `--`), and the line without it."""
+    end = args.index("--") if "--" in args else len(args)
+    rest = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
+    return len(rest) < len(args), rest
+
+
+def main() -> NoReturn:
+    """The entry point of `flowstream`."""
+    debug, args = take_debug(sys.argv[1:])
+    try:
+        app(args, prog_name="flowstream")
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)
+    except Exception as error:
+        sys.exit(report(error, debug=debug))
+    sys.exit(ExitCode.OK)

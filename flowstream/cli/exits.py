@@ -1,0 +1,122 @@
+"""Every exit code of the command line, in one table, and which error ends with which.
+
+A code never changes its meaning. `describe()` is what `flowstream exit-codes` prints.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from flowstream import errors
+
+
+class ExitCode(IntEnum):
+    """What a command's end means; the docstring table in `MEANINGS` is shown to users."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    DECLARATION = 3
+    CONNECTION = 4
+    AUTHENTICATION = 5
+    STREAM_MISSING = 6
+    HALTED = 7
+    DRAIN_TIMEOUT = 8
+    TRUNCATED = 9
+    MODULE_MISSING = 10
+    MODULE_BROKEN = 11
+    NO_PIPELINE = 12
+    SEVERAL_PIPELINES = 13
+    PAYLOAD_TYPE = 14
+    DUPLICATE_NAME = 15
+    VIRTUAL_HOST = 16
+    PERMISSION = 17
+    SERVER = 18
+    PUBLISH = 19
+    INPUT = 20
+    NOT_SUPPORTED = 21
+    TIMEOUT = 22
+    NOT_VERIFIED = 23
+    CHECK_FAILED = 24
+    FORCED = 130
+
+
+MEANINGS: dict[ExitCode, str] = {
+    ExitCode.OK: "done; a run that was asked to stop has drained and committed",
+    ExitCode.UNEXPECTED: "an error nobody foresaw; --debug shows the traceback",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.DECLARATION: "a declaration, option or address that cannot work",
+    ExitCode.CONNECTION: "nothing answers at the broker's address, or the connection was lost",
+    ExitCode.AUTHENTICATION: "the broker refused the user name or password",
+    ExitCode.STREAM_MISSING: "the stream does not exist",
+    ExitCode.HALTED: "a failure policy stopped the pipeline; the offset is before the message",
+    ExitCode.DRAIN_TIMEOUT: "the drain took longer than its deadline; the rest is replayed",
+    ExitCode.TRUNCATED: "the stored offset is older than the first message the stream has kept",
+    ExitCode.MODULE_MISSING: "the module does not exist",
+    ExitCode.MODULE_BROKEN: "the module raised an exception while it was imported",
+    ExitCode.NO_PIPELINE: "the module has no pipeline, or none of that name",
+    ExitCode.SEVERAL_PIPELINES: "the module has several pipelines and none was named",
+    ExitCode.PAYLOAD_TYPE: "a handler's annotation is no supported payload type",
+    ExitCode.DUPLICATE_NAME: "two parts of a pipeline have one name",
+    ExitCode.VIRTUAL_HOST: "the virtual host does not exist, or the user may not enter it",
+    ExitCode.PERMISSION: "the user lacks a permission for the operation",
+    ExitCode.SERVER: "the broker answered with another error",
+    ExitCode.PUBLISH: "a message was refused by the broker, or never confirmed",
+    ExitCode.INPUT: "an input file is missing, or not what its format says",
+    ExitCode.NOT_SUPPORTED: "the broker is too old, or an extra is not installed",
+    ExitCode.TIMEOUT: "the broker did not answer in time",
+    ExitCode.NOT_VERIFIED: "an offset was stored but could not be read back",
+    ExitCode.CHECK_FAILED: "a check found something that will not work",
+    ExitCode.FORCED: "a second signal ended the run before it was drained",
+}
+
+
+class CommandError(errors.FlowstreamError):
+    """A command cannot do what it was asked; the text is one line with the remedy."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+# Ordered: the first class that fits decides.
+_CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
+    (errors.Halted, ExitCode.HALTED),
+    (errors.DrainTimeout, ExitCode.DRAIN_TIMEOUT),
+    (errors.OffsetTruncated, ExitCode.TRUNCATED),
+    (errors.CommitNotVerified, ExitCode.NOT_VERIFIED),
+    (errors.UnsupportedPayloadType, ExitCode.PAYLOAD_TYPE),
+    (errors.DuplicateName, ExitCode.DUPLICATE_NAME),
+    (errors.ConfigurationError, ExitCode.DECLARATION),
+    (errors.ConnectionFailed, ExitCode.CONNECTION),
+    (errors.RequestTimeout, ExitCode.TIMEOUT),
+    (errors.StreamDoesNotExist, ExitCode.STREAM_MISSING),
+    (errors.AuthenticationFailed, ExitCode.AUTHENTICATION),
+    (errors.VirtualHostAccessFailed, ExitCode.VIRTUAL_HOST),
+    (errors.AccessRefused, ExitCode.PERMISSION),
+    (errors.ServerError, ExitCode.SERVER),
+    (errors.PublishFailed, ExitCode.PUBLISH),
+    (errors.NotSupported, ExitCode.NOT_SUPPORTED),
+)
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """The exit code for an error that ended a command."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    for cls, code in _CODES:
+        if isinstance(error, cls):
+            return code
+    return ExitCode.UNEXPECTED
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The one error that explains a group: the first known one, or the first of all."""
+    found = _leaves(error)
+    return next((leaf for leaf in found if exit_code(leaf) != ExitCode.UNEXPECTED), found[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

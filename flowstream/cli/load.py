@@ -1,0 +1,127 @@
+"""`MODULE[:NAME]` -> the pipelines it names.
+
+A module is looked for in the current directory first, as `python -m` does. NAME is the variable
+that holds the pipeline, or the pipeline's own name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from flowstream import errors
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.output import one_line
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import Pipeline
+
+
+def load_pipelines(targets: list[str]) -> list[Pipeline]:
+    """One pipeline per target, in order; two of one name in one run are refused."""
+    pipelines = [load_pipeline(target) for target in targets]
+    seen: dict[str, str] = {}
+    for target, pipeline in zip(targets, pipelines, strict=True):
+        other = seen.setdefault(pipeline.name, target)
+        if other != target:
+            raise CommandError(
+                f"{other} and {target} are both named {pipeline.name!r}, and offsets are stored "
+                "under that name; give one of the pipelines another name",
+                ExitCode.DUPLICATE_NAME,
+            )
+        if targets.count(target) > 1:
+            raise CommandError(f"{target} is given twice; name every pipeline once", ExitCode.USAGE)
+    return pipelines
+
+
+def load_pipeline(target: str) -> Pipeline:
+    """The pipeline `MODULE[:NAME]` names; raises `CommandError` with its own exit code."""
+    module_name, _, name = target.partition(":")
+    module = load_module(module_name)
+    found = pipelines_of(module)
+    if name:
+        return _named(module_name, name, found)
+    if not found:
+        raise CommandError(
+            f"{module_name} declares no pipeline; assign one at module level, such as "
+            'pipeline = Pipeline("orders", StreamProducer("orders"))',
+            ExitCode.NO_PIPELINE,
+        )
+    if len(found) > 1:
+        raise CommandError(
+            f"{module_name} has several pipelines ({', '.join(found)}); name one, such as "
+            f"{module_name}:{next(iter(found))}",
+            ExitCode.SEVERAL_PIPELINES,
+        )
+    return next(iter(found.values()))
+
+
+def pipelines_of(module: ModuleType) -> dict[str, Pipeline]:
+    """Variable -> pipeline for every pipeline at module level; one under two names counts once."""
+    from flowstream.pipeline import Pipeline
+
+    found: dict[str, Pipeline] = {}
+    for variable, value in vars(module).items():
+        if isinstance(value, Pipeline) and not any(value is other for other in found.values()):
+            found[variable] = value
+    return found
+
+
+def _named(module_name: str, name: str, found: dict[str, Pipeline]) -> Pipeline:
+    if name in found:
+        return found[name]
+    for pipeline in found.values():
+        if pipeline.name == name:
+            return pipeline
+    known = f"it has {', '.join(found)}" if found else "it declares no pipeline"
+    raise CommandError(f"{module_name} has no pipeline {name!r}; {known}", ExitCode.NO_PIPELINE)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import `name` from the current directory or the Python path."""
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    importlib.invalidate_caches()
+    if name.endswith(".py") or "/" in name or not name:
+        raise CommandError(_not_a_module(name), ExitCode.MODULE_MISSING)
+    try:
+        return importlib.import_module(name)
+    except errors.FlowstreamError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise CommandError(_no_module(name, directory), ExitCode.MODULE_MISSING) from error
+        raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
+    except Exception as error:
+        raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
+
+
+def _not_a_module(name: str) -> str:
+    dotted = name.removesuffix(".py").strip("./").replace("/", ".")
+    return f"{name!r} is a path, and a module is wanted; write {dotted or 'pipelines.orders'}"
+
+
+def _no_module(name: str, directory: str) -> str:
+    return (
+        f"there is no module {name!r} in {directory} or on the Python path; "
+        f"run from the directory that holds {name.split('.', maxsplit=1)[0]}, or check the name"
+    )
+
+
+def _broken(name: str, error: BaseException) -> str:
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith("<") and "importlib" not in file and file != __file__:
+            where = f" ({os.path.relpath(file)}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f" ({os.path.relpath(error.filename)}, line {error.lineno})"
+    text = one_line(str(error.msg if isinstance(error, SyntaxError) else error))
+    return f"{name} cannot be imported: {type(error).__name__}: {text}{where}"

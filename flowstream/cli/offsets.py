@@ -1,0 +1,99 @@
+"""`flowstream offsets get|set`: where a reader of a stream goes on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, new_app, run_async
+from flowstream.cli.output import print_json, print_rows, say
+
+app = new_app(
+    "offsets",
+    "Show and set stored offsets: the last message a reader has settled.",
+    examples("flowstream offsets get orders orders", "flowstream offsets set orders orders 41999"),
+)
+
+Stream = Annotated[str, typer.Argument(help="The stream.")]
+Reference = Annotated[
+    str, typer.Argument(help="Whose offset; a pipeline stores under its own name.")
+]
+
+
+@app.command(
+    epilog=examples(
+        "flowstream offsets get orders orders", "flowstream offsets get orders orders --json"
+    )
+)
+def get(reference: Reference, stream: Stream, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Show the stored offset, and how far it is from the stream's end."""
+    row = run_async(_get, url, reference, stream)
+    if json:
+        print_json(row)
+    else:
+        columns = ["reference", "stream", "offset", "first_offset", "last_offset", "lag"]
+        print_rows([row], columns, empty="")
+
+
+async def _get(url: str, reference: str, stream: str) -> dict[str, Any]:
+    from flowstream.client import Environment
+
+    async with Environment(url) as environment:
+        stored = await environment.query_offset(reference, stream)
+        stats = await environment.stream_stats(stream)
+        last = await environment.last_offset(stream)
+    first = stats.first_offset
+    return {
+        "stream": stream,
+        "reference": reference,
+        "offset": stored,
+        "first_offset": first,
+        "last_offset": last,
+        "lag": lag(stored, first, last),
+    }
+
+
+def lag(stored: int | None, first: int | None, last: int | None) -> int:
+    """Offsets after the stored one that the stream still has; all of them where none is stored."""
+    if first is None or last is None:
+        return 0
+    done = first - 1 if stored is None else max(stored, first - 1)
+    return max(0, last - done)
+
+
+@app.command(
+    "set",
+    epilog=examples(
+        "flowstream offsets set orders orders 41999", "flowstream offsets set audit orders 0"
+    ),
+)
+def set_(
+    reference: Reference,
+    stream: Stream,
+    offset: Annotated[int, typer.Argument(min=0, help="The last offset to count as settled.")],
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Store an offset: the reader goes on with the message after it.
+
+    A reader that runs now keeps its place and will store its own offset over this one.
+    """
+    row = run_async(_set, url, reference, stream, offset)
+    if json:
+        print_json(row)
+    else:
+        before = "none" if row["before"] is None else f"{row['before']:,}"
+        say(
+            f"{reference} on {stream}: {before} -> {offset:,}; it goes on with offset "
+            f"{offset + 1:,}"
+        )
+
+
+async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, Any]:
+    from flowstream.client import Environment
+
+    async with Environment(url) as environment:
+        before = await environment.query_offset(reference, stream)
+        await environment.store_offset_verified(reference, stream, offset)
+    return {"stream": stream, "reference": reference, "before": before, "offset": offset}

@@ -1,0 +1,198 @@
+"""`flowstream streams create|delete|list|stats`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, new_app, run_async
+from flowstream.cli.output import print_json, print_rows, say
+from flowstream.cli.values import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from flowstream.client import Environment
+
+app = new_app(
+    "streams",
+    "Create, delete, list and inspect streams.",
+    examples(
+        "flowstream streams create orders --max-age 7d",
+        "flowstream streams stats orders orders.dead",
+        "flowstream streams list",
+        "flowstream streams delete orders",
+    ),
+)
+
+Names = Annotated[list[str], typer.Argument(metavar="STREAM...", help="One or more streams.")]
+
+
+@app.command(
+    epilog=examples(
+        "flowstream streams create orders",
+        "flowstream streams create orders --max-bytes 20GB --max-age 7d",
+        "flowstream streams create orders orders.dead --if-missing",
+    )
+)
+def create(
+    streams: Names,
+    *,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Delete the oldest segments above this, such as 20GB."),
+    ] = None,
+    max_age: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Delete segments older than this: 30m, 12h, 7d."),
+    ] = None,
+    segment_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Size of a segment, such as 100MB.")
+    ] = None,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Be content when the stream exists.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Create streams.
+
+    Without limits a stream keeps everything. Retention works by whole segments (500 MB unless
+    said otherwise), so a small limit needs small segments.
+    """
+    arguments = {
+        "max_length_bytes": parse_size("--max-bytes", max_bytes),
+        "max_age": parse_duration("--max-age", max_age),
+        "max_segment_size_bytes": parse_size("--segment-bytes", segment_bytes),
+    }
+    run_async(_create, url, streams, arguments, if_missing)
+
+
+async def _create(
+    url: str, streams: list[str], arguments: dict[str, Any], if_missing: bool
+) -> None:
+    from flowstream.client import Environment
+
+    async with Environment(url) as environment:
+        for stream in streams:
+            existed = if_missing and await environment.stream_exists(stream)
+            if not existed:
+                await environment.create_stream(stream, exist_ok=if_missing, **arguments)
+            say(f"{stream} {'exists' if existed else 'created'}")
+
+
+@app.command(
+    epilog=examples(
+        "flowstream streams delete orders", "flowstream streams delete orders --yes --if-exists"
+    )
+)
+def delete(
+    streams: Names,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    if_exists: Annotated[
+        bool, typer.Option("--if-exists", help="Be content when the stream does not exist.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Delete streams with all their messages and stored offsets."""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise CommandError(
+                f"this deletes {', '.join(streams)} with all messages; add --yes to mean it",
+                ExitCode.USAGE,
+            )
+        typer.confirm(f"Delete {', '.join(streams)} with all messages?", abort=True)
+    run_async(_delete, url, streams, if_exists)
+
+
+async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
+    from flowstream.client import Environment
+
+    async with Environment(url) as environment:
+        for stream in streams:
+            if if_exists and not await environment.stream_exists(stream):
+                say(f"{stream} does not exist")
+                continue
+            await environment.delete_stream(stream)
+            say(f"{stream} deleted")
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "flowstream streams list",
+        "flowstream streams list --management http://guest:guest@localhost:15672 --json",
+    ),
+)
+def list_(
+    management: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLOWSTREAM_MANAGEMENT",
+            metavar="URL",
+            help="RabbitMQ's management API; else port 15672 of the broker's host.",
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """List the streams of the virtual host.
+
+    The stream protocol has no command for this, so RabbitMQ's management API is asked. It counts
+    messages a few seconds late; flowstream streams stats is exact.
+    """
+    from flowstream.cli.management import Management
+    from flowstream.client import StreamUrl
+
+    vhost = StreamUrl.parse(url).virtual_host
+    api = Management.parse(management) if management else Management.beside(url)
+    rows = [_listed(queue) for queue in api.streams(vhost)]
+    if json:
+        print_json(rows)
+    else:
+        columns = ["stream", "messages", "leader", "replicas", "max_age", "max_bytes"]
+        print_rows(rows, columns, empty=f"the virtual host {vhost} has no streams")
+
+
+def _listed(queue: dict[str, Any]) -> dict[str, Any]:
+    arguments = queue.get("arguments", {})
+    return {
+        "stream": queue["name"],
+        "messages": queue.get("messages"),
+        "leader": queue.get("leader"),
+        "replicas": len(queue.get("members", [])),
+        "max_age": arguments.get("x-max-age"),
+        "max_bytes": arguments.get("x-max-length-bytes"),
+    }
+
+
+@app.command(
+    epilog=examples("flowstream streams stats orders", "flowstream streams stats orders --json")
+)
+def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Show the first and last offset of streams, and who holds them."""
+    rows = run_async(_stats, url, streams)
+    if json:
+        print_json(rows)
+    else:
+        columns = ["stream", "first_offset", "last_offset", "leader", "replicas"]
+        print_rows(rows, columns, empty="")
+
+
+async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
+    from flowstream.client import Environment
+
+    async with Environment(url) as environment:
+        return [await _stats_of(environment, stream) for stream in streams]
+
+
+async def _stats_of(environment: Environment, stream: str) -> dict[str, Any]:
+    stats = await environment.stream_stats(stream)
+    nodes = await environment.metadata(stream)
+    return {
+        "stream": stream,
+        "first_offset": stats.first_offset,
+        "last_offset": await environment.last_offset(stream),
+        "leader": None if nodes.leader is None else f"{nodes.leader.host}:{nodes.leader.port}",
+        "replicas": len(nodes.replicas),
+    }

@@ -1,0 +1,73 @@
+"""What a run did and how to go on, in a few lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowstream.cli.output import one_line, plural, short_duration
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import RunResult
+
+OUTCOMES = {
+    "ok": "ok",
+    "dropped": "dropped",
+    "dead_lettered": "dead-lettered",
+    "discarded": "discarded after failing",
+}
+
+
+def summarize(result: RunResult, target: str, *, idle: bool) -> list[str]:
+    """Lines for people: what was handled, what is committed, and what to type next."""
+    lines = [_handled(result, idle=idle), *_committed(result)]
+    if result.unsettled:
+        lines.append(
+            f"  {plural(result.unsettled, 'message')} received and not settled: "
+            "the next run gets them again"
+        )
+    if result.hung:
+        lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")
+    lines.append(f"  go on with: flowstream run {target}")
+    return lines
+
+
+def _handled(result: RunResult, *, idle: bool) -> str:
+    reason = "idle" if idle and result.reason == "stopped" else result.reason
+    head = f"{result.pipeline}: {reason} after {short_duration(result.seconds)}"
+    if not result.handled:
+        if result.unsettled or result.error is not None:
+            return f"{head}, nothing settled"
+        return f"{head}, nothing to do: no message was waiting"
+    counts = ", ".join(
+        f"{count:,} {OUTCOMES.get(outcome, outcome)}"
+        for outcome, count in result.settled.items()
+        if count
+    )
+    retried = f", {result.retried:,} tried again" if result.retried else ""
+    return f"{head}, {plural(result.handled, 'message')} handled ({counts}{retried})"
+
+
+def _committed(result: RunResult) -> list[str]:
+    return [
+        f"  {stream}: committed offset {'none' if offset is None else format(offset, ',')}"
+        for stream, offset in sorted(result.committed.items())
+    ]
+
+
+def as_json(result: RunResult, target: str) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "pipeline": result.pipeline,
+        "target": target,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+        "received": result.received,
+        "handled": result.handled,
+        "settled": dict(result.settled),
+        "failed": result.failed,
+        "retried": result.retried,
+        "unsettled": result.unsettled,
+        "committed": dict(result.committed),
+        "hung": list(result.hung),
+        "error": None if result.error is None else one_line(str(result.error)),
+    }

@@ -1,0 +1,134 @@
+"""Runs pipelines side by side, from the first connection to the last commit.
+
+The first SIGINT or SIGTERM drains every pipeline, each inside its `drain_timeout`; a second one
+ends the process at once. A pipeline that fails drains the others, and its error decides the exit
+code. What is settled and committed by then is told in the results.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from flowstream.cli.embedded import own_broker, somebody_listens
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.options import DEFAULT_URL, on_signal
+from flowstream.cli.output import note, one_line
+from flowstream.cli.view import show
+from flowstream.metrics import Metrics
+from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import Pipeline, RunningPipeline, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run and how; `pipelines` is by target, `url` None where nobody named a broker."""
+
+    pipelines: dict[str, Pipeline]
+    url: str | None = None
+    until_idle: float | None = None
+    http: tuple[str, int] | None = None
+    live: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a plan: results by target, the first error, and whether it was forced."""
+
+    results: dict[str, RunResult] = field(default_factory=dict)
+    error: BaseException | None = None
+    forced: bool = False
+
+
+class Supervisor:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._metrics = Metrics()
+        self._board = Board()
+        self._telemetry = Telemetry(self._metrics, self._board)
+        self._running: list[RunningPipeline] = []
+        self._outcome = Outcome()
+        self._signals = 0
+        self._scope = anyio.CancelScope()
+
+    async def run(self) -> Outcome:
+        """Run until every pipeline has ended."""
+        async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
+            beside.start_soon(on_signal, self._signalled)
+            url = await self._broker(stack)
+            if self._plan.http is not None:
+                await self._listen(beside, *self._plan.http)
+            beside.start_soon(keep_sampling, self._board)
+            beside.start_soon(self._show)
+            with self._scope:
+                async with anyio.create_task_group() as pipelines:
+                    for target, pipeline in self._plan.pipelines.items():
+                        pipelines.start_soon(self._run_one, target, pipeline, url)
+            beside.cancel_scope.cancel()
+        return self._outcome
+
+    async def _broker(self, stack: AsyncExitStack) -> str:
+        """The broker's address; one is started where none was named and none is there."""
+        if self._plan.url is not None:
+            return self._plan.url
+        if not await somebody_listens():
+            await stack.enter_async_context(own_broker())
+        return DEFAULT_URL
+
+    async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
+        try:
+            host, port = await group.start(Monitor(self._metrics, self._board).run, host, port)
+        except OSError as error:
+            raise CommandError(
+                f"cannot listen on {host}:{port}: {error.strerror or one_line(str(error))}; "
+                "choose another address with --http HOST:PORT",
+                ExitCode.USAGE,
+            ) from error
+        note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
+
+    async def _show(self) -> None:
+        await show(self._board, live=self._plan.live)
+
+    async def _run_one(self, target: str, pipeline: Pipeline, url: str) -> None:
+        try:
+            async with pipeline.start(
+                url=url, telemetry=self._telemetry, until_idle=self._plan.until_idle
+            ) as running:
+                self._running.append(running)
+                self._board.watch(pipeline.name, running.statistics)
+                if self._signals:
+                    running.stop()
+                result = await running.wait()
+        except Exception as error:
+            self._failed(error)
+            return
+        self._outcome.results[target] = result
+        if result.error is not None:
+            self._failed(result.error)
+
+    def _failed(self, error: BaseException) -> None:
+        """The first error decides; the other pipelines drain."""
+        if self._outcome.error is None:
+            self._outcome.error = error
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        for running in self._running:
+            running.stop()
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            note("draining: what was received is finished and committed; again to end at once")
+            self._stop_all()
+        else:
+            self._outcome.forced = True
+            self._scope.cancel()

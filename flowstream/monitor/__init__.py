@@ -1,0 +1,18 @@
+"""The HTTP face of a run, and the figures behind it.
+
+    board = Board()                        # an observer of telemetry events
+    monitor = Monitor(metrics, board)
+    await task_group.start(monitor.run, "127.0.0.1", 9464)
+    task_group.start_soon(keep_sampling, board)
+
+The board does no I/O; the terminal view of the command line reads it too. The server is h11 over
+anyio with bounds on everything (http.py), and answers metrics, health and a self-contained live
+page (app.py lists the paths).
+"""
+
+from flowstream.monitor.app import Monitor, keep_sampling
+from flowstream.monitor.board import Board
+from flowstream.monitor.health import Check, readiness
+from flowstream.monitor.http import Request, Response
+
+__all__ = ["Board", "Check", "Monitor", "Request", "Response", "keep_sampling", "readiness"]

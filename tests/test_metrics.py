@@ -1,0 +1,138 @@
+"""The catalogue holds its conventions, and every event that matters reaches its metric."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from flowstream import telemetry
+from flowstream.metrics import CATALOGUE, MAX_VALUES, OTHER, Metrics
+from flowstream.telemetry import (
+    BatchReady,
+    ChunkReceived,
+    Committed,
+    Confirmed,
+    ConnectionLost,
+    ConnectionOpened,
+    Event,
+    Failed,
+    HandlerDone,
+    PhaseChanged,
+    Published,
+    Received,
+    Retried,
+    Settled,
+    StageCrashed,
+    StateChanged,
+)
+
+EVENTS: tuple[Event, ...] = (
+    PhaseChanged("p", "starting", 0.0),
+    PhaseChanged("p", "running", 0.25),
+    ConnectionOpened("localhost:5552", "consumer"),
+    ConnectionOpened("localhost:5552", "consumer"),
+    ConnectionLost("localhost:5552", "consumer", "reset"),
+    ChunkReceived("s", 100, 12_000, 9, 950),
+    Received("p", "s", 100, 10_000),
+    HandlerDone("p", "processor", 100, 3, 0.02),
+    Failed("p", "processor", "process", "ValueError", 3),
+    Retried("p", "processor", 2, 1, 0.5),
+    BatchReady("p", "default", 97, 9_700, "size", 0.3),
+    HandlerDone("p", "default", 97, 0, 0.2),
+    Settled("p", "s", "ok", 90),
+    Committed("p", "s", 89, False),
+    StageCrashed("p", "default", "OSError", True),
+    Published("t", 10, 1_000, 10),
+    Confirmed("t", 8, 1, 0.01, 2),
+)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def fed() -> Metrics:
+    metrics = Metrics()
+    for event in EVENTS:
+        metrics.observe(event)
+    return metrics
+
+
+def test_names_follow_prometheus() -> None:
+    names = [metric.name for metric in CATALOGUE]
+    assert len(set(names)) == len(names)
+    for metric in CATALOGUE:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", metric.name)
+        assert not metric.name.endswith("_total")
+        assert metric.help.endswith(".")
+        assert (metric.kind == "histogram") == bool(metric.buckets)
+        for unit in ("seconds", "bytes", "messages"):
+            if metric.unit == unit:
+                assert metric.name.endswith(f"_{unit}"), metric.name
+
+
+def test_every_metric_is_fed_by_these_events(fed: Metrics) -> None:
+    _, body = fed.exposition()
+    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
+    for metric in CATALOGUE:
+        family = families[metric.full_name.removesuffix("_total")]
+        assert family.type == metric.kind
+        assert family.documentation == metric.help
+        assert family.samples, metric.name
+
+
+def test_every_event_is_counted() -> None:
+    """StateChanged tells of recovery step by step; the connections it makes are counted."""
+    defined = {
+        cls
+        for cls in vars(telemetry).values()
+        if isinstance(cls, type) and issubclass(cls, Event) and dataclasses.is_dataclass(cls)
+    }
+    assert defined - {type(event) for event in EVENTS} == {StateChanged}
+
+
+def test_counts(fed: Metrics) -> None:
+    assert value(fed, "flowstream_received_messages_total", pipeline="p", stream="s") == 100
+    assert value(fed, "flowstream_in_flight_messages", pipeline="p") == 10
+    assert value(fed, "flowstream_batch_messages_sum", pipeline="p", batcher="default") == 97
+    assert value(fed, "flowstream_committed_offset", pipeline="p", stream="s") == 89
+    assert value(fed, "flowstream_lag_messages", pipeline="p", stream="s") == 950 - 89
+    assert value(fed, "flowstream_connections", role="consumer") == 1
+    assert value(fed, "flowstream_unconfirmed_messages", stream="t") == 2
+    assert value(fed, "flowstream_phase", pipeline="p", phase="starting") == 0
+    assert value(fed, "flowstream_phase", pipeline="p", phase="running") == 1
+
+
+def test_lag_is_never_negative(fed: Metrics) -> None:
+    fed.observe(Committed("p", "s", 990, True))
+    assert value(fed, "flowstream_lag_messages", pipeline="p", stream="s") == 0
+
+
+def test_free_labels_are_bounded() -> None:
+    metrics = Metrics()
+    for number in range(MAX_VALUES + 10):
+        metrics.observe(Failed("p", "processor", "process", f"Error{number}", 1))
+    name = "flowstream_failed_messages_total"
+    common = {"pipeline": "p", "stage": "processor", "phase": "process"}
+    assert value(metrics, name, **common, error="Error0") == 1
+    assert value(metrics, name, **common, error=OTHER) == 10
+
+
+def test_unknown_events_are_ignored() -> None:
+    class Strange(Event):
+        __slots__ = ()
+
+    Metrics().observe(Strange())
+
+
+def test_a_scrape_refreshes_what_asks_for_it() -> None:
+    metrics = Metrics()
+    metrics.before_scrape.append(lambda m: m.set("in_flight_messages", 7, "p"))
+    content_type, body = metrics.exposition("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert b'flowstream_in_flight_messages{pipeline="p"} 7.0' in body
+    assert body.endswith(b"# EOF\n")

@@ -25,6 +25,7 @@
     ├── OffsetTruncated               the stored offset is older than the first retained one
     ├── CommitNotVerified             a stored offset could not be read back
     ├── PayloadError                  a message body does not decode to its declared type
+    ├── HandlerTimeout                a handler did not return inside its timeout
     ├── Halted                        a failure policy stopped the pipeline
     ├── StoreFailed                   the embedded broker cannot write to its store
     └── DrainTimeout                  the drain did not end inside its deadline
@@ -308,6 +309,10 @@ class CommitNotVerified(FlowstreamError):
 
 class PayloadError(FlowstreamError):
     """A message body does not decode to the declared payload type."""
+
+
+class HandlerTimeout(FlowstreamError):
+    """A handler did not return inside its timeout; its messages failed."""
 
 
 class Halted(FlowstreamError):

@@ -149,6 +149,16 @@ class StageCrashed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class HandlerStuck(Event):
+    """A handler has not come back for `seconds`; `where` is its stack as text."""
+
+    pipeline: str
+    stage: str
+    seconds: float
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseChanged(Event):
     """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
 

@@ -23,6 +23,7 @@ from flowstream.protocol.wire import (
     BYTES,
     COMMAND_VERSIONS,
     ERRORS,
+    LAST_OFFSET,
     MAP,
     OFFSET,
     OPTIONAL_MAP,
@@ -216,7 +217,7 @@ COMMANDS: dict[tuple[Key, bool, int], Row] = {
     (Key.PARTITIONS, _REQUEST, 1): _row(c.Partitions, U32, STRING),
     (Key.PARTITIONS, _ANSWER, 1): _answer(c.PartitionsResponse, STRINGS),
     (Key.CONSUMER_UPDATE, _REQUEST, 1): _row(c.ConsumerUpdate, U32, U8, BOOL),
-    (Key.CONSUMER_UPDATE, _ANSWER, 1): _answer(c.ConsumerUpdateResponse, OFFSET),
+    (Key.CONSUMER_UPDATE, _ANSWER, 1): _answer(c.ConsumerUpdateResponse, LAST_OFFSET),
     (Key.EXCHANGE_COMMAND_VERSIONS, _REQUEST, 1): _row(
         c.ExchangeCommandVersions, U32, COMMAND_VERSIONS
     ),

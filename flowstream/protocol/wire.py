@@ -255,6 +255,13 @@ def _read_offset(reader: Reader) -> OffsetSpec:
     return OffsetSpec(kind, value.read(reader) if value is not None else 0)
 
 
+def _read_last_offset(reader: Reader) -> OffsetSpec:
+    offset = _read_offset(reader)
+    if offset.kind not in _OFFSET_VALUES:
+        reader.position = reader.end
+    return offset
+
+
 BOOL = Field(_write_bool, _read_bool, 1)
 STRING = Field(write_string, read_string, 2)
 REFERENCE = Field(_write_reference, _read_reference, 2)
@@ -266,6 +273,8 @@ MAP = mapping(STRING, STRING)
 OPTIONAL_MAP = omitted_if_empty(MAP)
 STATISTICS = mapping(STRING, I64)
 OFFSET = Field(_write_offset, _read_offset, 2)
+LAST_OFFSET = Field(_write_offset, _read_last_offset, 2)
+"""An offset at the end of a frame: like servers, it reads over a value where none belongs."""
 COMMAND_VERSIONS = array(record(CommandVersion, U16, U16, U16))
 BROKERS = mapping(U16, record(Address, STRING, U32))
 STREAMS_METADATA = array(record(StreamMetadata, STRING, U16, U16, array(U16)))

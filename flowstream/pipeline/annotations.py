@@ -1,0 +1,125 @@
+"""Reads a handler's signature once, when it is declared: its kind, payload type and resources."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.message import Message
+
+Handler = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """`payload` is T of `Message[T]`; `resource` the name of a second parameter, if there is one."""
+
+    name: str
+    is_async: bool
+    payload: Any
+    resource: str | None
+
+
+def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2) -> Signature:
+    """Check a handler's parameters: the message (or batch), then optionally the resources.
+
+    `wraps` is Message, Batch or list; `depth` how many frames up the handler was declared, so
+    that types local to a function are found. Raises ConfigurationError.
+    """
+    name = getattr(handler, "__qualname__", None) or repr(handler)
+    where = f"{path}: {name}"
+    if not callable(handler):
+        raise ConfigurationError(f"{path}: a handler must be a function, got {handler!r}")
+    plain = _unwrap(handler)
+    if inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain):
+        raise ConfigurationError(f"{where}: a handler must not be a generator (no `yield`)")
+    parameters = _positional(handler, where)
+    if not 1 <= len(parameters) <= 2:
+        raise ConfigurationError(
+            f"{where}: a handler takes the {wraps.__name__.lower()} and, if it needs them, the "
+            f"resources of lifespan=; this one takes {len(parameters)} parameters"
+        )
+    annotation = _annotation(plain, parameters[0], sys._getframe(depth), where)
+    return Signature(
+        name=name,
+        is_async=inspect.iscoroutinefunction(plain),
+        payload=_payload(annotation, wraps, where),
+        resource=parameters[1].name if len(parameters) == 2 else None,
+    )
+
+
+def bind(handler: Handler, signature: Signature, resources: Any) -> Handler:
+    """The handler with its resources filled in."""
+    if signature.resource is None:
+        return handler
+    return functools.partial(handler, **{signature.resource: resources})
+
+
+def _unwrap(handler: Handler) -> Handler:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not inspect.isroutine(handler) and not isinstance(handler, type):
+        return handler.__call__
+    return handler
+
+
+def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: its signature cannot be read: {error}") from error
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    for p in parameters:
+        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is p.empty:
+            raise ConfigurationError(f"{where}: nothing fills the parameter {p.name!r}")
+    return [
+        p
+        for index, p in enumerate(parameters)
+        if p.kind in kinds and (index == 0 or p.default is p.empty)
+    ]
+
+
+def _annotation(
+    handler: Handler, parameter: inspect.Parameter, frame: Any, where: str
+) -> Any:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return None
+    if not isinstance(annotation, str):
+        return annotation
+    function = getattr(handler, "__func__", handler)
+    names = {**getattr(function, "__globals__", {}), **frame.f_locals}
+    try:
+        return eval(annotation, names)  # noqa: S307 - the module's own annotation
+    except Exception as error:
+        raise ConfigurationError(
+            f"{where}: the annotation {annotation!r} cannot be resolved: {error}"
+        ) from error
+
+
+def _payload(annotation: Any, wraps: type, where: str) -> Any:
+    """T of Message[T] or Batch[T] or list[Message[T]]; Any where nothing is said."""
+    if annotation is None or annotation is Any or annotation is wraps:
+        return Any
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is not wraps or not arguments:
+        expected = {Message: "Message[Order]", Batch: "Batch[Order]"}.get(
+            wraps, "list[Message[Order]]"
+        )
+        shown = getattr(annotation, "__qualname__", None) or repr(annotation)
+        raise ConfigurationError(
+            f"{where}: unsupported annotation {shown}; annotate the first parameter as {expected}"
+        )
+    payload = arguments[0]
+    if wraps is list and get_origin(payload) is Message:
+        return get_args(payload)[0]
+    return Any if isinstance(payload, type(_T)) else payload
+
+
+_T = Message.__parameters__[0]  # type: ignore[attr-defined]

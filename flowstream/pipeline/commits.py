@@ -1,0 +1,35 @@
+"""When offsets are stored: by count and by interval, and only when they advanced. Pure."""
+
+from __future__ import annotations
+
+
+class CommitSchedule:
+    """Counts settled messages; `due` tells whether it is time to store what advanced."""
+
+    __slots__ = ("_last", "_settled", "every", "interval")
+
+    def __init__(self, every: int, interval: float, now: float) -> None:
+        self.every = every
+        self.interval = interval
+        self._settled = 0
+        self._last = now
+
+    def settled(self, messages: int) -> bool:
+        """Count settled messages; True when the count alone makes a commit due."""
+        self._settled += messages
+        return self._settled >= self.every
+
+    def due(self, now: float) -> bool:
+        return self._settled >= self.every or (
+            self._settled > 0 and now - self._last >= self.interval
+        )
+
+    def committed(self, now: float) -> None:
+        """Everything settled so far was looked at and stored where it had advanced."""
+        self._settled = 0
+        self._last = now
+
+    @property
+    def waiting(self) -> int:
+        """Messages settled since the last commit."""
+        return self._settled

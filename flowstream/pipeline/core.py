@@ -1,0 +1,194 @@
+"""What the stages of one run share: the window, the timers, the counters, and how it halts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+
+from flowstream.errors import Halted
+from flowstream.pipeline.agenda import Agenda
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.options import PipelineOptions
+from flowstream.pipeline.restarts import Restarts
+from flowstream.pipeline.window import Window
+from flowstream.telemetry import Event, PhaseChanged, StageCrashed, Telemetry
+
+log = logging.getLogger("flowstream.pipeline")
+
+
+class Signal:
+    """Wakes whoever waits for a condition; costs nothing while nobody does."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def notify(self) -> None:
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait for the next notification, at most `timeout` seconds."""
+        if self._event is None:
+            self._event = anyio.Event()
+        event = self._event
+        if timeout is None or timeout == math.inf:
+            await event.wait()
+        else:
+            with anyio.move_on_after(timeout):
+                await event.wait()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self.wait()
+
+    @property
+    def awaited(self) -> bool:
+        return self._event is not None
+
+
+class Core:
+    """The shared state of one run. Everything here is touched on the event loop only."""
+
+    def __init__(self, name: str, options: PipelineOptions, telemetry: Telemetry) -> None:
+        self.name = name
+        self.options = options
+        self.telemetry = telemetry
+        self.clock: Callable[[], float] = anyio.current_time
+        self.started = self.clock()
+        self.window = Window(options.max_in_flight, options.max_in_flight_bytes)
+        self.restarts = Restarts(options.max_restarts, options.restart_window)
+        self.changed = Signal()
+        self.freed = Signal()
+        self.phase = "starting"
+        self.received = 0
+        self.counts: dict[str, int] = {}
+        self.failed = 0
+        self.retried = 0
+        self.progress = self.started
+        self.deadline = math.inf
+        self.hung: list[str] = []
+        self.halts: dict[Any, int] = {}
+        self.error: BaseException | None = None
+        self.stop: Callable[[], None] = lambda: None
+        self.relieve: Callable[[], None] = lambda: None
+        self._agenda = Agenda()
+        self._parked: dict[object, tuple[float, Callable[[], None]]] = {}
+        self._alarm = Signal()
+
+    def rested(self) -> None:
+        """A worker has nothing to do: see whether the window is what everybody waits for."""
+        self.changed.notify()
+        self.relieve()
+
+    # -- events
+
+    def emit(self, event: Event) -> None:
+        if self.telemetry.active:
+            self.telemetry.emit(event)
+
+    def enter(self, phase: str) -> None:
+        """Go to the next phase of the run."""
+        self.phase = phase
+        self.emit(PhaseChanged(self.name, phase, self.clock() - self.started))
+        self.changed.notify()
+
+    # -- timers
+
+    def at(self, when: float, callback: Callable[[], None]) -> None:
+        """Call back at `when`, on the event loop."""
+        if self._agenda.at(when, callback):
+            self._alarm.notify()
+
+    def park(self, due: float, resume: Callable[[], None], give_up: Callable[[], None]) -> None:
+        """Call `resume` at `due`, or `give_up` when a drain would not last that long."""
+        self._parked[(entry := object())] = (due, give_up)
+
+        def fire() -> None:
+            if self._parked.pop(entry, None) is not None:
+                resume()
+
+        self.at(due, fire)
+
+    def draining_until(self, deadline: float) -> None:
+        """A drain began: what is parked for longer than that is given up now."""
+        self.deadline = deadline
+        for entry, (due, give_up) in list(self._parked.items()):
+            if due > deadline:
+                del self._parked[entry]
+                give_up()
+
+    async def clockwork(self) -> None:
+        """Runs the timers until cancelled."""
+        while True:
+            for callback in self._agenda.due(self.clock()):
+                callback()
+            next_at = self._agenda.next
+            await self._alarm.wait(None if next_at is None else max(next_at - self.clock(), 0))
+
+    # -- ends
+
+    def halt(self, failure: Failure, reason: str | None = None) -> None:
+        """Stop because of a message; it and what lies past it on its lane stays unsettled."""
+        message, offset = failure.message, failure.message.offset
+        self.stop_at(message)
+        why = reason or failure.reason
+        if self.error is None:
+            self.error = Halted(
+                f"pipeline {self.name!r} halted at {message.stream}@{offset}: "
+                f"{failure.phase} failed in {failure.stage!r} after {failure.attempts} "
+                f"attempt{'s' if failure.attempts != 1 else ''}: {why}. The committed offset is "
+                f"before it: mend the handler and run again, or go on behind it with `flowstream "
+                f"offsets set {self.name} {message.stream} {offset}`",
+                pipeline=self.name,
+                stream=message.stream,
+                offset=offset,
+                reason=why,
+            )
+            self.error.__cause__ = failure.error
+            log.error("%s", self.error)
+        self.stop()
+
+    def stop_at(self, message: Message[Any]) -> None:
+        """Hold whatever lies past the message on its lane, and has not been handed to a handler."""
+        lane, offset = message._span.lane, message.offset
+        self.halts[lane] = min(offset, self.halts.get(lane, offset))
+
+    def fail(self, error: BaseException) -> None:
+        """Stop because something other than a message is broken."""
+        if self.error is None:
+            self.error = error
+        self.stop()
+
+    def sift(self, messages: list[Message[Any]]) -> tuple[list[Message[Any]], list[Message[Any]]]:
+        """Part messages into those that may go on and those past the offset that halted."""
+        go: list[Message[Any]] = []
+        held: list[Message[Any]] = []
+        for message in messages:
+            limit = self.halts.get(message._span.lane)
+            (go if limit is None or message.offset < limit else held).append(message)
+        return go, held
+
+    async def supervise(
+        self,
+        stage: str,
+        body: Callable[[], Awaitable[None]],
+        crashed: Callable[[BaseException], Awaitable[None]],
+    ) -> None:
+        """Run a stage's loop; after a crash settle what it held and start it again, within limits."""
+        while True:
+            try:
+                return await body()
+            except Exception as error:
+                restart = self.restarts.allow(self.clock())
+                log.exception("pipeline %r: stage %r crashed", self.name, stage)
+                self.emit(StageCrashed(self.name, stage, repr(error), restart))
+                await crashed(error)
+                if not restart:
+                    self.fail(error)

@@ -1,0 +1,85 @@
+"""The drain, as one ordered list: what a stop does, in this order, inside its deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from flowstream.errors import CommitNotVerified, DrainTimeout
+from flowstream.pipeline.core import log
+from flowstream.pipeline.stages.feed import COMMIT_GRACE
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.run import Run
+
+Step = Callable[["Run"], Awaitable[None]]
+
+
+async def finish_slices(run: Run) -> None:
+    await run.core.changed.until(lambda: run.processors.idle)
+
+
+async def flush_batches(run: Run) -> None:
+    for batcher in run.batchers.values():
+        batcher.flush("drain")
+
+
+async def finish_batches(run: Run) -> None:
+    await run.core.changed.until(lambda: all(b.idle for b in run.batchers.values()))
+
+
+async def settle(run: Run) -> None:
+    await run.core.changed.until(lambda: run.disposal.idle and not run.core.window.messages)
+
+
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("finish slices", finish_slices),
+    ("flush batches", flush_batches),
+    ("finish batches", finish_batches),
+    ("settle", settle),
+)
+"""After "stop taking" and before "commit", "verify" and "close", which have a grace of their own."""
+
+
+async def drain(run: Run) -> None:
+    """Bring what is in flight to its end, then commit; records DrainTimeout when time runs out.
+
+    The producer takes nothing in any more when this is called.
+    """
+    core = run.core
+    timeout = core.options.drain_timeout
+    core.enter("draining")
+    core.draining_until(core.clock() + timeout)
+    step = ""
+    with anyio.move_on_after(timeout) as scope:
+        for step, action in STEPS:
+            run.drain_step = step
+            await action(run)
+    if scope.cancelled_caught:
+        busy = ", ".join(run.busy_handlers()) or "nothing"
+        error = DrainTimeout(
+            f"pipeline {core.name!r} did not drain within {timeout:g} s (at {step!r}, in handlers: "
+            f"{busy}); {core.window.messages} messages stay unsettled and are replayed"
+        )
+        log.error("%s", error)
+        core.error = core.error or error
+        run.reason = "drain timeout"
+    await commit(run)
+
+
+async def commit(run: Run) -> None:
+    """Commit what the watermarks allow and verify it, within COMMIT_GRACE whatever happens."""
+    run.drain_step = "commit"
+    try:
+        with anyio.CancelScope(shield=True), anyio.fail_after(COMMIT_GRACE):
+            await run.committer.commit()
+            await run.committer.verify()
+    except TimeoutError:
+        error: Exception = CommitNotVerified(
+            f"pipeline {run.core.name!r}: the offsets could not be stored within {COMMIT_GRACE:g} s"
+        )
+        run.core.error = run.core.error or error
+    except Exception as raised:
+        run.core.error = run.core.error or raised

@@ -1,0 +1,177 @@
+"""Calls handlers: on the loop, or in worker threads a slice at a time.
+
+A handler may do what it likes: return nonsense, raise anything, be cancelled from within. What
+comes out of here is a decision per message, and only a cancellation of the worker itself, and a
+KeyboardInterrupt, pass through.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import types
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.stages.slot import Slot
+
+Behind = Callable[[Message[Any]], bool]
+"""Must this message wait behind another one of its key?"""
+
+
+def being_cancelled() -> bool:
+    """Is the current task itself being cancelled, rather than something a handler awaited?"""
+    return anyio.get_current_effective_deadline() == -math.inf
+
+
+def passes(error: BaseException) -> bool:
+    """Must this exception of a handler go through, instead of failing a message?"""
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(cancelled) is not None and being_cancelled()
+    return isinstance(error, cancelled) and being_cancelled()
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about an exception."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def fail(message: Message[Any], error: BaseException) -> None:
+    message._more().failure = Failure(message, reason_of(error), error=error)
+
+
+def accept(message: Message[Any], result: Any) -> None:
+    """Make what a processor returned the message's data, unless it cannot be meant."""
+    if isinstance(result, Message):
+        if result is not message:
+            fail(message, TypeError("the handler returned another message; return data or nothing"))
+    elif isinstance(result, _UNFINISHED):
+        if isinstance(result, types.CoroutineType):
+            result.close()
+        fail(message, TypeError(f"the handler returned a {type(result).__name__}, not awaited"))
+    else:
+        message.data = result
+
+
+_UNFINISHED = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
+
+
+async def process_async(
+    handler: Callable[[Message[Any]], Coroutine[Any, Any, Any]],
+    messages: Iterator[Message[Any]],
+    rare: list[Message[Any]],
+    behind: Behind | None,
+    ordered: bool,
+) -> bool:
+    """Handle messages until they end (False), or until one fails in an ordered stage (True).
+
+    Messages that a handler decided something about are added to `rare`.
+    """
+    message: Message[Any] | None = None
+    try:
+        for message in messages:
+            if behind is not None and behind(message):
+                rare.append(message)
+                continue
+            result = await handler(message)
+            if result is not None:
+                accept(message, result)
+            if message._extra is not None:
+                rare.append(message)
+                if ordered and message._extra.failure is not None:
+                    return True
+    except BaseException as error:
+        if message is None or passes(error):
+            raise
+        fail(message, error)
+        rare.append(message)
+        return True
+    return False
+
+
+def process_sync(
+    handler: Callable[[Message[Any]], Any],
+    messages: Iterator[Message[Any]],
+    rare: list[Message[Any]],
+    behind: Behind | None,
+    ordered: bool,
+    slot: Slot,
+) -> bool:
+    """`process_async` for a plain function, in a worker thread."""
+    slot.thread = threading.get_ident()
+    for message in messages:
+        if behind is not None and behind(message):
+            rare.append(message)
+            continue
+        try:
+            result = handler(message)
+            if result is not None:
+                accept(message, result)
+        except BaseException as error:
+            fail(message, error)
+        if message._extra is not None:
+            rare.append(message)
+            if message._extra.failure is not None and ordered:
+                return True
+    return False
+
+
+async def in_thread(
+    function: Callable[..., Any], *args: Any, limiter: anyio.CapacityLimiter
+) -> Any:
+    """Run in a worker thread; when the scope is cancelled the thread is left behind."""
+    return await anyio.to_thread.run_sync(
+        function, *args, limiter=limiter, abandon_on_cancel=True
+    )
+
+
+async def handle_batch(
+    handler: Callable[[Any], Any],
+    batch: Any,
+    slot: Slot,
+    is_async: bool,
+    limiter: anyio.CapacityLimiter,
+) -> BaseException | None:
+    """Call a batch handler; returns the exception that fails the whole batch, or None."""
+    try:
+        if is_async:
+            result = await handler(batch)
+        else:
+            result = await in_thread(_handle_in_thread, handler, batch, slot, limiter=limiter)
+            if isinstance(result, _Raised):
+                return result.error
+    except BaseException as error:
+        if passes(error):
+            raise
+        return error
+    if result is None or result is batch:
+        return None
+    if isinstance(result, types.CoroutineType):
+        result.close()
+    return TypeError(
+        f"the batch handler returned {type(result).__name__}; it returns nothing, and fails "
+        f"messages by message.fail() or by raising"
+    )
+
+
+class _Raised:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _handle_in_thread(handler: Callable[[Any], Any], batch: Any, slot: Slot) -> Any:
+    slot.thread = threading.get_ident()
+    try:
+        return handler(batch)
+    except BaseException as error:
+        return _Raised(error)

@@ -1,0 +1,273 @@
+"""One message on its way through a pipeline, and what its handlers may do with it.
+
+A message is cheap: where it came from is `(span, index)`, and everything that most messages
+never need lives behind one slot, `_extra`, which stays None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from flowstream.pipeline.span import Span
+
+T = TypeVar("T")
+
+
+class Codec(Protocol):
+    """How a delivered body is read: what is payload, and what surrounds it."""
+
+    def payload(self, raw: bytes, /) -> bytes: ...
+    def payloads(self, raws: list[bytes], /) -> list[bytes]: ...
+    def properties(self, raw: bytes, /) -> Mapping[str, Any]: ...
+    def application_properties(self, raw: bytes, /) -> Mapping[str, Any]: ...
+
+
+class Failure:
+    """Why a message failed: `phase` is decode, process, batch, sink or commit.
+
+    `error` is the exception (None after `message.fail`), `stage` the processor's or batcher's
+    name, `attempts` how often the message was tried, `retry` whether it may be tried again.
+    """
+
+    __slots__ = ("attempts", "error", "message", "phase", "reason", "retry", "stage")
+
+    def __init__(
+        self,
+        message: Message[Any],
+        reason: str,
+        *,
+        error: BaseException | None = None,
+        retry: bool = True,
+    ) -> None:
+        self.message = message
+        self.reason = reason
+        self.error = error
+        self.retry = retry
+        self.phase = ""
+        self.stage = ""
+        self.attempts = 1
+
+    def traceback(self, limit: int = 8192) -> str:
+        """The traceback as text, its last `limit` characters; empty without an exception."""
+        if self.error is None:
+            return ""
+        import traceback
+
+        return "".join(traceback.format_exception(self.error))[-limit:]
+
+    def __repr__(self) -> str:
+        where = f"{self.message.stream}@{self.message.offset}"
+        return f"<Failure {where} {self.phase} attempts={self.attempts} {self.reason!r}>"
+
+
+class Joint:
+    """A message that went to several batchers: it settles when the last branch is done."""
+
+    __slots__ = ("origin", "outcome", "pending")
+
+    def __init__(self, origin: Message[Any], pending: int) -> None:
+        self.origin = origin
+        self.pending = pending
+        self.outcome = "ok"
+
+
+class Extra:
+    """What few messages have."""
+
+    __slots__ = (
+        "ack",
+        "attempt",
+        "dropped",
+        "early",
+        "failure",
+        "flush",
+        "gone",
+        "joint",
+        "key",
+        "routes",
+    )
+
+    def __init__(self) -> None:
+        self.attempt = 1
+        self.failure: Failure | None = None
+        self.dropped: str | None = None
+        self.routes: tuple[str, ...] = ()
+        self.key: Hashable = None
+        self.flush = False
+        self.gone = False
+        self.early = False
+        self.joint: Joint | None = None
+        self.ack: dict[str, Any] | None = None
+
+
+class Message(Generic[T]):
+    """A message of a stream: `data` is the decoded payload, `raw` the body as it was delivered.
+
+    Handlers get messages; they do not make them. `Message.new` makes one for a handler's test.
+    """
+
+    __slots__ = ("_extra", "_hash", "_index", "_span", "data", "raw")
+
+    _hash: int
+
+    def __init__(self, span: Span, index: int, data: T, raw: bytes) -> None:
+        self._span = span
+        self._index = index
+        self.data = data
+        self.raw = raw
+        self._extra: Extra | None = None
+
+    @classmethod
+    def new(
+        cls,
+        data: T,
+        *,
+        raw: bytes = b"",
+        stream: str = "",
+        offset: int = 0,
+        timestamp: int = 0,
+    ) -> Message[T]:
+        """A message outside of any pipeline, to call a handler with."""
+        return cls(Span(Detached(stream), offset, 1, timestamp=timestamp), 0, data, raw)
+
+    # -- where it comes from
+
+    @property
+    def stream(self) -> str:
+        return self._span.lane.stream
+
+    @property
+    def offset(self) -> int:
+        return self._span.offset(self._index)
+
+    @property
+    def timestamp(self) -> int:
+        """When the broker wrote the message's chunk: milliseconds since the epoch; 0: unknown."""
+        return self._span.timestamp
+
+    @property
+    def body(self) -> bytes:
+        """The payload's bytes: an AMQP 1.0 message's data section, otherwise `raw`."""
+        codec = self._span.lane.codec
+        return self.raw if codec is None else codec.payload(self.raw)
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """The AMQP 1.0 properties by name (such as message_id); empty for a plain body."""
+        codec = self._span.lane.codec
+        return {} if codec is None else codec.properties(self.raw)
+
+    @property
+    def application_properties(self) -> Mapping[str, Any]:
+        """The AMQP 1.0 application properties (headers); empty for a plain body."""
+        codec = self._span.lane.codec
+        return {} if codec is None else codec.application_properties(self.raw)
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first try of the current stage, 2 at the first retry, and so on."""
+        return 1 if self._extra is None else self._extra.attempt
+
+    # -- what a handler decided
+
+    @property
+    def key(self) -> Hashable:
+        """The batch key given to `to`, or None."""
+        return None if self._extra is None else self._extra.key
+
+    @property
+    def batchers(self) -> tuple[str, ...]:
+        """The batchers given to `to`; empty means the default one."""
+        return () if self._extra is None else self._extra.routes
+
+    @property
+    def failed(self) -> str | None:
+        """The reason given to `fail` in this attempt, or None."""
+        extra = self._extra
+        return None if extra is None or extra.failure is None else extra.failure.reason
+
+    @property
+    def dropped(self) -> str | None:
+        """The reason given to `drop`, or None."""
+        return None if self._extra is None else self._extra.dropped
+
+    # -- what a handler may decide
+
+    def fail(self, reason: object = "failed", *, retry: bool = True) -> None:
+        """Fail the message once the handler returns: it is retried, then the policy decides.
+
+        `retry=False` says that trying again is pointless and goes straight to the policy.
+        """
+        error = reason if isinstance(reason, BaseException) else None
+        text = str(reason) or type(reason).__name__
+        self._more().failure = Failure(self, text, error=error, retry=retry)
+
+    def drop(self, reason: object = "dropped") -> None:
+        """Filter the message out: it goes to no batcher and settles as dropped."""
+        self._more().dropped = str(reason)
+
+    def to(self, *batchers: str, key: Hashable = None, flush: bool = False) -> None:
+        """Route the message to one or more batchers; it settles when all of them are done.
+
+        `key` keeps batches apart (a batch has one key, and batches of one key are never handled
+        at the same time); `flush` closes the batch with this message.
+        """
+        extra = self._more()
+        extra.routes = tuple(dict.fromkeys(batchers)) or extra.routes
+        extra.key = key
+        extra.flush = flush
+
+    def settle(self) -> None:
+        """Acknowledge now, before the pipeline is done with the message.
+
+        Whatever happens to it afterwards, it is not handled again by a later run.
+        """
+        extra = self._more()
+        if not extra.early:
+            extra.early = True
+            self._span.lane.settle_early(self)
+
+    def configure_ack(self, **options: Any) -> None:
+        """Leave `options` for the producer's Acknowledger, which reads `ack_options`."""
+        extra = self._more()
+        extra.ack = {**(extra.ack or {}), **options}
+
+    @property
+    def ack_options(self) -> Mapping[str, Any]:
+        """What `configure_ack` left."""
+        return {} if self._extra is None or self._extra.ack is None else self._extra.ack
+
+    def _more(self) -> Extra:
+        if self._extra is None:
+            self._extra = Extra()
+        return self._extra
+
+    def __repr__(self) -> str:
+        return f"<Message {self.stream}@{self.offset} {self.data!r:.80}>"
+
+
+class Detached:
+    """The lane of a message that belongs to no pipeline."""
+
+    __slots__ = ("codec", "stream")
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.codec: Codec | None = None
+
+    def settle_early(self, message: Message[Any]) -> None:
+        """Nothing to tell: there is no acknowledger."""
+
+
+def branch(message: Message[T], joint: Joint) -> Message[T]:
+    """The same message for one more batcher, with its own failure and attempts."""
+    copy = Message(message._span, message._index, message.data, message.raw)
+    if hasattr(message, "_hash"):
+        copy._hash = message._hash
+    extra = copy._more()
+    extra.joint = joint
+    source = message._extra
+    if source is not None:
+        extra.key, extra.flush, extra.ack = source.key, source.flush, source.ack
+    return copy

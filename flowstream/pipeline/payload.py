@@ -1,0 +1,145 @@
+"""From bytes to the payload type of `Message[T]`, a slice at a time.
+
+| T | decoded by |
+| --- | --- |
+| bytes, Any, no annotation | as it is |
+| str | UTF-8 |
+| dict, list (JSON) | pydantic's JSON parser |
+| pydantic model, dataclass, TypedDict, dict[...], list[...], a union of those | pydantic |
+| msgspec.Struct | msgspec |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Union, get_args, get_origin, is_typeddict
+
+import pydantic
+from pydantic_core import from_json
+
+from flowstream.errors import ConfigurationError, PayloadError
+
+Decode = Callable[[bytes], Any]
+
+SUPPORTED = (
+    "bytes, str, dict, list, a pydantic model, a dataclass, a TypedDict, a msgspec.Struct, "
+    "dict[...] or list[...] of those, or a union of them"
+)
+
+
+def decoder(payload: Any, *, handler: str = "the handler") -> Decode | None:
+    """The function that decodes one body to `payload`; None when bodies are left as they are.
+
+    Raises ConfigurationError for a type that a message body cannot be decoded to.
+    """
+    if payload in (bytes, Any):
+        return None
+    if payload is str:
+        return _text
+    if payload in (dict, list):
+        return _json(payload)
+    if _is_struct(payload):
+        return _struct(payload)
+    if not _supported(payload):
+        raise ConfigurationError(
+            f"{handler}: a message cannot be decoded to {_name(payload)}; use {SUPPORTED}"
+        )
+    try:
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(payload)
+    except pydantic.PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"{handler}: a message cannot be decoded to {_name(payload)}: {reason}"
+        ) from error
+    return adapter.validator.validate_json
+
+
+def decode_slice(
+    decode: Decode, bodies: list[bytes]
+) -> tuple[list[Any], list[tuple[int, PayloadError]]]:
+    """Decode every body; a bad one leaves None in its place and fails none of its neighbours.
+
+    Returns the data in order, and (index, error) of the bad ones.
+    """
+    data: list[Any] = []
+    bad: list[tuple[int, PayloadError]] = []
+    rest = map(decode, bodies)
+    while len(data) < len(bodies):
+        try:
+            data.extend(rest)
+        except Exception as error:
+            bad.append((len(data), payload_error(error)))
+            data.append(None)
+    return data, bad
+
+
+def payload_error(error: Exception) -> PayloadError:
+    """The decoder's exception as one readable line."""
+    if isinstance(error, PayloadError):
+        return error
+    if isinstance(error, pydantic.ValidationError):
+        text = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}"
+            for e in error.errors(include_url=False, include_context=False, include_input=False)[:5]
+        )
+    else:
+        text = str(error) or type(error).__name__
+    wrapped = PayloadError(text)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _text(body: bytes) -> str:
+    return body.decode()
+
+
+def _json(kind: type) -> Decode:
+    def decode(body: bytes) -> Any:
+        value = from_json(body)
+        if type(value) is not kind:
+            raise PayloadError(f"expected a JSON {_JSON[kind]}, got {type(value).__name__}")
+        return value
+
+    return decode
+
+
+_JSON = {dict: "object", list: "array"}
+
+
+def _is_struct(payload: Any) -> bool:
+    return isinstance(payload, type) and any(
+        base.__module__.startswith("msgspec") and base.__name__ == "Struct"
+        for base in payload.__mro__
+    )
+
+
+def _struct(payload: Any) -> Decode:
+    import msgspec
+
+    decode: Decode = msgspec.json.Decoder(payload).decode
+    return decode
+
+
+def _supported(payload: Any) -> bool:
+    origin = get_origin(payload)
+    if origin is typing.Annotated:
+        return _supported(get_args(payload)[0])
+    if origin in (Union, types.UnionType):
+        return all(_supported(arm) for arm in get_args(payload))
+    if origin in (dict, list):
+        return True
+    if isinstance(origin, type):
+        payload = origin
+    return isinstance(payload, type) and (
+        payload in (dict, list)
+        or issubclass(payload, pydantic.BaseModel)
+        or dataclasses.is_dataclass(payload)
+        or is_typeddict(payload)
+    )
+
+
+def _name(payload: Any) -> str:
+    return getattr(payload, "__qualname__", None) or repr(payload)

@@ -1,0 +1,117 @@
+"""What happens to a message that failed: tried again, then handed to a policy.
+
+`Retry` is pure: it tells the delay before the next attempt. A policy is a frozen value; what it
+needs while a pipeline runs (a publisher, counters) is opened by `disposer`.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flowstream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.context import RunContext
+    from flowstream.pipeline.message import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential delays in seconds: `initial * factor ** n`, at most `maximum`, with jitter.
+
+    `jitter` 0.2 means that the delay is drawn from 80 % to 120 % of it.
+    """
+
+    initial: float = 0.1
+    factor: float = 2.0
+    maximum: float = 30.0
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.initial < 0 or self.maximum < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
+            raise ConfigurationError(
+                f"Backoff: initial and maximum are seconds >= 0, factor is >= 1, jitter is "
+                f"between 0 and 1; got {self}"
+            )
+
+    def delay(self, attempt: int, chance: float = 0.5) -> float:
+        """The seconds to wait after `attempt` (1, 2, ...) failed; `chance` is in [0, 1)."""
+        exponent = min(attempt - 1, 64)
+        base = min(self.maximum, self.initial * self.factor**exponent)
+        return base * (1 + self.jitter * (2 * chance - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try a failed message or batch again, `attempts` times in all, waiting `backoff` between.
+
+    A waiting message holds up nothing but the messages of its own partition (`partition_by`, or
+    the whole stage at concurrency 1), whose order is kept. A body that does not decode, and
+    `message.fail(..., retry=False)`, are not tried again.
+    """
+
+    attempts: int = 3
+    backoff: Backoff = field(default_factory=Backoff)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigurationError(f"Retry: attempts must be at least 1, got {self.attempts}")
+        if isinstance(self.backoff, (int, float)):
+            fixed = Backoff(initial=float(self.backoff), factor=1.0, maximum=float(self.backoff))
+            object.__setattr__(self, "backoff", fixed)
+
+    def delay(self, attempt: int) -> float | None:
+        """The seconds before the next try after `attempt` failed; None: no more tries."""
+        if attempt >= self.attempts:
+            return None
+        return self.backoff.delay(attempt, random.random())
+
+
+class Disposer(ABC):
+    """A failure policy at work in one run."""
+
+    @abstractmethod
+    async def dispose(self, failures: Sequence[Failure]) -> str:
+        """Dispose of the messages and name the outcome they settle with.
+
+        "halted" leaves them unsettled and stops the pipeline, and so does any exception.
+        """
+
+
+class FailurePolicy(ABC):
+    """What finally happens to a failed message. A value: equal policies share a disposer."""
+
+    @abstractmethod
+    def disposer(self, context: RunContext) -> AbstractAsyncContextManager[Disposer]:
+        """Open what the policy needs for one run."""
+
+
+class _Always(Disposer):
+    def __init__(self, outcome: str) -> None:
+        self._outcome = outcome
+
+    async def dispose(self, failures: Sequence[Failure]) -> str:
+        return self._outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Halt(FailurePolicy):
+    """Stop the pipeline with `Halted`; the committed offset stays before the message."""
+
+    @asynccontextmanager
+    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+        yield _Always("halted")
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(FailurePolicy):
+    """Count the message as discarded and go on."""
+
+    @asynccontextmanager
+    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+        yield _Always("discarded")

@@ -1,0 +1,127 @@
+"""Where messages come from, and how whoever sent them learns that they are settled.
+
+A producer of your own is a small class:
+
+    class Lines(Producer):
+        def __init__(self, path: str) -> None:
+            self.path = path
+
+        async def run(self, feed: Feed) -> None:
+            lane = feed.open(self.path)
+            async with await anyio.open_file(self.path, "rb") as file:
+                async for line in file:
+                    await lane.send([line])      # returns once the pipeline has room: the demand
+
+        async def commit(self, stream: str, offset: int) -> None:
+            await anyio.Path(f"{stream}.offset").write_text(str(offset))
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.context import RunContext
+    from flowstream.pipeline.message import Codec, Message
+
+
+class Acknowledger(ABC):
+    """Told of settled messages, for sources that are acknowledged message by message.
+
+    Sources with offsets need none: their producer's `commit` is told the offset.
+    """
+
+    @abstractmethod
+    async def acknowledge(self, messages: Sequence[Message[Any]], outcome: str) -> None:
+        """The messages are settled as `outcome`: ok, dropped, dead_lettered or discarded.
+
+        Called once for every message, a slice or batch at a time. An exception halts the
+        pipeline, and the messages stay unsettled.
+        """
+
+
+class Lane(Protocol):
+    """One stream of messages into the pipeline, with its own offsets and watermark."""
+
+    @property
+    def stream(self) -> str: ...
+
+    async def send(
+        self,
+        bodies: list[Any],
+        *,
+        offset: int | None = None,
+        offsets: Sequence[int] | None = None,
+        timestamp: int = 0,
+        tail: int | None = None,
+    ) -> None:
+        """Deliver `bodies`; returns once all of them are inside `max_in_flight`.
+
+        `offset` is that of the first body (by default the next one), or `offsets` those of all;
+        they must ascend. `timestamp` is the broker's, in milliseconds; `tail` the last offset
+        known to be in the stream. Bodies that are not bytes are taken as decoded data.
+        """
+
+    def skip(self, offset: int) -> None:
+        """Nothing up to `offset` will be delivered (it was filtered out): let commits pass it."""
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Settle what was sent, commit, verify, and fence the lane; False when time ran out.
+
+        Open batches are flushed. Afterwards nothing more is committed for the lane.
+        """
+
+    def close(self) -> None:
+        """The lane's source is gone: nothing more is committed for it."""
+
+
+class Feed(Protocol):
+    """The producer's side of a running pipeline."""
+
+    @property
+    def context(self) -> RunContext: ...
+
+    def open(
+        self,
+        stream: str,
+        *,
+        codec: Codec | None = None,
+        acknowledger: Acknowledger | None = None,
+        commits: bool = True,
+        committed: int | None = None,
+    ) -> Lane:
+        """A new lane. `committed` is the offset stored before; `commits=False`: never store any."""
+
+
+class Producer(ABC):
+    """The source of a pipeline."""
+
+    async def open(self, context: RunContext) -> None:
+        """Connect and check, before the first message; an exception ends the run."""
+
+    async def close(self) -> None:
+        """Let go of everything; called once after `open` was, also when that failed."""
+
+    @abstractmethod
+    async def run(self, feed: Feed) -> None:
+        """Send messages until the source has ended; cancelled when the pipeline stops.
+
+        A FlowstreamError ends the run. Any other exception restarts the producer, as often as
+        max_restarts allows.
+        """
+
+    async def commit(self, stream: str, offset: int) -> None:
+        """Store that everything up to `offset` is settled. May be sent without an answer."""
+
+    async def verify(self, stream: str, offset: int) -> None:
+        """Make sure that `offset` is stored; raises CommitNotVerified where it is not."""
+
+    async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
+        """Is everything that was published delivered? `positions` are the last offsets received."""
+        return True
+
+    def describe(self) -> Mapping[str, Any]:
+        """What to show of the producer in topologies, without secrets."""
+        return {"producer": type(self).__name__}

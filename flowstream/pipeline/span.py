@@ -1,0 +1,143 @@
+"""A span is a delivered run of messages; the watermark is what may be committed. Both are exact.
+
+Pure: no clock, no I/O. Each message of a span has one byte: open, settled, or held (it will not
+be settled in this run, so nothing at or past it may be committed).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.message import Codec, Message
+
+OPEN, SETTLED, HELD = 0, 1, 2
+
+
+class Origin(Protocol):
+    """What a span must know of the lane that delivered it."""
+
+    stream: str
+    codec: Codec | None
+
+    def settle_early(self, message: Message[Any], /) -> None: ...
+
+
+class Span:
+    """`count` messages delivered together; `remaining` of them are neither settled nor held."""
+
+    __slots__ = ("_offsets", "base", "count", "flags", "held", "lane", "last", "remaining",
+                 "timestamp")  # fmt: skip
+
+    def __init__(
+        self,
+        lane: Any,
+        base: int,
+        count: int,
+        *,
+        offsets: Sequence[int] | None = None,
+        timestamp: int = 0,
+    ) -> None:
+        self.lane = lane
+        self.base = base
+        self.count = count
+        self.flags = bytearray(count)
+        self.remaining = count
+        self.held = 0
+        self.timestamp = timestamp
+        self._offsets = offsets
+        self.last = offsets[-1] if offsets else base + count - 1
+
+    def offset(self, index: int) -> int:
+        return self.base + index if self._offsets is None else self._offsets[index]
+
+    def first_unsettled(self) -> int:
+        """The index of the first message that is not settled; `count` when all are."""
+        first = self.flags.find(OPEN)
+        if first < 0:
+            first = self.count
+        if self.held:
+            held = self.flags.find(HELD)
+            return min(first, held) if held >= 0 else first
+        return first
+
+
+class Watermark:
+    """The highest offset at and below which every delivered message of one lane is settled."""
+
+    __slots__ = ("_below", "_spans")
+
+    def __init__(self) -> None:
+        self._spans: deque[Span] = deque()
+        self._below: int | None = None
+
+    def add(self, span: Span) -> None:
+        """A span was delivered. Spans are added in offset order."""
+        self._spans.append(span)
+
+    @property
+    def open(self) -> Span | None:
+        """The first span that is not settled, after forgetting those that are."""
+        spans = self._spans
+        while spans and not spans[0].remaining and not spans[0].held:
+            self._below = spans.popleft().last
+        return spans[0] if spans else None
+
+    @property
+    def value(self) -> int | None:
+        """The offset to commit; None when nothing is settled from the first message on."""
+        span = self.open
+        if span is None:
+            return self._below
+        first = span.first_unsettled()
+        return span.offset(first - 1) if first else self._below
+
+    @property
+    def barrier(self) -> int | None:
+        """The first offset that must not be committed; None when nothing is unsettled."""
+        span = self.open
+        return None if span is None else span.offset(span.first_unsettled())
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+
+class Ledger:
+    """The watermarks of one stream: a restarted producer may deliver on a second lane."""
+
+    __slots__ = ("_marks", "committed")
+
+    def __init__(self) -> None:
+        self._marks: list[Watermark] = []
+        self.committed: int | None = None
+
+    def open(self) -> Watermark:
+        mark = Watermark()
+        self._marks.append(mark)
+        return mark
+
+    def value(self) -> int | None:
+        """The offset that may be committed for the stream, over all of its lanes."""
+        values = [mark.value for mark in self._marks]
+        best = max((v for v in values if v is not None), default=None)
+        if best is None:
+            return None
+        barriers = [b for mark in self._marks if (b := mark.barrier) is not None]
+        if not barriers or best < min(barriers):
+            return best
+        below = [v for v in values if v is not None and v < min(barriers)]
+        return max(below, default=None)
+
+    def due(self) -> int | None:
+        """The offset to store now: the watermark where it has advanced, otherwise None."""
+        value = self.value()
+        if value is None or (self.committed is not None and value <= self.committed):
+            return None
+        return value
+
+    def forget(self, mark: Watermark) -> None:
+        """Fence a lane: what it settles from now on is no longer committed."""
+        if mark in self._marks:
+            self._marks.remove(mark)

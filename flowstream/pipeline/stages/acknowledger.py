@@ -1,0 +1,187 @@
+"""The acknowledger: settles every message exactly once, and frees its place in the window.
+
+`settle` gives a final outcome; `hold` gives a message up for this run, so that the watermark
+stays before it. Both take messages in bulk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from flowstream.pipeline.commits import CommitSchedule
+from flowstream.pipeline.core import Core, Signal
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.producer import Acknowledger
+from flowstream.pipeline.span import HELD, SETTLED, Ledger
+from flowstream.telemetry import Settled
+
+_WORST = ("ok", "dropped", "discarded", "dead_lettered", "halted")
+
+
+class Settlement:
+    """Settles messages, and tells when their offsets should be committed."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.ledgers: dict[str, Ledger] = {}
+        self.schedule = CommitSchedule(
+            core.options.commit_every, core.options.commit_interval, core.clock()
+        )
+        self.early: deque[Message[Any]] = deque()
+        self.acknowledgers = 0
+        self.held = 0
+        self.due = Signal()
+        self.armed = False
+
+    async def settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
+        """Settle messages. Where their source has an acknowledger, it is told first."""
+        if self.early:
+            await self._settle_early()
+        if self.acknowledgers:
+            messages = await self._acknowledge(messages, outcome)
+        self._settle(messages, outcome)
+
+    def hold(self, messages: Sequence[Message[Any]]) -> None:
+        """Give messages up for this run: they stay unsettled, and are delivered again by the next."""
+        for message in messages:
+            origin = self._joined(message, "halted")
+            if origin is None:
+                continue
+            span = origin._span
+            if not span.flags[origin._index]:
+                span.flags[origin._index] = HELD
+                span.held += 1
+                span.remaining -= 1
+                self.held += 1
+            self.core.window.release(1, len(origin.raw))
+        self._wake()
+
+    def tell_early(self, message: Message[Any]) -> None:
+        """`message.settle()` was called, perhaps in a worker thread."""
+        self.early.append(message)
+
+    def skipped(self) -> None:
+        """A watermark moved without a message: offsets that will not be delivered were passed."""
+        if self.schedule.settled(1) or not self.armed:
+            self.due.notify()
+
+    def _settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
+        count = size = run = 0
+        rare: list[Message[Any]] = []
+        span: Any = None
+        flags = bytearray()
+        for message in messages:
+            if message._extra is not None and (message._extra.joint or message._extra.early):
+                rare.append(message)
+                continue
+            if message._span is not span:
+                if run:
+                    self._count(span, outcome, run)
+                span = message._span
+                flags = span.flags
+                run = 0
+            index = message._index
+            if flags[index]:
+                raise AssertionError(f"{message!r} was settled twice")
+            flags[index] = SETTLED
+            run += 1
+            size += len(message.raw)
+            count += 1
+        if run:
+            self._count(span, outcome, run)
+        if count:
+            self.core.window.release(count, size)
+            self._counted(outcome, count)
+        for message in rare:
+            self._settle_rare(message, outcome)
+        self._wake()
+
+    def _settle_rare(self, message: Message[Any], outcome: str) -> None:
+        origin = self._joined(message, outcome)
+        if origin is None:
+            return
+        extra = message._extra
+        if extra is not None and extra.joint is not None:
+            outcome = extra.joint.outcome
+        if outcome == "halted":
+            self.hold([origin])
+            return
+        if not origin._span.flags[origin._index]:
+            origin._span.flags[origin._index] = SETTLED
+            self._count(origin._span, outcome, 1)
+            self._counted(outcome, 1)
+        self.core.window.release(1, len(origin.raw))
+
+    def _joined(self, message: Message[Any], outcome: str) -> Message[Any] | None:
+        """The message itself, or its origin when this was the last of its branches."""
+        joint = None if message._extra is None else message._extra.joint
+        if joint is None:
+            return message
+        joint.outcome = max(joint.outcome, outcome, key=_WORST.index)
+        joint.pending -= 1
+        return None if joint.pending else joint.origin
+
+    def _count(self, span: Any, outcome: str, count: int) -> None:
+        span.remaining -= count
+        if self.core.telemetry.active:
+            self.core.emit(Settled(self.core.name, span.lane.stream, outcome, count))
+
+    def _counted(self, outcome: str, count: int) -> None:
+        core = self.core
+        core.counts[outcome] = core.counts.get(outcome, 0) + count
+        core.progress = core.clock()
+        if self.schedule.settled(count) or not self.armed:
+            self.due.notify()
+
+    def _wake(self) -> None:
+        self.core.freed.notify()
+        self.core.changed.notify()
+
+    async def _settle_early(self) -> None:
+        while self.early:
+            message = self.early.popleft()
+            if message._span.flags[message._index]:
+                continue
+            lane = message._span.lane
+            if lane.acknowledger is not None and not await self._tell(
+                lane.acknowledger, [message], "ok"
+            ):
+                continue
+            message._span.flags[message._index] = SETTLED
+            self._count(message._span, "ok", 1)
+            self._counted("ok", 1)
+
+    async def _acknowledge(
+        self, messages: Sequence[Message[Any]], outcome: str
+    ) -> Sequence[Message[Any]]:
+        """Tell acknowledgers; returns the messages that may be settled."""
+        groups: dict[int, tuple[Acknowledger, list[Message[Any]]]] = {}
+        settle: list[Message[Any]] = []
+        for message in messages:
+            extra = message._extra
+            acknowledger = message._span.lane.acknowledger
+            last = extra is None or extra.joint is None or extra.joint.pending == 1
+            if acknowledger is None or not last or (extra is not None and extra.early):
+                settle.append(message)
+            else:
+                groups.setdefault(id(acknowledger), (acknowledger, []))[1].append(message)
+        for acknowledger, group in groups.values():
+            if await self._tell(acknowledger, group, outcome):
+                settle.extend(group)
+            else:
+                self.hold(group)
+        return settle
+
+    async def _tell(
+        self, acknowledger: Acknowledger, messages: list[Message[Any]], outcome: str
+    ) -> bool:
+        try:
+            await acknowledger.acknowledge(messages, outcome)
+        except Exception as error:
+            failure = Failure(messages[0], f"the acknowledger raised {error!r}", error=error)
+            failure.phase, failure.stage = "commit", type(acknowledger).__name__
+            self.core.halt(failure)
+            return False
+        return True

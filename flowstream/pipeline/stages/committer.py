@@ -1,0 +1,62 @@
+"""The committer: stores what the watermarks allow, by count and interval, verified at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowstream.pipeline.core import Core, log
+from flowstream.pipeline.producer import Producer
+from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.telemetry import Committed, Failed
+
+
+class Committer:
+    """Commits through the producer. A commit that fails is tried again at the next interval."""
+
+    def __init__(self, core: Core, settlement: Settlement, producer: Producer) -> None:
+        self.core = core
+        self.settlement = settlement
+        self.producer = producer
+
+    async def run(self) -> None:
+        """Commit when it is due, until cancelled."""
+        core, settlement = self.core, self.settlement
+        schedule = settlement.schedule
+        while True:
+            if schedule.due(core.clock()):
+                await self.commit()
+            if schedule.waiting and not settlement.armed:
+                settlement.armed = True
+                core.at(core.clock() + schedule.interval, self._ring)
+            await settlement.due.wait()
+
+    async def commit(self) -> None:
+        """Store every watermark that advanced."""
+        self.settlement.schedule.committed(self.core.clock())
+        for stream, ledger in list(self.settlement.ledgers.items()):
+            offset = ledger.due()
+            if offset is None:
+                continue
+            try:
+                await self.producer.commit(stream, offset)
+            except Exception as error:
+                log.warning("%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error)
+                self.core.emit(Failed(self.core.name, stream, "commit", repr(error), 0))
+                self.settlement.schedule.settled(1)
+                continue
+            ledger.committed = offset
+            self.core.emit(Committed(self.core.name, stream, offset, False))
+
+    async def verify(self, stream: str | None = None) -> None:
+        """Read back what was committed; raises CommitNotVerified."""
+        for name, ledger in list(self.settlement.ledgers.items()):
+            if ledger.committed is not None and stream in (None, name):
+                await self.producer.verify(name, ledger.committed)
+                self.core.emit(Committed(self.core.name, name, ledger.committed, True))
+
+    def committed(self) -> dict[str, Any]:
+        return {stream: ledger.committed for stream, ledger in self.settlement.ledgers.items()}
+
+    def _ring(self) -> None:
+        self.settlement.armed = False
+        self.settlement.due.notify()

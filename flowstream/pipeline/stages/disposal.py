@@ -1,0 +1,160 @@
+"""Disposal: hands messages that finally failed to a failure policy, and settles them.
+
+One task, so that neither workers nor other messages wait for a dead letter's confirm. What has
+gathered while one group was disposed of goes as the next group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.core import Core, Signal, log
+from flowstream.pipeline.handlers import in_thread, passes, reason_of
+from flowstream.pipeline.message import Failure
+from flowstream.pipeline.policies import Disposer, FailurePolicy
+from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.telemetry import Failed
+
+OnFailed = Callable[[Failure], Any]
+Done = Callable[[list[Failure]], None]
+
+
+class Disposal:
+    """Failures by policy. `on_failed` may name another policy for one message."""
+
+    def __init__(
+        self,
+        core: Core,
+        settlement: Settlement,
+        policy: FailurePolicy,
+        on_failed: OnFailed | None,
+        limiter: Any,
+        *,
+        is_async: bool = False,
+    ) -> None:
+        self.core = core
+        self.settlement = settlement
+        self.policy = policy
+        self.waiting = 0
+        self._on_failed = on_failed
+        self._is_async = is_async
+        self._limiter = limiter
+        self._queue: deque[tuple[list[Failure], Done | None]] = deque()
+        self._current: tuple[list[Failure], Done | None] | None = None
+        self._arrived = Signal()
+        self._stack = AsyncExitStack()
+        self._disposers: dict[FailurePolicy, Disposer] = {}
+        self._context: RunContext | None = None
+
+    async def open(self, context: RunContext, stack: AsyncExitStack) -> None:
+        """Open the pipeline's policy; others are opened when they are first named."""
+        self._context, self._stack = context, stack
+        await self._disposer(self.policy)
+
+    def put(self, failures: list[Failure], done: Done | None = None) -> None:
+        """Dispose of failures; `done` is called once they are settled or held."""
+        if not failures:
+            return
+        self.core.failed += len(failures)
+        self.waiting += len(failures)
+        if self.core.telemetry.active:
+            kinds = Counter(
+                (f.stage, f.phase, type(f.error).__name__ if f.error else "fail") for f in failures
+            )
+            for (stage, phase, name), count in kinds.items():
+                self.core.emit(Failed(self.core.name, stage, phase, name, count))
+        self._queue.append((failures, done))
+        self._arrived.notify()
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting
+
+    async def run(self) -> None:
+        """Dispose until cancelled."""
+        while True:
+            while self._queue:
+                self._current = failures, done = self._queue.popleft()
+                await self._dispose(failures)
+                self._finish(failures, done)
+            self._current = None
+            await self._arrived.wait()
+
+    async def crashed(self, error: BaseException) -> None:
+        """Give up what was being disposed of."""
+        if self._current is not None:
+            failures, done = self._current
+            self._halt(failures, f"disposing of it broke: {reason_of(error)}")
+            self._finish(failures, done)
+
+    def _finish(self, failures: list[Failure], done: Done | None) -> None:
+        self._current = None
+        self.waiting -= len(failures)
+        if done is not None:
+            done(failures)
+        self.core.changed.notify()
+
+    async def _dispose(self, failures: list[Failure]) -> None:
+        groups: dict[FailurePolicy, list[Failure]] = {}
+        for failure in failures:
+            groups.setdefault(await self._choose(failure), []).append(failure)
+        for policy, group in groups.items():
+            try:
+                disposer = await self._disposer(policy)
+                outcome = await disposer.dispose(group)
+            except Exception as error:
+                why = f"{group[0].reason} (and {type(policy).__name__} failed: {reason_of(error)})"
+                self._halt(group, why)
+                continue
+            if outcome == "halted":
+                self._halt(group)
+            else:
+                await self.settlement.settle([f.message for f in group], outcome)
+
+    def _halt(self, failures: list[Failure], reason: str | None = None) -> None:
+        for failure in failures:
+            self.core.halt(failure, reason)
+        self.settlement.hold([failure.message for failure in failures])
+
+    async def _choose(self, failure: Failure) -> FailurePolicy:
+        """Ask the pipeline's on_failed handler; it never makes things worse."""
+        if self._on_failed is None:
+            return self.policy
+        try:
+            if self._is_async:
+                answer = await self._on_failed(failure)
+            else:
+                answer = await in_thread(_call, self._on_failed, failure, limiter=self._limiter)
+        except BaseException as error:
+            if passes(error):
+                raise
+            log.exception("%s: on_failed raised for %r", self.core.name, failure)
+            return self.policy
+        if answer is None:
+            return self.policy
+        if not isinstance(answer, FailurePolicy):
+            log.error("%s: on_failed returned %r, not a policy", self.core.name, answer)
+            return self.policy
+        return answer
+
+    async def _disposer(self, policy: FailurePolicy) -> Disposer:
+        if policy not in self._disposers:
+            assert self._context is not None
+            manager = policy.disposer(self._context)
+            self._disposers[policy] = await self._stack.enter_async_context(manager)
+        return self._disposers[policy]
+
+
+def _call(function: Callable[[Failure], Any], failure: Failure) -> Any:
+    try:
+        return function(failure)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(reason_of(error)) from error
+
+

@@ -1,0 +1,276 @@
+"""The producer's side of a run: admits messages into the window, decodes them, hands them on.
+
+A body is given its place in the window before it becomes a message, so `send` returning is the
+demand that a producer sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
+
+import anyio.lowlevel
+
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.core import Core, Signal
+from flowstream.pipeline.message import Codec, Failure, Message
+from flowstream.pipeline.payload import Decode, decode_slice
+from flowstream.pipeline.producer import Acknowledger
+from flowstream.pipeline.ratelimit import RateLimiter
+from flowstream.pipeline.span import Ledger, Span, Watermark
+from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.window import fitting
+from flowstream.telemetry import Received
+
+SLICE = 1000
+"""Messages admitted at once, at most; the loop gets a turn in between."""
+
+
+class SourceLane:
+    """A `Lane`: one stream's messages, in order, with a watermark of its own."""
+
+    def __init__(
+        self,
+        feed: SourceFeed,
+        stream: str,
+        codec: Codec | None,
+        acknowledger: Acknowledger | None,
+        ledger: Ledger | None,
+    ) -> None:
+        self.stream = stream
+        self.codec = codec
+        self.acknowledger = acknowledger
+        self.mark = Watermark() if ledger is None else ledger.open()
+        self.ledger = ledger
+        self.next = 0
+        self.tail: int | None = None
+        self.closed = False
+        self.unsettled_since = 0
+        self._feed = feed
+
+    async def send(
+        self,
+        bodies: list[Any],
+        *,
+        offset: int | None = None,
+        offsets: Sequence[int] | None = None,
+        timestamp: int = 0,
+        tail: int | None = None,
+    ) -> None:
+        first = offsets[0] if offsets else self.next if offset is None else offset
+        if self.closed:
+            raise ConfigurationError(f"lane {self.stream!r} is closed")
+        if bodies and first < self.next:
+            raise ConfigurationError(
+                f"lane {self.stream!r}: offset {first} was delivered before; offsets must ascend"
+            )
+        if tail is not None:
+            self.tail = tail
+        await self._feed.deliver(self, bodies, first, offsets, timestamp)
+
+    def skip(self, offset: int) -> None:
+        if offset >= self.next:
+            self.mark.add(Span(self, offset + 1, 0))
+            self.next = offset + 1
+            self._feed.settlement.skipped()
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        drained = False
+        with anyio.move_on_after(timeout):
+            while self.mark.open is not None and not self._given_up():
+                self._feed.flush("drain")
+                await self._feed.core.changed.wait(0.1)
+            drained = self.mark.open is None
+        with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
+            await self._feed.commit(self.stream)
+        self.close()
+        return drained
+
+    def close(self) -> None:
+        self.closed = True
+        if self.ledger is not None:
+            self.ledger.forget(self.mark)
+        self._feed.forget(self)
+
+    def settle_early(self, message: Message[Any]) -> None:
+        self._feed.settlement.tell_early(message)
+
+    def _given_up(self) -> bool:
+        span = self.mark.open
+        return span is not None and bool(span.held) and not span.remaining
+
+
+COMMIT_GRACE = 5.0
+
+
+class SourceFeed:
+    """A `Feed`: opens lanes and delivers what they are sent."""
+
+    def __init__(
+        self,
+        core: Core,
+        context: RunContext,
+        settlement: Settlement,
+        limiter: RateLimiter,
+        decode: Decode | None,
+        forward: Callable[[list[Message[Any]]], None],
+        reject: Callable[[list[Failure]], None],
+    ) -> None:
+        self.core = core
+        self.context = context
+        self.settlement = settlement
+        self.limiter = limiter
+        self.lanes: list[SourceLane] = []
+        self.gate = Signal()
+        self.paused = False
+        self.blocked = 0
+        self.flush: Callable[[str], None] = lambda trigger: None
+        self.commit: Callable[[str], Any] = _nothing
+        self._decode = decode
+        self._forward = forward
+        self._reject = reject
+
+    def open(
+        self,
+        stream: str,
+        *,
+        codec: Codec | None = None,
+        acknowledger: Acknowledger | None = None,
+        commits: bool = True,
+        committed: int | None = None,
+    ) -> SourceLane:
+        ledger = None
+        if commits:
+            ledger = self.settlement.ledgers.setdefault(stream, Ledger())
+            if committed is not None:
+                ledger.committed = committed
+        if acknowledger is not None:
+            self.settlement.acknowledgers += 1
+        lane = SourceLane(self, stream, codec, acknowledger, ledger)
+        self.lanes.append(lane)
+        return lane
+
+    def forget(self, lane: SourceLane) -> None:
+        if lane in self.lanes and lane.mark.open is None:
+            self.lanes.remove(lane)
+
+    async def deliver(
+        self,
+        lane: SourceLane,
+        bodies: list[Any],
+        first: int,
+        offsets: Sequence[int] | None,
+        timestamp: int,
+    ) -> None:
+        """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow."""
+        opaque = any(type(body) is not bytes for body in bodies)
+        sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
+        start, count = 0, len(bodies)
+        while start < count:
+            take = await self._admit(sizes, start)
+            end = start + take
+            part = bodies if take == count else bodies[start:end]
+            some = None if offsets is None else offsets[start:end]
+            base = first + start if some is None else some[0]
+            span = Span(lane, base, take, offsets=some, timestamp=timestamp)
+            self.core.window.admit(take, size := sum(sizes[start:end]))
+            self.limiter.take(self.core.clock(), take, size)
+            lane.mark.add(span)
+            lane.next = span.last + 1
+            self.core.received += take
+            if self.core.telemetry.active:
+                self.core.emit(Received(self.core.name, lane.stream, take, size))
+            self._make(span, part, opaque)
+            start = end
+            await anyio.lowlevel.checkpoint()
+
+    def _make(self, span: Span, bodies: list[Any], opaque: bool) -> None:
+        bad: list[tuple[int, Any]] = []
+        raws: Any = bodies
+        if opaque:
+            data, raws = self._opaque(bodies, bad)
+        else:
+            data, bad = self._decoded(span.lane.codec, bodies)
+        messages = list(map(Message, repeat(span), range(len(bodies)), data, raws))
+        if bad:
+            self._reject([_undecodable(messages[index], error) for index, error in bad])
+            wrong = {index for index, _ in bad}
+            messages = [m for index, m in enumerate(messages) if index not in wrong]
+        if messages:
+            self._forward(messages)
+
+    def _decoded(
+        self, codec: Codec | None, bodies: list[bytes]
+    ) -> tuple[list[Any], list[tuple[int, Any]]]:
+        decode = self._decode
+        payloads = bodies
+        if codec is not None:
+            try:
+                payloads = codec.payloads(bodies)
+            except Exception:  # one of them is malformed: find it
+                payload = codec.payload
+                return decode_slice(
+                    payload if decode is None else lambda raw: decode(payload(raw)), bodies
+                )
+        return (payloads, []) if decode is None else decode_slice(decode, payloads)
+
+    def _opaque(
+        self, bodies: list[Any], bad: list[tuple[int, Any]]
+    ) -> tuple[list[Any], list[bytes]]:
+        """Data and raw bodies of a run in which some items are not bytes."""
+        data = list(bodies)
+        raws = [body if type(body) is bytes else b"" for body in bodies]
+        if self._decode is not None:
+            for index, body in enumerate(bodies):
+                if type(body) is bytes:
+                    (data[index],), wrong = decode_slice(self._decode, [body])
+                    bad.extend((index, error) for _, error in wrong)
+        return data, raws
+
+    async def _admit(self, sizes: list[int], start: int) -> int:
+        """Wait until at least one body may come in; how many may, from `start` on."""
+        core, window = self.core, self.core.window
+        while True:
+            if self.paused:
+                await self.gate.wait()
+                continue
+            room, room_bytes = window.room()
+            if not room or (room_bytes <= 0 and window.messages):
+                await self._wait_for_room()
+                continue
+            allowed, allowed_bytes, wait = self.limiter.room(core.clock())
+            if not allowed:
+                await self.gate.wait(wait)
+                continue
+            take = fitting(sizes, start, min(room, allowed, SLICE), room_bytes,
+                           first=not window.messages)  # fmt: skip
+            if not take:
+                await self._wait_for_room()
+                continue
+            return fitting(sizes, start, take, allowed_bytes, first=True)
+
+    async def _wait_for_room(self) -> None:
+        self.blocked += 1
+        try:
+            self.core.relieve()
+            await self.core.freed.wait()
+        finally:
+            self.blocked -= 1
+
+    def reopen(self) -> None:
+        """The pause or the limit changed: look again."""
+        self.gate.notify()
+
+
+async def _nothing(stream: str) -> None:
+    return None
+
+
+def _undecodable(message: Message[Any], error: Exception) -> Failure:
+    failure = Failure(message, str(error), error=error, retry=False)
+    failure.phase, failure.stage = "decode", "decode"
+    return failure
+
+

@@ -1,0 +1,83 @@
+"""A pool of workers that can be resized while it runs, and shows what each of them does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import anyio.abc
+
+from flowstream.pipeline.core import Core
+from flowstream.pipeline.stages.slot import Idle, Slot
+
+
+class Pool(ABC):
+    """Workers 0 to `concurrency` - 1; each runs `work` and is restarted when it crashes."""
+
+    def __init__(
+        self, core: Core, name: str, kind: str, concurrency: int, timeout: float | None
+    ) -> None:
+        self.core = core
+        self.name = name
+        self.kind = kind
+        self.concurrency = concurrency
+        self.timeout = timeout
+        self.slots: dict[int, Slot] = {}
+        self.idle_workers = Idle()
+        self.handled = 0
+        self.failed = 0
+        self.retried = 0
+        self.hung = 0
+        self.seconds = 0.0
+        self._group: anyio.abc.TaskGroup | None = None
+
+    def start(self, group: anyio.abc.TaskGroup) -> None:
+        """Start the workers in `group`."""
+        self._group = group
+        self._fill()
+
+    def set_workers(self, concurrency: int) -> None:
+        """More workers start at once; surplus ones end after what they have in hand."""
+        self.concurrency = concurrency
+        self._fill()
+        self.idle_workers.wake(len(self.idle_workers))
+
+    def _fill(self) -> None:
+        if self._group is None:
+            return
+        for index in range(self.concurrency):
+            if index not in self.slots:
+                slot = self.slots[index] = Slot(self.name, index)
+                self._group.start_soon(self._run, slot, name=f"{self.core.name} {self.name} {index}")
+
+    async def _run(self, slot: Slot) -> None:
+        async def body() -> None:
+            coroutine: Any = self.work(slot)
+            slot.coroutine = coroutine
+            await coroutine
+
+        async def crashed(error: BaseException) -> None:
+            await self.crashed(slot, error)
+
+        try:
+            await self.core.supervise(self.name, body, crashed)
+        finally:
+            self.slots.pop(slot.index, None)
+            if slot.index < self.concurrency and self.core.phase == "running":
+                self._fill()
+
+    @property
+    def busy(self) -> int:
+        return sum(slot.active for slot in self.slots.values())
+
+    def rest(self) -> None:
+        """A worker found nothing to do."""
+        self.core.rested()
+
+    @abstractmethod
+    async def work(self, slot: Slot) -> None:
+        """One worker's loop; returns when `slot.index` is not below `concurrency`."""
+
+    @abstractmethod
+    async def crashed(self, slot: Slot, error: BaseException) -> None:
+        """Settle what a crashed worker had in its hands."""

@@ -1,0 +1,365 @@
+"""The processors: workers that take slices, run the handler over them, and hand on what is well.
+
+Order: with partition_by (or one worker) a message that failed holds back those of its key until
+it is settled, so no handler ever sees them in another order. Without order nothing waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.core import Core
+from flowstream.pipeline.dispatch import Shares
+from flowstream.pipeline.handlers import (
+    fail,
+    in_thread,
+    passes,
+    process_async,
+    process_sync,
+    reason_of,
+)
+from flowstream.pipeline.message import Extra, Failure, Message
+from flowstream.pipeline.options import ProcessorOptions
+from flowstream.pipeline.policies import Retry
+from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.stages.disposal import Disposal
+from flowstream.pipeline.stages.pool import Pool
+from flowstream.pipeline.stages.queue import Queues
+from flowstream.pipeline.stages.slot import Slot
+from flowstream.telemetry import HandlerDone, Retried
+
+Runner = Callable[..., Any]
+
+
+class Processors(Pool):
+    """The processor stage. `forward(messages, plain)` gets what was processed, in order."""
+
+    def __init__(
+        self,
+        core: Core,
+        options: ProcessorOptions,
+        settlement: Settlement,
+        disposal: Disposal,
+        *,
+        handler: Runner,
+        is_async: bool,
+        prepare: Callable[[list[Message[Any]]], Any] | None,
+        partition_by: Callable[[Message[Any]], Any] | None,
+        retry: Retry | None,
+        redecode: Callable[[Message[Any]], Any],
+        limiter: anyio.CapacityLimiter,
+    ) -> None:
+        super().__init__(core, options.name, "processor", options.concurrency, options.timeout)
+        self.options = options
+        self.settlement = settlement
+        self.disposal = disposal
+        self.forward: Callable[[list[Message[Any]], bool], Any] = _unset
+        self.parked = 0
+        self.shares = Shares(options.max_demand)
+        self.queues = Queues(options.concurrency, partitioned=partition_by is not None)
+        self._handler = handler
+        self._is_async = is_async
+        self._prepare = prepare
+        self._partition_by = partition_by
+        self._retry = retry
+        self._redecode = redecode
+        self._limiter = limiter
+        self._resizing: int | None = None
+        self._held_back: list[Message[Any]] = []
+
+    # -- in
+
+    def put(self, messages: list[Message[Any]]) -> None:
+        """Queue messages for the workers, in their order."""
+        if self._partition_by is not None:
+            messages = self._keyed(messages)
+        if self._resizing is not None:
+            self._held_back.extend(messages)
+            return
+        partitions = self.queues.put(messages)
+        if self.queues.partitioned:
+            for partition in partitions:
+                self.idle_workers.wake_one(partition)
+        else:
+            self.idle_workers.wake(len(messages))
+
+    def _keyed(self, messages: list[Message[Any]]) -> list[Message[Any]]:
+        """Give every message its partition key; those for which that fails are failures."""
+        key = self._partition_by
+        assert key is not None
+        wrong: list[Failure] = []
+        for message in messages:
+            try:
+                message._hash = hash(key(message))
+            except Exception as error:
+                failure = Failure(message, f"partition_by raised {reason_of(error)}", error=error)
+                wrong.append(self._stamp(failure))
+        if not wrong:
+            return messages
+        self.disposal.put(wrong)
+        bad = {id(failure.message) for failure in wrong}
+        return [message for message in messages if id(message) not in bad]
+
+    @property
+    def waiting(self) -> int:
+        return self.queues.waiting + len(self._held_back)
+
+    @property
+    def idle(self) -> bool:
+        return not (self.waiting or self.parked or self.busy)
+
+    def resize(self, workers: int) -> None:
+        """Change the number of workers; with partitions once everything taken in is through."""
+        self._resizing = workers
+        self._settle_size()
+
+    def _settle_size(self) -> None:
+        """Change over to the asked number of workers as soon as order allows it."""
+        if self._resizing is None:
+            return
+        ordered = self.queues.ordered or self._resizing == 1
+        if ordered and (self.queues.waiting or self.parked or self.busy or self.queues.blocked):
+            return
+        workers, self._resizing = self._resizing, None
+        self.queues.resize(workers)
+        self.set_workers(workers)
+        held, self._held_back = self._held_back, []
+        if held:
+            self.put(held)
+
+    # -- work
+
+    async def work(self, slot: Slot) -> None:
+        while slot.index < self.concurrency:
+            mine = self.queues.of(slot.index)
+            idle = 1 if self.queues.partitioned else len(self.idle_workers) + 1
+            messages = self.queues.take(slot.index, self.shares.size(len(mine), idle))
+            if not messages:
+                self.rest()
+                await self.idle_workers.wait(slot.index)
+                continue
+            if self.core.halts:
+                messages, held = self.core.sift(messages)
+                self.settlement.hold(held)
+                if not messages:
+                    continue
+            slot.hold(messages, self.core.clock())
+            await self._slice(slot)
+            slot.release()
+            self._settle_size()
+            await anyio.lowlevel.checkpoint()
+
+    async def _slice(self, slot: Slot) -> None:
+        core, messages, started = self.core, slot.messages, slot.since
+        rare: list[Message[Any]] = []
+        if self._prepare is None or await self._prepared(messages, rare):
+            await self._run(slot, rare)
+        seconds = core.clock() - started
+        self.shares.learn(len(messages), seconds)
+        self.handled += len(messages)
+        self.seconds += seconds
+        failed = await self._pass_on(slot, rare) if rare else 0
+        if not rare:
+            slot.messages = []
+            await self.forward(messages, True)
+        if core.telemetry.active:
+            core.emit(HandlerDone(core.name, self.name, len(messages), failed, seconds))
+
+    async def _run(self, slot: Slot, rare: list[Message[Any]]) -> None:
+        """Run the handler over the slot's messages; come back to it after every failure."""
+        queues = self.queues
+        going = True
+        while going:
+            found: list[Message[Any]] = []
+            behind = queues.hold_back if queues.blocked else None
+            arguments = (self._handler, slot.iterator, found, behind, queues.ordered)
+            with anyio.CancelScope() as slot.scope:
+                if self._is_async:
+                    going = await process_async(*arguments)
+                else:
+                    going = await in_thread(process_sync, *arguments, slot, limiter=self._limiter)
+            if slot.scope.cancelled_caught:
+                found = self._timed_out(slot, found)
+                going = True
+            if going and queues.ordered and found:
+                queues.block(found[-1])
+            rare.extend(found)
+
+    def _timed_out(self, slot: Slot, found: list[Message[Any]]) -> list[Message[Any]]:
+        """The handler took too long for its current message, which fails; go on behind it."""
+        current = slot.current
+        assert current is not None
+        found = list(found)
+        if current in found:
+            return found
+        error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
+        if not self._is_async:
+            self.core.hung.append(self.name)
+            self.hung += 1
+            current = self._replace(slot, current)
+        fail(current, error)
+        found.append(current)
+        return found
+
+    def _replace(self, slot: Slot, message: Message[Any]) -> Message[Any]:
+        """Leave the message to the thread that hangs with it; go on with a copy and the rest."""
+        rest = list(slot.iterator)
+        index = len(slot.messages) - len(rest) - 1
+        twin = self._twin(message, 0)
+        slot.messages[index] = twin
+        slot.iterator = iter(slot.messages)
+        for _ in range(index + 1):
+            next(slot.iterator)
+        return twin
+
+    async def _prepared(self, messages: list[Message[Any]], rare: list[Message[Any]]) -> bool:
+        """Run the prepare handler; when it fails, every message of the slice does."""
+        assert self._prepare is not None
+        try:
+            answer = await self._prepare(list(messages))
+            if answer is None or (
+                isinstance(answer, list) and {id(m) for m in answer} == {id(m) for m in messages}
+            ):
+                return True
+            error: BaseException = TypeError(
+                "prepare returns nothing, or the messages that it was given"
+            )
+        except BaseException as raised:
+            if passes(raised):
+                raise
+            error = raised
+        for message in messages:
+            fail(message, error)
+            if self.queues.ordered:
+                self.queues.block(message)
+        rare.extend(messages)
+        return False
+
+    # -- out
+
+    async def _pass_on(self, slot: Slot, rare: list[Message[Any]]) -> int:
+        """Part a slice by what became of its messages; returns how many failed."""
+        failures: list[Failure] = []
+        dropped: list[Message[Any]] = []
+        for message in rare:
+            extra = message._extra
+            if extra is None or extra.gone:
+                continue
+            if extra.failure is not None:
+                failures.append(self._stamp(extra.failure))
+                extra.gone = True
+            elif extra.dropped is not None:
+                dropped.append(message)
+                extra.gone = True
+        well = [m for m in slot.messages if m._extra is None or not m._extra.gone]
+        for message in rare:
+            message._more().attempt = 1 if not message._more().gone else message.attempt
+        slot.messages = []
+        self._failed(failures)
+        if dropped:
+            await self.settlement.settle(dropped, "dropped")
+        if well:
+            await self.forward(well, False)
+        if self.queues.blocked:
+            for message in (*well, *dropped):
+                self._unblock(message)
+        return len(failures)
+
+    def _stamp(self, failure: Failure) -> Failure:
+        failure.phase, failure.stage = "process", self.name
+        failure.attempts = failure.message.attempt
+        return failure
+
+    def _failed(self, failures: list[Failure]) -> None:
+        final = []
+        for failure in failures:
+            delay = None
+            if failure.retry and self._retry is not None:
+                delay = self._retry.delay(failure.attempts)
+            due = self.core.clock() + (delay or 0)
+            if delay is None:
+                final.append(failure)
+            elif due > self.core.deadline:
+                self._give_up(failure.message)
+            else:
+                self._park(failure, delay, due)
+        self.disposal.put(final, self._disposed)
+
+    def _park(self, failure: Failure, delay: float, due: float) -> None:
+        """Try the message again later, as it was when it was delivered."""
+        core = self.core
+        twin = self._twin(failure.message, 1)
+        blocked = self.queues.blocked.get(self.queues._key(failure.message))
+        if blocked is not None and blocked.holder is failure.message:
+            blocked.holder = twin
+        self.parked += 1
+        self.retried += 1
+        core.retried += 1
+        core.park(due, lambda: self._again(twin), lambda: self._give_up_parked(twin))
+        if core.telemetry.active:
+            core.emit(Retried(core.name, self.name, 1, failure.attempts, delay))
+
+    def _twin(self, message: Message[Any], tries: int) -> Message[Any]:
+        twin: Message[Any] = Message(
+            message._span, message._index, self._redecode(message), message.raw
+        )
+        if self.queues.partitioned:
+            twin._hash = message._hash
+        twin._extra = Extra()
+        twin._extra.attempt = message.attempt + tries
+        if message._extra is not None:
+            twin._extra.early, twin._extra.ack = message._extra.early, message._extra.ack
+        return twin
+
+    def _again(self, message: Message[Any]) -> None:
+        self.parked -= 1
+        self._front([message])
+
+    def _give_up_parked(self, message: Message[Any]) -> None:
+        self.parked -= 1
+        self._give_up(message)
+
+    def _give_up(self, message: Message[Any]) -> None:
+        """Leave the message to the next run, and with it what must not overtake it."""
+        if self.queues.ordered:
+            self.core.stop_at(message)
+        self.settlement.hold([message])
+        self._unblock(message)
+
+    def _front(self, messages: list[Message[Any]]) -> None:
+        partition = self.queues.put_front(messages)
+        if self.queues.partitioned:
+            self.idle_workers.wake_one(partition)
+        else:
+            self.idle_workers.wake(len(messages))
+
+    def _disposed(self, failures: list[Failure]) -> None:
+        for failure in failures:
+            self._unblock(failure.message)
+        self._settle_size()
+
+    def _unblock(self, message: Message[Any]) -> None:
+        behind = self.queues.unblock(message)
+        if behind:
+            self._front(behind)
+
+    async def crashed(self, slot: Slot, error: BaseException) -> None:
+        """What a broken worker had in its hands fails, and goes to the policy."""
+        failures = []
+        for message in slot.messages:
+            if message._extra is not None and message._extra.gone:
+                continue
+            failure = Failure(message, f"the stage crashed: {reason_of(error)}", error=error)
+            failures.append(self._stamp(failure))
+            message._more().gone = True
+        slot.release()
+        self.disposal.put(failures, self._disposed)
+
+
+async def _unset(messages: list[Message[Any]], plain: bool) -> None:
+    raise AssertionError("the processors lead nowhere")

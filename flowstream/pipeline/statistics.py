@@ -1,0 +1,128 @@
+"""Snapshots of a running pipeline, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatistics:
+    """A processor or batcher. Times are seconds, counts are since the start of the run.
+
+    `waiting` messages are queued (for a batcher also `open_batches` hold some of them), `parked`
+    ones wait for another attempt, `busy` of `concurrency` workers are in a handler, the longest
+    of them for `longest` seconds.
+    """
+
+    name: str
+    kind: str
+    concurrency: int
+    busy: int
+    waiting: int
+    parked: int
+    open_batches: int
+    handled: int
+    failed: int
+    retried: int
+    seconds: float
+    longest: float
+    hung: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """One stream: the last offset received, the watermark, and what was committed.
+
+    `tail` is the last offset known to be in the stream; `lag` the messages from the watermark to
+    it; `lag_seconds` the age of the oldest unsettled message's chunk (0 when there is none).
+    """
+
+    stream: str
+    received: int | None
+    watermark: int | None
+    committed: int | None
+    tail: int | None
+    lag: int | None
+    lag_seconds: float
+    spans: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Everything countable about a run. `progress_age` is the seconds since a message settled."""
+
+    pipeline: str
+    phase: str
+    paused: bool
+    uptime: float
+    received: int
+    settled: Mapping[str, int]
+    failed: int
+    retried: int
+    in_flight: int
+    in_flight_bytes: int
+    max_in_flight: int
+    max_in_flight_bytes: int
+    highest_in_flight: int
+    highest_in_flight_bytes: int
+    rate_limit: Any
+    disposing: int
+    restarts: int
+    hung: int
+    progress_age: float
+    stages: tuple[StageStatistics, ...]
+    lanes: tuple[LaneStatistics, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageTopology:
+    """A stage's name, kind ("producer", "processor" or "batcher") and options."""
+
+    name: str
+    kind: str
+    handler: str
+    concurrency: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The stages of a pipeline, producer first; batchers all follow the processor."""
+
+    pipeline: str
+    stages: tuple[StageTopology, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. `settled` counts messages by outcome, `committed` is by stream.
+
+    `reason` is "ended" (a finite source), "stopped", "halted", "drain timeout", "aborted" or
+    "failed"; `error` the exception for all but the first two. `hung` names handlers that could
+    not be ended: their threads still run.
+    """
+
+    pipeline: str
+    reason: str
+    received: int
+    settled: Mapping[str, int]
+    failed: int
+    retried: int
+    unsettled: int
+    committed: Mapping[str, int | None]
+    seconds: float
+    error: BaseException | None = None
+    hung: tuple[str, ...] = ()
+
+    @property
+    def handled(self) -> int:
+        """Messages settled in this run, whatever the outcome."""
+        return sum(self.settled.values())
+
+    def raise_for_error(self) -> RunResult:
+        """Raise `error` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self

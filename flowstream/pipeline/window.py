@@ -1,0 +1,58 @@
+"""What is in flight, in messages and bytes: the bound of everything behind it. Pure.
+
+Credit is demand: a producer's `send` returns only once its messages fit into the window, and a
+connector asks its broker for more only then.
+"""
+
+from __future__ import annotations
+
+
+class Window:
+    """Admits while there is room. One message always fits into an empty window."""
+
+    __slots__ = ("bytes", "highest", "highest_bytes", "max_bytes", "max_messages", "messages")
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.messages = 0
+        self.bytes = 0
+        self.highest = 0
+        self.highest_bytes = 0
+
+    @property
+    def full(self) -> bool:
+        return self.messages >= self.max_messages or self.bytes >= self.max_bytes
+
+    def room(self) -> tuple[int, int]:
+        """The messages and bytes that fit now; the first message of an empty window always does."""
+        if not self.messages:
+            return self.max_messages, self.max_bytes
+        return max(self.max_messages - self.messages, 0), max(self.max_bytes - self.bytes, 0)
+
+    def admit(self, messages: int, size: int) -> None:
+        self.messages += messages
+        self.bytes += size
+        self.highest = max(self.highest, self.messages)
+        self.highest_bytes = max(self.highest_bytes, self.bytes)
+
+    def release(self, messages: int, size: int) -> None:
+        self.messages -= messages
+        self.bytes -= size
+
+
+def fitting(sizes: list[int], start: int, messages: int, room: int, *, first: bool) -> int:
+    """How many of `sizes[start:start + messages]` fit into `room` bytes together.
+
+    `first` lets the first one pass whatever its size.
+    """
+    end = min(start + messages, len(sizes))
+    if sum(sizes[start:end]) <= room:
+        return end - start
+    taken = used = 0
+    for size in sizes[start:end]:
+        used += size
+        if used > room and not (first and not taken):
+            break
+        taken += 1
+    return taken

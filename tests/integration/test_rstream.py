@@ -109,7 +109,7 @@ async def test_sub_entries(broker: Broker, stream_name: str, compression: Compre
         async with consuming(broker) as consumer:
             await consumer.subscribe(stream_name, inbox, offset_specification=FIRST)
             bodies = await inbox.wait()
-    assert {bodies[0], bodies[-1]} == {b"before", b"after"} or bodies[1] == b"after"
+    assert {b"before", b"after"} <= set(bodies)
     assert inbox.offsets == list(range(102))
 
 

@@ -1,0 +1,24 @@
+"""The brokers of flowstream.testing, as users' tests have them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from flowstream.testing import broker, broker_in_thread
+
+
+@pytest.mark.anyio
+@pytest.mark.both_backends
+async def test_in_the_loop(tmp_path: Path) -> None:
+    async with broker() as one, broker(data=tmp_path) as two:
+        assert one.port != two.port
+
+
+def test_in_a_thread() -> None:
+    with broker_in_thread() as running:
+        socket.create_connection(("127.0.0.1", running.port), timeout=5).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", running.port), timeout=5)

@@ -264,6 +264,13 @@ CATALOGUE: tuple[Metric, ...] = (
         ("pipeline", "stage", "restarted"),
         "Stages that broke outside of a handler, and whether they were restarted.",
     ),
+    Metric(
+        "stuck_handlers",
+        "counter",
+        "handlers",
+        ("pipeline", "stage"),
+        "Handler calls that were reported as stuck, longer than stuck_after.",
+    ),
     # --- the client
     Metric(
         "chunks",
@@ -405,6 +412,7 @@ class Metrics:
             telemetry.Retried: self._on_retried,
             telemetry.Committed: self._on_committed,
             telemetry.StageCrashed: self._on_stage_crashed,
+            telemetry.HandlerStuck: self._on_handler_stuck,
             telemetry.PhaseChanged: self._on_phase_changed,
             telemetry.ConnectionOpened: self._on_connection_opened,
             telemetry.ConnectionLost: self._on_connection_lost,
@@ -482,6 +490,9 @@ class Metrics:
 
     def _on_stage_crashed(self, event: telemetry.StageCrashed) -> None:
         self._add("stage_crashes", 1, event.pipeline, event.stage, str(event.restarted).lower())
+
+    def _on_handler_stuck(self, event: telemetry.HandlerStuck) -> None:
+        self._add("stuck_handlers", 1, event.pipeline, event.stage)
 
     def _on_phase_changed(self, event: telemetry.PhaseChanged) -> None:
         before = self._phases.get(event.pipeline)

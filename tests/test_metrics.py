@@ -10,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream import telemetry
 from flowstream.metrics import CATALOGUE, MAX_VALUES, OTHER, Metrics
+from flowstream.monitor import Board
+from flowstream.monitor.gauges import refresh
 from flowstream.telemetry import (
     BatchReady,
     ChunkReceived,
@@ -20,6 +22,7 @@ from flowstream.telemetry import (
     Event,
     Failed,
     HandlerDone,
+    HandlerStuck,
     PhaseChanged,
     Published,
     Received,
@@ -28,6 +31,7 @@ from flowstream.telemetry import (
     StageCrashed,
     StateChanged,
 )
+from tests.monitor.figures import Changing
 
 EVENTS: tuple[Event, ...] = (
     PhaseChanged("p", "starting", 0.0),
@@ -45,6 +49,7 @@ EVENTS: tuple[Event, ...] = (
     Settled("p", "s", "ok", 90),
     Committed("p", "s", 89, False),
     StageCrashed("p", "default", "OSError", True),
+    HandlerStuck("p", "default", 61.0, "File ..."),
     Published("t", 10, 1_000, 10),
     Confirmed("t", 8, 1, 0.01, 2),
 )
@@ -75,7 +80,10 @@ def test_names_follow_prometheus() -> None:
                 assert metric.name.endswith(f"_{unit}"), metric.name
 
 
-def test_every_metric_is_fed_by_these_events(fed: Metrics) -> None:
+def test_every_metric_is_fed_by_these_events_and_statistics(fed: Metrics) -> None:
+    board = Board()
+    board.watch("p", Changing())
+    refresh(fed, board)
     _, body = fed.exposition()
     families = {family.name: family for family in text_string_to_metric_families(body.decode())}
     for metric in CATALOGUE:
@@ -97,19 +105,12 @@ def test_every_event_is_counted() -> None:
 
 def test_counts(fed: Metrics) -> None:
     assert value(fed, "flowstream_received_messages_total", pipeline="p", stream="s") == 100
-    assert value(fed, "flowstream_in_flight_messages", pipeline="p") == 10
     assert value(fed, "flowstream_batch_messages_sum", pipeline="p", batcher="default") == 97
     assert value(fed, "flowstream_committed_offset", pipeline="p", stream="s") == 89
-    assert value(fed, "flowstream_lag_messages", pipeline="p", stream="s") == 950 - 89
     assert value(fed, "flowstream_connections", role="consumer") == 1
     assert value(fed, "flowstream_unconfirmed_messages", stream="t") == 2
     assert value(fed, "flowstream_phase", pipeline="p", phase="starting") == 0
     assert value(fed, "flowstream_phase", pipeline="p", phase="running") == 1
-
-
-def test_lag_is_never_negative(fed: Metrics) -> None:
-    fed.observe(Committed("p", "s", 990, True))
-    assert value(fed, "flowstream_lag_messages", pipeline="p", stream="s") == 0
 
 
 def test_free_labels_are_bounded() -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -15,25 +15,23 @@ from anyio import to_thread
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor
 from flowstream.monitor.health import STUCK_AFTER
-from flowstream.telemetry import PhaseChanged, Received, Settled, Telemetry
+from flowstream.telemetry import Received, Telemetry
+from tests.monitor.figures import Changing
 
 pytestmark = pytest.mark.anyio
 
 
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Face:
-    """A monitor on a free port, and the telemetry that feeds it."""
+    """A monitor on a free port, and what feeds it."""
 
-    def __init__(self, port: int, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, port: int, board: Board, telemetry: Telemetry) -> None:
         self.port = port
-        self.clock = clock
+        self.board = board
         self.emit = telemetry.emit
+        self.statistics = Changing()
+
+    def watch(self) -> None:
+        self.board.watch("p", self.statistics)
 
     async def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
         """Status, content type and body."""
@@ -50,28 +48,31 @@ class Face:
 
 
 @pytest.fixture
-async def face() -> Iterator[Face]:
-    clock, metrics = Clock(), Metrics()
-    board = Board(clock)
+async def face() -> AsyncIterator[Face]:
+    metrics, board = Metrics(), Board()
     async with anyio.create_task_group() as group:
         _, port = await group.start(Monitor(metrics, board).run, "127.0.0.1", 0)
-        yield Face(port, clock, Telemetry(metrics, board))
+        yield Face(port, board, Telemetry(metrics, board))
         group.cancel_scope.cancel()
 
 
-async def test_metrics_are_served(face: Face) -> None:
+async def test_metrics_join_events_and_statistics(face: Face) -> None:
+    face.watch()
     face.emit(Received("p", "s", 3, 30))
     status, content_type, body = await face.get("/metrics")
     assert status == 200
     assert content_type.startswith("text/plain; version=")
     assert 'flowstream_received_messages_total{pipeline="p",stream="s"} 3.0' in body
+    assert 'flowstream_in_flight_messages{pipeline="p"} 50.0' in body
+    assert 'flowstream_waiting_messages{pipeline="p",stage="processor"} 30.0' in body
+    assert 'flowstream_lag_messages{pipeline="p",stream="s"} 450.0' in body
 
 
 async def test_the_snapshot_is_json(face: Face) -> None:
-    face.emit(Received("p", "s", 3, 30))
+    face.watch()
     status, content_type, body = await face.get("/api/snapshot")
     assert (status, content_type) == (200, "application/json")
-    assert json.loads(body)["pipelines"][0]["in_flight"] == 3
+    assert json.loads(body)["pipelines"][0]["in_flight"] == 50
 
 
 async def test_the_page_needs_nothing_from_elsewhere(face: Face) -> None:
@@ -88,24 +89,17 @@ async def test_liveness_is_the_loop(face: Face) -> None:
 
 async def test_readiness_follows_the_phase_and_progress(face: Face) -> None:
     assert (await face.get("/readyz"))[0] == 503
-    face.emit(PhaseChanged("p", "starting", 0))
+    face.watch()
+    face.statistics.change(phase="starting")
     assert "p/phase: the run is starting" in (await face.get("/readyz"))[2]
-    face.emit(PhaseChanged("p", "running", 1))
+    face.statistics.change(phase="running")
     assert (await face.get("/readyz"))[::2] == (200, "ready\n")
-    face.emit(Received("p", "s", 5, 50))
-    face.clock.now += STUCK_AFTER + 1
+    face.statistics.change(progress_age=STUCK_AFTER + 1)
     status, _, body = await face.get("/readyz?verbose")
     assert status == 503
     assert "[+] p/phase" in body
-    assert "[-] p/progress: 5 in flight" in body
-    face.emit(Settled("p", "s", "ok", 5))
-    assert (await face.get("/readyz"))[0] == 200
-
-
-async def test_an_idle_pipeline_is_ready_however_long_it_waits(face: Face) -> None:
-    face.emit(PhaseChanged("p", "running", 1))
-    face.clock.now += 10 * STUCK_AFTER
-    face.emit(Received("p", "s", 5, 50))
+    assert "[-] p/progress: 50 in flight" in body
+    face.statistics.change(in_flight=0)
     assert (await face.get("/readyz"))[0] == 200
 
 

@@ -1,0 +1,87 @@
+"""`flowstream streams` and `flowstream offsets`, on every broker."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowstream.cli.offsets import lag
+from tests.brokers.running import Broker
+from tests.cli.command import Terminal, flowstream
+
+
+def test_a_stream_lives_and_dies(broker: Broker, stream_name: str) -> None:
+    url = broker.url
+    assert flowstream("streams", "create", stream_name, url=url).out == f"{stream_name} created\n"
+    again = flowstream("streams", "create", stream_name, "--if-missing", url=url)
+    assert again.out == f"{stream_name} exists\n"
+    (row,) = flowstream("streams", "stats", stream_name, "--json", url=url).json
+    assert (row["stream"], row["last_offset"]) == (stream_name, None)
+    assert flowstream("streams", "delete", stream_name, "-y", url=url).code == 0
+    gone = flowstream("streams", "delete", stream_name, "--yes", "--if-exists", url=url)
+    assert gone.out == f"{stream_name} does not exist\n"
+
+
+def test_offsets_are_set_and_shown(broker: Broker, stream_name: str) -> None:
+    url = broker.url
+    flowstream("streams", "create", stream_name, url=url)
+    lines = b"".join(b"%d\n" % number for number in range(100))
+    assert flowstream("publish", stream_name, "-", url=url, stdin=lines).code == 0
+    row = flowstream("offsets", "get", "reader", stream_name, "--json", url=url).json
+    assert (row["offset"], row["last_offset"], row["lag"]) == (None, 99, 100)
+    told = flowstream("offsets", "set", "reader", stream_name, "41", url=url)
+    assert told.out == f"reader on {stream_name}: none -> 41; it goes on with offset 42\n"
+    row = flowstream("offsets", "get", "reader", stream_name, "--json", url=url).json
+    assert (row["offset"], row["lag"]) == (41, 58)
+    table = flowstream("offsets", "get", "reader", stream_name, url=url).out.splitlines()
+    assert table[1].split() == ["reader", stream_name, "41", "0", "99", "58"]
+
+
+def test_streams_are_listed_by_the_management_api(rabbitmq: Broker, stream_name: str) -> None:
+    flowstream("streams", "create", stream_name, "--max-age", "7d", url=rabbitmq.url)
+    api = ("--management", str(rabbitmq.management))
+    rows = flowstream("streams", "list", *api, "--json", url=rabbitmq.url).json
+    (row,) = [row for row in rows if row["stream"] == stream_name]
+    assert row["max_age"] in {"7D", "604800s"}
+    assert stream_name in flowstream("streams", "list", *api, url=rabbitmq.url).out
+
+
+def test_listing_without_the_api_says_what_to_do() -> None:
+    result = flowstream("streams", "list", "--management", "http://a:secret@localhost:9")
+    assert result.code == 4
+    assert "no management API at http://localhost:9" in result.err
+    assert "--management URL" in result.err
+    assert "secret" not in result.err
+
+
+def test_deleting_asks_on_a_terminal_and_refuses_without_one(
+    broker: Broker, stream_name: str
+) -> None:
+    flowstream("streams", "create", stream_name, url=broker.url)
+    refused = flowstream("streams", "delete", stream_name, url=broker.url)
+    assert refused.code == 2
+    assert "add --yes" in refused.err
+    with Terminal("streams", "delete", stream_name, url=broker.url) as terminal:
+        terminal.expect(r"Delete .* with all messages\?")
+        terminal.type("n\n")
+        assert terminal.end() == 1
+    with Terminal("streams", "delete", stream_name, url=broker.url) as terminal:
+        terminal.expect(r"Delete .* with all messages\?")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    assert f"{stream_name} deleted" in terminal.screen
+
+
+@pytest.mark.parametrize(
+    ("stored", "first", "last", "expected"),
+    [
+        (None, None, None, 0),
+        (None, 0, 99, 100),
+        (None, 50, 99, 50),
+        (41, 0, 99, 58),
+        (99, 0, 99, 0),
+        (10, 50, 99, 50),
+        (120, 0, 99, 0),
+    ],
+)
+def test_lag(stored: int | None, first: int | None, last: int | None, expected: int) -> None:
+    assert lag(stored, first, last) == expected

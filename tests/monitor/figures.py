@@ -1,0 +1,71 @@
+"""Statistics to look at, made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
+
+PROCESSOR = StageStatistics(
+    name="processor",
+    kind="processor",
+    concurrency=4,
+    busy=2,
+    waiting=30,
+    parked=1,
+    open_batches=0,
+    handled=100,
+    failed=2,
+    retried=1,
+    seconds=0.5,
+    longest=0.1,
+    hung=0,
+)
+BATCHER = dataclasses.replace(PROCESSOR, name="default", kind="batcher", concurrency=1, failed=0)
+LANE = LaneStatistics(
+    stream="s",
+    received=599,
+    watermark=549,
+    committed=500,
+    tail=999,
+    lag=450,
+    lag_seconds=1.5,
+    spans=1,
+)
+RUNNING = Statistics(
+    pipeline="p",
+    phase="running",
+    paused=False,
+    uptime=10.0,
+    received=600,
+    settled={"ok": 548, "dead_lettered": 2, "dropped": 0},
+    failed=2,
+    retried=1,
+    in_flight=50,
+    in_flight_bytes=5_000,
+    max_in_flight=10_000,
+    max_in_flight_bytes=1 << 20,
+    highest_in_flight=80,
+    highest_in_flight_bytes=8_000,
+    rate_limit=None,
+    disposing=0,
+    restarts=0,
+    hung=0,
+    progress_age=0.5,
+    stages=(PROCESSOR, BATCHER),
+    lanes=(LANE,),
+)
+
+
+class Changing:
+    """Statistics that a test changes between two looks."""
+
+    def __init__(self, statistics: Statistics = RUNNING) -> None:
+        self.now = statistics
+
+    def __call__(self) -> Statistics:
+        return self.now
+
+    def change(self, **values: Any) -> None:
+        self.now = dataclasses.replace(self.now, **values)

@@ -85,9 +85,7 @@ def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
     ]
 
 
-def _annotation(
-    handler: Handler, parameter: inspect.Parameter, frame: Any, where: str
-) -> Any:
+def _annotation(handler: Handler, parameter: inspect.Parameter, frame: Any, where: str) -> Any:
     annotation = parameter.annotation
     if annotation is parameter.empty:
         return None

@@ -128,9 +128,28 @@ async def in_thread(
     function: Callable[..., Any], *args: Any, limiter: anyio.CapacityLimiter
 ) -> Any:
     """Run in a worker thread; when the scope is cancelled the thread is left behind."""
-    return await anyio.to_thread.run_sync(
-        function, *args, limiter=limiter, abandon_on_cancel=True
-    )
+    return await anyio.to_thread.run_sync(function, *args, limiter=limiter, abandon_on_cancel=True)
+
+
+def thread_handler(
+    function: Callable[..., Any], limiter: anyio.CapacityLimiter
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A plain function as an async one that runs it in a worker thread."""
+
+    async def call(*args: Any) -> Any:
+        result = await in_thread(_caught, function, args, limiter=limiter)
+        if isinstance(result, _Raised):
+            raise RuntimeError(reason_of(result.error)) from result.error
+        return result
+
+    return call
+
+
+def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return function(*args)
+    except BaseException as error:
+        return _Raised(error)
 
 
 async def handle_batch(

@@ -47,7 +47,10 @@ def _split(value: Any) -> bool:
 
 SECONDS: Check = ("seconds greater than 0", _seconds)
 FUNCTION: Check = ("a function of one message", callable)
-NAME: Check = ("a name of 1 to 255 bytes", lambda v: isinstance(v, str) and 0 < len(v.encode()) < 256)
+NAME: Check = (
+    "a name of 1 to 255 bytes",
+    lambda v: isinstance(v, str) and 0 < len(v.encode()) < 256,
+)
 FLAG: Check = _a(bool, "True or False")
 SIZE: Check = (
     "a whole number of at least 1, or (accumulator, function)",

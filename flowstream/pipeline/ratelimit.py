@@ -78,7 +78,9 @@ class RateLimiter:
             self._ahead_bytes = start + size * cost
 
 
-def _room(per_interval: float | None, interval: float, ahead: float, now: float) -> tuple[int, float]:
+def _room(
+    per_interval: float | None, interval: float, ahead: float, now: float
+) -> tuple[int, float]:
     """Whole units that may be taken now, and the seconds until one may."""
     if per_interval is None:
         return UNLIMITED, 0.0

@@ -170,7 +170,11 @@ class Batcher(Pool):
             if self.core.telemetry.active:
                 self.core.emit(
                     BatchReady(
-                        self.core.name, self.name, batch.size, batch.bytes, batch.trigger,
+                        self.core.name,
+                        self.name,
+                        batch.size,
+                        batch.bytes,
+                        batch.trigger,
                         now - batch.opened,
                     )  # fmt: skip
                 )
@@ -245,8 +249,7 @@ class Batcher(Pool):
         if error is not None:
             reason = reason_of(error)
             return [
-                self._stamp(Failure(message, reason, error=error), batch.attempt)
-                for message in own
+                self._stamp(Failure(message, reason, error=error), batch.attempt) for message in own
             ]
         return [
             self._stamp(message._extra.failure, batch.attempt)

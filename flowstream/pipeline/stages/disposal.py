@@ -13,13 +13,13 @@ from typing import Any
 
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
-from flowstream.pipeline.handlers import in_thread, passes, reason_of
+from flowstream.pipeline.handlers import passes, reason_of
 from flowstream.pipeline.message import Failure
 from flowstream.pipeline.policies import Disposer, FailurePolicy
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import Failed
 
-OnFailed = Callable[[Failure], Any]
+OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
 
 
@@ -32,17 +32,12 @@ class Disposal:
         settlement: Settlement,
         policy: FailurePolicy,
         on_failed: OnFailed | None,
-        limiter: Any,
-        *,
-        is_async: bool = False,
     ) -> None:
         self.core = core
         self.settlement = settlement
         self.policy = policy
         self.waiting = 0
         self._on_failed = on_failed
-        self._is_async = is_async
-        self._limiter = limiter
         self._queue: deque[tuple[list[Failure], Done | None]] = deque()
         self._current: tuple[list[Failure], Done | None] | None = None
         self._arrived = Signal()
@@ -125,10 +120,7 @@ class Disposal:
         if self._on_failed is None:
             return self.policy
         try:
-            if self._is_async:
-                answer = await self._on_failed(failure)
-            else:
-                answer = await in_thread(_call, self._on_failed, failure, limiter=self._limiter)
+            answer = await self._on_failed(failure)
         except BaseException as error:
             if passes(error):
                 raise
@@ -147,14 +139,3 @@ class Disposal:
             manager = policy.disposer(self._context)
             self._disposers[policy] = await self._stack.enter_async_context(manager)
         return self._disposers[policy]
-
-
-def _call(function: Callable[[Failure], Any], failure: Failure) -> Any:
-    try:
-        return function(failure)
-    except Exception:
-        raise
-    except BaseException as error:
-        raise RuntimeError(reason_of(error)) from error
-
-

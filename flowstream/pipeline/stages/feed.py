@@ -45,9 +45,9 @@ class SourceLane:
         self.mark = Watermark() if ledger is None else ledger.open()
         self.ledger = ledger
         self.next = 0
+        self.first = 0
         self.tail: int | None = None
         self.closed = False
-        self.unsettled_since = 0
         self._feed = feed
 
     async def send(
@@ -128,7 +128,7 @@ class SourceFeed:
         self.blocked = 0
         self.flush: Callable[[str], None] = lambda trigger: None
         self.commit: Callable[[str], Any] = _nothing
-        self._decode = decode
+        self.decode = decode
         self._forward = forward
         self._reject = reject
 
@@ -178,6 +178,8 @@ class SourceFeed:
             self.core.window.admit(take, size := sum(sizes[start:end]))
             self.limiter.take(self.core.clock(), take, size)
             lane.mark.add(span)
+            if not lane.next:
+                lane.first = base
             lane.next = span.last + 1
             self.core.received += take
             if self.core.telemetry.active:
@@ -204,7 +206,7 @@ class SourceFeed:
     def _decoded(
         self, codec: Codec | None, bodies: list[bytes]
     ) -> tuple[list[Any], list[tuple[int, Any]]]:
-        decode = self._decode
+        decode = self.decode
         payloads = bodies
         if codec is not None:
             try:
@@ -222,10 +224,10 @@ class SourceFeed:
         """Data and raw bodies of a run in which some items are not bytes."""
         data = list(bodies)
         raws = [body if type(body) is bytes else b"" for body in bodies]
-        if self._decode is not None:
+        if self.decode is not None:
             for index, body in enumerate(bodies):
                 if type(body) is bytes:
-                    (data[index],), wrong = decode_slice(self._decode, [body])
+                    (data[index],), wrong = decode_slice(self.decode, [body])
                     bad.extend((index, error) for _, error in wrong)
         return data, raws
 
@@ -272,5 +274,3 @@ def _undecodable(message: Message[Any], error: Exception) -> Failure:
     failure = Failure(message, str(error), error=error, retry=False)
     failure.phase, failure.stage = "decode", "decode"
     return failure
-
-

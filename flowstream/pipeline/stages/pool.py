@@ -48,9 +48,11 @@ class Pool(ABC):
         for index in range(self.concurrency):
             if index not in self.slots:
                 slot = self.slots[index] = Slot(self.name, index)
-                self._group.start_soon(self._run, slot, name=f"{self.core.name} {self.name} {index}")
+                self._group.start_soon(
+                    self._live, slot, name=f"{self.core.name} {self.name} {index}"
+                )
 
-    async def _run(self, slot: Slot) -> None:
+    async def _live(self, slot: Slot) -> None:
         async def body() -> None:
             coroutine: Any = self.work(slot)
             slot.coroutine = coroutine

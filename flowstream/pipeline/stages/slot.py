@@ -114,4 +114,3 @@ class Idle:
         event = self._events.pop(index, None)
         if event is not None:
             event.set()
-

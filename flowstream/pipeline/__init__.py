@@ -1,0 +1,77 @@
+"""The Broadway: declare a pipeline, run it, look at it. Knows no RabbitMQ.
+
+    pipeline = Pipeline("orders", producer, retry=Retry(attempts=3), on_failure=Halt())
+
+    @pipeline.processor(concurrency=4, partition_by=lambda m: m.data.customer_id)
+    async def validate(message: Message[Order]) -> None: ...
+
+    @pipeline.batcher(size=500, timeout=1.0)
+    def load(batch: Batch[Order]) -> None: ...
+
+    result = await pipeline.run(url=...)                        # raises what made it fail
+    async with pipeline.start(url=..., telemetry=...) as running:
+        running.statistics() -> Statistics                      # everything countable, a snapshot
+        running.topology() -> Topology
+        running.pause(); running.resume(); running.resize("processor", 8)
+        running.rate_limit = RateLimit(messages=1000)
+        running.stop()                                          # graceful; returns at once
+        running.abort()                                         # no drain (a second signal)
+        await running.wait_idle(2.0)                            # all settled, quiet for 2 s
+        result = await running.wait()                           # RunResult; result.error, if any
+
+The way of a message: producer -> `Feed`/`Lane` (admitted into the window, decoded) -> processors
+-> batchers -> batch processors -> acknowledger (watermark) -> committer. Failures leave it for
+`Retry`, then for a `FailurePolicy`. Files here without `stages/` in their path are pure or
+declarative; each stage has a file there.
+"""
+
+from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.collector import tuned_collector
+from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.declaration import Pipeline
+from flowstream.pipeline.iterable import IterableProducer
+from flowstream.pipeline.message import Codec, Failure, Message
+from flowstream.pipeline.policies import Backoff, Disposer, Drop, FailurePolicy, Halt, Retry
+from flowstream.pipeline.producer import Acknowledger, Feed, Lane, Producer
+from flowstream.pipeline.ratelimit import RateLimit
+from flowstream.pipeline.running import RunningPipeline, running_pipelines
+from flowstream.pipeline.sink import Sink
+from flowstream.pipeline.statistics import (
+    LaneStatistics,
+    RunResult,
+    StageStatistics,
+    StageTopology,
+    Statistics,
+    Topology,
+)
+
+__all__ = [
+    "Acknowledger",
+    "Backoff",
+    "Batch",
+    "Codec",
+    "Disposer",
+    "Drop",
+    "Failure",
+    "FailurePolicy",
+    "Feed",
+    "Halt",
+    "IterableProducer",
+    "Lane",
+    "LaneStatistics",
+    "Message",
+    "Pipeline",
+    "Producer",
+    "RateLimit",
+    "Retry",
+    "RunContext",
+    "RunResult",
+    "RunningPipeline",
+    "Sink",
+    "StageStatistics",
+    "StageTopology",
+    "Statistics",
+    "Topology",
+    "running_pipelines",
+    "tuned_collector",
+]

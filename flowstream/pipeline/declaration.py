@@ -1,0 +1,289 @@
+"""The declaration of a pipeline: what it is made of, checked while it is being declared."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar, overload
+
+from flowstream.errors import ConfigurationError, DuplicateName
+from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
+from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.options import (
+    BatcherOptions,
+    PipelineOptions,
+    ProcessorOptions,
+    make,
+)
+from flowstream.pipeline.payload import decoder
+from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
+from flowstream.pipeline.producer import Producer
+from flowstream.pipeline.ratelimit import RateLimit
+from flowstream.pipeline.running import RunningPipeline, start
+from flowstream.pipeline.sink import Sink
+from flowstream.pipeline.statistics import RunResult, StageTopology, Topology
+from flowstream.telemetry import Telemetry
+
+F = TypeVar("F", bound=Handler)
+KeyFunction = Callable[[Message[Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declared:
+    """A handler (or sink) with its options."""
+
+    handler: Handler
+    signature: Signature
+    options: Any = None
+    sink: Sink | None = None
+
+
+class Pipeline:
+    """A declared pipeline: a producer, one processor, any number of batchers.
+
+    Declaring runs nothing. `run` (or `start`) does, as often as wanted, but once at a time.
+    Every mistake in a declaration is a ConfigurationError that names the place.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        producer: Producer,
+        *,
+        retry: Retry | None = None,
+        on_failure: FailurePolicy = Halt(),  # noqa: B008 - a frozen value
+        rate_limit: RateLimit | None = None,
+        max_in_flight: int = 10_000,
+        max_in_flight_bytes: int = 64 << 20,
+        drain_timeout: float = 25.0,
+        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+        partition_by: KeyFunction | None = None,
+        commit_every: int = 10_000,
+        commit_interval: float = 5.0,
+        max_threads: int = 40,
+        max_restarts: int = 3,
+        restart_window: float = 5.0,
+        stuck_after: float = 60.0,
+    ) -> None:
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= 255:
+            raise ConfigurationError(f"pipeline {name!r}: the name must have 1 to 255 bytes")
+        path = f"pipeline {name!r}"
+        if not isinstance(producer, Producer):
+            raise ConfigurationError(
+                f"{path} > producer: expected a Producer such as StreamProducer({name!r}), "
+                f"got {producer!r:.80}"
+            )
+        values = dict(
+            retry=retry, on_failure=on_failure, rate_limit=rate_limit,
+            max_in_flight=max_in_flight, max_in_flight_bytes=max_in_flight_bytes,
+            drain_timeout=drain_timeout, lifespan=lifespan, partition_by=partition_by,
+            commit_every=commit_every, commit_interval=commit_interval, max_threads=max_threads,
+            max_restarts=max_restarts, restart_window=restart_window, stuck_after=stuck_after,
+        )  # fmt: skip
+        self.name = name
+        self.producer = producer
+        self.options: PipelineOptions = make(PipelineOptions, values, path)
+        self.declared: dict[str, Declared] = {}
+        self.batchers: dict[str, Declared] = {}
+        self.running: RunningPipeline | None = None
+        self._path = path
+
+    # -- handlers
+
+    @overload
+    def processor(self, handler: F, /) -> F: ...
+
+    @overload
+    def processor(
+        self, *, name: str = "processor", concurrency: int = 1,
+        partition_by: KeyFunction | None = None, max_demand: int = 1000,
+        timeout: float | None = None, processes: bool = False,
+    ) -> Callable[[F], F]: ...  # fmt: skip
+
+    def processor(self, handler: Any = None, /, **options: Any) -> Any:
+        """Declare the handler of messages, `async def` or plain `def` (run in worker threads).
+
+        What it returns becomes the message's data; returning nothing leaves it. `timeout` is in
+        seconds per message.
+        """
+        path = f"{self._path} > processor"
+        checked: ProcessorOptions = make(ProcessorOptions, options, path)
+
+        def declare(function: F) -> F:
+            if "processor" in self.declared:
+                other = self.declared["processor"].signature.name
+                raise DuplicateName(f"{path}: a pipeline has one processor, and {other} is it")
+            signature = inspect_handler(function, Message, path)
+            decoder(signature.payload, handler=f"{path}: {signature.name}")
+            self._check_processes(checked, signature, path)
+            self.declared["processor"] = Declared(function, signature, checked)
+            return function
+
+        return declare if handler is None else declare(handler)
+
+    @overload
+    def batcher(self, handler: F, /) -> F: ...
+
+    @overload
+    def batcher(
+        self, name: str = "default", *, size: int | tuple[Any, Any] = 100,
+        max_bytes: int | None = None, timeout: float = 1.0, concurrency: int = 1,
+        partition_by: KeyFunction | None = None, handler_timeout: float | None = None,
+        processes: bool = False,
+    ) -> Callable[[F], F]: ...  # fmt: skip
+
+    def batcher(self, name: Any = "default", /, **options: Any) -> Any:
+        """Declare a handler of batches, `async def` or plain `def`.
+
+        A batch is closed at `size` messages, before `max_bytes` are exceeded, or `timeout` seconds
+        after its first message. `size` may also be (accumulator, function), where
+        `function(message, accumulator)` returns (is the batch full, next accumulator).
+        `handler_timeout` is the seconds that the handler may take for a batch.
+        """
+        if callable(name):
+            return self._declare_batcher({**options, "name": "default"})(name)
+        return self._declare_batcher({"name": name, **options})
+
+    def _declare_batcher(self, options: dict[str, Any]) -> Callable[[F], F]:
+        path = f"{self._path} > batcher {options['name']!r}"
+        checked = self._check_batcher(options, path)
+
+        def declare(function: F) -> F:
+            signature = inspect_handler(function, Batch, path)
+            self._check_processes(checked, signature, path)
+            self._add_batcher(Declared(function, signature, checked), path)
+            return function
+
+        return declare
+
+    def sink(self, name: str, sink: Sink, **options: Any) -> None:
+        """Declare a batcher that publishes its batches; takes the options of `batcher`."""
+        path = f"{self._path} > sink {name!r}"
+        if not isinstance(sink, Sink):
+            raise ConfigurationError(
+                f"{path}: expected a Sink such as StreamSink(...), got {sink!r}"
+            )
+        checked = self._check_batcher({"name": name, **options}, path)
+        kind = type(sink).__name__
+        signature = Signature(name=kind, is_async=True, payload=Any, resource=None)
+        self._add_batcher(Declared(_unused, signature, checked, sink), path)
+
+    def _check_batcher(self, options: dict[str, Any], path: str) -> BatcherOptions:
+        checked: BatcherOptions = make(BatcherOptions, options, path)
+        if isinstance(checked.size, int) and checked.size > self.options.max_in_flight:
+            raise ConfigurationError(
+                f"{path} > size: a batch of {checked.size} can never fill while max_in_flight is "
+                f"{self.options.max_in_flight}; raise max_in_flight or lower size"
+            )
+        return checked
+
+    def _add_batcher(self, declared: Declared, path: str) -> None:
+        name = declared.options.name
+        if name in self.batchers:
+            raise DuplicateName(f"{path}: there are two batchers named {name!r}")
+        self.batchers[name] = declared
+
+    def prepare(self, handler: F) -> F:
+        """Declare what sees a slice (`list[Message]`) before its messages are processed."""
+        return self._declare_once("prepare", handler, list)
+
+    def on_failed(self, handler: F) -> F:
+        """Declare what sees each Failure before the policy; it may return another policy."""
+        return self._declare_once("on_failed", handler, Failure)
+
+    def _declare_once(self, what: str, handler: F, wraps: type) -> F:
+        path = f"{self._path} > {what}"
+        if what in self.declared:
+            raise DuplicateName(f"{path}: it is declared twice")
+        signature = inspect_handler(handler, wraps, path, depth=3)
+        self.declared[what] = Declared(handler, signature)
+        return handler
+
+    def _check_processes(self, options: Any, signature: Signature, path: str) -> None:
+        if options.processes and signature.is_async:
+            raise ConfigurationError(f"{path} > processes: {signature.name} must be a plain def")
+        if options.processes and signature.resource is not None:
+            raise ConfigurationError(f"{path} > processes: resources cannot go to other processes")
+
+    @property
+    def processor_declared(self) -> Declared:
+        """The processor. Raises ConfigurationError where none is declared."""
+        try:
+            return self.declared["processor"]
+        except KeyError:
+            raise ConfigurationError(
+                f"{self._path}: it has no processor; decorate a handler with @pipeline.processor()"
+            ) from None
+
+    def check(self) -> None:
+        """Raise ConfigurationError for what only the whole declaration shows."""
+        self.processor_declared  # noqa: B018
+        wants = [d for d in (*self.declared.values(), *self.batchers.values())]
+        for declared in wants:
+            if declared.signature.resource is not None and self.options.lifespan is None:
+                raise ConfigurationError(
+                    f"{self._path}: {declared.signature.name} takes a second parameter "
+                    f"{declared.signature.resource!r}, which lifespan= would fill; there is none"
+                )
+
+    # -- running
+
+    def start(
+        self,
+        *,
+        url: Any = None,
+        environment: Any = None,
+        telemetry: Telemetry | None = None,
+        tune_gc: bool = False,
+    ) -> AbstractAsyncContextManager[RunningPipeline]:
+        """Start the pipeline: `async with pipeline.start(url=...) as running:`.
+
+        The body runs beside the pipeline. When it ends the pipeline is stopped and drained, and
+        its error, if it had one that `running.wait` did not report, is raised.
+        """
+        self.check()
+        return start(self, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc)
+
+    async def run(
+        self,
+        *,
+        url: Any = None,
+        environment: Any = None,
+        telemetry: Telemetry | None = None,
+        tune_gc: bool = False,
+    ) -> RunResult:
+        """Run until a finite source has ended, somebody stops the pipeline, or it fails.
+
+        Raises what made it fail: Halted, DrainTimeout, OffsetTruncated, a client's error, ...
+        """
+        async with self.start(
+            url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc
+        ) as running:
+            return (await running.wait()).raise_for_error()
+        raise AssertionError("unreachable")
+
+    def topology(self) -> Topology:
+        """The stages as declared."""
+        stages = [StageTopology("producer", "producer", type(self.producer).__name__, 1,
+                                dict(self.producer.describe()))]  # fmt: skip
+        kinds = [("processor", d) for k, d in self.declared.items() if k == "processor"]
+        for kind, declared in (*kinds, *(("batcher", d) for d in self.batchers.values())):
+            options = {
+                f.name: getattr(declared.options, f.name)
+                for f in dataclasses.fields(declared.options)
+            }
+            stages.append(
+                StageTopology(
+                    options["name"], kind, declared.signature.name, options["concurrency"], options
+                )
+            )
+        return Topology(self.name, tuple(stages))
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.name!r}>"
+
+
+async def _unused(batch: Any) -> None:
+    raise AssertionError("a sink has no handler")

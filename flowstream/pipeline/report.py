@@ -1,0 +1,86 @@
+"""Reads a run into the plain values of `statistics`."""
+
+from __future__ import annotations
+
+import time
+
+from flowstream.pipeline.run import Run
+from flowstream.pipeline.stages.batcher import Batcher
+from flowstream.pipeline.stages.feed import SourceLane
+from flowstream.pipeline.stages.pool import Pool
+from flowstream.pipeline.stages.processor import Processors
+from flowstream.pipeline.statistics import LaneStatistics, StageStatistics, Statistics
+
+
+def snapshot(run: Run) -> Statistics:
+    """The run as it is now."""
+    core, window = run.core, run.core.window
+    now = core.clock()
+    return Statistics(
+        pipeline=core.name,
+        phase=core.phase,
+        paused=run.feed.paused,
+        uptime=now - core.started,
+        received=core.received,
+        settled=dict(core.counts),
+        failed=core.failed,
+        retried=core.retried,
+        in_flight=window.messages,
+        in_flight_bytes=window.bytes,
+        max_in_flight=window.max_messages,
+        max_in_flight_bytes=window.max_bytes,
+        highest_in_flight=window.highest,
+        highest_in_flight_bytes=window.highest_bytes,
+        rate_limit=run.limiter.limit,
+        disposing=run.disposal.waiting,
+        restarts=core.restarts.total,
+        hung=len(core.hung),
+        progress_age=now - core.progress,
+        stages=tuple(_stage(pool, now) for pool in run.pools),
+        lanes=tuple(_lane(lane) for lane in run.feed.lanes),
+    )
+
+
+def _stage(pool: Pool, now: float) -> StageStatistics:
+    assert isinstance(pool, (Processors, Batcher))
+    active = [slot for slot in pool.slots.values() if slot.active]
+    return StageStatistics(
+        name=pool.name,
+        kind=pool.kind,
+        concurrency=pool.concurrency,
+        busy=len(active),
+        waiting=pool.waiting,
+        parked=pool.parked,
+        open_batches=pool.batching.open if isinstance(pool, Batcher) else 0,
+        handled=pool.handled,
+        failed=pool.failed,
+        retried=pool.retried,
+        seconds=pool.seconds,
+        longest=max((slot.elapsed(now) for slot in active), default=0.0),
+        hung=pool.hung,
+    )
+
+
+def _lane(lane: SourceLane) -> LaneStatistics:
+    watermark = lane.mark.value
+    oldest = lane.mark.open
+    committed = None if lane.ledger is None else lane.ledger.committed
+    received = lane.next - 1 if lane.next else None
+    done = watermark if watermark is not None else committed
+    lag = None
+    if lane.tail is not None:
+        base = done if done is not None else lane.first - 1
+        lag = max(lane.tail - base, 0)
+    age = 0.0
+    if oldest is not None and oldest.timestamp:
+        age = max(time.time() - oldest.timestamp / 1000, 0.0)
+    return LaneStatistics(
+        stream=lane.stream,
+        received=received,
+        watermark=watermark,
+        committed=committed,
+        tail=lane.tail,
+        lag=lag,
+        lag_seconds=age,
+        spans=len(lane.mark),
+    )

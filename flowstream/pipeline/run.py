@@ -1,0 +1,302 @@
+"""One run of a pipeline: builds the stages, runs them in one task group, and ends them in order."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+
+from flowstream.errors import FlowstreamError, Halted
+from flowstream.pipeline import drain
+from flowstream.pipeline.annotations import bind
+from flowstream.pipeline.collector import tuned_collector
+from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.core import Core
+from flowstream.pipeline.handlers import thread_handler
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.payload import decoder
+from flowstream.pipeline.ratelimit import RateLimiter
+from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.stages.batcher import Batcher
+from flowstream.pipeline.stages.committer import Committer
+from flowstream.pipeline.stages.disposal import Disposal
+from flowstream.pipeline.stages.feed import SourceFeed
+from flowstream.pipeline.stages.pool import Pool
+from flowstream.pipeline.stages.processor import Processors
+from flowstream.pipeline.stages.router import Router
+from flowstream.pipeline.statistics import RunResult
+from flowstream.pipeline.watchdog import LoopWatch, Watchdog
+from flowstream.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.declaration import Declared, Pipeline
+
+
+class Run:
+    """The parts of one run. Made on the event loop; `main` runs it to its end and never raises."""
+
+    def __init__(
+        self, pipeline: Pipeline, *, url: Any, environment: Any, telemetry: Telemetry | None,
+        tune_gc: bool,
+    ) -> None:  # fmt: skip
+        self.pipeline = pipeline
+        self.core = core = Core(pipeline.name, pipeline.options, telemetry or Telemetry())
+        self.context = RunContext(
+            pipeline.name, url=url, environment=environment, telemetry=core.telemetry,
+            counts=core.counts,
+        )  # fmt: skip
+        self.limiter = RateLimiter(pipeline.options.rate_limit)
+        self.threads = anyio.CapacityLimiter(pipeline.options.max_threads)
+        self.settlement = Settlement(core)
+        self.committer = Committer(core, self.settlement, pipeline.producer)
+        self.reason = "ended"
+        self.drain_step = ""
+        self.opened = False
+        self.seconds = 0.0
+        self.ready = anyio.Event()
+        self.finished = anyio.Event()
+        self.resources: Any = None
+        self.batchers: dict[str, Batcher] = {}
+        self._tune_gc = tune_gc
+        self._taking = anyio.CancelScope()
+        self._everything = anyio.CancelScope()
+        core.stop = self._stop_taking
+
+    # -- control
+
+    def stop(self) -> None:
+        """Stop taking messages in, then drain."""
+        if self.reason == "ended" and not self._taking.cancel_called:
+            self.reason = "stopped"
+        self._stop_taking()
+
+    def abort(self) -> None:
+        """Stop without draining; what is settled is committed."""
+        if not self.finished.is_set():
+            self.reason = "aborted"
+            self._everything.cancel()
+
+    def _stop_taking(self) -> None:
+        self._taking.cancel()
+
+    # -- life
+
+    async def main(self) -> None:
+        """Open, run, drain, close. The outcome is in `result`; only cancellation gets through."""
+        try:
+            with self._everything, tuned_collector(self._tune_gc):
+                try:
+                    await self._main()
+                except Exception as error:
+                    self.core.error = self.core.error or unwrap(error)
+        finally:
+            if self.core.error is not None and self.reason in ("ended", "stopped"):
+                self.reason = "halted" if isinstance(self.core.error, Halted) else "failed"
+            self.seconds = self.core.clock() - self.core.started
+            self.core.enter("stopped")
+            self.ready.set()
+            self.finished.set()
+
+    async def _main(self) -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.context)
+            producer = self.pipeline.producer
+            stack.push_async_callback(_closing, producer.close)
+            await producer.open(self.context)
+            await self._open_resources(stack)
+            await self._build(stack)
+            async with anyio.create_task_group() as group:
+                self._start(group)
+                try:
+                    await self._produce()
+                    await drain.drain(self)
+                except BaseException:
+                    await drain.commit(self)
+                    raise
+                self.core.enter("closing")
+                group.cancel_scope.cancel()
+
+    async def _open_resources(self, stack: AsyncExitStack) -> None:
+        lifespan = self.pipeline.options.lifespan
+        if lifespan is not None:
+            self.resources = await stack.enter_async_context(lifespan())
+
+    async def _build(self, stack: AsyncExitStack) -> None:
+        pipeline, core = self.pipeline, self.core
+        on_failed = pipeline.declared.get("on_failed")
+        self.disposal = Disposal(
+            core,
+            self.settlement,
+            pipeline.options.on_failure,
+            None if on_failed is None else self._async(on_failed),
+        )
+        await self.disposal.open(self.context, stack)
+        self.processors = self._build_processors()
+        for name, declared in pipeline.batchers.items():
+            self.batchers[name] = await self._build_batcher(declared, stack)
+        self.feed = SourceFeed(
+            core, self.context, self.settlement, self.limiter, self._decoder(),
+            self.processors.put, self._undecodable,
+        )  # fmt: skip
+        self.feed.flush = self._flush
+        self.feed.commit = self._commit_now
+        core.relieve = self._relieve
+        if self.batchers:
+            router = Router(self.batchers, self.disposal, self.processors.name)
+            self.processors.forward = router.forward
+        else:
+            self.processors.forward = self._end_of_the_way
+
+    def _build_processors(self) -> Processors:
+        pipeline = self.pipeline
+        declared = pipeline.processor_declared
+        options = declared.options
+        prepare = pipeline.declared.get("prepare")
+        return Processors(
+            self.core, options, self.settlement, self.disposal,
+            handler=self._bound(declared),
+            is_async=declared.signature.is_async,
+            prepare=None if prepare is None else self._async(prepare),
+            partition_by=options.partition_by or pipeline.options.partition_by,
+            retry=pipeline.options.retry,
+            redecode=self._redecode,
+            limiter=self.threads,
+        )  # fmt: skip
+
+    async def _build_batcher(self, declared: Declared, stack: AsyncExitStack) -> Batcher:
+        pipeline, options = self.pipeline, declared.options
+        if declared.sink is None:
+            handler, is_async = self._bound(declared), declared.signature.is_async
+        else:
+            handler = await stack.enter_async_context(declared.sink.writer(self.context))
+            is_async = True
+        return Batcher(
+            self.core, options, self.settlement, self.disposal,
+            handler=handler, is_async=is_async,
+            inherits=self.processors.queues.partitioned,
+            phase="batch" if declared.sink is None else "sink",
+            retry=pipeline.options.retry,
+            limiter=self.threads,
+        )  # fmt: skip
+
+    def _bound(self, declared: Declared) -> Any:
+        return bind(declared.handler, declared.signature, self.resources)
+
+    def _async(self, declared: Declared) -> Any:
+        handler = self._bound(declared)
+        return handler if declared.signature.is_async else thread_handler(handler, self.threads)
+
+    def _decoder(self) -> Any:
+        declared = self.pipeline.processor_declared
+        return decoder(declared.signature.payload, handler=declared.signature.name)
+
+    def _start(self, group: anyio.abc.TaskGroup) -> None:
+        core = self.core
+        group.start_soon(core.clockwork, name=f"{core.name} timers")
+        group.start_soon(self._supervised, "committer", self.committer.run, _nothing_held)
+        group.start_soon(self._supervised, "disposal", self.disposal.run, self.disposal.crashed)
+        for pool in self.pools:
+            pool.start(group)
+        Watchdog(core, self.pools).start()
+        core.enter("running")
+        self.opened = True
+        self.ready.set()
+
+    async def _supervised(self, name: str, body: Any, crashed: Any) -> None:
+        await self.core.supervise(name, body, crashed)
+
+    async def _produce(self) -> None:
+        with LoopWatch(self.core.name, self.core.options.stuck_after) as watch:
+            self._beat(watch)
+            with self._taking:
+                await self.core.supervise("producer", self._run_producer, _nothing_held)
+
+    async def _run_producer(self) -> None:
+        try:
+            await self.pipeline.producer.run(self.feed)
+        except FlowstreamError as error:
+            self.core.fail(error)
+        except BaseExceptionGroup as group:
+            error = unwrap(group)
+            if not isinstance(error, FlowstreamError):
+                raise
+            self.core.fail(error)
+
+    def _beat(self, watch: LoopWatch) -> None:
+        watch.beat()
+        self.core.at(self.core.clock() + watch.after / 8, lambda: self._beat(watch))
+
+    # -- between the stages
+
+    async def _end_of_the_way(self, messages: list[Message[Any]], plain: bool) -> None:
+        await self.settlement.settle(messages, "ok")
+
+    def _undecodable(self, failures: list[Failure]) -> None:
+        self.disposal.put(failures)
+
+    def _redecode(self, message: Message[Any]) -> Any:
+        decode = self.feed.decode
+        return message.data if decode is None or not message.raw else decode(message.body)
+
+    def _flush(self, trigger: str) -> None:
+        for batcher in self.batchers.values():
+            batcher.flush(trigger)
+
+    def _relieve(self) -> None:
+        """Close batches early when the window is full of messages that wait in open ones."""
+        if (
+            self.feed.blocked
+            and self.batchers
+            and self.processors.idle
+            and self.disposal.idle
+            and all(batcher.stalled for batcher in self.batchers.values())
+        ):
+            self._flush("window")
+
+    async def _commit_now(self, stream: str) -> None:
+        await self.committer.commit()
+        await self.committer.verify(stream)
+
+    # -- what it looks like
+
+    @property
+    def pools(self) -> list[Pool]:
+        return [self.processors, *self.batchers.values()]
+
+    def busy_handlers(self) -> list[str]:
+        return [pool.name for pool in self.pools for slot in pool.slots.values() if slot.active]
+
+    def result(self) -> RunResult:
+        core = self.core
+        return RunResult(
+            pipeline=core.name,
+            reason=self.reason,
+            received=core.received,
+            settled=dict(core.counts),
+            failed=core.failed,
+            retried=core.retried,
+            unsettled=core.received - sum(core.counts.values()),
+            committed=self.committer.committed(),
+            seconds=self.seconds,
+            error=core.error,
+            hung=tuple(core.hung),
+        )
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """The one exception inside a group of one, or the first that flowstream raised on purpose."""
+    while isinstance(error, BaseExceptionGroup):
+        known = error.subgroup(FlowstreamError)
+        error = (known or error).exceptions[0]
+    return error
+
+
+async def _nothing_held(error: BaseException) -> None:
+    return None
+
+
+async def _closing(close: Any) -> None:
+    with anyio.CancelScope(shield=True), anyio.move_on_after(drain.COMMIT_GRACE):
+        await close()

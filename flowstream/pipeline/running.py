@@ -1,0 +1,198 @@
+"""The face of a running pipeline: look at it, control it, wait for its end.
+
+Everything here may be called from handlers too, also from those in worker threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.from_thread
+
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline.options import make
+from flowstream.pipeline.ratelimit import RateLimit
+from flowstream.pipeline.report import snapshot
+from flowstream.pipeline.run import Run
+from flowstream.pipeline.statistics import RunResult, Statistics, Topology
+from flowstream.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.declaration import Pipeline
+
+R = TypeVar("R")
+
+_running: list[RunningPipeline] = []
+
+
+def running_pipelines() -> tuple[RunningPipeline, ...]:
+    """All pipelines that run in this process."""
+    return tuple(_running)
+
+
+class RunningPipeline:
+    """A pipeline while it runs, and its result afterwards."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._thread = threading.get_ident()
+        self._told = False
+
+    @property
+    def name(self) -> str:
+        return self._run.core.name
+
+    @property
+    def phase(self) -> str:
+        """starting, running, draining, closing or stopped."""
+        return self._run.core.phase
+
+    # -- control
+
+    def pause(self) -> None:
+        """Take in no more messages; what is in flight goes on."""
+        self._call(self._set_paused, True)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._call(self._set_paused, False)
+
+    @property
+    def paused(self) -> bool:
+        return self._run.feed.paused
+
+    def resize(self, stage: str, concurrency: int) -> None:
+        """Change the concurrency of "processor" or of a batcher; no order is lost by it."""
+        self._call(self._resize, stage, concurrency)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limit in force; assign another one, or None for no limit."""
+        return self._run.limiter.limit
+
+    @rate_limit.setter
+    def rate_limit(self, limit: RateLimit | None) -> None:
+        self._call(self._set_limit, limit)
+
+    def stop(self) -> None:
+        """Ask for a graceful stop and return at once; `wait` tells when it is done."""
+        self._call(self._run.stop)
+
+    def abort(self) -> None:
+        """Stop without draining. What is settled is committed; the rest is replayed."""
+        self._call(self._run.abort)
+
+    async def push(self, bodies: list[Any], *, stream: str = "pushed") -> None:
+        """Deliver messages of your own beside the producer's; they have no offsets to commit."""
+        feed = self._run.feed
+        lane = next((lane for lane in feed.lanes if lane.stream == stream), None)
+        if lane is None:
+            lane = feed.open(stream, commits=False)
+        elif lane.ledger is not None:
+            raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
+        await lane.send(bodies)
+
+    # -- looking
+
+    def statistics(self) -> Statistics:
+        return self._call(snapshot, self._run)
+
+    def topology(self) -> Topology:
+        """The stages as declared; their concurrency now is in `statistics`."""
+        return self._run.pipeline.topology()
+
+    # -- waiting
+
+    async def wait(self) -> RunResult:
+        """Wait for the end and tell how it went; an error is in the result, not raised."""
+        await self._run.finished.wait()
+        self._told = True
+        return self._run.result()
+
+    async def wait_idle(self, seconds: float) -> RunResult:
+        """Wait until nothing is in flight, nothing came for `seconds`, and nothing is left to come.
+
+        Returns early when the pipeline ends by itself; it is not stopped here.
+        """
+        run = self._run
+        while not run.finished.is_set():
+            received = run.core.received
+            with anyio.move_on_after(seconds):
+                await run.finished.wait()
+            quiet = run.core.received == received and not run.core.window.messages
+            if quiet and await self._caught_up():
+                break
+        self._told = self._told or run.finished.is_set()
+        return run.result()
+
+    async def _caught_up(self) -> bool:
+        run = self._run
+        positions = {lane.stream: lane.next - 1 if lane.next else None for lane in run.feed.lanes}
+        received = run.core.received
+        return await run.pipeline.producer.caught_up(positions) and run.core.received == received
+
+    # -- the loop's side
+
+    def _call(self, function: Callable[..., R], *args: Any) -> R:
+        if threading.get_ident() == self._thread:
+            return function(*args)
+        return anyio.from_thread.run_sync(function, *args)
+
+    def _set_paused(self, paused: bool) -> None:
+        self._run.feed.paused = paused
+        self._run.feed.reopen()
+
+    def _set_limit(self, limit: RateLimit | None) -> None:
+        if limit is not None and not isinstance(limit, RateLimit):
+            raise ConfigurationError(
+                f"rate_limit: expected a RateLimit(...) or None, got {limit!r}"
+            )
+        self._run.limiter.limit = limit
+        self._run.feed.reopen()
+
+    def _resize(self, stage: str, concurrency: int) -> None:
+        for pool in (self._run.processors, *self._run.batchers.values()):
+            if pool.name == stage:
+                make(type(pool.options), {"name": stage, "concurrency": concurrency}, stage)
+                pool.resize(concurrency)
+                return
+        known = ", ".join(pool.name for pool in self._run.pools)
+        raise ConfigurationError(f"resize: there is no stage {stage!r}; there are {known}")
+
+    def __repr__(self) -> str:
+        return f"<RunningPipeline {self.name!r} {self.phase}>"
+
+
+@asynccontextmanager
+async def start(
+    pipeline: Pipeline, *, url: Any, environment: Any, telemetry: Telemetry | None, tune_gc: bool
+) -> AsyncIterator[RunningPipeline]:
+    """See `Pipeline.start`."""
+    if pipeline.running is not None:
+        raise ConfigurationError(f"pipeline {pipeline.name!r} is running already")
+    run = Run(pipeline, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc)
+    running = pipeline.running = RunningPipeline(run)
+    raised: Exception | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run.main, name=f"pipeline {pipeline.name}")
+            await run.ready.wait()
+            if run.opened:
+                _running.append(running)
+                try:
+                    yield running
+                except Exception as error:
+                    raised = error
+                run.stop()
+    finally:
+        pipeline.running = None
+        if running in _running:
+            _running.remove(running)
+    if raised is not None:
+        raise raised
+    if run.core.error is not None and not running._told:
+        raise run.core.error

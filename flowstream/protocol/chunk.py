@@ -56,7 +56,7 @@ class Chunk:
         "type",
     )
 
-    def __init__(self, buffer: bytes | memoryview) -> None:
+    def __init__(self, buffer: bytes | bytearray | memoryview) -> None:
         """Read the header and check that the data section is there; else ProtocolError."""
         if len(buffer) < HEADER_SIZE:
             raise ProtocolError(f"a chunk of {len(buffer)} bytes has no header")
@@ -84,7 +84,7 @@ class Chunk:
         self.data = memoryview(buffer)[HEADER_SIZE : HEADER_SIZE + size]
 
     @classmethod
-    def parse(cls, buffer: bytes | memoryview) -> Chunk:
+    def parse(cls, buffer: bytes | bytearray | memoryview) -> Chunk:
         """The chunk at the beginning of `buffer`."""
         return cls(buffer)
 

@@ -75,9 +75,6 @@ _PUSHES: Rules = {
     Key.HEARTBEAT: State.RUNNING,
 }
 
-_UNMARKED: Rules = {Key.ROUTE: State.RUNNING, Key.PARTITIONS: State.RUNNING}
-"""Answers that servers before 3.11 send without the response bit (seen on 3.10.8)."""
-
 TABLE: dict[tuple[Role, State], Rules] = {
     (Role.CLIENT, State.HANDSHAKE): {
         Key.PEER_PROPERTIES: State.HANDSHAKE,
@@ -129,7 +126,6 @@ TABLE: dict[tuple[Role, State], Rules] = {
     },
     (Role.SERVER, State.RUNNING): {
         **_ANSWERS,
-        **_UNMARKED,
         **_PUSHES,
         Key.CLOSE: State.CLOSING,
     },
@@ -138,7 +134,7 @@ TABLE: dict[tuple[Role, State], Rules] = {
         Key.HEARTBEAT: State.CLOSING,
     },
     (Role.SERVER, State.CLOSING): {
-        **dict.fromkeys((*_ANSWERS, *_UNMARKED, *_PUSHES), State.CLOSING),
+        **dict.fromkeys((*_ANSWERS, *_PUSHES), State.CLOSING),
         Key.CLOSE | _R: State.CLOSED,
     },
     (Role.CLIENT, State.CLOSED): {},
@@ -154,6 +150,9 @@ FRAME_MAX_BEFORE_OPEN = 8192
 """The largest frame that a server takes from a client it does not know yet (4.3.5 on)."""
 INBOUND_MAX = 512 << 20
 """The largest frame that a client takes: chunks may be larger than the tuned `frame_max`."""
+
+_UNMARKED = (Key.ROUTE, Key.PARTITIONS)
+"""Answers that servers before 3.11 send without the response bit (seen on 3.10.8)."""
 
 _TAG = Struct(">H")
 
@@ -256,11 +255,13 @@ class Connection:
     def _accept(self, frame: memoryview, commands: list[c.Command]) -> None:
         tag: int = _TAG.unpack_from(frame)[0] if len(frame) >= 2 else 0
         after = self._inbound.get(tag)
+        unmarked = after is None and self.role is Role.CLIENT and tag in _UNMARKED
+        if unmarked:
+            after = self._inbound.get(tag | _R)
         if after is None:
             if self.state in (State.CLOSING, State.CLOSED):
                 return
             raise ProtocolError(f"the {self._peer.value} sent {_name(tag)} while {self._where()}")
-        unmarked = tag in _UNMARKED and self.role is Role.CLIENT
         command = decode(frame, answer=unmarked)
         commands.append(command)
         if after is not self.state:

@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-import anyio
-
 from flowstream.errors import (
-    CommitNotVerified,
     ConfigurationError,
-    NoOffset,
     NotSupported,
     StreamDoesNotExist,
 )
@@ -28,14 +24,11 @@ from flowstream.protocol import (
     OffsetSpec,
     Partitions,
     PartitionsResponse,
-    QueryOffset,
-    QueryOffsetResponse,
     ResolveOffsetSpec,
     ResolveOffsetSpecResponse,
     Response,
     Route,
     RouteResponse,
-    StoreOffset,
     StreamStats,
     StreamStatsResponse,
 )
@@ -45,6 +38,7 @@ from .core import Core
 from .nodes import StreamNodes, stream_nodes
 from .offsets import Offset, offset_spec
 from .probe import probe
+from .tracking import OffsetStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +58,7 @@ class Administration:
     """The part of an environment that manages what the broker holds."""
 
     _core: Core
+    _offsets: OffsetStore
 
     # --- streams --------------------------------------------------------------------------------
 
@@ -166,45 +161,15 @@ class Administration:
 
     async def query_offset(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference; None where there is none."""
-        answer = await self._core.tracking.request(
-            lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
-        )
-        try:
-            check(
-                answer.code,
-                f'read the offset of "{reference}" on "{stream}"',
-                stream=stream,
-                reference=reference,
-            )
-        except NoOffset:
-            return None
-        return answer.offset
+        return await self._offsets.query(reference, stream)
 
     async def store_offset(self, reference: str, stream: str, offset: int) -> None:
         """Sends an offset to be stored. The server never answers: it can be lost without a word."""
-        if not 0 < len(reference.encode()) <= 255:
-            raise ConfigurationError("an offset's reference must have 1 to 255 bytes")
-        connection = await self._core.tracking.get()
-        await connection.drained()
-        connection.send(StoreOffset(reference, stream, offset))
+        await self._offsets.store(reference, stream, offset)
 
     async def store_offset_verified(self, reference: str, stream: str, offset: int) -> None:
         """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
-        deadline = anyio.current_time() + self._core.settings.request_timeout
-        attempt = 0
-        while True:
-            await self.store_offset(reference, stream, offset)
-            found = await self.query_offset(reference, stream)
-            if found == offset:
-                return
-            attempt += 1
-            delay = self._core.settings.backoff.delay(attempt)
-            if anyio.current_time() + delay > deadline:
-                raise CommitNotVerified(
-                    f'offset {offset} of "{reference}" on "{stream}" was not stored (found '
-                    f"{found}); check the user's permissions and that the stream has a leader"
-                )
-            await anyio.sleep(delay)
+        await self._offsets.store_verified(reference, stream, offset)
 
     # --- super streams --------------------------------------------------------------------------
 

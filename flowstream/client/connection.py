@@ -44,6 +44,7 @@ from flowstream.protocol import (
 
 from .ids import Ids
 from .settings import Settings, log
+from .signals import Signal
 from .tasks import TaskOwner
 from .transport import STREAM_ERRORS
 
@@ -113,8 +114,8 @@ class ClientConnection:
         self._control: list[bytes] = []
         self._control_size = 0
         self._writers: dict[PublisherUser, None] = {}
-        self._wake = anyio.Event()
-        self._written = anyio.Event()
+        self._wake = Signal()
+        self._written = Signal()
         self._sending_since: float | None = None
         self._received_at = self._sent_at = anyio.current_time()
         self._on_lost: list[Callable[[ClientConnection], None]] = []
@@ -162,7 +163,7 @@ class ClientConnection:
         data = self.wire.send(command)
         self._control.append(data)
         self._control_size += len(data)
-        self._wake.set()
+        self._wake.notify()
 
     async def drained(self) -> None:
         """Returns once the queue of commands is short enough to add to it."""
@@ -202,7 +203,7 @@ class ClientConnection:
 
     def want_write(self, publisher: PublisherUser) -> None:
         self._writers[publisher] = None
-        self._wake.set()
+        self._wake.notify()
 
     def answer_update(self, correlation_id: int, offset: OffsetSpec) -> None:
         self.send(ConsumerUpdateResponse(correlation_id, Code.OK, offset))
@@ -252,15 +253,13 @@ class ClientConnection:
 
     async def _write(self) -> None:
         while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            while buffers := self._collect():
-                self._sending_since = anyio.current_time()
-                await self._stream.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
-                self._sending_since = None
-                self._sent_at = anyio.current_time()
-                written, self._written = self._written, anyio.Event()
-                written.set()
+            while not (buffers := self._collect()):
+                await self._wake.wait()
+            self._sending_since = anyio.current_time()
+            await self._stream.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+            self._sending_since = None
+            self._sent_at = anyio.current_time()
+            self._written.notify()
 
     def _collect(self) -> list[bytes]:
         buffers, size = self._control, self._control_size
@@ -360,7 +359,7 @@ class ClientConnection:
         for waiting in self._requests.values():
             waiting.answered.set()
         self.tuned.set()
-        self._written.set()
+        self._written.notify()
         for callback in self._on_lost:
             callback(self)
         for ids in (self.publishers, self.subscriptions):

@@ -1,4 +1,4 @@
-"""Consumes one stream: credits, exact resumption, single active consumers.
+"""Consumes one stream: exact offsets, back-pressure by credit, offset tracking, hand-over.
 
 `async for delivery in consumer` hands over a chunk's messages at a time. The next chunk's credit is
 given back when the next delivery is asked for, so an application that does not ask stops the
@@ -8,124 +8,61 @@ behind the last message it handed over.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from types import TracebackType
 
 import anyio
 
-from flowstream.errors import (
-    ConfigurationError,
-    ConnectionClosed,
-    FlowstreamError,
-    NotSupported,
-    RequestTimeout,
-    StreamDoesNotExist,
-)
-from flowstream.protocol import (
-    Chunk,
-    Credit,
-    Deliver,
-    Key,
-    OffsetKind,
-    OffsetSpec,
-    Response,
-    Subscribe,
-    Unsubscribe,
-)
-from flowstream.telemetry import ChunkReceived
+from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.protocol import OffsetSpec
 
-from .attachment import Attachment
-from .codes import check
-from .connection import ClientConnection, SubscriptionUser
 from .core import Core
-from .credit import CreditStrategy, CreditWhenDone
-from .delivery import Delivery, Match, make_delivery
-from .pool import Place
-from .probe import probe
+from .delivery import Delivery
+from .options import AutoTracking, ConsumerOptions
 from .settings import log
+from .single_active import Turns
 from .states import State, StateCell
+from .subscription import Subscription
 from .tasks import Task
+from .tracking import OffsetStore, Tracker
 
 
 @dataclass(frozen=True, slots=True)
-class ConsumerOptions:
-    """How a consumer behaves; checked when it is made.
+class StreamMessage:
+    """One message: where it stands, when its chunk was written (ms since 1970), and its body."""
 
-    `name` is needed for a single active consumer. With `filter_values` the broker leaves out
-    chunks that cannot match; `match` then decides on each message, as a chunk can hold others.
-    """
-
-    offset: OffsetSpec = field(default_factory=OffsetSpec.first)
-    credit: CreditStrategy = field(default_factory=CreditWhenDone)
-    name: str | None = None
-    filter_values: Sequence[str] = ()
-    match_unfiltered: bool = False
-    match: Match | None = None
-    single_active: bool = False
-    super_stream: str | None = None
-    on_active: Callable[[], Awaitable[OffsetSpec]] | None = None
-    on_inactive: Callable[[], Awaitable[None]] | None = None
-
-    def __post_init__(self) -> None:
-        if self.single_active and self.name is None:
-            raise ConfigurationError("single_active=True needs name=, the group's name")
-        if self.single_active and self.on_active is None:
-            raise ConfigurationError("single_active=True needs on_active=")
-        if self.name is not None and not 0 < len(self.name.encode()) <= 255:
-            raise ConfigurationError("name must have 1 to 255 bytes")
-        if self.filter_values and self.match is None:
-            raise ConfigurationError(
-                "filter_values needs match=, which decides on each message: the broker's filter "
-                "only leaves out whole chunks"
-            )
-
-    def properties(self) -> dict[str, str]:
-        """The properties of the subscription."""
-        found: dict[str, str] = {}
-        if self.name is not None:
-            found["name"] = self.name
-        if self.single_active:
-            found["single-active-consumer"] = "true"
-        if self.super_stream is not None:
-            found["super-stream"] = self.super_stream
-        for number, value in enumerate(self.filter_values):
-            found[f"filter.{number}"] = value
-        if self.match_unfiltered:
-            found["match-unfiltered"] = "true"
-        return found
+    stream: str
+    offset: int
+    timestamp: int
+    body: bytes
 
 
 class Consumer:
-    """`async with env.consumer("orders") as consumer: async for delivery in consumer: ...`."""
+    """`async with env.consumer("orders") as consumer: async for delivery in consumer: ...`.
+
+    One task iterates. Leaving the block stores and verifies the tracked offset, and unsubscribes.
+    """
 
     def __init__(self, core: Core, stream: str, options: ConsumerOptions) -> None:
         self.stream = stream
         self.options = options
         self._core = core
-        self._place: Place[SubscriptionUser] | None = None
-        self._accepting = False
-        self._chunks: deque[tuple[Chunk, int | None]] = deque()
-        self._buffered = 0
-        self._credits = 0
-        self._taken = False
-        self._arrived = anyio.Event()
-        self._position: int | None = None
-        self._start = options.offset
-        self._attempts = 0
-        self._updates: deque[tuple[ClientConnection, int, bool]] = deque()
-        self._updated = anyio.Event()
-        self._active = not options.single_active
-        self._failure: FlowstreamError | None = None
         self._state = StateCell("consumer", stream, core.telemetry)
-        self._attachment = Attachment(
-            self._state,
-            core.settings,
-            attach=self._attach,
-            detach=self._detach,
-            gave_up=self._gave_up,
+        self._turns = Turns(
+            stream, promoted=self._promoted, demoted=self._demoted, failed=self._fail
         )
+        self._subscription = Subscription(
+            core,
+            stream,
+            options,
+            self._state,
+            start=options.offset,
+            on_update=self._turns.add,
+        )
+        self._offsets = OffsetStore(core)
+        self._tracker = None if options.tracking is None else Tracker(options.tracking)
+        self._current: Delivery | None = None
         self._tasks: list[Task] = []
 
     def __repr__(self) -> str:
@@ -144,20 +81,21 @@ class Consumer:
     @property
     def active(self) -> bool:
         """Whether messages come here; false for a single active consumer that stands by."""
-        return self._active
+        return self._subscription.active
 
     @property
     def position(self) -> int | None:
         """The offset after the last message that was handed over; None before the first."""
-        return self._position
+        return self._subscription.position
 
     def statistics(self) -> dict[str, int]:
+        subscription = self._subscription
         return {
-            "credits": self._credits,
-            "buffered_chunks": len(self._chunks),
-            "buffered_bytes": self._buffered,
+            "credits": subscription.credits,
+            "buffered_chunks": subscription.buffered,
+            "buffered_bytes": subscription.buffered_bytes,
             "max_chunks": self.options.credit.initial,
-            "recoveries": self._attachment.recoveries,
+            "recoveries": subscription.attachment.recoveries,
         }
 
     # --- iterating ------------------------------------------------------------------------------
@@ -166,165 +104,135 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Delivery:
-        """The next messages; the ones before count as taken care of, and their credit goes back.
+        """The next messages; the ones before count as processed, and their credit goes back.
 
         Raises ChecksumMismatch or ProtocolError for a damaged chunk, and why the consumer was
         given up; ends when it was closed.
         """
-        if self._taken:
-            self._taken = False
-            self._give_credit(self.options.credit.done())
+        await self.done()
         while True:
-            while self._chunks:
-                delivery = self._take()
-                if delivery is not None:
-                    self._taken = True
-                    return delivery
-                self._give_credit(self.options.credit.done())
-            if self._failure is not None:
-                raise self._failure
+            delivery = self.take()
+            if delivery is not None:
+                return delivery
             if self._state.value is State.CLOSED:
                 raise StopAsyncIteration
-            self._arrived = anyio.Event()
-            await self._arrived.wait()
+            await self._subscription.arrived.wait()
 
-    def _take(self) -> Delivery | None:
-        chunk, committed = self._chunks.popleft()
-        self._buffered -= len(chunk.data)
-        start = self._position or 0
-        end = chunk.offset + chunk.records
-        try:
-            delivery = make_delivery(self.stream, chunk, start, committed, self.options.match)
-        except FlowstreamError as error:
-            self._fail(error)
-            raise
-        self._position = max(end, start)
+    async def messages(self) -> AsyncIterator[StreamMessage]:
+        """The same, message by message."""
+        async for delivery in self:
+            for offset, body in zip(delivery.offsets, delivery.bodies, strict=True):
+                yield StreamMessage(self.stream, offset, delivery.timestamp, body)
+
+    def take(self) -> Delivery | None:
+        """The next messages if they are here, without waiting; call `done` before."""
+        self._current = delivery = self._subscription.take()
         return delivery
 
-    def _give_credit(self, credit: int) -> None:
-        place = self._place
-        if credit and place is not None and place.connection.error is None:
-            self._credits += credit
-            place.connection.send(Credit(place.id, credit))
-
-    def _fail(self, error: FlowstreamError) -> None:
-        self._failure = error
-        self._state.set(State.CLOSED, str(error))
-        self._arrived.set()
-
-    # --- what the connection tells --------------------------------------------------------------
-
-    def delivered(self, deliver: Deliver) -> None:
-        if not self._accepting:
+    async def done(self) -> None:
+        """What was handed over last is processed: its credit goes back, its offset is tracked."""
+        delivery, self._current = self._current, None
+        if delivery is None:
             return
-        chunk = Chunk.parse(deliver.chunk)
-        self._credits -= 1
-        end = chunk.offset + chunk.records
-        if self._position is not None and end <= self._position and not self._chunks:
-            self._restart(chunk)
-            return
-        self._chunks.append((chunk, deliver.committed_chunk_id))
-        self._buffered += len(chunk.data)
-        self._arrived.set()
-        self._give_credit(self.options.credit.arrived())
-        if self._core.telemetry.active:
-            self._core.telemetry.emit(
-                ChunkReceived(
-                    self.stream,
-                    chunk.records,
-                    len(chunk.data),
-                    self._credits,
-                    deliver.committed_chunk_id,
-                )
-            )
+        self._subscription.done()
+        if self._tracker is not None:
+            offset = self._tracker.processed(delivery.offsets[-1], len(delivery.bodies))
+            if offset is not None:
+                await self._store(offset)
 
-    def _restart(self, chunk: Chunk) -> None:
-        """The chunk ends before what was asked for: this is another stream of the same name."""
-        log.warning(
-            "%r: offset %s was asked for and %d came; the stream was created again, so it is read "
-            "from its beginning",
-            self,
-            self._position,
-            chunk.offset,
-        )
-        self._position = None
-        self._start = OffsetSpec.first()
-        self._lose("the stream was created again")
+    # --- offsets --------------------------------------------------------------------------------
 
-    def credit_refused(self, code: int) -> None:
-        """Normal after a demotion (17), or when a credit crosses the end of a subscription (4)."""
-        log.debug("%r: credit was refused with code %d", self, code)
+    async def store_offset(self, offset: int) -> None:
+        """Stores an offset under the consumer's name (tracking="manual"); not answered."""
+        if self._tracker is None or self.options.name is None:
+            raise ConfigurationError('store_offset needs name= and tracking="manual"')
+        self._tracker.stored = offset
+        await self._offsets.store(self.options.name, self.stream, offset)
 
-    def update(self, correlation_id: int, active: bool) -> None:
-        place = self._place_of_update()
-        if place is not None:
-            self._updates.append((place.connection, correlation_id, active))
-            self._updated.set()
+    async def stored_offset(self) -> int | None:
+        """The offset stored under the consumer's name; None where there is none."""
+        if self.options.name is None:
+            raise ConfigurationError("stored_offset needs name=")
+        return await self._offsets.query(self.options.name, self.stream)
 
-    def metadata_changed(self, code: int) -> None:
-        self._lose(f"the stream moved or was deleted (code {code})")
+    async def _store(self, offset: int) -> None:
+        """Stores what tracking wants stored; a failure is made good by the next time."""
+        assert self.options.name is not None
+        try:
+            await self._offsets.store(self.options.name, self.stream, offset)
+        except FlowstreamError as error:
+            log.warning("offset %d of %r was not stored: %s", offset, self.stream, error)
 
-    def connection_lost(self, error: ConnectionClosed) -> None:
-        self._lose(str(error))
+    async def _store_by_clock(self, tracker: Tracker, interval: float) -> None:
+        while True:
+            await anyio.sleep(interval)
+            offset = tracker.due()
+            if offset is not None:
+                await self._store(offset)
 
-    def _place_of_update(self) -> Place[SubscriptionUser] | None:
-        return self._place
+    async def _verify(self) -> None:
+        """The tracked offset is in the store; raises CommitNotVerified."""
+        offset = None if self._tracker is None else self._tracker.unverified()
+        if offset is not None:
+            assert self.options.name is not None
+            await self._offsets.store_verified(self.options.name, self.stream, offset)
 
-    def _lose(self, reason: str) -> None:
-        self._accepting = False
-        self._active = not self.options.single_active
-        self._forget_chunks()
-        self._attachment.lose(reason)
-
-    def _forget_chunks(self) -> None:
-        """What was not handed over comes again: the position is behind what was."""
-        self._chunks.clear()
-        self._buffered = self._credits = 0
-        self._taken = False
+    async def _tracked_start(self) -> OffsetSpec:
+        """Behind the stored offset; the `offset` option where none is stored."""
+        stored = await self.stored_offset()
+        return self.options.offset if stored is None else OffsetSpec.offset(stored + 1)
 
     # --- single active consumer -----------------------------------------------------------------
 
-    async def _follow_updates(self) -> None:
-        while True:
-            while self._updates:
-                connection, correlation_id, active = self._updates.popleft()
-                offset = await (self._promoted() if active else self._demoted())
-                if connection.error is None:
-                    connection.answer_update(correlation_id, offset)
-            self._updated = anyio.Event()
-            await self._updated.wait()
-
     async def _promoted(self) -> OffsetSpec:
-        assert self.options.on_active is not None
-        offset = await self.options.on_active()
-        self._position = offset.value if offset.kind is OffsetKind.OFFSET else None
-        self._start = offset
-        self._active = True
+        if self._tracker is not None:
+            self._tracker.forget()
+        if self.options.on_active is not None:
+            offset = await self.options.on_active(self.stream)
+        elif self._tracker is not None:
+            offset = await self._tracked_start()
+        else:
+            offset = self.options.offset
+        self._subscription.begin_at(offset)
+        self._subscription.active = True
         return offset
 
-    async def _demoted(self) -> OffsetSpec:
-        self._active = False
+    async def _demoted(self) -> None:
+        subscription = self._subscription
+        subscription.pause()
         if self.options.on_inactive is not None:
-            await self.options.on_inactive()
-        self._forget_chunks()
-        return OffsetSpec.none()
+            await self.options.on_inactive(self.stream)
+        else:
+            with anyio.move_on_after(self.options.hand_over_timeout):
+                while subscription.held and self.state is not State.CLOSED:
+                    await subscription.arrived.wait()
+        await self._verify()
+
+    def _fail(self, error: FlowstreamError) -> None:
+        self._subscription.fail(error)
 
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Consumer:
-        spawn = self._core.owner.spawn
-        self._tasks.append(spawn(self._attachment.run, name=f"consumer of {self.stream}"))
-        if self.options.single_active:
+        options, spawn = self.options, self._core.owner.spawn
+        if self._tracker is not None and not options.single_active:
+            self._subscription.begin_at(await self._tracked_start())
+        attachment = self._subscription.attachment
+        self._tasks.append(spawn(attachment.run, name=f"consumer of {self.stream}"))
+        if options.single_active:
             name = f"single active consumer of {self.stream}"
-            self._tasks.append(spawn(self._follow_updates, name=name))
+            self._tasks.append(spawn(self._turns.run, name=name))
+        if self._tracker is not None and isinstance(options.tracking, AutoTracking):
+            interval = options.tracking.interval
+            name = f"offset tracking of {self.stream}"
+            self._tasks.append(spawn(self._store_by_clock, self._tracker, interval, name=name))
         try:
             await self._state.wait(State.OPEN, State.CLOSED)
+            if self._subscription.failure is not None:
+                raise self._subscription.failure
         except BaseException:
             await self._end()
             raise
-        if self._attachment.error is not None:
-            await self._end()
-            raise self._attachment.error
         return self
 
     async def __aexit__(
@@ -333,7 +241,26 @@ class Consumer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._end()
+        """Stores and verifies what was processed, then unsubscribes.
+
+        After a clean end the delivery handed over last counts as processed too. Raises
+        CommitNotVerified, unless the block ended with an exception of its own.
+        """
+        try:
+            if kind is None:
+                await self.done()
+                await self._verify()
+            else:
+                with anyio.move_on_after(self._core.settings.close_timeout, shield=True):
+                    await self._verify_quietly()
+        finally:
+            await self._end()
+
+    async def _verify_quietly(self) -> None:
+        try:
+            await self._verify()
+        except FlowstreamError as error:
+            log.warning("closing the consumer of %r: %s", self.stream, error)
 
     async def _end(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -342,74 +269,5 @@ class Consumer:
             for task in self._tasks:
                 await task.wait()
             self._state.set(State.CLOSED)
-            self._forget_chunks()
-            self._arrived.set()
-
-    def _gave_up(self, error: FlowstreamError) -> None:
-        self._fail(error)
-
-    # --- attaching ------------------------------------------------------------------------------
-
-    async def _attach(self) -> None:
-        options = self.options
-        try:
-            nodes = await self._core.locate(self.stream)
-        except StreamDoesNotExist:
-            if self._state.value is State.RECOVERING:
-                self._position, self._start = None, OffsetSpec.first()
-            raise
-        if not options.single_active:
-            await self._settle_start()
-        self._attempts += 1
-        node = nodes.for_reader() if self._attempts % 2 else nodes.for_writer()
-        self._place = place = await self._core.consuming.enter(node, self)
-        self._check_supported(place.connection)
-        start = self._start if self._position is None else OffsetSpec.offset(self._position)
-        self._forget_chunks()
-        self._credits = options.credit.initial
-        self._accepting = True
-        answer = await place.connection.request(
-            lambda c: Subscribe(
-                c, place.id, self.stream, start, options.credit.initial, options.properties()
-            ),
-            Response,
-        )
-        action = f'consume "{self.stream}"'
-        check(answer.code, action, stream=self.stream, reference=options.name)
-        self._attempts = 0
-
-    async def _settle_start(self) -> None:
-        """Makes offsets of "next" and "last": a loss before the first chunk then loses nothing."""
-        if self._position is not None or self._start.kind not in (OffsetKind.NEXT, OffsetKind.LAST):
-            return
-        chunk = await probe(self._core, self.stream, OffsetSpec.last())
-        if chunk is None:
-            self._start = OffsetSpec.first()
-        elif self._start.kind is OffsetKind.LAST:
-            self._position = chunk.offset
-        else:
-            self._position = chunk.offset + chunk.records
-
-    def _check_supported(self, connection: ClientConnection) -> None:
-        options = self.options
-        if options.filter_values and not connection.supports(Key.PUBLISH, 2):
-            raise NotSupported("filter_values needs RabbitMQ 3.13 or later")
-        if options.single_active and not connection.supports(Key.CONSUMER_UPDATE):
-            raise NotSupported("single_active needs RabbitMQ 3.11 or later")
-
-    async def _detach(self) -> None:
-        """Gives the place back, and tells the broker where it may still know the subscription."""
-        place, self._place = self._place, None
-        self._accepting = False
-        if place is None:
-            return
-        with anyio.CancelScope(shield=True):
-            if place.connection.usable:
-                timeout = self._core.settings.close_timeout
-                try:
-                    await place.connection.request(
-                        lambda c: Unsubscribe(c, place.id), Response, timeout
-                    )
-                except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug("%r: %s", self, error)
-            await self._core.consuming.leave(place)
+            self._subscription.pause()
+            self._subscription.arrived.notify()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
+import anyio
+
+from flowstream.errors import FlowstreamError
 from flowstream.protocol import Address, Metadata, MetadataResponse
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, Telemetry
 
@@ -69,6 +72,19 @@ class Core:
         await self.locator.get()
         self.state.set(State.OPEN)
 
+    async def _heal(self) -> None:
+        """Connects the locator again, so that it is there before it is needed."""
+        attempt = 0
+        while self.state.value is State.RECOVERING:
+            attempt += 1
+            try:
+                await self.locator.get()
+            except FlowstreamError as error:
+                log.info("environment %s: %s", self.name, error)
+                await anyio.sleep(self.settings.backoff.delay(attempt))
+            else:
+                self.state.set(State.OPEN)
+
     def statistics(self) -> dict[str, int]:
         return {
             "connections": len(self.connections),
@@ -88,7 +104,13 @@ class Core:
     async def _open_locator(self, address: Address) -> ClientConnection:
         connection = await self._open(address, "locating")
         self.nodes.learn(connection)
+        connection.when_lost(self._locator_lost)
         return connection
+
+    def _locator_lost(self, connection: ClientConnection) -> None:
+        if self.state.value is State.OPEN:
+            self.state.set(State.RECOVERING, str(connection.error))
+            self.owner.spawn(self._heal, name="locator")
 
     async def _open(self, address: Address, role: str) -> ClientConnection:
         connection = await open_connection(

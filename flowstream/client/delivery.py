@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from flowstream.protocol import Chunk
 
-Match = Callable[[bytes], bool]
+from .options import Match
 
 
 class Delivery:

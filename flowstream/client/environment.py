@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import anyio
 
-from flowstream.errors import ConfigurationError, PublishFailed
-from flowstream.protocol import OffsetSpec
+from flowstream.errors import ConfigurationError
+from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
 
 from .admin import Administration
 from .backoff import Backoff
-from .consumer import Consumer, ConsumerOptions
+from .consumer import Consumer
 from .core import Core
 from .credentials import Credentials, PlainCredentials
 from .credit import CreditStrategy, CreditWhenDone
-from .delivery import Match
 from .nodes import AddressResolver
 from .offsets import Offset, offset_spec
-from .publisher import Publisher, PublisherOptions
+from .options import (
+    AutoTracking,
+    ConsumerOptions,
+    Match,
+    OnActive,
+    OnConfirm,
+    OnError,
+    OnInactive,
+    PublisherOptions,
+)
+from .publisher import Publisher
 from .settings import Settings
 from .states import State
+from .tracking import OffsetStore
 from .transport import Dial, Tls, tcp, tls_dial
 from .url import DEFAULT_URL, StreamUrl
 
@@ -86,6 +96,7 @@ class Environment(Administration):
             telemetry=self.telemetry,
             resolver=address_resolver,
         )
+        self._offsets = OffsetStore(self._core)
 
     def __repr__(self) -> str:
         return f"<environment {self.url} {self.state.value}>"
@@ -133,8 +144,10 @@ class Environment(Administration):
         max_unconfirmed_bytes: int = 64 * 1024 * 1024,
         confirm_timeout: float | None = 30.0,
         filter_value: Callable[[bytes], str | None] | None = None,
-        on_confirm: Callable[[Sequence[int]], None] | None = None,
-        on_error: Callable[[Sequence[int], PublishFailed], None] | None = None,
+        sub_batch: int = 0,
+        compression: Compression = Compression.NONE,
+        on_confirm: OnConfirm | None = None,
+        on_error: OnError | None = None,
     ) -> Publisher:
         """A publisher of one stream, as an async context manager; see `PublisherOptions`."""
         options = PublisherOptions(
@@ -143,6 +156,8 @@ class Environment(Administration):
             max_unconfirmed_bytes=max_unconfirmed_bytes,
             confirm_timeout=confirm_timeout,
             filter_value=filter_value,
+            sub_batch=sub_batch,
+            compression=compression,
             on_confirm=on_confirm,
             on_error=on_error,
         )
@@ -155,19 +170,22 @@ class Environment(Administration):
         offset: Offset = "first",
         credit: int | CreditStrategy = 10,
         name: str | None = None,
+        tracking: AutoTracking | str | None = None,
         filter_values: Sequence[str] = (),
         match_unfiltered: bool = False,
         match: Match | None = None,
         single_active: bool = False,
         super_stream: str | None = None,
-        on_active: Callable[[], Awaitable[OffsetSpec]] | None = None,
-        on_inactive: Callable[[], Awaitable[None]] | None = None,
+        on_active: OnActive | None = None,
+        on_inactive: OnInactive | None = None,
+        hand_over_timeout: float = 30.0,
     ) -> Consumer:
         """A consumer of one stream, as an async context manager; see `ConsumerOptions`."""
         options = ConsumerOptions(
             offset=offset_spec(offset),
             credit=CreditWhenDone(credit) if isinstance(credit, int) else credit,
             name=name,
+            tracking=tracking,
             filter_values=tuple(filter_values),
             match_unfiltered=match_unfiltered,
             match=match,
@@ -175,6 +193,7 @@ class Environment(Administration):
             super_stream=super_stream,
             on_active=on_active,
             on_inactive=on_inactive,
+            hand_over_timeout=hand_over_timeout,
         )
         return Consumer(self._core, stream, options)
 

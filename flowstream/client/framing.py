@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flowstream.protocol import (
     encode_publish,
     encode_publish_filtered,
@@ -22,7 +24,7 @@ SUB_BATCH_OVERHEAD = 19
 """Bytes of a sub-batch besides its data."""
 
 
-def weights(entry: Entry, positions: list[int]) -> list[int]:
+def weights(entry: Entry, positions: Iterable[int]) -> list[int]:
     """The bytes that each of these takes in a frame."""
     items = entry.items
     if entry.batched:

@@ -7,21 +7,34 @@ however many tasks send on one publisher.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flowstream.errors import ConfigurationError, MessageTooLarge
-from flowstream.protocol import split_at
+from flowstream.protocol import AmqpMessage, Compression, split_at, sub_batch
 
-from .framing import FILTER_OVERHEAD, FRAME_OVERHEAD, OVERHEAD, encode_entry, weights
+from .framing import (
+    FILTER_OVERHEAD,
+    FRAME_OVERHEAD,
+    OVERHEAD,
+    SUB_BATCH_OVERHEAD,
+    encode_entry,
+    weights,
+)
 from .unconfirmed import Entry, Unconfirmed, Waiter
 
 TAIL_MESSAGES = 512
+"""So many messages one by one make an entry; then the writer gets a turn."""
 
 
 class Outbox:
     """Bounded by `max_messages` and `max_bytes`; an empty one takes anything that fits a frame."""
 
     __slots__ = (
+        "_compression",
         "_last_id",
+        "_open",
+        "_open_bytes",
+        "_sub_batch",
         "_tail",
         "frame_max",
         "log",
@@ -33,22 +46,49 @@ class Outbox:
         "stream",
     )
 
-    def __init__(self, stream: str, max_messages: int, max_bytes: int, frame_max: int) -> None:
+    def __init__(
+        self,
+        stream: str,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        frame_max: int,
+        sub_batch: int = 0,
+        compression: Compression = Compression.NONE,
+    ) -> None:
         self.stream = stream
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.frame_max = frame_max
         self.next_id = 1
-        self._last_id = -1
         self.log = Unconfirmed()
         self.sent_messages = self.sent_bytes = 0
+        self._sub_batch = sub_batch
+        self._compression = compression
+        self._last_id = -1
         self._tail: Entry | None = None
+        self._open: list[bytes] = []
+        self._open_bytes = 0
+
+    @property
+    def messages(self) -> int:
+        """Accepted and not confirmed."""
+        return self.log.messages + len(self._open)
+
+    @property
+    def size(self) -> int:
+        """Their bytes in frames."""
+        return self.log.bytes + self._open_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits to be written."""
+        return not self.log.queued and not self._open
 
     def has_room(self, messages: int, size: int) -> bool:
-        log = self.log
-        if not log.messages:
+        if not self.messages:
             return True
-        return log.messages + messages <= self.max_messages and log.bytes + size <= self.max_bytes
+        return self.messages + messages <= self.max_messages and self.size + size <= self.max_bytes
 
     def check_size(self, size: int) -> None:
         """Raises MessageTooLarge for a message that takes `size` bytes and can never be sent."""
@@ -60,6 +100,8 @@ class Outbox:
                 stream=self.stream,
             )
 
+    # --- many -----------------------------------------------------------------------------------
+
     def pieces(
         self,
         bodies: Sequence[bytes],
@@ -68,30 +110,29 @@ class Outbox:
     ) -> list[Entry]:
         """The bodies as entries, each fitting a frame and half of the window.
 
-        Raises before anything is accepted: MessageTooLarge, or ConfigurationError for ids or
-        filter values that do not fit the bodies.
+        Raises before anything is accepted: MessageTooLarge, or ConfigurationError for bodies, ids
+        or filter values that do not fit.
         """
         count = len(bodies)
         _check_pairs(count, "publishing_ids", ids)
         _check_pairs(count, "filter_values", filters)
+        for value in filters or ():
+            if value is not None and not len(str(value).encode()) < 32768:
+                raise ConfigurationError("a filter value has more than 32767 bytes")
+        items = plain_bodies(bodies)
+        if self._sub_batch:
+            return self._batches(items, ids, filters)
         most = max(1, self.max_messages // 2)
-        size = sum(map(len, bodies)) + OVERHEAD * count
-        if (
-            filters is None
-            and count <= most
-            and (not self.frame_max or size + FRAME_OVERHEAD <= self.frame_max)
-        ):
-            return [Entry(list(bodies), size, ids=None if ids is None else list(ids))]
-        whole = Entry(
-            list(bodies),
-            0,
-            ids=None if ids is None else list(ids),
-            filters=None if filters is None else list(filters),
-        )
-        return self._cut(whole, most)
+        size = sum(map(len, items)) + OVERHEAD * count
+        own_ids = None if ids is None else list(ids)
+        fits = not self.frame_max or size + FRAME_OVERHEAD <= self.frame_max
+        if fits and filters is None and count <= most:
+            return [Entry(items, size, ids=own_ids)]
+        own_filters = None if filters is None else list(filters)
+        return self._cut(Entry(items, 0, ids=own_ids, filters=own_filters), most)
 
     def _cut(self, whole: Entry, most: int) -> list[Entry]:
-        sizes = weights(whole, list(range(len(whole.items))))
+        sizes = weights(whole, range(len(whole.items)))
         self.check_size(max(sizes))
         entries: list[Entry] = []
         start = 0
@@ -110,18 +151,64 @@ class Outbox:
                 start = end
         return entries
 
+    def _batches(
+        self,
+        bodies: list[bytes],
+        ids: Sequence[int] | None,
+        filters: Sequence[str | None] | None,
+    ) -> list[Entry]:
+        """The bodies as sub-batches, each within a frame before it is compressed."""
+        if ids is not None or filters is not None:
+            raise ConfigurationError(
+                "with sub_batch= messages have no publishing ids or filter values of their own"
+            )
+        room = self.frame_max and self.frame_max - FRAME_OVERHEAD - SUB_BATCH_OVERHEAD
+        groups: list[list[bytes]] = []
+        start = 0
+        for frame_end in split_at(list(map(len, bodies)), room, 4):
+            while start < frame_end:
+                end = min(start + self._sub_batch, frame_end)
+                groups.append(bodies[start:end])
+                start = end
+        batches = [sub_batch(0, group, self._compression) for group in groups]
+        most = max(1, self.max_messages // 2 // self._sub_batch)
+        return self._cut(Entry(batches, 0, batched=True), most)
+
     def accept(self, entry: Entry, now: float, waiter: Waiter | None = None) -> None:
         """Queues an entry of `pieces`; raises ConfigurationError for ids that do not increase."""
+        if self._open:
+            self.seal(now)
         if entry.ids is not None:
-            self.check_ids(entry.ids)
+            self._check_ids(entry.ids)
         entry.accept(self.next_id, now, waiter)
+        if entry.batched:
+            ids = entry.publishing_ids
+            entry.items = [
+                replace(batch, publishing_id=number)
+                for number, batch in zip(ids, entry.items, strict=True)
+            ]
         self._last_id = entry.last
         self.next_id = entry.last + 1
         self.log.append(entry)
         self._tail = None
 
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        previous = self._last_id
+        for number in ids:
+            if number <= previous:
+                raise ConfigurationError(
+                    f"publishing_id {number} follows {previous}: ids must strictly increase"
+                )
+            previous = number
+        if previous >= 1 << 64:
+            raise ConfigurationError(f"publishing_id {previous} has more than 64 bits")
+
+    # --- one by one -----------------------------------------------------------------------------
+
     def add(self, body: bytes, size: int, now: float) -> bool:
         """Queues one message with the next id; true when it is time to let the writer run."""
+        if self._sub_batch:
+            return self._add_open(body, size, now)
         tail = self._tail
         if tail is None or (self.frame_max and tail.size + size + FRAME_OVERHEAD > self.frame_max):
             entry = Entry([body], size)
@@ -140,17 +227,26 @@ class Outbox:
         self._tail = None
         return True
 
-    def check_ids(self, ids: Sequence[int]) -> None:
-        previous = self._last_id
-        for number in ids:
-            if number <= previous:
-                raise ConfigurationError(
-                    f"publishing_id {number} follows {previous}: ids must strictly increase"
-                )
-            previous = number
+    def _add_open(self, body: bytes, size: int, now: float) -> bool:
+        self._open.append(body)
+        self._open_bytes += size
+        if len(self._open) < self._sub_batch:
+            return False
+        self.seal(now)
+        return True
 
-    def fill(self, publisher_id: int, buffers: list[bytes], limit: int) -> bool:
+    def seal(self, now: float) -> None:
+        """Makes sub-batches of what was added one by one."""
+        bodies, self._open, self._open_bytes = self._open, [], 0
+        if bodies:
+            for entry in self._batches(bodies, None, None):
+                self.accept(entry, now)
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def fill(self, publisher_id: int, buffers: list[bytes], limit: int, now: float) -> bool:
         """Appends frames of about `limit` bytes; returns whether there are more."""
+        self.seal(now)
         size = 0
         while size < limit:
             entry = self.log.take()
@@ -165,11 +261,31 @@ class Outbox:
         return self.log.queued
 
 
-def size_of(body: bytes, filter_value: str | None) -> int:
+def size_of(body: bytes, filter_value: str | None = None) -> int:
     """The bytes that one message takes in a frame."""
     if filter_value is None:
         return len(body) + OVERHEAD
     return len(body) + FILTER_OVERHEAD + len(filter_value.encode())
+
+
+def plain_body(body: object) -> bytes:
+    """The bytes of a body or an AMQP message; raises ConfigurationError for anything else."""
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, AmqpMessage):
+        return body.raw
+    if isinstance(body, bytearray | memoryview):
+        return bytes(body)
+    raise ConfigurationError(
+        f"a message body is bytes or an AmqpMessage, not {type(body).__name__}; encode it first"
+    )
+
+
+def plain_bodies(bodies: Sequence[object]) -> list[bytes]:
+    """A list of its own; one look at the types is all that bytes cost."""
+    if set(map(type, bodies)) == {bytes}:
+        return list(bodies)  # type: ignore[arg-type]
+    return list(map(plain_body, bodies))
 
 
 def _check_pairs(count: int, name: str, values: Sequence[object] | None) -> None:

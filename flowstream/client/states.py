@@ -8,6 +8,8 @@ import anyio
 
 from flowstream.telemetry import StateChanged, Telemetry
 
+from .signals import Signal
+
 
 class State(Enum):
     """CONNECTING until first usable; OPEN; RECOVERING after a loss; CLOSED is final."""
@@ -28,7 +30,7 @@ class StateCell:
         self.name = name
         self.value = State.CONNECTING
         self._telemetry = telemetry
-        self._changed = anyio.Event()
+        self._changed = Signal()
         self._since = anyio.current_time()
 
     def set(self, state: State, reason: str = "") -> None:
@@ -37,8 +39,7 @@ class StateCell:
             return
         now = anyio.current_time()
         elapsed, self._since, self.value = now - self._since, now, state
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._changed.notify()
         if self._telemetry.active:
             self._telemetry.emit(StateChanged(self.kind, self.name, state.value, reason, elapsed))
 

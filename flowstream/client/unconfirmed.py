@@ -20,7 +20,7 @@ class Waiter:
 
     __slots__ = ("failures", "remaining", "settled")
 
-    def __init__(self, remaining: int) -> None:
+    def __init__(self, remaining: int = 1) -> None:
         self.remaining = remaining
         self.failures: list[tuple[int, int]] = []
         self.settled = anyio.Event()

@@ -1,0 +1,134 @@
+"""How publishers and consumers behave; checked when they are made, by the name of the option."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from flowstream.errors import ConfigurationError, PublishFailed
+from flowstream.protocol import Compression, OffsetSpec, sub_batch
+
+from .credit import CreditStrategy, CreditWhenDone
+
+Match: TypeAlias = Callable[[bytes], bool]
+"""Whether a body is wanted; the half of filtering that the broker cannot do."""
+OnConfirm: TypeAlias = Callable[[Sequence[int]], None]
+OnError: TypeAlias = Callable[[Sequence[int], PublishFailed], None]
+OnActive: TypeAlias = Callable[[str], Awaitable[OffsetSpec]]
+"""Called with the stream when this consumer was made the active one: where does it begin?"""
+OnInactive: TypeAlias = Callable[[str], Awaitable[None]]
+"""Called with the stream when another consumer takes over, which waits until this returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherOptions:
+    """`max_unconfirmed` (messages) and `max_unconfirmed_bytes` bound what is not confirmed yet;
+    beyond them sending waits. A message that was not confirmed `confirm_timeout` seconds after it
+    was accepted fails (None: it is tried for as long as the publisher lives).
+
+    With `sub_batch` so many messages at most share one entry, one publishing id and one
+    `compression`. `on_confirm` gets publishing ids as they are confirmed; `on_error` those that
+    failed, and why; without it they are raised by `flush`.
+    """
+
+    reference: str | None = None
+    max_unconfirmed: int = 10_000
+    max_unconfirmed_bytes: int = 64 * 1024 * 1024
+    confirm_timeout: float | None = 30.0
+    filter_value: Callable[[bytes], str | None] | None = None
+    sub_batch: int = 0
+    compression: Compression = Compression.NONE
+    on_confirm: OnConfirm | None = None
+    on_error: OnError | None = None
+
+    def __post_init__(self) -> None:
+        check_reference("reference", self.reference)
+        if self.max_unconfirmed < 1:
+            raise ConfigurationError("max_unconfirmed must be at least 1 message")
+        if self.max_unconfirmed_bytes < 1:
+            raise ConfigurationError("max_unconfirmed_bytes must be at least 1 byte")
+        if self.confirm_timeout is not None and self.confirm_timeout <= 0:
+            raise ConfigurationError("confirm_timeout must be more than 0 seconds, or None")
+        if not 0 <= self.sub_batch <= 65535:
+            raise ConfigurationError("sub_batch must lie between 0 (off) and 65535 messages")
+        if self.sub_batch and self.filter_value is not None:
+            raise ConfigurationError("filter_value and sub_batch exclude each other")
+        if self.compression and not self.sub_batch:
+            raise ConfigurationError("compression needs sub_batch=, the messages compressed as one")
+        sub_batch(0, [b""], self.compression)  # NotSupported, naming the extra, where it is missing
+
+
+@dataclass(frozen=True, slots=True)
+class AutoTracking:
+    """Stores the offset of what was consumed after so many messages and after so many seconds."""
+
+    messages: int = 10_000
+    interval: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.messages < 1:
+            raise ConfigurationError("AutoTracking(messages=...) must be at least 1")
+        if self.interval <= 0:
+            raise ConfigurationError("AutoTracking(interval=...) must be more than 0 seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerOptions:
+    """`name` is the reference of stored offsets and of a group of single active consumers.
+
+    With `tracking` the stored offset decides where to begin, and `offset` only where there is none;
+    "manual" stores when `store_offset` is called. With `filter_values` the broker leaves out chunks
+    that cannot match, and `match` decides on each message. `hand_over_timeout` bounds (in seconds)
+    how long a demoted consumer waits for the application to be done with what it has.
+    """
+
+    offset: OffsetSpec = field(default_factory=OffsetSpec.first)
+    credit: CreditStrategy = field(default_factory=CreditWhenDone)
+    name: str | None = None
+    tracking: AutoTracking | str | None = None
+    filter_values: Sequence[str] = ()
+    match_unfiltered: bool = False
+    match: Match | None = None
+    single_active: bool = False
+    super_stream: str | None = None
+    on_active: OnActive | None = None
+    on_inactive: OnInactive | None = None
+    hand_over_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_reference("name", self.name)
+        if self.single_active and self.name is None:
+            raise ConfigurationError("single_active=True needs name=, the group's name")
+        if self.tracking is not None:
+            if self.tracking != "manual" and not isinstance(self.tracking, AutoTracking):
+                raise ConfigurationError('tracking must be "manual" or AutoTracking(...)')
+            if self.name is None:
+                raise ConfigurationError("tracking needs name=, under which offsets are stored")
+        if self.filter_values and self.match is None:
+            raise ConfigurationError(
+                "filter_values needs match=, which decides on each message: the broker only "
+                "leaves out whole chunks"
+            )
+        if self.match_unfiltered and not self.filter_values:
+            raise ConfigurationError("match_unfiltered needs filter_values=")
+
+    def properties(self) -> dict[str, str]:
+        """The properties of the subscription."""
+        found: dict[str, str] = {}
+        if self.name is not None:
+            found["name"] = self.name
+        if self.single_active:
+            found["single-active-consumer"] = "true"
+        if self.super_stream is not None:
+            found["super-stream"] = self.super_stream
+        for number, value in enumerate(self.filter_values):
+            found[f"filter.{number}"] = value
+        if self.match_unfiltered:
+            found["match-unfiltered"] = "true"
+        return found
+
+
+def check_reference(option: str, value: str | None) -> None:
+    if value is not None and not 0 < len(value.encode()) <= 255:
+        raise ConfigurationError(f"{option} must have 1 to 255 bytes")

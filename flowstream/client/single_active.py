@@ -1,0 +1,68 @@
+"""Single active consumers: promoted and demoted by the broker, one hand-over after the other.
+
+The broker waits for each answer (60 s, then it closes the connection), and promotes the next
+consumer of the group only after the demoted one has answered. So a demotion is answered when the
+application is done with what it has and its offset is stored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from flowstream.errors import FlowstreamError
+from flowstream.protocol import OffsetSpec
+
+from .connection import ClientConnection
+from .settings import log
+from .signals import Signal
+
+
+class Turns:
+    """Handles the updates of one consumer in their order."""
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        promoted: Callable[[], Awaitable[OffsetSpec]],
+        demoted: Callable[[], Awaitable[None]],
+        failed: Callable[[FlowstreamError], None],
+    ) -> None:
+        self._stream = stream
+        self._promoted = promoted
+        self._demoted = demoted
+        self._failed = failed
+        self._updates: deque[tuple[ClientConnection | None, int, bool]] = deque()
+        self._arrived = Signal()
+        self._active = False
+
+    def add(self, connection: ClientConnection | None, correlation_id: int, active: bool) -> None:
+        """An update to handle; without a connection it is the loss of one, and nobody waits."""
+        self._updates.append((connection, correlation_id, active))
+        self._arrived.notify()
+
+    async def run(self) -> None:
+        """Until cancelled, or until a hook raises: the consumer fails then."""
+        while True:
+            while not self._updates:
+                await self._arrived.wait()
+            connection, correlation_id, active = self._updates.popleft()
+            try:
+                offset = await self._handle(connection, active)
+            except FlowstreamError as error:
+                self._failed(error)
+                return
+            if connection is not None and connection.usable:
+                connection.answer_update(correlation_id, offset)
+
+    async def _handle(self, connection: ClientConnection | None, active: bool) -> OffsetSpec:
+        log.debug("consumer of %r: active=%s", self._stream, active)
+        if self._active:
+            await self._demoted()
+            self._active = False
+        if not active or connection is None or connection.error is not None:
+            return OffsetSpec.none()
+        offset = await self._promoted()
+        self._active = True
+        return offset

@@ -1,0 +1,97 @@
+"""Stored offsets: reading, storing, verifying, and when to do it."""
+
+from __future__ import annotations
+
+import anyio
+
+from flowstream.errors import CommitNotVerified, NoOffset
+from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
+
+from .codes import check
+from .core import Core
+from .options import AutoTracking, check_reference
+
+
+class OffsetStore:
+    """The offsets that the broker keeps under references, over a connection of their own."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def query(self, reference: str, stream: str) -> int | None:
+        """The offset stored under the reference; None where there is none."""
+        answer = await self._core.tracking.request(
+            lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
+        )
+        action = f'read the offset of "{reference}" on "{stream}"'
+        try:
+            check(answer.code, action, stream=stream, reference=reference)
+        except NoOffset:
+            return None
+        return answer.offset
+
+    async def store(self, reference: str, stream: str, offset: int) -> None:
+        """Sends an offset to be stored. The server never answers: it can be lost without a word."""
+        check_reference("the reference of an offset", reference)
+        connection = await self._core.tracking.get()
+        await connection.drained()
+        connection.send(StoreOffset(reference, stream, offset))
+
+    async def store_verified(self, reference: str, stream: str, offset: int) -> None:
+        """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
+        settings = self._core.settings
+        deadline = anyio.current_time() + settings.request_timeout
+        attempt = 0
+        while True:
+            await self.store(reference, stream, offset)
+            found = await self.query(reference, stream)
+            if found == offset:
+                return
+            attempt += 1
+            delay = settings.backoff.delay(attempt)
+            if anyio.current_time() + delay > deadline:
+                raise CommitNotVerified(
+                    f'offset {offset} of "{reference}" on "{stream}" was not stored (found '
+                    f"{found}); check the user's permissions and that the stream has a leader"
+                )
+            await anyio.sleep(delay)
+
+
+class Tracker:
+    """What was consumed and what was stored of it. Pure.
+
+    `processed` is told of every delivery that is done with, and answers with the offset to store
+    when it is time by count; `due` is asked when it is time by the clock, and at the end.
+    """
+
+    __slots__ = ("_count", "_every", "last", "stored")
+
+    def __init__(self, tracking: AutoTracking | str) -> None:
+        self._every = tracking.messages if isinstance(tracking, AutoTracking) else None
+        self._count = 0
+        self.last: int | None = None
+        self.stored: int | None = None
+
+    def processed(self, last_offset: int, messages: int) -> int | None:
+        if self._every is None:
+            return None
+        self.last = last_offset
+        self._count += messages
+        return self.due() if self._count >= self._every else None
+
+    def due(self) -> int | None:
+        """The offset to store, if it has advanced; it counts as stored from now on."""
+        self._count = 0
+        if self.last is None or self.last == self.stored:
+            return None
+        self.stored = self.last
+        return self.stored
+
+    def unverified(self) -> int | None:
+        """What must be in the store at a hand-over or at the end, stored before or not."""
+        return self.last if self._every is not None else self.stored
+
+    def forget(self) -> None:
+        """A hand-over: what was consumed before is no more this consumer's to store."""
+        self.last = self.stored = None
+        self._count = 0

@@ -1,12 +1,14 @@
 """Runs pipelines side by side, from the first connection to the last commit.
 
 The first SIGINT or SIGTERM drains every pipeline, each inside its `drain_timeout`; a second one
-ends the process at once. A pipeline that fails drains the others, and its error decides the exit
-code. What is settled and committed by then is told in the results.
+gives up what is in flight and commits what is settled, and a third ends the process where it
+stands. A pipeline that fails drains the others, and its error decides the exit code. What is
+settled and committed by then is told in the results.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +37,7 @@ class Plan:
     until_idle: float | None = None
     http: tuple[str, int] | None = None
     live: bool = False
+    tune_gc: bool = True
 
 
 @dataclass(slots=True)
@@ -57,7 +60,7 @@ class Supervisor:
         self._running: list[RunningPipeline] = []
         self._outcome = Outcome()
         self._signals = 0
-        self._scope = anyio.CancelScope()
+        self._opening: dict[str, anyio.CancelScope] = {}
 
     async def run(self) -> Outcome:
         """Run until every pipeline has ended."""
@@ -68,10 +71,9 @@ class Supervisor:
                 await self._listen(beside, *self._plan.http)
             beside.start_soon(keep_sampling, self._board)
             beside.start_soon(self._show)
-            with self._scope:
-                async with anyio.create_task_group() as pipelines:
-                    for target, pipeline in self._plan.pipelines.items():
-                        pipelines.start_soon(self._run_one, target, pipeline, url)
+            async with anyio.create_task_group() as pipelines:
+                for target, pipeline in self._plan.pipelines.items():
+                    pipelines.start_soon(self._run_one, target, pipeline, url)
             beside.cancel_scope.cancel()
         return self._outcome
 
@@ -99,20 +101,27 @@ class Supervisor:
 
     async def _run_one(self, target: str, pipeline: Pipeline, url: str) -> None:
         try:
-            async with pipeline.start(
-                url=url, telemetry=self._telemetry, until_idle=self._plan.until_idle
-            ) as running:
-                self._running.append(running)
-                self._board.watch(pipeline.name, running.statistics)
-                if self._signals:
-                    running.stop()
-                result = await running.wait()
+            with anyio.CancelScope() as opening:
+                self._opening[target] = opening
+                async with pipeline.start(
+                    url=url, telemetry=self._telemetry, tune_gc=self._plan.tune_gc
+                ) as running:
+                    del self._opening[target]
+                    self._outcome.results[target] = await self._follow(pipeline.name, running)
         except Exception as error:
             self._failed(error)
-            return
-        self._outcome.results[target] = result
+
+    async def _follow(self, name: str, running: RunningPipeline) -> RunResult:
+        """From the moment it runs to its result."""
+        self._running.append(running)
+        self._board.watch(name, running.statistics)
+        if self._plan.until_idle is not None:
+            await running.wait_idle(self._plan.until_idle)
+            running.stop()
+        result = await running.wait()
         if result.error is not None:
             self._failed(result.error)
+        return result
 
     def _failed(self, error: BaseException) -> None:
         """The first error decides; the other pipelines drain."""
@@ -121,6 +130,8 @@ class Supervisor:
         self._stop_all()
 
     def _stop_all(self) -> None:
+        for opening in self._opening.values():
+            opening.cancel()
         for running in self._running:
             running.stop()
 
@@ -129,6 +140,9 @@ class Supervisor:
         if self._signals == 1:
             note("draining: what was received is finished and committed; again to end at once")
             self._stop_all()
-        else:
+        elif self._signals == 2:
             self._outcome.forced = True
-            self._scope.cancel()
+            for running in self._running:
+                running.abort()
+        else:
+            os._exit(ExitCode.FORCED)

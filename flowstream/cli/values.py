@@ -23,7 +23,9 @@ def parse_size(option: str, text: str | None) -> int | None:
             f"{option} {text!r} is no size; write 500000, 100MB or 20GiB", ExitCode.USAGE
         )
     unit = match[2].lower().removesuffix("b")
-    return int(match[1]) * (1024 if unit.endswith("i") else 1000) ** _POWERS[unit.removesuffix("i")]
+    base = 1024 if unit.endswith("i") else 1000
+    factor: int = base ** _POWERS[unit.removesuffix("i")]
+    return int(match[1]) * factor
 
 
 def parse_duration(option: str, text: str | None) -> timedelta | None:

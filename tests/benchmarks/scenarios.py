@@ -97,7 +97,7 @@ BODY_SIZE = 100
 
 def body(number: int) -> bytes:
     """A JSON object of exactly `BODY_SIZE` bytes."""
-    head = b'{"order_id":%08d,"customer_id":%06d,"amount":"%05d.99","note":"' % (
+    head = b'{"order_id":%8d,"customer_id":%6d,"amount":"%05d.99","note":"' % (
         number,
         number % 23_570,
         number % 99_999,

@@ -1,9 +1,13 @@
 """The client: everything a program does with RabbitMQ Streams, on asyncio and trio.
 
     environment.py   the face: one object per application (admin.py: streams, offsets)
-    publisher.py     outbox.py, unconfirmed.py, framing.py: from bodies to frames, until confirmed
-    consumer.py      delivery.py, credit.py, offsets.py, probe.py: from chunks to deliveries
-    attachment.py    the loop that keeps publishers and consumers attached (backoff.py, states.py)
+    publisher.py     the face of publishing; declaration.py: its place on a connection; outbox.py,
+                     unconfirmed.py, framing.py: from bodies to confirmed frames; failures.py
+    consumer.py      the face of consuming; subscription.py: its place on a connection; delivery.py,
+                     credit.py, offsets.py, probe.py; tracking.py, single_active.py
+    super_publisher.py, super_consumer.py   over the partitions (partitions.py, routing.py)
+    options.py       what publishers and consumers can be told
+    attachment.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
     core.py          connections by role: pool.py, seed.py, nodes.py
     connection.py    one connection: opening.py (handshake), ids.py, codes.py
     transport.py     TCP and TLS; url.py, credentials.py, settings.py: what they need
@@ -14,7 +18,7 @@ This file is the room's contract.
 
 from flowstream.client.admin import StreamStatistics
 from flowstream.client.backoff import Backoff
-from flowstream.client.consumer import Consumer
+from flowstream.client.consumer import Consumer, StreamMessage
 from flowstream.client.credentials import (
     Credentials,
     ExternalCredentials,
@@ -27,8 +31,12 @@ from flowstream.client.delivery import Delivery
 from flowstream.client.environment import Environment
 from flowstream.client.nodes import StreamNodes
 from flowstream.client.offsets import Offset, offset_spec
+from flowstream.client.options import AutoTracking
 from flowstream.client.publisher import Publisher
+from flowstream.client.routing import hash_index, hash_route
 from flowstream.client.states import State
+from flowstream.client.super_consumer import SuperStreamConsumer
+from flowstream.client.super_publisher import SuperStreamPublisher
 from flowstream.client.transport import Tls
 from flowstream.client.url import DEFAULT_URL, StreamUrl
 from flowstream.protocol import Address, Compression, OffsetSpec
@@ -36,6 +44,7 @@ from flowstream.protocol import Address, Compression, OffsetSpec
 __all__ = [
     "DEFAULT_URL",
     "Address",
+    "AutoTracking",
     "Backoff",
     "Compression",
     "Consumer",
@@ -51,11 +60,16 @@ __all__ = [
     "PlainCredentials",
     "Publisher",
     "State",
+    "StreamMessage",
     "StreamNodes",
     "StreamStatistics",
     "StreamUrl",
+    "SuperStreamConsumer",
+    "SuperStreamPublisher",
     "Tls",
     "Token",
     "TokenCredentials",
+    "hash_index",
+    "hash_route",
     "offset_spec",
 ]

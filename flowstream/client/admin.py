@@ -22,13 +22,9 @@ from flowstream.protocol import (
     MetadataResponse,
     OffsetKind,
     OffsetSpec,
-    Partitions,
-    PartitionsResponse,
     ResolveOffsetSpec,
     ResolveOffsetSpecResponse,
     Response,
-    Route,
-    RouteResponse,
     StreamStats,
     StreamStatsResponse,
 )
@@ -37,6 +33,7 @@ from .codes import check
 from .core import Core
 from .nodes import StreamNodes, stream_nodes
 from .offsets import Offset, offset_spec
+from .partitions import read_partitions, read_route
 from .probe import probe
 from .tracking import OffsetStore
 
@@ -231,22 +228,11 @@ class Administration:
 
     async def partitions(self, super_stream: str) -> list[str]:
         """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
-        answer = await self._core.locator.request(
-            lambda c: Partitions(c, super_stream), PartitionsResponse
-        )
-        action = f'find the partitions of "{super_stream}"'
-        check(answer.code, action, stream=super_stream)
-        if not answer.streams:
-            check(Code.STREAM_DOES_NOT_EXIST, action, stream=super_stream)
-        return list(answer.streams)
+        return await read_partitions(self._core, super_stream)
 
     async def route(self, routing_key: str, super_stream: str) -> list[str]:
         """The partitions that are bound with the routing key; empty where none is."""
-        answer = await self._core.locator.request(
-            lambda c: Route(c, routing_key, super_stream), RouteResponse
-        )
-        check(answer.code, f'route in "{super_stream}"', stream=super_stream)
-        return list(answer.streams)
+        return await read_route(self._core, routing_key, super_stream)
 
 
 def stream_arguments(

@@ -152,6 +152,9 @@ class ClientConnection:
         }
 
     def when_lost(self, callback: Callable[[ClientConnection], None]) -> None:
+        """Calls back at the end of the connection, or now if it has ended."""
+        if self.error is not None:
+            callback(self)
         self._on_lost.append(callback)
 
     # --- requests -------------------------------------------------------------------------------

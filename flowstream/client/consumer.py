@@ -21,6 +21,7 @@ from .core import Core
 from .delivery import Delivery
 from .options import AutoTracking, ConsumerOptions
 from .settings import log
+from .signals import Signal
 from .single_active import Turns
 from .states import State, StateCell
 from .subscription import Subscription
@@ -44,7 +45,14 @@ class Consumer:
     One task iterates. Leaving the block stores and verifies the tracked offset, and unsubscribes.
     """
 
-    def __init__(self, core: Core, stream: str, options: ConsumerOptions) -> None:
+    def __init__(
+        self,
+        core: Core,
+        stream: str,
+        options: ConsumerOptions,
+        *,
+        arrived: Signal | None = None,
+    ) -> None:
         self.stream = stream
         self.options = options
         self._core = core
@@ -58,6 +66,7 @@ class Consumer:
             options,
             self._state,
             start=options.offset,
+            arrived=arrived or Signal(),
             on_update=self._turns.add,
         )
         self._offsets = OffsetStore(core)

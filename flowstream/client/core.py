@@ -78,12 +78,13 @@ class Core:
         while self.state.value is State.RECOVERING:
             attempt += 1
             try:
-                await self.locator.get()
+                connection = await self.locator.get()
             except FlowstreamError as error:
                 log.info("environment %s: %s", self.name, error)
                 await anyio.sleep(self.settings.backoff.delay(attempt))
             else:
-                self.state.set(State.OPEN)
+                if connection.usable:
+                    self.state.set(State.OPEN)
 
     def statistics(self) -> dict[str, int]:
         return {

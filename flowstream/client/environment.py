@@ -30,9 +30,12 @@ from .options import (
     OnInactive,
     PublisherOptions,
 )
+from .partitions import Partitions
 from .publisher import Publisher
 from .settings import Settings
 from .states import State
+from .super_consumer import SuperStreamConsumer
+from .super_publisher import KeyOf, Routing, SuperStreamPublisher
 from .tracking import OffsetStore
 from .transport import Dial, Tls, tcp, tls_dial
 from .url import DEFAULT_URL, StreamUrl
@@ -196,6 +199,66 @@ class Environment(Administration):
             hand_over_timeout=hand_over_timeout,
         )
         return Consumer(self._core, stream, options)
+
+    def super_stream_publisher(
+        self,
+        super_stream: str,
+        *,
+        key: KeyOf | None = None,
+        routing: Routing = "hash",
+        refresh: float = 60.0,
+        reference: str | None = None,
+        max_unconfirmed: int = 10_000,
+        max_unconfirmed_bytes: int = 64 * 1024 * 1024,
+        confirm_timeout: float | None = 30.0,
+        filter_value: Callable[[bytes], str | None] | None = None,
+        on_error: OnError | None = None,
+    ) -> SuperStreamPublisher:
+        """A publisher over the partitions, with a window for each; see `SuperStreamPublisher`."""
+        options = PublisherOptions(
+            reference=reference,
+            max_unconfirmed=max_unconfirmed,
+            max_unconfirmed_bytes=max_unconfirmed_bytes,
+            confirm_timeout=confirm_timeout,
+            filter_value=filter_value,
+            on_error=on_error,
+        )
+        partitions = Partitions(self._core, super_stream, refresh)
+        return SuperStreamPublisher(self._core, partitions, options, key=key, routing=routing)
+
+    def super_stream_consumer(
+        self,
+        super_stream: str,
+        *,
+        offset: Offset = "first",
+        credit: int | CreditStrategy = 10,
+        refresh: float = 60.0,
+        name: str | None = None,
+        tracking: AutoTracking | str | None = None,
+        filter_values: Sequence[str] = (),
+        match_unfiltered: bool = False,
+        match: Match | None = None,
+        single_active: bool = False,
+        on_active: OnActive | None = None,
+        on_inactive: OnInactive | None = None,
+        hand_over_timeout: float = 30.0,
+    ) -> SuperStreamConsumer:
+        """A consumer over the partitions, with credit for each; see `SuperStreamConsumer`."""
+        options = ConsumerOptions(
+            offset=offset_spec(offset),
+            credit=CreditWhenDone(credit) if isinstance(credit, int) else credit,
+            name=name,
+            tracking=tracking,
+            filter_values=tuple(filter_values),
+            match_unfiltered=match_unfiltered,
+            match=match,
+            single_active=single_active,
+            on_active=on_active,
+            on_inactive=on_inactive,
+            hand_over_timeout=hand_over_timeout,
+        )
+        partitions = Partitions(self._core, super_stream, refresh)
+        return SuperStreamConsumer(self._core, partitions, options)
 
 
 def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:

@@ -104,7 +104,7 @@ class Outbox:
 
     def pieces(
         self,
-        bodies: Sequence[bytes],
+        bodies: Sequence[bytes | AmqpMessage],
         ids: Sequence[int] | None,
         filters: Sequence[str | None] | None,
     ) -> list[Entry]:

@@ -48,10 +48,8 @@ class Pool(Generic[User]):
             connection = self._with_room(node)
             if connection is None:
                 connection = await self._open_at(node)
-                connection.when_lost(self._forget)
                 self._connections.setdefault(node, []).append(connection)
-                if connection.error is not None:
-                    self._forget(connection)
+                connection.when_lost(self._forget)
             ids: Ids[User] = self._ids_of(connection)
             return Place(connection, ids.add(user), ids)
 

@@ -59,10 +59,11 @@ class Subscription:
         state: StateCell,
         *,
         start: OffsetSpec,
+        arrived: Signal,
         on_update: OnUpdate,
     ) -> None:
         self.stream = stream
-        self.arrived = Signal()
+        self.arrived = arrived
         self.position: int | None = None
         self.active = not options.single_active
         self.failure: FlowstreamError | None = None
@@ -286,7 +287,7 @@ class Subscription:
         options = self._options
         if options.filter_values and not connection.supports(Key.PUBLISH, 2):
             raise NotSupported("filter_values needs RabbitMQ 3.13 or later")
-        if options.single_active and not connection.supports(Key.CONSUMER_UPDATE):
+        if options.single_active and not connection.wire.versions:  # told from 3.11 on
             raise NotSupported("single_active needs RabbitMQ 3.11 or later")
 
     async def _detach(self) -> None:

@@ -1,0 +1,100 @@
+"""The partitions of a super stream, read again from time to time: nobody tells when they change."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
+from flowstream.protocol import Partitions as PartitionsCommand
+
+from .codes import check
+from .core import Core
+from .settings import log
+from .tasks import Task
+
+OnChange = Callable[[Sequence[str], Sequence[str]], Awaitable[None]]
+"""Called with the partitions that came and those that went."""
+
+
+async def read_partitions(core: Core, super_stream: str) -> list[str]:
+    """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
+    answer = await core.locator.request(
+        lambda c: PartitionsCommand(c, super_stream), PartitionsResponse
+    )
+    action = f'find the partitions of "{super_stream}"'
+    check(answer.code, action, stream=super_stream)
+    if not answer.streams:
+        check(Code.STREAM_DOES_NOT_EXIST, action, stream=super_stream)
+    return list(answer.streams)
+
+
+async def read_route(core: Core, routing_key: str, super_stream: str) -> list[str]:
+    """The partitions that are bound with the routing key; empty where none is."""
+    answer = await core.locator.request(
+        lambda c: Route(c, routing_key, super_stream), RouteResponse
+    )
+    check(answer.code, f'route in "{super_stream}"', stream=super_stream)
+    return list(answer.streams)
+
+
+class Partitions:
+    """`streams` as last read; read again every `refresh` seconds while started."""
+
+    def __init__(
+        self,
+        core: Core,
+        super_stream: str,
+        refresh: float,
+        on_change: OnChange | None = None,
+    ) -> None:
+        if refresh <= 0:
+            raise ConfigurationError("refresh must be more than 0 seconds")
+        self.super_stream = super_stream
+        self.streams: list[str] = []
+        self.on_change = on_change
+        self._core = core
+        self._refresh = refresh
+        self._bound: dict[str, list[str]] = {}
+        self._task: Task | None = None
+
+    async def start(self) -> None:
+        self.streams = await read_partitions(self._core, self.super_stream)
+        self._task = self._core.owner.spawn(self._follow, name=f"partitions of {self.super_stream}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._task.wait()
+
+    async def bound(self, routing_key: str) -> list[str]:
+        """The partitions bound with the key; asked once, until the next refresh."""
+        if routing_key not in self._bound:
+            if len(self._bound) >= 10_000:
+                self._bound.clear()
+            self._bound[routing_key] = await read_route(self._core, routing_key, self.super_stream)
+        return self._bound[routing_key]
+
+    async def read_again(self) -> None:
+        """Reads the partitions now; an error of the broker leaves them as they are."""
+        try:
+            streams = await read_partitions(self._core, self.super_stream)
+        except FlowstreamError as error:
+            log.info("partitions of %r: %s", self.super_stream, error)
+            return
+        before, self.streams = self.streams, streams
+        self._bound.clear()
+        came = [stream for stream in streams if stream not in before]
+        went = [stream for stream in before if stream not in streams]
+        if came or went:
+            log.info("partitions of %r: %s came, %s went", self.super_stream, came, went)
+            if self.on_change is not None:
+                await self.on_change(came, went)
+
+    async def _follow(self) -> None:
+        while True:
+            await anyio.sleep(self._refresh)
+            await self.read_again()

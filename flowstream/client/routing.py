@@ -1,0 +1,23 @@
+"""Which partition of a super stream a message goes to, as in all other clients.
+
+Hash routing is murmur3 (x86, 32 bits, seed 104729) of the key's UTF-8 bytes, unsigned, modulo the
+number of partitions, counted in the server's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mmh3
+
+SEED = 104729
+
+
+def hash_index(key: str, partitions: int) -> int:
+    """The index of the key's partition."""
+    return mmh3.hash(key.encode(), SEED, signed=False) % partitions
+
+
+def hash_route(key: str, partitions: Sequence[str]) -> str:
+    """The key's partition."""
+    return partitions[hash_index(key, len(partitions))]

@@ -1,0 +1,170 @@
+"""Consumes the partitions of a super stream as one: a consumer for each, taken in turn."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+import anyio
+
+from flowstream.errors import FlowstreamError, StreamDoesNotExist
+from flowstream.protocol import OffsetSpec
+
+from .consumer import Consumer, StreamMessage
+from .core import Core
+from .delivery import Delivery
+from .options import ConsumerOptions
+from .partitions import Partitions
+from .settings import log
+from .signals import Signal
+
+
+class SuperStreamConsumer:
+    """`async for delivery in consumer`: `delivery.stream` is the partition.
+
+    Order holds within a partition. With `single_active` the members of a group share the
+    partitions, and the broker moves them when members come and go. Partitions that are added
+    later are read from their beginning.
+    """
+
+    def __init__(self, core: Core, partitions: Partitions, options: ConsumerOptions) -> None:
+        self.super_stream = partitions.super_stream
+        self._core = core
+        self._partitions = partitions
+        partitions.on_change = self._changed
+        if options.single_active:
+            options = replace(options, super_stream=partitions.super_stream)
+        self._options = options
+        self._consumers: dict[str, Consumer] = {}
+        self._turn: list[Consumer] = []
+        self._last: Consumer | None = None
+        self._arrived = Signal()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<consumer of super stream {self.super_stream!r}>"
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions as last read, in the server's order."""
+        return list(self._partitions.streams)
+
+    @property
+    def active(self) -> list[str]:
+        """The partitions whose messages come here."""
+        return [stream for stream, each in self._consumers.items() if each.active]
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """The statistics of each partition's consumer."""
+        return {stream: each.statistics() for stream, each in self._consumers.items()}
+
+    async def store_offset(self, stream: str, offset: int) -> None:
+        """Stores an offset of a partition under the consumer's name (tracking="manual")."""
+        await self._consumers[stream].store_offset(offset)
+
+    # --- iterating ------------------------------------------------------------------------------
+
+    def __aiter__(self) -> SuperStreamConsumer:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        """The next messages of any partition; the ones before count as processed."""
+        last, self._last = self._last, None
+        if last is not None:
+            await last.done()
+        while not self._closed:
+            try:
+                delivery = self._take()
+            except StreamDoesNotExist as error:
+                await self._without(error)
+                continue
+            if delivery is not None:
+                return delivery
+            await self._arrived.wait()
+        raise StopAsyncIteration
+
+    async def messages(self) -> AsyncIterator[StreamMessage]:
+        """The same, message by message."""
+        async for delivery in self:
+            for offset, body in zip(delivery.offsets, delivery.bodies, strict=True):
+                yield StreamMessage(delivery.stream, offset, delivery.timestamp, body)
+
+    def _take(self) -> Delivery | None:
+        """From the first in turn that has something; it goes to the end then."""
+        for place, consumer in enumerate(self._turn):
+            delivery = consumer.take()
+            if delivery is not None:
+                self._turn.append(self._turn.pop(place))
+                self._last = consumer
+                return delivery
+        return None
+
+    async def _without(self, error: StreamDoesNotExist) -> None:
+        """A partition is gone: fine if the super stream has lost it, else an error."""
+        await self._partitions.read_again()
+        if error.stream in self._consumers:
+            raise error
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> SuperStreamConsumer:
+        await self._partitions.start()
+        try:
+            for stream in self._partitions.streams:
+                await self._open(stream, self._options)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes every partition's consumer; raises CommitNotVerified as `Consumer` does."""
+        self._closed = True
+        await self._partitions.stop()
+        failure: FlowstreamError | None = None
+        with anyio.CancelScope(shield=True):
+            for stream in tuple(self._consumers):
+                try:
+                    await self._close(stream, kind, error, trace)
+                except FlowstreamError as raised:
+                    failure = failure or raised
+        self._arrived.notify()
+        if failure is not None:
+            raise failure
+
+    async def _open(self, stream: str, options: ConsumerOptions) -> None:
+        consumer = Consumer(self._core, stream, options, arrived=self._arrived)
+        await consumer.__aenter__()
+        self._consumers[stream] = consumer
+        self._turn.append(consumer)
+
+    async def _close(
+        self,
+        stream: str,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        consumer = self._consumers.pop(stream)
+        self._turn.remove(consumer)
+        await consumer.__aexit__(kind, error, trace)
+
+    async def _changed(self, came: Sequence[str], went: Sequence[str]) -> None:
+        gone = StreamDoesNotExist(f'"{self.super_stream}" has lost this partition')
+        for stream in went:
+            if stream in self._consumers:
+                await self._close(stream, type(gone), gone, None)
+        options = replace(self._options, offset=OffsetSpec.first())
+        for stream in came:
+            try:
+                await self._open(stream, options)
+            except FlowstreamError as error:
+                log.warning("partition %r is not consumed yet: %s", stream, error)
+                self._partitions.streams.remove(stream)
+        self._arrived.notify()

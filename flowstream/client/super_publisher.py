@@ -1,0 +1,191 @@
+"""Publishes to the partitions of a super stream, each message to the partition of its key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Literal, TypeAlias, TypeVar
+
+import anyio
+
+from flowstream.errors import ConfigurationError, FlowstreamError, PublishFailed
+from flowstream.protocol import AmqpMessage
+
+from .core import Core
+from .options import PublisherOptions
+from .outbox import plain_body
+from .partitions import Partitions
+from .publisher import Publisher
+from .routing import hash_route
+
+KeyOf: TypeAlias = Callable[[bytes], str]
+Routing: TypeAlias = Literal["hash", "key"]
+T = TypeVar("T")
+
+
+class SuperStreamPublisher:
+    """A publisher per partition, opened when its first message comes.
+
+    `routing="hash"` spreads keys over all partitions; "key" sends to the partitions bound with the
+    key (several get a copy each). Keys are given when sending, or made from the body by `key`.
+    Publishing ids and deduplication are per partition.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        partitions: Partitions,
+        options: PublisherOptions,
+        *,
+        key: KeyOf | None,
+        routing: Routing,
+    ) -> None:
+        if routing not in ("hash", "key"):
+            raise ConfigurationError('routing must be "hash" or "key"')
+        self.super_stream = partitions.super_stream
+        self._core = core
+        self._partitions = partitions
+        self._options = options
+        self._key = key
+        self._routing = routing
+        self._publishers: dict[str, Publisher] = {}
+        self._lock = anyio.Lock()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<publisher of super stream {self.super_stream!r}>"
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions as last read, in the server's order."""
+        return list(self._partitions.streams)
+
+    @property
+    def unconfirmed(self) -> int:
+        return sum(publisher.unconfirmed for publisher in self._publishers.values())
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """The statistics of each partition's publisher."""
+        return {stream: each.statistics() for stream, each in self._publishers.items()}
+
+    # --- sending --------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        body: bytes | AmqpMessage,
+        *,
+        key: str | None = None,
+        publishing_id: int | None = None,
+        filter_value: str | None = None,
+    ) -> None:
+        """As `Publisher.send`; raises PublishFailed where no partition is bound with the key."""
+        for stream in await self._route(body, key):
+            publisher = await self._publisher(stream)
+            await publisher.send(body, publishing_id=publishing_id, filter_value=filter_value)
+
+    async def publish(
+        self,
+        body: bytes | AmqpMessage,
+        *,
+        key: str | None = None,
+        publishing_id: int | None = None,
+        filter_value: str | None = None,
+    ) -> None:
+        """As `Publisher.publish`: returns once every partition it goes to has confirmed."""
+        for stream in await self._route(body, key):
+            publisher = await self._publisher(stream)
+            await publisher.publish(body, publishing_id=publishing_id, filter_value=filter_value)
+
+    async def send_many(
+        self, bodies: Sequence[bytes], *, keys: Sequence[str] | None = None
+    ) -> None:
+        """As `Publisher.send_many`; order is kept within each partition."""
+        for stream, group in (await self._grouped(bodies, keys)).items():
+            publisher = await self._publisher(stream)
+            await publisher.send_many(group)
+
+    async def publish_many(
+        self, bodies: Sequence[bytes], *, keys: Sequence[str] | None = None
+    ) -> None:
+        """As `Publisher.publish_many`, to all partitions at the same time."""
+        groups = await self._grouped(bodies, keys)
+        publishers = [(await self._publisher(stream), group) for stream, group in groups.items()]
+        await _each(lambda pair: pair[0].publish_many(pair[1]), publishers)
+
+    async def flush(self) -> None:
+        """Returns when all that was sent so far is settled; raises PublishFailed."""
+        await _each(Publisher.flush, list(self._publishers.values()))
+
+    async def _grouped(
+        self, bodies: Sequence[bytes], keys: Sequence[str] | None
+    ) -> dict[str, list[bytes]]:
+        if keys is not None and len(keys) != len(bodies):
+            raise ConfigurationError(f"keys has {len(keys)} items for {len(bodies)} bodies")
+        groups: dict[str, list[bytes]] = {}
+        for number, body in enumerate(bodies):
+            for stream in await self._route(body, None if keys is None else keys[number]):
+                groups.setdefault(stream, []).append(body)
+        return groups
+
+    async def _route(self, body: bytes | AmqpMessage, key: str | None) -> Sequence[str]:
+        if key is None:
+            if self._key is None:
+                raise ConfigurationError("a message needs key=, or the publisher a key= function")
+            key = self._key(plain_body(body))
+        if self._routing == "hash":
+            return (hash_route(key, self._partitions.streams),)
+        streams = await self._partitions.bound(key)
+        if not streams:
+            raise PublishFailed(
+                f'no partition of super stream "{self.super_stream}" is bound with the key {key!r}',
+                stream=self.super_stream,
+            )
+        return streams
+
+    async def _publisher(self, stream: str) -> Publisher:
+        found = self._publishers.get(stream)
+        if found is not None:
+            return found
+        async with self._lock:
+            if self._closed:
+                raise PublishFailed(f"{self!r} is closed", stream=stream)
+            if stream not in self._publishers:
+                publisher = Publisher(self._core, stream, self._options)
+                self._publishers[stream] = await publisher.__aenter__()
+            return self._publishers[stream]
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> SuperStreamPublisher:
+        await self._partitions.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Flushes and closes every partition's publisher; raises the first one's failure."""
+        self._closed = True
+        try:
+            await _each(lambda p: p.__aexit__(kind, error, trace), list(self._publishers.values()))
+        finally:
+            await self._partitions.stop()
+
+
+async def _each(function: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
+    """Calls it for all items at the same time, to the end, then raises the first error."""
+    errors: list[FlowstreamError] = []
+
+    async def one(item: T) -> None:
+        try:
+            await function(item)
+        except FlowstreamError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for item in items:
+            group.start_soon(one, item)
+    if errors:
+        raise errors[0]

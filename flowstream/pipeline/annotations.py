@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Message
 
@@ -18,7 +18,7 @@ Handler = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """`payload` is T of `Message[T]`; `resource` the name of a second parameter, if there is one."""
+    """`payload` is T of `Message[T]`; `resource` the name of a second parameter, if any."""
 
     name: str
     is_async: bool
@@ -65,7 +65,8 @@ def _unwrap(handler: Handler) -> Handler:
     while isinstance(handler, functools.partial):
         handler = handler.func
     if not inspect.isroutine(handler) and not isinstance(handler, type):
-        return handler.__call__
+        call: Handler = type(handler).__call__.__get__(handler)
+        return call
     return handler
 
 
@@ -111,7 +112,7 @@ def _payload(annotation: Any, wraps: type, where: str) -> Any:
             wraps, "list[Message[Order]]"
         )
         shown = getattr(annotation, "__qualname__", None) or repr(annotation)
-        raise ConfigurationError(
+        raise UnsupportedPayloadType(
             f"{where}: unsupported annotation {shown}; annotate the first parameter as {expected}"
         )
     payload = arguments[0]

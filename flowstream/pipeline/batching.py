@@ -117,7 +117,7 @@ class Batching:
 
     def _ask(self, where: tuple[int | None, Hashable], message: Message[Any]) -> bool:
         assert self._split is not None
-        answer = self._split(message, self._states.get(where, self._initial))
+        answer: Any = self._split(message, self._states.get(where, self._initial))
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise TypeError(f"the batch size function returned {answer!r}, not (full, accumulator)")
         full, state = answer

@@ -181,7 +181,7 @@ class Core:
         body: Callable[[], Awaitable[None]],
         crashed: Callable[[BaseException], Awaitable[None]],
     ) -> None:
-        """Run a stage's loop; after a crash settle what it held and start it again, within limits."""
+        """Run a stage's loop; after a crash settle what it held and restart it, within limits."""
         while True:
             try:
                 return await body()

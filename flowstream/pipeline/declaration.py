@@ -12,9 +12,11 @@ from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import (
+    NAME,
     BatcherOptions,
     PipelineOptions,
     ProcessorOptions,
+    check_value,
     make,
 )
 from flowstream.pipeline.payload import decoder
@@ -67,21 +69,29 @@ class Pipeline:
         restart_window: float = 5.0,
         stuck_after: float = 60.0,
     ) -> None:
-        if not isinstance(name, str) or not 0 < len(name.encode()) <= 255:
-            raise ConfigurationError(f"pipeline {name!r}: the name must have 1 to 255 bytes")
+        check_value(NAME, name, f"pipeline {name!r} > name")
         path = f"pipeline {name!r}"
         if not isinstance(producer, Producer):
             raise ConfigurationError(
                 f"{path} > producer: expected a Producer such as StreamProducer({name!r}), "
                 f"got {producer!r:.80}"
             )
-        values = dict(
-            retry=retry, on_failure=on_failure, rate_limit=rate_limit,
-            max_in_flight=max_in_flight, max_in_flight_bytes=max_in_flight_bytes,
-            drain_timeout=drain_timeout, lifespan=lifespan, partition_by=partition_by,
-            commit_every=commit_every, commit_interval=commit_interval, max_threads=max_threads,
-            max_restarts=max_restarts, restart_window=restart_window, stuck_after=stuck_after,
-        )  # fmt: skip
+        values: dict[str, Any] = {
+            "retry": retry,
+            "on_failure": on_failure,
+            "rate_limit": rate_limit,
+            "max_in_flight": max_in_flight,
+            "max_in_flight_bytes": max_in_flight_bytes,
+            "drain_timeout": drain_timeout,
+            "lifespan": lifespan,
+            "partition_by": partition_by,
+            "commit_every": commit_every,
+            "commit_interval": commit_interval,
+            "max_threads": max_threads,
+            "max_restarts": max_restarts,
+            "restart_window": restart_window,
+            "stuck_after": stuck_after,
+        }
         self.name = name
         self.producer = producer
         self.options: PipelineOptions = make(PipelineOptions, values, path)
@@ -102,7 +112,7 @@ class Pipeline:
         timeout: float | None = None, processes: bool = False,
     ) -> Callable[[F], F]: ...  # fmt: skip
 
-    def processor(self, handler: Any = None, /, **options: Any) -> Any:
+    def processor(self, *handler: Any, **options: Any) -> Any:
         """Declare the handler of messages, `async def` or plain `def` (run in worker threads).
 
         What it returns becomes the message's data; returning nothing leaves it. `timeout` is in
@@ -121,7 +131,7 @@ class Pipeline:
             self.declared["processor"] = Declared(function, signature, checked)
             return function
 
-        return declare if handler is None else declare(handler)
+        return declare(*handler) if handler else declare
 
     @overload
     def batcher(self, handler: F, /) -> F: ...
@@ -134,7 +144,7 @@ class Pipeline:
         processes: bool = False,
     ) -> Callable[[F], F]: ...  # fmt: skip
 
-    def batcher(self, name: Any = "default", /, **options: Any) -> Any:
+    def batcher(self, *name: Any, **options: Any) -> Any:
         """Declare a handler of batches, `async def` or plain `def`.
 
         A batch is closed at `size` messages, before `max_bytes` are exceeded, or `timeout` seconds
@@ -142,9 +152,9 @@ class Pipeline:
         `function(message, accumulator)` returns (is the batch full, next accumulator).
         `handler_timeout` is the seconds that the handler may take for a batch.
         """
-        if callable(name):
-            return self._declare_batcher({**options, "name": "default"})(name)
-        return self._declare_batcher({"name": name, **options})
+        if name and callable(name[0]):
+            return self._declare_batcher({"name": "default"})(name[0])
+        return self._declare_batcher({"name": name[0] if name else "default", **options})
 
     def _declare_batcher(self, options: dict[str, Any]) -> Callable[[F], F]:
         path = f"{self._path} > batcher {options['name']!r}"
@@ -220,8 +230,7 @@ class Pipeline:
     def check(self) -> None:
         """Raise ConfigurationError for what only the whole declaration shows."""
         self.processor_declared  # noqa: B018
-        wants = [d for d in (*self.declared.values(), *self.batchers.values())]
-        for declared in wants:
+        for declared in (*self.declared.values(), *self.batchers.values()):
             if declared.signature.resource is not None and self.options.lifespan is None:
                 raise ConfigurationError(
                     f"{self._path}: {declared.signature.name} takes a second parameter "

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 TARGET = 0.005
-"""Seconds a slice should take in its handler: short enough to share out, long enough to be cheap."""
+"""Seconds a slice should take: short enough to share out, long enough to be cheap."""
 FIRST_LIMIT = 16
 
 

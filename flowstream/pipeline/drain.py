@@ -40,7 +40,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("finish batches", finish_batches),
     ("settle", settle),
 )
-"""After "stop taking" and before "commit", "verify" and "close", which have a grace of their own."""
+"""After "stop taking"; "commit", "verify" and "close" follow, with a grace of their own."""
 
 
 async def drain(run: Run) -> None:

@@ -25,7 +25,7 @@ Behind = Callable[[Message[Any]], bool]
 
 def being_cancelled() -> bool:
     """Is the current task itself being cancelled, rather than something a handler awaited?"""
-    return anyio.get_current_effective_deadline() == -math.inf
+    return anyio.current_effective_deadline() == -math.inf
 
 
 def passes(error: BaseException) -> bool:
@@ -103,6 +103,7 @@ def process_sync(
     rare: list[Message[Any]],
     behind: Behind | None,
     ordered: bool,
+    *,
     slot: Slot,
 ) -> bool:
     """`process_async` for a plain function, in a worker thread."""

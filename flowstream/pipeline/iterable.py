@@ -30,11 +30,9 @@ class IterableProducer(Producer):
         slice_size: int = 1000,
         threaded: bool = False,
     ) -> None:
-        if not isinstance(iterable, (Iterable, AsyncIterable)) or isinstance(
-            iterable, (str, bytes)
-        ):
+        if isinstance(iterable, (str, bytes)):
             raise ConfigurationError(
-                f"IterableProducer: {iterable!r:.80} is not an iterable of items"
+                f"IterableProducer: give a list of items, not {iterable!r:.80}"
             )
         if slice_size < 1:
             raise ConfigurationError(f"IterableProducer > slice_size: at least 1, got {slice_size}")

@@ -68,9 +68,9 @@ class Lineup:
             else:
                 del self._lines[token]
         for index, next_batch in enumerate(freed):
-            if next_batch not in freed[:index]:
-                if self._first(next_batch, self._tokens[id(next_batch)]):
-                    self._ready.append(next_batch)
+            seen = any(next_batch is other for other in freed[:index])
+            if not seen and self._first(next_batch, self._tokens[id(next_batch)]):
+                self._ready.append(next_batch)
 
     @property
     def ready(self) -> int:

@@ -135,7 +135,8 @@ class Message(Generic[T]):
 
     @property
     def stream(self) -> str:
-        return self._span.lane.stream
+        stream: str = self._span.lane.stream
+        return stream
 
     @property
     def offset(self) -> int:

@@ -4,6 +4,7 @@ A field's metadata holds its check and its text; `check` reports the first wrong
 path, such as `pipeline 'orders' > batcher 'load' > size`.
 """
 
+# ruff: noqa: RUF009 - `option` is dataclasses.field with its check and text
 from __future__ import annotations
 
 import dataclasses
@@ -126,10 +127,14 @@ Options = PipelineOptions | ProcessorOptions | BatcherOptions
 def check(options: Options, path: str) -> None:
     """Raise ConfigurationError for the first option whose value cannot work."""
     for item in dataclasses.fields(options):
-        expected, test = item.metadata["check"]
-        value = getattr(options, item.name)
-        if not test(value):
-            raise ConfigurationError(f"{path} > {item.name}: expected {expected}, got {value!r}")
+        check_value(item.metadata["check"], getattr(options, item.name), f"{path} > {item.name}")
+
+
+def check_value(rule: Check, value: Any, path: str) -> None:
+    """Raise ConfigurationError unless `value` passes."""
+    expected, test = rule
+    if not test(value):
+        raise ConfigurationError(f"{path}: expected {expected}, got {value!r:.200}")
 
 
 def make(kind: type[Any], values: dict[str, Any], path: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any, Union, get_args, get_origin, is_typeddict
 import pydantic
 from pydantic_core import from_json
 
-from flowstream.errors import ConfigurationError, PayloadError
+from flowstream.errors import PayloadError, UnsupportedPayloadType
 
 Decode = Callable[[bytes], Any]
 
@@ -33,7 +33,7 @@ SUPPORTED = (
 def decoder(payload: Any, *, handler: str = "the handler") -> Decode | None:
     """The function that decodes one body to `payload`; None when bodies are left as they are.
 
-    Raises ConfigurationError for a type that a message body cannot be decoded to.
+    Raises UnsupportedPayloadType for a type that a message body cannot be decoded to.
     """
     if payload in (bytes, Any):
         return None
@@ -44,14 +44,14 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decode | None:
     if _is_struct(payload):
         return _struct(payload)
     if not _supported(payload):
-        raise ConfigurationError(
+        raise UnsupportedPayloadType(
             f"{handler}: a message cannot be decoded to {_name(payload)}; use {SUPPORTED}"
         )
     try:
         adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(payload)
     except pydantic.PydanticUserError as error:
         reason = str(error).splitlines()[0]
-        raise ConfigurationError(
+        raise UnsupportedPayloadType(
             f"{handler}: a message cannot be decoded to {_name(payload)}: {reason}"
         ) from error
     return adapter.validator.validate_json
@@ -97,16 +97,15 @@ def _text(body: bytes) -> str:
 
 
 def _json(kind: type) -> Decode:
+    name = "object" if kind is dict else "array"
+
     def decode(body: bytes) -> Any:
         value = from_json(body)
         if type(value) is not kind:
-            raise PayloadError(f"expected a JSON {_JSON[kind]}, got {type(value).__name__}")
+            raise PayloadError(f"expected a JSON {name}, got {type(value).__name__}")
         return value
 
     return decode
-
-
-_JSON = {dict: "object", list: "array"}
 
 
 def _is_struct(payload: Any) -> bool:

@@ -61,9 +61,8 @@ class Retry:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigurationError(f"Retry: attempts must be at least 1, got {self.attempts}")
-        if isinstance(self.backoff, (int, float)):
-            fixed = Backoff(initial=float(self.backoff), factor=1.0, maximum=float(self.backoff))
-            object.__setattr__(self, "backoff", fixed)
+        if not isinstance(self.backoff, Backoff):
+            raise ConfigurationError(f"Retry: backoff must be a Backoff(...), got {self.backoff!r}")
 
     def delay(self, attempt: int) -> float | None:
         """The seconds before the next try after `attempt` failed; None: no more tries."""

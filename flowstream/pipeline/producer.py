@@ -12,7 +12,7 @@ A producer of your own is a small class:
                 async for line in file:
                     await lane.send([line])      # returns once the pipeline has room: the demand
 
-        async def commit(self, stream: str, offset: int) -> None:
+        async def commit(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
             await anyio.Path(f"{stream}.offset").write_text(str(offset))
 """
 
@@ -98,10 +98,10 @@ class Feed(Protocol):
 class Producer(ABC):
     """The source of a pipeline."""
 
-    async def open(self, context: RunContext) -> None:
+    async def open(self, context: RunContext) -> None:  # noqa: B027 - a hook
         """Connect and check, before the first message; an exception ends the run."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - a hook
         """Let go of everything; called once after `open` was, also when that failed."""
 
     @abstractmethod
@@ -112,10 +112,10 @@ class Producer(ABC):
         max_restarts allows.
         """
 
-    async def commit(self, stream: str, offset: int) -> None:
+    async def commit(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
         """Store that everything up to `offset` is settled. May be sent without an answer."""
 
-    async def verify(self, stream: str, offset: int) -> None:
+    async def verify(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
         """Make sure that `offset` is stored; raises CommitNotVerified where it is not."""
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:

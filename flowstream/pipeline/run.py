@@ -22,7 +22,7 @@ from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.stages.batcher import Batcher
 from flowstream.pipeline.stages.committer import Committer
 from flowstream.pipeline.stages.disposal import Disposal
-from flowstream.pipeline.stages.feed import SourceFeed
+from flowstream.pipeline.stages.feed import COMMIT_GRACE, SourceFeed
 from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.processor import Processors
 from flowstream.pipeline.stages.router import Router
@@ -137,8 +137,9 @@ class Run:
         for name, declared in pipeline.batchers.items():
             self.batchers[name] = await self._build_batcher(declared, stack)
         self.feed = SourceFeed(
-            core, self.context, self.settlement, self.limiter, self._decoder(),
-            self.processors.put, self._undecodable,
+            core, self.context, self.settlement, self.limiter, decode=self._decoder(),
+            forward=self.processors.put,
+            reject=self._undecodable,
         )  # fmt: skip
         self.feed.flush = self._flush
         self.feed.commit = self._commit_now
@@ -218,11 +219,11 @@ class Run:
             await self.pipeline.producer.run(self.feed)
         except FlowstreamError as error:
             self.core.fail(error)
-        except BaseExceptionGroup as group:
-            error = unwrap(group)
-            if not isinstance(error, FlowstreamError):
+        except ExceptionGroup as group:
+            known = unwrap(group)
+            if not isinstance(known, FlowstreamError):
                 raise
-            self.core.fail(error)
+            self.core.fail(known)
 
     def _beat(self, watch: LoopWatch) -> None:
         watch.beat()
@@ -298,5 +299,5 @@ async def _nothing_held(error: BaseException) -> None:
 
 
 async def _closing(close: Any) -> None:
-    with anyio.CancelScope(shield=True), anyio.move_on_after(drain.COMMIT_GRACE):
+    with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
         await close()

@@ -155,9 +155,9 @@ class RunningPipeline:
         self._run.feed.reopen()
 
     def _resize(self, stage: str, concurrency: int) -> None:
-        for pool in (self._run.processors, *self._run.batchers.values()):
+        for pool in self._run.pools:
             if pool.name == stage:
-                make(type(pool.options), {"name": stage, "concurrency": concurrency}, stage)
+                make(type(pool.options), {"concurrency": concurrency}, f"resize {stage!r}")
                 pool.resize(concurrency)
                 return
         known = ", ".join(pool.name for pool in self._run.pools)

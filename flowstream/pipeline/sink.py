@@ -15,7 +15,7 @@ Write = Callable[["Batch[Any]"], Awaitable[None]]
 
 
 class Sink(ABC):
-    """A place that batches are written to. A value: what it needs in a run is opened by `writer`."""
+    """A place that batches are written to. What it needs in a run is opened by `writer`."""
 
     @abstractmethod
     def writer(self, context: RunContext) -> AbstractAsyncContextManager[Write]:

@@ -44,7 +44,7 @@ class Settlement:
         self._settle(messages, outcome)
 
     def hold(self, messages: Sequence[Message[Any]]) -> None:
-        """Give messages up for this run: they stay unsettled, and are delivered again by the next."""
+        """Give messages up for this run: they stay unsettled, and the next one replays them."""
         for message in messages:
             origin = self._joined(message, "halted")
             if origin is None:

@@ -45,14 +45,12 @@ class Batcher(Pool):
         retry: Retry | None,
         limiter: anyio.CapacityLimiter,
     ) -> None:
-        super().__init__(
-            core, options.name, "batcher", options.concurrency, options.handler_timeout
-        )
-        self.options = options
+        super().__init__(core, options, "batcher", options.handler_timeout)
         self.settlement = settlement
         self.disposal = disposal
         self.partitioned = inherits or options.partition_by is not None
         self.phase = phase
+        self._partition_by = options.partition_by
         self.parked = 0
         self.batching = Batching(
             options.name, options.size, options.timeout, max_bytes=options.max_bytes
@@ -76,7 +74,7 @@ class Batcher(Pool):
             self._held_back.append((messages, plain))
             return
         now = self.core.clock()
-        if self.options.partition_by is not None:
+        if self._partition_by is not None:
             messages = self._keyed(messages)
         if plain:
             try:
@@ -133,7 +131,7 @@ class Batcher(Pool):
         )
 
     def _keyed(self, messages: list[Message[Any]]) -> list[Message[Any]]:
-        key = self.options.partition_by
+        key = self._partition_by
         good: list[Message[Any]] = []
         wrong: list[Failure] = []
         for message in messages:
@@ -176,7 +174,7 @@ class Batcher(Pool):
                         batch.bytes,
                         batch.trigger,
                         now - batch.opened,
-                    )  # fmt: skip
+                    )
                 )
         if batches:
             self.idle_workers.wake(len(batches))

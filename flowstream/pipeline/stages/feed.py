@@ -114,6 +114,7 @@ class SourceFeed:
         context: RunContext,
         settlement: Settlement,
         limiter: RateLimiter,
+        *,
         decode: Decode | None,
         forward: Callable[[list[Message[Any]]], None],
         reject: Callable[[list[Failure]], None],

@@ -8,6 +8,7 @@ from typing import Any
 import anyio.abc
 
 from flowstream.pipeline.core import Core
+from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
 from flowstream.pipeline.stages.slot import Idle, Slot
 
 
@@ -15,12 +16,17 @@ class Pool(ABC):
     """Workers 0 to `concurrency` - 1; each runs `work` and is restarted when it crashes."""
 
     def __init__(
-        self, core: Core, name: str, kind: str, concurrency: int, timeout: float | None
+        self,
+        core: Core,
+        options: ProcessorOptions | BatcherOptions,
+        kind: str,
+        timeout: float | None,
     ) -> None:
         self.core = core
-        self.name = name
+        self.options = options
+        self.name = options.name
         self.kind = kind
-        self.concurrency = concurrency
+        self.concurrency = options.concurrency
         self.timeout = timeout
         self.slots: dict[int, Slot] = {}
         self.idle_workers = Idle()
@@ -75,6 +81,10 @@ class Pool(ABC):
     def rest(self) -> None:
         """A worker found nothing to do."""
         self.core.rested()
+
+    @abstractmethod
+    def resize(self, workers: int) -> None:
+        """Change the number of workers; where order is kept, once what was taken in is through."""
 
     @abstractmethod
     async def work(self, slot: Slot) -> None:

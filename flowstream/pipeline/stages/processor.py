@@ -7,6 +7,7 @@ it is settled, so no handler ever sees them in another order. Without order noth
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -54,8 +55,7 @@ class Processors(Pool):
         redecode: Callable[[Message[Any]], Any],
         limiter: anyio.CapacityLimiter,
     ) -> None:
-        super().__init__(core, options.name, "processor", options.concurrency, options.timeout)
-        self.options = options
+        super().__init__(core, options, "processor", options.timeout)
         self.settlement = settlement
         self.disposal = disposal
         self.forward: Callable[[list[Message[Any]], bool], Any] = _unset
@@ -182,7 +182,9 @@ class Processors(Pool):
                 if self._is_async:
                     going = await process_async(*arguments)
                 else:
-                    going = await in_thread(process_sync, *arguments, slot, limiter=self._limiter)
+                    going = await in_thread(
+                        partial(process_sync, slot=slot), *arguments, limiter=self._limiter
+                    )
             if slot.scope.cancelled_caught:
                 found = self._timed_out(slot, found)
                 going = True

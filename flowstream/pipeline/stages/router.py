@@ -1,4 +1,4 @@
-"""From the processors to the batchers: a slice at a time, or message by message where they differ."""
+"""From the processors to the batchers: whole slices, or message by message where they differ."""
 
 from __future__ import annotations
 

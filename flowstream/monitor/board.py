@@ -79,7 +79,8 @@ class Board:
 
     def watch(self, pipeline: str, read: Callable[[], Statistics]) -> None:
         """Show a pipeline, whose statistics `read` returns at any time."""
-        self.pipelines[pipeline] = PipelineFigures(read, self._clock())
+        figures = self.pipelines[pipeline] = PipelineFigures(read, self._clock())
+        figures.history.append(_sample(read(), self._clock()))
 
     def statistics(self) -> list[Statistics]:
         """The statistics of every watched pipeline, read now."""
@@ -208,7 +209,7 @@ def _describe_stage(figures: PipelineFigures, stage: StageStatistics) -> dict[st
         "kind": stage.kind,
         "concurrency": stage.concurrency,
         "active": stage.busy,
-        "busy": rate(figures.history, f"busy:{stage.name}"),
+        "busy": min(1.0, rate(figures.history, f"busy:{stage.name}")),
         "waiting": stage.waiting,
         "parked": stage.parked,
         "handled": stage.handled,
@@ -231,7 +232,7 @@ def _sample(statistics: Statistics, now: float) -> Sample:
         "lag": total_lag(statistics) or 0,
     }
     for stage in statistics.stages:
-        # Time in handlers, the ones under way included, per worker: its growth is how busy it is.
+        # Seconds in handlers per worker: how fast they grow is how busy the stage is.
         sample[f"busy:{stage.name}"] = stage.seconds / stage.concurrency
         sample[f"handled:{stage.name}"] = stage.handled
     return sample

@@ -15,25 +15,29 @@ BATCH = 1_000
 async def publish_raw(target: Target) -> float:
     """Seconds until the broker has confirmed every message."""
     messages = bodies(target.messages)
-    async with Environment(target.url) as environment:
-        async with environment.publisher(target.stream) as publisher:
-            await publisher.publish(messages[0])
-            start = time.perf_counter()
-            for first in range(1, len(messages), BATCH):
-                await publisher.send_many(messages[first : first + BATCH])
-            await publisher.flush()
-            return time.perf_counter() - start
+    async with (
+        Environment(target.url) as environment,
+        environment.publisher(target.stream) as publisher,
+    ):
+        await publisher.publish(messages[0])
+        start = time.perf_counter()
+        for first in range(1, len(messages), BATCH):
+            await publisher.send_many(messages[first : first + BATCH])
+        await publisher.flush()
+        return time.perf_counter() - start
 
 
 async def publish_amqp(target: Target) -> float:
     """The same with each body wrapped into an AMQP message."""
     messages = bodies(target.messages)
-    async with Environment(target.url) as environment:
-        async with environment.publisher(target.stream) as publisher:
-            await publisher.publish(encode_data(messages[0]))
-            start = time.perf_counter()
-            for first in range(1, len(messages), BATCH):
-                batch = [encode_data(body) for body in messages[first : first + BATCH]]
-                await publisher.send_many(batch)
-            await publisher.flush()
-            return time.perf_counter() - start
+    async with (
+        Environment(target.url) as environment,
+        environment.publisher(target.stream) as publisher,
+    ):
+        await publisher.publish(encode_data(messages[0]))
+        start = time.perf_counter()
+        for first in range(1, len(messages), BATCH):
+            batch = [encode_data(body) for body in messages[first : first + BATCH]]
+            await publisher.send_many(batch)
+        await publisher.flush()
+        return time.perf_counter() - start

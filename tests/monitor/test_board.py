@@ -73,6 +73,7 @@ def test_a_paused_pipeline_says_so() -> None:
 def test_rates_are_taken_over_the_last_seconds() -> None:
     clock, statistics = Clock(), Changing()
     board = Board(clock)
+    statistics.change(settled={}, stages=())
     board.watch("p", statistics)
     settled, seconds = 0, 0.0
     for second in range(10):
@@ -85,7 +86,7 @@ def test_rates_are_taken_over_the_last_seconds() -> None:
     (pipeline,) = board.snapshot()["pipelines"]
     assert pipeline["rate"] == 1_000
     assert pipeline["stages"][0]["busy"] == 0.5  # two of four workers
-    assert pipeline["history"]["rate"] == [100] * 4 + [1_000] * 5
+    assert pipeline["history"]["rate"] == [100] * 5 + [1_000] * 5
 
 
 def test_history_and_failures_are_bounded() -> None:

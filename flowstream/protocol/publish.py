@@ -8,7 +8,10 @@ a sub-batch. Version 2 has `str filter value` (null: none) between the two, and 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 from struct import Struct
 from struct import error as struct_error
 
@@ -57,30 +60,39 @@ def encode_publish_filtered(
     bodies: Sequence[bytes],
 ) -> bytes:
     """One Publish frame of version 2; a filter value of None marks an unfiltered message."""
-    parts: list[bytes] = [b""]
-    for publishing_id, value, body in zip(ids, filters, bodies, strict=True):
-        text = None if value is None else value.encode()
-        if text is not None and len(text) > 32767:
-            raise LocalProtocolError(f"a filter value of {len(text)} bytes; the most is 32767")
-        parts += (
-            _ID.pack(publishing_id),
-            _FILTER.pack(-1 if text is None else len(text)),
-            text or b"",
-            _LENGTH.pack(len(body)),
-            body,
-        )
-    size = FRAME_OVERHEAD + sum(map(len, parts))
-    parts[0] = _FRAME.pack(size, 2, 2, publisher_id, len(bodies))
+    count = len(bodies)
+    parts: list[bytes] = [b""] * (4 * count + 1)
+    try:
+        parts[1::4] = map(_ID.pack, ids)
+        parts[2::4] = map(_filter_field, filters)
+        parts[3::4] = map(_LENGTH.pack, map(len, bodies))
+        parts[4::4] = bodies
+        size = FRAME_OVERHEAD + sum(map(len, parts))
+        parts[0] = _FRAME.pack(size, 2, 2, publisher_id, count)
+    except (struct_error, ValueError) as error:
+        raise LocalProtocolError(f"cannot encode {count} messages: {error}") from None
     return b"".join(parts)
 
 
+@lru_cache(1024)
+def _filter_field(value: str | None) -> bytes:
+    """A filter value as it stands in a frame; streams have few, so they are remembered."""
+    text = b"" if value is None else value.encode()
+    if len(text) > 32767:
+        raise LocalProtocolError(f"a filter value of {len(text)} bytes; the most is 32767")
+    return _FILTER.pack(-1 if value is None else len(text)) + text
+
+
 def encode_sub_batches(publisher_id: int, batches: Sequence[SubBatch]) -> bytes:
-    """One Publish frame of sub-batches (make them with `chunk.sub_batch`)."""
+    """One Publish frame of sub-batches (made by `sub_batch`)."""
     parts = [b""]
-    for batch in batches:
-        parts += (_ID.pack(batch.publishing_id), sub_batch_entry(batch))
-    size = FRAME_OVERHEAD + sum(map(len, parts))
-    parts[0] = _FRAME.pack(size, 2, 1, publisher_id, len(batches))
+    try:
+        for batch in batches:
+            parts += (_ID.pack(batch.publishing_id), sub_batch_entry(batch))
+        size = FRAME_OVERHEAD + sum(map(len, parts))
+        parts[0] = _FRAME.pack(size, 2, 1, publisher_id, len(batches))
+    except struct_error as error:
+        raise LocalProtocolError(f"cannot encode {len(batches)} batches: {error}") from None
     return b"".join(parts)
 
 
@@ -99,17 +111,16 @@ def split_at(lengths: Sequence[int], frame_max: int, overhead: int = ENTRY_OVERH
     A message that alone is too large gets a frame of its own: refuse it before (`fits`).
     """
     count = len(lengths)
-    if not frame_max or FRAME_OVERHEAD + overhead * count + sum(lengths) <= frame_max:
-        return [count] if count else []
-    ends: list[int] = []
     room = frame_max - FRAME_OVERHEAD
-    used = 0
-    for index, length in enumerate(lengths):
-        used += length + overhead
-        if used > room and index > (ends[-1] if ends else 0):
-            ends.append(index)
-            used = length + overhead
-    ends.append(count)
+    if not frame_max or overhead * count + sum(lengths) <= room:
+        return [count] if count else []
+    upto = list(accumulate(map(overhead.__add__, lengths)))
+    ends: list[int] = []
+    start = used = 0
+    while start < count:
+        start = max(start + 1, bisect_right(upto, used + room, start))
+        used = upto[start - 1]
+        ends.append(start)
     return ends
 
 

@@ -69,6 +69,7 @@ class Subscription:
             and self.credit > 0
             and self.position is not None
             and self.position < self.stream.end
+            and not self.stream.deleted
         )
 
     def attach(self, position: int) -> None:

@@ -215,7 +215,9 @@ class Session:
                 self.last_sent = anyio.current_time()
                 self._unsent = sum(map(len, self._outbox))
                 self._room.set()
-            elif not self._woken:
+            elif self._woken:
+                await anyio.lowlevel.checkpoint()
+            else:
                 self._work = anyio.Event()
                 await self._work.wait()
         self._scope.cancel()
@@ -223,7 +225,7 @@ class Session:
     async def _next_chunks(self) -> bytes:
         """Frames of the next subscription that is ready, taking turns; nothing if none is."""
         ready = [it for it in self.subscriptions.values() if it.ready]
-        if not ready:
+        if not ready or self.connection.closed:
             return b""
         self._turn += 1
         subscription = ready[self._turn % len(ready)]
@@ -232,7 +234,7 @@ class Session:
         chunks, after = await self.node.read(
             subscription.stream, position, subscription.filter, subscription.credit
         )
-        if subscription.position != position or subscription.stream.deleted:
+        if not self._still_at(subscription, position):
             self._woken = True
             return b""
         subscription.position = after
@@ -248,6 +250,11 @@ class Session:
             self.node.messages_out += chunk.records
         self._woken = True
         return b"".join(frames)
+
+    def _still_at(self, subscription: Subscription, position: int) -> bool:
+        """Nothing came between: neither another place to go on from, nor an end."""
+        gone = subscription.stream.deleted or self.connection.closed
+        return subscription.position == position and not gone
 
     # --- told by others ---------------------------------------------------------------------
 

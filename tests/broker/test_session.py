@@ -24,8 +24,10 @@ from flowstream.protocol import (
     CreateStream,
     Credit,
     DeclarePublisher,
+    DeleteStream,
     Deliver,
     Heartbeat,
+    MetadataUpdate,
     OffsetSpec,
     Open,
     OpenResponse,
@@ -350,3 +352,27 @@ async def test_open_tells_where_the_client_is_connected() -> None:
         await raw.send(Tune(0, 0))
         answer = await raw.call(Open(4, "/"), OpenResponse)
         assert answer.properties == {"advertised_host": "here", "advertised_port": "1"}
+
+
+async def test_a_stream_deleted_while_it_is_consumed() -> None:
+    """The definition is gone at once, the subscription only when that is durable."""
+    async with a_node() as node, a_client(node) as raw:
+        await raw.ok(CreateStream(7, "s", {}))
+        await raw.ok(DeclarePublisher(8, 0, None, "s"))
+        await raw.send(encode_publish(0, 0, [b"x"]))
+        await raw.expect(PublishConfirm)
+        await raw.send(Subscribe(9, 0, "s", OffsetSpec.first(), 10, {}), DeleteStream(10, "s"))
+        kinds = [type(await raw.next()) for _ in range(3)]
+        assert kinds[-1] is MetadataUpdate
+
+
+async def test_chunks_do_not_follow_a_refusal() -> None:
+    async with a_node() as node, a_client(node) as raw, a_client(node) as other:
+        await raw.ok(CreateStream(7, "s", {}))
+        await raw.ok(Subscribe(8, 0, "s", OffsetSpec.first(), 10, {}))
+        await raw.send(b"\0\0\0\4\1\1\0\1")
+        await raw.expect(Close)
+        await other.ok(DeclarePublisher(8, 0, None, "s"))
+        await other.send(encode_publish(0, 0, [b"x"]))
+        await other.expect(PublishConfirm)
+        assert await raw.next() is None

@@ -23,6 +23,13 @@
 Bytes become frames and commands in `flowstream.protocol`; a command becomes a call of its handler,
 which decides at once on what is in memory; what must last goes to the committer, and is confirmed,
 shown and answered once it is on the disk.
+
+Where it differs from RabbitMQ 4.3, whose answers it gives otherwise:
+- storing an offset takes no place in the stream: offsets have no gaps;
+- filters are exact, where a Bloom filter also lets through what only looks alike;
+- arguments that RabbitMQ breaks on, or takes without a meaning (`max-age` "x"), are refused with
+  code 17, and so are names over 255 bytes;
+- one virtual host "/", SASL PLAIN, no permissions; a client cannot leave out Tune.
 """
 
 from flowstream.broker.node import Limits

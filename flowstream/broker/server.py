@@ -6,7 +6,7 @@ import logging
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -74,6 +74,7 @@ class Broker:
         self._tls = tls
         self._limits = limits or Limits()
         self._node: Node | None = None
+        self._last = BrokerStatistics(0, 0, 0, 0, 0.0, 0.0, 0, 0)
         self._exits: AsyncExitStack | None = None
 
     @property
@@ -86,10 +87,10 @@ class Broker:
         return f"{scheme}://{name}:{password}@{host}:{self.port}/%2f"
 
     def statistics(self) -> BrokerStatistics:
-        """Zeros while it does not run."""
+        """What it does now; the totals of its last run while it does not run."""
         node = self._node
         if node is None:
-            return BrokerStatistics(0, 0, 0, 0, 0.0, 0.0, 0, 0)
+            return self._last
         return BrokerStatistics(
             connections=len(node.sessions),
             streams=len(node.catalog.streams),
@@ -128,12 +129,17 @@ class Broker:
         store, contents = await self._open()
         try:
             self._node = node = Node(store, contents, self._users, self._limits)
-            listener = await self._listen()
-            async with listener, anyio.create_task_group() as tasks:
+            async with AsyncExitStack() as exits:
+                listeners = [await exits.enter_async_context(it) for it in await self._listen()]
+                tasks = await exits.enter_async_context(anyio.create_task_group())
                 tasks.start_soon(node.run)
+                for listener in listeners:
+                    tasks.start_soon(self._accept, listener)
                 task_status.started()
-                await self._accept(listener)
+                await anyio.sleep_forever()
         finally:
+            figures = self.statistics()
+            self._last = replace(figures, connections=0, rate_in=0.0, rate_out=0.0, unconfirmed=0)
             self._node = None
             if store.blocking:
                 with anyio.CancelScope(shield=True):
@@ -154,7 +160,7 @@ class Broker:
 
         return await anyio.to_thread.run_sync(load)
 
-    async def _listen(self) -> SocketListener:
+    async def _listen(self) -> list[SocketListener]:
         try:
             multi = await anyio.create_tcp_listener(
                 local_host=self.host or None, local_port=self.port, backlog=_BACKLOG
@@ -164,12 +170,13 @@ class Broker:
                 f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
                 "another broker may run there, choose another port"
             ) from error
-        listener, *others = multi.listeners
-        for other in others:
-            await other.aclose()
-        assert isinstance(listener, SocketListener)
-        self.port = int(_address(listener, SocketAttribute.local_address).port)
-        return listener
+        listeners = [it for it in multi.listeners if isinstance(it, SocketListener)]
+        if self.port == 0:  # a name such as localhost would get a port for each address
+            for other in listeners[1:]:
+                await other.aclose()
+            del listeners[1:]
+        self.port = _address(listeners[0], SocketAttribute.local_address).port
+        return listeners
 
     async def _accept(self, listener: SocketListener) -> None:
         async with anyio.create_task_group() as connections:

@@ -259,12 +259,13 @@ class Session:
     # --- told by others ---------------------------------------------------------------------
 
     def confirm(self, publisher: Publisher, publishing_ids: list[int]) -> None:
-        """These are durable; a publisher that is gone meanwhile is not told."""
+        """These are durable; a publisher that is gone meanwhile, or its stream, is not told."""
         self.unconfirmed -= len(publishing_ids)
         limits = self.node.limits
         if self.unconfirmed <= limits.max_unconfirmed - limits.resume_room:
             self._room.set()
-        if publishing_ids and self.publishers.get(publisher.publisher_id) is publisher:
+        declared = self.publishers.get(publisher.publisher_id) is publisher
+        if publishing_ids and declared and not publisher.stream.deleted:
             self.send(PublishConfirm(publisher.publisher_id, tuple(publishing_ids)))
 
     def consumer_update(self, notice: Notice[Subscription]) -> None:

@@ -121,6 +121,8 @@ async def test_statistics() -> None:
             while running.statistics().rate_in == 0:
                 await anyio.sleep(0.05)
         assert running.statistics().bytes_used > 0
+    after = running.statistics()
+    assert (after.connections, after.messages_in, after.messages_out) == (0, 2, 2)
 
 
 async def test_users_of_its_own() -> None:
@@ -208,6 +210,13 @@ async def test_tls(certificate: Path) -> None:
             await raw.log_in()
             await publish(raw, "s", *[b"x" * 1000] * 500)
             assert await consume(raw, "s") == [b"x" * 1000] * 500
+
+
+async def test_a_name_for_several_addresses() -> None:
+    async with Broker("localhost", 0) as running:
+        assert running.url == f"rabbitmq-stream://guest:guest@localhost:{running.port}/%2f"
+        async with logged_in(running.url) as raw:
+            await raw.ok(CreateStream(7, "s", {}))
 
 
 async def test_ipv6() -> None:

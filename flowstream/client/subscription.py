@@ -64,7 +64,7 @@ class Subscription:
     ) -> None:
         self.stream = stream
         self.arrived = arrived
-        self.position: int | None = None
+        self.position: int | None = start.value if start.kind is OffsetKind.OFFSET else None
         self.active = not options.single_active
         self.failure: FlowstreamError | None = None
         self.buffered_bytes = 0

@@ -39,11 +39,25 @@ from flowstream.client.super_consumer import SuperStreamConsumer
 from flowstream.client.super_publisher import SuperStreamPublisher
 from flowstream.client.transport import Tls
 from flowstream.client.url import DEFAULT_URL, StreamUrl
-from flowstream.protocol import Address, Compression, OffsetSpec
+from flowstream.protocol import (
+    Address,
+    AmqpMessage,
+    Compression,
+    Header,
+    OffsetSpec,
+    Properties,
+    data_of,
+    data_of_all,
+    encode_data,
+    encode_data_all,
+    encode_message,
+    is_amqp,
+)
 
 __all__ = [
     "DEFAULT_URL",
     "Address",
+    "AmqpMessage",
     "AutoTracking",
     "Backoff",
     "Compression",
@@ -55,9 +69,11 @@ __all__ = [
     "Delivery",
     "Environment",
     "ExternalCredentials",
+    "Header",
     "Offset",
     "OffsetSpec",
     "PlainCredentials",
+    "Properties",
     "Publisher",
     "State",
     "StreamMessage",
@@ -69,7 +85,13 @@ __all__ = [
     "Tls",
     "Token",
     "TokenCredentials",
+    "data_of",
+    "data_of_all",
+    "encode_data",
+    "encode_data_all",
+    "encode_message",
     "hash_index",
     "hash_route",
+    "is_amqp",
     "offset_spec",
 ]

@@ -141,18 +141,18 @@ class Administration:
         if spec.kind is OffsetKind.NEXT:
             last = await self.last_offset(stream)
             return 0 if last is None else last + 1
+        asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
         connection = await self._core.locator.get()
         if connection.supports(Key.RESOLVE_OFFSET_SPEC):
             answer = await connection.request(
                 lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
             )
             check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
-            return int(answer.offset.value)
+            return max(answer.offset.value, asked)  # it may be that of the chunk
         chunk = await probe(self._core, stream, spec)
         if chunk is None:
             return await self.resolve_offset(stream, OffsetSpec.next())
-        asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
-        return int(max(chunk.offset, asked))
+        return max(int(chunk.offset), asked)
 
     # --- stored offsets -------------------------------------------------------------------------
 

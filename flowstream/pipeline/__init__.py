@@ -35,7 +35,7 @@ from flowstream.pipeline.policies import Backoff, Disposer, Drop, FailurePolicy,
 from flowstream.pipeline.producer import Acknowledger, Feed, Lane, Producer
 from flowstream.pipeline.ratelimit import RateLimit
 from flowstream.pipeline.running import RunningPipeline, running_pipelines
-from flowstream.pipeline.sink import Sink
+from flowstream.pipeline.sink import Sink, Write
 from flowstream.pipeline.statistics import (
     LaneStatistics,
     RunResult,
@@ -72,6 +72,7 @@ __all__ = [
     "StageTopology",
     "Statistics",
     "Topology",
+    "Write",
     "running_pipelines",
     "tuned_collector",
 ]

@@ -1,0 +1,1 @@
+"""Example applications. They use only what `flowstream` exports."""

@@ -48,7 +48,7 @@ async def a_stream(raw: Raw, name: str, reference: str | None = None, **argument
 
 
 async def publish(raw: Raw, first_id: int, *bodies: bytes) -> None:
-    """One frame, confirmed before this returns: a chunk of its own."""
+    """One frame, confirmed before this returns; a single message is a chunk of its own."""
     await raw.send(encode_publish(0, first_id, bodies))
     await confirmed(raw, len(bodies))
 
@@ -86,8 +86,9 @@ async def test_offsets_are_answered_with_the_chunk_that_contains_them(
 ) -> None:
     async with logged_in(broker.url) as raw:
         await a_stream(raw, stream_name)
-        for first in (0, 3, 6):
-            await publish(raw, first, b"a", b"b", b"c")
+        for first in (0, 3, 6):  # a sub-batch is never divided
+            await raw.send(encode_sub_batches(0, [sub_batch(first, [b"a", b"b", b"c"])]))
+            await confirmed(raw, 1)
         for spec, first in (
             (OffsetSpec.first(), 0),
             (OffsetSpec.last(), 6),

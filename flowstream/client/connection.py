@@ -263,6 +263,8 @@ class ClientConnection:
             self._sending_since = None
             self._sent_at = anyio.current_time()
             self._written.notify()
+            if self.error is not None and not self._control:  # the server's goodbye is answered
+                self._scope.cancel()
 
     def _collect(self) -> list[bytes]:
         buffers, size = self._control, self._control_size

@@ -39,6 +39,27 @@ class StreamMessage:
     body: bytes
 
 
+class Messages:
+    """Iterates over the messages of the deliveries of a consumer."""
+
+    def __init__(self, deliveries: AsyncIterator[Delivery]) -> None:
+        self._deliveries = deliveries
+        self._delivery: Delivery | None = None
+        self._next = 0
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    async def __anext__(self) -> StreamMessage:
+        if self._delivery is None or self._next >= len(self._delivery):
+            self._delivery, self._next = await anext(self._deliveries), 0
+        delivery, number = self._delivery, self._next
+        self._next += 1
+        return StreamMessage(
+            delivery.stream, delivery.offsets[number], delivery.timestamp, delivery.bodies[number]
+        )
+
+
 class Consumer:
     """`async with env.consumer("orders") as consumer: async for delivery in consumer: ...`.
 
@@ -127,11 +148,9 @@ class Consumer:
                 raise StopAsyncIteration
             await self._subscription.arrived.wait()
 
-    async def messages(self) -> AsyncIterator[StreamMessage]:
+    def messages(self) -> Messages:
         """The same, message by message."""
-        async for delivery in self:
-            for offset, body in zip(delivery.offsets, delivery.bodies, strict=True):
-                yield StreamMessage(self.stream, offset, delivery.timestamp, body)
+        return Messages(self)
 
     def take(self) -> Delivery | None:
         """The next messages if they are here, without waiting; call `done` before."""

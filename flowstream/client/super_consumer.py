@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -11,7 +11,7 @@ import anyio
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.protocol import OffsetSpec
 
-from .consumer import Consumer, StreamMessage
+from .consumer import Consumer, Messages
 from .core import Core
 from .delivery import Delivery
 from .options import ConsumerOptions
@@ -84,11 +84,9 @@ class SuperStreamConsumer:
             await self._arrived.wait()
         raise StopAsyncIteration
 
-    async def messages(self) -> AsyncIterator[StreamMessage]:
+    def messages(self) -> Messages:
         """The same, message by message."""
-        async for delivery in self:
-            for offset, body in zip(delivery.offsets, delivery.bodies, strict=True):
-                yield StreamMessage(delivery.stream, offset, delivery.timestamp, body)
+        return Messages(self)
 
     def _take(self) -> Delivery | None:
         """From the first in turn that has something; it goes to the end then."""

@@ -138,6 +138,9 @@ def data_of(raw: bytes) -> bytes:
         return raw[8:]
     if not is_amqp(raw):
         return raw
+    start = _find_data(raw)
+    if start:
+        return raw[start:]
     message = AmqpMessage(raw)
     data = message.data
     if data is not None:
@@ -148,6 +151,28 @@ def data_of(raw: bytes) -> bytes:
     if not isinstance(value, bytes):
         raise ProtocolError("an AMQP message without a data section has no bytes to give")
     return value
+
+
+def _find_data(raw: bytes) -> int:
+    """Where the data begins if it is one section that ends the message; 0 sends to the long way."""
+    position = 0
+    try:
+        while raw[position : position + 2] == b"\x00S":
+            form = raw[position + 3]
+            if form in (0xA0, 0xC0, 0xC1):
+                start = position + 5
+                end = start + raw[position + 4]
+            elif form in (0xB0, 0xD0, 0xD1):
+                start = position + 8
+                end = start + int.from_bytes(raw[position + 4 : start])
+            else:
+                return 0
+            if raw[position + 2] == DATA:
+                return start if end == len(raw) and form in (0xA0, 0xB0) else 0
+            position = end
+    except IndexError:
+        return 0
+    return 0
 
 
 def data_of_all(raws: Sequence[bytes]) -> list[bytes]:

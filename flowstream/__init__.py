@@ -1,75 +1,95 @@
 """Broadway-style data pipelines for Python on RabbitMQ Streams.
 
-    from flowstream import Batch, DeadLetter, Message, Pipeline, Retry, StreamProducer
+    errors.py       every error, as one tree
+    protocol/       bytes <-> frames, commands, chunks, AMQP 1.0 messages; no clock, no I/O
+    client/         Environment, publishers, consumers; the connection and its recovery
+    pipeline/       Pipeline and its stages; knows no RabbitMQ
+    connectors/     StreamProducer, SuperStreamProducer, StreamSink, DeadLetter
+    broker/         the embedded broker
+    telemetry.py    events and observers; metrics.py: the metric catalogue
+    monitor/        /metrics, health and the live page of a run
+    testing/        helpers for your tests
+    cli/            the `flowstream` command
 
-What stands here is the whole public face. Where it comes from:
-
-    errors.py, telemetry.py   exceptions as one tree; events and the Observer told of them
-    protocol/                 bytes, frames, commands, chunks, AMQP 1.0; no I/O
-    client/                   Environment, publishers, consumers: the stream client
-    pipeline/                 Pipeline, its stages, policies and drain; knows no RabbitMQ
-    connectors/               StreamProducer, StreamSink, DeadLetter: client and pipeline joined
-    broker/                   the embedded broker
-    metrics.py, monitor/      the metric catalogue, and the HTTP face of a run
-    testing/                  helpers for your tests (import flowstream.testing)
-    cli/                      the `flowstream` command
+Names that are not in `__all__` here are found in the rooms they belong to.
 """
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from flowstream.client import Compression, Consumer, Environment, Publisher
-from flowstream.connectors import DeadLetter, StreamProducer, StreamSink
-from flowstream.errors import ConfigurationError, FlowstreamError, Halted, PayloadError
-from flowstream.pipeline import (
-    Acknowledger,
-    Backoff,
-    Batch,
-    Drop,
-    Failure,
-    FailurePolicy,
-    Feed,
-    Halt,
-    IterableProducer,
-    Lane,
-    Message,
-    Pipeline,
-    Producer,
-    RateLimit,
-    Retry,
-    RunningPipeline,
-    RunResult,
-    Sink,
-)
+if TYPE_CHECKING:
+    from flowstream.client import Environment, OffsetSpec
+    from flowstream.connectors import (
+        DeadLetter,
+        Filter,
+        StreamProducer,
+        StreamSink,
+        SuperStreamProducer,
+    )
+    from flowstream.errors import FlowstreamError
+    from flowstream.pipeline import (
+        Acknowledger,
+        Backoff,
+        Batch,
+        Drop,
+        Failure,
+        Feed,
+        Halt,
+        IterableProducer,
+        Message,
+        Pipeline,
+        Producer,
+        RateLimit,
+        Retry,
+        RunningPipeline,
+        RunResult,
+    )
+    from flowstream.telemetry import Telemetry
 
 __all__ = [
     "Acknowledger",
     "Backoff",
     "Batch",
-    "Compression",
-    "ConfigurationError",
-    "Consumer",
     "DeadLetter",
     "Drop",
     "Environment",
     "Failure",
-    "FailurePolicy",
     "Feed",
+    "Filter",
     "FlowstreamError",
     "Halt",
-    "Halted",
     "IterableProducer",
-    "Lane",
     "Message",
-    "PayloadError",
+    "OffsetSpec",
     "Pipeline",
     "Producer",
-    "Publisher",
     "RateLimit",
     "Retry",
     "RunResult",
     "RunningPipeline",
-    "Sink",
     "StreamProducer",
     "StreamSink",
+    "SuperStreamProducer",
+    "Telemetry",
     "__version__",
 ]
+
+_ROOMS = {
+    "client": ("Environment", "OffsetSpec"),
+    "connectors": ("DeadLetter", "Filter", "StreamProducer", "StreamSink", "SuperStreamProducer"),
+    "errors": ("FlowstreamError",),
+    "telemetry": ("Telemetry",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's room when the name is first used: the command line starts faster so."""
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module 'flowstream' has no attribute {name!r}")
+    room = next((room for room, names in _ROOMS.items() if name in names), "pipeline")
+    value = getattr(importlib.import_module(f"flowstream.{room}"), name)
+    globals()[name] = value
+    return value

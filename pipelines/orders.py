@@ -1,22 +1,16 @@
 """Load CD orders into the warehouse, a batch at a time.
 
-The orders are the CDNOW purchase log (see data/). Those without an amount go to `orders.dead`;
-the rest into the SQLite file that ORDERS_WAREHOUSE names (orders.sqlite3 by default). The streams
-are `orders` and `orders.dead`; ORDERS_STREAM names another pair.
+Orders without a positive amount go to the stream `orders.dead`. The warehouse is an SQLite file,
+$ORDERS_WAREHOUSE or ./orders.sqlite3.
 """
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
 
 from pydantic import BaseModel
 
 from flowstream import Batch, DeadLetter, Message, Pipeline, Retry, StreamProducer
-from pipelines.warehouse import Row, Warehouse
-
-STREAM = os.environ.get("ORDERS_STREAM", "orders")
+from pipelines import warehouse
 
 
 class Order(BaseModel):
@@ -27,21 +21,12 @@ class Order(BaseModel):
     amount: Decimal
 
 
-@asynccontextmanager
-async def warehouse() -> AsyncIterator[Warehouse]:
-    opened = Warehouse(os.environ.get("ORDERS_WAREHOUSE", "orders.sqlite3"))
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
 pipeline = Pipeline(
     "orders",
-    StreamProducer(STREAM),
+    StreamProducer("orders"),
     retry=Retry(attempts=3),
-    on_failure=DeadLetter(f"{STREAM}.dead"),
-    lifespan=warehouse,
+    on_failure=DeadLetter("orders.dead"),
+    lifespan=warehouse.opened,
 )
 
 
@@ -52,5 +37,5 @@ async def validate(message: Message[Order]) -> None:
 
 
 @pipeline.batcher(size=500, timeout=1.0)
-def load(batch: Batch[Order], warehouse: Warehouse) -> None:
-    warehouse.insert(Row(m.stream, m.offset, **m.data.model_dump()) for m in batch.messages)
+def load(batch: Batch[Order], store: warehouse.Warehouse) -> None:
+    store.insert(batch.messages)

@@ -1,21 +1,39 @@
-"""An SQLite warehouse of orders, keyed by where each came from: a replay changes nothing."""
+"""A small warehouse of orders in SQLite. Loading an order again changes nothing.
 
-from __future__ import annotations
+An order is known by where it stood: (stream, offset). Amounts are kept in cents, so their sum is
+exact.
+"""
 
+import os
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol, TypeVar
+
+import anyio.to_thread
+
+from flowstream import Message
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS orders (
+    stream TEXT NOT NULL,
+    "offset" INTEGER NOT NULL,
+    order_id INTEGER NOT NULL,
+    customer_id INTEGER NOT NULL,
+    date TEXT NOT NULL,
+    quantity INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    PRIMARY KEY (stream, "offset")
+) WITHOUT ROWID
+"""
 
 
-class Row(NamedTuple):
-    """One order and its origin. Amounts are kept in cents, so that sums are exact."""
+class OrderRow(Protocol):
+    """What the warehouse needs to know of an order."""
 
-    stream: str
-    offset: int
     order_id: int
     customer_id: int
     date: date
@@ -23,43 +41,57 @@ class Row(NamedTuple):
     amount: Decimal
 
 
+O = TypeVar("O", bound=OrderRow)
+
+
 class Warehouse:
-    """`insert` may be called from any thread; it returns once the rows are on disk."""
+    """One SQLite file. May be used from several threads, one at a time."""
 
-    def __init__(self, path: str | Path) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: str) -> None:
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False)
-        self._db.executescript(
-            """
-            PRAGMA journal_mode = WAL;
-            PRAGMA synchronous = FULL;
-            CREATE TABLE IF NOT EXISTS orders (
-                stream TEXT NOT NULL, offset INTEGER NOT NULL, order_id INTEGER NOT NULL,
-                customer_id INTEGER NOT NULL, date TEXT NOT NULL, quantity INTEGER NOT NULL,
-                cents INTEGER NOT NULL, PRIMARY KEY (stream, offset)) WITHOUT ROWID;
-            """
-        )
+        self._connection = sqlite3.connect(path, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute(TABLE)
+        self._connection.commit()
 
-    def insert(self, rows: Iterable[Row]) -> None:
-        """Load rows in one transaction; those that are there already stay as they are."""
-        values = [
-            (r.stream, r.offset, r.order_id, r.customer_id, r.date.isoformat(), r.quantity,
-             int(r.amount * 100))
-            for r in rows
-        ]  # fmt: skip
-        with self._lock, self._db:
-            self._db.executemany(
-                "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)", values
+    def insert(self, orders: Iterable[Message[O]]) -> None:
+        """Store orders in one transaction; those that are there already stay as they are."""
+        rows = [(order.stream, order.offset, *_columns(order.data)) for order in orders]
+        with self._lock, self._connection:
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)", rows
             )
 
     def totals(self) -> tuple[int, int, Decimal]:
-        """(orders, quantity, amount)."""
+        """(orders, quantity, amount) of everything stored."""
         with self._lock:
-            count, quantity, cents = self._db.execute(
-                "SELECT count(*), coalesce(sum(quantity), 0), coalesce(sum(cents), 0) FROM orders"
-            ).fetchone()
-        return count, quantity, Decimal(cents) / 100
+            query = "SELECT count(*), total(quantity), total(cents) FROM orders"
+            count, quantity, amount = self._connection.execute(query).fetchone()
+        return count, int(quantity), Decimal(int(amount)) / 100
 
     def close(self) -> None:
-        self._db.close()
+        self._connection.close()
+
+
+def _columns(order: OrderRow) -> tuple[int, int, str, int, int]:
+    day = order.date.isoformat()
+    return order.order_id, order.customer_id, day, order.quantity, cents(order.amount)
+
+
+def cents(amount: Decimal) -> int:
+    """An amount in cents; raises ValueError where it has fractions of a cent."""
+    whole = amount.scaleb(2)
+    if whole != whole.to_integral_value():
+        raise ValueError(f"{amount} has fractions of a cent")
+    return int(whole)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Warehouse]:
+    """The warehouse at $ORDERS_WAREHOUSE, for as long as a pipeline runs."""
+    path = os.environ.get("ORDERS_WAREHOUSE", "orders.sqlite3")
+    store = await anyio.to_thread.run_sync(Warehouse, path)
+    try:
+        yield store
+    finally:
+        await anyio.to_thread.run_sync(store.close)

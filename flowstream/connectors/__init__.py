@@ -1,14 +1,26 @@
 """The only glue of client and pipeline: streams as sources, sinks and dead-letter stores.
 
-stream_producer.py   StreamProducer: a stream as the source; offsets stored and verified
-stream_sink.py       StreamSink: batches published, settled after the confirm
-dead_letter.py       DeadLetter: the failure policy that keeps what failed in another stream
-bodies.py            what of a body is payload: AMQP 1.0 or plain
-sharing.py           the one Environment of a run
+    stream_producer.py         StreamProducer: one stream, resumed behind its committed offset
+    super_stream_producer.py   SuperStreamProducer: its partitions, shared between processes
+    stream_sink.py             StreamSink: batches published and confirmed
+    dead_letter.py             DeadLetter: failed messages kept with origin and reason; valve.py
+    start.py, filtering.py, amqp.py, encoding.py, environment.py   what they share
+
+This file is the room's contract.
 """
 
+from flowstream.connectors.dead_letter import PROPERTIES as DEAD_LETTER_PROPERTIES
 from flowstream.connectors.dead_letter import DeadLetter
+from flowstream.connectors.filtering import Filter
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.connectors.stream_sink import StreamSink
+from flowstream.connectors.super_stream_producer import SuperStreamProducer
 
-__all__ = ["DeadLetter", "StreamProducer", "StreamSink"]
+__all__ = [
+    "DEAD_LETTER_PROPERTIES",
+    "DeadLetter",
+    "Filter",
+    "StreamProducer",
+    "StreamSink",
+    "SuperStreamProducer",
+]

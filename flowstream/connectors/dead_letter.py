@@ -1,4 +1,9 @@
-"""Dead letters: what finally failed is kept in another stream, with where, why and how often."""
+"""Dead letters: what a pipeline could not handle, kept with where, why and how often it failed.
+
+A dead letter is an AMQP 1.0 message. Its data section is the original body, byte for byte (also
+where that is an AMQP message itself), so publishing it again replays it exactly. PROPERTIES lists
+its application properties.
+"""
 
 from __future__ import annotations
 
@@ -6,117 +11,102 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from flowstream.client import Properties, Publisher, encode_message, is_amqp
-from flowstream.connectors.sharing import environment
-from flowstream.errors import ConfigurationError, FlowstreamError, MessageTooLarge
+from flowstream.client import AmqpMessage, Publisher
+from flowstream.connectors.environment import environment_of
+from flowstream.connectors.stream_producer import check_stream
+from flowstream.connectors.valve import SafetyValve
+from flowstream.errors import ConfigurationError, FlowstreamError
 from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext
 
 log = logging.getLogger("flowstream.connectors")
 
-RATIO_FROM = 100
-"""`max_ratio` counts from so many settled messages on."""
-AMQP_TYPE = "application/amqp"
-"""The content type of a dead letter whose original body was an AMQP 1.0 message."""
+PROPERTIES = {
+    "x-pipeline": "the pipeline's name",
+    "x-stream": "the stream (or partition) the message came from",
+    "x-offset": "its offset there",
+    "x-timestamp": "when the broker wrote it there: milliseconds since 1970, 0 if unknown",
+    "x-phase": "decode, process, batch or sink",
+    "x-stage": "the processor's or batcher's name",
+    "x-attempts": "how often it was tried",
+    "x-reason": "why it failed, in words",
+    "x-error": "the exception's class; empty where a handler failed the message itself",
+    "x-traceback": "the end of the traceback, at most 8192 characters",
+    "x-failed-at": "when it was given up: ISO 8601, UTC",
+}
+"""The application properties of a dead letter."""
+REASON_LIMIT = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(FailurePolicy):
-    """Publish the failed message to `stream` and go on; it settles after the confirm.
+    """Publish what failed to `stream`, and settle it once that is confirmed.
 
-    The data of the AMQP 1.0 dead letter is the original body, byte for byte. Its application
-    properties are flowstream-pipeline, -stream, -offset, -timestamp (ms), -phase, -stage,
-    -attempts, -reason, -error (the exception's class) and -traceback (at most 8 KiB).
-
-    The safety valve halts the pipeline when more than `max_ratio` (0 to 1) of all settled messages
-    are dead letters, counted from 100 messages on, or when `max_consecutive` failed with none
-    that succeeded between them. `create` makes the stream where it is missing.
+    The stream is created, with a notice in the log, where it does not exist. A safety valve halts
+    the pipeline instead when more than `max_ratio` of any 1000 messages fail (counted by offset,
+    in blocks of 1000), or more than `max_consecutive` in a row; None turns either off.
     """
 
     stream: str
-    max_ratio: float | None = None
+    max_ratio: float | None = 0.5
     max_consecutive: int | None = None
-    create: bool = True
 
     def __post_init__(self) -> None:
-        if not self.stream:
-            raise ConfigurationError("DeadLetter: the stream's name is empty")
-        if self.max_ratio is not None and not 0 < self.max_ratio <= 1:
-            raise ConfigurationError(
-                f"DeadLetter > max_ratio: more than 0 and at most 1, got {self.max_ratio}"
-            )
-        if self.max_consecutive is not None and self.max_consecutive < 1:
-            raise ConfigurationError(
-                f"DeadLetter > max_consecutive: at least 1, got {self.max_consecutive}"
-            )
+        check_stream("DeadLetter > stream", self.stream)
+        ratio, row = self.max_ratio, self.max_consecutive
+        if ratio is not None and not 0 <= ratio <= 1:
+            raise ConfigurationError(f"DeadLetter > max_ratio: between 0 and 1, got {ratio}")
+        if row is not None and row < 1:
+            raise ConfigurationError(f"DeadLetter > max_consecutive: at least 1, got {row}")
 
     @asynccontextmanager
     async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
-        """Raises StreamDoesNotExist with create=False, and what `Environment` raises."""
-        env = await environment(context)
-        if self.create and not await env.stream_exists(self.stream):
-            await env.create_stream(self.stream, exist_ok=True)
-            log.info("created the dead-letter stream %r", self.stream)
-        async with env.publisher(self.stream) as publisher:
-            yield _Burial(self, context, publisher)
+        environment = await environment_of(context)
+        if not await environment.stream_exists(self.stream):
+            await environment.create_stream(self.stream, exist_ok=True)
+            log.warning("%s: created the stream %r for dead letters", context.pipeline, self.stream)
+        async with environment.publisher(self.stream) as publisher:
+            valve = SafetyValve(self.max_ratio, self.max_consecutive)
+            yield DeadLetters(context.pipeline, publisher, valve)
 
 
-class _Burial(Disposer):
-    def __init__(self, policy: DeadLetter, context: RunContext, publisher: Publisher) -> None:
-        self._policy = policy
-        self._context = context
+class DeadLetters(Disposer):
+    """The policy at work: publishes failures in bulk."""
+
+    def __init__(self, pipeline: str, publisher: Publisher, valve: SafetyValve) -> None:
+        self._pipeline = pipeline
         self._publisher = publisher
-        self._consecutive = 0
-        self._ok_before = 0
+        self._valve = valve
 
     async def dispose(self, failures: Sequence[Failure]) -> str:
-        self._check_valve(len(failures))
-        name = self._context.pipeline
-        letters = [dead_letter(failure, name) for failure in failures]
-        try:
-            await self._publisher.publish_many(letters)
-        except MessageTooLarge:
-            await self._publisher.publish_many(
-                [dead_letter(failure, name, traceback=False) for failure in failures]
-            )
+        for failure in failures:
+            tripped = self._valve.failed(failure.message.stream, failure.message.offset)
+            if tripped is not None:
+                raise SafetyValveTripped(f"the safety valve of dead letters tripped: {tripped}")
+        await self._publisher.publish_many([dead_letter(self._pipeline, f) for f in failures])
         return "dead_lettered"
 
-    def _check_valve(self, failed: int) -> None:
-        policy, counts = self._policy, self._context.counts
-        ok = counts.get("ok", 0)
-        self._consecutive = failed + (self._consecutive if ok == self._ok_before else 0)
-        self._ok_before = ok
-        if policy.max_consecutive is not None and self._consecutive > policy.max_consecutive:
-            raise FlowstreamError(
-                f"safety valve: {self._consecutive} messages failed with none that succeeded "
-                f"between them, max_consecutive is {policy.max_consecutive}"
-            )
-        total = sum(counts.values()) + failed
-        dead = counts.get("dead_lettered", 0) + failed
-        if policy.max_ratio is not None and total >= RATIO_FROM and dead > policy.max_ratio * total:
-            raise FlowstreamError(
-                f"safety valve: {dead} of {total} messages are dead letters, max_ratio is "
-                f"{policy.max_ratio:g}"
-            )
+
+class SafetyValveTripped(FlowstreamError):
+    """Too many messages fail for dead letters to be the answer."""
 
 
-def dead_letter(failure: Failure, pipeline: str, *, traceback: bool = True) -> bytes:
-    """The AMQP 1.0 message that keeps a failed one."""
+def dead_letter(pipeline: str, failure: Failure) -> bytes:
+    """The AMQP 1.0 message for a failure; see PROPERTIES."""
     message = failure.message
-    about: dict[str, Any] = {
-        "flowstream-pipeline": pipeline,
-        "flowstream-stream": message.stream,
-        "flowstream-offset": message.offset,
-        "flowstream-timestamp": message.timestamp,
-        "flowstream-phase": failure.phase,
-        "flowstream-stage": failure.stage,
-        "flowstream-attempts": failure.attempts,
-        "flowstream-reason": failure.reason[:1024],
+    properties: dict[str, Any] = {
+        "x-pipeline": pipeline,
+        "x-stream": message.stream,
+        "x-offset": message.offset,
+        "x-timestamp": message.timestamp,
+        "x-phase": failure.phase,
+        "x-stage": failure.stage,
+        "x-attempts": failure.attempts,
+        "x-reason": failure.reason[:REASON_LIMIT],
+        "x-error": "" if failure.error is None else type(failure.error).__name__,
+        "x-traceback": failure.traceback(),
+        "x-failed-at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    if failure.error is not None:
-        about["flowstream-error"] = type(failure.error).__name__
-        if traceback:
-            about["flowstream-traceback"] = failure.traceback()
-    properties = Properties(content_type=AMQP_TYPE) if is_amqp(message.raw) else None
-    return encode_message(message.raw, properties=properties, application_properties=about)
+    return AmqpMessage.of(message.raw, application_properties=properties).raw

@@ -1,32 +1,36 @@
-"""A stream as the source of a pipeline.
-
-The stored offset is that of the last settled message; a run resumes behind it. StoreOffset is never
-answered, so what is stored at a drain is read back.
-"""
+"""A stream as the source of a pipeline: resumes behind the committed offset, commits as it goes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal
 
-from flowstream.client import Delivery, Environment, Offset, offset_spec
-from flowstream.connectors.bodies import AmqpCodec
-from flowstream.connectors.sharing import environment
-from flowstream.errors import ConfigurationError, OffsetTruncated
-from flowstream.pipeline import Feed, Producer, RunContext
+import anyio
+
+from flowstream.client import Consumer, Delivery, Environment, Offset, offset_spec
+from flowstream.connectors.amqp import AMQP
+from flowstream.connectors.environment import environment_of
+from flowstream.connectors.filtering import Filter
+from flowstream.connectors.start import Start, where_to_start
+from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.pipeline import Feed, Lane, Producer, RunContext
 
 log = logging.getLogger("flowstream.connectors")
 
+SKIP_INTERVAL = 5.0
+"""Seconds after which commits may pass messages that a filter left out."""
+
 
 class StreamProducer(Producer):
-    """Reads `stream`, and stores offsets under `reference` (by default the pipeline's name).
+    """Consumes one stream from behind its stored offset on.
 
-    `offset` is where to begin while none is stored: "first", "last", "next", an offset, a
-    datetime or a timedelta. `credit` chunks are asked for in advance. With `filter_values` the
-    broker leaves out chunks that cannot match, and `match` decides on each raw body.
-    `on_truncated` says what to do when retention has removed messages behind the stored offset:
-    "error" raises OffsetTruncated, "skip" logs the count and goes on at the first retained one.
+    `reference` is the name offsets are stored under: the pipeline's name unless it is given.
+    `offset` says where to begin when nothing is stored: "first" (nothing is skipped), "last",
+    "next", an offset, a datetime or a timedelta (so long ago). `credit` is how many chunks the
+    broker may send ahead. A stored offset older than the first retained message is an error,
+    OffsetTruncated, unless `on_truncated="skip"` accepts and logs the loss. Bodies that are AMQP
+    1.0 messages are decoded from their data section.
     """
 
     def __init__(
@@ -36,114 +40,148 @@ class StreamProducer(Producer):
         reference: str | None = None,
         offset: Offset = "first",
         credit: int = 10,
-        filter_values: Sequence[str] = (),
-        match_unfiltered: bool = False,
-        match: Callable[[bytes], bool] | None = None,
+        filter: Filter | None = None,
         on_truncated: Literal["error", "skip"] = "error",
     ) -> None:
-        if not stream:
-            raise ConfigurationError("StreamProducer: the stream's name is empty")
+        check_stream(f"{type(self).__name__} > stream", stream)
+        if reference is not None:
+            check_stream(f"{type(self).__name__} > reference", reference)
         if on_truncated not in ("error", "skip"):
             raise ConfigurationError(
-                f'StreamProducer > on_truncated: "error" or "skip", got {on_truncated!r}'
+                f'{type(self).__name__} > on_truncated: expected "error" or "skip", '
+                f"got {on_truncated!r}"
             )
-        if not 1 <= credit <= 32767:
-            raise ConfigurationError(f"StreamProducer > credit: 1 to 32767, got {credit}")
+        if credit < 2:
+            raise ConfigurationError(
+                f"{type(self).__name__} > credit: at least 2 chunks, got {credit!r}"
+            )
         offset_spec(offset)
         self.stream = stream
         self.reference = reference
         self.offset = offset
         self.credit = credit
-        self.filter_values = tuple(filter_values)
-        self.match_unfiltered = match_unfiltered
-        self.match = match
+        self.filter = filter
         self.on_truncated = on_truncated
+        self.lost = 0
         self._environment: Environment | None = None
-        self._reference = reference or ""
-        self._stored: int | None = None
-        self._next: int | None = None
+        self._name = reference or ""
+        self._start = Start(offset, None)
+        self._consumer: Consumer | None = None
 
     async def open(self, context: RunContext) -> None:
-        """Raises StreamDoesNotExist, OffsetTruncated, and what `Environment` raises."""
-        self._reference = self.reference or context.pipeline
-        self._environment = env = await environment(context)
-        first = (await env.stream_stats(self.stream)).first_offset
-        self._stored = stored = await env.query_offset(self._reference, self.stream)
-        self._next = None if stored is None else self._behind(stored, first)
+        self._environment = await environment_of(context)
+        self._name = self.reference or context.pipeline
+        self._start = await self._where(self.stream)
+
+    async def close(self) -> None:
+        self._environment = self._consumer = None
 
     async def run(self, feed: Feed) -> None:
-        lane = feed.open(self.stream, codec=AmqpCodec(), committed=self._stored)
-        async with self._env.consumer(
-            self.stream,
-            offset=self.offset if self._next is None else self._next,
-            credit=self.credit,
-            filter_values=self.filter_values,
-            match_unfiltered=self.match_unfiltered,
-            match=self.match,
+        lane = feed.open(self.stream, codec=AMQP, committed=self._start.stored)
+        options = consumer_options(self.filter)
+        async with self.environment.consumer(
+            self.stream, offset=self._start.offset, credit=self.credit, **options
         ) as consumer:
-            async for delivery in consumer:
-                await lane.send(
-                    delivery.bodies,
-                    offset=delivery.offset,
-                    offsets=None if isinstance(delivery.offsets, range) else delivery.offsets,
-                    timestamp=delivery.timestamp,
-                    tail=_tail(delivery),
-                )
-                self._next = delivery.offsets[-1] + 1
+            self._consumer = consumer
+            deliveries = consumer if self.filter is None else _patiently(consumer, lane)
+            async for delivery in deliveries:
+                await send(lane, delivery)
 
     async def commit(self, stream: str, offset: int) -> None:
-        await self._env.store_offset(self._reference, stream, offset)
+        await self.environment.store_offset(self._name, stream, offset)
 
     async def verify(self, stream: str, offset: int) -> None:
-        await self._env.store_offset_verified(self._reference, stream, offset)
+        await self.environment.store_offset_verified(self._name, stream, offset)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
-        """With a filter the end of the stream may never be delivered; then being quiet decides."""
-        if self.match is not None:
-            return True
-        last = await self._env.last_offset(self.stream)
-        received = positions.get(self.stream)
-        reached = max(
-            -1 if received is None else received, -1 if self._next is None else self._next - 1
-        )
-        if self._next is None and received is None and self.offset != "first":
-            return True
-        return last is None or reached >= last
+        if self.filter is not None:
+            return True  # the rest of the stream may be filtered out: quiet is all there is to see
+        try:
+            last = await self.environment.last_offset(self.stream)
+        except FlowstreamError as error:
+            log.debug("%s: the end of the stream is not known: %s", self.stream, error)
+            return False
+        return last is None or last < self._position()
 
     def describe(self) -> Mapping[str, Any]:
         return {
-            "producer": "StreamProducer",
+            "producer": type(self).__name__,
             "stream": self.stream,
-            "reference": self._reference or "the pipeline's name",
+            "reference": self.reference,
             "offset": str(self.offset),
             "credit": self.credit,
         }
 
     @property
-    def _env(self) -> Environment:
+    def environment(self) -> Environment:
         if self._environment is None:
-            raise ConfigurationError(f"{self!r} is not open: it runs inside a pipeline")
+            raise ConfigurationError(f"{type(self).__name__} {self.stream!r} is not running")
         return self._environment
 
-    def _behind(self, stored: int, first: int | None) -> int:
-        """Where to go on; what retention took away in between is an error, or counted."""
-        if first is None or stored + 1 >= first:
-            return stored + 1
-        text = (
-            f'"{self.stream}": the stored offset of "{self._reference}" is {stored}, but the first '
-            f"retained one is {first}: {first - stored - 1} messages are lost"
-        )
-        if self.on_truncated == "skip":
-            log.warning("%s; going on at %d", text, first)
-            return first
-        raise OffsetTruncated(
-            f'{text}. Accept that with on_truncated="skip", or `flowstream offsets set '
-            f"{self._reference} {self.stream} {first - 1}`",
-            stream=self.stream,
+    def _position(self) -> int:
+        """The next offset to come, as far as it is known."""
+        position = None if self._consumer is None else self._consumer.position
+        if position is not None:
+            return position
+        return self._start.offset if isinstance(self._start.offset, int) else 0
+
+    async def _where(self, stream: str) -> Start:
+        """Where to begin in `stream`; checks for truncation."""
+        environment = self.environment
+        stored = await environment.query_offset(self._name, stream)
+        statistics = await environment.stream_stats(stream)
+        start = where_to_start(
+            stream,
             stored=stored,
-            first=first,
+            first=statistics.first_offset,
+            default=self.offset,
+            skip_truncated=self.on_truncated == "skip",
         )
+        self.lost += start.lost
+        return start
 
 
-def _tail(delivery: Delivery) -> int:
-    return max(delivery.committed_chunk_id or 0, delivery.offsets[-1])
+def check_stream(path: str, name: Any) -> None:
+    """Raise ConfigurationError unless `name` can name a stream or a reference."""
+    if not isinstance(name, str) or not 0 < len(name.encode()) < 256:
+        raise ConfigurationError(f"{path}: expected a name of 1 to 255 bytes, got {name!r}")
+
+
+def consumer_options(filter: Filter | None) -> dict[str, Any]:
+    """A filter as options of a consumer."""
+    if filter is None:
+        return {}
+    return {
+        "filter_values": filter.values,
+        "match": filter.match,
+        "match_unfiltered": filter.unfiltered,
+    }
+
+
+async def send(lane: Lane, delivery: Delivery) -> None:
+    """Hand a delivery to its lane; returns when the pipeline has taken it in."""
+    offsets = delivery.offsets
+    last = offsets[-1]
+    newest = delivery.committed_chunk_id
+    await lane.send(
+        delivery.bodies,
+        offset=delivery.offset,
+        offsets=None if isinstance(offsets, range) else offsets,
+        timestamp=delivery.timestamp,
+        tail=last if newest is None else max(last, newest),
+    )
+
+
+async def _patiently(consumer: Consumer, lane: Lane) -> AsyncIterator[Delivery]:
+    """Deliveries; while none come, commits are let past what was filtered out."""
+    while True:
+        delivery: Delivery | None = None
+        with anyio.move_on_after(SKIP_INTERVAL):
+            try:
+                delivery = await anext(consumer)
+            except StopAsyncIteration:
+                return
+        if delivery is not None:
+            yield delivery
+        elif consumer.position:
+            lane.skip(consumer.position - 1)

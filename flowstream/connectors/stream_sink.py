@@ -1,89 +1,67 @@
-"""A stream as the sink of a batcher: a batch is settled after its messages are confirmed."""
+"""A stream as the end of a pipeline: batches settle once the broker has confirmed them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pydantic_core import to_json
-
-from flowstream.client import Compression, encode_data, encode_message
-from flowstream.connectors.sharing import environment
+from flowstream.client import Publisher, encode_data_all
+from flowstream.connectors.encoding import encode_data
+from flowstream.connectors.environment import environment_of
+from flowstream.connectors.stream_producer import check_stream
 from flowstream.errors import ConfigurationError
-from flowstream.pipeline import Batch, Message, RunContext, Sink, Write
-
-
-def default_body(message: Message[Any]) -> bytes:
-    """bytes and str as they are; everything else that pydantic can turn into JSON as JSON."""
-    data = message.data
-    if isinstance(data, bytes):
-        return data
-    return data.encode() if isinstance(data, str) else to_json(data)
+from flowstream.pipeline import Batch, Message, RunContext, Sink
 
 
 class StreamSink(Sink):
-    """Publishes each message of a batch to `stream`, as the data of an AMQP 1.0 message.
+    """Publishes each message of a batch to `stream`, in order, and waits for all confirms.
 
-    `body` makes the bytes (see `default_body`), `properties` the application properties;
-    `amqp=False` publishes bare bytes. With `sub_batch` so many messages share one entry and one
-    `compression`. A message whose body cannot be made fails alone; a refused batch fails whole,
-    and trying it again may repeat messages: consumers see each at least once.
+    The body is `encode(data)`: bytes and str as they are, models, dataclasses and dicts as JSON.
+    A message that cannot be encoded fails alone; when the broker refuses any, the batch fails and
+    may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0 messages.
     """
 
     def __init__(
         self,
         stream: str,
         *,
-        body: Callable[[Message[Any]], bytes] = default_body,
-        properties: Callable[[Message[Any]], dict[str, Any]] | None = None,
-        amqp: bool = True,
+        encode: Callable[[Any], bytes] = encode_data,
+        amqp: bool = False,
+        filter_value: Callable[[bytes], str | None] | None = None,
         max_unconfirmed: int = 10_000,
-        sub_batch: int = 0,
-        compression: Compression = Compression.NONE,
     ) -> None:
-        if not stream:
-            raise ConfigurationError("StreamSink: the stream's name is empty")
-        if properties is not None and not amqp:
-            raise ConfigurationError("StreamSink > properties: plain bodies have none; amqp=True")
+        check_stream("StreamSink > stream", stream)
+        if not callable(encode):
+            raise ConfigurationError(f"StreamSink > encode: expected a function, got {encode!r}")
         self.stream = stream
-        self.body = body
-        self.properties = properties
+        self.encode = encode
         self.amqp = amqp
+        self.filter_value = filter_value
         self.max_unconfirmed = max_unconfirmed
-        self.sub_batch = sub_batch
-        self.compression = compression
-
-    def __repr__(self) -> str:
-        return f"StreamSink({self.stream!r})"
 
     @asynccontextmanager
-    async def writer(self, context: RunContext) -> AsyncIterator[Write]:
-        """Raises StreamDoesNotExist, and what `Environment` raises."""
-        env = await environment(context)
-        async with env.publisher(
-            self.stream,
-            max_unconfirmed=self.max_unconfirmed,
-            sub_batch=self.sub_batch,
-            compression=self.compression,
+    async def writer(self, context: RunContext) -> AsyncIterator[Any]:
+        environment = await environment_of(context)
+        async with environment.publisher(
+            self.stream, filter_value=self.filter_value, max_unconfirmed=self.max_unconfirmed
         ) as publisher:
 
             async def write(batch: Batch[Any]) -> None:
-                await publisher.publish_many(self._encoded(batch))
+                await self._publish(publisher, batch.messages)
 
             yield write
 
-    def _encoded(self, batch: Batch[Any]) -> list[bytes]:
-        bodies = []
-        for message in batch.messages:
+    async def _publish(self, publisher: Publisher, messages: Sequence[Message[Any]]) -> None:
+        encode = self.encode
+        bodies: list[bytes] = []
+        for message in messages:
             try:
-                bodies.append(self._encode(message))
+                bodies.append(encode(message.data))
             except Exception as error:
-                message.fail(error)
-        return bodies
+                message.fail(error, retry=False)
+        if bodies:
+            await publisher.publish_many(encode_data_all(bodies) if self.amqp else bodies)
 
-    def _encode(self, message: Message[Any]) -> bytes:
-        body = self.body(message)
-        if self.properties is not None:
-            return encode_message(body, application_properties=self.properties(message))
-        return encode_data(body) if self.amqp else body
+    def __repr__(self) -> str:
+        return f"StreamSink({self.stream!r})"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from flowstream.telemetry import Telemetry
+
+T = TypeVar("T")
+
+CLOSE_GRACE = 5.0
+"""Seconds that everything a run has opened may take to close."""
 
 
 class RunContext:
@@ -32,20 +38,62 @@ class RunContext:
         self.environment = environment
         self.telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
-        self._stack = AsyncExitStack()
         self._shared: dict[str, Any] = {}
         self._lock = anyio.Lock()
+        self._requests: deque[_Request] = deque()
+        self._asked = anyio.Event()
+        self._closing = False
+        self._scope = anyio.CancelScope(shield=True)
 
     async def shared(self, key: str, make: Callable[[], AbstractAsyncContextManager[Any]]) -> Any:
-        """What `make` opens, once for the run; it is closed after everything that uses it."""
+        """What `make` opens, once for the run."""
         async with self._lock:
             if key not in self._shared:
-                self._shared[key] = await self._stack.enter_async_context(make())
+                self._shared[key] = await self.enter(make())
             return self._shared[key]
 
-    async def __aenter__(self) -> RunContext:
-        await self._stack.__aenter__()
-        return self
+    async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Open something for the rest of the run, from any of its tasks; closed in reverse."""
+        request = _Request(manager)
+        self._requests.append(request)
+        self._asked.set()
+        await request.done.wait()
+        if request.error is not None:
+            raise request.error
+        opened: T = request.value
+        return opened
 
-    async def __aexit__(self, *exc: Any) -> bool | None:
-        return await self._stack.__aexit__(*exc)
+    async def keep(self) -> None:
+        """Holds what the run opens: opens and closes it in one task, until `close` is called."""
+        with self._scope:
+            async with AsyncExitStack() as stack:
+                while not self._closing:
+                    while self._requests and not self._closing:
+                        await self._open(stack, self._requests.popleft())
+                    if not self._closing:
+                        await self._asked.wait()
+                    self._asked = anyio.Event()
+
+    def close(self) -> None:
+        """Close everything, within CLOSE_GRACE seconds."""
+        self._closing = True
+        self._scope.deadline = anyio.current_time() + CLOSE_GRACE
+        self._asked.set()
+
+    async def _open(self, stack: AsyncExitStack, request: _Request) -> None:
+        try:
+            request.value = await stack.enter_async_context(request.manager)
+        except Exception as error:
+            request.error = error
+        finally:
+            request.done.set()
+
+
+class _Request:
+    __slots__ = ("done", "error", "manager", "value")
+
+    def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        self.manager = manager
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.done = anyio.Event()

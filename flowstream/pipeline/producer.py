@@ -60,7 +60,8 @@ class Lane(Protocol):
         """Deliver `bodies`; returns once all of them are inside `max_in_flight`.
 
         `offset` is that of the first body (by default the next one), or `offsets` those of all;
-        they must ascend. `timestamp` is the broker's, in milliseconds; `tail` the last offset
+        they must ascend; after `drain` or `close` bodies are left to whoever owns the stream
+        next. `timestamp` is the broker's, in milliseconds; `tail` the last offset
         known to be in the stream. Bodies that are not bytes are taken as decoded data.
         """
 

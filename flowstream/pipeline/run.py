@@ -88,7 +88,12 @@ class Run:
         try:
             with self._everything, tuned_collector(self._tune_gc):
                 try:
-                    await self._main()
+                    async with anyio.create_task_group() as keeping:
+                        keeping.start_soon(self.context.keep, name=f"{self.core.name} keeper")
+                        try:
+                            await self._main()
+                        finally:
+                            self.context.close()
                 except Exception as error:
                     self.core.error = self.core.error or unwrap(error)
         finally:
@@ -101,12 +106,11 @@ class Run:
 
     async def _main(self) -> None:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.context)
             producer = self.pipeline.producer
             stack.push_async_callback(_closing, producer.close)
             await producer.open(self.context)
             await self._open_resources(stack)
-            await self._build(stack)
+            await self._build()
             async with anyio.create_task_group() as group:
                 self._start(group)
                 try:
@@ -123,7 +127,7 @@ class Run:
         if lifespan is not None:
             self.resources = await stack.enter_async_context(lifespan())
 
-    async def _build(self, stack: AsyncExitStack) -> None:
+    async def _build(self) -> None:
         pipeline, core = self.pipeline, self.core
         on_failed = pipeline.declared.get("on_failed")
         self.disposal = Disposal(
@@ -132,10 +136,10 @@ class Run:
             pipeline.options.on_failure,
             None if on_failed is None else self._async(on_failed),
         )
-        await self.disposal.open(self.context, stack)
+        await self.disposal.open(self.context)
         self.processors = self._build_processors()
         for name, declared in pipeline.batchers.items():
-            self.batchers[name] = await self._build_batcher(declared, stack)
+            self.batchers[name] = await self._build_batcher(declared)
         self.feed = SourceFeed(
             core, self.context, self.settlement, self.limiter, decode=self._decoder(),
             forward=self.processors.put,
@@ -166,12 +170,12 @@ class Run:
             limiter=self.threads,
         )  # fmt: skip
 
-    async def _build_batcher(self, declared: Declared, stack: AsyncExitStack) -> Batcher:
+    async def _build_batcher(self, declared: Declared) -> Batcher:
         pipeline, options = self.pipeline, declared.options
         if declared.sink is None:
             handler, is_async = self._bound(declared), declared.signature.is_async
         else:
-            handler = await stack.enter_async_context(declared.sink.writer(self.context))
+            handler = await self.context.enter(declared.sink.writer(self.context))
             is_async = True
         return Batcher(
             self.core, options, self.settlement, self.disposal,

@@ -141,3 +141,8 @@ class Ledger:
         """Fence a lane: what it settles from now on is no longer committed."""
         if mark in self._marks:
             self._marks.remove(mark)
+
+    @property
+    def fenced(self) -> bool:
+        """No lane is left: somebody else may commit for the stream now."""
+        return not self._marks

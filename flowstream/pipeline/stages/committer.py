@@ -17,6 +17,7 @@ class Committer:
         self.core = core
         self.settlement = settlement
         self.producer = producer
+        self.stored: dict[str, int] = {}
 
     async def run(self) -> None:
         """Commit when it is due, until cancelled."""
@@ -44,7 +45,7 @@ class Committer:
                 self.core.emit(Failed(self.core.name, stream, "commit", repr(error), 0))
                 self.settlement.schedule.settled(1)
                 continue
-            ledger.committed = offset
+            ledger.committed = self.stored[stream] = offset
             self.core.emit(Committed(self.core.name, stream, offset, False))
 
     async def verify(self, stream: str | None = None) -> None:
@@ -55,7 +56,9 @@ class Committer:
                 self.core.emit(Committed(self.core.name, name, ledger.committed, True))
 
     def committed(self) -> dict[str, Any]:
-        return {stream: ledger.committed for stream, ledger in self.settlement.ledgers.items()}
+        """The offset last stored for each stream; None where nothing was."""
+        ledgers = self.settlement.ledgers
+        return {**self.stored, **{stream: ledger.committed for stream, ledger in ledgers.items()}}
 
     def _ring(self) -> None:
         self.settlement.armed = False

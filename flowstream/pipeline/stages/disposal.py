@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
+from flowstream.errors import FlowstreamError
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
 from flowstream.pipeline.handlers import passes, reason_of
@@ -41,13 +41,12 @@ class Disposal:
         self._queue: deque[tuple[list[Failure], Done | None]] = deque()
         self._current: tuple[list[Failure], Done | None] | None = None
         self._arrived = Signal()
-        self._stack = AsyncExitStack()
         self._disposers: dict[FailurePolicy, Disposer] = {}
         self._context: RunContext | None = None
 
-    async def open(self, context: RunContext, stack: AsyncExitStack) -> None:
+    async def open(self, context: RunContext) -> None:
         """Open the pipeline's policy; others are opened when they are first named."""
-        self._context, self._stack = context, stack
+        self._context = context
         await self._disposer(self.policy)
 
     def put(self, failures: list[Failure], done: Done | None = None) -> None:
@@ -102,7 +101,8 @@ class Disposal:
                 disposer = await self._disposer(policy)
                 outcome = await disposer.dispose(group)
             except Exception as error:
-                why = f"{group[0].reason} (and {type(policy).__name__} failed: {reason_of(error)})"
+                told = str(error) if isinstance(error, FlowstreamError) else reason_of(error)
+                why = f"{group[0].reason} (and {type(policy).__name__}: {told})"
                 self._halt(group, why)
                 continue
             if outcome == "halted":
@@ -137,5 +137,5 @@ class Disposal:
         if policy not in self._disposers:
             assert self._context is not None
             manager = policy.disposer(self._context)
-            self._disposers[policy] = await self._stack.enter_async_context(manager)
+            self._disposers[policy] = await self._context.enter(manager)
         return self._disposers[policy]

@@ -60,8 +60,6 @@ class SourceLane:
         tail: int | None = None,
     ) -> None:
         first = offsets[0] if offsets else self.next if offset is None else offset
-        if self.closed:
-            raise ConfigurationError(f"lane {self.stream!r} is closed")
         if bodies and first < self.next:
             raise ConfigurationError(
                 f"lane {self.stream!r}: offset {first} was delivered before; offsets must ascend"
@@ -77,6 +75,7 @@ class SourceLane:
             self._feed.settlement.skipped()
 
     async def drain(self, timeout: float | None = None) -> bool:
+        self.closed = True
         drained = False
         with anyio.move_on_after(timeout):
             while self.mark.open is not None and not self._given_up():
@@ -92,6 +91,8 @@ class SourceLane:
         self.closed = True
         if self.ledger is not None:
             self.ledger.forget(self.mark)
+            if self.ledger.fenced:
+                self._feed.settlement.ledgers.pop(self.stream, None)
         self._feed.forget(self)
 
     def settle_early(self, message: Message[Any]) -> None:
@@ -171,6 +172,8 @@ class SourceFeed:
         start, count = 0, len(bodies)
         while start < count:
             take = await self._admit(sizes, start)
+            if lane.closed:
+                return
             end = start + take
             part = bodies if take == count else bodies[start:end]
             some = None if offsets is None else offsets[start:end]

@@ -9,10 +9,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from flowstream import __version__
-from flowstream.cli import broker, offsets, publish, run, streams
-from flowstream.cli.exits import MEANINGS, ExitCode
+from flowstream.cli import broker, offsets, publish, run, streams, tail
+from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
-from flowstream.cli.output import print_json, print_rows, report
+from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
 
 app = new_app(
     help="Data pipelines on RabbitMQ Streams.",
@@ -25,6 +25,7 @@ app = new_app(
 )
 run.register(app)
 publish.register(app)
+tail.register(app)
 broker.register(app)
 app.add_typer(streams.app)
 app.add_typer(offsets.app)
@@ -69,12 +70,14 @@ def take_debug(args: list[str]) -> tuple[bool, list[str]]:
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
     debug, args = take_debug(sys.argv[1:])
+    if debug:
+        show_tracebacks()
     try:
         app(args, prog_name="flowstream")
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to tell it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
     except Exception as error:
-        sys.exit(report(error, debug=debug))
+        if isinstance(root_cause(error), BrokenPipeError):
+            # The reader of our output has gone (`| head`): nothing is left to tell it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(ExitCode.OK)
+        sys.exit(report(error))
     sys.exit(ExitCode.OK)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+_tracebacks: list[bool] = []
+
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -140,19 +142,24 @@ def short_size(size: float) -> str:
     return f"{size:.{digits}f} {_UNITS[power]}"
 
 
+def show_tracebacks() -> None:
+    """From now on `report` writes the traceback before its line."""
+    _tracebacks.append(True)
+
+
 def one_line(text: str) -> str:
     """`text` with every run of white space as one space."""
     return " ".join(text.split())
 
 
-def report(error: BaseException, *, debug: bool) -> ExitCode:
+def report(error: BaseException) -> ExitCode:
     """Say on standard error what went wrong, in one line; return the exit code to end with."""
     cause = root_cause(error)
     code = exit_code(cause)
     text = one_line(str(cause)) or type(cause).__name__
     if code is ExitCode.UNEXPECTED:
         text = f"{type(cause).__name__}: {text} (flowstream --debug ... shows the traceback)"
-    if debug:
+    if _tracebacks:
         sys.stderr.write("".join(traceback.format_exception(error)))
     console = stderr()
     console.print("error: ", style="bold red", end="")

@@ -134,7 +134,7 @@ def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
                 say(line)
     code = ExitCode.OK
     if outcome.error is not None:
-        code = report(outcome.error, debug=False)
+        code = report(outcome.error)
     if outcome.forced:
         note("ended by a second signal, before everything was settled: the rest is replayed")
         code = ExitCode.FORCED

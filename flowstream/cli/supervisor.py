@@ -20,8 +20,10 @@ from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import DEFAULT_URL, on_signal
 from flowstream.cli.output import note, one_line
 from flowstream.cli.view import show
+from flowstream.client import Environment
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.pipeline import IterableProducer
 from flowstream.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -83,7 +85,18 @@ class Supervisor:
             return self._plan.url
         if not await somebody_listens():
             await stack.enter_async_context(own_broker())
+            await self._create_streams(DEFAULT_URL)
         return DEFAULT_URL
+
+    async def _create_streams(self, url: str) -> None:
+        """Nobody else can reach a broker of the run's own: make the streams that are read."""
+        sources = [p.producer.describe().get("stream") for p in self._plan.pipelines.values()]
+        async with Environment(url) as environment:
+            for pipeline, stream in zip(self._plan.pipelines.values(), sources, strict=True):
+                finite = isinstance(pipeline.producer, IterableProducer)
+                if stream and not finite and not await environment.stream_exists(stream):
+                    await environment.create_stream(stream)
+                    note(f"created the stream {stream} there")
 
     async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
         try:

@@ -153,12 +153,12 @@ async def delete_stream(url: str, stream: str) -> None:
 
 
 async def fill_stream(url: str, stream: str, kind: str, messages: int) -> None:
-    from flowstream.protocol import encode_data
+    from flowstream.protocol import encode_data_all
 
     await create_stream(url, stream)
     data = bodies(messages)
     if kind == "amqp":
-        data = list(map(encode_data, data))
+        data = encode_data_all(data)
     async with Environment(url) as environment, environment.publisher(stream) as publisher:
         for first in range(0, len(data), FILL_BATCH):
             await publisher.send_many(data[first : first + FILL_BATCH])

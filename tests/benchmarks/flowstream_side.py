@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from flowstream.client import Environment
-from flowstream.protocol import encode_data
+from flowstream.protocol import encode_data, encode_data_all
 from tests.benchmarks.scenarios import bodies
 from tests.benchmarks.target import Target
 
@@ -37,7 +37,7 @@ async def publish_amqp(target: Target) -> float:
         await publisher.publish(encode_data(messages[0]))
         start = time.perf_counter()
         for first in range(1, len(messages), BATCH):
-            batch = [encode_data(body) for body in messages[first : first + BATCH]]
+            batch = encode_data_all(messages[first : first + BATCH])
             await publisher.send_many(batch)
         await publisher.flush()
         return time.perf_counter() - start

@@ -14,6 +14,8 @@ COMMANDS = [
     (),
     ("run",),
     ("publish",),
+    ("peek",),
+    ("tail",),
     ("broker",),
     ("exit-codes",),
     ("streams",),

@@ -1,0 +1,197 @@
+"""`flowstream peek` and `flowstream tail`: look into a stream without taking anything from it."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.options import DEFAULT_URL, Url, examples, on_signal, run_async
+from flowstream.cli.output import note
+from flowstream.cli.values import parse_duration
+
+if TYPE_CHECKING:
+    from flowstream.cli.messages import Shown
+    from flowstream.client import Environment, Offset
+
+Stream = Annotated[str, typer.Argument(help="The stream.")]
+Grep = Annotated[
+    str | None,
+    typer.Option(metavar="REGEX", help="Only messages whose body or properties match."),
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="One JSON document a line.")]
+Bodies = Annotated[bool, typer.Option("--bodies", help="Bodies only, byte by byte.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="OFFSET",
+        help="first, last, next, a number, a time (2026-11-23T09:00), or an age (30m, 2h, 7d).",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What to read and how to show it; `limit` None is no limit, `follow` waits for more."""
+
+    url: str
+    stream: str
+    start: str
+    limit: int | None
+    last: int | None
+    follow: bool
+    grep: str | None
+    style: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to the tree."""
+    app.command(
+        epilog=examples(
+            "flowstream peek orders",
+            "flowstream peek orders --last 20",
+            "flowstream peek orders --from 2h --grep 'customer_id\": 42'",
+            "flowstream peek orders -n 1000 --json | jq .body.amount",
+        )
+    )(peek)
+    app.command(
+        epilog=examples(
+            "flowstream tail orders",
+            "flowstream tail orders --from 10m",
+            "flowstream tail orders.dead --json",
+        )
+    )(tail)
+
+
+def peek(
+    stream: Stream,
+    *,
+    start: From = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Messages at most.")] = 10,
+    last: Annotated[
+        int | None, typer.Option(min=1, help="The last so many messages instead.")
+    ] = None,
+    grep: Grep = None,
+    json: JsonLines = False,
+    bodies: Bodies = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show some messages of a stream and end.
+
+    Nothing is taken from the stream and no offset is stored.
+    """
+    if last is not None and start is not None:
+        raise CommandError("--last and --from exclude each other", ExitCode.USAGE)
+    limit = None if last is not None else count
+    run_async(
+        _show,
+        Look(url, stream, start or "first", limit, last, False, grep, _style(json, bodies)),
+    )
+
+
+def tail(
+    stream: Stream,
+    *,
+    start: From = None,
+    grep: Grep = None,
+    json: JsonLines = False,
+    bodies: Bodies = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show messages as they arrive, until Ctrl-C.
+
+    It begins with the next message, or with --from. Nothing is taken and no offset is stored.
+    """
+    look = Look(url, stream, start or "next", None, None, True, grep, _style(json, bodies))
+    run_async(_show, look)
+
+
+def _style(json: bool, bodies: bool) -> str:
+    if json and bodies:
+        raise CommandError("--json and --bodies exclude each other", ExitCode.USAGE)
+    return "json" if json else "bodies" if bodies else "line"
+
+
+def parse_start(text: str) -> Offset:
+    """A place in a stream as people write it."""
+    if text in {"first", "last", "next"}:
+        return text
+    if text.isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        age = parse_duration("--from", text)
+        assert age is not None
+        return age
+    return moment if moment.tzinfo else moment.astimezone(UTC)
+
+
+async def _show(look: Look) -> None:
+    import anyio
+
+    from flowstream.client import Environment
+
+    pattern = _compile(look.grep)
+    async with Environment(look.url) as environment, anyio.create_task_group() as group:
+        group.start_soon(on_signal, group.cancel_scope.cancel)
+        count = 0
+        async for message in _messages(environment, look):
+            if pattern is None or pattern.search(message.line()):
+                _print(message, look.style)
+                count += 1
+                if count == look.limit:
+                    break
+        if not count:
+            note(f"no message of {look.stream} to show")
+        group.cancel_scope.cancel()
+
+
+def _compile(grep: str | None) -> re.Pattern[str] | None:
+    if grep is None:
+        return None
+    try:
+        return re.compile(grep)
+    except re.error as error:
+        raise CommandError(f"--grep {grep!r} is no pattern: {error}", ExitCode.USAGE) from error
+
+
+async def _messages(environment: Environment, look: Look) -> AsyncIterator[Shown]:
+    """Messages from where `look` starts, to the present end or on and on."""
+    from flowstream.cli.messages import shown
+
+    start, end = parse_start(look.start), None
+    if not look.follow:
+        end = await environment.last_offset(look.stream)
+        if end is None:
+            return
+        if look.last is not None:
+            start = max(0, end - look.last + 1)
+        if await environment.resolve_offset(look.stream, start) > end:
+            return
+    async with environment.consumer(look.stream, offset=start) as consumer:
+        async for delivery in consumer:
+            for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
+                if end is None or offset <= end:
+                    yield shown(look.stream, offset, delivery.timestamp, raw)
+            if end is not None and delivery.offsets[-1] >= end:
+                return
+
+
+def _print(message: Shown, style: str) -> None:
+    if style == "json":
+        sys.stdout.write(json_module.dumps(message.document(), ensure_ascii=False) + "\n")
+    elif style == "bodies":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(message.body + b"\n")
+    else:
+        sys.stdout.write(message.line() + "\n")
+    sys.stdout.flush()

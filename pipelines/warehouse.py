@@ -41,7 +41,7 @@ class OrderRow(Protocol):
     amount: Decimal
 
 
-O = TypeVar("O", bound=OrderRow)
+AnyOrder = TypeVar("AnyOrder", bound=OrderRow)
 
 
 class Warehouse:
@@ -54,7 +54,7 @@ class Warehouse:
         self._connection.execute(TABLE)
         self._connection.commit()
 
-    def insert(self, orders: Iterable[Message[O]]) -> None:
+    def insert(self, orders: Iterable[Message[AnyOrder]]) -> None:
         """Store orders in one transaction; those that are there already stay as they are."""
         rows = [(order.stream, order.offset, *_columns(order.data)) for order in orders]
         with self._lock, self._connection:

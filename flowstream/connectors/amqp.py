@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from operator import methodcaller
 from typing import Any
 
 from flowstream.client import AmqpMessage, data_of, data_of_all, is_amqp
+
+_like_amqp = methodcaller("startswith", b"\x00S")
 
 
 class AmqpCodec:
@@ -16,7 +19,7 @@ class AmqpCodec:
         return data_of(raw)
 
     def payloads(self, raws: list[bytes], /) -> list[bytes]:
-        return data_of_all(raws)
+        return data_of_all(raws) if any(map(_like_amqp, raws)) else raws
 
     def properties(self, raw: bytes, /) -> Mapping[str, Any]:
         properties = AmqpMessage(raw).properties if is_amqp(raw) else None

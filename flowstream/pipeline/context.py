@@ -44,6 +44,8 @@ class RunContext:
         self._asked = anyio.Event()
         self._closing = False
         self._scope = anyio.CancelScope(shield=True)
+        self._stack: AsyncExitStack | None = None
+        self._keeper = 0
 
     async def shared(self, key: str, make: Callable[[], AbstractAsyncContextManager[Any]]) -> Any:
         """What `make` opens, once for the run."""
@@ -53,7 +55,12 @@ class RunContext:
             return self._shared[key]
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Open something for the rest of the run, from any of its tasks; closed in reverse."""
+        """Open something for the rest of the run, from any of its tasks; closed in reverse.
+
+        What is being opened may open more: that is closed after it.
+        """
+        if self._stack is not None and anyio.get_current_task().id == self._keeper:
+            return await self._stack.enter_async_context(manager)
         request = _Request(manager)
         self._requests.append(request)
         self._asked.set()
@@ -67,6 +74,7 @@ class RunContext:
         """Holds what the run opens: opens and closes it in one task, until `close` is called."""
         with self._scope:
             async with AsyncExitStack() as stack:
+                self._stack, self._keeper = stack, anyio.get_current_task().id
                 while not self._closing:
                     while self._requests and not self._closing:
                         await self._open(stack, self._requests.popleft())

@@ -72,6 +72,7 @@ class Core:
         self.failed = 0
         self.retried = 0
         self.progress = self.started
+        self.arrival = self.started
         self.deadline = math.inf
         self.hung: list[str] = []
         self.halts: dict[Any, int] = {}

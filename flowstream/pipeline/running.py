@@ -118,13 +118,13 @@ class RunningPipeline:
 
         Returns early when the pipeline ends by itself; it is not stopped here.
         """
-        run = self._run
+        run, core = self._run, self._run.core
         while not run.finished.is_set():
-            received = run.core.received
-            with anyio.move_on_after(seconds):
+            quiet_at = max(core.arrival, core.progress) + seconds
+            with anyio.move_on_after(max(quiet_at - core.clock(), seconds / 20)):
                 await run.finished.wait()
-            quiet = run.core.received == received and not run.core.window.messages
-            if quiet and await self._caught_up():
+            quiet = core.clock() >= max(core.arrival, core.progress) + seconds
+            if quiet and not core.window.messages and await self._caught_up():
                 break
         self._told = self._told or run.finished.is_set()
         return run.result()

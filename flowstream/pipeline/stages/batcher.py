@@ -236,45 +236,33 @@ class Batcher(Pool):
         seconds = core.clock() - slot.since
         self.handled += len(own)
         self.seconds += seconds
-        failures = self._failures(own, batch, error)
-        await self._settle(slot, batch, failures)
+        failures = await self._settle(slot, batch, error)
         if core.telemetry.active:
             core.emit(HandlerDone(core.name, self.name, len(own), len(failures), seconds))
 
-    def _failures(
-        self, own: list[Message[Any]], batch: Batch[Any], error: BaseException | None
+    async def _settle(
+        self, slot: Slot, batch: Batch[Any], error: BaseException | None
     ) -> list[Failure]:
+        """Settle what is well, see to what failed, and return the failures."""
+        own, slot.messages = slot.messages, []
         if error is not None:
             reason = reason_of(error)
-            return [
-                self._stamp(Failure(message, reason, error=error), batch.attempt) for message in own
-            ]
-        return [
-            self._stamp(message._extra.failure, batch.attempt)
-            for message in own
-            if message._extra is not None and message._extra.failure is not None
-        ]
-
-    async def _settle(self, slot: Slot, batch: Batch[Any], failures: list[Failure]) -> None:
-        own = slot.messages
-        bad = {id(failure.message) for failure in failures}
-        well, dropped = [], []
-        for message in own:
-            if message._extra is None or message._extra.dropped is None:
-                well.append(message)
-            elif id(message) not in bad:
-                dropped.append(message)
-        if bad:
-            well = [message for message in well if id(message) not in bad]
-        slot.messages = []
-        if well:
-            await self.settlement.settle(well, "ok")
-        if dropped:
-            await self.settlement.settle(dropped, "dropped")
+            failures = [Failure(message, reason, error=error) for message in own]
+        else:
+            rare = [message for message in own if message._extra is not None]
+            failures = [f for m in rare if (f := m._more().failure) is not None]
+            dropped = [m for m in rare if m.dropped is not None and m.failed is None]
+            if failures or dropped:
+                own = [m for m in own if m.failed is None and m.dropped is None]
+                if dropped:
+                    await self.settlement.settle(dropped, "dropped")
+            if own:
+                await self.settlement.settle(own, "ok")
         if failures:
-            self._failed(batch, failures)
+            self._failed(batch, [self._stamp(failure, batch.attempt) for failure in failures])
         else:
             self._done(batch)
+        return failures
 
     # -- failures
 

@@ -104,6 +104,7 @@ class SourceLane:
 
 
 COMMIT_GRACE = 5.0
+_BYTES = {bytes}
 
 
 class SourceFeed:
@@ -167,7 +168,7 @@ class SourceFeed:
         timestamp: int,
     ) -> None:
         """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow."""
-        opaque = any(type(body) is not bytes for body in bodies)
+        opaque = lane.codec is None and set(map(type, bodies)) != _BYTES
         sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
         start, count = 0, len(bodies)
         while start < count:
@@ -180,7 +181,8 @@ class SourceFeed:
             base = first + start if some is None else some[0]
             span = Span(lane, base, take, offsets=some, timestamp=timestamp)
             self.core.window.admit(take, size := sum(sizes[start:end]))
-            self.limiter.take(self.core.clock(), take, size)
+            self.core.arrival = now = self.core.clock()
+            self.limiter.take(now, take, size)
             lane.mark.add(span)
             if not lane.next:
                 lane.first = base

@@ -33,12 +33,8 @@ endif
 	$(INSTALL) --editable '.[all]' --group dev
 	@touch $(STAMP)
 
-run: setup ## run the example pipeline
-	@echo "make run needs the example pipeline and a RabbitMQ with the stream plugin:"
-	@echo "  docker compose up -d    RabbitMQ 4 on localhost:5552, or"
-	@echo "  make brokers            (as root, on Debian) several, see tests/brokers"
-	@echo "The example pipeline is not part of this version yet."
-	@exit 1
+run: setup ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
+	@$(BIN)/flowstream run pipelines.feed pipelines.orders --http $(ARGS)
 
 test: setup ## all tests; those on RabbitMQ take the brokers that are up (ARGS='-k name')
 	$(BIN)/pytest -m "not benchmark" $(ARGS)

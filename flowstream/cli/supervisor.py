@@ -17,13 +17,14 @@ import anyio
 
 from flowstream.cli.embedded import own_broker, somebody_listens
 from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.feed import Feed, FeedPlan
 from flowstream.cli.options import DEFAULT_URL, on_signal
-from flowstream.cli.output import note, one_line
+from flowstream.cli.output import note, one_line, plural
 from flowstream.cli.view import show
+from flowstream.cli.wiring import wiring
 from flowstream.client import Environment
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
-from flowstream.pipeline import IterableProducer
 from flowstream.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -32,10 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run and how; `pipelines` is by target, `url` None where nobody named a broker."""
+    """What to run and how; `pipelines` is by target, `url` None where nobody named a broker.
+
+    `create` makes missing streams (with an embedded broker they are always made); `feed` is
+    published beside the pipelines.
+    """
 
     pipelines: dict[str, Pipeline]
     url: str | None = None
+    create: bool = False
+    feed: FeedPlan | None = None
     until_idle: float | None = None
     http: tuple[str, int] | None = None
     live: bool = False
@@ -62,6 +69,7 @@ class Supervisor:
         self._running: list[RunningPipeline] = []
         self._outcome = Outcome()
         self._signals = 0
+        self._feed: Feed | None = None
         self._opening: dict[str, anyio.CancelScope] = {}
 
     async def run(self) -> Outcome:
@@ -73,6 +81,8 @@ class Supervisor:
                 await self._listen(beside, *self._plan.http)
             beside.start_soon(keep_sampling, self._board)
             beside.start_soon(self._show)
+            if self._plan.feed is not None:
+                beside.start_soon(self._publish, self._plan.feed, url)
             async with anyio.create_task_group() as pipelines:
                 for target, pipeline in self._plan.pipelines.items():
                     pipelines.start_soon(self._run_one, target, pipeline, url)
@@ -80,23 +90,33 @@ class Supervisor:
         return self._outcome
 
     async def _broker(self, stack: AsyncExitStack) -> str:
-        """The broker's address; one is started where none was named and none is there."""
-        if self._plan.url is not None:
-            return self._plan.url
-        if not await somebody_listens():
+        """The broker's address; one is started where none was named, none is there, and a pipeline
+        needs one. Missing streams are made where that was asked for."""
+        wirings = [wiring(pipeline) for pipeline in self._plan.pipelines.values()]
+        url, create = self._plan.url or DEFAULT_URL, self._plan.create
+        needed = any(each.needs_broker for each in wirings)
+        if self._plan.url is None and needed and not await somebody_listens():
             await stack.enter_async_context(own_broker())
-            await self._create_streams(DEFAULT_URL)
-        return DEFAULT_URL
+            create = True
+        if create:
+            async with Environment(url) as environment:
+                for stream in [stream for each in wirings for stream in each.needed]:
+                    if not await environment.stream_exists(stream):
+                        await environment.create_stream(stream, exist_ok=True)
+                        note(f"created the stream {stream}")
+        return url
 
-    async def _create_streams(self, url: str) -> None:
-        """Nobody else can reach a broker of the run's own: make the streams that are read."""
-        sources = [p.producer.describe().get("stream") for p in self._plan.pipelines.values()]
-        async with Environment(url) as environment:
-            for pipeline, stream in zip(self._plan.pipelines.values(), sources, strict=True):
-                finite = isinstance(pipeline.producer, IterableProducer)
-                if stream and not finite and not await environment.stream_exists(stream):
-                    await environment.create_stream(stream)
-                    note(f"created the stream {stream} there")
+    async def _publish(self, plan: FeedPlan, url: str) -> None:
+        """The feed: it ends with the first signal, and its error drains the pipelines."""
+        try:
+            with Feed(plan) as feed:
+                self._feed = feed
+                async with Environment(url) as environment:
+                    async with environment.publisher(plan.stream) as publisher:
+                        await feed.send(publisher, lambda: None)
+                note(f"fed {plural(feed.tally.messages, 'message')} into {plan.stream}")
+        except Exception as error:
+            self._failed(error)
 
     async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
         try:
@@ -143,6 +163,8 @@ class Supervisor:
         self._stop_all()
 
     def _stop_all(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
         for opening in self._opening.values():
             opening.cancel()
         for running in self._running:

@@ -122,36 +122,38 @@ def _read_entries(data: bytes, count: int, found: list[bytes], max_uncompressed:
     """Append the bodies of `count` entries, which must be all of `data`."""
     position = 0
     while count:
-        length: int = _LENGTH.unpack_from(data, position)[0]
-        if length >= IS_SUB_BATCH:
+        before = len(found)
+        position = _read_simple(data, position, count, found)
+        count -= len(found) - before
+        if count:
             position = _read_sub_batch(data, position, found, max_uncompressed)
             count -= 1
-            continue
-        run = run_length(data, position, 4 + length, min(count, PROBE))
-        if run >= WORTH:
-            run = run_length(data, position, 4 + length, count)
-            found += cut(data, position, f"4x{length}s", run)
-            position += run * (4 + length)
-            count -= run
-        else:
-            before = len(found)
-            position = _read_simple(data, position, min(count, PROBE), found)
-            count -= len(found) - before
     if position != len(data):
         raise ProtocolError(f"{len(data) - position} bytes after the last entry of a chunk")
 
 
 def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> int:
-    """Append up to `count` bodies, one by one, up to a sub-batch; gives the position after them."""
+    """Append up to `count` bodies, up to a sub-batch; gives the position after them."""
     unpack = _LENGTH.unpack_from
     append = found.append
-    for _ in repeat(None, count):
+    while count:
         length: int = unpack(data, position)[0]
         if length >= IS_SUB_BATCH:
             break
-        start = position + 4
-        position = start + length
-        append(data[start:position])
+        some = min(count, PROBE)
+        if run_length(data, position, 4 + length, some) >= WORTH:
+            some = run_length(data, position, 4 + length, count)
+            found += cut(data, position, f"4x{length}s", some)
+            position += some * (4 + length)
+        else:
+            for _ in repeat(None, some):
+                length = unpack(data, position)[0]
+                if length >= IS_SUB_BATCH:
+                    return position
+                start = position + 4
+                position = start + length
+                append(data[start:position])
+        count -= some
     return position
 
 

@@ -6,6 +6,7 @@ proton is built from source (dependency group `oracle`); without it these tests 
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 from typing import Any
 from uuid import UUID
 
@@ -136,6 +137,22 @@ bodies = st.one_of(
 )
 
 
+def without_nul(given_sections: dict[str, Any]) -> dict[str, Any]:
+    """proton keeps the strings of properties as C strings, which end at a NUL."""
+    known = given_sections["properties"]
+    if known is None:
+        return given_sections
+    texts = {
+        field.name: type(text)(text.replace("\0", "0"))
+        for field in fields(known)
+        if isinstance(text := getattr(known, field.name), str)
+    }
+    return {**given_sections, "properties": replace(known, **texts)}
+
+
+proton_sections = sections.map(without_nul)
+
+
 def check_fields(theirs: Any, ours: p.AmqpMessage) -> None:
     """proton gives defaults where a message says nothing."""
     header = ours.header or p.Header()
@@ -165,7 +182,7 @@ def check_fields(theirs: Any, ours: p.AmqpMessage) -> None:
     assert (from_proton(theirs.properties) or None) == (ours.application_properties or None)
 
 
-@given(sections, bodies)
+@given(proton_sections, bodies)
 @settings(max_examples=200)
 def test_proton_reads_our_messages(given_sections: dict[str, Any], body: tuple[int, Any]):
     section, content = body
@@ -178,10 +195,11 @@ def test_proton_reads_our_messages(given_sections: dict[str, Any], body: tuple[i
     assert shape(from_proton(theirs.body)) == shape(content)
 
 
-@given(sections, bodies, st.booleans())
+@given(proton_sections, bodies, st.booleans())
 @settings(max_examples=200)
 def test_we_read_protons_messages(given_sections, body: tuple[int, Any], durable: bool):
     section, content = body
+    assume(content is not None)  # proton writes no body then
     theirs = proton.Message(
         body=to_proton(content),
         inferred=section != VALUE,

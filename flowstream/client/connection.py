@@ -116,6 +116,7 @@ class ClientConnection:
         self._writers: dict[PublisherUser, None] = {}
         self._wake = Signal()
         self._written = Signal()
+        self._sending = 0
         self._sending_since: float | None = None
         self._received_at = self._sent_at = anyio.current_time()
         self._on_lost: list[Callable[[ClientConnection], None]] = []
@@ -148,7 +149,7 @@ class ClientConnection:
             "publishers": len(self.publishers),
             "subscriptions": len(self.subscriptions),
             "requests": len(self._requests),
-            "control_bytes": self._control_size,
+            "bytes_to_write": self._control_size + self._sending,
         }
 
     def when_lost(self, callback: Callable[[ClientConnection], None]) -> None:
@@ -169,8 +170,8 @@ class ClientConnection:
         self._wake.notify()
 
     async def drained(self) -> None:
-        """Returns once the queue of commands is short enough to add to it."""
-        while self._control_size > CONTROL_LIMIT and self.error is None:
+        """Returns once what waits to be written is short enough to add to it."""
+        while self._control_size + self._sending > CONTROL_LIMIT and self.error is None:
             await self._written.wait()
 
     async def request(
@@ -258,9 +259,11 @@ class ClientConnection:
         while True:
             while not (buffers := self._collect()):
                 await self._wake.wait()
+            self._sending = sum(map(len, buffers))
             self._sending_since = anyio.current_time()
             await self._stream.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
             self._sending_since = None
+            self._sending = 0
             self._sent_at = anyio.current_time()
             self._written.notify()
             if self.error is not None and not self._control:  # the server's goodbye is answered

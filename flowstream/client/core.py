@@ -14,7 +14,7 @@ from flowstream.telemetry import ConnectionLost, ConnectionOpened, Telemetry
 from .connection import ClientConnection, PublisherUser, SubscriptionUser
 from .credentials import Credentials
 from .nodes import AddressResolver, Nodes, StreamNodes, stream_nodes
-from .opening import open_connection
+from .opening import can_renew, keep_authenticated, open_connection
 from .pool import Pool
 from .seed import SeedConnection
 from .settings import Settings, log
@@ -125,6 +125,9 @@ class Core:
             owner=self.owner,
         )
         self.connections.add(connection)
+        if self._credentials.expires and can_renew(connection):
+            arguments = (connection, self._credentials, self.settings)
+            self.owner.spawn(keep_authenticated, *arguments, name=f"credentials of {role}")
         connection.when_lost(self._lost)
         if self.telemetry.active:
             self.telemetry.emit(ConnectionOpened(f"{address.host}:{address.port}", role))

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from flowstream.errors import ConfigurationError
+from flowstream.errors import AuthenticationFailed, ConfigurationError
 
 
 class Credentials(ABC):
     """What the SASL exchange sends. Subclasses keep secrets out of their `repr`."""
 
     mechanism = "PLAIN"
+    expires = False
+    """Whether live connections must authenticate again from time to time (`renew_after`)."""
 
     @abstractmethod
     async def response(self) -> bytes:
@@ -62,8 +64,11 @@ class TokenCredentials(Credentials):
     """OAuth 2.0: `fetch` is called for a fresh token before the last one ends.
 
     `renew_at` is the share of a token's life after which it is renewed. All connections of an
-    environment share one token; each live connection is told of the new one.
+    environment share one token; each live connection is told of the new one. (Servers below 3.13
+    cannot be told: they end the connection with the token, and it is recovered with a new one.)
     """
+
+    expires = True
 
     def __init__(
         self, fetch: Callable[[], Awaitable[Token]], *, user: str = "", renew_at: float = 0.8
@@ -83,7 +88,10 @@ class TokenCredentials(Credentials):
     async def _current(self) -> Token:
         async with self._lock:
             if self._token is None or anyio.current_time() >= self._renew_time:
-                self._token = await self._fetch()
+                try:
+                    self._token = await self._fetch()
+                except Exception as error:
+                    raise AuthenticationFailed(f"no token could be fetched: {error}") from error
                 self._renew_time = anyio.current_time() + self._token.expires_in * self._renew_at
             return self._token
 

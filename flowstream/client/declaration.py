@@ -70,17 +70,16 @@ class Declaration:
     def fail_all(self) -> None:
         """Nothing that is unconfirmed will be confirmed any more."""
         self.out.seal(anyio.current_time())
-        self._tell([(number, 0) for number in self.out.log.expire(float("inf"))])
+        self._tell([(number, 0) for number in self.out.expire(float("inf"))])
         self.progress.notify()
 
     async def expire(self, timeout: float) -> None:
         """Fails what was accepted `timeout` seconds ago and is not confirmed; runs for ever."""
-        log = self.out.log
         while True:
-            oldest = log.oldest
+            oldest = self.out.log.oldest
             now = anyio.current_time()
             await anyio.sleep((oldest.accepted_at if oldest else now) + timeout - now)
-            self._tell([(number, 0) for number in log.expire(anyio.current_time() - timeout)])
+            self._tell([(number, 0) for number in self.out.expire(anyio.current_time() - timeout)])
             self.progress.notify()
 
     def _tell(self, failures: list[tuple[int, int]]) -> None:

@@ -16,6 +16,7 @@ from flowstream.errors import (
     AuthenticationFailed,
     ConnectionClosed,
     ConnectionFailed,
+    FlowstreamError,
     ProtocolError,
     RequestTimeout,
     SaslMechanismNotSupported,
@@ -42,7 +43,7 @@ from flowstream.protocol import (
 from .codes import check
 from .connection import ClientConnection
 from .credentials import Credentials
-from .settings import Settings
+from .settings import Settings, log
 from .tasks import TaskOwner
 from .transport import Dial
 
@@ -139,6 +140,32 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
         raise type(error)(f"{error} ({mechanism}, {credentials!r})", code=error.code) from None
     except ServerError as error:
         raise AuthenticationFailed(str(error), code=error.code) from None
+
+
+async def keep_authenticated(
+    connection: ClientConnection, credentials: Credentials, settings: Settings
+) -> None:
+    """Renews what expires until the connection ends; failures are tried again, and logged."""
+    attempt = 0
+    delay = await credentials.renew_after()
+    while delay is not None:
+        with anyio.move_on_after(delay):
+            await connection.lost.wait()
+            return
+        try:
+            await authenticate(connection, credentials)
+            delay = await credentials.renew_after()
+        except FlowstreamError as error:
+            attempt += 1
+            delay = settings.backoff.delay(attempt)
+            log.warning("%r: credentials were not renewed: %s", connection, error)
+        else:
+            attempt = 0
+
+
+def can_renew(connection: ClientConnection) -> bool:
+    """Whether the server takes SaslAuthenticate again on a live connection (3.13 and later)."""
+    return server_version(connection.wire.peer_properties) >= (3, 13)
 
 
 def knows_command_versions(properties: Mapping[str, str]) -> bool:

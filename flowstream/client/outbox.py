@@ -242,6 +242,11 @@ class Outbox:
             for entry in self._batches(bodies, None, None):
                 self.accept(entry, now)
 
+    def expire(self, accepted_before: float) -> list[int]:
+        """As `Unconfirmed.expire`; what is dropped takes no more messages."""
+        self._tail = None
+        return self.log.expire(accepted_before)
+
     # --- out ------------------------------------------------------------------------------------
 
     def fill(self, publisher_id: int, buffers: list[bytes], limit: int, now: float) -> bool:

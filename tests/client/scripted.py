@@ -64,6 +64,7 @@ from flowstream.protocol import (
     SaslAuthenticateResponse,
     SaslHandshake,
     SaslHandshakeResponse,
+    State,
     StoreOffset,
     StreamMetadata,
     StreamStats,
@@ -182,6 +183,10 @@ class Session:
     def feed(self, data: bytes) -> None:
         for command in self.wire.receive(data):
             self.received.append(command)
+            if isinstance(command, Close):
+                self.ok(Key.CLOSE, command.correlation_id)
+            if self.wire.state in (State.CLOSING, State.CLOSED):
+                continue
             script = self.node.scripts.get(type(command))
             if script is None or not script(self, command):
                 _HANDLERS[type(command)](self, command)
@@ -234,9 +239,6 @@ class Session:
 
     def versions(self, c: ExchangeCommandVersions) -> None:
         self.send(ExchangeCommandVersionsResponse(c.correlation_id, Code.OK, SERVER_VERSIONS))
-
-    def close(self, c: Close) -> None:
-        self.send(Response(Key.CLOSE, c.correlation_id, Code.OK))
 
     def heartbeat(self, c: Heartbeat) -> None: ...
 
@@ -371,7 +373,6 @@ _HANDLERS: dict[type, Callable[[Session, Any], None]] = {
     TuneResponse: Session.tune,
     Open: Session.open_,
     ExchangeCommandVersions: Session.versions,
-    Close: Session.close,
     Heartbeat: Session.heartbeat,
     Response: Session.response,
     CreateStream: Session.create,

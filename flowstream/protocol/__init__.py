@@ -1,7 +1,7 @@
 """RabbitMQ's stream protocol without I/O: bytes to frames, commands, chunks, messages, and back.
 
     values.py       keys, codes, offset specifications
-    commands.py     every command as a value
+    commands.py     every command as a value (session.py: those about the connection)
     wire.py         the primitive types of the wire
     codec.py        the table of all commands; encode, decode
     frames.py       bytes to frames
@@ -65,7 +65,6 @@ from flowstream.protocol.codec import (
     tag_of,
 )
 from flowstream.protocol.commands import (
-    Close,
     Command,
     ConsumerUpdate,
     ConsumerUpdateResponse,
@@ -78,18 +77,11 @@ from flowstream.protocol.commands import (
     DeleteStream,
     DeleteSuperStream,
     Deliver,
-    ExchangeCommandVersions,
-    ExchangeCommandVersionsResponse,
-    Heartbeat,
     Metadata,
     MetadataResponse,
     MetadataUpdate,
-    Open,
-    OpenResponse,
     Partitions,
     PartitionsResponse,
-    PeerProperties,
-    PeerPropertiesResponse,
     Publish,
     PublishConfirm,
     PublishError,
@@ -100,19 +92,12 @@ from flowstream.protocol.commands import (
     QueryPublisherSequenceResponse,
     ResolveOffsetSpec,
     ResolveOffsetSpecResponse,
-    Response,
     Route,
     RouteResponse,
-    SaslAuthenticate,
-    SaslAuthenticateResponse,
-    SaslHandshake,
-    SaslHandshakeResponse,
     StoreOffset,
     StreamStats,
     StreamStatsResponse,
     Subscribe,
-    Tune,
-    TuneResponse,
     Unsubscribe,
 )
 from flowstream.protocol.compression import Compression
@@ -130,6 +115,23 @@ from flowstream.protocol.publish import (
     fits,
     split_at,
     sub_batch_entry,
+)
+from flowstream.protocol.session import (
+    Close,
+    ExchangeCommandVersions,
+    ExchangeCommandVersionsResponse,
+    Heartbeat,
+    Open,
+    OpenResponse,
+    PeerProperties,
+    PeerPropertiesResponse,
+    Response,
+    SaslAuthenticate,
+    SaslAuthenticateResponse,
+    SaslHandshake,
+    SaslHandshakeResponse,
+    Tune,
+    TuneResponse,
 )
 from flowstream.protocol.values import (
     CHALLENGE,

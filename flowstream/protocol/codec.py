@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol import commands as c
+from flowstream.protocol import session as s
 from flowstream.protocol.entries import read_entries, read_filtered_entries
 from flowstream.protocol.publish import sub_batch_entry
 from flowstream.protocol.values import Code, CommandVersion, Key, SubBatch
@@ -88,14 +89,14 @@ def _answer(command: type[Any], *kinds: Field) -> Row:
 
 
 def _simple_answer(key: Key) -> Row:
-    def write(out: Out, value: c.Response) -> None:
+    def write(out: Out, value: s.Response) -> None:
         U32.write(out, value.correlation_id)
         U16.write(out, value.code)
 
-    def read(reader: Reader) -> c.Response:
-        return c.Response(key, U32.read(reader), U16.read(reader))
+    def read(reader: Reader) -> s.Response:
+        return s.Response(key, U32.read(reader), U16.read(reader))
 
-    return Row(c.Response, write, read)
+    return Row(s.Response, write, read)
 
 
 def _read_all(reader: Reader) -> bytes:
@@ -200,18 +201,18 @@ COMMANDS: dict[tuple[Key, bool, int], Row] = {
     (Key.METADATA, _REQUEST, 1): _row(c.Metadata, U32, STRINGS),
     (Key.METADATA, _ANSWER, 1): _row(c.MetadataResponse, U32, BROKERS, STREAMS_METADATA),
     (Key.METADATA_UPDATE, _REQUEST, 1): _row(c.MetadataUpdate, U16, STRING),
-    (Key.PEER_PROPERTIES, _REQUEST, 1): _row(c.PeerProperties, U32, MAP),
-    (Key.PEER_PROPERTIES, _ANSWER, 1): _answer(c.PeerPropertiesResponse, MAP),
-    (Key.SASL_HANDSHAKE, _REQUEST, 1): _row(c.SaslHandshake, U32),
-    (Key.SASL_HANDSHAKE, _ANSWER, 1): _answer(c.SaslHandshakeResponse, STRINGS),
-    (Key.SASL_AUTHENTICATE, _REQUEST, 1): _row(c.SaslAuthenticate, U32, STRING, BYTES),
-    (Key.SASL_AUTHENTICATE, _ANSWER, 1): _answer(c.SaslAuthenticateResponse, SASL_CHALLENGE),
-    (Key.TUNE, _REQUEST, 1): _row(c.Tune, U32, U32),
-    (Key.TUNE, _ANSWER, 1): _row(c.TuneResponse, U32, U32),
-    (Key.OPEN, _REQUEST, 1): _row(c.Open, U32, STRING),
-    (Key.OPEN, _ANSWER, 1): _answer(c.OpenResponse, OPTIONAL_MAP),
-    (Key.CLOSE, _REQUEST, 1): _row(c.Close, U32, U16, STRING),
-    (Key.HEARTBEAT, _REQUEST, 1): _row(c.Heartbeat),
+    (Key.PEER_PROPERTIES, _REQUEST, 1): _row(s.PeerProperties, U32, MAP),
+    (Key.PEER_PROPERTIES, _ANSWER, 1): _answer(s.PeerPropertiesResponse, MAP),
+    (Key.SASL_HANDSHAKE, _REQUEST, 1): _row(s.SaslHandshake, U32),
+    (Key.SASL_HANDSHAKE, _ANSWER, 1): _answer(s.SaslHandshakeResponse, STRINGS),
+    (Key.SASL_AUTHENTICATE, _REQUEST, 1): _row(s.SaslAuthenticate, U32, STRING, BYTES),
+    (Key.SASL_AUTHENTICATE, _ANSWER, 1): _answer(s.SaslAuthenticateResponse, SASL_CHALLENGE),
+    (Key.TUNE, _REQUEST, 1): _row(s.Tune, U32, U32),
+    (Key.TUNE, _ANSWER, 1): _row(s.TuneResponse, U32, U32),
+    (Key.OPEN, _REQUEST, 1): _row(s.Open, U32, STRING),
+    (Key.OPEN, _ANSWER, 1): _answer(s.OpenResponse, OPTIONAL_MAP),
+    (Key.CLOSE, _REQUEST, 1): _row(s.Close, U32, U16, STRING),
+    (Key.HEARTBEAT, _REQUEST, 1): _row(s.Heartbeat),
     (Key.ROUTE, _REQUEST, 1): _row(c.Route, U32, STRING, STRING),
     (Key.ROUTE, _ANSWER, 1): _answer(c.RouteResponse, STRINGS),
     (Key.PARTITIONS, _REQUEST, 1): _row(c.Partitions, U32, STRING),
@@ -219,10 +220,10 @@ COMMANDS: dict[tuple[Key, bool, int], Row] = {
     (Key.CONSUMER_UPDATE, _REQUEST, 1): _row(c.ConsumerUpdate, U32, U8, BOOL),
     (Key.CONSUMER_UPDATE, _ANSWER, 1): _answer(c.ConsumerUpdateResponse, LAST_OFFSET),
     (Key.EXCHANGE_COMMAND_VERSIONS, _REQUEST, 1): _row(
-        c.ExchangeCommandVersions, U32, COMMAND_VERSIONS
+        s.ExchangeCommandVersions, U32, COMMAND_VERSIONS
     ),
     (Key.EXCHANGE_COMMAND_VERSIONS, _ANSWER, 1): _answer(
-        c.ExchangeCommandVersionsResponse, COMMAND_VERSIONS
+        s.ExchangeCommandVersionsResponse, COMMAND_VERSIONS
     ),
     (Key.STREAM_STATS, _REQUEST, 1): _row(c.StreamStats, U32, STRING),
     (Key.STREAM_STATS, _ANSWER, 1): _answer(c.StreamStatsResponse, STATISTICS),
@@ -258,7 +259,7 @@ _ROWS: dict[int, Row] = {
 _TAGS: dict[type[Any], int] = {
     row.command: key | (_RESPONSE_BIT if answer else 0)
     for (key, answer, _), row in COMMANDS.items()
-    if row.command is not c.Response
+    if row.command is not s.Response
 }
 
 
@@ -277,7 +278,7 @@ do not know in there, and 3.11 knows the keys up to StreamStats (seen with Resol
 
 def tag_of(command: c.Command) -> int:
     """The key of a command's frames, with the response bit."""
-    if isinstance(command, c.Response):
+    if isinstance(command, s.Response):
         return command.key | _RESPONSE_BIT
     return _TAGS[type(command)]
 

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol import commands as c
+from flowstream.protocol import session as s
 from flowstream.protocol.codec import decode, encode, tag_of
 from flowstream.protocol.frames import FrameReader
 from flowstream.protocol.values import Address, Code, CommandVersion, Key
@@ -301,7 +302,7 @@ class Connection:
     def _where(self) -> str:
         return f"the connection is in the state {self.state.value!r}"
 
-    def _note_tune(self, command: c.Tune | c.TuneResponse, *, received: bool) -> None:
+    def _note_tune(self, command: s.Tune | s.TuneResponse, *, received: bool) -> None:
         """A server sends Tune first; the client answers with what holds for both.
 
         A received value is negotiated with ours; a sent one is what we settled for. Servers take
@@ -318,7 +319,7 @@ class Connection:
 
     def _note_versions(
         self,
-        command: c.ExchangeCommandVersions | c.ExchangeCommandVersionsResponse,
+        command: s.ExchangeCommandVersions | s.ExchangeCommandVersionsResponse,
         *,
         received: bool,
     ) -> None:
@@ -326,12 +327,12 @@ class Connection:
             self.versions = {version.key: version for version in command.commands}
 
     def _note_properties(
-        self, command: c.PeerProperties | c.PeerPropertiesResponse, *, received: bool
+        self, command: s.PeerProperties | s.PeerPropertiesResponse, *, received: bool
     ) -> None:
         if received:
             self.peer_properties = command.properties
 
-    def _note_open(self, command: c.OpenResponse, *, received: bool) -> None:
+    def _note_open(self, command: s.OpenResponse, *, received: bool) -> None:
         host = command.properties.get("advertised_host")
         port = command.properties.get("advertised_port", "")
         if received and host and port.isdecimal() and len(port) <= 5:

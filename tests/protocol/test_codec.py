@@ -130,6 +130,27 @@ def test_a_negative_count_is_refused(count: str):
         p.decode(bytes.fromhex("000f 0001 00000001" + count))
 
 
+def test_pitfall_6_a_credit_error_has_no_correlation_id():
+    frame = bytes.fromhex("8009 0001 0004 c9")
+    assert p.decode(frame) == p.CreditError(p.Code.SUBSCRIPTION_ID_DOES_NOT_EXIST, 201)
+
+
+def test_pitfall_8_a_stored_0_is_told_from_none_by_the_code():
+    stored = p.decode(bytes.fromhex("800b 0001 00000001 0001 0000000000000000"))
+    none = p.decode(bytes.fromhex("800b 0001 00000001 0013 0000000000000000"))
+    assert stored == p.QueryOffsetResponse(1, p.OK, 0)
+    assert none == p.QueryOffsetResponse(1, p.Code.NO_OFFSET, 0)
+
+
+def test_pitfall_14_a_stream_may_have_no_leader_and_refer_to_unknown_brokers():
+    stream = p.StreamMetadata("s", p.OK, p.NO_LEADER, (3, 65535))
+    frame = p.encode(p.MetadataResponse(1, {0: p.Address("h", 5552)}, (stream,)))
+    assert frame.endswith(bytes.fromhex("0001 73 0001 ffff 00000002 0003 ffff"))
+    command: Any = p.decode(frame[4:])
+    assert command.streams == (stream,)
+    assert stream.leader not in command.brokers
+
+
 def test_pitfall_18_lengths_count_bytes_not_characters():
     frame = p.encode(p.DeleteStream(1, "größe"))
     assert frame.endswith(bytes.fromhex("0007") + "größe".encode())

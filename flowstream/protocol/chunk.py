@@ -141,7 +141,7 @@ def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> 
         if length >= IS_SUB_BATCH:
             break
         some = min(count, PROBE)
-        if run_length(data, position, 4 + length, some) >= WORTH:
+        if some >= WORTH and run_length(data, position, 4 + length, some) >= WORTH:
             some = run_length(data, position, 4 + length, count)
             found += cut(data, position, f"4x{length}s", some)
             position += some * (4 + length)

@@ -85,17 +85,19 @@ def read_entries(data: bytes, position: int, count: int) -> Entries:
     try:
         while left:
             length = _LENGTH(data, position + 8)[0]
-            run = 0
-            if length < IS_SUB_BATCH:
-                run = run_length(data, position + 8, 12 + length, min(left, PROBE))
-            if run >= WORTH:
-                run = run_length(data, position + 8, 12 + length, left)
+            run = min(left, PROBE)
+            stride = 12 + length
+            if (
+                run >= WORTH
+                and length < IS_SUB_BATCH
+                and run_length(data, position + 8, stride, run) >= WORTH
+            ):
+                run = run_length(data, position + 8, stride, left)
                 both: list[Any] = cut(data, position, f"Q{length + 4}s", run)
                 found.ids += both[::2]
                 found.entries += both[1::2]
-                position += run * (12 + length)
+                position += run * stride
             else:
-                run = min(left, PROBE)
                 position = _read_some(data, position, run, found)
             left -= run
     except struct_error:

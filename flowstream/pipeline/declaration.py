@@ -21,6 +21,7 @@ from flowstream.pipeline.options import (
 )
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
+from flowstream.pipeline.processes import check_importable
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.ratelimit import RateLimit
 from flowstream.pipeline.running import RunningPipeline, start
@@ -127,7 +128,7 @@ class Pipeline:
                 raise DuplicateName(f"{path}: a pipeline has one processor, and {other} is it")
             signature = inspect_handler(function, Message, path)
             decoder(signature.payload, handler=f"{path}: {signature.name}")
-            self._check_processes(checked, signature, path)
+            _check_processes(function, checked, signature, path)
             self.declared["processor"] = Declared(function, signature, checked)
             return function
 
@@ -162,7 +163,7 @@ class Pipeline:
 
         def declare(function: F) -> F:
             signature = inspect_handler(function, Batch, path)
-            self._check_processes(checked, signature, path)
+            _check_processes(function, checked, signature, path)
             self._add_batcher(Declared(function, signature, checked), path)
             return function
 
@@ -210,12 +211,6 @@ class Pipeline:
         signature = inspect_handler(handler, wraps, path, depth=3)
         self.declared[what] = Declared(handler, signature)
         return handler
-
-    def _check_processes(self, options: Any, signature: Signature, path: str) -> None:
-        if options.processes and signature.is_async:
-            raise ConfigurationError(f"{path} > processes: {signature.name} must be a plain def")
-        if options.processes and signature.resource is not None:
-            raise ConfigurationError(f"{path} > processes: resources cannot go to other processes")
 
     @property
     def processor_declared(self) -> Declared:
@@ -296,3 +291,12 @@ class Pipeline:
 
 async def _unused(batch: Any) -> None:
     raise AssertionError("a sink has no handler")
+
+
+def _check_processes(handler: Handler, options: Any, signature: Signature, path: str) -> None:
+    if options.processes and signature.is_async:
+        raise ConfigurationError(f"{path} > processes: {signature.name} must be a plain def")
+    if options.processes and signature.resource is not None:
+        raise ConfigurationError(f"{path} > processes: resources cannot go to other processes")
+    if options.processes:
+        check_importable(handler, path)

@@ -157,6 +157,7 @@ async def handle_batch(
     handler: Callable[[Any], Any],
     batch: Any,
     slot: Slot,
+    *,
     is_async: bool,
     limiter: anyio.CapacityLimiter,
 ) -> BaseException | None:

@@ -244,6 +244,12 @@ class Message(Generic[T]):
             self._extra = Extra()
         return self._extra
 
+    def __reduce__(self) -> Any:
+        """A message travels to other processes without its pipeline."""
+        lane = self._span.lane
+        where = (lane.stream, self.offset, self.timestamp, lane.codec)
+        return _arrived, (self.data, self.raw, where, self.attempt, self.key)
+
     def __repr__(self) -> str:
         return f"<Message {self.stream}@{self.offset} {self.data!r:.80}>"
 
@@ -259,6 +265,19 @@ class Detached:
 
     def settle_early(self, message: Message[Any]) -> None:
         """Nothing to tell: there is no acknowledger."""
+
+
+def _arrived(
+    data: Any, raw: bytes, where: tuple[str, int, int, Any], attempt: int, key: Hashable
+) -> Message[Any]:
+    """A message that came from the process of its pipeline."""
+    stream, offset, timestamp, codec = where
+    message = Message.new(data, raw=raw, stream=stream, offset=offset, timestamp=timestamp)
+    message._span.lane.codec = codec
+    if attempt > 1 or key is not None:
+        extra = message._more()
+        extra.attempt, extra.key = attempt, key
+    return message
 
 
 def branch(message: Message[T], joint: Joint) -> Message[T]:

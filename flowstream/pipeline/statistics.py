@@ -11,6 +11,8 @@ from typing import Any
 class StageStatistics:
     """A processor or batcher. Times are seconds, counts are since the start of the run.
 
+    `handled`, `failed` and `retried` count every attempt of a message.
+
     `waiting` messages are queued (for a batcher also `open_batches` hold some of them), `parked`
     ones wait for another attempt, `busy` of `concurrency` workers are in a handler, the longest
     of them for `longest` seconds.

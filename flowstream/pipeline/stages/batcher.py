@@ -21,6 +21,7 @@ from flowstream.pipeline.lineup import Lineup
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
 from flowstream.pipeline.policies import Retry
+from flowstream.pipeline.processes import batch_elsewhere
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.stages.disposal import Disposal
 from flowstream.pipeline.stages.pool import Pool
@@ -60,6 +61,7 @@ class Batcher(Pool):
         self._is_async = is_async
         self._retry = retry
         self._limiter = limiter
+        self._processes = anyio.CapacityLimiter(options.concurrency)
         self._resizing: int | None = None
         self._held_back: list[tuple[list[Message[Any]], bool]] = []
         self._armed = False
@@ -227,10 +229,15 @@ class Batcher(Pool):
         batch.messages = list(own)
         error: BaseException | None = None
         with anyio.CancelScope() as slot.scope:
-            error = await handle_batch(self._handler, batch, slot, self._is_async, self._limiter)
+            if self.options.processes:
+                error = await batch_elsewhere(self._handler, batch, self._processes)
+            else:
+                error = await handle_batch(
+                    self._handler, batch, slot, is_async=self._is_async, limiter=self._limiter
+                )
         if slot.scope.cancelled_caught:
             error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
-            if not self._is_async:
+            if not (self._is_async or self.options.processes):
                 core.hung.append(self.name)
                 self.hung += 1
         seconds = core.clock() - slot.since
@@ -268,6 +275,7 @@ class Batcher(Pool):
 
     def _failed(self, batch: Batch[Any], failures: list[Failure]) -> None:
         """Dispose of what may not be tried again; then try the rest again, in its place."""
+        self.failed += len(failures)
         delay = None if self._retry is None else self._retry.delay(batch.attempt)
         final = [f for f in failures if delay is None or not f.retry]
         retry = [f.message for f in failures if delay is not None and f.retry]

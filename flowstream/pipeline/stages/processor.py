@@ -27,6 +27,7 @@ from flowstream.pipeline.handlers import (
 from flowstream.pipeline.message import Extra, Failure, Message
 from flowstream.pipeline.options import ProcessorOptions
 from flowstream.pipeline.policies import Retry
+from flowstream.pipeline.processes import process_elsewhere
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.stages.disposal import Disposal
 from flowstream.pipeline.stages.pool import Pool
@@ -60,7 +61,8 @@ class Processors(Pool):
         self.disposal = disposal
         self.forward: Callable[[list[Message[Any]], bool], Any] = _unset
         self.parked = 0
-        self.shares = Shares(options.max_demand)
+        one_by_one = options.processes and options.timeout is not None
+        self.shares = Shares(1 if one_by_one else options.max_demand)
         self.queues = Queues(options.concurrency, partitioned=partition_by is not None)
         self._handler = handler
         self._is_async = is_async
@@ -69,6 +71,7 @@ class Processors(Pool):
         self._retry = retry
         self._redecode = redecode
         self._limiter = limiter
+        self._processes = anyio.CapacityLimiter(options.concurrency)
         self._resizing: int | None = None
         self._held_back: list[Message[Any]] = []
 
@@ -179,7 +182,11 @@ class Processors(Pool):
             behind = queues.hold_back if queues.blocked else None
             arguments = (self._handler, slot.iterator, found, behind, queues.ordered)
             with anyio.CancelScope() as slot.scope:
-                if self._is_async:
+                if self.options.processes:
+                    going = await process_elsewhere(
+                        self._handler, slot, *arguments[2:], limiter=self._processes
+                    )
+                elif self._is_async:
                     going = await process_async(*arguments)
                 else:
                     going = await in_thread(
@@ -200,7 +207,7 @@ class Processors(Pool):
         if current in found:
             return found
         error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
-        if not self._is_async:
+        if not (self._is_async or self.options.processes):
             self.core.hung.append(self.name)
             self.hung += 1
             current = self._replace(slot, current)
@@ -278,6 +285,7 @@ class Processors(Pool):
         return failure
 
     def _failed(self, failures: list[Failure]) -> None:
+        self.failed += len(failures)
         final = []
         for failure in failures:
             delay = None

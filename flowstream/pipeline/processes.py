@@ -1,0 +1,169 @@
+"""Handlers in worker processes: for plain functions that compute, by `processes=True`.
+
+A slice goes to a process and its decisions come back. The handler must be importable by name, its
+messages' data picklable, and what it changes it must return. A process that hangs is killed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.to_process
+
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.handlers import Behind, accept, fail, passes, reason_of
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.stages.slot import Slot
+
+Handler = Callable[[Any], Any]
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a handler decided about one message, on its way back to the pipeline."""
+
+    data: Any = None
+    changed: bool = False
+    reason: str | None = None
+    error: BaseException | None = None
+    retry: bool = True
+    dropped: str | None = None
+    routes: tuple[str, ...] = ()
+    key: Hashable = None
+    flush: bool = False
+    early: bool = False
+
+
+def check_importable(handler: Handler, path: str) -> None:
+    """Raise ConfigurationError where another process could not find the handler."""
+    name = getattr(handler, "__qualname__", "<unnamed>")
+    if "<" in name or not getattr(handler, "__module__", None):
+        raise ConfigurationError(
+            f"{path} > processes: {name} must be a function at the top level of a module"
+        )
+
+
+async def process_elsewhere(
+    handler: Handler,
+    slot: Slot,
+    rare: list[Message[Any]],
+    behind: Behind | None,
+    ordered: bool,
+    *,
+    limiter: anyio.CapacityLimiter,
+) -> bool:
+    """`process_async` in a worker process; True when a failure ended an ordered slice early."""
+    todo: list[Message[Any]] = []
+    for message in slot.iterator:
+        (rare if behind is not None and behind(message) else todo).append(message)
+    if not todo:
+        return False
+    try:
+        decisions: list[Decision] = await anyio.to_process.run_sync(
+            _process, handler, todo, ordered, cancellable=True, limiter=limiter
+        )
+    except BaseException as error:
+        if passes(error):
+            raise
+        decisions = [Decision(reason=reason_of(error), error=error) for _ in todo]
+    for message, decision in zip(todo, decisions, strict=False):
+        if apply(message, decision):
+            rare.append(message)
+    slot.iterator = iter(todo[len(decisions) :])
+    return len(decisions) < len(todo)
+
+
+async def batch_elsewhere(
+    handler: Handler, batch: Batch[Any], limiter: anyio.CapacityLimiter
+) -> BaseException | None:
+    """Call a batch handler in a worker process; the exception that fails the batch, or None."""
+    try:
+        error, decisions = await anyio.to_process.run_sync(
+            _batch, handler, batch, cancellable=True, limiter=limiter
+        )
+    except BaseException as raised:
+        if passes(raised):
+            raise
+        return raised
+    for message, decision in zip(batch.messages, decisions, strict=True):
+        decision.changed = False
+        apply(message, decision)
+    failed: BaseException | None = error
+    return failed
+
+
+def apply(message: Message[Any], decision: Decision) -> bool:
+    """Do in the pipeline what was decided elsewhere; True when it is more than new data."""
+    if decision.changed:
+        message.data = decision.data
+    if decision.reason is not None:
+        message._more().failure = Failure(
+            message, decision.reason, error=decision.error, retry=decision.retry
+        )
+    if decision.dropped is not None:
+        message.drop(decision.dropped)
+    if decision.routes or decision.key is not None or decision.flush:
+        message.to(*decision.routes, key=decision.key, flush=decision.flush)
+    if decision.early:
+        message.settle()
+    return message._extra is not None
+
+
+def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[Decision]:
+    decisions = []
+    for message in messages:
+        before = message.data
+        try:
+            result = handler(message)
+            if result is not None:
+                accept(message, result)
+        except BaseException as error:
+            fail(message, error)
+        decisions.append(_decided(message, before))
+        if ordered and decisions[-1].reason is not None:
+            break
+    return decisions
+
+
+def _batch(handler: Handler, batch: Batch[Any]) -> tuple[BaseException | None, list[Decision]]:
+    messages = list(batch.messages)
+    error: BaseException | None = None
+    try:
+        result = handler(batch)
+        if result is not None and result is not batch:
+            error = TypeError(f"the batch handler returned {type(result).__name__}, not nothing")
+    except BaseException as raised:
+        error = _sendable(raised)
+    return error, [_decided(message, message.data) for message in messages]
+
+
+def _decided(message: Message[Any], before: Any) -> Decision:
+    changed = message.data is not before
+    decision = Decision(message.data if changed else None, changed)
+    extra = message._extra
+    if extra is not None:
+        decision.dropped, decision.early = extra.dropped, extra.early
+        decision.routes, decision.key, decision.flush = extra.routes, extra.key, extra.flush
+        if extra.failure is not None:
+            decision.reason, decision.retry = extra.failure.reason, extra.failure.retry
+            decision.error = _sendable(extra.failure.error)
+    return decision
+
+
+def _sendable(error: BaseException | None) -> BaseException | None:
+    """The exception with its traceback as a note, or a stand-in where it cannot be pickled."""
+    if error is None:
+        return None
+    where = "".join(traceback.format_tb(error.__traceback__))
+    try:
+        copy: BaseException = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:
+        copy = RuntimeError(reason_of(error))
+    copy.add_note(f"in a worker process:\n{where}")
+    return copy

@@ -12,7 +12,9 @@
     links.py          publishers and subscriptions, the credit rule
     single_active.py  who of a group of consumers is active
     catalog.py        streams and super streams by name, the rules for making them
-    log.py            one stream: accept, seal into chunks, retain
+    log.py            one stream: accept, seal into chunks
+    building.py       from entries to chunks
+    retention.py      which segments a stream keeps
     committer.py      the one writer
     cache.py          the newest chunks in memory
     store.py          what a store is; the one in memory
@@ -25,7 +27,6 @@ which decides at once on what is in memory; what must last goes to the committer
 shown and answered once it is on the disk.
 
 Where it differs from RabbitMQ 4.3, whose answers it gives otherwise:
-- storing an offset takes no place in the stream: offsets have no gaps;
 - filters are exact, where a Bloom filter also lets through what only looks alike;
 - arguments that RabbitMQ breaks on, or takes without a meaning (`max-age` "x"), are refused with
   code 17, and so are names over 255 bytes;

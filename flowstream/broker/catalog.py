@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flowstream.broker.log import Stream, parse_age
+from flowstream.broker.log import Stream
 from flowstream.broker.records import (
     AddStream,
     AddSuperStream,
@@ -19,6 +19,7 @@ from flowstream.broker.records import (
     DropSuperStream,
     StreamRecord,
 )
+from flowstream.broker.retention import parse_age
 from flowstream.protocol import Code
 
 MAX_NAME_BYTES = 255

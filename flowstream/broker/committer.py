@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from flowstream.broker.cache import ChunkCache
-from flowstream.broker.log import Stream
+from flowstream.broker.log import Stream, Tail
 from flowstream.broker.records import AddChunk, Change, StoredChunk, Truncate
 from flowstream.broker.store import Store
 from flowstream.errors import StoreFailed
@@ -35,6 +35,7 @@ class Group:
 
     changes: list[Change] = field(default_factory=list)
     chunks: list[tuple[Stream, StoredChunk]] = field(default_factory=list)
+    tails: dict[Stream, Tail] = field(default_factory=dict)
     confirms: dict[Publisher, list[int]] = field(default_factory=dict)
     done: anyio.Event = field(default_factory=anyio.Event)
 
@@ -136,15 +137,16 @@ class Committer:
                     group.chunks.append((stream, change.chunk))
                 elif isinstance(change, Truncate):
                     self._garbage = True
+            group.tails[stream] = stream.sealed
         return group
 
     def _finish(self, group: Group) -> None:
-        grown: dict[Stream, None] = {}
         for stream, chunk in group.chunks:
-            stream.committed(chunk)
             self.cache.add(stream.key, chunk)
             self.messages_in += chunk.records
-            grown[stream] = None
+        grown = [stream for stream, tail in group.tails.items() if tail.end > stream.end]
+        for stream, tail in group.tails.items():
+            stream.durable = tail
         for publisher, publishing_ids in group.confirms.items():
             publisher.session.confirm(publisher, publishing_ids)
         for stream in grown:

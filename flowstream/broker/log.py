@@ -2,18 +2,17 @@
 
 Accepted entries wait until the next commit group seals them into chunks; a sealed chunk can be read
 once its group is durable. Everything here is synchronous and without I/O: the chunks themselves are
-in the store. Sources: osiris_writer (deduplication, tracking) and osiris_log (segments, retention).
+in the store. Sources: osiris_writer (deduplication, tracking) and osiris_log (segments).
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
+from flowstream.broker.building import Building, build, pick
 from flowstream.broker.records import (
     AddChunk,
     Change,
@@ -27,56 +26,33 @@ from flowstream.broker.records import (
     StreamRecord,
     Truncate,
 )
-from flowstream.protocol import Entries, build_chunk
+from flowstream.broker.retention import kept, parse_age
+from flowstream.protocol import HEADER_SIZE, Entries, build_chunk
 
-MAX_CHUNK_ENTRIES = 4096
-MAX_CHUNK_BYTES = 1 << 20
 MAX_SEGMENT_CHUNKS = 256_000
 DEFAULT_SEGMENT_BYTES = 500_000_000
 MAX_SEQUENCES = 255
 """So many publisher references outlive the end of a segment; the longest unused are forgotten."""
 DEFAULT_FILTER_BYTES = 16
 EPOCH = 1
-
-_AGE = re.compile(r"(\d+)([YMDhms])")
-_AGE_SECONDS = {"Y": 31_536_000, "M": 2_592_000, "D": 86_400, "h": 3600, "m": 60, "s": 1}
-
-
-def parse_age(text: str) -> int:
-    """A `max-age` such as "7D" in milliseconds; ValueError for anything else."""
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not an age such as 7D")
-    return int(match[1]) * _AGE_SECONDS[match[2]] * 1000
+TRACKING_BYTES = 20
+"""About what a tracked value takes in RabbitMQ's segment files."""
 
 
-@dataclass(slots=True)
-class Building:
-    """A chunk being put together at the tail."""
+class Tail(NamedTuple):
+    """The end of a stream: the offset after the last chunk, its id, and that of the last one with
+    messages (-1: there is none)."""
 
-    entries: list[bytes] = field(default_factory=list)
-    records: int = 0
-    bytes: int = 0
-    filters: set[str] = field(default_factory=set)
-    filtered: bool = False
-
-    def add(self, entries: Entries, size: int) -> None:
-        self.entries += entries.entries
-        self.records += entries.records
-        self.bytes += size
-        if entries.filters is None:
-            self.filters.add("")
-        else:
-            self.filters.update(value or "" for value in entries.filters)
-            self.filtered = self.filtered or any(entries.filters)
+    end: int
+    chunk_id: int
+    user_chunk_id: int
 
 
 class Stream:
     """A stream's definition, tail, tracked offsets, publisher sequences and segments.
 
-    `next_offset` is where the next sealed chunk starts, `end` the offset after the last durable
-    message, `last_chunk_id` the last durable chunk (-1: none). `listeners` are called after more
-    became durable.
+    `next_offset` is where the next chunk starts; `sealed` the tail with all that is sealed,
+    `durable` the one that consumers may see. `listeners` are called after more became durable.
     """
 
     __slots__ = (
@@ -87,16 +63,16 @@ class Stream:
         "arguments",
         "deleted",
         "dirty",
-        "end",
+        "durable",
         "filter_bytes",
         "key",
-        "last_chunk_id",
         "listeners",
         "max_age",
         "max_bytes",
         "name",
         "next_offset",
         "offsets",
+        "sealed",
         "segment_bytes",
         "segments",
         "sequences",
@@ -117,8 +93,7 @@ class Stream:
         self.offsets = record.offsets
         self.sequences = record.sequences
         self.next_offset = self.segments[-1].next_offset if self.segments else 0
-        self.end = self.next_offset
-        self.last_chunk_id = record.last_chunk_id
+        self.durable = self.sealed = _tail_of(record, self.next_offset)
         self.listeners: set[Callable[[], None]] = set()
         self.dirty = False
         self.deleted = False
@@ -129,15 +104,12 @@ class Stream:
 
     @property
     def first_offset(self) -> int:
-        return self.segments[0].first_offset if self.segments else self.end
+        return self.segments[0].first_offset if self.segments else self.durable.end
 
     @property
-    def empty(self) -> bool:
-        return self.last_chunk_id < 0
-
-    @property
-    def bytes(self) -> int:
-        return sum(segment.bytes for segment in self.segments)
+    def end(self) -> int:
+        """The offset after the last durable message."""
+        return self.durable.end
 
     # --- accepting --------------------------------------------------------------------------
 
@@ -179,60 +151,40 @@ class Stream:
 
     def seal(self, now: int) -> list[Change]:
         """Make chunks of what waits; `now` in ms. Gives all changes since the last time."""
-        changes = self._changes
-        self._changes = []
-        touched: list[Segment] = []
-        for building in self._build():
-            chunk = self._finish(building, now)
+        changes, self._changes = self._changes, []
+        before = self.next_offset
+        touched: dict[int, Segment] = {}
+        if self._waiting or self._new_offsets:
+            self._snapshot(now, changes, touched)
+        for building in build(self._waiting):
             segment = self._segment_for(now, changes)
-            segment.next_offset = self.next_offset = chunk.next_offset
-            segment.bytes += len(chunk.blob)
-            segment.chunks += 1
-            segment.last_timestamp = chunk.timestamp
+            chunk = self._finish(building, now)
+            self._grow(segment, chunk.records, len(chunk.blob), chunk.timestamp, touched)
+            self.sealed = Tail(self.next_offset, chunk.chunk_id, chunk.chunk_id)
             changes.append(AddChunk(self.key, chunk))
-            if not touched or touched[-1] is not segment:
-                touched.append(segment)
+        if self._new_offsets and self.next_offset == before:
+            self._track(self._segment_for(now, changes), len(self._new_offsets), now, touched)
         self._waiting.clear()
-        changes += (SaveSegment(self.key, _copy(segment)) for segment in touched)
         changes += (
-            SaveSequence(self.key, reference, self.sequences[reference])
-            for reference in self._new_sequences
-            if reference in self.sequences
+            SaveSegment(self.key, replace(segment))
+            for segment in touched.values()
+            if segment in self.segments
         )
-        changes += (
-            SaveOffset(self.key, reference, self.offsets[reference])
-            for reference in self._new_offsets
-            if reference in self.offsets
-        )
-        self._new_sequences.clear()
-        self._new_offsets.clear()
+        changes += self._tracking()
         self.dirty = False
         return changes
 
-    def _build(self) -> Iterator[Building]:
-        building = Building()
-        for entries in self._waiting:
-            size = sum(map(len, entries.entries))
-            if building.entries and (
-                len(building.entries) + len(entries.ids) > MAX_CHUNK_ENTRIES
-                or building.bytes + size > MAX_CHUNK_BYTES
-            ):
-                yield building
-                building = Building()
-            if len(entries.ids) <= MAX_CHUNK_ENTRIES:
-                building.add(entries, size)
-                continue
-            every = range(len(entries.ids))
-            for start in every[::MAX_CHUNK_ENTRIES]:
-                building.add(pick(entries, every[start : start + MAX_CHUNK_ENTRIES]), size)
-                yield building
-                building = Building()
-        if building.entries:
-            yield building
+    def _tracking(self) -> Iterator[Change]:
+        for reference in self._new_sequences & self.sequences.keys():
+            yield SaveSequence(self.key, reference, self.sequences[reference])
+        for reference in self._new_offsets & self.offsets.keys():
+            yield SaveOffset(self.key, reference, self.offsets[reference])
+        self._new_sequences.clear()
+        self._new_offsets.clear()
 
     def _finish(self, building: Building, now: int) -> StoredChunk:
         # A clock that went back must not make the search by time miss chunks.
-        timestamp = max(now, self.segments[-1].last_timestamp) if self.segments else now
+        timestamp = max(now, self.segments[-1].last_timestamp)
         blob = build_chunk(
             building.entries,
             offset=self.next_offset,
@@ -244,54 +196,69 @@ class Stream:
         filters = frozenset(building.filters) if building.filtered else None
         return StoredChunk(self.next_offset, building.records, timestamp, filters, blob)
 
-    # --- retention --------------------------------------------------------------------------
+    def _grow(
+        self, segment: Segment, records: int, size: int, timestamp: int, touched: dict[int, Segment]
+    ) -> None:
+        self.next_offset += records
+        segment.next_offset = self.next_offset
+        segment.bytes += size
+        segment.chunks += 1
+        segment.last_timestamp = timestamp
+        touched[segment.first_offset] = segment
+
+    def _track(self, segment: Segment, entries: int, now: int, touched: dict[int, Segment]) -> None:
+        """RabbitMQ writes tracked values as a chunk of their own, which takes one offset.
+
+        Consumers never see it, but the next message comes one later. Here nothing is written.
+        """
+        chunk_id = self.next_offset
+        timestamp = max(now, segment.last_timestamp)
+        self._grow(segment, 1, HEADER_SIZE + entries * TRACKING_BYTES, timestamp, touched)
+        self.sealed = Tail(self.next_offset, chunk_id, self.sealed.user_chunk_id)
+
+    # --- segments ---------------------------------------------------------------------------
+
+    @property
+    def _full(self) -> bool:
+        last = self.segments[-1]
+        return last.bytes >= self.segment_bytes or last.chunks >= MAX_SEGMENT_CHUNKS
+
+    def _snapshot(self, now: int, changes: list[Change], touched: dict[int, Segment]) -> None:
+        """A new segment begins with the tracked values, less those that are out of date."""
+        if not self.segments or not self._full or not (self.offsets or self.sequences):
+            return
+        changes += self._forget_tracking()
+        tracked = len(self.offsets) + len(self.sequences)
+        self._track(self._segment_for(now, changes), tracked, now, touched)
 
     def _segment_for(self, now: int, changes: list[Change]) -> Segment:
-        last = self.segments[-1] if self.segments else None
-        if (
-            last is not None
-            and last.bytes < self.segment_bytes
-            and last.chunks < MAX_SEGMENT_CHUNKS
-        ):
-            return last
-        segment = Segment(self.next_offset, self.next_offset, 0, 0, now)
-        if last is not None:
-            changes += self._forget_tracking()
+        if self.segments and not self._full:
+            return self.segments[-1]
+        segment = Segment(self.next_offset, self.next_offset, 0, 0, self._last_timestamp(now))
         self.segments.append(segment)
-        changes += self.retain(now)
+        changes += self._retain(now)
         return segment
 
-    def retain(self, now: int) -> list[Change]:
-        """Drop whole segments that are too old or too much; the last one always stays."""
-        keep = 1
-        if self.max_bytes is None:
-            keep = len(self.segments)
-        else:
-            room = self.max_bytes - self.segments[-1].bytes
-            for segment in list(self.segments)[-2::-1]:
-                if segment.bytes > room:
-                    break
-                room -= segment.bytes
-                keep += 1
-        if self.max_age is not None:
-            while keep > 1 and self.segments[-keep].last_timestamp < now - self.max_age:
-                keep -= 1
-        if keep >= len(self.segments):
+    def _last_timestamp(self, now: int) -> int:
+        return max(now, self.segments[-1].last_timestamp) if self.segments else now
+
+    def _retain(self, now: int) -> list[Change]:
+        count = kept(self.segments, self.max_bytes, self.max_age, now)
+        if count == len(self.segments):
             return []
-        while len(self.segments) > keep:
+        while len(self.segments) > count:
             self.segments.popleft()
-        first = self.segments[0].first_offset
-        return [Truncate(self.key, first)]
+        return [Truncate(self.key, self.segments[0].first_offset)]
 
     def evaluate_age(self, now: int) -> None:
         """Retention by age between appends; what it drops goes with the next group."""
         if self.max_age is not None and len(self.segments) > 1:
-            changes = self.retain(now)
+            changes = self._retain(now)
             self._changes += changes
             self.dirty = self.dirty or bool(changes)
 
     def _forget_tracking(self) -> list[Change]:
-        """At the end of a segment the server forgets what the snapshot of tracking leaves out."""
+        """What the snapshot of tracking leaves out: offsets below the first, old references."""
         changes: list[Change] = []
         for reference in [name for name, at in self.offsets.items() if at < self.first_offset]:
             del self.offsets[reference]
@@ -303,50 +270,21 @@ class Stream:
 
     # --- durable ----------------------------------------------------------------------------
 
-    def committed(self, chunk: StoredChunk) -> None:
-        self.last_chunk_id = chunk.chunk_id
-        self.end = chunk.next_offset
-
     def statistics(self) -> Mapping[str, int]:
         """As StreamStats answers them; -1 throughout for an empty stream."""
-        first = -1 if self.empty else self.first_offset
-        last = self.last_chunk_id
+        tail = self.durable
+        empty = tail.chunk_id < 0
         return {
-            "first_chunk_id": first,
-            "committed_chunk_id": last,
-            "last_chunk_id": last,
-            "committed_offset": -1 if self.empty else self.end - 1,
+            "committed_chunk_id": tail.chunk_id,
+            "committed_offset": -1 if empty else tail.end - 1,
+            "first_chunk_id": -1 if empty else self.first_offset,
+            "last_chunk_id": tail.chunk_id,
         }
 
 
-def _copy(segment: Segment) -> Segment:
-    return Segment(
-        segment.first_offset,
-        segment.next_offset,
-        segment.bytes,
-        segment.chunks,
-        segment.last_timestamp,
+def _tail_of(record: StreamRecord, next_offset: int) -> Tail:
+    """The tail of a stored stream: past its last chunk only tracking can have taken offsets."""
+    tracked = next_offset > record.last_chunk_end
+    return Tail(
+        next_offset, next_offset - 1 if tracked else record.last_chunk_id, record.last_chunk_id
     )
-
-
-def records_in(entry: bytes) -> int:
-    """How many messages an entry is: a sub-batch has its count in the two bytes after the first."""
-    return int.from_bytes(entry[1:3]) if entry[0] & 0x80 else 1
-
-
-def pick(entries: Entries, indices: Sequence[int]) -> Entries:
-    """These of the entries, in the order of `indices`, which must not be empty."""
-    take: Callable[..., Any] = itemgetter(*indices) if len(indices) > 1 else _one(indices[0])
-    raw = list(take(entries.entries))
-    batches = [at for at, entry in enumerate(raw) if entry[0] & 0x80] if entries.batches else []
-    return Entries(
-        list(take(entries.ids)),
-        raw,
-        sum(map(records_in, raw)) if batches else len(raw),
-        batches,
-        list(take(entries.filters)) if entries.filters is not None else None,
-    )
-
-
-def _one(index: int) -> Callable[[Sequence[Any]], tuple[Any]]:
-    return lambda items: (items[index],)

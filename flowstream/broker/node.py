@@ -116,10 +116,12 @@ class Node:
     ) -> tuple[list[StoredChunk], int]:
         """At most `most` durable chunks from `position`, and the position to read on from."""
         position = max(position, stream.first_offset)
+        end = stream.end
+        if position > stream.durable.user_chunk_id:
+            return [], end
         chunks, after = self._read_cached(stream, position, filters, most)
         if after > position:
             return chunks, after
-        end = stream.end
         found, after = await self._read(
             lambda: self.store.read(stream.key, position, end, filters, READ_BYTES)
         )
@@ -147,10 +149,10 @@ class Node:
         kind = spec.kind
         if kind is OffsetKind.OFFSET and stream.first_offset < spec.value < stream.end:
             found = await self._read(lambda: self.store.locate(stream.key, spec.value))
-        elif kind is OffsetKind.TIMESTAMP and not stream.empty:
+        elif kind is OffsetKind.TIMESTAMP:
             found = await self._read(lambda: self.store.locate_time(stream.key, spec.value))
-        elif kind is OffsetKind.LAST and not stream.empty:
-            found = stream.last_chunk_id
+        elif kind is OffsetKind.LAST and stream.durable.user_chunk_id >= 0:
+            found = stream.durable.user_chunk_id
         elif kind is OffsetKind.FIRST or (kind is OffsetKind.OFFSET and spec.value < stream.end):
             found = stream.first_offset
         else:

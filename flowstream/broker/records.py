@@ -47,6 +47,7 @@ class StreamRecord:
     name: str
     arguments: dict[str, str]
     last_chunk_id: int = -1
+    last_chunk_end: int = 0
     segments: list[Segment] = field(default_factory=list)
     offsets: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)

@@ -242,7 +242,7 @@ class Session:
         stream = subscription.stream
         if subscription.credit == 0 or after >= stream.end or after == position:
             subscription.sending = False
-        committed = stream.last_chunk_id if self.deliver_2 else None
+        committed = stream.durable.chunk_id if self.deliver_2 else None
         frames: list[bytes] = []
         for chunk in chunks:
             deliver = Deliver(subscription.subscription_id, chunk.blob, committed)

@@ -148,10 +148,11 @@ class SqliteStore:
         """Everything but the chunks; the time it takes does not depend on their number."""
         query = self._writer.execute
         streams = {
-            key: StreamRecord(key, name, json.loads(arguments), last_chunk_id)
-            for key, name, arguments, last_chunk_id in query(
-                "SELECT key, name, arguments, ifnull((SELECT chunk_id FROM chunk"
-                " WHERE stream = key ORDER BY chunk_id DESC LIMIT 1), -1) FROM stream"
+            key: StreamRecord(key, name, json.loads(arguments), last_chunk_id, last_chunk_end)
+            for key, name, arguments, last_chunk_id, last_chunk_end in query(
+                "SELECT key, name, arguments, ifnull(chunk_id, -1), ifnull(chunk_id + records, 0)"
+                " FROM stream LEFT JOIN chunk ON chunk.stream = key AND chunk_id ="
+                " (SELECT max(chunk_id) FROM chunk AS newest WHERE newest.stream = key)"
             )
         }
         for key, *segment in query(

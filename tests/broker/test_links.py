@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.broker.links import Subscription, filter_of
-from flowstream.broker.log import Stream
+from flowstream.broker.log import Stream, Tail
 from flowstream.broker.records import StreamRecord
 from flowstream.protocol import OffsetSpec
 
@@ -23,6 +23,11 @@ def subscription(credit: int, **properties: str) -> Subscription:
     stream = Stream(StreamRecord(1, "s", {}))
     names = {name.replace("_", "-"): value for name, value in properties.items()}
     return Subscription(session, 0, stream, OffsetSpec.first(), credit, names)
+
+
+def move_end(stream: Stream, count: int) -> None:
+    end = stream.end + count
+    stream.durable = Tail(end, end - 1, end - 1)
 
 
 class Naive:
@@ -50,7 +55,7 @@ def test_credit_is_used_as_rabbitmq_uses_it(credit: int, moves: list[tuple[str, 
             tested.credit += count
             naive.credit += count
         else:
-            tested.stream.end += count
+            move_end(tested.stream, count)
             naive.end += count
         tested.wake()
         naive.invoked()
@@ -65,7 +70,7 @@ def test_credit_is_used_as_rabbitmq_uses_it(credit: int, moves: list[tuple[str, 
 
 def test_a_detached_subscription_is_not_served() -> None:
     tested = subscription(5)
-    tested.stream.end = 3
+    move_end(tested.stream, 3)
     ready: list[bool] = []
     for change in (tested.wake, lambda: tested.attach(0), tested.detach):
         change()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.broker import log
-from flowstream.broker.log import Stream, parse_age, pick, records_in
+from flowstream.broker import building, log
+from flowstream.broker.building import pick, records_in
+from flowstream.broker.log import Stream, Tail
 from flowstream.broker.records import (
     AddChunk,
     Change,
@@ -24,6 +25,7 @@ from flowstream.broker.records import (
     StreamRecord,
     Truncate,
 )
+from flowstream.broker.retention import parse_age
 from flowstream.protocol import Chunk, Entries, SubBatch, simple_entry, sub_batch
 from flowstream.protocol.publish import sub_batch_entry
 
@@ -94,8 +96,8 @@ def test_a_chunk_takes_the_frames_of_a_turn_up_to_its_limits() -> None:
     tested.append(entries_of([1]), None)
     tested.append(entries_of(list(range(10_000))), None)
     records = [chunk.records for chunk in chunks_in(tested.seal(0))]
-    assert records == [1, log.MAX_CHUNK_ENTRIES, log.MAX_CHUNK_ENTRIES, 1808]
-    large = Entries([1], [simple_entry(b"x" * log.MAX_CHUNK_BYTES)], 1, [])
+    assert records == [1, building.MAX_CHUNK_ENTRIES, building.MAX_CHUNK_ENTRIES, 1808]
+    large = Entries([1], [simple_entry(b"x" * building.MAX_CHUNK_BYTES)], 1, [])
     tested.append(large, None)
     tested.append(large, None)
     assert [chunk.records for chunk in chunks_in(tested.seal(0))] == [1, 1]
@@ -155,8 +157,7 @@ def test_time_does_not_go_back() -> None:
     tested = stream()
     for now in (50, 40, 60):
         tested.append(entries_of([1]), None)
-        (chunk,) = chunks_in(tested.seal(now))
-        tested.committed(chunk)
+        tested.seal(now)
     assert [segment.last_timestamp for segment in tested.segments] == [60]
 
 
@@ -184,7 +185,7 @@ def test_retention_by_size_drops_whole_segments(count: int, segment: int, most: 
         rolled = bool(before) and before[-1] >= segment
         sizes = [*before, 0] if rolled else before
         kept = naive_retention(sizes, most) if rolled else len(before)
-        assert (truncated is not None) == (rolled and kept < len(sizes))
+        assert (truncated is not None) == (rolled and kept < len(sizes)), (before, sizes)
         assert len(tested.segments) == max(kept, 1)
         if truncated is not None:
             assert truncated.before == tested.first_offset
@@ -218,6 +219,49 @@ def test_at_the_end_of_a_segment_old_tracking_is_forgotten() -> None:
     assert SaveOffset(1, "old", 0) not in changes
 
 
+def test_only_segments_that_stay_are_saved() -> None:
+    tested = stream(stream_max_segment_size_bytes="1", max_length_bytes="1")
+    for each in range(5):
+        tested.append(entries_of(list(range(each, each + building.MAX_CHUNK_ENTRIES))), None)
+    changes = tested.seal(0)
+    saved = [it.segment.first_offset for it in changes if isinstance(it, SaveSegment)]
+    assert saved == [segment.first_offset for segment in tested.segments]
+
+
+def test_a_stored_offset_takes_a_place_unless_messages_come_with_it() -> None:
+    tested = stream()
+    tested.append(entries_of([1]), None)
+    tested.store_offset("r", 0)
+    tested.seal(0)
+    assert tested.sealed == Tail(1, 0, 0)
+    tested.store_offset("r", 1)
+    changes = tested.seal(0)
+    assert tested.sealed == Tail(2, 1, 0)
+    assert [type(it) for it in changes] == [SaveSegment, SaveOffset]
+    tested.append(entries_of([1, 2]), None)
+    (chunk,) = chunks_in(tested.seal(0))
+    assert (chunk.chunk_id, tested.sealed) == (2, Tail(4, 2, 2))
+
+
+def test_a_segment_begins_with_what_is_tracked() -> None:
+    tested = stream(stream_max_segment_size_bytes="1")
+    tested.append(entries_of([1]), "p")
+    tested.seal(0)
+    tested.append(entries_of([2]), "p")
+    (chunk,) = chunks_in(tested.seal(0))
+    assert chunk.chunk_id == 2
+    assert [segment.first_offset for segment in tested.segments] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("next_offset", "tail"), [(5, Tail(5, 3, 3)), (6, Tail(6, 5, 3)), (9, Tail(9, 8, 3))]
+)
+def test_the_tail_of_a_stored_stream(next_offset: int, tail: Tail) -> None:
+    record = StreamRecord(1, "s", {}, 3, 5, [Segment(0, next_offset, 0, 0, 0)])
+    assert Stream(record).durable == tail
+    assert Stream(StreamRecord(1, "s", {})).durable == Tail(0, -1, -1)
+
+
 @pytest.mark.parametrize(
     ("text", "milliseconds"), [("2D", 172_800_000), ("30s", 30_000), ("1Y", 31_536_000_000)]
 )
@@ -235,9 +279,9 @@ def test_statistics() -> None:
     tested = stream()
     assert set(tested.statistics().values()) == {-1}
     tested.append(entries_of([1, 2]), None)
-    (chunk,) = chunks_in(tested.seal(0))
+    tested.seal(0)
     assert set(tested.statistics().values()) == {-1}, "it is not durable yet"
-    tested.committed(chunk)
+    tested.durable = tested.sealed
     assert tested.statistics() == {
         "first_chunk_id": 0,
         "committed_chunk_id": 0,

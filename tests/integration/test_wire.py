@@ -25,6 +25,7 @@ from flowstream.protocol import (
     QueryOffset,
     QueryPublisherSequence,
     StoreOffset,
+    StreamStats,
     Subscribe,
     encode_publish,
     encode_publish_ids,
@@ -253,6 +254,45 @@ async def test_retention_removes_old_segments(broker: Broker, stream_name: str) 
                     await consume(reader, stream_name, OffsetSpec.offset(0))
                     offset = (await delivered(reader, 1))[0].offset
         assert 8 <= offset <= 18
+
+
+async def test_a_stored_offset_takes_a_place_in_the_stream(
+    broker: Broker, stream_name: str
+) -> None:
+    async with logged_in(broker.url) as raw:
+        await a_stream(raw, stream_name)
+        for each in range(3):
+            await publish(raw, each, b"x")
+            await raw.send(StoreOffset("r", stream_name, each))
+            answer: Any = await raw.call(QueryOffset(9, "r", stream_name), object)
+            assert answer.offset == each
+        await consume(raw, stream_name, OffsetSpec.first())
+        assert [chunk.offset for chunk in await delivered(raw, 3)] == [0, 2, 4]
+        for spec, offsets in (
+            (OffsetSpec.last(), [4]),
+            (OffsetSpec.offset(3), [4]),
+            (OffsetSpec.next(), []),
+            (OffsetSpec.offset(5), []),
+        ):
+            async with logged_in(broker.url) as reader:
+                await consume(reader, stream_name, spec)
+                chunks = await delivered(reader, len(offsets))
+                assert [chunk.offset for chunk in chunks] == offsets, spec
+                assert await nothing_comes(reader)
+        await publish(raw, 3, b"x")
+        assert (await delivered(raw, 1))[0].offset == 6
+
+
+async def test_statistics_count_what_is_tracked(broker: Broker, stream_name: str) -> None:
+    if broker.version < (3, 11):
+        pytest.skip("StreamStats came with 3.11")
+    async with logged_in(broker.url) as raw:
+        await a_stream(raw, stream_name)
+        await raw.send(StoreOffset("r", stream_name, 9))
+        await raw.call(QueryOffset(9, "r", stream_name), object)
+        stats: Any = await raw.call(StreamStats(10, stream_name), object)
+        known = ("first_chunk_id", "committed_chunk_id", "last_chunk_id")
+        assert [stats.stats[key] for key in known] == [0, 0, 0]
 
 
 async def test_others_are_told_of_a_deletion(broker: Broker, stream_name: str) -> None:

@@ -157,7 +157,10 @@ class Session:
 
     async def _wait_for_room(self) -> None:
         limits = self.node.limits
-        while self.unconfirmed >= limits.max_unconfirmed or self._unsent > limits.max_unsent:
+        most = limits.max_unconfirmed - 1
+        if self.unconfirmed > most:
+            most = limits.max_unconfirmed - limits.resume_room
+        while self.unconfirmed > most or self._unsent > limits.max_unsent:
             self._room = anyio.Event()
             await self._room.wait()
 

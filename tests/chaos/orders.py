@@ -136,7 +136,9 @@ def dead_letters(url: str, stream: str = "orders.dead") -> list[tuple[dict[str, 
                     async for delivery in consumer:
                         for body in delivery.bodies:
                             message = AmqpMessage(body)
-                            found.append((dict(message.application_properties or {}), message.data))
+                            found.append(
+                                (dict(message.application_properties or {}), message.data or b"")
+                            )
                         if delivery.offsets[-1] >= last:
                             break
         return found

@@ -111,9 +111,11 @@ class Supervisor:
         try:
             with Feed(plan) as feed:
                 self._feed = feed
-                async with Environment(url) as environment:
-                    async with environment.publisher(plan.stream) as publisher:
-                        await feed.send(publisher, lambda: None)
+                async with (
+                    Environment(url) as environment,
+                    environment.publisher(plan.stream) as publisher,
+                ):
+                    await feed.send(publisher, lambda: None)
                 note(f"fed {plural(feed.tally.messages, 'message')} into {plan.stream}")
         except Exception as error:
             self._failed(error)

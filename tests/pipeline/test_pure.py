@@ -135,7 +135,7 @@ def test_retry_counts_attempts_in_all():
     "make",
     [
         lambda: Retry(attempts=0),
-        lambda: Retry(backoff=3),
+        lambda: Retry(backoff=3),  # type: ignore[arg-type]
         lambda: Backoff(initial=-1),
         lambda: Backoff(factor=0.5),
         lambda: Backoff(jitter=2),

@@ -236,7 +236,7 @@ class Consumer:
                     await subscription.arrived.wait()
         await self._verify()
 
-    def _fail(self, error: FlowstreamError) -> None:
+    def _fail(self, error: Exception) -> None:
         self._subscription.fail(error)
 
     # --- life -----------------------------------------------------------------------------------

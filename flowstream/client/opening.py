@@ -73,15 +73,17 @@ async def open_connection(
     stream = await dial(address)
     connection = ClientConnection(stream, address, role, settings)
     connection.start(owner)
+    done = False
     try:
         await _handshake(connection, name, virtual_host, credentials, settings)
+        done = True
     except (ConnectionClosed, ProtocolError, RequestTimeout) as error:
         raise ConnectionFailed(
             f"{address.host}:{address.port} does not complete a stream handshake: {error}; is it "
             "the stream port (usually 5552, with TLS 5551)?"
         ) from error
     finally:
-        if not connection.usable:
+        if not done:
             connection.abort("the handshake was not completed")
             with anyio.CancelScope(shield=True):
                 await connection.lost.wait()

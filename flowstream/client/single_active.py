@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from flowstream.errors import FlowstreamError
 from flowstream.protocol import OffsetSpec
 
 from .connection import ClientConnection
@@ -27,7 +26,7 @@ class Turns:
         *,
         promoted: Callable[[], Awaitable[OffsetSpec]],
         demoted: Callable[[], Awaitable[None]],
-        failed: Callable[[FlowstreamError], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._stream = stream
         self._promoted = promoted
@@ -50,7 +49,7 @@ class Turns:
             connection, correlation_id, active = self._updates.popleft()
             try:
                 offset = await self._handle(connection, active)
-            except FlowstreamError as error:
+            except Exception as error:  # the application's hooks raise what they like
                 self._failed(error)
                 return
             if connection is not None and connection.usable:

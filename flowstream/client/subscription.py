@@ -66,7 +66,7 @@ class Subscription:
         self.arrived = arrived
         self.position: int | None = start.value if start.kind is OffsetKind.OFFSET else None
         self.active = not options.single_active
-        self.failure: FlowstreamError | None = None
+        self.failure: Exception | None = None
         self.buffered_bytes = 0
         self.credits = 0
         self.attachment = Attachment(
@@ -136,7 +136,7 @@ class Subscription:
         self.active = False
         self._forget()
 
-    def fail(self, error: FlowstreamError) -> None:
+    def fail(self, error: Exception) -> None:
         """Ends the consumer with an error that the application gets."""
         if self.failure is None:
             self.failure = error

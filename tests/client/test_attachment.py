@@ -1,0 +1,178 @@
+"""The loop that keeps publishers and consumers attached: when it tries, waits and gives up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from flowstream.client import Backoff, State
+from flowstream.client.attachment import Attachment
+from flowstream.client.settings import Settings
+from flowstream.client.states import StateCell
+from flowstream.errors import (
+    AccessRefused,
+    AuthenticationFailed,
+    ConfigurationError,
+    ConnectionFailed,
+    FlowstreamError,
+    NotSupported,
+    RequestTimeout,
+    StreamDoesNotExist,
+    StreamNotAvailable,
+)
+from flowstream.telemetry import Telemetry
+from tests.client.timing import virtual_time
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return virtual_time()
+
+
+class Attached:
+    """Counts; `errors` are raised by the attempts, one after the other, then they succeed."""
+
+    def __init__(self, *errors: FlowstreamError, **settings: Any) -> None:
+        self.errors = list(errors)
+        self.times: list[float] = []
+        self.detached = 0
+        self.gave_up: list[FlowstreamError] = []
+        self.state = StateCell("publisher", "s", Telemetry())
+        self.loop = Attachment(
+            self.state,
+            Settings(**settings),
+            attach=self.attach,
+            detach=self.detach,
+            gave_up=self.gave_up.append,
+        )
+
+    async def attach(self) -> None:
+        self.times.append(anyio.current_time())
+        await anyio.lowlevel.checkpoint()
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def detach(self) -> None:
+        self.detached += 1
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_it_attaches_again_at_once_after_a_long_time() -> None:
+    it = Attached()
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        await it.state.wait(State.OPEN)
+        await anyio.sleep(100)
+        it.loop.lose("cut")
+        it.loop.lose("a second reason does not count")
+        await it.state.wait(State.RECOVERING)
+        await it.state.wait(State.OPEN)
+        assert it.times[1] - it.times[0] == 100
+        assert (it.detached, it.loop.recoveries) == (1, 1)
+        group.cancel_scope.cancel()
+    assert it.detached == 2
+
+
+async def test_what_is_lost_again_and_again_is_tried_slower_and_slower() -> None:
+    it = Attached(backoff=Backoff(1, 60))
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        for _ in range(8):
+            await it.state.wait(State.OPEN)
+            it.loop.lose("flapping")
+            await it.state.wait(State.RECOVERING)
+        group.cancel_scope.cancel()
+    gaps = [b - a for a, b in zip(it.times, it.times[1:], strict=False)]
+    assert gaps[-1] > 20
+    assert all(gap <= 60 for gap in gaps)
+
+
+async def test_a_loss_while_attaching_counts() -> None:
+    it = Attached()
+
+    async def attach() -> None:
+        it.times.append(anyio.current_time())
+        if len(it.times) == 1:
+            it.loop.lose("in the middle")
+
+    it.loop._attach = attach
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        await it.state.wait(State.RECOVERING)
+        await it.state.wait(State.OPEN)
+        assert len(it.times) == 2
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StreamDoesNotExist(),
+        ConnectionFailed(),
+        RequestTimeout(),
+        AccessRefused(),
+        NotSupported(),
+        ConfigurationError(),
+    ],
+)
+async def test_the_first_attempt_fails_at_once(error: FlowstreamError) -> None:
+    it = Attached(error)
+    await it.loop.run()
+    assert (it.loop.error, it.gave_up, it.state.value) == (error, [error], State.CLOSED)
+    assert len(it.times) == 1
+    assert it.detached >= 1
+
+
+async def test_the_first_attempt_waits_for_a_leader_though() -> None:
+    it = Attached(StreamNotAvailable(), StreamNotAvailable())
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        await it.state.wait(State.OPEN)
+        group.cancel_scope.cancel()
+    it = Attached(*(StreamNotAvailable() for _ in range(100)))
+    await it.loop.run()
+    assert isinstance(it.loop.error, StreamNotAvailable)
+    assert it.times[-1] - it.times[0] < 20
+
+
+@pytest.mark.parametrize(
+    ("error", "least", "most"),
+    [
+        (ConnectionFailed, 300, 310),
+        (StreamNotAvailable, 300, 310),
+        (StreamDoesNotExist, 30, 40),
+        (AuthenticationFailed, 30, 40),
+        (NotSupported, 0, 0),
+    ],
+)
+async def test_recovery_gives_up_in_time(
+    error: type[FlowstreamError], least: float, most: float
+) -> None:
+    it = Attached(recovery_timeout=300, missing_timeout=30)
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        await it.state.wait(State.OPEN)
+        await anyio.sleep(50)
+        it.errors = [error() for _ in range(1000)]
+        start = anyio.current_time()
+        it.loop.lose("cut")
+        await it.state.wait(State.CLOSED)
+        assert least <= anyio.current_time() - start <= most
+    assert isinstance(it.loop.error, error)
+
+
+async def test_without_a_timeout_recovery_never_gives_up() -> None:
+    it = Attached()
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        await it.state.wait(State.OPEN)
+        it.errors = [ConnectionFailed() for _ in range(2000)]
+        it.loop.lose("cut")
+        await it.state.wait(State.RECOVERING)
+        await it.state.wait(State.OPEN)
+        assert it.times[-1] - it.times[0] > 3600
+        group.cancel_scope.cancel()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any, TypeVar
 
@@ -51,31 +53,38 @@ def new_app(name: str | None = None, help: str = "", epilog: str | None = None) 
     )
 
 
-def fill_optional_values(args: list[str], defaults: Mapping[str, str]) -> list[str]:
-    """Give options without a value theirs.
+@dataclass(frozen=True, slots=True)
+class Optional:
+    """An option that may stand without a value: it is then `value`.
 
-    `defaults` maps an option to the value it has when nothing that fits follows it. What follows
-    fits when it starts with a digit, a colon or a dot, as numbers and addresses do.
+    What follows the option is its value where all of it matches `pattern`.
     """
+
+    value: str
+    pattern: str
+
+
+def fill_optional_values(args: list[str], options: Mapping[str, Optional]) -> list[str]:
+    """Give options that stand without a value theirs."""
     filled: list[str] = []
     for position, arg in enumerate(args):
         if arg == "--":
             return filled + args[position:]
         following = args[position + 1] if position + 1 < len(args) else ""
-        if arg in defaults and not (following and following[0] in "0123456789:."):
-            filled.append(f"{arg}={defaults[arg]}")
+        option = options.get(arg)
+        if option is not None and not re.fullmatch(option.pattern, following):
+            filled.append(f"{arg}={option.value}")
         else:
             filled.append(arg)
     return filled
 
 
-def command_with_optional_values(**defaults: str) -> type[TyperCommand]:
-    """A command class whose options `name=value` may stand without a value."""
-    flags = {"--" + name.replace("_", "-"): value for name, value in defaults.items()}
+def command_with_optional_values(options: Mapping[str, Optional]) -> type[TyperCommand]:
+    """A command class that knows which of its options may stand without a value."""
 
     class OptionalValues(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, fill_optional_values(args, flags))
+            return super().parse_args(ctx, fill_optional_values(args, options))
 
     return OptionalValues
 

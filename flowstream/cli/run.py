@@ -5,30 +5,42 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import Json, command_with_optional_values, examples, run_async
+from flowstream.cli.options import Json, Optional, command_with_optional_values, examples, run_async
 from flowstream.cli.output import note, print_json, report, say, stderr
 
 if TYPE_CHECKING:
+    from flowstream.cli.feed import FeedPlan
     from flowstream.cli.supervisor import Outcome, Plan
+    from flowstream.pipeline import Pipeline
 
 IDLE_SECONDS = "2"
 HTTP_ADDRESS = "127.0.0.1:9464"
 LOOPBACK = "127.0.0.1"
+OPTIONAL = {
+    "--until-idle": Optional(IDLE_SECONDS, r"-?[0-9.]+"),
+    "--http": Optional(HTTP_ADDRESS, r"(.*:)?[0-9]+"),
+}
+FEED_RATE = 500
+THREADS_GRACE = 1.0
+"""Seconds that threads get to end after the run has ended."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the tree."""
     app.command(
-        cls=command_with_optional_values(until_idle=IDLE_SECONDS, http=HTTP_ADDRESS),
+        cls=command_with_optional_values(OPTIONAL),
         epilog=examples(
             "flowstream run pipelines.orders",
             "flowstream run pipelines.orders:pipeline pipelines.audit --http",
             "flowstream run pipelines.orders --until-idle",
+            "flowstream run pipelines.orders --http --feed pipelines/data/cdnow_orders.csv.gz@500",
             "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
         ),
     )(run)
@@ -71,6 +83,21 @@ def run(
             "localhost, or an embedded broker where nothing listens.",
         ),
     ] = None,
+    create: Annotated[
+        bool,
+        typer.Option(
+            "--create",
+            help="Create missing streams; with the embedded broker that is always so.",
+        ),
+    ] = False,
+    feed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[@RATE]",
+            help="Publish this file into the pipeline's stream meanwhile, over and over, RATE "
+            f"messages a second ({FEED_RATE} unless said).",
+        ),
+    ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="Lines instead of the live view on a terminal.")
     ] = False,
@@ -94,9 +121,12 @@ def run(
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    pipelines = dict(zip(targets, load_pipelines(targets), strict=True))
     plan = Plan(
-        pipelines=dict(zip(targets, load_pipelines(targets), strict=True)),
+        pipelines=pipelines,
         url=url,
+        create=create,
+        feed=None if feed is None else _feed_plan(feed, list(pipelines.values())),
         until_idle=until_idle,
         http=None if http is None else parse_address(http),
         live=stderr().is_terminal and not plain and not json,
@@ -110,6 +140,30 @@ async def _supervise(plan: Plan) -> Outcome:
     from flowstream.cli.supervisor import Supervisor
 
     return await Supervisor(plan).run()
+
+
+def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
+    from flowstream.cli.feed import FeedPlan
+    from flowstream.cli.records import STDIN, guess_format
+    from flowstream.cli.wiring import wiring
+
+    file, rate = parse_feed(text)
+    streams = [stream for pipeline in pipelines for stream in wiring(pipeline).reads]
+    if not streams:
+        raise CommandError("--feed: no pipeline of this run reads a stream", ExitCode.USAGE)
+    if file == STDIN:
+        raise CommandError("--feed needs a file: stdin cannot be read twice", ExitCode.USAGE)
+    return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True)
+
+
+def parse_feed(text: str) -> tuple[str, float]:
+    """FILE@RATE or FILE; what follows the last @ is a rate only if it is a number."""
+    file, at, rate = text.rpartition("@")
+    try:
+        number = float(rate)
+    except ValueError:
+        number = 0.0
+    return (file, number) if at and file and number > 0 else (text, float(FEED_RATE))
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -138,9 +192,17 @@ def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
     if outcome.forced:
         note("ended by a second signal, before everything was settled: the rest is replayed")
         code = ExitCode.FORCED
-    if outcome.forced or any(result.hung for result in outcome.results.values()):
-        # A handler may still hang in a thread, and the interpreter would wait for it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    _leave(code)
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    """Exit, also when a handler still hangs in a thread that the interpreter would wait for."""
+    deadline = time.monotonic() + THREADS_GRACE
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
     raise typer.Exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.output import one_line, plural, short_duration
+from flowstream.monitor import in_order
 
 if TYPE_CHECKING:
     from flowstream.pipeline import RunResult
@@ -40,8 +41,7 @@ def _handled(result: RunResult, *, idle: bool) -> str:
         return f"{head}, nothing to do: no message was waiting"
     counts = ", ".join(
         f"{count:,} {OUTCOMES.get(outcome, outcome)}"
-        for outcome, count in result.settled.items()
-        if count
+        for outcome, count in in_order(result.settled).items()
     )
     retried = f", {result.retried:,} tried again" if result.retried else ""
     return f"{head}, {plural(result.handled, 'message')} handled ({counts}{retried})"

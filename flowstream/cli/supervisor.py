@@ -1,9 +1,9 @@
 """Runs pipelines side by side, from the first connection to the last commit.
 
 The first SIGINT or SIGTERM drains every pipeline, each inside its `drain_timeout`; a second one
-gives up what is in flight and commits what is settled, and a third ends the process where it
-stands. A pipeline that fails drains the others, and its error decides the exit code. What is
-settled and committed by then is told in the results.
+gives up what is in flight and commits what is settled within `FORCE_GRACE`, and a third ends the
+process where it stands. A pipeline that fails drains the others, and its error decides the exit
+code. What is settled and committed by then is told in the results.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ from flowstream.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline, RunningPipeline, RunResult
+
+
+FORCE_GRACE = 3.0
+"""Seconds from the second signal until the process ends, whatever its handlers do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Supervisor:
         self._running: list[RunningPipeline] = []
         self._outcome = Outcome()
         self._signals = 0
+        self._forced = anyio.Event()
         self._feed: Feed | None = None
         self._opening: dict[str, anyio.CancelScope] = {}
 
@@ -76,6 +81,7 @@ class Supervisor:
         """Run until every pipeline has ended."""
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(on_signal, self._signalled)
+            beside.start_soon(self._force)
             url = await self._broker(stack)
             if self._plan.http is not None:
                 await self._listen(beside, *self._plan.http)
@@ -179,7 +185,15 @@ class Supervisor:
             self._stop_all()
         elif self._signals == 2:
             self._outcome.forced = True
-            for running in self._running:
-                running.abort()
+            self._forced.set()
         else:
             os._exit(ExitCode.FORCED)
+
+    async def _force(self) -> None:
+        """After the second signal: give up what is in flight, and then the process."""
+        await self._forced.wait()
+        for running in self._running:
+            running.abort()
+        await anyio.sleep(FORCE_GRACE)
+        note(f"a handler did not end within {FORCE_GRACE:g} s: the process ends without it")
+        os._exit(ExitCode.FORCED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from flowstream.cli.output import note, short_duration, stderr
+from flowstream.cli.output import note, plural, short_duration, stderr
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -158,7 +158,7 @@ def _failures(pipeline: dict[str, Any]) -> list[RenderableType]:
     return [
         Text(
             f"{failure['phase']} failed in {failure['stage']}: {failure['error']} "
-            f"({failure['messages']:,} messages)",
+            f"({plural(failure['messages'], 'message')})",
             style="red",
         )
         for failure in pipeline["failures"][:3]

@@ -11,8 +11,17 @@ page (app.py lists the paths).
 """
 
 from flowstream.monitor.app import Monitor, keep_sampling
-from flowstream.monitor.board import Board
+from flowstream.monitor.board import Board, in_order
 from flowstream.monitor.health import Check, readiness
 from flowstream.monitor.http import Request, Response
 
-__all__ = ["Board", "Check", "Monitor", "Request", "Response", "keep_sampling", "readiness"]
+__all__ = [
+    "Board",
+    "Check",
+    "Monitor",
+    "Request",
+    "Response",
+    "in_order",
+    "keep_sampling",
+    "readiness",
+]

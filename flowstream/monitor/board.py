@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +24,7 @@ WINDOW = 5
 """Samples a rate is taken over."""
 
 MAX_FAILURES = 50
-"""The last failures kept with their reasons."""
+"""Kinds of failures kept: those of one stage, phase and error are one kind."""
 
 Sample = dict[str, float]
 
@@ -52,7 +52,7 @@ class PipelineFigures:
         self.batches: dict[str, BatchFigures] = {}
         self.commits: dict[str, float] = {}
         self.crashes = 0
-        self.failures: deque[dict[str, Any]] = deque(maxlen=MAX_FAILURES)
+        self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.history: deque[Sample] = deque(maxlen=HISTORY)
 
 
@@ -111,15 +111,18 @@ class Board:
         batches.triggers[event.trigger] += 1
 
     def _on_failed(self, figures: PipelineFigures, event: telemetry.Failed) -> None:
-        figures.failures.append(
-            {
-                "at": self._clock(),
-                "stage": event.stage,
-                "phase": event.phase,
-                "error": event.error,
-                "messages": event.messages,
-            }
-        )
+        key = (event.stage, event.phase, event.error)
+        kind = figures.failures.pop(key, None) or {
+            "stage": event.stage,
+            "phase": event.phase,
+            "error": event.error,
+            "messages": 0,
+        }
+        kind["at"] = self._clock()
+        kind["messages"] += event.messages
+        figures.failures[key] = kind  # the newest is the last one
+        if len(figures.failures) > MAX_FAILURES:
+            del figures.failures[next(iter(figures.failures))]
 
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:
         figures.commits[event.stream] = self._clock()
@@ -172,7 +175,7 @@ class Board:
             "phase_seconds": now - figures.phase_since,
             "received": statistics.received,
             "settled": sum(statistics.settled.values()),
-            "outcomes": {name: count for name, count in statistics.settled.items() if count},
+            "outcomes": in_order(statistics.settled),
             "in_flight": statistics.in_flight,
             "max_in_flight": statistics.max_in_flight,
             "failed": statistics.failed,
@@ -182,7 +185,7 @@ class Board:
             "lag": total_lag(statistics),
             "stages": [_describe_stage(figures, stage) for stage in statistics.stages],
             "streams": [self._describe_lane(figures, lane, now) for lane in statistics.lanes],
-            "failures": list(figures.failures)[::-1],
+            "failures": [dict(kind) for kind in reversed(figures.failures.values())],
             "history": curves(history),
         }
 
@@ -236,6 +239,15 @@ def _sample(statistics: Statistics, now: float) -> Sample:
         sample[f"busy:{stage.name}"] = stage.seconds / stage.concurrency
         sample[f"handled:{stage.name}"] = stage.handled
     return sample
+
+
+def in_order(settled: Mapping[str, int]) -> dict[str, int]:
+    """Outcomes that occurred, the good one first."""
+    return {name: settled[name] for name in sorted(settled, key=_rank) if settled[name]}
+
+
+def _rank(outcome: str) -> tuple[bool, str]:
+    return outcome != "ok", outcome
 
 
 def total_lag(statistics: Statistics) -> int | None:

@@ -6,6 +6,6 @@
     python -m tests.benchmarks --url rabbitmq-stream://guest:guest@localhost:5552/%2f
 
 Each measurement is a fresh process on uvloop where that is installed, for every peer alike. The
-peers take turns (A B A B ...), and the medians are compared, because machines are noisy: only
-ratios out of one run count. `--json FILE` keeps the figures.
+peers take turns (A B A B ...), and the ratio is the median of the rounds' ratios, because machines
+are noisy: only ratios out of one run count. `--json FILE` keeps the figures.
 """

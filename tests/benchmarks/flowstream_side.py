@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+import uuid
 
 from flowstream.client import Environment
+from flowstream.connectors import StreamProducer
+from flowstream.pipeline import Batch, Message, Pipeline
 from flowstream.protocol import encode_data, encode_data_all
 from tests.benchmarks.scenarios import bodies
 from tests.benchmarks.target import Target
@@ -41,3 +44,28 @@ async def publish_amqp(target: Target) -> float:
             await publisher.send_many(batch)
         await publisher.flush()
         return time.perf_counter() - start
+
+
+async def pipeline(target: Target) -> float:
+    """Seconds from connecting to the last commit read back, as a default run has it."""
+    whole = Pipeline(f"benchmark-{uuid.uuid4().hex}", StreamProducer(target.stream))
+    left = target.messages
+
+    @whole.processor
+    async def handle(message: Message[bytes]) -> None:
+        pass
+
+    @whole.batcher(size=BATCH)
+    async def load(batch: Batch[bytes]) -> None:
+        nonlocal left
+        left -= batch.size
+        if not left:
+            assert whole.running is not None
+            whole.running.stop()
+
+    start = time.perf_counter()
+    result = await whole.run(url=target.url, tune_gc=True)
+    seconds = time.perf_counter() - start
+    assert result.settled == {"ok": target.messages}, result
+    assert result.committed == {target.stream: target.messages - 1}, result
+    return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,6 +120,11 @@ class Started:
         return Result(self.process.returncode, out.decode(), err.decode())
 
 
+def _take_terminal() -> None:
+    """Make standard input the controlling terminal, so that Ctrl-C on it is a signal."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A command on a terminal of its own; `screen` is all it wrote, without escape sequences."""
 
@@ -138,6 +145,7 @@ class Terminal:
             cwd=cwd,
             env=environment(url, {"TERM": "xterm-256color", "LINES": "50", **(env or {})}),
             start_new_session=True,
+            preexec_fn=_take_terminal,
         )
         os.close(slave)
 

@@ -93,13 +93,26 @@ def test_history_and_failures_are_bounded() -> None:
     clock = Clock()
     board = Board(clock)
     board.watch("p", Changing())
-    for _ in range(HISTORY + 20):
-        board.observe(Failed("p", "processor", "process", "ValueError", 1))
+    for number in range(HISTORY + 20):
+        board.observe(Failed("p", "processor", "process", f"Error{number}", 1))
         clock.now += 1
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert len(pipeline["history"]["at"]) == HISTORY - 1
     assert len(pipeline["failures"]) == MAX_FAILURES
+    assert pipeline["failures"][0]["error"] == f"Error{HISTORY + 19}"
+
+
+def test_failures_of_one_kind_are_counted_together() -> None:
+    clock = Clock()
+    board = Board(clock)
+    board.watch("p", Changing())
+    for error in ("ValueError", "KeyError", "ValueError"):
+        clock.now += 1
+        board.observe(Failed("p", "processor", "process", error, 2))
+    first, second = board.snapshot()["pipelines"][0]["failures"]
+    assert (first["error"], first["messages"], first["at"]) == ("ValueError", 4, clock.now)
+    assert (second["error"], second["messages"]) == ("KeyError", 2)
 
 
 def test_the_lag_is_unknown_while_no_end_is_known() -> None:

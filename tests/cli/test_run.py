@@ -1,0 +1,203 @@
+"""`flowstream run`: to the end, to a signal, to a failure; what it says and how it exits."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowstream.cli.run import parse_address, parse_feed
+from tests.brokers.running import Broker
+from tests.cli.command import Started, Terminal, flowstream
+from tests.cli.modules import HANG, LOAD, SLOW, handled, numbered, write_module
+
+COUNT = 2_000
+FAILING = 20  # of them
+
+
+class Shop:
+    """A stream with messages, and a folder for the module that reads it."""
+
+    def __init__(self, url: str, stream: str, folder: Path) -> None:
+        self.url = url
+        self.stream = stream
+        self.folder = folder
+        sent = flowstream("publish", stream, "-", "--create", url=url, stdin=numbered(COUNT))
+        assert sent.code == 0, sent.err
+
+    def offset(self) -> int | None:
+        stored = flowstream("offsets", "get", self.stream, self.stream, "--json", url=self.url)
+        offset = stored.json["offset"]
+        assert offset is None or isinstance(offset, int)
+        return offset
+
+
+@pytest.fixture
+def shop(broker: Broker, stream_name: str, tmp_path: Path) -> Iterator[Shop]:
+    yield Shop(broker.url, stream_name, tmp_path)
+    dead = f"{stream_name}.dead"
+    flowstream("streams", "delete", stream_name, dead, "-y", "--if-exists", url=broker.url)
+
+
+def test_until_idle_everything_is_handled_and_a_second_run_has_nothing_to_do(shop: Shop) -> None:
+    target = write_module(shop.folder, shop.stream)
+    line = ("run", target, "--until-idle", "0.5")
+    first = flowstream(*line, url=shop.url, cwd=shop.folder)
+    assert first.code == 0, first.err
+    counts = f"{COUNT - FAILING:,} ok, {FAILING} dead-lettered"
+    assert "idle after" in first.out
+    assert f"{COUNT:,} messages handled ({counts})" in first.out
+    assert f"{shop.stream}: committed offset {COUNT - 1:,}" in first.out
+    assert "go on with: flowstream run shop" in first.out
+    assert handled(shop.folder) == [n for n in range(COUNT) if n % 100 != 7]
+    assert shop.offset() == COUNT - 1
+    second = flowstream(*line, "--json", url=shop.url, cwd=shop.folder)
+    (result,) = second.json
+    assert (second.code, result["handled"], result["committed"]) == (0, 0, {shop.stream: COUNT - 1})
+    third = flowstream(*line, url=shop.url, cwd=shop.folder)
+    assert "nothing to do: no message was waiting" in third.out
+
+
+def test_sigterm_drains_commits_and_exits_zero(shop: Shop) -> None:
+    target = write_module(shop.folder, shop.stream, handler=SLOW)
+    with Started("run", target, "--http", "127.0.0.1:0", url=shop.url, cwd=shop.folder) as run:
+        metrics = re.search(r"http\S+/metrics", run.line("live page on"))
+        assert metrics is not None
+        while not handled(shop.folder):
+            pass
+        with urllib.request.urlopen(metrics[0], timeout=10) as answer:
+            exposition = answer.read().decode()
+        run.signal(signal.SIGTERM)
+        result = run.end()
+    assert result.code == 0, result.err
+    assert "draining" in result.err
+    assert f'flowstream_received_messages_total{{pipeline="{shop.stream}"' in exposition
+    offset = shop.offset()
+    assert offset is not None
+    assert handled(shop.folder) == [n for n in range(offset + 1) if n % 100 != 7]
+    assert f"committed offset {offset:,}" in result.out
+
+
+def test_a_handler_that_hangs_ends_at_the_deadline(shop: Shop) -> None:
+    target = write_module(shop.folder, shop.stream, handler=HANG, drain=0.5)
+    with Started("run", target, url=shop.url, cwd=shop.folder) as run:
+        while not (shop.folder / "hanging").exists():
+            pass
+        run.signal(signal.SIGTERM)
+        result = run.end()
+    assert result.code == 8
+    assert "did not drain within 0.5 s" in result.err
+    assert "Traceback" not in result.err
+    assert shop.offset() is None
+
+
+def test_a_second_signal_forces(shop: Shop) -> None:
+    target = write_module(shop.folder, shop.stream, handler=HANG)
+    with Started("run", target, url=shop.url, cwd=shop.folder) as run:
+        while not (shop.folder / "hanging").exists():
+            pass
+        run.signal(signal.SIGINT)
+        run.line("draining")
+        run.signal(signal.SIGINT)
+        result = run.end()
+    assert result.code == 130
+    assert shop.offset() is None
+
+
+def test_a_failure_halts_with_the_offset_before_it(shop: Shop) -> None:
+    target = write_module(shop.folder, shop.stream, policy="Halt()")
+    result = flowstream("run", target, "--until-idle", url=shop.url, cwd=shop.folder)
+    assert result.code == 7
+    assert f"halted at {shop.stream}@7" in result.err
+    assert "sevens are not wanted" in result.err
+    remedy = re.search(r"`flowstream (offsets set .+?)`", result.err)
+    assert remedy is not None
+    assert shop.offset() == 6
+    assert flowstream(*remedy[1].split(), url=shop.url).code == 0
+    again = flowstream("run", target, "--until-idle", url=shop.url, cwd=shop.folder)
+    assert f"halted at {shop.stream}@107" in again.err
+
+
+def test_two_pipelines_run_side_by_side_and_a_failing_one_drains_the_other(shop: Shop) -> None:
+    write_module(shop.folder, shop.stream, policy="Halt()", name="halting")
+    (shop.folder / "halting.py").write_text((shop.folder / "shop.py").read_text())
+    write_module(shop.folder, shop.stream, handler=LOAD)
+    result = flowstream("run", "shop", "halting", url=shop.url, cwd=shop.folder)
+    assert result.code == 7
+    assert f"{shop.stream}: stopped" in result.out
+    assert "halting: halted" in result.out
+
+
+def test_on_a_terminal_the_view_is_live(shop: Shop) -> None:
+    target = write_module(shop.folder, shop.stream, handler=SLOW)
+    with Terminal("run", target, url=shop.url, cwd=shop.folder) as terminal:
+        terminal.expect(r"in flight +[\d,]+ of 10,000")
+        terminal.expect(r"default +\d+%")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+    assert "draining" in terminal.screen
+    assert "go on with: flowstream run shop" in terminal.screen
+
+
+def test_missing_streams_are_made_when_asked(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    target = write_module(tmp_path, stream_name)
+    line = ("run", target, "--until-idle", "0.2")
+    refused = flowstream(*line, url=broker.url, cwd=tmp_path)
+    assert refused.code == 6
+    assert stream_name in refused.err
+    made = flowstream(*line, "--create", url=broker.url, cwd=tmp_path)
+    flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)
+    assert made.code == 0
+    assert f"created the stream {stream_name}" in made.err
+
+
+def test_a_feed_runs_beside_and_ends_with_it(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    target = write_module(tmp_path, stream_name)
+    (tmp_path / "some.ndjson").write_bytes(numbered(50))
+    line = ("run", target, "--create", "--feed", "some.ndjson@200", "--json")
+    with Started(*line, url=broker.url, cwd=tmp_path) as run:
+        while len(handled(tmp_path)) < 60:
+            pass
+        run.signal(signal.SIGINT)
+        result = run.end()
+    flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)
+    assert result.code == 0, result.err
+    (summary,) = json.loads(result.out)
+    assert f"fed {summary['handled']:,} messages into {stream_name}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        (":80", ("127.0.0.1", 80)),
+        ("8080", ("127.0.0.1", 8080)),
+        ("0.0.0.0:1", ("0.0.0.0", 1)),
+        ("[::1]:9", ("::1", 9)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "feed"),
+    [
+        ("a.csv@20", ("a.csv", 20.0)),
+        ("a.csv", ("a.csv", 500.0)),
+        ("a@b.csv", ("a@b.csv", 500.0)),
+        ("a@b.csv@0.5", ("a@b.csv", 0.5)),
+        ("a.csv@-1", ("a.csv@-1", 500.0)),
+    ],
+)
+def test_feeds(text: str, feed: tuple[str, float]) -> None:
+    assert parse_feed(text) == feed

@@ -19,9 +19,6 @@ import anyio.to_thread
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot
 
-Behind = Callable[[Message[Any]], bool]
-"""Must this message wait behind another one of its key?"""
-
 
 def being_cancelled() -> bool:
     """Is the current task itself being cancelled, rather than something a handler awaited?"""
@@ -68,7 +65,6 @@ async def process_async(
     handler: Callable[[Message[Any]], Coroutine[Any, Any, Any]],
     messages: Iterator[Message[Any]],
     rare: list[Message[Any]],
-    behind: Behind | None,
     ordered: bool,
 ) -> bool:
     """Handle messages until they end (False), or until one fails in an ordered stage (True).
@@ -78,9 +74,6 @@ async def process_async(
     message: Message[Any] | None = None
     try:
         for message in messages:
-            if behind is not None and behind(message):
-                rare.append(message)
-                continue
             result = await handler(message)
             if result is not None:
                 accept(message, result)
@@ -101,7 +94,6 @@ def process_sync(
     handler: Callable[[Message[Any]], Any],
     messages: Iterator[Message[Any]],
     rare: list[Message[Any]],
-    behind: Behind | None,
     ordered: bool,
     *,
     slot: Slot,
@@ -109,9 +101,6 @@ def process_sync(
     """`process_async` for a plain function, in a worker thread."""
     slot.thread = threading.get_ident()
     for message in messages:
-        if behind is not None and behind(message):
-            rare.append(message)
-            continue
         try:
             result = handler(message)
             if result is not None:
@@ -140,6 +129,7 @@ def thread_handler(
     async def call(*args: Any) -> Any:
         result = await in_thread(_caught, function, args, limiter=limiter)
         if isinstance(result, _Raised):
+            assert result.error is not None
             raise RuntimeError(reason_of(result.error)) from result.error
         return result
 
@@ -164,15 +154,17 @@ async def handle_batch(
     """Call a batch handler; returns the exception that fails the whole batch, or None."""
     try:
         if is_async:
-            result = await handler(batch)
-        else:
-            result = await in_thread(_handle_in_thread, handler, batch, slot, limiter=limiter)
-            if isinstance(result, _Raised):
-                return result.error
+            return wrong_return(await handler(batch), batch)
+        raised: _Raised = await in_thread(_handle_in_thread, handler, batch, slot, limiter=limiter)
+        return raised.error
     except BaseException as error:
         if passes(error):
             raise
         return error
+
+
+def wrong_return(result: Any, batch: Any) -> TypeError | None:
+    """What a batch handler's answer fails its batch with; None for an answer that is right."""
     if result is None or result is batch:
         return None
     if isinstance(result, types.CoroutineType):
@@ -186,13 +178,13 @@ async def handle_batch(
 class _Raised:
     __slots__ = ("error",)
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
-def _handle_in_thread(handler: Callable[[Any], Any], batch: Any, slot: Slot) -> Any:
+def _handle_in_thread(handler: Callable[[Any], Any], batch: Any, slot: Slot) -> _Raised:
     slot.thread = threading.get_ident()
     try:
-        return handler(batch)
+        return _Raised(wrong_return(handler(batch), batch))
     except BaseException as error:
         return _Raised(error)

@@ -12,12 +12,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Callable
 from typing import Any, Union, get_args, get_origin, is_typeddict
 
 import pydantic
+import typing_extensions
 from pydantic_core import from_json
 
 from flowstream.errors import PayloadError, UnsupportedPayloadType
@@ -48,7 +50,7 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decode | None:
             f"{handler}: a message cannot be decoded to {_name(payload)}; use {SUPPORTED}"
         )
     try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(payload)
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_known_to_pydantic(payload))
     except pydantic.PydanticUserError as error:
         reason = str(error).splitlines()[0]
         raise UnsupportedPayloadType(
@@ -138,6 +140,29 @@ def _supported(payload: Any) -> bool:
         or dataclasses.is_dataclass(payload)
         or is_typeddict(payload)
     )
+
+
+def _known_to_pydantic(payload: Any) -> Any:
+    """The type with each `typing.TypedDict` in it as pydantic needs it before Python 3.12."""
+    if sys.version_info >= (3, 12):
+        return payload
+    if is_typeddict(payload) and type(payload).__module__ == "typing":
+        hints = typing.get_type_hints(payload, include_extras=True)
+        fields = {
+            name: typing_extensions.NotRequired[_known_to_pydantic(hint)]
+            if name in payload.__optional_keys__
+            else _known_to_pydantic(hint)
+            for name, hint in hints.items()
+        }
+        make: Any = typing_extensions.TypedDict
+        return make(payload.__name__, fields)
+    origin, arguments = get_origin(payload), get_args(payload)
+    if origin in (dict, list):
+        made: Any = origin
+        return made[tuple(map(_known_to_pydantic, arguments))]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_known_to_pydantic, arguments))]  # noqa: UP007 - made at run time
+    return payload
 
 
 def _name(payload: Any) -> str:

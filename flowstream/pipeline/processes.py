@@ -17,7 +17,7 @@ import anyio.to_process
 
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.batch import Batch
-from flowstream.pipeline.handlers import Behind, accept, fail, passes, reason_of
+from flowstream.pipeline.handlers import accept, fail, passes, reason_of, wrong_return
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot
 
@@ -53,15 +53,12 @@ async def process_elsewhere(
     handler: Handler,
     slot: Slot,
     rare: list[Message[Any]],
-    behind: Behind | None,
     ordered: bool,
     *,
     limiter: anyio.CapacityLimiter,
 ) -> bool:
     """`process_async` in a worker process; True when a failure ended an ordered slice early."""
-    todo: list[Message[Any]] = []
-    for message in slot.iterator:
-        (rare if behind is not None and behind(message) else todo).append(message)
+    todo = list(slot.iterator)
     if not todo:
         return False
     try:
@@ -75,8 +72,8 @@ async def process_elsewhere(
     for message, decision in zip(todo, decisions, strict=False):
         if apply(message, decision):
             rare.append(message)
-    slot.iterator = iter(todo[len(decisions) :])
-    return len(decisions) < len(todo)
+    slot.walk(todo[len(decisions) :])
+    return ordered and decisions[-1].reason is not None
 
 
 async def batch_elsewhere(
@@ -135,9 +132,7 @@ def _batch(handler: Handler, batch: Batch[Any]) -> tuple[BaseException | None, l
     messages = list(batch.messages)
     error: BaseException | None = None
     try:
-        result = handler(batch)
-        if result is not None and result is not batch:
-            error = TypeError(f"the batch handler returned {type(result).__name__}, not nothing")
+        error = wrong_return(handler(batch), batch)
     except BaseException as raised:
         error = _sendable(raised)
     return error, [_decided(message, message.data) for message in messages]

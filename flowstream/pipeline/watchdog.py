@@ -7,6 +7,7 @@ reports a handler that blocks the whole event loop.
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 import time
@@ -53,7 +54,10 @@ class Watchdog:
 
 
 class LoopWatch:
-    """Reports when the event loop itself has not run for `after` seconds, with where it is."""
+    """Reports when the event loop itself has not run for `after` seconds, with where it is.
+
+    Its thread is a bare one: starting or ending it must not wait on the event loop.
+    """
 
     def __init__(self, name: str, after: float) -> None:
         self.name = name
@@ -61,18 +65,15 @@ class LoopWatch:
         self._loop_thread = threading.get_ident()
         self._seen = time.monotonic()
         self._reported = False
-        self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=self._watch, name=f"flowstream watch {name}", daemon=True
-        )
+        self._running = _thread.allocate_lock()
 
     def __enter__(self) -> LoopWatch:
-        self._thread.start()
+        self._running.acquire(blocking=False)
+        _thread.start_new_thread(self._watch, ())
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._running.release()
 
     def beat(self) -> None:
         """The loop runs; called every now and then on it."""
@@ -80,7 +81,7 @@ class LoopWatch:
         self._reported = False
 
     def _watch(self) -> None:
-        while not self._ended.wait(self.after / 4):
+        while not self._running.acquire(timeout=self.after / 4):
             blocked = time.monotonic() - self._seen
             if blocked >= self.after and not self._reported:
                 self._reported = True

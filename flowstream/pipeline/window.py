@@ -28,7 +28,9 @@ class Window:
         """The messages and bytes that fit now; the first message of an empty window always does."""
         if not self.messages:
             return self.max_messages, self.max_bytes
-        return max(self.max_messages - self.messages, 0), max(self.max_bytes - self.bytes, 0)
+        if self.full:
+            return 0, 0
+        return self.max_messages - self.messages, self.max_bytes - self.bytes
 
     def admit(self, messages: int, size: int) -> None:
         self.messages += messages

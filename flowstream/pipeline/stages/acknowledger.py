@@ -38,7 +38,7 @@ class Settlement:
     async def settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
         """Settle messages. Where their source has an acknowledger, it is told first."""
         if self.early:
-            await self._settle_early()
+            await self.settle_early()
         if self.acknowledgers:
             messages = await self._acknowledge(messages, outcome)
         self._settle(messages, outcome)
@@ -139,7 +139,8 @@ class Settlement:
         self.core.freed.notify()
         self.core.changed.notify()
 
-    async def _settle_early(self) -> None:
+    async def settle_early(self) -> None:
+        """Settle what handlers acknowledged with `message.settle()`."""
         while self.early:
             message = self.early.popleft()
             if message._span.flags[message._index]:

@@ -251,6 +251,8 @@ class Batcher(Pool):
         self, slot: Slot, batch: Batch[Any], error: BaseException | None
     ) -> list[Failure]:
         """Settle what is well, see to what failed, and return the failures."""
+        if self.settlement.early:
+            await self.settlement.settle_early()
         own, slot.messages = slot.messages, []
         if error is not None:
             reason = reason_of(error)

@@ -245,7 +245,7 @@ class SourceFeed:
                 await self.gate.wait()
                 continue
             room, room_bytes = window.room()
-            if not room or (room_bytes <= 0 and window.messages):
+            if not room:
                 await self._wait_for_room()
                 continue
             allowed, allowed_bytes, wait = self.limiter.room(core.clock())

@@ -71,8 +71,7 @@ class Pool(ABC):
             await self.core.supervise(self.name, body, crashed)
         finally:
             self.slots.pop(slot.index, None)
-            if slot.index < self.concurrency and self.core.phase == "running":
-                self._fill()
+        self._fill()
 
     @property
     def busy(self) -> int:

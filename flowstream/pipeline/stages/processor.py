@@ -160,14 +160,18 @@ class Processors(Pool):
     async def _slice(self, slot: Slot) -> None:
         core, messages, started = self.core, slot.messages, slot.since
         rare: list[Message[Any]] = []
-        if self._prepare is None or await self._prepared(messages, rare):
+        if self.queues.blocked:
+            self._skip_blocked(slot)
+        if self._prepare is None or await self._prepared(slot, rare):
             await self._run(slot, rare)
         seconds = core.clock() - started
         self.shares.learn(len(messages), seconds)
         self.handled += len(messages)
         self.seconds += seconds
-        failed = await self._pass_on(slot, rare) if rare else 0
-        if not rare:
+        failed = 0
+        if rare or slot.skipped:
+            failed = await self._pass_on(slot, rare)
+        else:
             slot.messages = []
             await self.forward(messages, True)
         if core.telemetry.active:
@@ -179,12 +183,11 @@ class Processors(Pool):
         going = True
         while going:
             found: list[Message[Any]] = []
-            behind = queues.hold_back if queues.blocked else None
-            arguments = (self._handler, slot.iterator, found, behind, queues.ordered)
+            arguments = (self._handler, slot.iterator, found, queues.ordered)
             with anyio.CancelScope() as slot.scope:
                 if self.options.processes:
                     going = await process_elsewhere(
-                        self._handler, slot, *arguments[2:], limiter=self._processes
+                        self._handler, slot, found, queues.ordered, limiter=self._processes
                     )
                 elif self._is_async:
                     going = await process_async(*arguments)
@@ -197,7 +200,18 @@ class Processors(Pool):
                 going = True
             if going and queues.ordered and found:
                 queues.block(found[-1])
+                self._skip_blocked(slot)
             rare.extend(found)
+
+    def _skip_blocked(self, slot: Slot) -> None:
+        """Leave out what has to wait behind a failed message of its key."""
+        todo = []
+        for message in slot.iterator:
+            if self.queues.hold_back(message):
+                slot.skipped.add(id(message))
+            else:
+                todo.append(message)
+        slot.walk(todo)
 
     def _timed_out(self, slot: Slot, found: list[Message[Any]]) -> list[Message[Any]]:
         """The handler took too long for its current message, which fails; go on behind it."""
@@ -217,18 +231,15 @@ class Processors(Pool):
 
     def _replace(self, slot: Slot, message: Message[Any]) -> Message[Any]:
         """Leave the message to the thread that hangs with it; go on with a copy and the rest."""
-        rest = list(slot.iterator)
-        index = len(slot.messages) - len(rest) - 1
         twin = self._twin(message, 0)
-        slot.messages[index] = twin
-        slot.iterator = iter(slot.messages)
-        for _ in range(index + 1):
-            next(slot.iterator)
+        slot.messages = [twin if m is message else m for m in slot.messages]
+        slot.walk(list(slot.iterator))
         return twin
 
-    async def _prepared(self, messages: list[Message[Any]], rare: list[Message[Any]]) -> bool:
-        """Run the prepare handler; when it fails, every message of the slice does."""
+    async def _prepared(self, slot: Slot, rare: list[Message[Any]]) -> bool:
+        """Run the prepare handler; when it fails, the slice does (in order: the first of a key)."""
         assert self._prepare is not None
+        messages = slot.walked
         try:
             answer = await self._prepare(list(messages))
             if answer is None or (
@@ -243,16 +254,21 @@ class Processors(Pool):
                 raise
             error = raised
         for message in messages:
+            if self.queues.ordered and self.queues.hold_back(message):
+                slot.skipped.add(id(message))
+                continue
             fail(message, error)
+            rare.append(message)
             if self.queues.ordered:
                 self.queues.block(message)
-        rare.extend(messages)
         return False
 
     # -- out
 
     async def _pass_on(self, slot: Slot, rare: list[Message[Any]]) -> int:
         """Part a slice by what became of its messages; returns how many failed."""
+        if self.settlement.early:
+            await self.settlement.settle_early()
         failures: list[Failure] = []
         dropped: list[Message[Any]] = []
         for message in rare:
@@ -265,7 +281,7 @@ class Processors(Pool):
             elif extra.dropped is not None:
                 dropped.append(message)
                 extra.gone = True
-        well = [m for m in slot.messages if m._extra is None or not m._extra.gone]
+        well = slot.unsettled
         for message in rare:
             message._more().attempt = 1 if not message._more().gone else message.attempt
         slot.messages = []
@@ -361,12 +377,9 @@ class Processors(Pool):
     async def crashed(self, slot: Slot, error: BaseException) -> None:
         """What a broken worker had in its hands fails, and goes to the policy."""
         failures = []
-        for message in slot.messages:
-            if message._extra is not None and message._extra.gone:
-                continue
+        for message in slot.unsettled:
             failure = Failure(message, f"the stage crashed: {reason_of(error)}", error=error)
             failures.append(self._stamp(failure))
-            message._more().gone = True
         slot.release()
         self.disposal.put(failures, self._disposed)
 

@@ -89,7 +89,6 @@ class Queues:
         found = self.blocked.get(self._key(message))
         if found is None or found.holder is message:
             return False
-        message._more().gone = True
         found.behind.append(message)
         self.behind += 1
         return True
@@ -102,8 +101,6 @@ class Queues:
             return []
         del self.blocked[key]
         self.behind -= len(found.behind)
-        for waiting in found.behind:
-            waiting._more().gone = False
         return list(found.behind)
 
     def _key(self, message: Message[Any]) -> int:

@@ -16,16 +16,19 @@ from flowstream.pipeline.message import Message
 class Slot:
     """What one worker is doing. The watchdog reads it; nothing in it is written per message.
 
-    `iterator` walks `messages`; how much is left of it tells which message is in the handler.
+    `messages` are in its hands, but for those whose ids are `skipped`; `iterator` walks those that
+    the handler is to see, and how much is left of it tells which one is in the handler.
     """
 
     __slots__ = ("active", "coroutine", "index", "iterator", "messages", "name", "reported",
-                 "scope", "seen", "since", "thread", "timed_out")  # fmt: skip
+                 "scope", "seen", "since", "skipped", "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
         self.index = index
         self.messages: list[Message[Any]] = []
+        self.skipped: set[int] = set()
+        self.walked: list[Message[Any]] = []
         self.iterator: Iterator[Message[Any]] = iter(())
         self.scope: anyio.CancelScope | None = None
         self.active = False
@@ -34,30 +37,45 @@ class Slot:
         self.since = 0.0
         self.seen = 0
         self.reported = False
-        self.timed_out = False
 
     def hold(self, messages: list[Message[Any]], now: float) -> None:
         """The worker took `messages` into its hands."""
         self.active = True
         self.messages = messages
-        self.iterator = iter(messages)
         self.since = now
         self.seen = len(messages)
-        self.reported = self.timed_out = False
+        self.reported = False
+        self.walk(messages)
+
+    def walk(self, messages: list[Message[Any]]) -> None:
+        """The handler is to see these, one after the other."""
+        self.walked = messages
+        self.iterator = iter(messages)
 
     def release(self) -> None:
         """Its hands are empty."""
         self.active = False
         self.messages = []
-        self.iterator = iter(())
+        self.skipped = set()
+        self.walk([])
         self.scope = None
         self.thread = None
 
     @property
     def current(self) -> Message[Any] | None:
         """The message in the handler."""
-        taken = len(self.messages) - length_hint(self.iterator)
-        return self.messages[taken - 1] if 0 < taken <= len(self.messages) else None
+        taken = len(self.walked) - length_hint(self.iterator)
+        return self.walked[taken - 1] if 0 < taken <= len(self.walked) else None
+
+    @property
+    def unsettled(self) -> list[Message[Any]]:
+        """What the worker has to see to: not skipped, nor passed on as failed or dropped."""
+        skipped = self.skipped
+        return [
+            message
+            for message in self.messages
+            if id(message) not in skipped and (message._extra is None or not message._extra.gone)
+        ]
 
     def elapsed(self, now: float) -> float:
         """The seconds since the handler was last seen to get on, to the watchdog's precision."""

@@ -1,0 +1,264 @@
+"""Every mistake in a declaration is one clear error that names the place."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import asynccontextmanager
+
+import pydantic
+import pytest
+
+from flowstream.errors import ConfigurationError, DuplicateName, UnsupportedPayloadType
+from flowstream.pipeline import Batch, Failure, IterableProducer, Message, Pipeline, Retry
+from flowstream.pipeline.annotations import inspect_handler
+from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions, describe
+from tests.pipeline.support import pipeline_of
+
+
+class Order(pydantic.BaseModel):
+    n: int
+
+
+class NotAPayload:
+    pass
+
+
+async def keep(message: Message[dict]) -> None:
+    """A handler that does nothing."""
+
+
+async def store(batch: Batch[dict]) -> None:
+    """A batch handler that does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"retry": 3}, "retry: expected a Retry"),
+        ({"on_failure": "halt"}, "on_failure: expected a failure policy"),
+        ({"max_in_flight": 0}, "max_in_flight: expected a whole number of at least 1"),
+        ({"max_in_flight": True}, "max_in_flight: expected"),
+        ({"max_in_flight_bytes": 1.5}, "max_in_flight_bytes: expected"),
+        ({"drain_timeout": 0}, "drain_timeout: expected seconds"),
+        ({"drain_timeout": float("nan")}, "drain_timeout: expected seconds"),
+        ({"rate_limit": 5}, "rate_limit: expected a RateLimit"),
+        ({"lifespan": 1}, "lifespan: expected"),
+        ({"partition_by": "customer"}, "partition_by: expected a function"),
+        ({"commit_every": 0}, "commit_every: expected"),
+        ({"max_restarts": -1}, "max_restarts: expected"),
+    ],
+)
+def test_pipeline_options(options, path):
+    with pytest.raises(ConfigurationError, match=r"^pipeline 'test' > ") as caught:
+        pipeline_of(1, **options)
+    assert path in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, 5, None])
+def test_pipeline_names(name):
+    with pytest.raises(ConfigurationError, match="name"):
+        Pipeline(name, IterableProducer([]))
+
+
+def test_a_producer_is_needed():
+    with pytest.raises(ConfigurationError, match="producer: expected a Producer"):
+        Pipeline("test", "orders")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"concurrency": 0}, {"max_demand": 0}, {"timeout": -1}, {"partition_by": 1}, {"processes": 1}],
+)
+def test_processor_options(options):
+    (name,) = options
+    with pytest.raises(ConfigurationError, match=f"pipeline 'test' > processor > {name}: expected"):
+        pipeline_of(1).processor(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": 0}, {"size": "many"}, {"size": (0, 1)}, {"size": (0,)}, {"max_bytes": 0},
+        {"timeout": 0}, {"concurrency": 0}, {"handler_timeout": 0},
+    ],
+)  # fmt: skip
+def test_batcher_options(options):
+    (name,) = options
+    with pytest.raises(ConfigurationError, match=f"pipeline 'test' > batcher 'b' > {name}: expect"):
+        pipeline_of(1).batcher("b", **options)
+
+
+def test_unknown_options_are_named_with_those_there_are():
+    with pytest.raises(ConfigurationError, match="batcher 'b' > batch_size: there is no such"):
+        pipeline_of(1).batcher("b", batch_size=1)  # type: ignore[call-overload]
+
+
+def test_a_batch_that_can_never_fill():
+    with pytest.raises(ConfigurationError, match="can never fill while max_in_flight is 100"):
+        pipeline_of(1, max_in_flight=100).batcher(size=101)
+
+
+def test_two_batchers_of_one_name():
+    pipeline = pipeline_of(1)
+    pipeline.batcher(store)
+    with pytest.raises(DuplicateName, match="two batchers named 'default'"):
+        pipeline.batcher()(store)
+
+
+def test_two_processors():
+    pipeline = pipeline_of(1)
+    pipeline.processor(keep)
+    with pytest.raises(DuplicateName, match="has one processor"):
+        pipeline.processor()(keep)
+
+
+def test_no_processor():
+    with pytest.raises(ConfigurationError, match="has no processor"):
+        pipeline_of(1).start()
+
+
+def test_decorators_give_the_function_back():
+    pipeline = pipeline_of(1)
+    assert pipeline.processor(keep) is keep
+    assert pipeline.batcher("b", size=3)(store) is store
+
+
+def bad_annotations():
+    async def model(message: Order) -> None: ...
+    async def number(message: Message[int]) -> None: ...
+    async def plain_class(message: Message[NotAPayload]) -> None: ...
+    async def batch(message: Batch[dict]) -> None: ...
+
+    return [model, number, plain_class, batch]
+
+
+@pytest.mark.parametrize("handler", bad_annotations(), ids=lambda h: h.__name__)
+def test_annotations_that_are_not_supported(handler):
+    with pytest.raises(UnsupportedPayloadType, match=handler.__name__):
+        pipeline_of(1).processor(handler)
+
+
+def test_an_annotation_that_does_not_resolve():
+    async def handler(message: Message[Missing]) -> None: ...  # type: ignore[name-defined] # noqa: F821
+
+    with pytest.raises(ConfigurationError, match="cannot be resolved"):
+        pipeline_of(1).processor(handler)
+
+
+def test_types_local_to_a_function_are_found():
+    class Local(pydantic.BaseModel):
+        n: int
+
+    pipeline = pipeline_of(1)
+
+    @pipeline.processor(concurrency=2)
+    async def handler(message: Message[Local]) -> None: ...
+
+    assert pipeline.processor_declared.signature.payload is Local
+
+
+def shapes():
+    def none() -> None: ...
+    def three(a, b, c) -> None: ...
+    def keyword(message, *, db) -> None: ...
+    def generator(message):
+        yield message
+
+    async def async_generator(message):
+        yield message
+
+    return [none, three, keyword, generator, async_generator, 5]
+
+
+@pytest.mark.parametrize("handler", shapes(), ids=str)
+def test_handlers_of_the_wrong_shape(handler):
+    with pytest.raises(ConfigurationError):
+        pipeline_of(1).processor()(handler)
+
+
+class Instance:
+    async def __call__(self, message: Message[dict]) -> None: ...
+
+
+class Methods:
+    def handle(self, message: Message[dict], unused: int = 0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_async"),
+    [
+        (keep, True),
+        (Instance(), True),
+        (Methods().handle, False),
+        (functools.partial(keep), True),
+        (lambda message: None, False),
+    ],
+)
+def test_kinds_of_handlers(handler, is_async):
+    signature = inspect_handler(handler, Message, "here", depth=1)
+    assert signature.is_async is is_async
+    assert signature.resource is None
+
+
+def test_a_second_parameter_needs_a_lifespan():
+    @asynccontextmanager
+    async def lifespan():
+        yield 1
+
+    async def handler(message: Message[dict], db: int) -> None: ...
+
+    pipeline = pipeline_of(1)
+    pipeline.processor(handler)
+    with pytest.raises(ConfigurationError, match="'db', which lifespan= would fill"):
+        pipeline.check()
+    pipeline = pipeline_of(1, lifespan=lifespan)
+    pipeline.processor(handler)
+    pipeline.check()
+
+
+def test_processes_need_a_plain_importable_function():
+    def local(message: Message[dict]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="top level of a module"):
+        pipeline_of(1).processor(processes=True)(local)
+    with pytest.raises(ConfigurationError, match="plain def"):
+        pipeline_of(1).processor(processes=True)(keep)
+
+
+def test_prepare_and_on_failed_once():
+    pipeline = pipeline_of(1)
+
+    @pipeline.prepare
+    async def prepare(messages: list[Message[dict]]) -> None: ...
+
+    @pipeline.on_failed
+    def failed(failure: Failure) -> None: ...
+
+    with pytest.raises(DuplicateName):
+        pipeline.prepare(prepare)
+    with pytest.raises(DuplicateName):
+        pipeline.on_failed(failed)
+
+
+def test_sinks_are_batchers():
+    with pytest.raises(ConfigurationError, match="sink 'out': expected a Sink"):
+        pipeline_of(1).sink("out", "orders")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [PipelineOptions, ProcessorOptions, BatcherOptions])
+def test_every_option_is_documented(kind):
+    for name, default, expected, text in describe(kind):
+        assert name
+        assert default
+        assert expected
+        assert text
+
+
+def test_topology_shows_stages_and_options():
+    pipeline = pipeline_of(1, retry=Retry(attempts=2))
+    pipeline.processor(concurrency=3)(keep)
+    pipeline.batcher("b", size=7)(store)
+    producer, processor, batcher = pipeline.topology().stages
+    assert (producer.kind, processor.kind, batcher.kind) == ("producer", "processor", "batcher")
+    assert (processor.concurrency, processor.handler) == (3, "keep")
+    assert (batcher.name, batcher.options["size"]) == ("b", 7)

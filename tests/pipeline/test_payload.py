@@ -1,0 +1,121 @@
+"""Every payload type is decoded in bulk, and a bad body fails none of its neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.errors import PayloadError, UnsupportedPayloadType
+from flowstream.pipeline.payload import decode_slice, decoder
+
+
+class Model(pydantic.BaseModel):
+    n: int
+    amount: Decimal = Decimal(0)
+
+
+@dataclasses.dataclass
+class Data:
+    n: int
+
+
+class Typed(TypedDict):
+    n: int
+
+
+class Nested(TypedDict, total=False):
+    items: list[Typed]
+    other: Typed | None
+
+
+class Struct(msgspec.Struct):
+    n: int
+
+
+class Created(pydantic.BaseModel):
+    kind: Literal["created"]
+
+
+class Deleted(pydantic.BaseModel):
+    kind: Literal["deleted"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "body", "expected"),
+    [
+        (Model, b'{"n": 1, "amount": "2.50"}', Model(n=1, amount=Decimal("2.50"))),
+        (Data, b'{"n": 1}', Data(1)),
+        (Typed, b'{"n": 1}', {"n": 1}),
+        (Nested, b'{"items": [{"n": 1}]}', {"items": [{"n": 1}]}),
+        (Struct, b'{"n": 1}', Struct(1)),
+        (dict, b'{"n": [1]}', {"n": [1]}),
+        (list, b"[1, 2]", [1, 2]),
+        (list[Model], b'[{"n": 1}]', [Model(n=1)]),
+        (dict[str, int], b'{"n": 1}', {"n": 1}),
+        (str, "né".encode(), "né"),
+        (Created | Deleted, b'{"kind": "deleted"}', Deleted(kind="deleted")),
+        (Annotated[Model, "tag"], b'{"n": 1}', Model(n=1)),
+    ],
+)
+def test_bodies_become_the_declared_type(payload, body, expected):
+    decode = decoder(payload)
+    assert decode is not None
+    assert decode_slice(decode, [body]) == ([expected], [])
+
+
+@pytest.mark.parametrize("payload", [bytes, Any])
+def test_some_bodies_stay_as_they_are(payload):
+    assert decoder(payload) is None
+
+
+@pytest.mark.parametrize("payload", [int, float, object, datetime.date, set, "Order", int | str])
+def test_other_types_are_refused_when_declared(payload):
+    with pytest.raises(UnsupportedPayloadType, match="cannot be decoded to"):
+        decoder(payload, handler="validate")
+
+
+bodies = st.lists(
+    st.one_of(
+        st.integers().map(lambda n: json.dumps({"n": n}).encode()),
+        st.sampled_from([b"", b"{", b"[1", b"2]", b'{"n": "x"}', b"\xff", b"null", b'{"n": 1}}']),
+    ),
+    max_size=40,
+)
+
+
+@given(bodies, st.sampled_from([Model, Typed, Struct, dict]))
+def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
+    decode = decoder(payload)
+    assert decode is not None
+    data, bad = decode_slice(decode, bodies)
+    assert len(data) == len(bodies)
+    wrong = {index for index, _ in bad}
+    for index, body in enumerate(bodies):
+        try:
+            expected = decode(body)
+        except Exception:
+            assert index in wrong
+            assert data[index] is None
+        else:
+            assert index not in wrong
+            assert data[index] == expected
+    assert all(isinstance(error, PayloadError) for _, error in bad)
+
+
+def test_errors_say_where_in_the_body():
+    decode = decoder(Model)
+    assert decode is not None
+    _, [(_, error)] = decode_slice(decode, [b'{"n": "many"}'])
+    assert str(error).startswith("n: ")
+    assert "\n" not in str(error)
+    _, [(_, error)] = decode_slice(decoder(dict), [b"[]"])  # type: ignore[arg-type]
+    assert "JSON object" in str(error)

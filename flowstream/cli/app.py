@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flowstream import __version__
-from flowstream.cli import broker, offsets, publish, run, streams, tail
+from flowstream.cli import broker, dead_letters, offsets, publish, run, streams, tail
 from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
 from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
@@ -29,6 +29,7 @@ tail.register(app)
 broker.register(app)
 app.add_typer(streams.app)
 app.add_typer(offsets.app)
+app.add_typer(dead_letters.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from flowstream.cli.exits import CommandError, ExitCode
+
 T = TypeVar("T")
 
 DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
@@ -104,3 +106,22 @@ async def on_signal(action: Callable[[], None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             action()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone; without a terminal only `--yes` will do."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Add --yes to mean it", ExitCode.USAGE)
+    typer.confirm(question, abort=True)
+
+
+def pattern(text: str | None) -> re.Pattern[str] | None:
+    """A pattern from the command line."""
+    if text is None:
+        return None
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise CommandError(f"{text!r} is no pattern: {error}", ExitCode.USAGE) from error

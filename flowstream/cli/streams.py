@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, new_app, run_async
+from flowstream.cli.options import DEFAULT_URL, Json, Url, confirm, examples, new_app, run_async
 from flowstream.cli.output import print_json, print_rows, say
 from flowstream.cli.values import parse_duration, parse_size
 
@@ -95,13 +93,7 @@ def delete(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Delete streams with all their messages and stored offsets."""
-    if not yes:
-        if not sys.stdin.isatty():
-            raise CommandError(
-                f"this deletes {', '.join(streams)} with all messages; add --yes to mean it",
-                ExitCode.USAGE,
-            )
-        typer.confirm(f"Delete {', '.join(streams)} with all messages?", abort=True)
+    confirm(f"Delete {', '.join(streams)} with all messages?", yes=yes)
     run_async(_delete, url, streams, if_exists)
 
 

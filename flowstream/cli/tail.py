@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import DEFAULT_URL, Url, examples, on_signal, run_async
+from flowstream.cli.options import DEFAULT_URL, Url, examples, on_signal, pattern, run_async
 from flowstream.cli.output import note
 from flowstream.cli.values import parse_duration
 
@@ -140,12 +139,12 @@ async def _show(look: Look) -> None:
 
     from flowstream.client import Environment
 
-    pattern = _compile(look.grep)
+    wanted = pattern(look.grep)
     async with Environment(look.url) as environment, anyio.create_task_group() as group:
         group.start_soon(on_signal, group.cancel_scope.cancel)
         count = 0
         async for message in _messages(environment, look):
-            if pattern is None or pattern.search(message.line()):
+            if wanted is None or wanted.search(message.line()):
                 _print(message, look.style)
                 count += 1
                 if count == look.limit:
@@ -153,15 +152,6 @@ async def _show(look: Look) -> None:
         if not count:
             note(f"no message of {look.stream} to show")
         group.cancel_scope.cancel()
-
-
-def _compile(grep: str | None) -> re.Pattern[str] | None:
-    if grep is None:
-        return None
-    try:
-        return re.compile(grep)
-    except re.error as error:
-        raise CommandError(f"--grep {grep!r} is no pattern: {error}", ExitCode.USAGE) from error
 
 
 async def _messages(environment: Environment, look: Look) -> AsyncIterator[Shown]:

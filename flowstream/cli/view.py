@@ -52,14 +52,17 @@ async def _show_live(board: Board) -> None:
 
 def plain_line(pipeline: dict[str, Any]) -> str:
     """One pipeline in one line."""
-    committed = ", ".join(
-        f"{stream['stream']}@{_offset(stream['committed'])}" for stream in pipeline["streams"]
+    offsets = ", ".join(
+        f"{stream['stream']}@{stream['committed']}"
+        for stream in pipeline["streams"]
+        if stream["committed"] is not None
     )
+    committed = offsets or "nothing"
     return (
         f"{pipeline['name']}: {pipeline['phase']}, {pipeline['rate']:,.0f}/s, "
         f"{pipeline['settled']:,} settled, lag {_number(pipeline['lag'])}, "
         f"{pipeline['in_flight']:,} in flight, {_batches(pipeline):,} batches, "
-        f"{pipeline['failed']:,} failed, committed {committed or 'none'}"
+        f"{pipeline['failed']:,} failed, committed {committed}"
     )
 
 
@@ -69,7 +72,9 @@ def frame(snapshot: dict[str, Any]) -> RenderableType:
 
     parts: list[RenderableType] = []
     for pipeline in snapshot["pipelines"]:
-        parts += [_header(pipeline), _figures(pipeline), _stages(pipeline), _streams(pipeline)]
+        parts += [_header(pipeline), _figures(pipeline), _stages(pipeline)]
+        if pipeline["lag"] is not None:
+            parts.append(_streams(pipeline))
         parts += _failures(pipeline)
     return Group(*parts)
 
@@ -96,7 +101,8 @@ def _figures(pipeline: dict[str, Any]) -> RenderableType:
     table.add_column(justify="right")
     table.add_column(style="cyan", no_wrap=True)
     table.add_row("rate", f"{pipeline['rate']:,.0f} messages/s", sparkline(history["rate"]))
-    table.add_row("lag", f"{_number(pipeline['lag'])} messages", sparkline(history["lag"]))
+    if pipeline["lag"] is not None:
+        table.add_row("lag", f"{pipeline['lag']:,} messages", sparkline(history["lag"]))
     fill = f"{pipeline['in_flight']:,} of {pipeline['max_in_flight']:,}"
     table.add_row("in flight", fill, sparkline(history["in_flight"]))
     outcomes = ", ".join(

@@ -26,7 +26,14 @@ COMMANDS = [
     ("offsets",),
     ("offsets", "get"),
     ("offsets", "set"),
+    ("dead-letters",),
+    ("dead-letters", "list"),
+    ("dead-letters", "show"),
+    ("dead-letters", "replay"),
+    ("dead-letters", "purge"),
 ]
+
+GROUPS = [("streams",), ("offsets",), ("dead-letters",)]
 
 
 def listed(group: tuple[str, ...]) -> set[tuple[str, ...]]:
@@ -37,7 +44,7 @@ def listed(group: tuple[str, ...]) -> set[tuple[str, ...]]:
 
 def test_this_list_has_every_command() -> None:
     found = listed(())
-    found |= {command for group in [("streams",), ("offsets",)] for command in listed(group)}
+    found |= {command for group in GROUPS for command in listed(group)}
     assert found | {()} == set(COMMANDS)
 
 

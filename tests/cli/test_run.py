@@ -44,6 +44,7 @@ def shop(broker: Broker, stream_name: str, tmp_path: Path) -> Iterator[Shop]:
     flowstream("streams", "delete", stream_name, dead, "-y", "--if-exists", url=broker.url)
 
 
+@pytest.mark.every_broker
 def test_until_idle_everything_is_handled_and_a_second_run_has_nothing_to_do(shop: Shop) -> None:
     target = write_module(shop.folder, shop.stream)
     line = ("run", target, "--until-idle", "0.5")
@@ -63,6 +64,7 @@ def test_until_idle_everything_is_handled_and_a_second_run_has_nothing_to_do(sho
     assert "nothing to do: no message was waiting" in third.out
 
 
+@pytest.mark.every_broker
 def test_sigterm_drains_commits_and_exits_zero(shop: Shop) -> None:
     target = write_module(shop.folder, shop.stream, handler=SLOW)
     with Started("run", target, "--http", "127.0.0.1:0", url=shop.url, cwd=shop.folder) as run:
@@ -109,6 +111,7 @@ def test_a_second_signal_forces(shop: Shop) -> None:
     assert shop.offset() is None
 
 
+@pytest.mark.every_broker
 def test_a_failure_halts_with_the_offset_before_it(shop: Shop) -> None:
     target = write_module(shop.folder, shop.stream, policy="Halt()")
     result = flowstream("run", target, "--until-idle", url=shop.url, cwd=shop.folder)

@@ -9,6 +9,7 @@ from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
 
 
+@pytest.mark.every_broker
 def test_a_stream_lives_and_dies(broker: Broker, stream_name: str) -> None:
     url = broker.url
     assert flowstream("streams", "create", stream_name, url=url).out == f"{stream_name} created\n"
@@ -21,6 +22,7 @@ def test_a_stream_lives_and_dies(broker: Broker, stream_name: str) -> None:
     assert gone.out == f"{stream_name} does not exist\n"
 
 
+@pytest.mark.every_broker
 def test_offsets_are_set_and_shown(broker: Broker, stream_name: str) -> None:
     url = broker.url
     flowstream("streams", "create", stream_name, url=url)
@@ -59,7 +61,7 @@ def test_deleting_asks_on_a_terminal_and_refuses_without_one(
     flowstream("streams", "create", stream_name, url=broker.url)
     refused = flowstream("streams", "delete", stream_name, url=broker.url)
     assert refused.code == 2
-    assert "add --yes" in refused.err
+    assert "Add --yes" in refused.err
     with Terminal("streams", "delete", stream_name, url=broker.url) as terminal:
         terminal.expect(r"Delete .* with all messages\?")
         terminal.type("n\n")

@@ -1,0 +1,110 @@
+"""A dead letter, read back: the original message and how it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+PREFIX = "x-"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """`body` is the original entry byte for byte; `offset` is the letter's own.
+
+    `source` and `source_offset` are where the message came from; `timestamp` (ms) is when it was
+    buried.
+    """
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "offset", "time", "pipeline", "source", "stage", "phase", "attempts", "reason",
+    )  # fmt: skip
+
+    offset: int
+    timestamp: int
+    body: bytes
+    pipeline: str
+    source: str
+    source_offset: int
+    stage: str
+    phase: str
+    attempts: int
+    reason: str
+    error: str
+    traceback: str
+
+    @property
+    def time(self) -> str:
+        """When it was buried, UTC."""
+        return datetime.fromtimestamp(self.timestamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def row(self) -> dict[str, Any]:
+        """What a list shows."""
+        return {
+            "offset": self.offset,
+            "time": self.time,
+            "pipeline": self.pipeline,
+            "source": f"{self.source}@{self.source_offset}",
+            "stage": self.stage,
+            "phase": self.phase,
+            "attempts": self.attempts,
+            "reason": self.reason,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """Everything, for programs."""
+        from flowstream.cli.messages import shown
+
+        original = shown(self.source, self.source_offset, self.timestamp, self.body)
+        return {
+            **self.row(),
+            "error": self.error,
+            "traceback": self.traceback,
+            "message": original.document(),
+        }
+
+    def text(self) -> str:
+        """Everything, for people."""
+        from flowstream.cli.messages import printable, shown
+
+        original = shown(self.source, self.source_offset, self.timestamp, self.body)
+        lines = [f"{key:9} {value}" for key, value in self.row().items()]
+        if self.error:
+            lines.append(f"{'error':9} {self.error}")
+        lines += ["", printable(original.body)]
+        if self.traceback:
+            lines += ["", self.traceback.rstrip()]
+        return "\n".join(lines)
+
+
+def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
+    """The dead letter in an entry; None where the entry is none."""
+    from flowstream.client import AmqpMessage, is_amqp
+    from flowstream.errors import ProtocolError
+
+    if not is_amqp(raw):
+        return None
+    message = AmqpMessage(raw)
+    try:
+        about, body = message.application_properties or {}, message.data
+    except ProtocolError:
+        return None
+    if body is None or not {PREFIX + "pipeline", PREFIX + "stream", PREFIX + "offset"} <= set(
+        about
+    ):
+        return None
+    return Letter(
+        offset,
+        timestamp,
+        body,
+        pipeline=str(about[PREFIX + "pipeline"]),
+        source=str(about[PREFIX + "stream"]),
+        source_offset=int(about[PREFIX + "offset"]),
+        stage=str(about.get(PREFIX + "stage", "")),
+        phase=str(about.get(PREFIX + "phase", "")),
+        attempts=int(about.get(PREFIX + "attempts", 0)),
+        reason=str(about.get(PREFIX + "reason", "")),
+        error=str(about.get(PREFIX + "error", "")),
+        traceback=str(about.get(PREFIX + "traceback", "")),
+    )

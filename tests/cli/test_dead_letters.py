@@ -1,0 +1,128 @@
+"""Dead letters: listed with their reasons, shown whole, replayed exactly once, purged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowstream.cli.letters import letter
+from flowstream.client import encode_data, encode_message
+from tests.brokers.running import Broker
+from tests.cli.command import Result, flowstream
+from tests.cli.modules import handled, numbered, write_module
+
+COUNT = 300
+ABOUT = {"x-pipeline": "p", "x-stream": "s", "x-offset": 7}
+SEVENS = [7, 107, 207]
+
+
+class Shop:
+    """A pipeline that has run: three of its messages are dead letters."""
+
+    def __init__(self, url: str, stream: str, folder: Path) -> None:
+        self.url = url
+        self.stream = stream
+        self.dead = f"{stream}.dead"
+        self.folder = folder
+        self.target = write_module(folder, stream)
+        flowstream("publish", stream, "-", "--create", url=url, stdin=numbered(COUNT))
+        self.run()
+
+    def run(self) -> None:
+        line = ("run", self.target, "--until-idle", "0.3")
+        result = flowstream(*line, url=self.url, cwd=self.folder)
+        assert result.code == 0, result.err
+
+    def letters(self, command: str, *arguments: str) -> Result:
+        return flowstream("dead-letters", command, self.dead, *arguments, url=self.url)
+
+
+@pytest.fixture
+def shop(broker: Broker, stream_name: str, tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(broker.url, stream_name, tmp_path)
+    yield shop
+    flowstream("streams", "delete", shop.stream, shop.dead, "-y", "--if-exists", url=broker.url)
+
+
+def test_letters_tell_where_they_come_from_and_why(shop: Shop) -> None:
+    rows = shop.letters("list", "--json").json
+    assert [row["source"] for row in rows] == [f"{shop.stream}@{n}" for n in SEVENS]
+    assert {row["reason"] for row in rows} == {"sevens are not wanted"}
+    assert shop.letters("list", "--reason", "other", "--json").json == []
+    (summary,) = shop.letters("list", "--reasons", "--json").json
+    assert (summary["letters"], summary["phase"]) == (3, "process")
+    table = shop.letters("list").out.splitlines()
+    assert table[0].split()[:3] == ["offset", "time", "pipeline"]
+    assert len(table) == 4
+    whole = shop.letters("show", "1", "--json").json
+    assert whole["message"]["body"] == {"n": 107}
+    assert '{"n":107}' in shop.letters("show", "1").out
+
+
+def test_a_replay_brings_each_letter_back_once(shop: Shop) -> None:
+    assert shop.letters("replay", "--dry-run").out == (
+        f"3 messages would be replayed into {shop.stream}\n"
+    )
+    done = shop.letters("replay")
+    assert done.out == f"3 messages replayed and confirmed into {shop.stream}\n"
+    again = shop.letters("replay")
+    assert again.out.startswith("nothing to replay")
+    assert shop.letters("list", "--json").json == []
+    assert len(shop.letters("list", "--all", "--json").json) == 3
+    line = ("peek", shop.stream, "--last", "3", "--bodies")
+    assert flowstream(*line, url=shop.url).out == '{"n":7}\n{"n":107}\n{"n":207}\n'
+
+
+def test_once_the_cause_is_fixed_a_replay_completes_the_work(shop: Shop) -> None:
+    module = shop.folder / "shop.py"
+    module.write_text(module.read_text().replace("== 7", "== 777"))
+    assert len(handled(shop.folder)) == COUNT - 3
+    shop.letters("replay")
+    shop.run()
+    assert len(handled(shop.folder)) == COUNT
+    shop.letters("replay")
+    shop.run()
+    assert len(handled(shop.folder)) == COUNT
+
+
+def test_chosen_letters_are_replayed_whenever_asked(shop: Shop) -> None:
+    for _ in range(2):
+        chosen = shop.letters("replay", "--offset", "0", "--offset", "2", "--json")
+        assert chosen.json == [{"stream": shop.stream, "messages": 2}]
+    assert len(shop.letters("list", "--json").json) == 3
+
+
+def test_purge_refuses_to_lose_what_waits(shop: Shop) -> None:
+    refused = shop.letters("purge", "--yes")
+    assert refused.code == 2
+    assert "3 dead letters" in refused.err
+    shop.letters("replay", "--to", shop.stream)
+    assert "Add --yes" in shop.letters("purge").err
+    assert shop.letters("purge", "--yes").out == f"{shop.dead} is empty\n"
+    assert shop.letters("list", "--all", "--json").json == []
+
+
+def test_bad_input(broker: Broker, stream_name: str) -> None:
+    missing = flowstream("dead-letters", "list", "no-such-stream", url=broker.url)
+    assert (missing.code, missing.out) == (6, "")
+    flowstream("publish", stream_name, "-", "--create", url=broker.url, stdin=b"plain\n")
+    strange = flowstream("dead-letters", "list", stream_name, url=broker.url)
+    assert strange.code == 0
+    assert "1 message of" in strange.err
+    nothing = flowstream("dead-letters", "show", stream_name, "0", url=broker.url)
+    assert nothing.code == 20
+    assert "no dead letter at offset 0" in nothing.err
+    wrong = flowstream("dead-letters", "list", stream_name, "--reason", "(", url=broker.url)
+    assert wrong.code == 2
+
+
+def test_what_is_no_letter() -> None:
+    assert letter(0, 0, b"plain") is None
+    assert letter(0, 0, encode_data(b"amqp")) is None
+    assert letter(0, 0, b"\x00Su\xb0broken") is None
+    raw = encode_message(b"x", application_properties=ABOUT)
+    found = letter(3, 1_000, raw)
+    assert found is not None
+    assert (found.body, found.source, found.time) == (b"x", "s", "1970-01-01T00:00:01Z")

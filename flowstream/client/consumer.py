@@ -225,16 +225,21 @@ class Consumer:
         self._subscription.active = True
         return offset
 
-    async def _demoted(self) -> None:
+    async def _demoted(self, awaited: bool) -> None:
+        """Hands over. What is stored later than that would overwrite the successor's offset."""
         subscription = self._subscription
         subscription.pause()
         if self.options.on_inactive is not None:
             await self.options.on_inactive(self.stream)
-        else:
+        elif awaited:
             with anyio.move_on_after(self.options.hand_over_timeout):
                 while subscription.held and self.state is not State.CLOSED:
                     await subscription.arrived.wait()
-        await self._verify()
+        if awaited:
+            await self._verify()
+        self._current = None
+        if self._tracker is not None:
+            self._tracker.forget()
 
     def _fail(self, error: Exception) -> None:
         self._subscription.fail(error)
@@ -298,4 +303,6 @@ class Consumer:
                 await task.wait()
             self._state.set(State.CLOSED)
             self._subscription.pause()
+            if self._tracker is not None:
+                self._tracker.forget()
             self._subscription.arrived.notify()

@@ -131,9 +131,17 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
     mechanism = credentials.mechanism
     where = f"{connection.address.host}:{connection.address.port}"
     data = await credentials.response()
-    answer = await connection.request(
-        lambda c: SaslAuthenticate(c, mechanism, data), SaslAuthenticateResponse
-    )
+    try:
+        answer = await connection.request(
+            lambda c: SaslAuthenticate(c, mechanism, data), SaslAuthenticateResponse
+        )
+    except ConnectionClosed as error:
+        if mechanism != "EXTERNAL":
+            raise
+        raise AuthenticationFailed(
+            f"{error} when asked to authenticate with EXTERNAL; give Tls(certificate=, key=) whose "
+            "name is a user of the broker (RabbitMQ 3.10 fails at this always)"
+        ) from error
     if answer.code == CHALLENGE:
         raise SaslMechanismNotSupported(f"{where} asks for more than {mechanism} can answer")
     try:

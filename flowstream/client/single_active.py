@@ -18,14 +18,17 @@ from .signals import Signal
 
 
 class Turns:
-    """Handles the updates of one consumer in their order."""
+    """Handles the updates of one consumer in their order.
+
+    `demoted` is told whether the broker waits for it; after a lost connection nobody does.
+    """
 
     def __init__(
         self,
         stream: str,
         *,
         promoted: Callable[[], Awaitable[OffsetSpec]],
-        demoted: Callable[[], Awaitable[None]],
+        demoted: Callable[[bool], Awaitable[None]],
         failed: Callable[[Exception], None],
     ) -> None:
         self._stream = stream
@@ -58,7 +61,7 @@ class Turns:
     async def _handle(self, connection: ClientConnection | None, active: bool) -> OffsetSpec:
         log.debug("consumer of %r: active=%s", self._stream, active)
         if self._active:
-            await self._demoted()
+            await self._demoted(connection is not None and connection.usable)
             self._active = False
         if not active or connection is None or connection.error is not None:
             return OffsetSpec.none()

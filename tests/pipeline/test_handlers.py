@@ -139,7 +139,7 @@ async def coroutine():
 @pytest.mark.parametrize("kind", [0, 1], ids=["async", "def"])
 @pytest.mark.parametrize(
     "returned",
-    [lambda: Message.new({}), coroutine, lambda: iter(int, 1) and (_ for _ in "")],
+    [lambda: Message.new({}), coroutine, lambda: (c for c in "")],
     ids=["message", "coroutine", "generator"],
 )
 async def test_returns_that_cannot_be_meant_fail_the_message(kind, returned):

@@ -90,7 +90,8 @@ class Attachment:
                 self.state.set(State.OPEN)
                 await self._lost.wait()
                 since = anyio.current_time()
-                attempt = 0 if since - attached_at > self._settings.backoff.maximum else attempt + 1
+                lasted = since - attached_at > 10 * self._settings.backoff.initial
+                attempt = 0 if lasted else attempt + 1
                 self.recoveries += 1
                 self.state.set(State.RECOVERING, self._reason)
                 await self._detach()

@@ -229,12 +229,12 @@ class Consumer:
         """Hands over. What is stored later than that would overwrite the successor's offset."""
         subscription = self._subscription
         subscription.pause()
-        if self.options.on_inactive is not None:
-            await self.options.on_inactive(self.stream)
-        elif awaited:
+        if awaited:
             with anyio.move_on_after(self.options.hand_over_timeout):
                 while subscription.held and self.state is not State.CLOSED:
                     await subscription.arrived.wait()
+        if self.options.on_inactive is not None:
+            await self.options.on_inactive(self.stream)
         if awaited:
             await self._verify()
         self._current = None

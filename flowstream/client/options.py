@@ -80,7 +80,8 @@ class ConsumerOptions:
     With `tracking` the stored offset decides where to begin, and `offset` only where there is none;
     "manual" stores when `store_offset` is called. With `filter_values` the broker leaves out chunks
     that cannot match, and `match` decides on each message. `hand_over_timeout` bounds (in seconds)
-    how long a demoted consumer waits for the application to be done with what it has.
+    how long a demoted consumer waits for the application to be done with what it has, before
+    `on_inactive` is called; the broker waits 60 s for both.
     """
 
     offset: OffsetSpec = field(default_factory=OffsetSpec.first)

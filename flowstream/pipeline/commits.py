@@ -24,6 +24,11 @@ class CommitSchedule:
             self._settled > 0 and now - self._last >= self.interval
         )
 
+    @property
+    def deadline(self) -> float:
+        """When what settled since the last commit is due by its age."""
+        return self._last + self.interval
+
     def committed(self, now: float) -> None:
         """Everything settled so far was looked at and stored where it had advanced."""
         self._settled = 0

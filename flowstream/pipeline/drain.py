@@ -46,14 +46,16 @@ STEPS: tuple[tuple[str, Step], ...] = (
 async def drain(run: Run) -> None:
     """Bring what is in flight to its end, then commit; records DrainTimeout when time runs out.
 
-    The producer takes nothing in any more when this is called.
+    The producer takes nothing in any more when this is called. Time is limited once a stop was
+    asked for; where a finite source has simply ended, there is no hurry.
     """
-    core = run.core
+    core, scope = run.core, run.draining
     timeout = core.options.drain_timeout
     core.enter("draining")
-    core.draining_until(core.clock() + timeout)
+    if run.stopping:
+        limit(run)
     step = ""
-    with anyio.move_on_after(timeout) as scope:
+    with scope:
         for step, action in STEPS:
             run.drain_step = step
             await action(run)
@@ -67,6 +69,12 @@ async def drain(run: Run) -> None:
         core.error = core.error or error
         run.reason = "drain timeout"
     await commit(run)
+
+
+def limit(run: Run) -> None:
+    """From now on the drain has drain_timeout seconds."""
+    run.draining.deadline = run.core.clock() + run.core.options.drain_timeout
+    run.core.draining_until(run.draining.deadline)
 
 
 async def commit(run: Run) -> None:

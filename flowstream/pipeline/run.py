@@ -60,6 +60,8 @@ class Run:
         self.resources: Any = None
         self.batchers: dict[str, Batcher] = {}
         self._tune_gc = tune_gc
+        self.stopping = False
+        self.draining = anyio.CancelScope()
         self._taking = anyio.CancelScope()
         self._everything = anyio.CancelScope()
         core.stop = self._stop_taking
@@ -79,6 +81,10 @@ class Run:
             self._everything.cancel()
 
     def _stop_taking(self) -> None:
+        if not self.stopping:
+            self.stopping = True
+            if self.core.phase == "draining":
+                drain.limit(self)
         self._taking.cancel()
 
     # -- life

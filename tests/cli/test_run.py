@@ -175,7 +175,9 @@ def test_a_feed_runs_beside_and_ends_with_it(
     flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)
     assert result.code == 0, result.err
     (summary,) = json.loads(result.out)
-    assert f"fed {summary['handled']:,} messages into {stream_name}" in result.err
+    fed = re.search(rf"fed (\d+) messages into {stream_name}", result.err)
+    assert fed is not None
+    assert 60 <= summary["handled"] <= int(fed[1])
 
 
 @pytest.mark.parametrize(

@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 import selectors
 
-MOMENT = 0.01
-"""Real seconds without any event before the clock jumps; worker threads get that long."""
-
 
 class JumpingSelector(selectors.DefaultSelector):
-    def __init__(self) -> None:
+    def __init__(self, moment: float) -> None:
         super().__init__()
+        self.moment = moment
         self.now = 0.0
 
     def select(self, timeout=None):
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        events = super().select(MOMENT)
+        events = super().select(self.moment)
         if not events:
             self.now += timeout
         return events
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose `time` stands still while something happens and jumps when nothing does."""
+    """A loop whose `time` stands still while something happens and jumps when nothing does.
 
-    def __init__(self) -> None:
-        self._jumping = JumpingSelector()
+    Nothing happens when no event came for `moment` real seconds: what worker threads need.
+    """
+
+    def __init__(self, moment: float = 0) -> None:
+        self._jumping = JumpingSelector(moment)
         super().__init__(self._jumping)
 
     def time(self) -> float:

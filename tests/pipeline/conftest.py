@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from trio.testing import MockClock
 
-from tests.pipeline.clocks import MOMENT, VirtualLoop
+from tests.pipeline.clocks import VirtualLoop
+
+
+@pytest.fixture
+def threads() -> None:
+    """For tests with handlers in worker threads: virtual time gives them a moment to work."""
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    moment = 0.01 if "threads" in request.fixturenames else 0
     if request.param == "asyncio":
-        return "asyncio", {"loop_factory": VirtualLoop}
-    return "trio", {"clock": MockClock(autojump_threshold=MOMENT)}
+        return "asyncio", {"loop_factory": partial(VirtualLoop, moment)}
+    return "trio", {"clock": MockClock(autojump_threshold=moment)}

@@ -23,7 +23,7 @@ from flowstream.pipeline import (
 from flowstream.telemetry import Failed, Settled
 from tests.pipeline.support import MemoryStream, Recorder, n_of, numbers, pipeline_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads")]
 
 
 def kinds(function):

@@ -28,7 +28,7 @@ class Committer:
                 await self.commit()
             if schedule.waiting and not settlement.armed:
                 settlement.armed = True
-                core.at(core.clock() + schedule.interval, self._ring)
+                core.at(max(schedule.deadline, core.clock()), self._ring)
             await settlement.due.wait()
 
     async def commit(self) -> None:

@@ -1,0 +1,306 @@
+"""A publisher and a consumer at full speed on three real nodes that are killed, stopped and moved.
+
+After each fault every confirmed message is consumed, in order and once (the publisher has a name),
+nobody restarts anything, and connections, tasks and memory are what they were (see traffic.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+from anyio.to_thread import run_sync
+
+from flowstream.client import Address, Environment, State, StreamNodes
+from flowstream.errors import PublishFailed
+from tests.brokers.running import Broker
+from tests.chaos.cluster import Nodes
+from tests.chaos.proxy import proxied
+from tests.chaos.traffic import PATIENCE, Traffic, memory, traffic
+
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def nodes(cluster: tuple[Broker, ...]) -> Iterator[Nodes]:
+    nodes = Nodes(cluster)
+    nodes.ensure()
+    yield nodes
+    nodes.ensure()
+
+
+@asynccontextmanager
+async def replicated(
+    cluster: tuple[Broker, ...], stream: str, **options: Any
+) -> AsyncIterator[Environment]:
+    async with Environment([node.url for node in cluster], heartbeat=5, **options) as env:
+        limits: dict[str, Any] = {"max_length_bytes": 500_000_000}
+        await env.create_stream(stream, initial_cluster_size=3, **limits)
+        yield env
+
+
+async def members(env: Environment, stream: str, replicas: int = 2) -> StreamNodes:
+    """Where the stream is, once it has a leader and so many replicas."""
+    with anyio.fail_after(PATIENCE):
+        while True:
+            found = await env.metadata(stream)
+            if found.leader is not None and len(found.replicas) >= replicas:
+                return found
+            await anyio.sleep(0.1)
+
+
+def told(what: str, seconds: float) -> None:
+    print(f"\n{what}: messages flowed again after {seconds:.2f} s")
+
+
+@asynccontextmanager
+async def leaves_nothing(running: Traffic) -> AsyncIterator[None]:
+    """Connections, tasks and memory are what they were, a moment after everything flows again."""
+    before, used = running.env.statistics(), memory()
+    yield
+    await running.env.wait_for(State.OPEN)
+    await running.publisher.wait_for(State.OPEN)
+    await running.consumer.wait_for(State.OPEN)
+    with anyio.fail_after(PATIENCE):
+        while running.env.statistics() != before:
+            await anyio.sleep(0.05)
+    assert memory() - used < 50_000_000
+
+
+async def test_kill_the_leaders_node(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    async with (
+        replicated(cluster, stream_name) as env,
+        traffic(env, stream_name) as running,
+        leaves_nothing(running),
+    ):
+        for _ in range(2):
+            leader = (await members(env, stream_name)).leader
+            assert leader is not None
+            number = nodes.number(leader.port)
+            await run_sync(nodes.kill, number)
+            told(f"kill -9 of the leader's node {number}", await running.flows())
+            await run_sync(nodes.start, number)
+            await running.flows()
+
+
+async def test_kill_a_replicas_node(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    async with (
+        replicated(cluster, stream_name) as env,
+        traffic(env, stream_name) as running,
+        leaves_nothing(running),
+    ):
+        for replica in (await members(env, stream_name)).replicas:
+            number = nodes.number(replica.port)
+            await run_sync(nodes.kill, number)
+            told(f"kill -9 of a replica's node {number}", await running.flows())
+            await run_sync(nodes.start, number)
+            await running.flows()
+
+
+async def test_stop_and_start_each_node_in_turn(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    async with (
+        replicated(cluster, stream_name) as env,
+        traffic(env, stream_name) as running,
+        leaves_nothing(running),
+    ):
+        for number in range(3):
+            await run_sync(nodes.stop_cleanly, number)
+            told(f"stop of node {number}", await running.flows())
+            await run_sync(nodes.start, number)
+            await running.flows()
+            await members(env, stream_name)
+
+
+async def test_move_the_leader(cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str) -> None:
+    async with (
+        replicated(cluster, stream_name) as env,
+        traffic(env, stream_name) as running,
+        leaves_nothing(running),
+    ):
+        for number in (0, 1, 2, 0):
+            await members(env, stream_name)
+            await run_sync(nodes.move_leader, stream_name, number)
+            told(f"leader moved to node {number}", await running.flows())
+        leader = (await members(env, stream_name)).leader
+        assert leader is not None
+
+
+async def test_restart_all(cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str) -> None:
+    async with (
+        replicated(cluster, stream_name) as env,
+        traffic(env, stream_name) as running,
+        leaves_nothing(running),
+    ):
+        await run_sync(nodes.kill, 0, 1, 2)
+        await env.wait_for(State.RECOVERING)
+        await run_sync(nodes.start, 0, 1, 2)
+        told("all nodes killed and started", await running.flows())
+
+
+async def test_delete_and_create_the_stream(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    """What was confirmed in the new stream is consumed, from its first message on."""
+    async with replicated(cluster, stream_name) as env:
+        confirmed: list[bytes] = []
+        consumed: list[bytes] = []
+        stopping = anyio.Event()
+
+        async def publish() -> None:
+            number = 0
+            async with env.publisher(stream_name, confirm_timeout=None) as publisher:
+                while not stopping.is_set():
+                    body = b"%d" % number
+                    await publisher.publish(body)
+                    confirmed.append(body)
+                    number += 1
+
+        async def consume() -> None:
+            async with env.consumer(stream_name) as consumer:
+                async for delivery in consumer:
+                    consumed.extend(delivery.bodies)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(publish)
+            group.start_soon(consume)
+            for _ in range(3):
+                so_far = len(confirmed)
+                with anyio.fail_after(PATIENCE):
+                    while len(confirmed) < so_far + 200:
+                        await anyio.sleep(0.01)
+                await env.delete_stream(stream_name)
+                confirmed_before = len(confirmed)
+                start = anyio.current_time()
+                await env.create_stream(stream_name, initial_cluster_size=3)
+                with anyio.fail_after(PATIENCE):
+                    while len(confirmed) < confirmed_before + 200:
+                        await anyio.sleep(0.01)
+                told("deleted and created", anyio.current_time() - start)
+            stopping.set()
+            with anyio.fail_after(PATIENCE):
+                while not consumed or consumed[-1] != confirmed[-1]:
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        last = await env.last_offset(stream_name)
+        async with env.consumer(stream_name) as consumer:
+            there = []
+            with anyio.fail_after(PATIENCE):
+                while consumer.position is None or consumer.position <= (last or 0):
+                    there += (await anext(consumer)).bodies
+        assert consumed[-len(there) :] == there
+
+
+async def test_writers_go_to_leaders_and_readers_to_replicas(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    async with replicated(cluster, stream_name) as env:
+        found = await members(env, stream_name)
+        async with env.publisher(stream_name), env.consumer(stream_name):
+            where = {c.role: c.wire.advertised for c in env._core.connections}
+        assert where["publishing"] == found.leader
+        assert where["consuming"] in found.replicas
+
+
+async def test_behind_a_load_balancer(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    """Pitfall 15: a balancer leads anywhere; connect until the advertised node is the right one."""
+    async with proxied(cluster[0].host, cluster[0].port) as proxy:
+        turn = 0
+
+        async def next_node() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                proxy._upstream = ("localhost", cluster[turn % 3].port)
+                await anyio.sleep(0.003)
+
+        balancer = Address("localhost", proxy.port)
+        url = f"rabbitmq-stream://guest:guest@localhost:{proxy.port}/%2f"
+        async with anyio.create_task_group() as group:
+            group.start_soon(next_node)
+            options: dict[str, Any] = {"address_resolver": lambda _: balancer, "node_attempts": 100}
+            async with Environment(url, **options) as env:
+                await env.create_stream(stream_name, initial_cluster_size=3)
+                found = await members(env, stream_name)
+                async with traffic(env, stream_name) as running:
+                    where = {c.role: c.wire.advertised for c in env._core.connections}
+                    assert where["publishing"] == found.leader
+                    assert where["consuming"] in found.replicas
+                    proxy.reset_all()
+                    told("cut behind a balancer", await running.flows())
+            group.cancel_scope.cancel()
+
+
+async def test_single_active_members_survive_a_node(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    """At least once: nothing is missing, whichever member is active after the kill."""
+    from flowstream.client import AutoTracking
+
+    seen: set[int] = set()
+    options: dict[str, Any] = {
+        "name": "g",
+        "single_active": True,
+        "tracking": AutoTracking(messages=500),
+    }
+
+    async def member(env: Environment) -> None:
+        async with env.super_stream_consumer(stream_name, **options) as consumer:
+            async for delivery in consumer:
+                seen.update(map(int, delivery.bodies))
+
+    async with Environment([node.url for node in cluster], heartbeat=5) as env:
+        await env.create_super_stream(stream_name, partitions=3, initial_cluster_size=3)
+        sent = 0
+        async with anyio.create_task_group() as group:
+            group.start_soon(member, env)
+            group.start_soon(member, env)
+            async with env.super_stream_publisher(
+                stream_name, key=bytes.decode, reference="p", confirm_timeout=None
+            ) as publisher:
+                for number in range(3):
+                    first, sent = sent, sent + 3_000
+                    await publisher.publish_many([b"%d" % n for n in range(first, sent)])
+                    await run_sync(nodes.kill, number)
+                    first, sent = sent, sent + 3_000
+                    with anyio.fail_after(PATIENCE):
+                        await publisher.publish_many([b"%d" % n for n in range(first, sent)])
+                    await run_sync(nodes.start, number)
+            with anyio.fail_after(PATIENCE):
+                while len(seen) < sent:
+                    await anyio.sleep(0.05)
+            group.cancel_scope.cancel()
+        await env.delete_super_stream(stream_name)
+    assert seen == set(range(sent))
+
+
+async def test_without_a_majority_publishing_fails_in_time_and_says_so(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    async with replicated(cluster, stream_name) as env:
+        leader = (await members(env, stream_name)).leader
+        assert leader is not None
+        others = [n for n in range(3) if n != nodes.number(leader.port)]
+        async with env.publisher(stream_name, confirm_timeout=3.0) as publisher:
+            await publisher.publish(b"0")
+            await run_sync(nodes.kill, *others)
+            with pytest.raises(PublishFailed, match="not confirmed within 3 s"):
+                await publisher.publish(b"1")
+            await run_sync(nodes.start, *others)
+            with anyio.fail_after(PATIENCE):
+                while True:
+                    try:
+                        await publisher.publish(b"2")
+                        break
+                    except PublishFailed:
+                        continue

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from flowstream.testing import run_virtual, threads_take_time, virtual_time
+from flowstream.testing import run_virtual, threads_take_time
 
 BACKENDS: Any = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -81,11 +81,6 @@ def test_a_timeout_comes_while_a_thread_hangs(backend):
     run_virtual(main, backend=backend)
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request):
-    return virtual_time(request.param)
-
-
 @pytest.mark.anyio
 async def test_it_is_a_backend_of_anyio_s_plugin():
     begin = anyio.current_time()
@@ -95,8 +90,10 @@ async def test_it_is_a_backend_of_anyio_s_plugin():
     assert anyio.current_time() - begin == pytest.approx(3600, abs=1)
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"], indirect=False)
-async def test_without_virtual_time_nothing_changes(anyio_backend):
-    with threads_take_time():
-        await anyio.sleep(0)
+@BACKENDS
+def test_without_virtual_time_nothing_changes(backend):
+    async def main() -> None:
+        with threads_take_time():
+            await anyio.to_thread.run_sync(time.sleep, 0)
+
+    anyio.run(main, backend=backend)

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from flowstream import __version__
-from flowstream.cli import broker, dead_letters, offsets, publish, run, streams, tail
+from flowstream.cli import broker, dead_letters, new, offsets, publish, run, streams, tail
 from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
 from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
@@ -17,6 +17,7 @@ from flowstream.cli.output import print_json, print_rows, report, show_traceback
 app = new_app(
     help="Data pipelines on RabbitMQ Streams.",
     epilog=examples(
+        "flowstream new orders",
         "flowstream publish orders orders.csv --create",
         "flowstream run pipelines.orders",
         "flowstream offsets get orders orders",
@@ -24,6 +25,7 @@ app = new_app(
     ),
 )
 run.register(app)
+new.register(app)
 publish.register(app)
 tail.register(app)
 broker.register(app)

@@ -108,7 +108,8 @@ class MemoryEnvironment:
     # -- as an Environment
 
     async def stream_exists(self, name: str) -> bool:
-        return name in self._streams
+        self.stream(name)
+        return True
 
     async def create_stream(self, name: str, **_: Any) -> None:
         self.stream(name)

@@ -20,7 +20,7 @@ from flowstream.testing.memory import MemoryEnvironment
 from flowstream.testing.recording import Place, Record, RecordedProducer, recorded
 from flowstream.testing.results import DeadLettered, TestedRun
 
-DAY = 86_400.0
+HOURS = 6 * 3600.0
 PUSHED = "pushed"
 """The lane of messages pushed into a pipeline that reads no stream."""
 
@@ -41,7 +41,7 @@ class PipelineTester:
     Messages are what `MemoryEnvironment.append` takes: bodies, AMQP messages, anything that JSON
     can hold, and markers. A tester may be used for several runs, one after the other: streams and
     offsets stay. `producer` and `lifespan` are used instead of the pipeline's own. `patience` is
-    how many seconds anything may take: by default a day in virtual time, and 30 s in real time.
+    how many seconds anything may take: by default 6 hours in virtual time, and 30 s in real time.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class PipelineTester:
         return data_of_all(self.environment.stream(stream).bodies)
 
     def dead_letters(self, stream: str | None = None) -> list[DeadLettered]:
-        """What is in a stream of dead letters: by default that of the pipeline's policy."""
+        """The dead letters by stream and offset; in the policy's stream unless one is named."""
         if stream is None:
             policy = self.pipeline.options.on_failure
             if not isinstance(policy, DeadLetter):
@@ -212,7 +212,8 @@ class PipelineTester:
                     f"{self.pipeline!r} has no DeadLetter policy: name a stream"
                 )
             stream = policy.stream
-        return [_dead_lettered(body) for body in self.environment.stream(stream).bodies]
+        letters = map(_dead_lettered, self.environment.stream(stream).bodies)
+        return sorted(letters, key=lambda letter: (letter.stream, letter.offset))
 
     # -- inside
 
@@ -261,7 +262,7 @@ class PipelineTester:
         )
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        patience = self._patience or (DAY if is_virtual() else 30.0)
+        patience = self._patience or (HOURS if is_virtual() else 30.0)
         with anyio.move_on_after(patience) as scope:
             await self._record.changed.until(lambda: condition() or self._is_over())
         if scope.cancelled_caught:

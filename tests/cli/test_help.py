@@ -13,6 +13,7 @@ from tests.cli.command import Terminal, flowstream
 COMMANDS = [
     (),
     ("run",),
+    ("new",),
     ("publish",),
     ("peek",),
     ("tail",),

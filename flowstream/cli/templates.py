@@ -35,7 +35,7 @@ async def check(message: Message[Event]) -> None:
 def store(batch: Batch[Event]) -> None:
     """Get what is well, in a worker thread; its offset is committed once this returns."""
     total = sum(event.value for event in batch.data)
-    print(f"{batch.size} events, {total:g} in total")
+    print(f"stored {batch.size}, {total:g} in total")
 '''
 
 TEST = '''"""Tests of the pipeline in memory and in virtual time: no broker, no waiting."""

@@ -6,7 +6,8 @@
 StreamProducer, SuperStreamProducer, StreamSink and DeadLetter are what they are in production.
 
 It has what the connectors use of `flowstream.client.Environment`. A stream exists as soon as it is
-named. What it keeps outlives runs, so the next run resumes.
+named. What it keeps outlives runs, so the next run resumes. Offsets have no gaps; on a broker they
+may (storing an offset takes one).
 """
 
 from __future__ import annotations

@@ -90,19 +90,19 @@ class MemoryStream:
     def locate(self, offset: Offset) -> int:
         """Where a consumer begins: at a whole chunk, except that a number begins at itself.
 
-        Numbers are clamped to what is retained, and to the end; a point in time is the first chunk
-        that was written then or later.
+        A number may lie behind the end, and is clamped to what is retained; a point in time is the
+        first chunk that was written then or later.
         """
         spec = offset_spec(offset)
-        first = self.first_offset
-        if first is None or spec.kind.name == "NEXT":
+        kind, first = spec.kind.name, self.first_offset
+        if kind == "OFFSET":
+            return max(spec.value, first or 0)
+        if first is None or kind == "NEXT":
             return self.next_offset
-        if spec.kind.name == "FIRST":
+        if kind == "FIRST":
             return first
-        if spec.kind.name == "LAST":
+        if kind == "LAST":
             return self._chunks[-1].offset
-        if spec.kind.name == "OFFSET":
-            return min(max(spec.value, first), self.next_offset)
         late = (chunk.offset for chunk in self._chunks if chunk.timestamp >= spec.value)
         return next(late, self.next_offset)
 

@@ -77,7 +77,7 @@ def test_it_runs_on_a_broker(tmp_path: Path, broker: Broker, stream_name: str) -
         assert sent.code == 0, sent.err
         result = flowstream("run", name, "--until-idle", "0.2", url=broker.url, cwd=tmp_path)
         assert result.code == 0, result.err
-        assert "1 events, 2.5 in total" in result.out
+        assert "stored 1, 2.5 in total" in result.out
     finally:
         for stream in (name, f"{name}.dead"):
             flowstream("streams", "delete", stream, "--yes", url=broker.url)

@@ -75,7 +75,7 @@ async def test_duplicates_and_offsets_are_those_of_a_broker(broker: Broker, stre
                 await publisher.publish_many([b"2", b"3"], publishing_ids=[2, 3])
             await environment.store_offset_verified("me", stream_name, 1)
             stored = await environment.query_offset("me", stream_name)
-            found = await seen(environment, stream_name, stored + 1)
+            found = await seen(environment, stream_name, (stored or 0) + 1)
             answers.append((first, then, stored, [body for _, body in found]))
     assert answers[0] == answers[1]
 

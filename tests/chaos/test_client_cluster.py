@@ -24,12 +24,19 @@ from tests.chaos.traffic import PATIENCE, Traffic, memory, traffic
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.fixture
-def nodes(cluster: tuple[Broker, ...]) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def settled(cluster: tuple[Broker, ...]) -> Nodes:
     nodes = Nodes(cluster)
     nodes.ensure()
-    yield nodes
-    nodes.ensure()
+    nodes.settle()
+    return nodes
+
+
+@pytest.fixture
+def nodes(settled: Nodes, stream_name: str) -> Iterator[Nodes]:
+    """The nodes; all of them run again before the test's streams are removed."""
+    yield settled
+    settled.ensure()
 
 
 @asynccontextmanager
@@ -50,10 +57,6 @@ async def members(env: Environment, stream: str, replicas: int = 2) -> StreamNod
             if found.leader is not None and len(found.replicas) >= replicas:
                 return found
             await anyio.sleep(0.1)
-
-
-def told(what: str, seconds: float) -> None:
-    print(f"\n{what}: messages flowed again after {seconds:.2f} s")
 
 
 @asynccontextmanager
@@ -83,9 +86,9 @@ async def test_kill_the_leaders_node(
             assert leader is not None
             number = nodes.number(leader.port)
             await run_sync(nodes.kill, number)
-            told(f"kill -9 of the leader's node {number}", await running.flows())
+            await running.recovers(f"kill -9 of the leader's node {number}")
             await run_sync(nodes.start, number)
-            await running.flows()
+            await running.recovers(f"start of node {number}")
 
 
 async def test_kill_a_replicas_node(
@@ -99,9 +102,9 @@ async def test_kill_a_replicas_node(
         for replica in (await members(env, stream_name)).replicas:
             number = nodes.number(replica.port)
             await run_sync(nodes.kill, number)
-            told(f"kill -9 of a replica's node {number}", await running.flows())
+            await running.recovers(f"kill -9 of a replica's node {number}")
             await run_sync(nodes.start, number)
-            await running.flows()
+            await running.recovers(f"start of node {number}")
 
 
 async def test_stop_and_start_each_node_in_turn(
@@ -114,9 +117,9 @@ async def test_stop_and_start_each_node_in_turn(
     ):
         for number in range(3):
             await run_sync(nodes.stop_cleanly, number)
-            told(f"stop of node {number}", await running.flows())
+            await running.recovers(f"stop of node {number}")
             await run_sync(nodes.start, number)
-            await running.flows()
+            await running.recovers(f"start of node {number}")
             await members(env, stream_name)
 
 
@@ -129,7 +132,7 @@ async def test_move_the_leader(cluster: tuple[Broker, ...], nodes: Nodes, stream
         for number in (0, 1, 2, 0):
             await members(env, stream_name)
             await run_sync(nodes.move_leader, stream_name, number)
-            told(f"leader moved to node {number}", await running.flows())
+            await running.recovers(f"leader moved to node {number}")
         leader = (await members(env, stream_name)).leader
         assert leader is not None
 
@@ -143,7 +146,7 @@ async def test_restart_all(cluster: tuple[Broker, ...], nodes: Nodes, stream_nam
         await run_sync(nodes.kill, 0, 1, 2)
         await env.wait_for(State.RECOVERING)
         await run_sync(nodes.start, 0, 1, 2)
-        told("all nodes killed and started", await running.flows())
+        await running.recovers("all nodes killed and started")
 
 
 async def test_delete_and_create_the_stream(
@@ -184,7 +187,7 @@ async def test_delete_and_create_the_stream(
                 with anyio.fail_after(PATIENCE):
                     while len(confirmed) < confirmed_before + 200:
                         await anyio.sleep(0.01)
-                told("deleted and created", anyio.current_time() - start)
+                print(f"\ndeleted and created: confirms after {anyio.current_time() - start:.2f} s")
             stopping.set()
             with anyio.fail_after(PATIENCE):
                 while not consumed or consumed[-1] != confirmed[-1]:
@@ -237,7 +240,7 @@ async def test_behind_a_load_balancer(
                     assert where["publishing"] == found.leader
                     assert where["consuming"] in found.replicas
                     proxy.reset_all()
-                    told("cut behind a balancer", await running.flows())
+                    await running.recovers("cut behind a balancer")
             group.cancel_scope.cancel()
 
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from flowstream.client import Address, Environment, State, StreamNodes
+from flowstream.client import Address, AutoTracking, Consumer, Environment, State, StreamNodes
 from flowstream.errors import PublishFailed
 from tests.brokers.running import Broker
 from tests.chaos.cluster import Nodes
@@ -41,9 +41,9 @@ def nodes(settled: Nodes, stream_name: str) -> Iterator[Nodes]:
 
 @asynccontextmanager
 async def replicated(
-    cluster: tuple[Broker, ...], stream: str, **options: Any
+    cluster: tuple[Broker, ...], stream: str, *, heartbeat: int = 5
 ) -> AsyncIterator[Environment]:
-    async with Environment([node.url for node in cluster], heartbeat=5, **options) as env:
+    async with Environment([node.url for node in cluster], heartbeat=heartbeat) as env:
         limits: dict[str, Any] = {"max_length_bytes": 500_000_000}
         await env.create_stream(stream, initial_cluster_size=3, **limits)
         yield env
@@ -248,8 +248,6 @@ async def test_single_active_members_survive_a_node(
     cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
 ) -> None:
     """At least once: nothing is missing, whichever member is active after the kill."""
-    from flowstream.client import AutoTracking
-
     seen: set[int] = set()
     options: dict[str, Any] = {
         "name": "g",
@@ -307,3 +305,86 @@ async def test_without_a_majority_publishing_fails_in_time_and_says_so(
                         break
                     except PublishFailed:
                         continue
+
+
+@asynccontextmanager
+async def disk_alarm(node: Broker) -> AsyncIterator[None]:
+    await run_sync(node.ctl, "set_disk_free_limit", "999999GB")
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_sync(node.ctl, "set_disk_free_limit", "50MB")
+
+
+async def read(consumer: Consumer, messages: int) -> list[bytes]:
+    bodies: list[bytes] = []
+    with anyio.fail_after(PATIENCE):
+        while len(bodies) < messages:
+            bodies += (await anext(consumer)).bodies
+    return bodies
+
+
+async def test_a_disk_alarm_blocks_publishers_only(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    """Consumers, their credits, stored offsets, queries and heartbeats go on."""
+    bodies = [b"%d" % number for number in range(100_000)]
+    options: dict[str, Any] = {"confirm_timeout": None, "max_unconfirmed": 1_000}
+    async with replicated(cluster, stream_name, heartbeat=1) as env:
+        async with (
+            env.publisher(stream_name, **options) as publisher,
+            env.consumer(stream_name, credit=2) as consumer,
+        ):
+            await publisher.publish_many(bodies)
+            async with disk_alarm(cluster[0]):
+                with anyio.move_on_after(2) as blocked:
+                    while True:
+                        await publisher.send_many([bytes(1000)] * 100)
+                assert blocked.cancelled_caught
+                consumed = await read(consumer, len(bodies))
+                assert consumed[: len(bodies)] == bodies
+                await env.store_offset_verified("me", stream_name, 7)
+                assert await env.last_offset(stream_name) is not None
+                async with env.consumer(stream_name, offset=len(bodies) - 1) as other:
+                    assert (await read(other, 1))[0] == bodies[-1]
+                await anyio.sleep(4)  # twice as long as a silent connection would last
+                assert consumer.statistics()["recoveries"] == 0
+                assert 0 < publisher.unconfirmed <= 1_000
+            with anyio.fail_after(PATIENCE):
+                await publisher.flush()
+            sent = publisher.statistics()["next_publishing_id"] - 1
+            consumed += await read(consumer, sent - len(consumed))
+            assert consumed[len(bodies) :] == [bytes(1000)] * (sent - len(bodies))
+
+
+async def test_at_the_unconfirmed_limit_the_broker_blocks_publishers_only(
+    cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
+) -> None:
+    """Without a majority nothing is confirmed, and after 50,000 the broker reads no more."""
+    options: dict[str, Any] = {"confirm_timeout": None, "max_unconfirmed": 200_000}
+    async with replicated(cluster, stream_name, heartbeat=1) as env:
+        leader = (await members(env, stream_name)).leader
+        assert leader is not None
+        others = [n for n in range(3) if n != nodes.number(leader.port)]
+        async with (
+            env.publisher(stream_name, **options) as publisher,
+            env.consumer(stream_name) as consumer,
+        ):
+            await publisher.publish(b"0")
+            assert await read(consumer, 1) == [b"0"]
+            await run_sync(nodes.kill, *others)
+            with anyio.move_on_after(3):
+                while True:
+                    await publisher.send_many([bytes(100)] * 1_000)
+            assert 50_000 < publisher.unconfirmed <= 200_000
+            await consumer.wait_for(State.OPEN)
+            recoveries = consumer.statistics()["recoveries"]
+            await anyio.sleep(4)
+            assert consumer.statistics()["recoveries"] == recoveries
+            async with env.consumer(stream_name) as other:
+                assert await read(other, 1) == [b"0"]
+            await run_sync(nodes.start, *others)
+            with anyio.fail_after(PATIENCE):
+                await publisher.flush()
+            await read(consumer, publisher.statistics()["next_publishing_id"] - 2)

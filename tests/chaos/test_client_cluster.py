@@ -331,31 +331,31 @@ async def test_a_disk_alarm_blocks_publishers_only(
     """Consumers, their credits, stored offsets, queries and heartbeats go on."""
     bodies = [b"%d" % number for number in range(100_000)]
     options: dict[str, Any] = {"confirm_timeout": None, "max_unconfirmed": 1_000}
-    async with replicated(cluster, stream_name, heartbeat=1) as env:
-        async with (
-            env.publisher(stream_name, **options) as publisher,
-            env.consumer(stream_name, credit=2) as consumer,
-        ):
-            await publisher.publish_many(bodies)
-            async with disk_alarm(cluster[0]):
-                with anyio.move_on_after(2) as blocked:
-                    while True:
-                        await publisher.send_many([bytes(1000)] * 100)
-                assert blocked.cancelled_caught
-                consumed = await read(consumer, len(bodies))
-                assert consumed[: len(bodies)] == bodies
-                await env.store_offset_verified("me", stream_name, 7)
-                assert await env.last_offset(stream_name) is not None
-                async with env.consumer(stream_name, offset=len(bodies) - 1) as other:
-                    assert (await read(other, 1))[0] == bodies[-1]
-                await anyio.sleep(4)  # twice as long as a silent connection would last
-                assert consumer.statistics()["recoveries"] == 0
-                assert 0 < publisher.unconfirmed <= 1_000
-            with anyio.fail_after(PATIENCE):
-                await publisher.flush()
-            sent = publisher.statistics()["next_publishing_id"] - 1
-            consumed += await read(consumer, sent - len(consumed))
-            assert consumed[len(bodies) :] == [bytes(1000)] * (sent - len(bodies))
+    async with (
+        replicated(cluster, stream_name, heartbeat=1) as env,
+        env.publisher(stream_name, **options) as publisher,
+        env.consumer(stream_name, credit=2) as consumer,
+    ):
+        await publisher.publish_many(bodies)
+        async with disk_alarm(cluster[0]):
+            with anyio.move_on_after(2) as blocked:
+                while True:
+                    await publisher.send_many([bytes(1000)] * 100)
+            assert blocked.cancelled_caught
+            consumed = await read(consumer, len(bodies))
+            assert consumed[: len(bodies)] == bodies
+            await env.store_offset_verified("me", stream_name, 7)
+            assert await env.last_offset(stream_name) is not None
+            async with env.consumer(stream_name, offset=len(bodies) - 1) as other:
+                assert (await read(other, 1))[0] == bodies[-1]
+            await anyio.sleep(4)  # twice as long as a silent connection would last
+            assert consumer.statistics()["recoveries"] == 0
+            assert 0 < publisher.unconfirmed <= 1_000
+        with anyio.fail_after(PATIENCE):
+            await publisher.flush()
+        sent = publisher.statistics()["next_publishing_id"] - 1
+        consumed += await read(consumer, sent - len(consumed))
+        assert consumed[len(bodies) :] == [bytes(1000)] * (sent - len(bodies))
 
 
 async def test_at_the_unconfirmed_limit_the_broker_blocks_publishers_only(

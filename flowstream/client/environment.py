@@ -218,6 +218,8 @@ class Environment(Administration):
         max_unconfirmed_bytes: int = 64 * 1024 * 1024,
         confirm_timeout: float | None = 30.0,
         filter_value: Callable[[bytes], str | None] | None = None,
+        sub_batch: int = 0,
+        compression: Compression = Compression.NONE,
         on_error: OnError | None = None,
     ) -> SuperStreamPublisher:
         """A publisher over the partitions, with a window for each; see `SuperStreamPublisher`."""
@@ -229,6 +231,8 @@ class Environment(Administration):
             max_unconfirmed_bytes=max_unconfirmed_bytes,
             confirm_timeout=confirm_timeout,
             filter_value=filter_value,
+            sub_batch=sub_batch,
+            compression=compression,
             on_error=on_error,
         )
         partitions = Partitions(self._core, super_stream, refresh)

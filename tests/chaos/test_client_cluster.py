@@ -213,7 +213,7 @@ async def test_writers_go_to_leaders_and_readers_to_replicas(
         assert where["consuming"] in found.replicas
 
 
-async def test_behind_a_load_balancer(
+async def test_pitfall_15_behind_a_load_balancer(
     cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
 ) -> None:
     """Pitfall 15: a balancer leads anywhere; connect until the advertised node is the right one."""

@@ -154,7 +154,9 @@ async def test_a_blocked_publisher_blocks_nothing_else(rabbitmq: Broker, stream_
         await env.delete_stream(f"{stream_name}.other")
 
 
-async def test_a_connection_closed_by_the_management(rabbitmq: Broker, stream_name: str) -> None:
+async def test_pitfall_17_a_connection_closed_by_the_management(
+    rabbitmq: Broker, stream_name: str
+) -> None:
     """Pitfall 17: a management kill drops the socket, with or without a Close."""
     async with Environment(rabbitmq.url, name=stream_name) as env:
         await env.create_stream(stream_name, max_length_bytes=500_000_000)

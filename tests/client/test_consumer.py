@@ -105,7 +105,7 @@ async def test_a_delivery_has_what_a_program_needs(cluster: Cluster, connect: Co
         (OffsetSpec.offset(12), 12),
     ],
 )
-async def test_the_first_message_is_exactly_the_asked_one(
+async def test_pitfall_1_the_first_message_is_exactly_the_asked_one(
     cluster: Cluster, connect: Connect, offset: Any, first: int
 ) -> None:
     """Pitfall 1: drop offsets below the asked one after Subscribe(offset)."""
@@ -201,7 +201,7 @@ async def test_a_connection_lost_inside_a_delivery_repeats_nothing(
         assert await read(consumer, 20) == numbers(20, 10)
 
 
-async def test_a_server_that_says_goodbye_is_answered_and_left(
+async def test_pitfall_17_a_server_that_says_goodbye_is_answered_and_left(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 17: answer a server's Close, then recover."""
@@ -215,7 +215,9 @@ async def test_a_server_that_says_goodbye_is_answered_and_left(
         assert Response(Key.CLOSE, 7, 1) in session.received
 
 
-async def test_readers_go_to_replicas_and_fall_back_to_the_leader(connect: Connect) -> None:
+async def test_pitfall_16_readers_go_to_replicas_and_fall_back_to_the_leader(
+    connect: Connect,
+) -> None:
     """Pitfall 16: Subscribe needs a node with a member."""
     cluster = Cluster(3)
     cluster.add("s", *chunks(1))
@@ -346,7 +348,7 @@ def damaged(chunk: bytes) -> bytes:
     return chunk[:-1] + bytes([chunk[-1] ^ 1])
 
 
-async def test_a_damaged_chunk_fails_the_subscription_and_is_not_skipped(
+async def test_pitfall_4_a_damaged_chunk_fails_the_subscription_and_is_not_skipped(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 4: a CRC mismatch fails the subscription; never skip the chunk."""
@@ -443,7 +445,9 @@ async def test_message_by_message(cluster: Cluster, connect: Connect) -> None:
     assert seen == [("s", n, b"%d" % n) for n in range(8, 12)]
 
 
-async def test_deliveries_after_the_end_are_dropped(cluster: Cluster, connect: Connect) -> None:
+async def test_pitfall_5_deliveries_after_the_end_are_dropped(
+    cluster: Cluster, connect: Connect
+) -> None:
     """Pitfall 5: deliveries can still arrive before Unsubscribe's answer."""
     cluster.add("s", *chunks(1))
 
@@ -461,7 +465,7 @@ async def test_deliveries_after_the_end_are_dropped(cluster: Cluster, connect: C
         assert consumer.statistics()["buffered_chunks"] == 0
 
 
-async def test_deliveries_before_subscribes_answer_are_kept(
+async def test_pitfall_5_deliveries_before_subscribes_answer_are_kept(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 5: the handler is registered before Subscribe is sent."""
@@ -480,7 +484,9 @@ async def test_deliveries_before_subscribes_answer_are_kept(
         assert await read(consumer, 10) == numbers(10)
 
 
-async def test_refused_credit_is_nothing_special(cluster: Cluster, connect: Connect) -> None:
+async def test_pitfall_6_refused_credit_is_nothing_special(
+    cluster: Cluster, connect: Connect
+) -> None:
     """Pitfall 6: credit errors have no correlation id; code 17 after a demotion is normal."""
     cluster.add("s", *chunks(3))
     async with connect(cluster) as env, env.consumer("s") as consumer:
@@ -512,7 +518,7 @@ async def test_offsets_are_stored_by_count_and_verified_at_the_end(
             assert await read(consumer, 20) == numbers(20, 80)
 
 
-async def test_offsets_are_stored_by_the_clock_when_they_advanced(
+async def test_pitfall_9_offsets_are_stored_by_the_clock_when_they_advanced(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 9: every store can write a tracking chunk: not per message, and not for nothing."""
@@ -526,7 +532,9 @@ async def test_offsets_are_stored_by_the_clock_when_they_advanced(
             assert stores(cluster.node) == [19]
 
 
-async def test_manual_tracking_stores_what_it_is_told(cluster: Cluster, connect: Connect) -> None:
+async def test_pitfall_8_manual_tracking_stores_what_it_is_told(
+    cluster: Cluster, connect: Connect
+) -> None:
     """Pitfall 8: resume at the stored offset + 1; a stored 0 is not "nothing stored"."""
     cluster.add("s", *chunks(2))
     async with connect(cluster) as env:
@@ -540,7 +548,7 @@ async def test_manual_tracking_stores_what_it_is_told(cluster: Cluster, connect:
         assert stores(cluster.node) == [0, 0]
 
 
-async def test_an_offset_that_is_lost_silently_is_noticed(
+async def test_pitfall_7_an_offset_that_is_lost_silently_is_noticed(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 7: StoreOffset is lost silently: verify."""

@@ -237,7 +237,7 @@ def not_available(session: Session, command: Subscribe) -> bool:
     return True
 
 
-async def test_it_follows_its_stream(connect: Connect) -> None:
+async def test_pitfall_14_it_follows_its_stream(connect: Connect) -> None:
     """Pitfall 14: MetadataUpdate means "look again"."""
     cluster = Cluster(3)
     cluster.add("s", *chunks(20))

@@ -13,6 +13,7 @@
     │   ├── StreamDoesNotExist, StreamAlreadyExists, StreamNotAvailable
     │   ├── SubscriptionIdExists, SubscriptionIdDoesNotExist, PublisherDoesNotExist
     │   ├── AuthenticationFailed
+    │   │   ├── TokenUnavailable      no OAuth 2.0 token could be fetched to authenticate with
     │   │   ├── SaslMechanismNotSupported, SaslError, LoopbackOnly
     │   │   └── CannotChangeMechanism, CannotChangeUsername
     │   ├── VirtualHostAccessFailed, AccessRefused
@@ -143,6 +144,12 @@ class AuthenticationFailed(ServerError):
     """The server refused the user name or password."""
 
     code = 8
+
+
+class TokenUnavailable(AuthenticationFailed):
+    """No token could be fetched: the identity provider is away, or refuses."""
+
+    code = 0
 
 
 class SaslMechanismNotSupported(AuthenticationFailed):

@@ -20,13 +20,20 @@ from flowstream.errors import (
     RequestTimeout,
     StreamDoesNotExist,
     StreamNotAvailable,
+    TokenUnavailable,
     VirtualHostAccessFailed,
 )
 
 from .settings import Settings, log
 from .states import State, StateCell
 
-PASSING = (ConnectionFailed, RequestTimeout, StreamNotAvailable, InternalServerError)
+PASSING = (
+    ConnectionFailed,
+    RequestTimeout,
+    StreamNotAvailable,
+    InternalServerError,
+    TokenUnavailable,
+)
 """Errors that say nothing about tomorrow: tried again for `recovery_timeout`."""
 
 SETTLING = (

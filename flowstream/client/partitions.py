@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.errors import FlowstreamError
 from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
 
+from .checks import check_seconds
 from .codes import check
 from .core import Core
 from .settings import log
@@ -50,8 +51,7 @@ class Partitions:
         refresh: float,
         on_change: OnChange | None = None,
     ) -> None:
-        if refresh <= 0:
-            raise ConfigurationError("refresh must be more than 0 seconds")
+        check_seconds("refresh", refresh)
         self.super_stream = super_stream
         self.streams: list[str] = []
         self.on_change = on_change

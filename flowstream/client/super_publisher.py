@@ -41,7 +41,7 @@ class SuperStreamPublisher:
         routing: Routing,
     ) -> None:
         if routing not in ("hash", "key"):
-            raise ConfigurationError('routing must be "hash" or "key"')
+            raise ConfigurationError(f'routing={routing!r}: give "hash" or "key"')
         self.super_stream = partitions.super_stream
         self._core = core
         self._partitions = partitions
@@ -132,6 +132,8 @@ class SuperStreamPublisher:
             if self._key is None:
                 raise ConfigurationError("a message needs key=, or the publisher a key= function")
             key = self._key(plain_body(body))
+        if not isinstance(key, str):
+            raise ConfigurationError(f"key={key!r}: keys are texts; make one of it")
         if self._routing == "hash":
             return (hash_route(key, self._partitions.streams),)
         streams = await self._partitions.bound(key)

@@ -19,7 +19,9 @@ from flowstream.errors import (
     ServerError,
     StreamAlreadyExists,
     StreamDoesNotExist,
+    TokenUnavailable,
 )
+from flowstream.metrics import Metrics
 from flowstream.protocol import (
     CreateStream,
     CreateSuperStream,
@@ -144,7 +146,7 @@ async def test_what_the_locator_reached_is_where_its_node_is(connect: Connect) -
         assert set(cluster.dialled) == {Address("node0", 5552)}
 
 
-async def test_behind_a_load_balancer_it_connects_until_the_node_is_right(
+async def test_pitfall_15_behind_a_load_balancer_it_connects_until_the_node_is_right(
     connect: Connect,
 ) -> None:
     """Pitfall 15: compare the advertised pair, connect again until they match, bounded."""
@@ -325,13 +327,39 @@ async def test_a_token_that_cannot_be_fetched_is_tried_again(
         await anyio.sleep(5)
         assert tokens.made == 2
     assert "credentials were not renewed" in caplog.text
+    assert SECRET not in caplog.text
     tokens.broken = True
-    with pytest.raises(AuthenticationFailed, match="the identity provider is away"):
+    with pytest.raises(TokenUnavailable, match="the identity provider is away"):
         async with connect(cluster, credentials=TokenCredentials(tokens)):
             pass
     assert cluster.node.live() == []
     with pytest.raises(ConfigurationError, match="renew_at"):
         TokenCredentials(tokens, renew_at=1.0)
+
+
+async def test_an_identity_provider_that_is_away_is_waited_for(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """However long: it says nothing about this user's rights."""
+    tokens = Tokens()
+    cluster.node.heartbeat = 0
+    cluster.add("s")
+    options = {"credentials": TokenCredentials(tokens), "heartbeat": 0, "missing_timeout": 10}
+    async with (
+        connect(cluster, **options) as env,
+        env.publisher("s", confirm_timeout=None) as publisher,
+    ):
+        await anyio.sleep(100)
+        tokens.broken = True
+        await anyio.sleep(100)
+        for session in cluster.node.live():
+            session.drop()
+        await publisher.send(b"0")
+        await anyio.sleep(1000)
+        assert (publisher.state, env.state) == (State.RECOVERING, State.RECOVERING)
+        tokens.broken = False
+        await publisher.flush()
+        await env.wait_for(State.OPEN)
 
 
 async def test_servers_that_cannot_be_told_are_not(connect: Connect) -> None:
@@ -366,6 +394,10 @@ async def test_secrets_are_in_no_text(
             pass
     except AuthenticationFailed as error:
         texts += [repr(error), str(error)]
+    metrics = Metrics()
+    for event in recorder.events:
+        metrics.observe(event)
+    texts.append(metrics.exposition()[1].decode())
     texts += [repr(vars(env)["url"]), repr(Tls(key_password=SECRET)), caplog.text]
     assert "node0" in "".join(texts)
     assert SECRET not in "".join(texts)

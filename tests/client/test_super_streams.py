@@ -194,7 +194,7 @@ def answers(cluster: Cluster) -> list[OffsetSpec]:
     return [command.offset for command in cluster.node.received(ConsumerUpdateResponse)]
 
 
-async def test_the_active_one_begins_behind_the_stored_offset(
+async def test_pitfall_1_the_active_one_begins_behind_the_stored_offset(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 1, again: the head of the chunk is dropped after a ConsumerUpdate answer too."""

@@ -17,6 +17,7 @@ COMMANDS = [
     ("peek",),
     ("tail",),
     ("broker",),
+    ("config",),
     ("exit-codes",),
     ("streams",),
     ("streams", "create"),

@@ -9,7 +9,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from flowstream import __version__
-from flowstream.cli import broker, config, dead_letters, offsets, publish, run, streams, tail
+from flowstream.cli import (
+    broker,
+    check,
+    config,
+    dead_letters,
+    doctor,
+    graph,
+    offsets,
+    publish,
+    run,
+    streams,
+    tail,
+)
 from flowstream.cli.defaults import defaults
 from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
@@ -31,7 +43,10 @@ run.register(app)
 publish.register(app)
 tail.register(app)
 broker.register(app)
+check.register(app)
+graph.register(app)
 config.register(app)
+doctor.register(app)
 app.add_typer(streams.app)
 app.add_typer(offsets.app)
 app.add_typer(dead_letters.app)

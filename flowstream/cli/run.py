@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
             "flowstream run pipelines.orders --http --feed pipelines/data/cdnow_orders.csv.gz@500",
             "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
             "flowstream run pipelines.orders --log-level info --log-format json",
+            "flowstream run pipelines.orders --reload",
         ),
     )(run)
 
@@ -148,6 +149,14 @@ def run(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
     sasl: Sasl = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload",
+            help="Drain and start again when a source below this folder changes (extra reload).",
+        ),
+    ] = False,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     json: Json = False,
 ) -> None:
     """Run pipelines until they end, Ctrl-C or SIGTERM.
@@ -162,6 +171,8 @@ def run(
     from flowstream.cli.overrides import override
     from flowstream.cli.supervisor import Plan
 
+    if reload:
+        raise typer.Exit(_reload(as_json=json))
     logs.configure(log_level, log_format)
     pipelines = dict(zip(targets, load_pipelines(targets), strict=True))
     for pipeline in pipelines.values():
@@ -179,6 +190,7 @@ def run(
         http=None if http is None else parse_address(http),
         live=stderr().is_terminal and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
+        with_parent=with_parent,
     )
     outcome = run_async(_supervise, plan)
     _tell(outcome, plan, as_json=json)
@@ -188,6 +200,17 @@ async def _supervise(plan: Plan) -> Outcome:
     from flowstream.cli.supervisor import Supervisor
 
     return await Supervisor(plan).run()
+
+
+def _reload(*, as_json: bool) -> int:
+    from flowstream.cli.reload import reload
+
+    if as_json:
+        raise CommandError(
+            "--reload and --json exclude each other: a run that is started again has no one result",
+            ExitCode.USAGE,
+        )
+    return run_async(reload, sys.argv[1:])
 
 
 def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:

@@ -9,6 +9,7 @@ code. What is settled and committed by then is told in the results.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ FORCE_GRACE = 3.0
 class Plan:
     """What to run and how; `pipelines` is by target, `anywhere` whether nobody named a broker.
 
+    With `with_parent` it drains when standard input ends: whoever started it holds the other end.
     `create` makes missing streams (with an embedded broker they are always made); `feed` is
     published beside the pipelines.
     """
@@ -52,6 +54,7 @@ class Plan:
     http: tuple[str, int] | None = None
     live: bool = False
     tune_gc: bool = True
+    with_parent: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class Supervisor:
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(on_signal, self._signalled)
             beside.start_soon(self._force)
+            if self._plan.with_parent:
+                beside.start_soon(self._until_parent_ends)
             await self._broker(stack)
             if self._plan.http is not None:
                 await self._listen(beside, *self._plan.http)
@@ -193,6 +198,10 @@ class Supervisor:
             opening.cancel()
         for running in self._running:
             running.stop()
+
+    async def _until_parent_ends(self) -> None:
+        await anyio.wait_readable(sys.stdin)
+        self._signalled()
 
     def _signalled(self) -> None:
         self._signals += 1

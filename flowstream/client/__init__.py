@@ -17,7 +17,7 @@
 This file is the room's contract.
 """
 
-from flowstream.client.admin import StreamStatistics
+from flowstream.client.admin import ServerInfo, StreamStatistics
 from flowstream.client.backoff import Backoff
 from flowstream.client.consumer import Consumer, StreamMessage
 from flowstream.client.credentials import (
@@ -76,6 +76,7 @@ __all__ = [
     "PlainCredentials",
     "Properties",
     "Publisher",
+    "ServerInfo",
     "State",
     "StreamMessage",
     "StreamNodes",

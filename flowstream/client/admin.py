@@ -13,6 +13,7 @@ from flowstream.errors import (
     StreamDoesNotExist,
 )
 from flowstream.protocol import (
+    Address,
     Code,
     CreateStream,
     CreateSuperStream,
@@ -55,11 +56,41 @@ class StreamStatistics:
     values: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """The node that the locating connection is at, and what was agreed with it.
+
+    `properties` are its own (product, version, ...); `advertised` is the address it tells others;
+    `commands` has the highest version of every command it speaks, empty below RabbitMQ 3.11.
+    Sizes are bytes and times seconds; 0 is no limit.
+    """
+
+    address: Address
+    advertised: Address | None
+    properties: Mapping[str, str]
+    frame_max: int
+    heartbeat: int
+    commands: Mapping[Key, int]
+
+
 class Administration:
     """The part of an environment that manages what the broker holds."""
 
     _core: Core
     _offsets: OffsetStore
+
+    async def server_info(self) -> ServerInfo:
+        """Who answers, and what was agreed in the handshake."""
+        wire = (connection := await self._core.locator.get()).wire
+        known = {int(key) for key in Key}
+        return ServerInfo(
+            connection.address,
+            wire.advertised,
+            dict(wire.peer_properties),
+            wire.frame_max,
+            wire.heartbeat,
+            {Key(key): entry.maximum for key, entry in wire.versions.items() if key in known},
+        )
 
     # --- streams --------------------------------------------------------------------------------
 

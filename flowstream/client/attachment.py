@@ -90,7 +90,10 @@ class Attachment:
                     if not self._may_retry(error, elapsed):
                         self._give_up(error)
                         return
-                    log.info("%s %s: %s", self.state.kind, self.state.name, error)
+                    log.info(
+                        "%s %s: %s", self.state.kind, self.state.name, error,
+                        extra={"stream": self.state.name},
+                    )  # fmt: skip
                     await self._pause(attempt)
                     continue
                 attached_at = anyio.current_time()

@@ -83,14 +83,20 @@ class Partitions:
         try:
             streams = await read_partitions(self._core, self.super_stream)
         except FlowstreamError as error:
-            log.info("partitions of %r: %s", self.super_stream, error)
+            log.info(
+                "partitions of %r: %s", self.super_stream, error,
+                extra={"stream": self.super_stream},
+            )  # fmt: skip
             return
         before, self.streams = self.streams, streams
         self._bound.clear()
         came = [stream for stream in streams if stream not in before]
         went = [stream for stream in before if stream not in streams]
         if came or went:
-            log.info("partitions of %r: %s came, %s went", self.super_stream, came, went)
+            log.info(
+                "partitions of %r: %s came, %s went", self.super_stream, came, went,
+                extra={"stream": self.super_stream},
+            )  # fmt: skip
             if self.on_change is not None:
                 await self.on_change(came, went)
 

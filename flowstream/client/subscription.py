@@ -190,7 +190,10 @@ class Subscription:
 
     def credit_refused(self, code: int) -> None:
         """Normal after a demotion (17), and when a credit meets the end of a subscription (4)."""
-        log.debug("consumer of %r: credit was refused with code %d", self.stream, code)
+        log.debug(
+            "consumer of %r: credit was refused with code %d", self.stream, code,
+            extra={"stream": self.stream},
+        )  # fmt: skip
 
     def update(self, correlation_id: int, active: bool) -> None:
         if self._place is not None:
@@ -223,7 +226,10 @@ class Subscription:
         return False
 
     def _begin_again(self) -> None:
-        log.warning("stream %r was created again: it is read from its beginning", self.stream)
+        log.warning(
+            "stream %r was created again: it is read from its beginning", self.stream,
+            extra={"stream": self.stream},
+        )  # fmt: skip
         self.begin_at(OffsetSpec.first())
         self._lose("the stream was created again")
 
@@ -307,5 +313,7 @@ class Subscription:
                         lambda c: Unsubscribe(c, place.id), Response, timeout
                     )
                 except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug("consumer of %r: %s", self.stream, error)
+                    log.debug(
+                        "consumer of %r: %s", self.stream, error, extra={"stream": self.stream}
+                    )
             await self._core.consuming.leave(place)

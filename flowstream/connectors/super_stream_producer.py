@@ -94,7 +94,10 @@ class SuperStreamProducer(StreamProducer):
                 if last is not None and last > self._reached(partition, positions):
                     return False
         except FlowstreamError as error:
-            log.debug("%s: the end of a partition is not known: %s", self.stream, error)
+            log.debug(
+                "%s: the end of a partition is not known: %s", self.stream, error,
+                extra={"stream": self.stream},
+            )  # fmt: skip
             return False
         return True
 
@@ -125,4 +128,7 @@ class SuperStreamProducer(StreamProducer):
         """The partition goes to another process, once what is in flight here is settled."""
         lane = self._lanes.pop(partition, None)
         if lane is not None and not await lane.drain(HAND_OVER - 5):
-            log.warning("%s: handed over with messages in flight; they are repeated", partition)
+            log.warning(
+                "%s: handed over with messages in flight; they are repeated", partition,
+                extra={"stream": partition},
+            )  # fmt: skip

@@ -41,7 +41,10 @@ class Committer:
             try:
                 await self.producer.commit(stream, offset)
             except Exception as error:
-                log.warning("%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error)
+                log.warning(
+                    "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error,
+                    extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
+                )  # fmt: skip
                 self.core.emit(Failed(self.core.name, stream, "commit", repr(error), 0))
                 self.settlement.schedule.settled(1)
                 continue

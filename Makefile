@@ -8,6 +8,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
+# Debian keeps this part of Python apart: root gets it, others are told what it is.
+VENV_MODULE = { [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" && \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+  --no-install-recommends python3-venv >/dev/null; } || \
+  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 BROKERS ?=
 ARGS ?=
 
@@ -25,8 +30,7 @@ $(STAMP): pyproject.toml
 ifdef UV
 	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV)
 else
-	@$(PYTHON) -c 'import ensurepip' || \
-	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(VENV_MODULE)
 	[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
 endif

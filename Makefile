@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/runtime
 STAMP := $(VENV)/installed
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
@@ -24,20 +25,29 @@ help: ## show this help
 
 setup: $(STAMP) ## create .venv with flowstream, every extra and the tools
 
-$(STAMP): pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv: once, less than a minute"
 ifdef UV
-	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV)
+	@uv venv --quiet --python $(PYTHON) $(VENV)
 else
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(VENV_MODULE)
-	[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
+	@$(PYTHON) -m venv $(VENV)
 endif
-	$(INSTALL) --editable '.[all]' --group dev
-	@touch $(STAMP)
 
-run: setup ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(STAMP): pyproject.toml | $(BIN)/python
+ifndef UV
+	@$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
+endif
+	@$(INSTALL) --editable '.[all]' --group dev
+	@touch $(RUNTIME) $@
+
+run: $(RUNTIME) ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
 	@$(BIN)/flowstream run pipelines.feed pipelines.orders --http $(ARGS)
 
 test: setup ## all tests; those on RabbitMQ take the brokers that are up (ARGS='-k name')

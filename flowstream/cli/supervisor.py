@@ -112,7 +112,7 @@ class Supervisor:
             create = True
         if create:
             async with self._plan.connection.environment() as environment:
-                for stream in [stream for each in wirings for stream in each.needed]:
+                for stream in [stream for each in wirings for stream in each.all]:
                     if not await environment.stream_exists(stream):
                         await environment.create_stream(stream, exist_ok=True)
                         note(f"created the stream {stream}")

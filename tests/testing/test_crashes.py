@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import anyio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowstream import (
@@ -19,9 +19,9 @@ from flowstream import (
 from flowstream.testing import Crash, Disconnect, PipelineTester
 from flowstream.testing import Pause as Wait
 
-MESSAGES = st.sampled_from(["ok", "ok", "ok", "drop", "fail", "flaky", "slow"])
-MARKERS = st.sampled_from([Crash(), Crash(), Disconnect(3), Wait(0.05), Wait(2), Wait(8)])
-SOURCES = st.lists(st.one_of(MESSAGES, MESSAGES, MARKERS), max_size=25)
+MESSAGES = st.sampled_from(["ok", "ok", "drop", "fail", "flaky", "slow", "slow"])
+MARKERS = st.sampled_from([Crash(), Crash(), Disconnect(3), Wait(0.05), Wait(1), Wait(9)])
+SOURCES = st.lists(st.one_of(MESSAGES, MESSAGES, MARKERS), min_size=3, max_size=25)
 
 
 def declared(workers: int, batch: int, done: list[tuple[str, int]]) -> Pipeline:
@@ -31,11 +31,12 @@ def declared(workers: int, batch: int, done: list[tuple[str, int]]) -> Pipeline:
         retry=Retry(attempts=3, backoff=Backoff(initial=0.5)),
         on_failure=DeadLetter("dead", max_ratio=None),
         max_in_flight=8,
+        commit_every=1,
     )
 
-    @pipeline.processor(concurrency=workers)
+    @pipeline.processor(concurrency=workers, max_demand=1)
     async def handle(message: Message[str]) -> None:
-        await anyio.sleep(1 if message.data == "slow" else 0.01)
+        await anyio.sleep(4 if message.data == "slow" else 0.01)
         if message.data == "drop":
             message.drop()
         elif message.data == "fail" or (message.data == "flaky" and message.attempt < 3):
@@ -52,6 +53,8 @@ def declared(workers: int, batch: int, done: list[tuple[str, int]]) -> Pipeline:
 
 
 @settings(max_examples=60, deadline=None)
+@example(["slow", "ok", Wait(1), Crash(), "ok"], 2, 1, "asyncio")
+@example(["flaky", "ok", "fail", Wait(0.05), Crash(), "slow", "drop", Wait(1)], 3, 2, "trio")
 @given(SOURCES, st.integers(1, 3), st.integers(1, 4), st.sampled_from(["asyncio", "trio"]))
 def test_nothing_is_lost_and_nothing_is_committed_too_early(source, workers, batch, backend):
     done: list[tuple[str, int]] = []

@@ -1,7 +1,7 @@
 """Helpers for users' tests; no plugin is needed, they are context managers and plain objects.
 
     tester.py           PipelineTester: push messages, see what became of each
-    results.py          ... as values: TestedRun, Outcome, HandledBatch, DeadLettered
+    results.py          ... as values: RunReport, Outcome, HandledBatch, DeadLettered
     memory.py           MemoryEnvironment: streams and offsets without a broker; memory_stream.py
     markers.py          Crash(), Disconnect(), Pause(seconds) among its messages
     clock.py            virtual time: an hour's timeout passes in a millisecond
@@ -19,7 +19,7 @@ from flowstream.testing.clock import run_virtual, threads_take_time, virtual_tim
 from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
 from flowstream.testing.memory import Crashed, MemoryEnvironment
 from flowstream.testing.memory_stream import MemoryStream
-from flowstream.testing.results import DeadLettered, HandledBatch, Outcome, TestedRun
+from flowstream.testing.results import DeadLettered, HandledBatch, Outcome, RunReport
 from flowstream.testing.tester import PipelineTester, StillBusy
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
     "Outcome",
     "Pause",
     "PipelineTester",
+    "RunReport",
     "StillBusy",
-    "TestedRun",
     "broker",
     "broker_in_thread",
     "run_virtual",

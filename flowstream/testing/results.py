@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,8 @@ class DeadLettered:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class TestedRun(Sequence[Outcome]):
+@dataclass(frozen=True, slots=True, repr=False)
+class RunReport(Sequence[Outcome]):
     """What became of messages, in the order of their offsets: a sequence of `Outcome`.
 
     `batches` are those handled meanwhile, in the order they came to their handlers; `committed`
@@ -80,8 +81,6 @@ class TestedRun(Sequence[Outcome]):
     committed: Mapping[str, int]
     run: RunResult | None = None
     crashed: bool = False
-
-    __test__ = False  # it is no test, whatever pytest thinks of its name
 
     @property
     def ok(self) -> bool:
@@ -104,6 +103,15 @@ class TestedRun(Sequence[Outcome]):
     def of(self, batcher: str) -> list[HandledBatch]:
         """The batches of one batcher or sink."""
         return [batch for batch in self.batches if batch.batcher == batcher]
+
+    def __repr__(self) -> str:
+        counts = Counter(self.statuses)
+        told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no messages"
+        bad = next((outcome for outcome in self.outcomes if outcome.reason is not None), None)
+        if bad is not None:
+            told += f"; first {bad.stream}@{bad.offset} in {bad.stage}: {bad.reason}"
+        end = "" if self.run is None else f"; {'crashed' if self.crashed else self.run.reason}"
+        return f"<RunReport {told}{end}>"
 
     def __getitem__(self, index: Any) -> Any:
         return self.outcomes[index]

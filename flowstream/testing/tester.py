@@ -18,7 +18,7 @@ from flowstream.telemetry import Telemetry
 from flowstream.testing.clock import Backend, is_virtual, run_virtual, threads_take_time
 from flowstream.testing.memory import MemoryEnvironment
 from flowstream.testing.recording import Place, Record, RecordedProducer, recorded
-from flowstream.testing.results import DeadLettered, TestedRun
+from flowstream.testing.results import DeadLettered, RunReport
 
 HOURS = 6 * 3600.0
 PUSHED = "pushed"
@@ -87,8 +87,8 @@ class PipelineTester:
 
     async def run(
         self, *messages: Any, stream: str | None = None, key: str | None = None
-    ) -> TestedRun:
-        """One whole run: put messages, start, handle all there is, drain. See `TestedRun`."""
+    ) -> RunReport:
+        """One whole run: put messages, start, handle all there is, drain. See `RunReport`."""
         self.put(*messages, stream=stream, key=key)
         async with self:
             await self.idle()
@@ -101,7 +101,7 @@ class PipelineTester:
         stream: str | None = None,
         key: str | None = None,
         backend: Backend = "asyncio",
-    ) -> TestedRun:
+    ) -> RunReport:
         """`run` on an event loop of its own, in virtual time."""
         run = partial(self.run, *messages, stream=stream, key=key)
         return run_virtual(run, backend=backend)
@@ -153,7 +153,7 @@ class PipelineTester:
 
     async def push(
         self, *messages: Any, stream: str | None = None, key: str | None = None
-    ) -> TestedRun:
+    ) -> RunReport:
         """Add messages and wait until the pipeline is done with them, or ends.
 
         The result is theirs, and the batches are those that were handled meanwhile.
@@ -168,7 +168,7 @@ class PipelineTester:
         await self._until(lambda: record.settled.keys() >= set(places))
         return self._result(places, before)
 
-    async def idle(self) -> TestedRun:
+    async def idle(self) -> RunReport:
         """Wait until everything that there is has been handled, or the run ends."""
         if isinstance(self.producer, StreamProducer):
             await self._until(self._is_idle)
@@ -176,7 +176,7 @@ class PipelineTester:
             await self.running.wait_idle(60.0 if is_virtual() else 1.0)
         return self.result
 
-    async def stop(self) -> TestedRun:
+    async def stop(self) -> RunReport:
         """Drain now, commit, and return the result of the whole run."""
         self.running.stop()
         self._ended = await self.running.wait()
@@ -185,7 +185,7 @@ class PipelineTester:
     # -- what became of them
 
     @property
-    def result(self) -> TestedRun:
+    def result(self) -> RunReport:
         """The run so far, or when it has ended the whole of it."""
         if isinstance(self.producer, StreamProducer):
             deliveries = self.environment.deliveries[self._deliveries :]
@@ -273,10 +273,10 @@ class PipelineTester:
                 f"messages in flight, {', '.join(busy)}"
             )
 
-    def _result(self, places: Sequence[Place], batches_before: int) -> TestedRun:
+    def _result(self, places: Sequence[Place], batches_before: int) -> RunReport:
         record = self._record
         self._told = self._told or self._is_over()
-        return TestedRun(
+        return RunReport(
             outcomes=tuple(map(record.outcome, places)),
             batches=tuple(record.batches[batches_before:]),
             committed=self.committed,

@@ -89,6 +89,9 @@ async def test_every_outcome_with_its_reason():
     assert isinstance(result[5].error, ValueError)
     assert result.data == [Order(1), Order(5, -2)]
     assert not result.ok
+    assert repr(result) == (
+        "<RunReport 2 ok, 1 dropped, 3 dead_lettered; first orders@2 in processor: amount -1>"
+    )
     (batch,) = result.batches
     assert (batch.size, batch.trigger, batch.offsets) == (2, "timeout", (0, 4))
     assert batch.data == (Order(1), Order(5, -2))
@@ -393,6 +396,44 @@ async def test_early_settled_messages_and_control():
         assert tester.committed == {"any": 0}
         tester.running.resume()
         assert len(await tester.idle()) == 2
+
+
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_it_works_in_real_time_too(use_uvloop):
+    pipeline = Pipeline("real", StreamProducer("any"))
+    pipeline.processor(lambda message: None)
+    pipeline.batcher(size=2, timeout=0.01)(lambda batch: None)
+
+    async def main() -> None:
+        async with PipelineTester(pipeline) as tester:
+            assert (await tester.push(b"1", b"2", b"3")).statuses == ["ok"] * 3
+        assert repr(tester.result) == "<RunReport 3 ok; stopped>"
+        assert (await PipelineTester(pipeline).run(b"1", Pause(0.01), Crash())).crashed
+
+    anyio.run(main, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
+
+
+async def test_a_failing_test_leaves_the_pipeline_as_it_was():
+    pipeline = orders()
+    before = dict(vars(pipeline))
+
+    async def failing() -> None:
+        async with PipelineTester(pipeline) as tester:
+            await tester.push(Order(1))
+            raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match="mine"):
+        await failing()
+    assert vars(pipeline) == before
+
+
+async def test_a_pipeline_that_runs_is_left_alone():
+    pipeline = orders()
+    other = PipelineTester(pipeline)
+    async with PipelineTester(pipeline) as tester:
+        with pytest.raises(ConfigurationError, match="is running already"):
+            await other.run(Order(1))
+        assert (await tester.push(Order(1))).ok
 
 
 async def test_a_tester_is_started_first():

@@ -23,7 +23,12 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.client import Offset, StreamStatistics, hash_route
-from flowstream.errors import CommitNotVerified, FlowstreamError, StreamDoesNotExist
+from flowstream.errors import (
+    CommitNotVerified,
+    FlowstreamError,
+    PublishFailed,
+    StreamDoesNotExist,
+)
 from flowstream.pipeline import Signal
 from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
 from flowstream.testing.memory_stream import MemoryStream, encoded, milliseconds
@@ -64,6 +69,7 @@ class MemoryEnvironment:
         self._super_streams: dict[str, list[str]] = {}
         self._sequences: dict[tuple[str, str], int] = {}
         self._consumers: list[MemoryConsumer] = []
+        self._refusals: dict[str, int] = {}
         self._connected = True
         self._happening = 0
         for name, items in (streams or {}).items():
@@ -100,6 +106,10 @@ class MemoryEnvironment:
     def route(self, super_stream: str, key: str) -> str:
         """The partition of a key, by the hash that all clients use."""
         return hash_route(key, self.super_stream(super_stream))
+
+    def refuse(self, stream: str, times: int = 1) -> None:
+        """Publishing to the stream fails with PublishFailed, that many times from now on."""
+        self._refusals[stream] = times
 
     @property
     def exhausted(self) -> bool:
@@ -194,6 +204,12 @@ class MemoryEnvironment:
         yield MemoryPublisher(self, stream, reference, self._sequences)
 
     # -- what happens
+
+    def check_refusal(self, stream: str) -> None:
+        """Raise PublishFailed where `refuse` said so."""
+        if self._refusals.get(stream, 0) > 0:
+            self._refusals[stream] -= 1
+            raise PublishFailed(f'"{stream}" refused a message, as the test wanted', stream=stream)
 
     async def until_connected(self) -> None:
         """Wait while the connection is broken."""
@@ -355,6 +371,7 @@ class MemoryPublisher:
         self, bodies: Sequence[Any], *, publishing_ids: Sequence[int] | None = None, **_: Any
     ) -> None:
         await self._environment.until_connected()
+        self._environment.check_refusal(self.stream)
         if self._reference is not None and publishing_ids is not None:
             bodies = self._new(bodies, publishing_ids, self._reference)
         self._environment.append(self.stream, [encoded(body) for body in bodies])

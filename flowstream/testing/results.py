@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from flowstream.pipeline import RunResult
 
@@ -113,7 +113,13 @@ class RunReport(Sequence[Outcome]):
         end = "" if self.run is None else f"; {'crashed' if self.crashed else self.run.reason}"
         return f"<RunReport {told}{end}>"
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Outcome: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Outcome, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Outcome | tuple[Outcome, ...]:
         return self.outcomes[index]
 
     def __len__(self) -> int:

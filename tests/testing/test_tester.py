@@ -247,6 +247,23 @@ async def test_what_a_sink_got():
     assert [batch.trigger for batch in result.of("out")] == ["size", "timeout"]
 
 
+async def test_a_sink_that_refuses_is_tried_again_and_halts_in_the_end():
+    pipeline = Pipeline("copy", StreamProducer("in"), retry=Retry(attempts=3))
+    pipeline.processor(_nothing)
+    pipeline.sink("out", StreamSink("out"), timeout=0.5)
+    async with PipelineTester(pipeline) as tester:
+        tester.environment.refuse("out", times=2)
+        first = await tester.push(b"1", b"2")
+        assert [outcome.attempts for outcome in first] == [3, 3]
+        assert tester.published("out") == [b"1", b"2"]
+        tester.environment.refuse("out", times=3)
+        (last,) = await tester.push(b"3")
+    assert (last.status, last.phase, last.attempts) == ("halted", "sink", 3)
+    assert "refused" in str(last.reason)
+    assert tester.committed == {"in": 1}
+    assert tester.result[:1] == first[:1]
+
+
 async def test_a_truncated_stream_is_what_it_is():
     tester = PipelineTester(orders())
     tester.environment.chunk_size = 1
@@ -390,6 +407,7 @@ async def test_early_settled_messages_and_control():
 
     async with PipelineTester(pipeline) as tester:
         assert (await tester.push(b"1")).statuses == ["ok"]
+        assert tester.running.threads.total_tokens == pipeline.options.max_threads
         tester.running.pause()
         tester.put(b"2")
         await anyio.sleep(100)

@@ -52,6 +52,7 @@ def new(
     note(f"  pytest {test}")
     if target is None:
         note(f"  cd {directory}")
+    note(f"  flowstream check {target or name}")
     note(f"  flowstream run {target or name} --create   # until Ctrl-C; then in another terminal:")
     note(f"  echo '{SAMPLE}' | flowstream publish {name} -")
 

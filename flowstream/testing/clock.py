@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -103,11 +104,13 @@ def _loop() -> VirtualLoop | None:
 
 
 def _clock() -> trio.testing.MockClock | None:
-    try:
-        import trio.testing
+    if "trio.testing" not in sys.modules:
+        return None
+    import trio.testing
 
+    try:
         clock = trio.lowlevel.current_clock()
-    except (ImportError, RuntimeError):
+    except RuntimeError:
         return None
     return clock if isinstance(clock, trio.testing.MockClock) else None
 

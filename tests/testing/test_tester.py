@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -429,6 +431,25 @@ def test_it_works_in_real_time_too(use_uvloop):
         assert (await PipelineTester(pipeline).run(b"1", Pause(0.01), Crash())).crashed
 
     anyio.run(main, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
+
+
+PLAIN = """
+import sys
+sys.modules.update(dict.fromkeys(("trio", "pytest", "hypothesis", "uvloop", "msgspec")))
+from flowstream import Message, Pipeline, StreamProducer
+from flowstream.testing import PipelineTester
+
+pipeline = Pipeline("any", StreamProducer("any"))
+
+@pipeline.processor
+def handle(message: Message[dict]) -> None: ...
+
+assert PipelineTester(pipeline).run_sync({"id": 1}).ok
+"""
+
+
+def test_a_plain_install_is_enough():
+    subprocess.run([sys.executable, "-W", "error", "-c", PLAIN], check=True, timeout=60)
 
 
 async def test_a_failing_test_leaves_the_pipeline_as_it_was():

@@ -23,7 +23,8 @@ class Marker:
 class Crash(Marker):
     """The run dies as by kill -9: handlers are cut off, and nothing is committed any more.
 
-    A plain `def` handler that is in its thread just then runs to its end there.
+    Runs that go on in the same environment just then die with it, as in one process. A plain `def`
+    handler that is in its thread just then runs to its end there.
     """
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -113,22 +113,16 @@ class PipelineTester:
         self._deliveries, self._pushed = len(environment.deliveries), 0
         self._told, self._ended = False, None
         telemetry = Telemetry(record)
-        with recorded(self.pipeline, record, producer=self.producer, lifespan=self._lifespan):
+        with (
+            recorded(self.pipeline, record, producer=self.producer, lifespan=self._lifespan),
+            self._crashing(record),
+        ):
             async with self.pipeline.start(environment=environment, telemetry=telemetry) as running:
                 self._running = running
-
-                def crash() -> None:
-                    record.crashed = True
-                    running.abort()
-
-                environment.on_crash.append(crash)
-                try:
-                    with threads_take_time(running.threads):
-                        yield
-                        running.stop()
-                        self._ended = await running.wait()
-                finally:
-                    environment.on_crash.remove(crash)
+                with threads_take_time(running.threads):
+                    yield
+                    running.stop()
+                    self._ended = await running.wait()
         self._tell()
 
     @property
@@ -216,6 +210,22 @@ class PipelineTester:
         return sorted(letters, key=lambda letter: (letter.stream, letter.offset))
 
     # -- inside
+
+    @contextmanager
+    def _crashing(self, record: Record) -> Iterator[None]:
+        """Inside, a `Crash()` kills the run; it may be the first thing that the source meets."""
+
+        def crash() -> None:
+            record.crashed = True
+            running = self.pipeline.running
+            assert running is not None
+            running.abort()
+
+        self.environment.on_crash.append(crash)
+        try:
+            yield
+        finally:
+            self.environment.on_crash.remove(crash)
 
     def _tell(self) -> None:
         """Raise what ended the run, unless that is known."""

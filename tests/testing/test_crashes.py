@@ -72,6 +72,7 @@ def test_nothing_is_lost_and_nothing_is_committed_too_early(source, workers, bat
         assert after >= committed
         assert all(offset in settled for offset in range(after + 1))
         committed = after
+        assert report.crashed or report.error is None
     assert not report.crashed
     assert committed == len(sent) - 1
     status = {"drop": "dropped", "fail": "dead_lettered"}

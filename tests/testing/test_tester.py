@@ -217,6 +217,15 @@ async def test_a_crash_in_the_middle_of_a_batch_handler():
     assert (await tester.run()).statuses == ["ok"] * 2
 
 
+async def test_a_crash_may_be_the_first_thing_that_happens():
+    tester = PipelineTester(orders(), [Crash(), Order(1), Crash()])
+    first = await tester.run()
+    assert (first.crashed, first.outcomes, first.error) == (True, (), None)
+    second = await tester.run()
+    assert (second.crashed, second.statuses) == (True, ["open"])
+    assert (await tester.run()).statuses == ["ok"]
+
+
 async def test_a_disconnect_loses_and_repeats_nothing():
     pipeline = Pipeline("copy", StreamProducer("in"), commit_every=1)
 

@@ -97,35 +97,67 @@ class BatchReady(Event):
 class Settled(Event):
     """Messages were settled with one outcome.
 
-    `outcome`: "ok", "dropped", "dead_lettered", "discarded" (policy Drop) or "halted".
+    `outcome`: "ok", "dropped", "dead_lettered" or "discarded" (policy Drop). `latency` is the
+    seconds since they were published, None where the source does not tell.
     """
 
     pipeline: str
     stream: str
     outcome: str
     messages: int
+    latency: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """Messages left the pipeline unhandled, and why.
+
+    `intentional`: by `message.drop(reason)`. Otherwise they failed and the policy Drop discarded
+    them; `reason` is the type of error then.
+    """
+
+    pipeline: str
+    stream: str
+    reason: str
+    messages: int
+    intentional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Event):
+    """Messages were given up unsettled, by a halt or a drain; the next run replays them."""
+
+    pipeline: str
+    stream: str
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed(Event):
-    """Messages failed in `phase` ("decode", "process", "batch", "sink", "commit")."""
+    """Messages failed for good in `phase` ("decode", "process", "batch", "sink", "commit").
+
+    `error` is the exception's class ("fail" where a handler failed them itself), `reason` why the
+    first of them failed, in words.
+    """
 
     pipeline: str
     stage: str
     phase: str
     error: str
     messages: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Retried(Event):
-    """Messages were parked for another attempt."""
+    """Messages whose attempt failed with `error` were parked, for at most `delay` seconds."""
 
     pipeline: str
     stage: str
     messages: int
     attempt: int
     delay: float
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +168,36 @@ class Committed(Event):
     stream: str
     offset: int
     verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed(Event):
+    """An offset could not be stored; it is tried again at the next commit."""
+
+    pipeline: str
+    stream: str
+    offset: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated(Event):
+    """Retention removed `messages` offsets behind the stored one before they were handled."""
+
+    pipeline: str
+    stream: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionMoved(Event):
+    """A partition came to this process (`active`) or left it after a drain of `seconds`."""
+
+    pipeline: str
+    super_stream: str
+    stream: str
+    active: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +247,15 @@ class ConnectionLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChunkReceived(Event):
-    """A chunk arrived: `credits` is what the subscription has left at the server."""
+    """A chunk arrived: `credits` is what the subscription has left at the server, `buffered` the
+    bytes of chunks that were not handed over yet."""
 
     stream: str
     messages: int
     bytes: int
     credits: int
     committed_chunk_id: int | None
+    buffered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +290,13 @@ class StateChanged(Event):
     state: str
     reason: str
     seconds: float
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTurned(Event):
+    """The event loop woke a timer `late` seconds after it was due."""
+
+    late: float

@@ -182,6 +182,7 @@ class Subscription:
                     len(chunk.data),
                     self.credits,
                     deliver.committed_chunk_id,
+                    self.buffered_bytes,
                 )
             )
 

@@ -48,6 +48,11 @@ class Failure:
         self.stage = ""
         self.attempts = 1
 
+    @property
+    def kind(self) -> str:
+        """The exception's class, "fail" where a handler failed the message itself."""
+        return "fail" if self.error is None else type(self.error).__name__
+
     def traceback(self, limit: int = 8192) -> str:
         """The traceback as text, its last `limit` characters; empty without an exception."""
         if self.error is None:

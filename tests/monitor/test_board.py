@@ -36,8 +36,8 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
         ConnectionOpened("a:1", "consumer"),
         ConnectionOpened("a:1", "consumer"),
         ConnectionLost("a:1", "consumer", "reset"),
-        ChunkReceived("s", 100, 9_000, 7, 500),
-        Failed("p", "processor", "process", "ValueError", 2),
+        ChunkReceived("s", 100, 9_000, 7, 500, 0),
+        Failed("p", "processor", "process", "ValueError", 2, "no"),
         BatchReady("p", "default", 50, 4_000, "size", 0.25),
         BatchReady("p", "default", 48, 4_000, "timeout", 1.0),
         Committed("p", "s", 500, False),
@@ -94,7 +94,7 @@ def test_history_and_failures_are_bounded() -> None:
     board = Board(clock)
     board.watch("p", Changing())
     for number in range(HISTORY + 20):
-        board.observe(Failed("p", "processor", "process", f"Error{number}", 1))
+        board.observe(Failed("p", "processor", "process", f"Error{number}", 1, "no"))
         clock.now += 1
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
@@ -109,7 +109,7 @@ def test_failures_of_one_kind_are_counted_together() -> None:
     board.watch("p", Changing())
     for error in ("ValueError", "KeyError", "ValueError"):
         clock.now += 1
-        board.observe(Failed("p", "processor", "process", error, 2))
+        board.observe(Failed("p", "processor", "process", error, 2, "no"))
     first, second = board.snapshot()["pipelines"][0]["failures"]
     assert (first["error"], first["messages"], first["at"]) == ("ValueError", 4, clock.now)
     assert (second["error"], second["messages"]) == ("KeyError", 2)

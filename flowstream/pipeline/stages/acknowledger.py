@@ -6,6 +6,7 @@ stays before it. Both take messages in bulk.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -126,7 +127,9 @@ class Settlement:
     def _count(self, span: Any, outcome: str, count: int) -> None:
         span.remaining -= count
         if self.core.telemetry.active:
-            self.core.emit(Settled(self.core.name, span.lane.stream, outcome, count))
+            core, published = self.core, span.timestamp
+            latency = time.time() - published / 1000 if published else None
+            core.emit(Settled(core.name, span.lane.stream, outcome, count, latency))
 
     def _counted(self, outcome: str, count: int) -> None:
         core = self.core

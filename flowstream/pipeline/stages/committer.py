@@ -7,7 +7,7 @@ from typing import Any
 from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
-from flowstream.telemetry import Committed, Failed
+from flowstream.telemetry import CommitFailed, Committed
 
 
 class Committer:
@@ -42,7 +42,7 @@ class Committer:
                 await self.producer.commit(stream, offset)
             except Exception as error:
                 log.warning("%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error)
-                self.core.emit(Failed(self.core.name, stream, "commit", repr(error), 0))
+                self.core.emit(CommitFailed(self.core.name, stream, offset, repr(error)))
                 self.settlement.schedule.settled(1)
                 continue
             ledger.committed = self.stored[stream] = offset

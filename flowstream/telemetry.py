@@ -191,13 +191,16 @@ class Truncated(Event):
 
 @dataclass(frozen=True, slots=True)
 class PartitionMoved(Event):
-    """A partition came to this process (`active`) or left it after a drain of `seconds`."""
+    """A partition came to this process (`active`) or left it, after a drain of `seconds`.
+
+    At the start every partition is told of: `seconds` is None then, and whenever one comes.
+    """
 
     pipeline: str
     super_stream: str
     stream: str
     active: bool
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +243,12 @@ class ConnectionOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLost(Event):
+    """A connection ended. `cause` is that of errors.ConnectionClosed, `reason` the words."""
+
     address: str
     role: str
     reason: str
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream import telemetry
 from flowstream.metrics import CATALOGUE, MAX_VALUES, OTHER, Metrics
+from flowstream.metrics.document import document
+from flowstream.metrics.usage import ALERTS, PANELS
 from flowstream.monitor import Board
 from flowstream.monitor.gauges import refresh
 from flowstream.telemetry import (
@@ -43,7 +46,7 @@ EVENTS: tuple[Event, ...] = (
     PhaseChanged("p", "running", 0.25),
     ConnectionOpened("localhost:5552", "consumer"),
     ConnectionOpened("localhost:5552", "consumer"),
-    ConnectionLost("localhost:5552", "consumer", "reset"),
+    ConnectionLost("localhost:5552", "consumer", "reset", "network"),
     ChunkReceived("s", 100, 12_000, 9, 950, 12_000),
     Received("p", "s", 100, 10_000),
     HandlerDone("p", "processor", 100, 3, 0.02),
@@ -57,8 +60,8 @@ EVENTS: tuple[Event, ...] = (
     Committed("p", "s", 89, False),
     CommitFailed("p", "s", 89, "RequestTimeout"),
     Truncated("p", "s", 7),
-    PartitionMoved("p", "all", "s", True, 0.0),
-    PartitionMoved("p", "all", "t", True, 0.0),
+    PartitionMoved("p", "all", "s", True, None),
+    PartitionMoved("p", "all", "t", True, None),
     PartitionMoved("p", "all", "t", False, 0.2),
     StageCrashed("p", "default", "OSError", True),
     HandlerStuck("p", "default", 61.0, "File ..."),
@@ -150,3 +153,15 @@ def test_a_scrape_refreshes_what_asks_for_it() -> None:
     assert content_type.startswith("application/openmetrics-text")
     assert b'flowstream_in_flight_messages{pipeline="p"} 7.0' in body
     assert body.endswith(b"# EOF\n")
+
+
+def test_the_documentation_is_current() -> None:
+    page = Path(__file__).parents[1] / "docs" / "metrics.md"
+    assert page.read_text() == document(), "run `python -m flowstream.metrics > docs/metrics.md`"
+    for metric in CATALOGUE:
+        assert f"`{metric.full_name}`" in page.read_text()
+
+
+def test_panels_and_alerts_name_metrics_of_the_catalogue() -> None:
+    names = {metric.name for metric in CATALOGUE}
+    assert PANELS.keys() | ALERTS.keys() <= names

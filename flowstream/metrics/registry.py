@@ -47,8 +47,8 @@ class Metrics:
     """Every metric of `CATALOGUE` in a registry of its own, fed by `observe`.
 
     `before_scrape` holds callables that bring gauges up to date when somebody looks. The registry
-    also has the process and garbage collector metrics of the Prometheus client (`process_*` and
-    `python_gc_*`). Observed and read on the event loop.
+    also has the garbage collector's metrics of the Prometheus client (`python_gc_*`), and those of
+    the process (`process_*`) as `measure_process` found them. Observed and read on the event loop.
     """
 
     def __init__(self, catalogue: Sequence[Metric] = CATALOGUE) -> None:
@@ -56,8 +56,10 @@ class Metrics:
         self.before_scrape: list[Callable[[Metrics], None]] = []
         self._values = {m.name: Values(m) for m in catalogue if m.kind != "histogram"}
         self._distributions = {m.name: Distribution(m) for m in catalogue if m.kind == "histogram"}
-        self._error, self._reason, self._lost = _Bounded(), _Bounded(), _Bounded()
+        self._error, self._reason = _Bounded(), _Bounded()
         self._states: dict[tuple[str, str], str] = {}
+        self._process = ProcessCollector(registry=None)
+        self._measured: list[Family] = []
         self._handlers: dict[type[telemetry.Event], Callable[..., None]] = {
             telemetry.Received: self._on_received,
             telemetry.HandlerDone: self._on_handler_done,
@@ -84,7 +86,6 @@ class Metrics:
         }
         self.set("build_info", 1, __version__, platform.python_version())
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
     # --- reading --------------------------------------------------------------------------------
@@ -93,6 +94,7 @@ class Metrics:
         """Every metric, for the registry."""
         yield from (series.family() for series in self._values.values())
         yield from (series.family() for series in self._distributions.values())
+        yield from self._measured
 
     def exposition(self, accept: str = "") -> tuple[str, bytes]:
         """The content type and body for a scrape that accepts `accept`."""
@@ -100,6 +102,13 @@ class Metrics:
             refresh(self)
         encoder, content_type = choose_encoder(accept)
         return content_type, encoder(self.registry)
+
+    def measure_process(self) -> None:
+        """Read what the system tells of this process, for the next exposition.
+
+        It reads files, so it belongs into a worker thread.
+        """
+        self._measured = list(self._process.collect())
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -214,8 +223,12 @@ class Metrics:
             if labels[:2] == group
         )
         self.set("active_partitions", active, *group)
-        self._add("partition_moves", 1, *group, "gained" if event.active else "lost")
-        if not event.active:
+        for direction in ("gained", "lost"):
+            self._ensure("partition_moves", *group, direction)
+        if event.active:
+            self._add("partition_moves", 1, *group, "gained")
+        elif event.seconds is not None:
+            self._add("partition_moves", 1, *group, "lost")
             self._distributions["hand_over_duration_seconds"].observe(event.seconds, *group)
             for name in ("committed_offset", "last_commit_timestamp_seconds"):
                 self._values[name].remove(event.pipeline, event.stream)
@@ -227,8 +240,9 @@ class Metrics:
         self._add("connections", 1, event.role)
 
     def _on_connection_lost(self, event: telemetry.ConnectionLost) -> None:
-        self._add("connections_lost", 1, event.role, self._lost(event.reason))
         self._add("connections", -1, event.role)
+        if event.cause != "request":
+            self._add("connections_lost", 1, event.role, event.cause or OTHER)
 
     def _on_state_changed(self, event: telemetry.StateChanged) -> None:
         labels = (event.kind, event.name)

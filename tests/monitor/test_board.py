@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from flowstream.monitor import Board
-from flowstream.monitor.board import HISTORY, MAX_FAILURES
+from flowstream.monitor.figures import HISTORY, MAX_KINDS
 from flowstream.telemetry import (
     BatchReady,
     ChunkReceived,
@@ -35,7 +35,7 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
         PhaseChanged("p", "running", 0.1),
         ConnectionOpened("a:1", "consumer"),
         ConnectionOpened("a:1", "consumer"),
-        ConnectionLost("a:1", "consumer", "reset"),
+        ConnectionLost("a:1", "consumer", "reset", "network"),
         ChunkReceived("s", 100, 9_000, 7, 500, 0),
         Failed("p", "processor", "process", "ValueError", 2, "no"),
         BatchReady("p", "default", 50, 4_000, "size", 0.25),
@@ -54,7 +54,9 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
     assert pipeline["outcomes"] == {"ok": 548, "dead_lettered": 2}
     assert (pipeline["settled"], pipeline["in_flight"], pipeline["lag"]) == (550, 50, 450)
     assert pipeline["crashes"] == 1
-    assert pipeline["failures"][0]["error"] == "ValueError"
+    crash, failure = pipeline["failures"]
+    assert (crash["error"], crash["phase"]) == ("OSError", "crash")
+    assert (failure["error"], failure["messages"], failure["reason"]) == ("ValueError", 2, "no")
     processor, batcher = pipeline["stages"]
     assert (processor["name"], processor["batches"], processor["waiting"]) == ("processor", 0, 30)
     assert batcher["triggers"] == {"size": 1, "timeout": 1}
@@ -79,13 +81,14 @@ def test_rates_are_taken_over_the_last_seconds() -> None:
     for second in range(10):
         settled += 100 if second < 5 else 1_000
         seconds += 2.0
-        stage = dataclasses.replace(PROCESSOR, seconds=seconds)
+        times = {"busy": seconds, "idle": seconds}
+        stage = dataclasses.replace(PROCESSOR, times=times)
         statistics.change(settled={"ok": settled}, stages=(stage,))
         clock.now += 1
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert pipeline["rate"] == 1_000
-    assert pipeline["stages"][0]["busy"] == 0.5  # two of four workers
+    assert pipeline["stages"][0]["states"] == {"busy": 0.5, "idle": 0.5}
     assert pipeline["history"]["rate"] == [100] * 5 + [1_000] * 5
 
 
@@ -99,7 +102,7 @@ def test_history_and_failures_are_bounded() -> None:
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert len(pipeline["history"]["at"]) == HISTORY - 1
-    assert len(pipeline["failures"]) == MAX_FAILURES
+    assert len(pipeline["failures"]) == MAX_KINDS
     assert pipeline["failures"][0]["error"] == f"Error{HISTORY + 19}"
 
 

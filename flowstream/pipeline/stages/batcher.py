@@ -203,7 +203,7 @@ class Batcher(Pool):
             self._handling[slot] = batch
             slot.hold(list(batch._own), self.core.clock())
             await self._batch(slot, batch)
-            slot.release()
+            self.release(slot)
             self._handling.pop(slot, None)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
@@ -347,7 +347,7 @@ class Batcher(Pool):
             self._stamp(Failure(message, f"the stage crashed: {reason_of(error)}", error=error), 1)
             for message in slot.messages
         ]
-        slot.release()
+        self.release(slot)
         if batch is not None:
             if failures:
                 self.disposal.put(failures, lambda _: self._done(batch))

@@ -33,6 +33,7 @@ class Committer:
 
     async def commit(self) -> None:
         """Store every watermark that advanced."""
+        since, self.settlement.uncommitted_since = self.settlement.uncommitted_since, None
         self.settlement.schedule.committed(self.core.clock())
         for stream, ledger in list(self.settlement.ledgers.items()):
             offset = ledger.due()
@@ -44,6 +45,7 @@ class Committer:
                 log.warning("%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error)
                 self.core.emit(CommitFailed(self.core.name, stream, offset, repr(error)))
                 self.settlement.schedule.settled(1)
+                self.settlement.uncommitted_since = since
                 continue
             ledger.committed = self.stored[stream] = offset
             self.core.emit(Committed(self.core.name, stream, offset, False))

@@ -154,7 +154,7 @@ class Processors(Pool):
                     continue
             slot.hold(messages, self.core.clock())
             await self._slice(slot)
-            slot.release()
+            self.release(slot)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
 
@@ -386,7 +386,7 @@ class Processors(Pool):
         for message in slot.unsettled:
             failure = Failure(message, f"the stage crashed: {reason_of(error)}", error=error)
             failures.append(self._stamp(failure))
-        slot.release()
+        self.release(slot)
         self.disposal.put(failures, self._disposed)
 
 

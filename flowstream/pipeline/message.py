@@ -69,11 +69,12 @@ class Failure:
 class Joint:
     """A message that went to several batchers: it settles when the last branch is done."""
 
-    __slots__ = ("origin", "outcome", "pending")
+    __slots__ = ("dropped", "origin", "outcome", "pending")
 
     def __init__(self, origin: Message[Any], pending: int) -> None:
         self.origin = origin
         self.pending = pending
+        self.dropped: str | None = None
         self.outcome = "ok"
 
 

@@ -110,9 +110,9 @@ class Settlement:
         origin = self._joined(message, outcome)
         if origin is None:
             return
-        extra = message._extra
+        extra, reason = message._extra, message.dropped
         if extra is not None and extra.joint is not None:
-            outcome = extra.joint.outcome
+            outcome, reason = extra.joint.outcome, extra.joint.dropped
         if outcome == "halted":
             self.hold([origin])
             return
@@ -121,7 +121,7 @@ class Settlement:
             self._count(origin._span, outcome, 1)
             self._counted(outcome, 1)
             if outcome == "dropped":
-                self._tell_dropped([message])
+                self.core.emit(Dropped(self.core.name, origin.stream, reason or "", 1, True))
         self.core.window.release(1, len(origin.raw))
 
     def _joined(self, message: Message[Any], outcome: str) -> Message[Any] | None:
@@ -130,6 +130,7 @@ class Settlement:
         if joint is None:
             return message
         joint.outcome = max(joint.outcome, outcome, key=_WORST.index)
+        joint.dropped = joint.dropped or message.dropped
         joint.pending -= 1
         return None if joint.pending else joint.origin
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 
@@ -23,8 +23,17 @@ from flowstream.telemetry import LoopTurned, Observer
 SAMPLE_INTERVAL = 1.0
 LOOP_INTERVAL = 0.25
 
-_HTML = "text/html; charset=utf-8"
 _JSON = "application/json"
+_SCRIPT = "text/javascript; charset=utf-8"
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
+    **{
+        f"/page/{name}": (name, _SCRIPT)
+        for name in ("main.js", "pipeline.js", "graph.js", "parts.js", "format.js")
+    },
+}
+"""The parts of the live page: path -> file and content type."""
 
 
 class Monitor:
@@ -32,7 +41,7 @@ class Monitor:
 
     | path | answer |
     | --- | --- |
-    | `/` | the live page |
+    | `/` | the live page; its parts are below `/page/` |
     | `/api/snapshot` | the board as JSON, which the page reads once a second |
     | `/metrics` | Prometheus (text or OpenMetrics, as asked for) |
     | `/livez` | 200 while the event loop turns |
@@ -51,7 +60,7 @@ class Monitor:
         self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
         self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/": self._page,
+            **{path: partial(self._page, path) for path in PAGE},
             "/api/snapshot": self._snapshot,
             "/metrics": self._exposition,
             "/livez": self._live,
@@ -80,8 +89,9 @@ class Monitor:
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET only\n", headers={"allow": "GET"})
         return await route(request)
 
-    async def _page(self, _: Request) -> Response:
-        return Response(body=await to_thread.run_sync(_page_html), content_type=_HTML)
+    async def _page(self, path: str, _: Request) -> Response:
+        name, content_type = PAGE[path]
+        return Response(body=await to_thread.run_sync(_part, name), content_type=content_type)
 
     async def _snapshot(self, _: Request) -> Response:
         checks = readiness(self._board.watched())
@@ -136,8 +146,8 @@ def _checked(checks: Sequence[Check], request: Request, word: str) -> Response:
 
 
 @cache
-def _page_html() -> bytes:
-    return (files("flowstream.monitor") / "page.html").read_bytes()
+def _part(name: str) -> bytes:
+    return (files("flowstream.monitor") / "page" / name).read_bytes()
 
 
 async def keep_sampling(board: Board, observer: Observer | None = None) -> None:

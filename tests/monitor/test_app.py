@@ -8,6 +8,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from importlib.resources import files
 
 import anyio
 import pytest
@@ -15,6 +16,7 @@ from anyio import to_thread
 
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.monitor.app import PAGE
 from flowstream.telemetry import Received, Telemetry
 from tests.monitor.figures import RUNNING, Changing
 
@@ -78,9 +80,16 @@ async def test_the_snapshot_is_json(face: Face) -> None:
 async def test_the_page_needs_nothing_from_elsewhere(face: Face) -> None:
     status, content_type, body = await face.get("/")
     assert (status, content_type) == (200, "text/html; charset=utf-8")
-    outside = set(re.findall(r"https?://[^\s\"']+", body)) - {"http://www.w3.org/2000/svg"}
-    assert outside == set()
-    assert "innerHTML" not in body
+    folder = files("flowstream.monitor") / "page"
+    assert {f"/page/{part.name}" for part in folder.iterdir()} - {"/page/index.html"} == {
+        path for path in PAGE if path != "/"
+    }
+    for path in PAGE:
+        status, _, body = await face.get(path)
+        assert status == 200
+        outside = set(re.findall(r"https?://[^\s\"')]+", body)) - {"http://www.w3.org/2000/svg"}
+        assert outside == set()
+        assert "innerHTML" not in body
 
 
 async def test_liveness_is_the_loop(face: Face) -> None:

@@ -15,7 +15,10 @@ _log = logging.getLogger("flowstream.telemetry")
 
 
 class Event:
-    """The base of every event; rooms define theirs as frozen slotted dataclasses."""
+    """The base of every event; rooms define theirs as slotted dataclasses.
+
+    They are values: nobody changes one. (Frozen ones take three times as long to make.)
+    """
 
     __slots__ = ()
 
@@ -32,21 +35,20 @@ class Telemetry:
     __slots__ = ("_observers",)
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = list(observers)
+        self._observers = observers
 
     @property
     def active(self) -> bool:
         return bool(self._observers)
 
     def attach(self, observer: Observer) -> None:
-        self._observers.append(observer)
+        self._observers = (*self._observers, observer)
 
     def detach(self, observer: Observer) -> None:
-        if observer in self._observers:
-            self._observers.remove(observer)
+        self._observers = tuple(each for each in self._observers if each is not observer)
 
     def emit(self, event: Event) -> None:
-        for observer in tuple(self._observers):
+        for observer in self._observers:
             try:
                 observer.observe(event)
             except Exception:
@@ -57,7 +59,7 @@ class Telemetry:
 # --- the pipeline -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received(Event):
     """A slice was admitted: `messages` and `bytes` of it, from `stream`."""
 
@@ -67,7 +69,7 @@ class Received(Event):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandlerDone(Event):
     """A processor slice or a batch left its handler.
 
@@ -81,19 +83,18 @@ class HandlerDone(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchReady(Event):
     """A batch was closed by `trigger` ("size", "bytes", "timeout", "flush", "drain", ...)."""
 
     pipeline: str
     batcher: str
     messages: int
-    bytes: int
     trigger: str
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled(Event):
     """Messages were settled with one outcome.
 
@@ -108,7 +109,7 @@ class Settled(Event):
     latency: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dropped(Event):
     """Messages left the pipeline unhandled, and why.
 
@@ -123,7 +124,7 @@ class Dropped(Event):
     intentional: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Held(Event):
     """Messages were given up unsettled, by a halt or a drain; the next run replays them."""
 
@@ -132,7 +133,7 @@ class Held(Event):
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failed(Event):
     """Messages failed for good in `phase` ("decode", "process", "batch", "sink", "commit").
 
@@ -148,7 +149,7 @@ class Failed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retried(Event):
     """Messages whose attempt failed with `error` were parked, for at most `delay` seconds."""
 
@@ -160,7 +161,7 @@ class Retried(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed(Event):
     """An offset was sent to be stored (`verified`: and read back)."""
 
@@ -170,7 +171,7 @@ class Committed(Event):
     verified: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CommitFailed(Event):
     """An offset could not be stored; it is tried again at the next commit."""
 
@@ -180,7 +181,7 @@ class CommitFailed(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Truncated(Event):
     """Retention removed `messages` offsets behind the stored one before they were handled."""
 
@@ -189,7 +190,7 @@ class Truncated(Event):
     messages: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PartitionMoved(Event):
     """A partition came to this process (`active`) or left it, after a drain of `seconds`.
 
@@ -203,7 +204,7 @@ class PartitionMoved(Event):
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StageCrashed(Event):
     """A stage broke outside of a handler and was restarted (or gave up)."""
 
@@ -213,7 +214,7 @@ class StageCrashed(Event):
     restarted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandlerStuck(Event):
     """A handler has not come back for `seconds`; `where` is its stack as text."""
 
@@ -223,7 +224,7 @@ class HandlerStuck(Event):
     where: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PhaseChanged(Event):
     """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
 
@@ -235,13 +236,13 @@ class PhaseChanged(Event):
 # --- the client ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionOpened(Event):
     address: str
     role: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionLost(Event):
     """A connection ended. `cause` is that of errors.ConnectionClosed, `reason` the words."""
 
@@ -251,7 +252,7 @@ class ConnectionLost(Event):
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkReceived(Event):
     """A chunk arrived: `credits` is what the subscription has left at the server, `buffered` the
     bytes of chunks that were not handed over yet."""
@@ -264,7 +265,7 @@ class ChunkReceived(Event):
     buffered: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Published(Event):
     stream: str
     messages: int
@@ -272,7 +273,7 @@ class Published(Event):
     unconfirmed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Confirmed(Event):
     """Confirms (or, with `code` other than 1, refusals) arrived."""
 
@@ -283,7 +284,7 @@ class Confirmed(Event):
     unconfirmed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateChanged(Event):
     """An environment, publisher or consumer (`kind`) went from one state to the next.
 
@@ -301,7 +302,7 @@ class StateChanged(Event):
 # --- the process --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoopTurned(Event):
     """The event loop woke a timer `late` seconds after it was due."""
 

@@ -52,7 +52,7 @@ EVENTS: tuple[Event, ...] = (
     HandlerDone("p", "processor", 100, 3, 0.02),
     Failed("p", "processor", "process", "ValueError", 3, "no"),
     Retried("p", "processor", 2, 1, 0.5, "ValueError"),
-    BatchReady("p", "default", 97, 9_700, "size", 0.3),
+    BatchReady("p", "default", 97, "size", 0.3),
     HandlerDone("p", "default", 97, 0, 0.2),
     Settled("p", "s", "ok", 90, 0.5),
     Dropped("p", "s", "test order", 3, True),

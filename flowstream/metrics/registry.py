@@ -127,7 +127,7 @@ class Metrics:
         self._values[name].replace(rows)
 
     def _add(self, name: str, amount: float, *labels: str) -> None:
-        self._values[name].add(amount, *labels)
+        self._values[name].add(amount, labels)
 
     def _ensure(self, name: str, *labels: str) -> None:
         self._values[name].ensure(*labels)
@@ -138,8 +138,8 @@ class Metrics:
         pipeline, stream = event.pipeline, event.stream
         if (pipeline, stream) not in self._values["received_messages"].rows:
             self._first_of(pipeline, stream)
-        self._add("received_messages", event.messages, pipeline, stream)
-        self._add("received_bytes", event.bytes, pipeline, stream)
+        self._values["received_messages"].add(event.messages, (pipeline, stream))
+        self._values["received_bytes"].add(event.bytes, (pipeline, stream))
 
     def _first_of(self, pipeline: str, stream: str) -> None:
         """Begin the counters of a stream at 0: Prometheus sees no increase from nothing to 1."""
@@ -152,10 +152,10 @@ class Metrics:
 
     def _on_settled(self, event: telemetry.Settled) -> None:
         pipeline, stream, messages = event.pipeline, event.stream, event.messages
-        self._add("settled_messages", messages, pipeline, stream, event.outcome)
+        self._values["settled_messages"].add(messages, (pipeline, stream, event.outcome))
         if event.latency is not None:
             latency = self._distributions["latency_seconds"]
-            latency.observe(event.latency, pipeline, stream, weight=messages)
+            latency.observe(event.latency, (pipeline, stream), messages)
 
     def _on_dropped(self, event: telemetry.Dropped) -> None:
         labels = (event.pipeline, event.stream, self._reason(event.reason))
@@ -176,14 +176,14 @@ class Metrics:
 
     def _on_handler_done(self, event: telemetry.HandlerDone) -> None:
         labels = (event.pipeline, event.stage)
-        self._add("handled_messages", event.messages, *labels)
-        self._distributions["handler_duration_seconds"].observe(event.seconds, *labels)
+        self._values["handled_messages"].add(event.messages, labels)
+        self._distributions["handler_duration_seconds"].observe(event.seconds, labels)
 
     def _on_batch_ready(self, event: telemetry.BatchReady) -> None:
         labels = (event.pipeline, event.batcher)
-        self._add("batches", 1, *labels, event.trigger)
-        self._distributions["batch_messages"].observe(event.messages, *labels)
-        self._distributions["batch_wait_seconds"].observe(event.waited, *labels)
+        self._values["batches"].add(1, (*labels, event.trigger))
+        self._distributions["batch_messages"].observe(event.messages, labels)
+        self._distributions["batch_wait_seconds"].observe(event.waited, labels)
 
     def _on_stage_crashed(self, event: telemetry.StageCrashed) -> None:
         self._add("stage_crashes", 1, event.pipeline, event.stage, _boolean(event.restarted))
@@ -198,7 +198,7 @@ class Metrics:
             self.set("start_timestamp_seconds", time.time() - event.seconds, event.pipeline)
 
     def _on_loop_turned(self, event: telemetry.LoopTurned) -> None:
-        self._distributions["event_loop_lag_seconds"].observe(event.late)
+        self._distributions["event_loop_lag_seconds"].observe(event.late, ())
 
     # --- offsets --------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Metrics:
             self._add("partition_moves", 1, *group, "gained")
         elif event.seconds is not None:
             self._add("partition_moves", 1, *group, "lost")
-            self._distributions["hand_over_duration_seconds"].observe(event.seconds, *group)
+            self._distributions["hand_over_duration_seconds"].observe(event.seconds, group)
             for name in ("committed_offset", "last_commit_timestamp_seconds"):
                 self._values[name].remove(event.pipeline, event.stream)
 
@@ -256,7 +256,7 @@ class Metrics:
         self.set("recovering", event.state == "recovering", *labels)
         if before == "recovering" and event.state == "open":
             self._add("recoveries", 1, *labels)
-            self._distributions["recovery_duration_seconds"].observe(event.seconds, event.kind)
+            self._distributions["recovery_duration_seconds"].observe(event.seconds, (event.kind,))
 
     def _on_chunk_received(self, event: telemetry.ChunkReceived) -> None:
         self._add("chunks", 1, event.stream)
@@ -272,7 +272,7 @@ class Metrics:
 
     def _on_confirmed(self, event: telemetry.Confirmed) -> None:
         self._add("confirmed_messages", event.messages, event.stream, str(event.code))
-        self._distributions["confirm_duration_seconds"].observe(event.seconds, event.stream)
+        self._distributions["confirm_duration_seconds"].observe(event.seconds, (event.stream,))
         self.set("unconfirmed_messages", event.unconfirmed, event.stream)
 
 

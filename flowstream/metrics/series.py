@@ -34,7 +34,7 @@ class Values:
         self.metric = metric
         self.rows: dict[Labels, float] = {}
 
-    def add(self, amount: float, *labels: str) -> None:
+    def add(self, amount: float, labels: Labels) -> None:
         self.rows[labels] = self.rows.get(labels, 0) + amount
 
     def set(self, value: float, *labels: str) -> None:
@@ -70,7 +70,7 @@ class Distribution:
         self.metric = metric
         self.rows: dict[Labels, list[float]] = {}
 
-    def observe(self, value: float, *labels: str, weight: int = 1) -> None:
+    def observe(self, value: float, labels: Labels, weight: int = 1) -> None:
         row = self.rows.get(labels)
         if row is None:  # one count for each bucket, one for what is above, and the sum
             row = self.rows[labels] = [0.0] * (len(self.metric.buckets) + 2)

@@ -92,7 +92,7 @@ class Page:
 
 EVENTS = (
     ConnectionOpened("a:1", "consuming"),
-    BatchReady("p", "default", 50, 4_000, "size", 0.25),
+    BatchReady("p", "default", 50, "size", 0.25),
     Settled("p", "s", "ok", 100, 0.5),
     Dropped("p", "s", "test order", 7, True),
     Failed("p", "processor", "process", "ValueError", 2, "ValueError: amount must be positive"),

@@ -173,7 +173,6 @@ class Batcher(Pool):
                         self.core.name,
                         self.name,
                         batch.size,
-                        batch.bytes,
                         batch.trigger,
                         now - batch.opened,
                     )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
 from flowstream import __version__, telemetry
-from flowstream.metrics.catalogue import CATALOGUE, Metric
+from flowstream.metrics.catalogue import CATALOGUE
 from flowstream.metrics.series import Distribution, Labels, Values
 
 MAX_VALUES = 50
@@ -51,12 +51,18 @@ class Metrics:
     the process (`process_*`) as `measure_process` found them. Observed and read on the event loop.
     """
 
-    def __init__(self, catalogue: Sequence[Metric] = CATALOGUE) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.before_scrape: list[Callable[[Metrics], None]] = []
-        self._values = {m.name: Values(m) for m in catalogue if m.kind != "histogram"}
-        self._distributions = {m.name: Distribution(m) for m in catalogue if m.kind == "histogram"}
+        self._values = {m.name: Values(m) for m in CATALOGUE if m.kind != "histogram"}
+        self._distributions = {m.name: Distribution(m) for m in CATALOGUE if m.kind == "histogram"}
         self._error, self._reason = _Bounded(), _Bounded()
+        # What is counted for every slice and batch is at hand; the rest is looked up by its name.
+        rows = {name: values.rows for name, values in self._values.items()}
+        self._received = rows["received_messages"], rows["received_bytes"]
+        self._settled, self._handled = rows["settled_messages"], rows["handled_messages"]
+        self._latency = self._distributions["latency_seconds"]
+        self._handler_duration = self._distributions["handler_duration_seconds"]
         self._states: dict[tuple[str, str], str] = {}
         self._process = ProcessCollector(registry=None)
         self._measured: list[Family] = []
@@ -135,11 +141,12 @@ class Metrics:
     # --- what flows -----------------------------------------------------------------------------
 
     def _on_received(self, event: telemetry.Received) -> None:
-        pipeline, stream = event.pipeline, event.stream
-        if (pipeline, stream) not in self._values["received_messages"].rows:
-            self._first_of(pipeline, stream)
-        self._values["received_messages"].add(event.messages, (pipeline, stream))
-        self._values["received_bytes"].add(event.bytes, (pipeline, stream))
+        labels = (event.pipeline, event.stream)
+        messages, size = self._received
+        if labels not in messages:
+            self._first_of(*labels)
+        messages[labels] += event.messages
+        size[labels] += event.bytes
 
     def _first_of(self, pipeline: str, stream: str) -> None:
         """Begin the counters of a stream at 0: Prometheus sees no increase from nothing to 1."""
@@ -147,15 +154,16 @@ class Metrics:
             self._ensure("settled_messages", pipeline, stream, outcome)
         for result in COMMIT_RESULTS:
             self._ensure("commits", pipeline, stream, result)
+        self._ensure("received_messages", pipeline, stream)
+        self._ensure("received_bytes", pipeline, stream)
         self._ensure("held_messages", pipeline, stream)
         self._ensure("truncated_messages", pipeline, stream)
 
     def _on_settled(self, event: telemetry.Settled) -> None:
-        pipeline, stream, messages = event.pipeline, event.stream, event.messages
-        self._values["settled_messages"].add(messages, (pipeline, stream, event.outcome))
+        labels = (event.pipeline, event.stream, event.outcome)
+        self._settled[labels] = self._settled.get(labels, 0) + event.messages
         if event.latency is not None:
-            latency = self._distributions["latency_seconds"]
-            latency.observe(event.latency, (pipeline, stream), messages)
+            self._latency.observe(event.latency, labels[:2], event.messages)
 
     def _on_dropped(self, event: telemetry.Dropped) -> None:
         labels = (event.pipeline, event.stream, self._reason(event.reason))
@@ -176,8 +184,8 @@ class Metrics:
 
     def _on_handler_done(self, event: telemetry.HandlerDone) -> None:
         labels = (event.pipeline, event.stage)
-        self._values["handled_messages"].add(event.messages, labels)
-        self._distributions["handler_duration_seconds"].observe(event.seconds, labels)
+        self._handled[labels] = self._handled.get(labels, 0) + event.messages
+        self._handler_duration.observe(event.seconds, labels)
 
     def _on_batch_ready(self, event: telemetry.BatchReady) -> None:
         labels = (event.pipeline, event.batcher)

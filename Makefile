@@ -5,9 +5,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/runtime
 STAMP := $(VENV)/installed
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
+# Debian keeps this part of Python apart: root gets it, others are told what it is.
+VENV_MODULE = { [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" && \
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+  --no-install-recommends python3-venv >/dev/null; } || \
+  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 BROKERS ?=
 ARGS ?=
 
@@ -19,21 +25,29 @@ help: ## show this help
 
 setup: $(STAMP) ## create .venv with flowstream, every extra and the tools
 
-$(STAMP): pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv: once, less than a minute"
 ifdef UV
-	[ -x $(BIN)/python ] || uv venv --quiet --python $(PYTHON) $(VENV)
+	@uv venv --quiet --python $(PYTHON) $(VENV)
 else
-	@$(PYTHON) -c 'import ensurepip' || \
-	  { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(VENV_MODULE)
+	@$(PYTHON) -m venv $(VENV)
 endif
-	$(INSTALL) --editable '.[all]' --group dev
-	@touch $(STAMP)
 
-run: setup ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(STAMP): pyproject.toml | $(BIN)/python
+ifndef UV
+	@$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
+endif
+	@$(INSTALL) --editable '.[all]' --group dev
+	@touch $(RUNTIME) $@
+
+run: $(RUNTIME) ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
 	@$(BIN)/flowstream run pipelines.feed pipelines.orders --http $(ARGS)
 
 test: setup ## all tests; those on RabbitMQ take the brokers that are up (ARGS='-k name')

@@ -13,6 +13,7 @@
     │   ├── StreamDoesNotExist, StreamAlreadyExists, StreamNotAvailable
     │   ├── SubscriptionIdExists, SubscriptionIdDoesNotExist, PublisherDoesNotExist
     │   ├── AuthenticationFailed
+    │   │   ├── TokenUnavailable      no OAuth 2.0 token could be fetched to authenticate with
     │   │   ├── SaslMechanismNotSupported, SaslError, LoopbackOnly
     │   │   └── CannotChangeMechanism, CannotChangeUsername
     │   ├── VirtualHostAccessFailed, AccessRefused
@@ -82,7 +83,7 @@ class ConnectionClosed(ConnectionFailed):
     """The connection ended while it was in use: by the peer, the network or a missed heartbeat.
 
     Field: `cause`, which of them: "broker" (it said goodbye), "network", "heartbeat", "protocol",
-    "handshake" or "request" (it was closed on this side); "" where that is not known.
+    "handshake", "silent" (requests were not answered) or "request" (it was closed on this side); "" where that is not known.
     """
 
     cause: str = ""
@@ -153,6 +154,12 @@ class AuthenticationFailed(ServerError):
     """The server refused the user name or password."""
 
     code = 8
+
+
+class TokenUnavailable(AuthenticationFailed):
+    """No token could be fetched: the identity provider is away, or refuses."""
+
+    code = 0
 
 
 class SaslMechanismNotSupported(AuthenticationFailed):

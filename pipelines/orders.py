@@ -1,13 +1,13 @@
 """Load CD orders into the warehouse, a batch at a time.
 
-Orders without a positive amount go to the stream `orders.dead`. The warehouse is an SQLite file,
-$ORDERS_WAREHOUSE or ./orders.sqlite3.
+Orders without a positive amount in whole cents go to the stream `orders.dead`. The warehouse is an
+SQLite file, $ORDERS_WAREHOUSE or ./orders.sqlite3.
 """
 
 from datetime import date
 from decimal import Decimal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from flowstream import Batch, DeadLetter, Message, Pipeline, Retry, StreamProducer
 from pipelines import warehouse
@@ -18,7 +18,7 @@ class Order(BaseModel):
     customer_id: int
     date: date
     quantity: int
-    amount: Decimal
+    amount: Decimal = Field(decimal_places=2)
 
 
 pipeline = Pipeline(

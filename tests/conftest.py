@@ -121,8 +121,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if "cluster" in getattr(item, "fixturenames", ()):
+    if on_the_cluster(item):
         item.add_marker("broker")
+
+
+def on_the_cluster(item: pytest.Item) -> bool:
+    """Whether the test asks for the real cluster, and not for a fixture that has its name."""
+    info = getattr(item, "_fixtureinfo", None)
+    found = info.name2fixturedefs.get("cluster") if info is not None else None
+    return found is not None and found[-1].baseid == "tests"
 
 
 # -- the loop ------------------------------------------------------------------------
@@ -151,7 +158,7 @@ def nothing_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def broker_of(item: pytest.Item) -> str | None:
-    if "cluster" in getattr(item, "fixturenames", ()):
+    if on_the_cluster(item):
         return "cluster"
     callspec = getattr(item, "callspec", None)
     parameters = {} if callspec is None else callspec.params

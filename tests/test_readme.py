@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import types
-from pathlib import Path
 
 import pytest
 
 from flowstream import Batch, Message, Pipeline
 from flowstream.testing import broker
+from tests.documents import ROOT, blocks
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BLOCKS = [block.source for block in blocks(ROOT / "README.md") if block.language == "python"]
 
 
 def module(source: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:

@@ -13,6 +13,7 @@ so that `--help` is quick.
     load.py      MODULE[:NAME] -> Pipeline
     records.py   files -> message bodies
     run.py       `flowstream run`; supervisor.py signals, drain and summary
+    new.py       `flowstream new`; templates.py what it writes
     publish.py   `flowstream publish`
     streams.py   `flowstream streams`; management.py the broker's management API
     offsets.py   `flowstream offsets`

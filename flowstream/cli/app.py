@@ -9,14 +9,32 @@ from typing import Annotated, NoReturn
 import typer
 
 from flowstream import __version__
-from flowstream.cli import broker, dead_letters, offsets, publish, run, streams, tail
+from flowstream.cli import (
+    broker,
+    check,
+    config,
+    dead_letters,
+    doctor,
+    graph,
+    new,
+    offsets,
+    publish,
+    run,
+    streams,
+    tail,
+)
+from flowstream.cli.defaults import defaults
 from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
 from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
 
+HELP = frozenset({"--help", "-h"})
+"""Help shows the defaults of the program, not what is configured (which may be secret)."""
+
 app = new_app(
     help="Data pipelines on RabbitMQ Streams.",
     epilog=examples(
+        "flowstream new orders",
         "flowstream publish orders orders.csv --create",
         "flowstream run pipelines.orders",
         "flowstream offsets get orders orders",
@@ -24,9 +42,14 @@ app = new_app(
     ),
 )
 run.register(app)
+new.register(app)
 publish.register(app)
 tail.register(app)
 broker.register(app)
+check.register(app)
+graph.register(app)
+config.register(app)
+doctor.register(app)
 app.add_typer(streams.app)
 app.add_typer(offsets.app)
 app.add_typer(dead_letters.app)
@@ -40,6 +63,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -49,6 +73,8 @@ def root(
     ] = False,
 ) -> None:
     """Data pipelines on RabbitMQ Streams."""
+    if context.obj is not HELP:
+        context.default_map = defaults(context.command)
 
 
 @app.command("exit-codes", epilog=examples("flowstream exit-codes", "flowstream exit-codes --json"))
@@ -74,7 +100,7 @@ def main() -> NoReturn:
     if debug:
         show_tracebacks()
     try:
-        app(args, prog_name="flowstream")
+        app(args, prog_name="flowstream", obj=HELP if HELP & {*args} else None)
     except Exception as error:
         if isinstance(root_cause(error), BrokenPipeError):
             # The reader of our output has gone (`| head`): nothing is left to tell it.

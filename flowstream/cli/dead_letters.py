@@ -94,9 +94,9 @@ def _by_reason(letters: list[Letter]) -> list[dict[str, Any]]:
 async def _collect(
     url: str, stream: str, wanted: re.Pattern[str] | None, everything: bool
 ) -> list[Letter]:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         start = 0 if everything else await _position(environment, stream)
         return [
             letter
@@ -127,9 +127,9 @@ def show(
 
 
 async def _one(url: str, stream: str, offset: int) -> Letter:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         async for batch in read(environment, stream, offset):
             if batch and batch[0].offset == offset:
                 return batch[0]
@@ -181,10 +181,10 @@ def replay(
 async def _replay(
     url: str, stream: str, offsets: list[int], to: str | None, dry_run: bool
 ) -> Counter[str]:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
     counts: Counter[str] = Counter()
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         start = offsets[0] if offsets else await _position(environment, stream)
         async for batch in read(environment, stream, start):
             chosen = [it for it in batch if not offsets or it.offset in offsets]
@@ -235,9 +235,9 @@ def purge(
 
 
 async def _purge(url: str, stream: str) -> None:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         await environment.delete_stream(stream)
         await environment.create_stream(stream)
 

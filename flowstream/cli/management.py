@@ -57,13 +57,21 @@ class Management:
 
     def get(self, path: str) -> Any:
         """The JSON at `/api/` + `path`. Blocks: call it in a thread."""
+        return self._ask(path)[0]
+
+    def date(self) -> str | None:
+        """The API's clock, as its Date header has it. Blocks: call it in a thread."""
+        return self._ask("whoami")[1]
+
+    def _ask(self, path: str) -> tuple[Any, str | None]:
+        """(JSON, Date header)."""
         credentials = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         request = urllib.request.Request(  # noqa: S310 - parse() lets only http and https through
             f"{self.base}/api/{path}", headers={"authorization": f"Basic {credentials}"}
         )
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-                return json.load(answer)
+                return json.load(answer), answer.headers.get("date")
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
         except (OSError, ValueError) as error:

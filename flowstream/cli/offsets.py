@@ -37,9 +37,9 @@ def get(reference: Reference, stream: Stream, url: Url = DEFAULT_URL, json: Json
 
 
 async def _get(url: str, reference: str, stream: str) -> dict[str, Any]:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         stored = await environment.query_offset(reference, stream)
         stats = await environment.stream_stats(stream)
         last = await environment.last_offset(stream)
@@ -91,9 +91,9 @@ def set_(
 
 
 async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, Any]:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         before = await environment.query_offset(reference, stream)
         await environment.store_offset_verified(reference, stream, offset)
     return {"stream": stream, "reference": reference, "before": before, "offset": offset}

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.util import find_spec
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +23,26 @@ DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 RICH_HELP = sys.stdout.isatty()
 """Whether help is drawn with Rich; a pipe gets plain text."""
 
+
+class SaslMechanism(StrEnum):
+    PLAIN = "PLAIN"
+    EXTERNAL = "EXTERNAL"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    LOGFMT = "logfmt"
+
+
 Url = Annotated[
     str,
     typer.Option(
@@ -30,6 +51,37 @@ Url = Annotated[
         metavar="URL",
         help="The broker: rabbitmq-stream://user:password@host:port/vhost "
         "(rabbitmq-stream+tls:// for TLS).",
+    ),
+]
+TlsCa = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-ca",
+        envvar="FLOWSTREAM_TLS_CA",
+        metavar="FILE",
+        help="Authorities to trust instead of the system's (PEM).",
+    ),
+]
+TlsCertificate = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-certificate",
+        envvar="FLOWSTREAM_TLS_CERTIFICATE",
+        metavar="FILE",
+        help="This client's certificate, for mutual TLS (PEM).",
+    ),
+]
+TlsKey = Annotated[
+    str | None,
+    typer.Option("--tls-key", envvar="FLOWSTREAM_TLS_KEY", metavar="FILE", help="Its key (PEM)."),
+]
+Sasl = Annotated[
+    SaslMechanism | None,
+    typer.Option(
+        "--sasl",
+        envvar="FLOWSTREAM_SASL",
+        case_sensitive=False,
+        help="EXTERNAL: the client's certificate says who it is.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]

@@ -7,6 +7,7 @@ between columns and nothing cut off, and JSON is one document. `NO_COLOR` is hon
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _tracebacks: list[bool] = []
+_notes: list[logging.Logger] = []
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -48,7 +50,15 @@ def say(text: str, style: str | None = None) -> None:
 
 def note(text: str, style: str | None = None) -> None:
     """One line beside the result: progress, hints, summaries of side effects."""
-    stderr().print(text, style=style, markup=False)
+    if _notes:
+        _notes[-1].info("%s", text)
+    else:
+        stderr().print(text, style=style, markup=False)
+
+
+def notes_to(log: logging.Logger) -> None:
+    """From now on notes and errors are records of this logger: standard error has one format."""
+    _notes.append(log)
 
 
 def print_json(value: Any) -> None:
@@ -159,9 +169,16 @@ def report(error: BaseException) -> ExitCode:
     text = one_line(str(cause)) or type(cause).__name__
     if code is ExitCode.UNEXPECTED:
         text = f"{type(cause).__name__}: {text} (flowstream --debug ... shows the traceback)"
+    if _notes:
+        _notes[-1].error("%s", text, extra={"exit_code": int(code)}, exc_info=_traced(error))
+        return code
     if _tracebacks:
         sys.stderr.write("".join(traceback.format_exception(error)))
     console = stderr()
     console.print("error: ", style="bold red", end="")
     console.print(text, markup=False)
     return code
+
+
+def _traced(error: BaseException) -> BaseException | None:
+    return error if _tracebacks else None

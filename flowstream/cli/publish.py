@@ -85,11 +85,11 @@ def publish(
 async def _publish(plan: FeedPlan, url: str, create: bool) -> Tally:
     import anyio
 
+    from flowstream.cli.connect import connect
     from flowstream.cli.feed import Feed
-    from flowstream.client import Environment
 
     with Feed(plan) as feed:
-        async with Environment(url) as environment:
+        async with connect(url) as environment:
             if create:
                 await environment.create_stream(plan.stream, exist_ok=True)
             async with (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -12,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import Json, Optional, command_with_optional_values, examples, run_async
+from flowstream.cli.options import (
+    Json,
+    LogFormat,
+    LogLevel,
+    Optional,
+    Sasl,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    command_with_optional_values,
+    examples,
+    run_async,
+)
 from flowstream.cli.output import note, print_json, report, say, stderr
 
 if TYPE_CHECKING:
@@ -43,6 +54,8 @@ def register(app: typer.Typer) -> None:
             "flowstream run pipelines.orders --until-idle",
             "flowstream run pipelines.orders --http --feed pipelines/data/cdnow_orders.csv.gz@500",
             "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
+            "flowstream run pipelines.orders --log-level info --log-format json",
+            "flowstream run pipelines.orders --reload",
         ),
     )(run)
 
@@ -61,6 +74,7 @@ def run(
         typer.Option(
             min=0,
             metavar="[SECONDS]",
+            envvar="FLOWSTREAM_UNTIL_IDLE",
             help="End when everything published so far is settled and nothing came for this "
             f"long; {IDLE_SECONDS} seconds without a value.",
         ),
@@ -97,6 +111,7 @@ def run(
         bool,
         typer.Option(
             "--create",
+            envvar="FLOWSTREAM_CREATE",
             help="Create missing streams; with the embedded broker that is always so.",
         ),
     ] = False,
@@ -109,39 +124,84 @@ def run(
         ),
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Lines instead of the live view on a terminal.")
+        bool,
+        typer.Option(
+            "--plain",
+            envvar="FLOWSTREAM_PLAIN",
+            help="Lines instead of the live view on a terminal.",
+        ),
     ] = False,
     tune_gc: Annotated[
         bool,
         typer.Option(
             "--tune-gc/--no-tune-gc",
+            envvar="FLOWSTREAM_TUNE_GC",
             help="Collect garbage rarely while running: up to twice as fast.",
         ),
     ] = True,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="FLOWSTREAM_LOG_LEVEL",
+            case_sensitive=False,
+            help="The least severe log records to write.",
+        ),
+    ] = LogLevel.WARNING,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="FLOWSTREAM_LOG_FORMAT",
+            case_sensitive=False,
+            help="How standard error is written; json and logfmt have one record per line.",
+        ),
+    ] = LogFormat.TEXT,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    sasl: Sasl = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload",
+            help="Drain and start again when a source below this folder changes (extra reload).",
+        ),
+    ] = False,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
     json: Json = False,
 ) -> None:
     """Run pipelines until they end, Ctrl-C or SIGTERM.
 
     The first signal drains: what was received is finished, committed and verified, within the
-    pipeline's drain_timeout. A second one ends at once. Exit codes: flowstream exit-codes.
+    pipeline's drain_timeout. A second one ends at once. Options that are not given come from the
+    environment, .env and pyproject.toml (flowstream config). Exit codes: flowstream exit-codes.
     """
+    from flowstream.cli import logs
+    from flowstream.cli.connect import connection
     from flowstream.cli.load import load_pipelines
+    from flowstream.cli.overrides import override
     from flowstream.cli.supervisor import Plan
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    if reload:
+        raise typer.Exit(_reload(as_json=json))
+    logs.configure(log_level, log_format)
     pipelines = dict(zip(targets, load_pipelines(targets), strict=True))
+    for pipeline in pipelines.values():
+        override(pipeline)
+        pipeline.check()
     plan = Plan(
         pipelines=pipelines,
-        url=url,
+        connection=connection(
+            url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
+        ),
+        anywhere=url is None,
         create=create,
         feed=None if feed is None else _feed_plan(feed, list(pipelines.values())),
         until_idle=until_idle,
         http=None if http is None else parse_address(http),
         http_control=http_control,
-        live=stderr().is_terminal and not plain and not json,
+        live=stderr().is_terminal and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
+        with_parent=with_parent,
     )
     outcome = run_async(_supervise, plan)
     _tell(outcome, plan, as_json=json)
@@ -151,6 +211,17 @@ async def _supervise(plan: Plan) -> Outcome:
     from flowstream.cli.supervisor import Supervisor
 
     return await Supervisor(plan).run()
+
+
+def _reload(*, as_json: bool) -> int:
+    from flowstream.cli.reload import reload
+
+    if as_json:
+        raise CommandError(
+            "--reload and --json exclude each other: a run that is started again has no one result",
+            ExitCode.USAGE,
+        )
+    return run_async(reload, sys.argv[1:])
 
 
 def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:

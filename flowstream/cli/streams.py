@@ -69,9 +69,9 @@ def create(
 async def _create(
     url: str, streams: list[str], arguments: dict[str, Any], if_missing: bool
 ) -> None:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         for stream in streams:
             existed = if_missing and await environment.stream_exists(stream)
             if not existed:
@@ -98,9 +98,9 @@ def delete(
 
 
 async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         for stream in streams:
             if if_exists and not await environment.stream_exists(stream):
                 say(f"{stream} does not exist")
@@ -172,9 +172,9 @@ def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
 
 
 async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
-    async with Environment(url) as environment:
+    async with connect(url) as environment:
         return [await _stats_of(environment, stream) for stream in streams]
 
 

@@ -9,20 +9,21 @@ code. What is settled and committed by then is told in the results.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
 
+from flowstream.cli.connect import Connection, connection
 from flowstream.cli.embedded import own_broker, somebody_listens
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.feed import Feed, FeedPlan
-from flowstream.cli.options import DEFAULT_URL, on_signal
+from flowstream.cli.options import on_signal
 from flowstream.cli.output import note, one_line, plural
 from flowstream.cli.view import show
 from flowstream.cli.wiring import wiring
-from flowstream.client import Environment
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.telemetry import Telemetry
@@ -37,14 +38,16 @@ FORCE_GRACE = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run and how; `pipelines` is by target, `url` None where nobody named a broker.
+    """What to run and how; `pipelines` is by target, `anywhere` whether nobody named a broker.
 
+    With `with_parent` it drains when standard input ends: whoever started it holds the other end.
     `create` makes missing streams (with an embedded broker they are always made); `feed` is
     published beside the pipelines; `http_control` lets the live page pause and limit them.
     """
 
     pipelines: dict[str, Pipeline]
-    url: str | None = None
+    connection: Connection = field(default_factory=connection)
+    anywhere: bool = False
     create: bool = False
     feed: FeedPlan | None = None
     until_idle: float | None = None
@@ -52,6 +55,7 @@ class Plan:
     http_control: bool = False
     live: bool = False
     tune_gc: bool = True
+    with_parent: bool = False
 
 
 @dataclass(slots=True)
@@ -83,45 +87,46 @@ class Supervisor:
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(on_signal, self._signalled)
             beside.start_soon(self._force)
-            url = await self._broker(stack)
+            if self._plan.with_parent:
+                beside.start_soon(self._until_parent_ends)
+            await self._broker(stack)
             if self._plan.http is not None:
                 await self._listen(beside, *self._plan.http)
             beside.start_soon(keep_sampling, self._board, self._metrics)
             beside.start_soon(self._show)
             if self._plan.feed is not None:
-                beside.start_soon(self._publish, self._plan.feed, url)
+                beside.start_soon(self._publish, self._plan.feed)
             for pipeline in self._plan.pipelines.values():
                 self._board.expect(pipeline.name)
             async with anyio.create_task_group() as pipelines:
                 for target, pipeline in self._plan.pipelines.items():
-                    pipelines.start_soon(self._run_one, target, pipeline, url)
+                    pipelines.start_soon(self._run_one, target, pipeline)
             beside.cancel_scope.cancel()
         return self._outcome
 
-    async def _broker(self, stack: AsyncExitStack) -> str:
-        """The broker's address; one is started where none was named, none is there, and a pipeline
-        needs one. Missing streams are made where that was asked for."""
+    async def _broker(self, stack: AsyncExitStack) -> None:
+        """A broker is started where none was named, none is there, and a pipeline needs one.
+        Missing streams are made where that was asked for."""
         wirings = [wiring(pipeline) for pipeline in self._plan.pipelines.values()]
-        url, create = self._plan.url or DEFAULT_URL, self._plan.create
+        create = self._plan.create
         needed = any(each.needs_broker for each in wirings)
-        if self._plan.url is None and needed and not await somebody_listens():
+        if self._plan.anywhere and needed and not await somebody_listens():
             await stack.enter_async_context(own_broker())
             create = True
         if create:
-            async with Environment(url) as environment:
-                for stream in [stream for each in wirings for stream in each.needed]:
+            async with self._plan.connection.environment() as environment:
+                for stream in [stream for each in wirings for stream in each.all]:
                     if not await environment.stream_exists(stream):
                         await environment.create_stream(stream, exist_ok=True)
                         note(f"created the stream {stream}")
-        return url
 
-    async def _publish(self, plan: FeedPlan, url: str) -> None:
+    async def _publish(self, plan: FeedPlan) -> None:
         """The feed: it ends with the first signal, and its error drains the pipelines."""
         try:
             with Feed(plan) as feed:
                 self._feed = feed
                 async with (
-                    Environment(url) as environment,
+                    self._plan.connection.environment() as environment,
                     environment.publisher(plan.stream) as publisher,
                 ):
                     await feed.send(publisher, lambda: None)
@@ -144,17 +149,33 @@ class Supervisor:
     async def _show(self) -> None:
         await show(self._board, live=self._plan.live)
 
-    async def _run_one(self, target: str, pipeline: Pipeline, url: str) -> None:
+    async def _run_one(self, target: str, pipeline: Pipeline) -> None:
         try:
-            with anyio.CancelScope() as opening:
-                self._opening[target] = opening
-                async with pipeline.start(
-                    url=url, telemetry=self._telemetry, tune_gc=self._plan.tune_gc
-                ) as running:
-                    del self._opening[target]
-                    self._outcome.results[target] = await self._follow(pipeline.name, running)
+            async with AsyncExitStack() as stack:
+                self._opening[target] = stack.enter_context(anyio.CancelScope())
+                running = await self._start(stack, pipeline)
+                del self._opening[target]
+                self._outcome.results[target] = await self._follow(pipeline.name, running)
         except Exception as error:
             self._failed(error)
+
+    async def _start(self, stack: AsyncExitStack, pipeline: Pipeline) -> RunningPipeline:
+        """Connected as it is configured, where the pipeline needs a broker."""
+        connection = self._plan.connection
+        environment = None
+        if wiring(pipeline).needs_broker:
+            name = f"flowstream {pipeline.name}"
+            environment = await stack.enter_async_context(
+                connection.environment(name=name, telemetry=self._telemetry)
+            )
+        return await stack.enter_async_context(
+            pipeline.start(
+                url=connection.url,
+                environment=environment,
+                telemetry=self._telemetry,
+                tune_gc=self._plan.tune_gc,
+            )
+        )
 
     async def _follow(self, name: str, running: RunningPipeline) -> RunResult:
         """From the moment it runs to its result."""
@@ -181,6 +202,10 @@ class Supervisor:
             opening.cancel()
         for running in self._running:
             running.stop()
+
+    async def _until_parent_ends(self) -> None:
+        await anyio.wait_readable(sys.stdin)
+        self._signalled()
 
     def _signalled(self) -> None:
         self._signals += 1

@@ -137,10 +137,10 @@ def parse_start(text: str) -> Offset:
 async def _show(look: Look) -> None:
     import anyio
 
-    from flowstream.client import Environment
+    from flowstream.cli.connect import connect
 
     wanted = pattern(look.grep)
-    async with Environment(look.url) as environment, anyio.create_task_group() as group:
+    async with connect(look.url) as environment, anyio.create_task_group() as group:
         group.start_soon(on_signal, group.cancel_scope.cancel)
         count = 0
         async for message in _messages(environment, look):

@@ -28,6 +28,11 @@ class Wiring:
         """Streams that must exist before the pipeline starts (it makes that of dead letters)."""
         return (*self.reads, *self.sinks)
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every stream of the pipeline."""
+        return (*self.needed, *(() if self.dead_letters is None else (self.dead_letters,)))
+
 
 def wiring(pipeline: Pipeline) -> Wiring:
     """What the declaration says; a producer of the user's own reads no stream that is known."""

@@ -4,9 +4,10 @@
     publisher.py     the face of publishing; declaration.py: its place on a connection; outbox.py,
                      unconfirmed.py, framing.py: from bodies to confirmed frames; failures.py
     consumer.py      the face of consuming; subscription.py: its place on a connection; delivery.py,
-                     credit.py, offsets.py, probe.py; tracking.py, single_active.py
+                     credit.py, offsets.py, lineage.py, probe.py; tracking.py,
+                     single_active.py
     super_publisher.py, super_consumer.py   over the partitions (partitions.py, routing.py)
-    options.py       what publishers and consumers can be told
+    options.py       what publishers and consumers can be told; checks.py: wrong ones are refused
     attachment.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
     core.py          connections by role: pool.py, seed.py, nodes.py
     connection.py    one connection: opening.py (handshake), ids.py, codes.py
@@ -16,7 +17,7 @@
 This file is the room's contract.
 """
 
-from flowstream.client.admin import StreamStatistics
+from flowstream.client.admin import ServerInfo, StreamStatistics
 from flowstream.client.backoff import Backoff
 from flowstream.client.consumer import Consumer, StreamMessage
 from flowstream.client.credentials import (
@@ -75,6 +76,7 @@ __all__ = [
     "PlainCredentials",
     "Properties",
     "Publisher",
+    "ServerInfo",
     "State",
     "StreamMessage",
     "StreamNodes",

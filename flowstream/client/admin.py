@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from flowstream.errors import (
     StreamDoesNotExist,
 )
 from flowstream.protocol import (
+    Address,
     Code,
     CreateStream,
     CreateSuperStream,
@@ -29,6 +31,7 @@ from flowstream.protocol import (
     StreamStatsResponse,
 )
 
+from .checks import check_name, check_whole
 from .codes import check
 from .core import Core
 from .nodes import StreamNodes, stream_nodes
@@ -36,6 +39,8 @@ from .offsets import Offset, offset_spec
 from .partitions import read_partitions, read_route
 from .probe import probe
 from .tracking import OffsetStore
+
+LEADER_LOCATORS = ("client-local", "balanced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,41 @@ class StreamStatistics:
     values: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """The node that the locating connection is at, and what was agreed with it.
+
+    `properties` are its own (product, version, ...); `advertised` is the address it tells others;
+    `commands` has the highest version of every command it speaks, empty below RabbitMQ 3.11.
+    Sizes are bytes and times seconds; 0 is no limit.
+    """
+
+    address: Address
+    advertised: Address | None
+    properties: Mapping[str, str]
+    frame_max: int
+    heartbeat: int
+    commands: Mapping[Key, int]
+
+
 class Administration:
     """The part of an environment that manages what the broker holds."""
 
     _core: Core
     _offsets: OffsetStore
+
+    async def server_info(self) -> ServerInfo:
+        """Who answers, and what was agreed in the handshake."""
+        wire = (connection := await self._core.locator.get()).wire
+        known = {int(key) for key in Key}
+        return ServerInfo(
+            connection.address,
+            wire.advertised,
+            dict(wire.peer_properties),
+            wire.frame_max,
+            wire.heartbeat,
+            {Key(key): entry.maximum for key, entry in wire.versions.items() if key in known},
+        )
 
     # --- streams --------------------------------------------------------------------------------
 
@@ -76,6 +111,7 @@ class Administration:
         Raises StreamAlreadyExists, or PreconditionFailed where it exists with other arguments;
         with `exist_ok` an existing one is left as it is.
         """
+        check_name("name", name)
         arguments = stream_arguments(
             max_length_bytes=max_length_bytes,
             max_age=max_age,
@@ -196,6 +232,7 @@ class Administration:
             initial_cluster_size=initial_cluster_size,
             leader_locator=leader_locator,
         )
+        check_name("name", name)
         keys = _binding_keys(partitions)
         streams = tuple(f"{name}-{key}" for key in keys)
         connection = await self._core.locator.get()
@@ -251,17 +288,21 @@ def stream_arguments(
         "initial_cluster_size": initial_cluster_size,
     }
     for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name} must be at least 1")
-    if filter_size_bytes is not None and not 16 <= filter_size_bytes <= 255:
-        raise ConfigurationError("filter_size_bytes must lie between 16 and 255")
-    locators = ("client-local", "balanced")
-    if leader_locator is not None and leader_locator not in locators:
-        raise ConfigurationError(f"leader_locator must be one of {', '.join(locators)}")
+        if value is not None:
+            check_whole(name, value, 1)
+    if filter_size_bytes is not None:
+        check_whole("filter_size_bytes", filter_size_bytes, 16, 255)
+    if leader_locator not in (None, *LEADER_LOCATORS):
+        raise ConfigurationError(
+            f"leader_locator={leader_locator!r}: give one of {', '.join(LEADER_LOCATORS)}"
+        )
     if isinstance(max_age, timedelta):
-        if max_age < timedelta(seconds=1):
-            raise ConfigurationError("max_age must be at least a second")
         max_age = f"{int(max_age.total_seconds())}s"
+    if max_age is not None and not re.fullmatch(r"[1-9]\d*[YMDhms]", str(max_age)):
+        raise ConfigurationError(
+            f"max_age={max_age!r}: give a timedelta from a second on, or a number of Y, M, D, h, m "
+            'or s, such as "12h"'
+        )
     arguments = {
         "max-length-bytes": max_length_bytes,
         "max-age": max_age,
@@ -277,7 +318,7 @@ def _binding_keys(partitions: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(partitions, int):
         partitions = [str(number) for number in range(partitions)]
     if isinstance(partitions, str) or not partitions or len(set(partitions)) != len(partitions):
-        raise ConfigurationError("partitions must be a number from 1 on, or distinct routing keys")
+        raise ConfigurationError("partitions: give a number from 1 on, or distinct routing keys")
     return tuple(partitions)
 
 

@@ -20,13 +20,20 @@ from flowstream.errors import (
     RequestTimeout,
     StreamDoesNotExist,
     StreamNotAvailable,
+    TokenUnavailable,
     VirtualHostAccessFailed,
 )
 
 from .settings import Settings, log
 from .states import State, StateCell
 
-PASSING = (ConnectionFailed, RequestTimeout, StreamNotAvailable, InternalServerError)
+PASSING = (
+    ConnectionFailed,
+    RequestTimeout,
+    StreamNotAvailable,
+    InternalServerError,
+    TokenUnavailable,
+)
 """Errors that say nothing about tomorrow: tried again for `recovery_timeout`."""
 
 SETTLING = (
@@ -84,7 +91,10 @@ class Attachment:
                     if not self._may_retry(error, elapsed):
                         self._give_up(error)
                         return
-                    log.info("%s %s: %s", self.state.kind, self.state.name, error)
+                    log.info(
+                        "%s %s: %s", self.state.kind, self.state.name, error,
+                        extra={"stream": self.state.name},
+                    )  # fmt: skip
                     await self._pause(attempt)
                     continue
                 attached_at = anyio.current_time()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from flowstream.errors import ConfigurationError
 
+from .checks import check_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -22,10 +24,12 @@ class Backoff:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.initial <= self.maximum:
-            raise ConfigurationError("Backoff needs 0 < initial <= maximum (seconds)")
-        if self.factor < 1:
-            raise ConfigurationError("Backoff(factor=...) must be at least 1")
+        check_seconds("Backoff initial", self.initial)
+        check_seconds("Backoff maximum", self.maximum)
+        if self.initial > self.maximum:
+            raise ConfigurationError("Backoff: initial is more than maximum; exchange them")
+        if not self.factor >= 1:
+            raise ConfigurationError(f"Backoff factor={self.factor!r}: give a number from 1 on")
 
     def delay(
         self, attempt: int, uniform: Callable[[float, float], float] = random.uniform

@@ -118,6 +118,7 @@ class ClientConnection:
         self._written = Signal()
         self._sending = 0
         self._sending_since: float | None = None
+        self._unanswered = False
         self._received_at = self._sent_at = anyio.current_time()
         self._on_lost: list[Callable[[ClientConnection], None]] = []
 
@@ -133,9 +134,11 @@ class ClientConnection:
 
     @property
     def blocked(self) -> bool:
-        """The broker has not taken what is being written for a second or more."""
+        """The broker has not taken what is being written for a second or more, or has left a
+        request unanswered for its whole timeout: it is no place for newcomers."""
         since = self._sending_since
-        return since is not None and anyio.current_time() - since > 1.0
+        stuck = since is not None and anyio.current_time() - since > 1.0
+        return stuck or self._unanswered
 
     @property
     def frame_max(self) -> int:
@@ -191,6 +194,7 @@ class ClientConnection:
             with anyio.fail_after(seconds):
                 await waiting.answered.wait()
         except TimeoutError:
+            self._unanswered = True
             raise RequestTimeout(
                 f"{self._where} did not answer {type(command).__name__} in {seconds:g} s"
             ) from None
@@ -304,6 +308,7 @@ class ClientConnection:
         if handler is not None:
             handler(self, command)
             return
+        self._unanswered = False
         waiting = self._requests.get(getattr(command, "correlation_id", -1))
         if waiting is not None:
             waiting.response = command

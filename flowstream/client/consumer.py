@@ -189,7 +189,10 @@ class Consumer:
         try:
             await self._offsets.store(self.options.name, self.stream, offset)
         except FlowstreamError as error:
-            log.warning("offset %d of %r was not stored: %s", offset, self.stream, error)
+            log.warning(
+                "offset %d of %r was not stored: %s", offset, self.stream, error,
+                extra={"stream": self.stream, "offset": offset},
+            )  # fmt: skip
 
     async def _store_by_clock(self, tracker: Tracker, interval: float) -> None:
         while True:
@@ -293,7 +296,9 @@ class Consumer:
         try:
             await self._verify()
         except FlowstreamError as error:
-            log.warning("closing the consumer of %r: %s", self.stream, error)
+            log.warning(
+                "closing the consumer of %r: %s", self.stream, error, extra={"stream": self.stream}
+            )
 
     async def _end(self) -> None:
         with anyio.CancelScope(shield=True):

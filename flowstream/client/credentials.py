@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from flowstream.errors import AuthenticationFailed, ConfigurationError
+from flowstream.errors import ConfigurationError, TokenUnavailable
 
 
 class Credentials(ABC):
@@ -91,7 +91,7 @@ class TokenCredentials(Credentials):
                 try:
                     self._token = await self._fetch()
                 except Exception as error:
-                    raise AuthenticationFailed(f"no token could be fetched: {error}") from error
+                    raise TokenUnavailable(f"no token could be fetched: {error}") from error
                 self._renew_time = anyio.current_time() + self._token.expires_in * self._renew_at
             return self._token
 

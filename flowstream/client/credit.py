@@ -8,13 +8,16 @@ come back in the end, and `initial` chunks at most are under way or in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flowstream.errors import ConfigurationError
+
+from .checks import check_whole
 
 MOST = 32767
 
 
+@runtime_checkable
 class CreditStrategy(Protocol):
     """Decides how many credits to give at each moment in the life of a chunk."""
 
@@ -39,7 +42,7 @@ class CreditWhenDone:
     initial: int = 10
 
     def __post_init__(self) -> None:
-        _check(self.initial)
+        check_whole("credit", self.initial, 1, MOST)
 
     def arrived(self) -> int:
         return 0
@@ -59,7 +62,7 @@ class CreditOnArrival:
     initial: int = 10
 
     def __post_init__(self) -> None:
-        _check(self.initial)
+        check_whole("credit", self.initial, 1, MOST)
 
     def arrived(self) -> int:
         return 1
@@ -68,6 +71,13 @@ class CreditOnArrival:
         return 0
 
 
-def _check(initial: int) -> None:
-    if not 1 <= initial <= MOST:
-        raise ConfigurationError(f"credit must lie between 1 and {MOST} chunks")
+def credit_strategy(credit: object) -> CreditStrategy:
+    """A number of chunks as a strategy, and a strategy as it is; else ConfigurationError."""
+    if isinstance(credit, int):
+        return CreditWhenDone(credit)
+    if not isinstance(credit, CreditStrategy):
+        raise ConfigurationError(
+            f"credit={credit!r}: give a number of chunks from 1 to {MOST}, or a CreditStrategy"
+        )
+    check_whole("credit", credit.initial, 1, MOST)
+    return credit

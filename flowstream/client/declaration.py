@@ -172,7 +172,9 @@ class Declaration:
                         lambda c: DeletePublisher(c, place.id), Response, timeout
                     )
                 except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug("publisher of %r: %s", self.stream, error)
+                    log.debug(
+                        "publisher of %r: %s", self.stream, error, extra={"stream": self.stream}
+                    )
             await self._core.publishing.leave(place)
 
     def _gave_up(self, error: FlowstreamError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 import anyio
 
@@ -14,10 +15,11 @@ from flowstream.telemetry import Telemetry
 
 from .admin import Administration
 from .backoff import Backoff
+from .checks import check_callable, check_name
 from .consumer import Consumer
 from .core import Core
 from .credentials import Credentials, PlainCredentials
-from .credit import CreditStrategy, CreditWhenDone
+from .credit import CreditStrategy, credit_strategy
 from .nodes import AddressResolver
 from .offsets import Offset, offset_spec
 from .options import (
@@ -74,8 +76,10 @@ class Environment(Administration):
         per_connection: int = 256,
         node_attempts: int = 10,
     ) -> None:
-        urls = [StreamUrl.parse(one) for one in ([url] if isinstance(url, str) else url)]
+        urls = [StreamUrl.parse(one) for one in _listed(url)]
         self.url = _same_cluster(urls)
+        check_name("name", name)
+        check_callable("address_resolver", address_resolver)
         self.telemetry = telemetry or Telemetry()
         settings = Settings(
             heartbeat=heartbeat,
@@ -153,6 +157,7 @@ class Environment(Administration):
         on_error: OnError | None = None,
     ) -> Publisher:
         """A publisher of one stream, as an async context manager; see `PublisherOptions`."""
+        check_name("stream", stream)
         options = PublisherOptions(
             reference=reference,
             max_unconfirmed=max_unconfirmed,
@@ -184,12 +189,13 @@ class Environment(Administration):
         hand_over_timeout: float = 30.0,
     ) -> Consumer:
         """A consumer of one stream, as an async context manager; see `ConsumerOptions`."""
+        check_name("stream", stream)
         options = ConsumerOptions(
             offset=offset_spec(offset),
-            credit=CreditWhenDone(credit) if isinstance(credit, int) else credit,
+            credit=credit_strategy(credit),
             name=name,
             tracking=tracking,
-            filter_values=tuple(filter_values),
+            filter_values=filter_values,
             match_unfiltered=match_unfiltered,
             match=match,
             single_active=single_active,
@@ -212,15 +218,21 @@ class Environment(Administration):
         max_unconfirmed_bytes: int = 64 * 1024 * 1024,
         confirm_timeout: float | None = 30.0,
         filter_value: Callable[[bytes], str | None] | None = None,
+        sub_batch: int = 0,
+        compression: Compression = Compression.NONE,
         on_error: OnError | None = None,
     ) -> SuperStreamPublisher:
         """A publisher over the partitions, with a window for each; see `SuperStreamPublisher`."""
+        check_name("super_stream", super_stream)
+        check_callable("key", key)
         options = PublisherOptions(
             reference=reference,
             max_unconfirmed=max_unconfirmed,
             max_unconfirmed_bytes=max_unconfirmed_bytes,
             confirm_timeout=confirm_timeout,
             filter_value=filter_value,
+            sub_batch=sub_batch,
+            compression=compression,
             on_error=on_error,
         )
         partitions = Partitions(self._core, super_stream, refresh)
@@ -244,12 +256,13 @@ class Environment(Administration):
         hand_over_timeout: float = 30.0,
     ) -> SuperStreamConsumer:
         """A consumer over the partitions, with credit for each; see `SuperStreamConsumer`."""
+        check_name("super_stream", super_stream)
         options = ConsumerOptions(
             offset=offset_spec(offset),
-            credit=CreditWhenDone(credit) if isinstance(credit, int) else credit,
+            credit=credit_strategy(credit),
             name=name,
             tracking=tracking,
-            filter_values=tuple(filter_values),
+            filter_values=filter_values,
             match_unfiltered=match_unfiltered,
             match=match,
             single_active=single_active,
@@ -259,6 +272,10 @@ class Environment(Administration):
         )
         partitions = Partitions(self._core, super_stream, refresh)
         return SuperStreamConsumer(self._core, partitions, options)
+
+
+def _listed(url: object) -> Sequence[Any]:
+    return [url] if isinstance(url, str) or not isinstance(url, Sequence) else url
 
 
 def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, OffsetSpec, sub_batch
 
+from .checks import check_callable, check_name, check_seconds, check_whole
 from .credit import CreditStrategy, CreditWhenDone
 
 Match: TypeAlias = Callable[[bytes], bool]
@@ -44,14 +45,18 @@ class PublisherOptions:
 
     def __post_init__(self) -> None:
         check_reference("reference", self.reference)
-        if self.max_unconfirmed < 1:
-            raise ConfigurationError("max_unconfirmed must be at least 1 message")
-        if self.max_unconfirmed_bytes < 1:
-            raise ConfigurationError("max_unconfirmed_bytes must be at least 1 byte")
-        if self.confirm_timeout is not None and self.confirm_timeout <= 0:
-            raise ConfigurationError("confirm_timeout must be more than 0 seconds, or None")
-        if not 0 <= self.sub_batch <= 65535:
-            raise ConfigurationError("sub_batch must lie between 0 (off) and 65535 messages")
+        check_whole("max_unconfirmed", self.max_unconfirmed, 1)
+        check_whole("max_unconfirmed_bytes", self.max_unconfirmed_bytes, 1)
+        if self.confirm_timeout is not None:
+            check_seconds("confirm_timeout", self.confirm_timeout)
+        check_whole("sub_batch", self.sub_batch, 0, 65535)
+        for name in ("filter_value", "on_confirm", "on_error"):
+            check_callable(name, getattr(self, name))
+        if not isinstance(self.compression, Compression):
+            raise ConfigurationError(
+                f"compression={self.compression!r}: give one of "
+                f"{', '.join(map(str, Compression.__members__))}, such as Compression.GZIP"
+            )
         if self.sub_batch and self.filter_value is not None:
             raise ConfigurationError("filter_value and sub_batch exclude each other")
         if self.compression and not self.sub_batch:
@@ -67,10 +72,8 @@ class AutoTracking:
     interval: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.messages < 1:
-            raise ConfigurationError("AutoTracking(messages=...) must be at least 1")
-        if self.interval <= 0:
-            raise ConfigurationError("AutoTracking(interval=...) must be more than 0 seconds")
+        check_whole("AutoTracking messages", self.messages, 1)
+        check_seconds("AutoTracking interval", self.interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,25 @@ class ConsumerOptions:
 
     def __post_init__(self) -> None:
         check_reference("name", self.name)
+        check_seconds("hand_over_timeout", self.hand_over_timeout)
+        for name in ("match", "on_active", "on_inactive"):
+            check_callable(name, getattr(self, name))
         if self.single_active and self.name is None:
             raise ConfigurationError("single_active=True needs name=, the group's name")
+        if (self.on_active or self.on_inactive) and not self.single_active:
+            raise ConfigurationError("on_active and on_inactive need single_active=True")
         if self.tracking is not None:
             if self.tracking != "manual" and not isinstance(self.tracking, AutoTracking):
-                raise ConfigurationError('tracking must be "manual" or AutoTracking(...)')
+                raise ConfigurationError(
+                    f'tracking={self.tracking!r}: give "manual" or AutoTracking(...)'
+                )
             if self.name is None:
                 raise ConfigurationError("tracking needs name=, under which offsets are stored")
+        values = self.filter_values
+        if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+            raise ConfigurationError(
+                f"filter_values={values!r}: give a list of texts, such as ['eu', 'us']"
+            )
         if self.filter_values and self.match is None:
             raise ConfigurationError(
                 "filter_values needs match=, which decides on each message: the broker only "
@@ -131,5 +146,6 @@ class ConsumerOptions:
 
 
 def check_reference(option: str, value: str | None) -> None:
-    if value is not None and not 0 < len(value.encode()) <= 255:
-        raise ConfigurationError(f"{option} must have 1 to 255 bytes")
+    """A reference as `check_name` wants it, or None for none."""
+    if value is not None:
+        check_name(option, value)

@@ -117,8 +117,10 @@ class Outbox:
         _check_pairs(count, "publishing_ids", ids)
         _check_pairs(count, "filter_values", filters)
         for value in filters or ():
-            if value is not None and not len(str(value).encode()) < 32768:
-                raise ConfigurationError("a filter value has more than 32767 bytes")
+            if value is not None and not isinstance(value, str):
+                raise ConfigurationError(f"filter_value={value!r}: give a text or None")
+            if value is not None and len(value.encode()) >= 32768:
+                raise ConfigurationError("a filter_value has more than 32767 bytes: shorten it")
         items = plain_bodies(bodies)
         if self._sub_batch:
             return self._batches(items, ids, filters)
@@ -195,6 +197,8 @@ class Outbox:
     def _check_ids(self, ids: Sequence[int]) -> None:
         previous = self._last_id
         for number in ids:
+            if not isinstance(number, int):
+                raise ConfigurationError(f"publishing_id={number!r}: give a whole number")
             if number <= previous:
                 raise ConfigurationError(
                     f"publishing_id {number} follows {previous}: ids must strictly increase"

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.errors import FlowstreamError
 from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
 
+from .checks import check_seconds
 from .codes import check
 from .core import Core
 from .settings import log
@@ -50,8 +51,7 @@ class Partitions:
         refresh: float,
         on_change: OnChange | None = None,
     ) -> None:
-        if refresh <= 0:
-            raise ConfigurationError("refresh must be more than 0 seconds")
+        check_seconds("refresh", refresh)
         self.super_stream = super_stream
         self.streams: list[str] = []
         self.on_change = on_change
@@ -83,14 +83,20 @@ class Partitions:
         try:
             streams = await read_partitions(self._core, self.super_stream)
         except FlowstreamError as error:
-            log.info("partitions of %r: %s", self.super_stream, error)
+            log.info(
+                "partitions of %r: %s", self.super_stream, error,
+                extra={"stream": self.super_stream},
+            )  # fmt: skip
             return
         before, self.streams = self.streams, streams
         self._bound.clear()
         came = [stream for stream in streams if stream not in before]
         went = [stream for stream in before if stream not in streams]
         if came or went:
-            log.info("partitions of %r: %s came, %s went", self.super_stream, came, went)
+            log.info(
+                "partitions of %r: %s came, %s went", self.super_stream, came, went,
+                extra={"stream": self.super_stream},
+            )  # fmt: skip
             if self.on_change is not None:
                 await self.on_change(came, went)
 

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
+from flowstream.errors import FlowstreamError
 from flowstream.protocol import Address
 
 from .connection import ClientConnection
@@ -25,6 +26,17 @@ class Place(Generic[User]):
     ids: Ids[User]
 
 
+class _Door:
+    """The way to one node: who waits for it while somebody tries shares the outcome."""
+
+    __slots__ = ("attempts", "error", "lock")
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.attempts = 0
+        self.error: FlowstreamError | None = None
+
+
 class Pool(Generic[User]):
     """Gives users places on connections, opens connections when needed, closes empty ones."""
 
@@ -36,7 +48,7 @@ class Pool(Generic[User]):
         self._open_at = open_at
         self._ids_of = ids_of
         self._connections: dict[Address, list[ClientConnection]] = {}
-        self._locks: dict[Address, anyio.Lock] = {}
+        self._doors: dict[Address, _Door] = {}
 
     @property
     def connections(self) -> list[ClientConnection]:
@@ -44,14 +56,28 @@ class Pool(Generic[User]):
 
     async def enter(self, node: Address, user: User) -> Place[User]:
         """A place at this node; raises what opening a connection raises."""
-        async with self._locks.setdefault(node, anyio.Lock()):
+        door = self._doors.setdefault(node, _Door())
+        before = door.attempts
+        async with door.lock:
             connection = self._with_room(node)
             if connection is None:
-                connection = await self._open_at(node)
-                self._connections.setdefault(node, []).append(connection)
-                connection.when_lost(self._forget)
+                if door.error is not None and door.attempts != before:
+                    raise door.error
+                connection = await self._open(node, door)
             ids: Ids[User] = self._ids_of(connection)
             return Place(connection, ids.add(user), ids)
+
+    async def _open(self, node: Address, door: _Door) -> ClientConnection:
+        door.attempts += 1
+        door.error = None
+        try:
+            connection = await self._open_at(node)
+        except FlowstreamError as error:
+            door.error = error
+            raise
+        self._connections.setdefault(node, []).append(connection)
+        connection.when_lost(self._forget)
+        return connection
 
     async def leave(self, place: Place[User]) -> None:
         """Gives the place back; the last one to leave closes the connection."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import anyio
 
-from flowstream.errors import ConnectionClosed
+from flowstream.errors import ConnectionClosed, StreamNotAvailable
 from flowstream.protocol import (
     Chunk,
     Deliver,
+    Key,
     Metadata,
     MetadataResponse,
+    OffsetKind,
     OffsetSpec,
     Response,
+    StreamStats,
+    StreamStatsResponse,
     Subscribe,
     Unsubscribe,
 )
 
 from .codes import check
+from .connection import ClientConnection
 from .core import Core
 
 
@@ -48,7 +53,8 @@ async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
     """The chunk that a subscription at `offset` begins with now; None when there is none yet.
 
     Brokers send what there is before they look at the next command, so the answer to any request
-    after Subscribe proves that nothing was there.
+    after Subscribe proves that nothing was there. Raises StreamNotAvailable where that only means
+    that a new leader does not know yet what is committed (from 3.11 on, where statistics tell).
     """
     node = (await core.locate(stream)).for_writer()
     user = _Probe(stream)
@@ -61,9 +67,23 @@ async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
         check(answer.code, f'read "{stream}"', stream=stream)
         if user.chunk is None:
             await connection.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
+        if user.chunk is None and offset.kind in (OffsetKind.FIRST, OffsetKind.LAST):
+            await _check_empty(connection, stream)
         return user.chunk
     finally:
         with anyio.CancelScope(shield=True):
             if connection.usable:
                 connection.send(Unsubscribe(0, place.id))
             await core.consuming.leave(place)
+
+
+async def _check_empty(connection: ClientConnection, stream: str) -> None:
+    if not connection.supports(Key.STREAM_STATS):
+        return
+    answer = await connection.request(lambda c: StreamStats(c, stream), StreamStatsResponse)
+    check(answer.code, f'read "{stream}"', stream=stream)
+    if dict(answer.stats).get("first_chunk_id", -1) >= 0:
+        raise StreamNotAvailable(
+            f'the leader of "{stream}" does not know yet what is committed; try again',
+            stream=stream,
+        )

@@ -39,10 +39,13 @@ class SeedConnection:
         return self._connection
 
     async def get(self) -> ClientConnection:
-        """The connection, opened again if it was lost; raises the last seed's error."""
+        """The connection, opened again if it was lost or does not answer; raises why no seed can
+        be reached."""
         async with self._lock:
             if self._connection is not None and self._connection.usable:
-                return self._connection
+                if not self._connection.blocked:
+                    return self._connection
+                self._connection.abort("it does not answer", "silent")
             last: ConnectionFailed | None = None
             for address in dict.fromkeys((*self._seeds, *self._known().values())):
                 try:

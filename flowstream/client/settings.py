@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from flowstream.errors import ConfigurationError
 
 from .backoff import Backoff
+from .checks import check_seconds, check_whole
 
 log = logging.getLogger("flowstream.client")
+
+MOST = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +37,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("connect_timeout", "request_timeout", "close_timeout", "missing_timeout"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} must be more than 0 seconds")
-        if self.frame_max != 0 and self.frame_max < 4096:
-            raise ConfigurationError("frame_max must be at least 4096 bytes (0: no limit)")
-        if self.heartbeat < 0:
-            raise ConfigurationError("heartbeat must be 0 (off) or a number of seconds")
-        if not 1 <= self.per_connection <= 256:
-            raise ConfigurationError(
-                "per_connection must lie between 1 and 256 (the protocol's limit)"
-            )
-        if self.node_attempts < 1:
-            raise ConfigurationError("node_attempts must be at least 1")
+            check_seconds(name, getattr(self, name))
+        if self.recovery_timeout is not None:
+            check_seconds("recovery_timeout", self.recovery_timeout)
+        if not isinstance(self.backoff, Backoff):
+            raise ConfigurationError(f"backoff={self.backoff!r}: give a Backoff(...)")
+        if self.frame_max != 0:  # no limit
+            check_whole("frame_max", self.frame_max, 4096, MOST)
+        check_whole("heartbeat", self.heartbeat, 0, MOST)
+        check_whole("per_connection", self.per_connection, 1, 256)
+        check_whole("node_attempts", self.node_attempts, 1)

@@ -59,7 +59,7 @@ class Turns:
                 connection.answer_update(correlation_id, offset)
 
     async def _handle(self, connection: ClientConnection | None, active: bool) -> OffsetSpec:
-        log.debug("consumer of %r: active=%s", self._stream, active)
+        log.debug("consumer of %r: active=%s", self._stream, active, extra={"stream": self._stream})
         if self._active:
             await self._demoted(connection is not None and connection.usable)
             self._active = False

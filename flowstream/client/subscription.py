@@ -1,7 +1,8 @@
 """A consumer as the connection sees it: subscribed, given chunks, subscribed again where it was.
 
 Chunks that were not handed over when a connection is lost are dropped and read again: `position`,
-the offset behind what was handed over, is all that a new subscription needs.
+the offset behind what was handed over, is what a new subscription needs, and the chunk before it,
+which tells whether this is still the same stream (lineage.py).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from flowstream.errors import (
     NotSupported,
     ProtocolError,
     RequestTimeout,
-    StreamDoesNotExist,
 )
 from flowstream.protocol import (
     Chunk,
     Credit,
     Deliver,
     Key,
+    Metadata,
+    MetadataResponse,
     OffsetKind,
     OffsetSpec,
     Response,
@@ -37,6 +39,7 @@ from .codes import check
 from .connection import ClientConnection, SubscriptionUser
 from .core import Core
 from .delivery import Delivery, make_delivery
+from .lineage import Lineage, Verdict
 from .options import ConsumerOptions
 from .pool import Place
 from .probe import probe
@@ -83,8 +86,7 @@ class Subscription:
         self._fresh = False
         self._chunks: deque[tuple[Chunk, int | None]] = deque()
         self._held = False
-        self._newest = 0
-        self._suspicious = False
+        self._lineage = Lineage()
         self._tries = 0
 
     @property
@@ -117,7 +119,7 @@ class Subscription:
                 self.fail(error)
                 raise
             self.position = max(start, chunk.offset + chunk.records)
-            self._newest = chunk.timestamp
+            self._lineage.read(chunk)
             if delivery is not None:
                 self._held = True
                 return delivery
@@ -129,6 +131,7 @@ class Subscription:
     def begin_at(self, offset: OffsetSpec) -> None:
         """Sets where the next chunk is expected (single active consumers)."""
         self._start = offset
+        self._lineage.forget()
         self.position = offset.value if offset.kind is OffsetKind.OFFSET else None
 
     def pause(self) -> None:
@@ -168,7 +171,7 @@ class Subscription:
         self.credits -= 1
         if self._fresh:
             self._fresh = False
-            if self._is_another_stream(chunk):
+            if self._is_not_to_be_read(chunk):
                 return
         self._chunks.append((chunk, deliver.committed_chunk_id))
         self.buffered_bytes += len(chunk.data)
@@ -188,14 +191,16 @@ class Subscription:
 
     def credit_refused(self, code: int) -> None:
         """Normal after a demotion (17), and when a credit meets the end of a subscription (4)."""
-        log.debug("consumer of %r: credit was refused with code %d", self.stream, code)
+        log.debug(
+            "consumer of %r: credit was refused with code %d", self.stream, code,
+            extra={"stream": self.stream},
+        )  # fmt: skip
 
     def update(self, correlation_id: int, active: bool) -> None:
         if self._place is not None:
             self._on_update(self._place.connection, correlation_id, active)
 
     def metadata_changed(self, code: int) -> None:
-        self._suspicious = True
         self._lose(f"the stream moved or was deleted (code {code})")
 
     def connection_lost(self, error: ConnectionClosed) -> None:
@@ -210,55 +215,54 @@ class Subscription:
             self._on_update(None, 0, False)
         self.attachment.lose(reason)
 
-    # --- another stream of the same name --------------------------------------------------------
-
-    def _is_another_stream(self, chunk: Chunk) -> bool:
-        """A chunk from before the position that is newer than all that was read is from a new one.
-
-        (An older one is normal: a replica that is behind begins where it ends.)
-        """
-        position = self.position
-        if not self._newest or position is None or chunk.offset + chunk.records > position:
-            return False
-        if chunk.timestamp <= self._newest:
-            return False
-        self._begin_again()
-        self._lose("the stream was created again")
-        return True
-
-    async def _look_for_another_stream(self) -> None:
-        """After what may be a deletion: is the first chunk newer than all that was read?
-
-        A stream never becomes empty, so an empty one is new too.
-        """
-        first = await probe(self._core, self.stream, OffsetSpec.first())
-        if first is None or first.timestamp > self._newest:
+    def _is_not_to_be_read(self, first: Chunk) -> bool:
+        """The first chunk: the one that was read before, or one that shows another stream."""
+        verdict = self._lineage.judge(first)
+        if verdict is Verdict.OTHER:
             self._begin_again()
-        self._suspicious = False
+            return True
+        if verdict is Verdict.SAME and first.offset + first.records <= (self.position or 0):
+            self._give(1)
+            return True
+        return False
 
     def _begin_again(self) -> None:
-        log.warning("stream %r was created again: it is read from its beginning", self.stream)
-        self._newest = 0
+        log.warning(
+            "stream %r was created again: it is read from its beginning", self.stream,
+            extra={"stream": self.stream},
+        )  # fmt: skip
         self.begin_at(OffsetSpec.first())
+        self._lose("the stream was created again")
+
+    async def _look_at_the_beginning(self, connection: ClientConnection) -> None:
+        """Where the chunk that was read last does not come again, the stream may be another one.
+
+        It may also be that a replica has not caught up, or a new leader does not know yet what is
+        committed. A stream never becomes empty, so an empty one is a new one.
+        """
+        await connection.request(lambda c: Metadata(c, (self.stream,)), MetadataResponse)
+        if not self._fresh:  # brokers send what there is before they look at the next command
+            return
+        first = await probe(self._core, self.stream, OffsetSpec.first())
+        if first is None:
+            if connection.supports(Key.STREAM_STATS):
+                self._begin_again()
+        elif self._lineage.judge(first) is Verdict.OTHER:
+            self._begin_again()
 
     # --- attaching ------------------------------------------------------------------------------
 
     async def _attach(self) -> None:
         options = self._options
-        try:
-            nodes = await self._core.locate(self.stream)
-        except StreamDoesNotExist:
-            self._suspicious = True
-            raise
+        nodes = await self._core.locate(self.stream)
         if not options.single_active:
-            if self._suspicious and self._newest:
-                await self._look_for_another_stream()
             await self._settle_start()
         self._tries += 1
         node = nodes.for_reader() if self._tries % 2 else nodes.for_writer()
         self._place = place = await self._core.consuming.enter(node, self)
         self._check_supported(place.connection)
-        start = self._start if self.position is None else OffsetSpec.offset(self.position)
+        last_read = self._lineage.start()
+        start = last_read or self._asked()
         self._held = False
         self.credits = options.credit.initial
         self._accepting = self._fresh = True
@@ -271,6 +275,8 @@ class Subscription:
         action = f'consume "{self.stream}"'
         check(answer.code, action, stream=self.stream, reference=options.name)
         self._tries = 0
+        if last_read is not None and self._fresh and not options.single_active:
+            await self._look_at_the_beginning(place.connection)
 
     async def _settle_start(self) -> None:
         """Makes offsets of "next" and "last": a loss before the first chunk then loses nothing."""
@@ -279,10 +285,13 @@ class Subscription:
         chunk = await probe(self._core, self.stream, OffsetSpec.last())
         if chunk is None:
             self._start = OffsetSpec.first()
-        elif self._start.kind is OffsetKind.LAST:
-            self.position = chunk.offset
-        else:
-            self.position = chunk.offset + chunk.records
+            return
+        self._lineage.read(chunk)
+        last = self._start.kind is OffsetKind.LAST
+        self.position = chunk.offset if last else chunk.offset + chunk.records
+
+    def _asked(self) -> OffsetSpec:
+        return self._start if self.position is None else OffsetSpec.offset(self.position)
 
     def _check_supported(self, connection: ClientConnection) -> None:
         options = self._options
@@ -305,5 +314,7 @@ class Subscription:
                         lambda c: Unsubscribe(c, place.id), Response, timeout
                     )
                 except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug("consumer of %r: %s", self.stream, error)
+                    log.debug(
+                        "consumer of %r: %s", self.stream, error, extra={"stream": self.stream}
+                    )
             await self._core.consuming.leave(place)

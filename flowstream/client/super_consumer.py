@@ -163,6 +163,8 @@ class SuperStreamConsumer:
             try:
                 await self._open(stream, options)
             except FlowstreamError as error:
-                log.warning("partition %r is not consumed yet: %s", stream, error)
+                log.warning(
+                    "partition %r is not consumed yet: %s", stream, error, extra={"stream": stream}
+                )
                 self._partitions.streams.remove(stream)
         self._arrived.notify()

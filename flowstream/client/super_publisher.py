@@ -17,6 +17,7 @@ from .outbox import plain_body
 from .partitions import Partitions
 from .publisher import Publisher
 from .routing import hash_route
+from .states import State
 
 KeyOf: TypeAlias = Callable[[bytes], str]
 Routing: TypeAlias = Literal["hash", "key"]
@@ -41,7 +42,7 @@ class SuperStreamPublisher:
         routing: Routing,
     ) -> None:
         if routing not in ("hash", "key"):
-            raise ConfigurationError('routing must be "hash" or "key"')
+            raise ConfigurationError(f'routing={routing!r}: give "hash" or "key"')
         self.super_stream = partitions.super_stream
         self._core = core
         self._partitions = partitions
@@ -132,6 +133,8 @@ class SuperStreamPublisher:
             if self._key is None:
                 raise ConfigurationError("a message needs key=, or the publisher a key= function")
             key = self._key(plain_body(body))
+        if not isinstance(key, str):
+            raise ConfigurationError(f"key={key!r}: keys are texts; make one of it")
         if self._routing == "hash":
             return (hash_route(key, self._partitions.streams),)
         streams = await self._partitions.bound(key)
@@ -143,12 +146,17 @@ class SuperStreamPublisher:
         return streams
 
     async def _publisher(self, stream: str) -> Publisher:
+        """The partition's publisher: a new one where the last one has given up on its stream."""
         found = self._publishers.get(stream)
-        if found is not None:
+        if found is not None and found.state is not State.CLOSED:
             return found
         async with self._lock:
             if self._closed:
                 raise PublishFailed(f"{self!r} is closed", stream=stream)
+            found = self._publishers.get(stream)
+            if found is not None and found.state is State.CLOSED:
+                del self._publishers[stream]
+                await found.__aexit__(None, None, None)  # raises what nobody was told
             if stream not in self._publishers:
                 publisher = Publisher(self._core, stream, self._options)
                 self._publishers[stream] = await publisher.__aenter__()

@@ -34,6 +34,8 @@ class StreamUrl:
     @classmethod
     def parse(cls, url: str) -> StreamUrl:
         """Reads a URL; raises ConfigurationError naming the part that is wrong."""
+        if not isinstance(url, str):
+            raise ConfigurationError(f"url={url!r}: give a text such as {mask(DEFAULT_URL)}")
         shown = mask(url)
         try:
             parts = urlsplit(url)

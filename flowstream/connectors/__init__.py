@@ -11,6 +11,7 @@ This file is the room's contract.
 
 from flowstream.connectors.dead_letter import PROPERTIES as DEAD_LETTER_PROPERTIES
 from flowstream.connectors.dead_letter import DeadLetter
+from flowstream.connectors.encoding import encode_data
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.connectors.stream_sink import StreamSink
@@ -23,4 +24,5 @@ __all__ = [
     "StreamProducer",
     "StreamSink",
     "SuperStreamProducer",
+    "encode_data",
 ]

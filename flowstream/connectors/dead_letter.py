@@ -66,7 +66,10 @@ class DeadLetter(FailurePolicy):
         environment = await environment_of(context)
         if not await environment.stream_exists(self.stream):
             await environment.create_stream(self.stream, exist_ok=True)
-            log.warning("%s: created the stream %r for dead letters", context.pipeline, self.stream)
+            log.warning(
+                "%s: created the stream %r for dead letters", context.pipeline, self.stream,
+                extra={"pipeline": context.pipeline, "stream": self.stream},
+            )  # fmt: skip
         async with environment.publisher(self.stream) as publisher:
             valve = SafetyValve(self.max_ratio, self.max_consecutive)
             yield DeadLetters(context.pipeline, publisher, valve)

@@ -45,5 +45,8 @@ def where_to_start(
             first=first if first is not None else 0,
         )
     if lost:
-        log.warning("%s: skipped %d truncated offsets behind %d", stream, lost, stored)
+        log.warning(
+            "%s: skipped %d truncated offsets behind %d", stream, lost, stored,
+            extra={"stream": stream, "offset": stored},
+        )  # fmt: skip
     return Start(stored + 1, stored, lost)

@@ -106,7 +106,10 @@ class StreamProducer(Producer):
         try:
             last = await self.environment.last_offset(self.stream)
         except FlowstreamError as error:
-            log.debug("%s: the end of the stream is not known: %s", self.stream, error)
+            log.debug(
+                "%s: the end of the stream is not known: %s", self.stream, error,
+                extra={"stream": self.stream},
+            )  # fmt: skip
             return False
         return last is None or last < self._position()
 

@@ -96,7 +96,10 @@ class SuperStreamProducer(StreamProducer):
                 if last is not None and last > self._reached(partition, positions):
                     return False
         except FlowstreamError as error:
-            log.debug("%s: the end of a partition is not known: %s", self.stream, error)
+            log.debug(
+                "%s: the end of a partition is not known: %s", self.stream, error,
+                extra={"stream": self.stream},
+            )  # fmt: skip
             return False
         return True
 
@@ -131,7 +134,10 @@ class SuperStreamProducer(StreamProducer):
             return
         since = anyio.current_time()
         if not await lane.drain(HAND_OVER - 5):
-            log.warning("%s: handed over with messages in flight; they are repeated", partition)
+            log.warning(
+                "%s: handed over with messages in flight; they are repeated", partition,
+                extra={"stream": partition},
+            )  # fmt: skip
         self._moved(partition, active=False, seconds=anyio.current_time() - since)
 
     def _moved(self, partition: str, *, active: bool, seconds: float | None = None) -> None:

@@ -28,6 +28,7 @@ declarative; each stage has a file there.
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.collector import tuned_collector
 from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.core import Signal
 from flowstream.pipeline.declaration import Pipeline
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
@@ -67,6 +68,7 @@ __all__ = [
     "RunContext",
     "RunResult",
     "RunningPipeline",
+    "Signal",
     "Sink",
     "StageStatistics",
     "StageTopology",

@@ -153,7 +153,11 @@ class Core:
                 reason=why,
             )
             self.error.__cause__ = failure.error
-            log.error("%s", self.error)
+            log.error(
+                "%s", self.error,
+                extra={"pipeline": self.name, "stage": failure.stage, "stream": message.stream,
+                       "offset": offset},
+            )  # fmt: skip
         self.stop()
 
     def stop_at(self, message: Message[Any]) -> None:
@@ -188,7 +192,10 @@ class Core:
                 return await body()
             except Exception as error:
                 restart = self.restarts.allow(self.clock())
-                log.exception("pipeline %r: stage %r crashed", self.name, stage)
+                log.exception(
+                    "pipeline %r: stage %r crashed", self.name, stage,
+                    extra={"pipeline": self.name, "stage": stage},
+                )  # fmt: skip
                 self.emit(StageCrashed(self.name, stage, repr(error), restart))
                 await crashed(error)
                 if not restart:

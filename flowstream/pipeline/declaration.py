@@ -183,11 +183,7 @@ class Pipeline:
 
     def _check_batcher(self, options: dict[str, Any], path: str) -> BatcherOptions:
         checked: BatcherOptions = make(BatcherOptions, options, path)
-        if isinstance(checked.size, int) and checked.size > self.options.max_in_flight:
-            raise ConfigurationError(
-                f"{path} > size: a batch of {checked.size} can never fill while max_in_flight is "
-                f"{self.options.max_in_flight}; raise max_in_flight or lower size"
-            )
+        _check_size(checked, self.options, path)
         return checked
 
     def _add_batcher(self, declared: Declared, path: str) -> None:
@@ -231,6 +227,17 @@ class Pipeline:
                     f"{self._path}: {declared.signature.name} takes a second parameter "
                     f"{declared.signature.resource!r}, which lifespan= would fill; there is none"
                 )
+
+    def configure(self, **options: Any) -> None:
+        """Change options of the declaration before a run, as a deployment's configuration does.
+
+        Takes those of `Pipeline(...)`. Raises ConfigurationError as the declaration itself would.
+        """
+        values = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
+        changed: PipelineOptions = make(PipelineOptions, values | options, self._path)
+        for name, declared in self.batchers.items():
+            _check_size(declared.options, changed, f"{self._path} > batcher {name!r}")
+        self.options = changed
 
     # -- running
 
@@ -291,6 +298,14 @@ class Pipeline:
 
 async def _unused(batch: Any) -> None:
     raise AssertionError("a sink has no handler")
+
+
+def _check_size(batcher: BatcherOptions, pipeline: PipelineOptions, path: str) -> None:
+    if isinstance(batcher.size, int) and batcher.size > pipeline.max_in_flight:
+        raise ConfigurationError(
+            f"{path} > size: a batch of {batcher.size} can never fill while max_in_flight is "
+            f"{pipeline.max_in_flight}; raise max_in_flight or lower size"
+        )
 
 
 def _check_processes(handler: Handler, options: Any, signature: Signature, path: str) -> None:

@@ -65,7 +65,7 @@ async def drain(run: Run) -> None:
             f"pipeline {core.name!r} did not drain within {timeout:g} s (at {step!r}, in handlers: "
             f"{busy}); {core.window.messages} messages stay unsettled and are replayed"
         )
-        log.error("%s", error)
+        log.error("%s", error, extra={"pipeline": core.name})
         core.error = core.error or error
         run.reason = "drain timeout"
     await commit(run)

@@ -70,7 +70,7 @@ class Run:
 
     def stop(self) -> None:
         """Stop taking messages in, then drain."""
-        if self.reason == "ended" and not self._taking.cancel_called:
+        if self.reason == "ended" and not (self._taking.cancel_called or self.finished.is_set()):
             self.reason = "stopped"
         self._stop_taking()
 

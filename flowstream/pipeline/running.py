@@ -105,6 +105,11 @@ class RunningPipeline:
         """The stages as declared; their concurrency now is in `statistics`."""
         return self._run.pipeline.topology()
 
+    @property
+    def threads(self) -> anyio.CapacityLimiter:
+        """The limiter of the worker threads that plain `def` handlers run in: busy ones borrow."""
+        return self._run.threads
+
     # -- waiting
 
     async def wait(self) -> RunResult:

@@ -47,6 +47,7 @@ class Watchdog:
             log.warning(
                 "pipeline %r: handler of %r has not come back for %.0f s; it is at\n%s",
                 self.core.name, pool.name, elapsed, where,
+                extra={"pipeline": self.core.name, "stage": pool.name},
             )  # fmt: skip
             self.core.emit(HandlerStuck(self.core.name, pool.name, elapsed, where))
         if pool.timeout is not None and elapsed >= pool.timeout and slot.scope is not None:
@@ -91,4 +92,5 @@ class LoopWatch:
                     "pipeline %r: the event loop has been blocked for %.0f s, so heartbeats stop; "
                     "a handler that computes should be a plain def. It is at\n%s",
                     self.name, blocked, where,
+                    extra={"pipeline": self.name},
                 )  # fmt: skip

@@ -1,8 +1,45 @@
 """Helpers for users' tests; no plugin is needed, they are context managers and plain objects.
 
-brokers.py   the embedded broker, in memory on a free port
+    tester.py           PipelineTester: push messages, see what became of each
+    results.py          ... as values: RunReport, Outcome, HandledBatch, DeadLettered
+    memory.py           MemoryEnvironment: streams and offsets without a broker; memory_stream.py
+    markers.py          Crash(), Disconnect(), Pause(seconds) among its messages
+    clock.py            virtual time: an hour's timeout passes in a millisecond
+    brokers.py          the embedded broker, in memory on a free port
+    acknowledger.py     CallerAcknowledger, for tests of your own producers
+    recording.py        how the tester sees what it tells
+    pytest_plugin.py    fixtures, for those who want them: it is named in a conftest
+
+This file is the room's contract.
 """
 
+from flowstream.testing.acknowledger import CallerAcknowledger
 from flowstream.testing.brokers import broker, broker_in_thread
+from flowstream.testing.clock import run_virtual, threads_take_time, virtual_time
+from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
+from flowstream.testing.memory import Crashed, MemoryEnvironment
+from flowstream.testing.memory_stream import MemoryStream
+from flowstream.testing.results import DeadLettered, HandledBatch, Outcome, RunReport
+from flowstream.testing.tester import PipelineTester, StillBusy
 
-__all__ = ["broker", "broker_in_thread"]
+__all__ = [
+    "CallerAcknowledger",
+    "Crash",
+    "Crashed",
+    "DeadLettered",
+    "Disconnect",
+    "HandledBatch",
+    "Marker",
+    "MemoryEnvironment",
+    "MemoryStream",
+    "Outcome",
+    "Pause",
+    "PipelineTester",
+    "RunReport",
+    "StillBusy",
+    "broker",
+    "broker_in_thread",
+    "run_virtual",
+    "threads_take_time",
+    "virtual_time",
+]

@@ -14,10 +14,8 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock
 
 from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Node
@@ -35,6 +33,7 @@ from flowstream.protocol import (
     Tune,
     encode,
 )
+from flowstream.testing import run_virtual
 from tests.broker.raw import GUEST, Raw, connected, logged_in
 from tests.broker.serving import served
 from tests.broker.test_session import a_client, a_node, a_stranger
@@ -80,7 +79,7 @@ def survives(attack: Callable[[Node], Coroutine[Any, Any, None]]) -> None:
     errors = Errors()
     logging.getLogger("flowstream").addHandler(errors)
     try:
-        trio.run(run, clock=MockClock(autojump_threshold=0))
+        run_virtual(run, backend="trio")
     finally:
         logging.getLogger("flowstream").removeHandler(errors)
     assert errors.records == []

@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Limits, Node
@@ -47,6 +46,7 @@ from flowstream.protocol import (
 )
 from flowstream.protocol.codec import COMMANDS
 from flowstream.protocol.connection import TABLE, Role, State
+from flowstream.testing import virtual_time
 from tests.broker.pipes import pipes
 from tests.broker.raw import Raw
 
@@ -56,7 +56,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Sleeps end at once and in order: an hour passes when nothing else can happen."""
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
+    return virtual_time("trio")
 
 
 @asynccontextmanager

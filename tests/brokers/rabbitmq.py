@@ -251,8 +251,16 @@ def configuration(broker: Broker, node: Node) -> str:
     return "\n".join(lines) + "\n"
 
 
+def allow_many_files() -> None:
+    """Raise this process's limit of open files: the brokers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+
+
 def start(broker: Broker, node: Node) -> subprocess.Popen[bytes]:
     """Start one node in the background; `wait_until_up` tells when it is there."""
+    allow_many_files()
     inside = {kind: broker.root / path[1:] for kind, path in node.folders.items()}
     for folder in inside.values():
         folder.mkdir(parents=True, exist_ok=True)
@@ -376,6 +384,14 @@ def take_down(broker: Broker) -> None:
 # -- what the tests read -------------------------------------------------------------
 
 
+def streams_command(broker: Broker) -> tuple[str, ...]:
+    """rabbitmq-streams, which Debian does not put on the path, as the user who has the cookie."""
+    return (
+        *("chroot", "--userspec=rabbitmq:rabbitmq", str(broker.root)),
+        *("env", "HOME=/var/lib/rabbitmq", "/usr/lib/rabbitmq/bin/rabbitmq-streams"),
+    )
+
+
 def describe(broker: Broker, node: Node) -> dict[str, Any]:
     """One node in build/brokers.json."""
     return {
@@ -388,7 +404,7 @@ def describe(broker: Broker, node: Node) -> dict[str, Any]:
         "amqp_port": node.amqp,
         "pid": find_pid(node),
         "ctl": ["chroot", str(broker.root), "rabbitmqctl", "-n", node.name],
-        "streams": ["chroot", str(broker.root), "rabbitmq-streams", "-n", node.name],
+        "streams": [*streams_command(broker), "-n", node.name],
     }
 
 
@@ -438,9 +454,6 @@ def up(names: list[str], fresh: bool) -> int:
     """Bring the named brokers up; the exit code counts the required ones that are not."""
     install_tools()
     make_certificates()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))  # the brokers inherit it
     brokers = {name: BROKERS[name] for name in names}
     with ThreadPoolExecutor(max_workers=2 * len(BROKERS)) as pool:
         suites = {broker.suite: broker for broker in brokers.values()}

@@ -16,6 +16,24 @@ SLICE = 200
 PATIENCE = 60.0
 
 
+class Silence:
+    """The longest time between two signs of life, in seconds."""
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+        self._last = anyio.current_time()
+
+    def broken(self) -> None:
+        now = anyio.current_time()
+        self._longest = max(self._longest, now - self._last)
+        self._last = now
+
+    def longest(self) -> float:
+        """Since the last time this was asked."""
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+
 class Traffic:
     """Numbers 0, 1, 2, ... published under a name, and consumed; `consumed` is the next one."""
 
@@ -35,9 +53,12 @@ class Traffic:
         self.consumer = env.consumer(stream)
         self._slice = slice_
         self._stopping = False
+        self._confirms = Silence()
+        self._deliveries = Silence()
 
     def _confirmed(self, ids: Any) -> None:
         self.confirmed += len(ids)
+        self._confirms.broken()
 
     async def _publish(self) -> None:
         async with self.publisher as publisher:
@@ -50,20 +71,26 @@ class Traffic:
         async with self.consumer as consumer:
             while not (self._stopping and self.consumed == self.sent):
                 delivery = await anext(consumer)
+                self._deliveries.broken()
                 first, self.consumed = self.consumed, self.consumed + len(delivery)
                 expected = [b"%d" % n for n in range(first, self.consumed)]
                 assert delivery.bodies == expected, (
                     f"{delivery.bodies[0]!r} at {delivery.offset} instead of {expected[0]!r}"
                 )
 
-    async def flows(self, messages: int = 2_000) -> float:
-        """Seconds until so many messages were confirmed, and so many consumed, from now on."""
-        start = anyio.current_time()
+    async def flows(self, messages: int = 2_000) -> None:
+        """Returns when so many messages were confirmed, and so many consumed, from now on."""
         confirmed, consumed = self.confirmed + messages, self.consumed + messages
         with anyio.fail_after(PATIENCE):
             while self.confirmed < confirmed or self.consumed < consumed:
                 await anyio.sleep(0.005)
-        return anyio.current_time() - start
+
+    async def recovers(self, from_what: str, messages: int = 2_000) -> float:
+        """Waits until all flows; tells and returns how long (seconds) nothing came meanwhile."""
+        await self.flows(messages)
+        confirms, deliveries = self._confirms.longest(), self._deliveries.longest()
+        print(f"\n{from_what}: no confirm for {confirms:.2f} s, no delivery for {deliveries:.2f} s")
+        return max(confirms, deliveries)
 
     def stop(self) -> None:
         self._stopping = True
@@ -76,7 +103,7 @@ async def traffic(env: Environment, stream: str, **options: Any) -> AsyncIterato
     async with anyio.create_task_group() as group:
         group.start_soon(running._publish)
         group.start_soon(running._consume)
-        await running.flows()
+        await running.recovers("the beginning")
         yield running
         running.stop()
         with anyio.move_on_after(PATIENCE) as late:

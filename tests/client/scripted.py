@@ -414,6 +414,7 @@ class Node:
         self.sessions: list[Session] = []
         self.up = True
         self.unconfirming = False
+        self.uncommitted = False  # a new leader that has not heard from its replicas
 
     @property
     def streams(self) -> dict[str, MemoryStream]:
@@ -449,6 +450,7 @@ class Node:
         log = self.streams.get(subscription.stream)
         while (
             log is not None
+            and not self.uncommitted
             and not subscription.waiting
             and subscription.credit
             and subscription.position < len(log.chunks)

@@ -335,7 +335,7 @@ async def test_a_goodbye_in_front_of_garbage_is_the_reason(cluster: Cluster) -> 
         assert "disk (code 15)" in str(connection.error)
 
 
-async def test_a_consumer_update_of_nobody_is_answered(cluster: Cluster) -> None:
+async def test_pitfall_10_a_consumer_update_of_nobody_is_answered(cluster: Cluster) -> None:
     """Pitfall 10: always answer ConsumerUpdate. Pitfall 17: the server's ids are its own."""
     async with opened(cluster):
         cluster.node.sessions[0].send(ConsumerUpdate(1, 200, active=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -16,10 +17,13 @@ from flowstream.errors import (
     ConnectionFailed,
     NotSupported,
     PreconditionFailed,
+    RequestTimeout,
     ServerError,
     StreamAlreadyExists,
     StreamDoesNotExist,
+    TokenUnavailable,
 )
+from flowstream.metrics import Metrics
 from flowstream.protocol import (
     CreateStream,
     CreateSuperStream,
@@ -116,6 +120,70 @@ async def test_a_query_on_a_connection_that_proves_dead_is_asked_again(
         assert (await env.stream_stats("s")).first_offset == 0
 
 
+async def test_a_locator_that_does_not_answer_is_left(connect: Connect) -> None:
+    """A half-open connection: heartbeats alone would notice it only after two minutes."""
+    cluster = Cluster(2)
+    cluster.add("s", [b"0"])
+    urls = ["rabbitmq-stream://node0:5552", "rabbitmq-stream://node1:5552"]
+    async with connect(cluster, urls, request_timeout=5.0) as env:
+        for session in cluster.node.live():
+            session.mute = True
+        cluster.node.up = False
+        with pytest.raises(RequestTimeout, match="node0:5552 did not answer Metadata in 5 s"):
+            await env.stream_exists("s")
+        assert await env.stream_exists("s")
+        assert cluster.node.live() == []
+        assert len(cluster.nodes[1].live("locating")) == 1
+
+
+async def test_a_connection_that_does_not_answer_takes_nobody_new(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """A broker that reads no more (an alarm) keeps those it has; others go to a new connection."""
+    cluster.add("s", [b"0"])
+    async with connect(cluster, request_timeout=5.0) as env, env.publisher("s") as publisher:
+        [blocked] = cluster.node.live("publishing")
+        blocked.mute = True
+        with pytest.raises(RequestTimeout):
+            await env.publisher("s").__aenter__()
+        async with env.publisher("s") as other:
+            await other.publish(b"1")
+            assert len(cluster.node.live("publishing")) == 2
+        assert publisher.statistics()["recoveries"] == 0
+        blocked.mute = False
+
+
+async def test_who_waits_for_a_node_shares_the_outcome(connect: Connect) -> None:
+    """A node that swallows connections costs its timeout once, not once for each publisher."""
+    cluster = Cluster(2)
+    for number in range(50):
+        cluster.add(f"s{number}")
+    urls = ["rabbitmq-stream://node1:5552", "rabbitmq-stream://node0:5552"]
+    async with connect(cluster, urls) as env, AsyncExitStack() as stack:
+        publishers = [
+            await stack.enter_async_context(env.publisher(f"s{number}", confirm_timeout=None))
+            for number in range(50)
+        ]
+        dial = cluster.dial
+
+        async def swallow(address: Address) -> Any:
+            if address.host == "node0":
+                await anyio.sleep(10)
+                raise ConnectionFailed("no answer in 10 s")
+            return await dial(address)
+
+        env._core._dial = swallow
+        for session in cluster.node.live():
+            session.drop()
+        await publishers[0].wait_for(State.RECOVERING)
+        await anyio.sleep(5)
+        cluster.leaders = {f"s{number}": 1 for number in range(50)}
+        start = anyio.current_time()
+        for publisher in publishers:
+            await publisher.publish(b"0")
+        assert anyio.current_time() - start < 20
+
+
 async def test_an_address_resolver_says_where_to_dial(connect: Connect) -> None:
     cluster = Cluster(2)
     cluster.add("s", [b"0"])
@@ -144,7 +212,7 @@ async def test_what_the_locator_reached_is_where_its_node_is(connect: Connect) -
         assert set(cluster.dialled) == {Address("node0", 5552)}
 
 
-async def test_behind_a_load_balancer_it_connects_until_the_node_is_right(
+async def test_pitfall_15_behind_a_load_balancer_it_connects_until_the_node_is_right(
     connect: Connect,
 ) -> None:
     """Pitfall 15: compare the advertised pair, connect again until they match, bounded."""
@@ -325,13 +393,39 @@ async def test_a_token_that_cannot_be_fetched_is_tried_again(
         await anyio.sleep(5)
         assert tokens.made == 2
     assert "credentials were not renewed" in caplog.text
+    assert SECRET not in caplog.text
     tokens.broken = True
-    with pytest.raises(AuthenticationFailed, match="the identity provider is away"):
+    with pytest.raises(TokenUnavailable, match="the identity provider is away"):
         async with connect(cluster, credentials=TokenCredentials(tokens)):
             pass
     assert cluster.node.live() == []
     with pytest.raises(ConfigurationError, match="renew_at"):
         TokenCredentials(tokens, renew_at=1.0)
+
+
+async def test_an_identity_provider_that_is_away_is_waited_for(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """However long: it says nothing about this user's rights."""
+    tokens = Tokens()
+    cluster.node.heartbeat = 0
+    cluster.add("s")
+    options = {"credentials": TokenCredentials(tokens), "heartbeat": 0, "missing_timeout": 10}
+    async with (
+        connect(cluster, **options) as env,
+        env.publisher("s", confirm_timeout=None) as publisher,
+    ):
+        await anyio.sleep(100)
+        tokens.broken = True
+        await anyio.sleep(100)
+        for session in cluster.node.live():
+            session.drop()
+        await publisher.send(b"0")
+        await anyio.sleep(1000)
+        assert (publisher.state, env.state) == (State.RECOVERING, State.RECOVERING)
+        tokens.broken = False
+        await publisher.flush()
+        await env.wait_for(State.OPEN)
 
 
 async def test_servers_that_cannot_be_told_are_not(connect: Connect) -> None:
@@ -366,6 +460,10 @@ async def test_secrets_are_in_no_text(
             pass
     except AuthenticationFailed as error:
         texts += [repr(error), str(error)]
+    metrics = Metrics()
+    for event in recorder.events:
+        metrics.observe(event)
+    texts.append(metrics.exposition()[1].decode())
     texts += [repr(vars(env)["url"]), repr(Tls(key_password=SECRET)), caplog.text]
     assert "node0" in "".join(texts)
     assert SECRET not in "".join(texts)

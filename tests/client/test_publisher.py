@@ -225,7 +225,70 @@ async def test_unconfirmed_messages_are_sent_again_with_their_ids_before_new_one
     assert [number for frame in frames for number in frame][-2:] == [11, 12]
 
 
-async def test_a_forgotten_publisher_is_declared_again(cluster: Cluster, connect: Connect) -> None:
+async def test_pitfall_11_a_confirm_may_come_before_the_write_has_ended(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """Pitfall 11: an entry is registered before its bytes are written."""
+    cluster.add("s")
+    async with connect(cluster) as env, env.publisher("s") as publisher:
+        [session] = cluster.node.live("publishing")
+        written = anyio.Event()
+
+        async def send(data: bytes) -> None:
+            session.feed(data)
+            await written.wait()
+
+        session.socket.send = send  # type: ignore[method-assign, assignment]
+        await publisher.publish_many(numbers(5))
+        assert publisher.unconfirmed == 0
+        written.set()
+
+
+async def test_pitfall_11_confirms_are_a_set(cluster: Cluster, connect: Connect) -> None:
+    """Pitfall 11: in any order, some twice, some of nobody."""
+    cluster.add("s")
+    cluster.node.unconfirming = True
+    async with connect(cluster) as env, env.publisher("s") as publisher:
+        await publisher.send_many(numbers(10))
+        [session] = cluster.node.live("publishing")
+        for ids, left in [((7, 3, 9), 7), ((3, 7), 7), ((99, 0), 7), ((1, 10), 5), ((6, 2, 6), 3)]:
+            await anyio.wait_all_tasks_blocked()
+            session.send(PublishConfirm(0, ids))
+            await anyio.wait_all_tasks_blocked()
+            assert publisher.unconfirmed == left
+        session.send(PublishConfirm(0, (8, 5, 4)))
+        await publisher.flush()
+        assert publisher.unconfirmed == 0
+
+
+async def test_pitfall_12_ids_increase_whoever_sends(cluster: Cluster, connect: Connect) -> None:
+    """Pitfall 12: one task encodes and sends; frames end below the negotiated frame_max."""
+    cluster.add("s")
+    cluster.node.frame_max = 4096
+    async with connect(cluster) as env, env.publisher("s") as publisher:
+
+        async def send(task: int) -> None:
+            for number in range(50):
+                if number % 3:
+                    await publisher.send(b"%d" % number * 100)
+                else:
+                    await publisher.send_many([b"%d" % task * 50] * 20)
+
+        async with anyio.create_task_group() as group:
+            for task in range(10):
+                group.start_soon(send, task)
+        await publisher.flush()
+    frames: list[Any] = [command.messages for command in cluster.node.received(Publish)]
+    ids = [number for entries in frames for number in entries.ids]
+    assert ids == list(range(1, len(ids) + 1))
+    assert len(ids) == 10 * (17 * 20 + 33)
+    for entries in frames:
+        assert 9 + sum(8 + len(entry) for entry in entries.entries) <= 4096
+
+
+async def test_pitfall_13_a_forgotten_publisher_is_declared_again(
+    cluster: Cluster, connect: Connect
+) -> None:
     """Pitfall 13: PublishError 18 after MetadataUpdate: declare again and send again."""
     cluster.add("s")
     once = [refuse(Code.PUBLISHER_DOES_NOT_EXIST)]
@@ -249,7 +312,7 @@ async def test_it_follows_the_leader(connect: Connect) -> None:
     assert stored(cluster) == [b"0", b"1"]
 
 
-async def test_a_stream_without_a_leader_is_waited_for(connect: Connect) -> None:
+async def test_pitfall_14_a_stream_without_a_leader_is_waited_for(connect: Connect) -> None:
     """Pitfall 14: leader 65535 or missing from the broker list means no leader now: try again."""
     cluster = Cluster(2)
     cluster.add("s")
@@ -408,7 +471,7 @@ async def test_filter_values_by_function_and_by_message(cluster: Cluster, connec
 
 
 @pytest.mark.parametrize("compression", list(Compression))
-async def test_sub_batches_are_sent_again_as_they_were(
+async def test_pitfall_12_sub_batches_are_sent_again_as_they_were(
     cluster: Cluster, connect: Connect, compression: Compression
 ) -> None:
     """Pitfall 12: sub-batches are never batched anew when they are sent again."""

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.client import AutoTracking, OffsetSpec, State
+from flowstream.client import AutoTracking, OffsetSpec, State, hash_index
 from flowstream.errors import (
     ConfigurationError,
     PublishFailed,
@@ -160,6 +160,28 @@ async def test_partitions_that_come_are_read_from_their_beginning(
         assert len(publisher.partitions) == 4
 
 
+async def test_a_partition_that_comes_back_is_published_to_again(
+    invoices: Cluster, connect: Connect
+) -> None:
+    async with (
+        connect(invoices, missing_timeout=5) as env,
+        env.super_stream_publisher("invoices", refresh=1000) as publisher,
+    ):
+        key = next(str(n) for n in range(100) if hash_index(str(n), 3) == 1)
+        await publisher.publish(b"before", key=key)
+        del invoices.streams["invoices-1"]
+        invoices.node.forget("invoices-1")
+        await publisher.send(b"lost", key=key)
+        await anyio.sleep(20)
+        with pytest.raises(PublishFailed, match=r"was not confirmed: .* does not exist"):
+            await publisher.publish(b"told of the one before", key=key)
+        with pytest.raises(StreamDoesNotExist):
+            await publisher.publish(b"not there yet", key=key)
+        log = invoices.add("invoices-1")
+        await publisher.publish(b"after", key=key)
+        assert [entries for _, _, entries, _ in log.chunks] == [[simple_entry(b"after")]]
+
+
 async def test_partitions_that_go_are_let_go(invoices: Cluster, connect: Connect) -> None:
     async with (
         connect(invoices, missing_timeout=5) as env,
@@ -194,7 +216,7 @@ def answers(cluster: Cluster) -> list[OffsetSpec]:
     return [command.offset for command in cluster.node.received(ConsumerUpdateResponse)]
 
 
-async def test_the_active_one_begins_behind_the_stored_offset(
+async def test_pitfall_1_the_active_one_begins_behind_the_stored_offset(
     cluster: Cluster, connect: Connect
 ) -> None:
     """Pitfall 1, again: the head of the chunk is dropped after a ConsumerUpdate answer too."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-import trio.testing
+from flowstream.testing import virtual_time as virtual_time_on
 
-
-def virtual_time() -> tuple[str, dict[str, Any]]:
-    """What an `anyio_backend` fixture returns for it."""
-    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+virtual_time = partial(virtual_time_on, "trio")
+"""What an `anyio_backend` fixture returns for it: these tests count on trio's order."""

@@ -132,7 +132,9 @@ async def test_another_protocols_port(rabbitmq: Broker) -> None:
         await Environment(url).__aenter__()
 
 
-async def test_every_offset_begins_with_the_asked_message(broker: Broker, stream_name: str) -> None:
+async def test_pitfall_1_every_offset_begins_with_the_asked_message(
+    broker: Broker, stream_name: str
+) -> None:
     """Pitfall 1: inside of chunks too."""
     async with Environment(broker.url) as env:
         await env.create_stream(stream_name)

@@ -114,14 +114,18 @@ def declare_super_stream(broker: Broker, name: str, partitions: int) -> None:
         {"type": "direct", "durable": True, "arguments": {"x-super-stream": True}},
     )
     for number in range(partitions):
-        queue = f"{name}-{number}"
-        arguments: dict[str, Any] = {"x-queue-type": "stream"}
-        broker.api("PUT", f"queues/%2F/{queue}", {"durable": True, "arguments": arguments})
-        broker.api(
-            "POST",
-            f"bindings/%2F/e/{name}/q/{queue}",
-            {"routing_key": str(number), "arguments": {"x-stream-partition-order": number}},
-        )
+        add_partition(broker, name, number)
+
+
+def add_partition(broker: Broker, name: str, number: int) -> None:
+    queue = f"{name}-{number}"
+    arguments: dict[str, Any] = {"x-queue-type": "stream"}
+    broker.api("PUT", f"queues/%2F/{queue}", {"durable": True, "arguments": arguments})
+    broker.api(
+        "POST",
+        f"bindings/%2F/e/{name}/q/{queue}",
+        {"routing_key": str(number), "arguments": {"x-stream-partition-order": number}},
+    )
 
 
 async def create_super_stream(env: Environment, broker: Broker, name: str, count: int) -> None:
@@ -158,6 +162,35 @@ async def test_super_streams(broker: Broker, stream_name: str) -> None:
             assert stored == len(found[partition]) - 1
         if broker.version >= (3, 13):
             await env.delete_super_stream(stream_name)
+
+
+async def test_a_partition_that_is_added_is_published_to_and_read(
+    rabbitmq: Broker, stream_name: str
+) -> None:
+    """The partitions are read again from time to time: nobody tells when they change."""
+    async with Environment(rabbitmq.url) as env:
+        await create_super_stream(env, rabbitmq, stream_name, 2)
+        options: dict[str, Any] = {"refresh": 0.2}
+        async with (
+            env.super_stream_consumer(stream_name, **options) as consumer,
+            env.super_stream_publisher(stream_name, key=bytes.decode, **options) as publisher,
+        ):
+            await publisher.publish_many(numbers(100))
+            await anyio.to_thread.run_sync(add_partition, rabbitmq, stream_name, 2)
+            with anyio.fail_after(PATIENCE):
+                while len(publisher.partitions) < 3:
+                    await anyio.sleep(0.05)
+            await publisher.publish_many(numbers(100, 100))
+            assert len(publisher.statistics()) == 3
+            found: list[bytes] = []
+            streams: set[str] = set()
+            with anyio.fail_after(PATIENCE):
+                while len(found) < 200:
+                    delivery = await anext(consumer)
+                    found += delivery.bodies
+                    streams.add(delivery.stream)
+            assert sorted(map(int, found)) == list(range(200))
+            assert len(streams) == 3
 
 
 async def test_single_active_members_share_the_partitions(broker: Broker, stream_name: str) -> None:

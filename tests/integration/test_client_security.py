@@ -86,7 +86,7 @@ def reader(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
     rabbitmq.api("DELETE", f"users/{name}")
 
 
-async def test_missing_permissions_are_told(
+async def test_pitfall_7_missing_permissions_are_told(
     rabbitmq: Broker, reader: str, stream_name: str
 ) -> None:
     """And pitfall 7: a StoreOffset that cannot be is lost silently; verifying tells."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import anyio
@@ -24,14 +23,12 @@ from flowstream.monitor import Board, Monitor, Request, health
 from flowstream.pipeline import Batch, Message, Pipeline
 from flowstream.protocol import OffsetSpec
 from flowstream.telemetry import Telemetry
-from tests.pipeline.clocks import VirtualLoop
+from flowstream.testing import virtual_time
 from tests.pipeline.support import MemoryStream
 
 pytestmark = pytest.mark.anyio
 
-virtual = pytest.mark.parametrize(
-    "anyio_backend", [("asyncio", {"loop_factory": partial(VirtualLoop, 0)})], ids=["virtual"]
-)
+virtual = pytest.mark.parametrize("anyio_backend", [virtual_time()], ids=["virtual"])
 
 
 def bodies(count: int) -> list[bytes]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
-from trio.testing import MockClock
 
-from tests.pipeline.clocks import VirtualLoop
+from flowstream.testing import virtual_time
 
 
 @pytest.fixture
@@ -19,6 +17,4 @@ def threads() -> None:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     moment = 0.01 if "threads" in request.fixturenames else 0
-    if request.param == "asyncio":
-        return "asyncio", {"loop_factory": partial(VirtualLoop, moment)}
-    return "trio", {"clock": MockClock(autojump_threshold=moment)}
+    return virtual_time(request.param, moment=moment)

@@ -252,7 +252,7 @@ async def test_statistics_show_every_fill():
     async def handle(message: Message[dict]) -> None:
         await anyio.sleep(1)
 
-    pipeline.batcher(size=20, timeout=50)(sink)
+    pipeline.batcher(size=40, timeout=50)(sink)
     async with pipeline.start() as running:
         await anyio.sleep(10.5)
         statistics = running.statistics()

@@ -262,3 +262,15 @@ def test_topology_shows_stages_and_options():
     assert (producer.kind, processor.kind, batcher.kind) == ("producer", "processor", "batcher")
     assert (processor.concurrency, processor.handler) == (3, "keep")
     assert (batcher.name, batcher.options["size"]) == ("b", 7)
+
+
+def test_options_are_changed_by_configuration():
+    pipeline = pipeline_of(1, max_in_flight=1000)
+    pipeline.batcher(size=500)(store)
+    pipeline.configure(max_in_flight=600, drain_timeout=3)
+    assert (pipeline.options.max_in_flight, pipeline.options.drain_timeout) == (600, 3)
+    with pytest.raises(ConfigurationError, match="batcher 'default' > size: a batch of 500 can"):
+        pipeline.configure(max_in_flight=499)
+    with pytest.raises(ConfigurationError, match="max_inflight: there is no such option"):
+        pipeline.configure(max_inflight=1)
+    assert pipeline.options.max_in_flight == 600

@@ -11,7 +11,7 @@ from flowstream.testing import broker, broker_in_thread
 
 
 @pytest.mark.anyio
-@pytest.mark.both_backends
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_in_the_loop(tmp_path: Path) -> None:
     async with broker() as one, broker(data=tmp_path) as two:
         assert one.port != two.port

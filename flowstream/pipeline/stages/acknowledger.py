@@ -178,18 +178,23 @@ class Settlement:
         self, messages: Sequence[Message[Any]], outcome: str
     ) -> Sequence[Message[Any]]:
         """Tell acknowledgers; returns the messages that may be settled."""
-        groups: dict[int, tuple[Acknowledger, list[Message[Any]]]] = {}
+        groups: dict[tuple[int, str], tuple[Acknowledger, list[Message[Any]]]] = {}
         settle: list[Message[Any]] = []
         for message in messages:
             extra = message._extra
             acknowledger = message._span.lane.acknowledger
-            last = extra is None or extra.joint is None or extra.joint.pending == 1
+            joint = None if extra is None else extra.joint
+            final = outcome
+            if joint is not None:
+                final = max(joint.outcome, outcome, key=_WORST.index)
+            last = (joint is None or joint.pending == 1) and final != "halted"
             if acknowledger is None or not last or (extra is not None and extra.early):
                 settle.append(message)
             else:
-                groups.setdefault(id(acknowledger), (acknowledger, []))[1].append(message)
-        for acknowledger, group in groups.values():
-            if await self._tell(acknowledger, group, outcome):
+                key = id(acknowledger), final
+                groups.setdefault(key, (acknowledger, []))[1].append(message)
+        for (_, final), (acknowledger, group) in groups.items():
+            if await self._tell(acknowledger, group, final):
                 settle.extend(group)
             else:
                 self.hold(group)

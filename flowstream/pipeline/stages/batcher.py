@@ -195,7 +195,8 @@ class Batcher(Pool):
             batch = self.lineup.take()
             if batch is None:
                 self.rest()
-                await self.idle_workers.wait(slot.index)
+                if not self.lineup.ready:  # resting may have closed batches to relieve the window
+                    await self.idle_workers.wait(slot.index)
                 continue
             if self.core.halts and not (batch := self._sifted(batch)):
                 continue

@@ -42,7 +42,10 @@ class Committer:
             try:
                 await self.producer.commit(stream, offset)
             except Exception as error:
-                log.warning("%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error)
+                log.warning(
+                    "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error,
+                    extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
+                )  # fmt: skip
                 self.core.emit(CommitFailed(self.core.name, stream, offset, repr(error)))
                 self.settlement.schedule.settled(1)
                 self.settlement.uncommitted_since = since

@@ -134,14 +134,31 @@ class Disposal:
         except BaseException as error:
             if passes(error):
                 raise
-            log.exception("%s: on_failed raised for %r", self.core.name, failure)
+            log.exception(
+                "%s: on_failed raised for %r", self.core.name, failure, extra=self._fields(failure)
+            )
             return self.policy
         if answer is None:
             return self.policy
         if not isinstance(answer, FailurePolicy):
-            log.error("%s: on_failed returned %r, not a policy", self.core.name, answer)
+            log.error(
+                "%s: on_failed returned %r, not a policy",
+                self.core.name,
+                answer,
+                extra=self._fields(failure),
+            )
             return self.policy
         return answer
+
+    def _fields(self, failure: Failure) -> dict[str, Any]:
+        """Where a log record is about."""
+        message = failure.message
+        return {
+            "pipeline": self.core.name,
+            "stage": failure.stage,
+            "stream": message.stream,
+            "offset": message.offset,
+        }
 
     async def _disposer(self, policy: FailurePolicy) -> Disposer:
         if policy not in self._disposers:

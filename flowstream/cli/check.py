@@ -1,0 +1,165 @@
+"""`flowstream check`: would these pipelines run? Without a broker, or with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowstream.cli.findings import Finding, bad, ok, tell, warn
+from flowstream.cli.options import (
+    DEFAULT_URL,
+    Json,
+    Sasl,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    Url,
+    examples,
+    run_async,
+)
+from flowstream.errors import FlowstreamError
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import Pipeline
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command(
+        epilog=examples(
+            "flowstream check pipelines.orders",
+            "flowstream check pipelines.orders pipelines.feed --connect",
+            "flowstream check pipelines.orders --json",
+        )
+    )(check)
+
+
+def check(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE[:NAME]...", help="Modules with a pipeline."),
+    ],
+    *,
+    connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Ask the broker too: streams, permissions, offsets."),
+    ] = False,
+    url: Url = DEFAULT_URL,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    sasl: Sasl = None,
+    json: Json = False,
+) -> None:
+    """Check that pipelines would run: declaration, options, handlers and payload types.
+
+    Nothing is consumed, published or stored. With --connect the streams, the user's permissions,
+    the dead-letter stream and the stored offsets are looked at too. Exit code 24: something will
+    not work.
+    """
+    from flowstream.cli.connect import connection
+
+    findings: list[Finding] = []
+    pipelines = list(_load(targets, findings))
+    if connect:
+        broker = connection(
+            url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
+        )
+        findings += run_async(_ask, broker, pipelines)
+    tell(findings, json=json)
+
+
+def _load(targets: list[str], findings: list[Finding]) -> Iterator[Pipeline]:
+    """The pipelines that load; why others do not is a finding."""
+    from flowstream.cli.load import load_pipeline
+
+    seen: dict[str, str] = {}
+    for target in targets:
+        try:
+            pipeline = load_pipeline(target)
+        except FlowstreamError as error:
+            findings.append(bad(target, "module", error))
+            continue
+        other = seen.setdefault(pipeline.name, target)
+        if other != target:
+            text = f"{other} is named {pipeline.name!r} too, and offsets are stored by name"
+            findings.append(bad(target, "name", text, "give one of them another name"))
+        else:
+            findings += declaration(pipeline, target)
+            yield pipeline
+
+
+async def _ask(broker: Any, pipelines: list[Pipeline]) -> list[Finding]:
+    from flowstream.cli.check_broker import ask
+
+    return await ask(broker, pipelines)
+
+
+# -- without a broker
+
+
+def declaration(pipeline: Pipeline, target: str) -> Iterator[Finding]:
+    """What the declaration alone shows."""
+    from flowstream.cli.overrides import override
+
+    name = pipeline.name
+    yield ok(name, "module", target)
+    try:
+        overridden = override(pipeline)
+        pipeline.check()
+    except FlowstreamError as error:
+        yield bad(name, "declaration", error)
+        return
+    for option, origin in overridden.items():
+        yield ok(name, option, f"configured by {origin}")
+    yield from _stages(pipeline)
+    yield from _loops(pipeline)
+    yield from _times(pipeline)
+
+
+def _stages(pipeline: Pipeline) -> Iterator[Finding]:
+    from flowstream.cli.describe import handler, source
+
+    yield ok(pipeline.name, "producer", source(pipeline))
+    declared = {"processor": pipeline.processor_declared, **pipeline.batchers}
+    for stage, each in declared.items():
+        yield ok(pipeline.name, stage, handler(each))
+        if each.options.concurrency > 1 and not (
+            each.options.partition_by or pipeline.options.partition_by
+        ):
+            yield warn(
+                pipeline.name,
+                stage,
+                f"concurrency={each.options.concurrency} without partition_by: messages are not "
+                "handled in the stream's order",
+                "give partition_by= where order matters",
+            )
+
+
+def _loops(pipeline: Pipeline) -> Iterator[Finding]:
+    from flowstream.cli.wiring import wiring
+
+    streams = wiring(pipeline)
+    for stream in {*streams.sinks, streams.dead_letters} & {*streams.reads}:
+        yield bad(
+            pipeline.name,
+            "streams",
+            f"it reads {stream} and publishes to it: an endless loop",
+            "publish to another stream",
+        )
+
+
+def _times(pipeline: Pipeline) -> Iterator[Finding]:
+    options = pipeline.options
+    for name, each in pipeline.batchers.items():
+        longest = each.options.handler_timeout
+        if longest is not None and longest > options.drain_timeout:
+            yield warn(
+                pipeline.name,
+                name,
+                f"handler_timeout={longest:g} is longer than drain_timeout="
+                f"{options.drain_timeout:g}: a stop may cut a batch off, which is then repeated",
+                "raise drain_timeout or lower handler_timeout",
+            )

@@ -1,0 +1,131 @@
+"""What the broker says about pipelines: their streams, permissions and stored offsets.
+
+Nothing is consumed, published or stored: reading is tried with a look at a stream's end, and
+publishing by declaring a publisher that sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from flowstream.cli.findings import Finding, bad, ok, warn
+from flowstream.cli.offsets import lag
+from flowstream.cli.wiring import Wiring, wiring
+from flowstream.connectors import StreamProducer, SuperStreamProducer
+from flowstream.errors import FlowstreamError, StreamDoesNotExist
+
+if TYPE_CHECKING:
+    from flowstream.cli.connect import Connection
+    from flowstream.client import Environment
+    from flowstream.pipeline import Pipeline
+
+BROKER = "broker"
+
+
+async def ask(broker: Connection, pipelines: list[Pipeline]) -> list[Finding]:
+    """Every finding; a broker that cannot be reached is one."""
+    findings: list[Finding] = []
+    try:
+        async with broker.environment(name="flowstream check") as environment:
+            server = await environment.server_info()
+            version = server.properties.get("version", "of unknown version")
+            where = f"{server.address.host}:{server.address.port}"
+            findings.append(ok(BROKER, "connection", f"RabbitMQ {version} at {where}"))
+            for pipeline in pipelines:
+                findings += [finding async for finding in _pipeline(environment, pipeline)]
+    except FlowstreamError as error:
+        findings.append(bad(BROKER, "connection", error))
+    return findings
+
+
+async def _pipeline(environment: Environment, pipeline: Pipeline) -> AsyncIterator[Finding]:
+    streams = wiring(pipeline)
+    if isinstance(pipeline.producer, StreamProducer):
+        async for finding in _source(environment, pipeline.producer, streams):
+            yield finding
+    for stream in streams.sinks:
+        yield await _publishes(environment, streams.pipeline, stream)
+    if streams.dead_letters is not None:
+        yield await _dead_letters(environment, streams.pipeline, streams.dead_letters)
+
+
+async def _dead_letters(environment: Environment, name: str, stream: str) -> Finding:
+    try:
+        if await environment.stream_exists(stream):
+            return await _publishes(environment, name, stream)
+    except FlowstreamError as error:
+        return bad(name, "publish", f"dead letters to {stream}: {error}")
+    return ok(name, "stream", f"dead letters: {stream} does not exist; a run creates it")
+
+
+async def _source(
+    environment: Environment, producer: StreamProducer, streams: Wiring
+) -> AsyncIterator[Finding]:
+    name = streams.pipeline
+    partitions = [producer.stream]
+    if isinstance(producer, SuperStreamProducer):
+        try:
+            partitions = await environment.partitions(producer.stream)
+        except FlowstreamError as error:
+            yield bad(name, "stream", f"reads the super stream {producer.stream}: {error}")
+            return
+        yield ok(name, "stream", f"super stream {producer.stream}: {', '.join(partitions)}")
+    for stream in partitions:
+        try:
+            first = (await environment.stream_stats(stream)).first_offset
+            last = await environment.last_offset(stream)
+            stored = await environment.query_offset(streams.reference, stream)
+        except StreamDoesNotExist:
+            yield bad(name, "stream", f"reads {stream}, which does not exist", _create(stream))
+        except FlowstreamError as error:
+            yield bad(name, "read", f"{stream}: {error}")
+        else:
+            yield ok(name, "read", f"{stream}: {_extent(first, last)}")
+            yield _offset(producer, streams, stream, stored=stored, first=first, last=last)
+
+
+def _offset(
+    producer: StreamProducer,
+    streams: Wiring,
+    stream: str,
+    *,
+    stored: int | None,
+    first: int | None,
+    last: int | None,
+) -> Finding:
+    """Where a run would begin, and whether something was lost before it."""
+    name, check = streams.pipeline, "offset"
+    behind = lag(stored, first, last)
+    if stored is None:
+        return ok(name, check, f"{stream}: none is stored; a run begins at {producer.offset}")
+    lost = 0 if first is None else max(first - stored - 1, 0)
+    text = f"{stream}: stored {stored:,}, {behind:,} behind the end"
+    if lost and producer.on_truncated == "skip":
+        return warn(name, check, f"{text}; {lost:,} truncated messages will be skipped")
+    if lost:
+        remedy = 'give the stream a longer retention, or accept the loss with on_truncated="skip"'
+        return bad(name, check, f"{text}; {lost:,} messages were truncated", remedy)
+    if stored > (-1 if last is None else last):
+        end = "the stream is empty" if last is None else f"the stream ends at {last:,}"
+        remedy = f"it was created anew? flowstream offsets set {streams.reference} {stream} N"
+        return warn(name, check, f"{stream}: stored {stored:,}, and {end}", remedy)
+    return ok(name, check, text)
+
+
+async def _publishes(environment: Environment, name: str, stream: str) -> Finding:
+    try:
+        async with environment.publisher(stream):
+            return ok(name, "publish", f"{stream}: allowed")
+    except StreamDoesNotExist:
+        return bad(name, "stream", f"publishes to {stream}, which does not exist", _create(stream))
+    except FlowstreamError as error:
+        return bad(name, "publish", f"{stream}: {error}")
+
+
+def _create(stream: str) -> str:
+    return f"flowstream streams create {stream}"
+
+
+def _extent(first: int | None, last: int | None) -> str:
+    return "empty" if first is None or last is None else f"offsets {first:,} to {last:,}"

@@ -1,0 +1,58 @@
+"""How commands reach the broker: its address with TLS, SASL and limits as they are configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.settings import settings
+from flowstream.client import DEFAULT_URL, Environment, ExternalCredentials, StreamUrl, Tls
+
+if TYPE_CHECKING:
+    from flowstream.telemetry import Telemetry
+
+LIMITS = ("heartbeat", "frame_max", "connect_timeout", "request_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An address, and the options of every connection to it."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def environment(
+        self, *, name: str = "flowstream", telemetry: Telemetry | None = None
+    ) -> Environment:
+        """An environment of the client, to be entered."""
+        return Environment(self.url, name=name, telemetry=telemetry, **self.options)
+
+
+def connection(url: str | None = None, **flags: Any) -> Connection:
+    """What is configured, with the `flags` (keys of the settings) that are not None before it.
+
+    Raises ConfigurationError or CommandError for options that do not fit each other.
+    """
+    configured = settings()
+    url = url or configured.given("url") or DEFAULT_URL
+    values = {key: configured.given(key) for key in configured.origins if "." not in key}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    options = {key: values[key] for key in LIMITS if key in values}
+    tls = {key.removeprefix("tls_"): value for key, value in values.items() if key[:4] == "tls_"}
+    if StreamUrl.parse(url).tls:
+        options["tls"] = Tls(ca_file=tls.pop("ca", None), **tls)
+    elif tls:
+        raise CommandError(
+            f"tls_{next(iter(tls))} is set, and {StreamUrl.parse(url)} is not an address for TLS; "
+            "write rabbitmq-stream+tls://",
+            ExitCode.DECLARATION,
+        )
+    if values.get("sasl") == "EXTERNAL":
+        options["credentials"] = ExternalCredentials()
+    return Connection(url, options)
+
+
+def connect(url: str) -> Environment:
+    """An environment at `url`, connected to as it is configured."""
+    return connection(url).environment()

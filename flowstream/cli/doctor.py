@@ -1,0 +1,72 @@
+"""`flowstream doctor`: is this machine ready, and is the broker reachable as clients need it?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flowstream.cli.findings import Finding, tell
+from flowstream.cli.options import (
+    DEFAULT_URL,
+    Json,
+    Sasl,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    Url,
+    examples,
+    run_async,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command(
+        epilog=examples(
+            "flowstream doctor",
+            "flowstream doctor orders orders.dead",
+            "flowstream doctor --url rabbitmq-stream+tls://me:secret@rabbit/shop --tls-ca ca.pem",
+            "flowstream doctor --json",
+        )
+    )(doctor)
+
+
+def doctor(
+    streams: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STREAM...]", help="Are the nodes of these reachable too?"),
+    ] = None,
+    *,
+    management: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLOWSTREAM_MANAGEMENT",
+            metavar="URL",
+            help="RabbitMQ's management API, whose clock is looked at; else port 15672 of the "
+            "broker's host.",
+        ),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    tls_ca: TlsCa = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    sasl: Sasl = None,
+    json: Json = False,
+) -> None:
+    """Look for what keeps pipelines from running, or from running well; say what to do.
+
+    The Python at hand, installed extras and limits; then the broker: is it reachable, does it let
+    this user in, which version is it, which commands does it speak, does it advertise addresses
+    that work from here, do its clock and this one agree. Exit code 24: something is bad.
+    """
+    from flowstream.cli.connect import connection
+    from flowstream.cli.doctor_broker import examine
+    from flowstream.cli.doctor_local import local
+
+    findings: list[Finding] = list(local())
+    broker = connection(
+        url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
+    )
+    findings += run_async(examine, broker, streams or [], management)
+    tell(findings, json=json)

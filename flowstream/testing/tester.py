@@ -1,0 +1,300 @@
+"""Runs a pipeline with everything around it in memory, and tells what became of each message."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from flowstream.client import AmqpMessage, data_of_all
+from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
+from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.pipeline import Pipeline, Producer, RunningPipeline, RunResult
+from flowstream.telemetry import Telemetry
+from flowstream.testing.clock import Backend, is_virtual, run_virtual, threads_take_time
+from flowstream.testing.memory import MemoryEnvironment
+from flowstream.testing.recording import Place, Record, RecordedProducer, recorded
+from flowstream.testing.results import DeadLettered, RunReport
+
+HOURS = 6 * 3600.0
+PUSHED = "pushed"
+"""The lane of messages pushed into a pipeline that reads no stream."""
+
+
+class StillBusy(FlowstreamError):
+    """A pipeline under test did not come to an end with its messages in time."""
+
+
+class PipelineTester:
+    """A pipeline under test. Its streams, stored offsets, sinks and dead letters are in memory.
+
+        async with PipelineTester(pipeline) as tester:      # started; at the end drained
+            result = await tester.push({"id": 1}, {"id": 2})
+        assert result.statuses == ["ok", "dead_lettered"]
+
+        result = PipelineTester(pipeline).run_sync({"id": 1})       # the same in a plain test
+
+    Messages are what `MemoryEnvironment.append` takes: bodies, AMQP messages, anything that JSON
+    can hold, and markers. A tester may be used for several runs, one after the other: streams and
+    offsets stay. `producer` and `lifespan` are used instead of the pipeline's own. `patience` is
+    how many seconds anything may take: by default 6 hours in virtual time, and 30 s in real time.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        messages: Iterable[Any] = (),
+        *,
+        environment: MemoryEnvironment | None = None,
+        producer: Producer | None = None,
+        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
+        patience: float | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.environment = environment or MemoryEnvironment()
+        self.producer = producer or pipeline.producer
+        self._lifespan = lifespan or pipeline.options.lifespan
+        self._patience = patience
+        self._record = Record(self.environment.changed)
+        self._deliveries = 0
+        self._pushed = 0
+        self._running: RunningPipeline | None = None
+        self._ended: RunResult | None = None
+        self._told = False
+        self._life: AbstractAsyncContextManager[None] | None = None
+        self.put(*messages)
+
+    # -- runs
+
+    async def __aenter__(self) -> Self:
+        self._life = self._run()
+        await self._life.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drains; raises what ended the run, unless a result has told it."""
+        assert self._life is not None
+        await self._life.__aexit__(kind, error, trace)
+
+    async def run(
+        self, *messages: Any, stream: str | None = None, key: str | None = None
+    ) -> RunReport:
+        """One whole run: put messages, start, handle all there is, drain. See `RunReport`."""
+        self.put(*messages, stream=stream, key=key)
+        async with self:
+            await self.idle()
+            await self.stop()
+        return self.result
+
+    def run_sync(
+        self,
+        *messages: Any,
+        stream: str | None = None,
+        key: str | None = None,
+        backend: Backend = "asyncio",
+    ) -> RunReport:
+        """`run` on an event loop of its own, in virtual time."""
+        run = partial(self.run, *messages, stream=stream, key=key)
+        return run_virtual(run, backend=backend)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        environment = self.environment
+        self._record = record = Record(environment.changed)
+        self._deliveries, self._pushed = len(environment.deliveries), 0
+        self._told, self._ended = False, None
+        telemetry = Telemetry(record)
+        with recorded(self.pipeline, record, producer=self.producer, lifespan=self._lifespan):
+            async with self.pipeline.start(environment=environment, telemetry=telemetry) as running:
+                self._running = running
+
+                def crash() -> None:
+                    record.crashed = True
+                    running.abort()
+
+                environment.on_crash.append(crash)
+                try:
+                    with threads_take_time(running.threads):
+                        yield
+                        running.stop()
+                        self._ended = await running.wait()
+                finally:
+                    environment.on_crash.remove(crash)
+        self._tell()
+
+    @property
+    def running(self) -> RunningPipeline:
+        """The pipeline as it runs: to pause it, look at its statistics, and so on."""
+        if self._running is None:
+            raise ConfigurationError("the tester is not started: `async with PipelineTester(...)`")
+        return self._running
+
+    # -- messages
+
+    def put(self, *messages: Any, stream: str | None = None, key: str | None = None) -> list[Place]:
+        """Add messages and markers to the source and return at once; the messages' places.
+
+        `stream` is the producer's unless it is given; in a super stream, `key` says which
+        partition.
+        """
+        if not messages:
+            return []
+        name = self._stream(stream, key)
+        return [(name, offset) for offset in self.environment.append(name, messages)]
+
+    async def push(
+        self, *messages: Any, stream: str | None = None, key: str | None = None
+    ) -> RunReport:
+        """Add messages and wait until the pipeline is done with them, or ends.
+
+        The result is theirs, and the batches are those that were handled meanwhile.
+        """
+        record, before = self._record, len(self._record.batches)
+        if self._is_over():
+            raise ConfigurationError(f"{self.pipeline!r} has ended: nothing can be pushed any more")
+        if isinstance(self.producer, StreamProducer):
+            places = self.put(*messages, stream=stream, key=key)
+        else:
+            places = await self._push_beside(list(messages))
+        await self._until(lambda: record.settled.keys() >= set(places))
+        return self._result(places, before)
+
+    async def idle(self) -> RunReport:
+        """Wait until everything that there is has been handled, or the run ends."""
+        if isinstance(self.producer, StreamProducer):
+            await self._until(self._is_idle)
+        else:
+            await self.running.wait_idle(60.0 if is_virtual() else 1.0)
+        return self.result
+
+    async def stop(self) -> RunReport:
+        """Drain now, commit, and return the result of the whole run."""
+        self.running.stop()
+        self._ended = await self.running.wait()
+        return self.result
+
+    # -- what became of them
+
+    @property
+    def result(self) -> RunReport:
+        """The run so far, or when it has ended the whole of it."""
+        if isinstance(self.producer, StreamProducer):
+            deliveries = self.environment.deliveries[self._deliveries :]
+            places = [(d.stream, offset) for d in deliveries for offset in d.offsets]
+        else:
+            places = self._record.places
+        return self._result(places, 0)
+
+    @property
+    def committed(self) -> dict[str, int]:
+        """The stored offset of each stream."""
+        return dict(self._record.committed)
+
+    def published(self, stream: str) -> list[bytes]:
+        """The payloads in a stream, such as one that a sink publishes to."""
+        return data_of_all(self.environment.stream(stream).bodies)
+
+    def dead_letters(self, stream: str | None = None) -> list[DeadLettered]:
+        """The dead letters by stream and offset; in the policy's stream unless one is named."""
+        if stream is None:
+            policy = self.pipeline.options.on_failure
+            if not isinstance(policy, DeadLetter):
+                raise ConfigurationError(
+                    f"{self.pipeline!r} has no DeadLetter policy: name a stream"
+                )
+            stream = policy.stream
+        letters = map(_dead_lettered, self.environment.stream(stream).bodies)
+        return sorted(letters, key=lambda letter: (letter.stream, letter.offset))
+
+    # -- inside
+
+    def _tell(self) -> None:
+        """Raise what ended the run, unless that is known."""
+        if self._ended is not None and not (self._told or self._record.crashed):
+            self._ended.raise_for_error()
+
+    def _stream(self, stream: str | None, key: str | None) -> str:
+        if stream is not None:
+            return stream
+        producer = self.producer
+        if isinstance(producer, SuperStreamProducer):
+            if key is None:
+                raise ConfigurationError(
+                    f"{producer.stream!r} is a super stream: say key= or stream= (a partition)"
+                )
+            return self.environment.route(producer.stream, key)
+        if isinstance(producer, StreamProducer):
+            return producer.stream
+        raise ConfigurationError(
+            f"{self.pipeline!r} reads no stream: push messages while it runs, or test it with "
+            'producer=StreamProducer("any")'
+        )
+
+    async def _push_beside(self, messages: list[Any]) -> list[Place]:
+        """Push into a pipeline with a producer of another kind, beside its own messages."""
+        producer = self.pipeline.producer
+        assert isinstance(producer, RecordedProducer)
+        await self._until(lambda: producer.feed is not None)
+        first, self._pushed = self._pushed, self._pushed + len(messages)
+        await producer.push(messages, stream=PUSHED)
+        return [(PUSHED, offset) for offset in range(first, self._pushed)]
+
+    def _is_over(self) -> bool:
+        return self.running.phase == "stopped"
+
+    def _is_idle(self) -> bool:
+        delivered = sum(
+            len(delivery.bodies) for delivery in self.environment.deliveries[self._deliveries :]
+        )
+        return (
+            self.environment.exhausted
+            and self._record.received >= delivered
+            and not self.running.statistics().in_flight
+        )
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        patience = self._patience or (HOURS if is_virtual() else 30.0)
+        with anyio.move_on_after(patience) as scope:
+            await self._record.changed.until(lambda: condition() or self._is_over())
+        if scope.cancelled_caught:
+            statistics = self.running.statistics()
+            busy = [f"{s.name} ({s.busy} busy, {s.waiting} waiting)" for s in statistics.stages]
+            raise StillBusy(
+                f"{self.pipeline!r} is not done after {patience:g} s: {statistics.in_flight} "
+                f"messages in flight, {', '.join(busy)}"
+            )
+
+    def _result(self, places: Sequence[Place], batches_before: int) -> RunReport:
+        record = self._record
+        self._told = self._told or self._is_over()
+        return RunReport(
+            outcomes=tuple(map(record.outcome, places)),
+            batches=tuple(record.batches[batches_before:]),
+            committed=self.committed,
+            run=self._ended,
+            crashed=record.crashed,
+        )
+
+
+def _dead_lettered(body: bytes) -> DeadLettered:
+    message = AmqpMessage(body)
+    properties = message.application_properties or {}
+    return DeadLettered(
+        body=message.data or b"",
+        stream=str(properties.get("x-stream", "")),
+        offset=int(properties.get("x-offset", 0)),
+        phase=str(properties.get("x-phase", "")),
+        stage=str(properties.get("x-stage", "")),
+        attempts=int(properties.get("x-attempts", 0)),
+        reason=str(properties.get("x-reason", "")),
+        error=str(properties.get("x-error", "")),
+    )

@@ -1,0 +1,73 @@
+"""Whether the stream that a consumer comes back to is the one it read."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.client.lineage import Lineage, Verdict
+from flowstream.protocol import Chunk, OffsetSpec, build_chunk, simple_entry
+
+
+def chunk(offset: int, timestamp: int, *bodies: bytes) -> Chunk:
+    entries = [simple_entry(body) for body in bodies or (b"a", b"b", b"c")]
+    return Chunk.parse(
+        build_chunk(entries, records=len(entries), offset=offset, timestamp=timestamp)
+    )
+
+
+def after_reading(*chunks: Chunk) -> Lineage:
+    lineage = Lineage()
+    for each in chunks:
+        lineage.read(each)
+    return lineage
+
+
+def test_without_a_past_everything_is_right() -> None:
+    lineage = Lineage()
+    assert lineage.start() is None
+    assert lineage.judge(chunk(0, 5)) is Verdict.FURTHER
+    lineage.read(chunk(10, 5))
+    assert lineage.start() == OffsetSpec.offset(10)
+    lineage.forget()
+    assert lineage.start() is None
+    assert lineage.judge(chunk(3, 99)) is Verdict.FURTHER
+
+
+@pytest.mark.parametrize(
+    ("first", "verdict"),
+    [
+        (chunk(10, 5), Verdict.SAME),
+        (chunk(13, 6), Verdict.FURTHER),  # retention has deleted the one that was read
+        (chunk(7, 4), Verdict.FURTHER),  # a replica that has not caught up
+        (chunk(0, 5), Verdict.FURTHER),
+        (chunk(0, 6), Verdict.OTHER),  # newer than all that was read, and yet before it
+        (chunk(8, 5), Verdict.OTHER),  # chunks of one stream do not overlap
+        (chunk(10, 6), Verdict.OTHER),
+        (chunk(10, 5, b"x", b"y", b"z"), Verdict.OTHER),
+        (chunk(10, 5, b"a", b"b"), Verdict.OTHER),
+        (chunk(9, 4, b"a", b"b", b"c", b"d", b"e"), Verdict.OTHER),
+    ],
+)
+def test_the_first_chunk_tells(first: Chunk, verdict: Verdict) -> None:
+    assert after_reading(chunk(7, 4), chunk(10, 5)).judge(first) is verdict
+
+
+def test_clocks_that_go_back_are_no_new_stream() -> None:
+    """A new leader's clock can be behind the last one's."""
+    assert after_reading(chunk(0, 90), chunk(3, 20)).judge(chunk(0, 90)) is Verdict.FURTHER
+    assert after_reading(chunk(0, 90), chunk(3, 20)).judge(chunk(3, 20)) is Verdict.SAME
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.data())
+def test_a_stream_is_never_taken_for_another_one(sizes: list[int], data: st.DataObject) -> None:
+    """Whatever was read of it, from wherever, and whichever of its chunks comes first then."""
+    chunks, offset = [], 0
+    for number, size in enumerate(sizes):
+        chunks.append(chunk(offset, 100 + number, *[b"x"] * size))
+        offset += size
+    start = data.draw(st.integers(0, len(chunks) - 1))
+    end = data.draw(st.integers(start + 1, len(chunks)))
+    first = data.draw(st.sampled_from(chunks))
+    assert after_reading(*chunks[start:end]).judge(first) is not Verdict.OTHER

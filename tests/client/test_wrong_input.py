@@ -1,0 +1,197 @@
+"""Wrong input is refused before anything is sent, by the option's name and with a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowstream.client import AutoTracking, Backoff, Compression, Environment, StreamUrl, Tls
+from flowstream.client import CreditOnArrival as OnArrival
+from flowstream.client.credentials import TokenCredentials
+from flowstream.errors import ConfigurationError
+from tests.client.conftest import Connect
+from tests.client.scripted import Cluster
+
+pytestmark = pytest.mark.anyio
+
+LONG = "é" * 128
+NAIVE = datetime(2024, 1, 1)
+URL = "rabbitmq-stream://localhost:5552"
+
+ENVIRONMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"url": 5}, r"url=5: give a text such as rabbitmq-stream://"),
+    ({"url": []}, r"url must name at least one broker"),
+    ({"url": "amqp://localhost"}, r"the scheme must be rabbitmq-stream://"),
+    ({"url": [URL, "rabbitmq-stream://localhost:5553/other"]}, r"must have the same virtual_host"),
+    ({"tls": Tls()}, r"tls= is given, but .* is not rabbitmq-stream\+tls://"),
+    ({"name": ""}, r"name='': give a text of 1 to 255 bytes"),
+    ({"address_resolver": "host"}, r"address_resolver='host': give a function"),
+    ({"heartbeat": 1.5}, r"heartbeat=1.5: give a whole number from 0"),
+    ({"heartbeat": -1}, r"heartbeat=-1: give a whole number from 0"),
+    ({"frame_max": 100}, r"frame_max=100: give a whole number from 4096"),
+    ({"frame_max": "1MB"}, r"frame_max='1MB': give a whole number"),
+    ({"connect_timeout": 0}, r"connect_timeout=0: give seconds, more than 0"),
+    ({"request_timeout": "10"}, r"request_timeout='10': give seconds"),
+    ({"close_timeout": -1}, r"close_timeout=-1: give seconds"),
+    ({"recovery_timeout": 0}, r"recovery_timeout=0: give seconds"),
+    ({"missing_timeout": None}, r"missing_timeout=None: give seconds"),
+    ({"backoff": 1.0}, r"backoff=1.0: give a Backoff"),
+    ({"per_connection": 257}, r"per_connection=257: give a whole number from 1 to 256"),
+    ({"node_attempts": 0}, r"node_attempts=0: give a whole number from 1 on"),
+]
+VALUES: list[tuple[Callable[[], object], str]] = [
+    (lambda: Backoff(initial=0), r"Backoff initial=0: give seconds"),
+    (lambda: Backoff(initial=2, maximum=1), r"Backoff: initial is more than maximum"),
+    (lambda: Backoff(factor=0.5), r"Backoff factor=0.5: give a number from 1 on"),
+    (lambda: AutoTracking(messages=0), r"AutoTracking messages=0: give a whole number"),
+    (lambda: AutoTracking(interval=0), r"AutoTracking interval=0: give seconds"),
+    (lambda: OnArrival(0), r"credit=0: give a whole number from 1 to 32767"),
+    (lambda: OnArrival(32768), r"credit=32768: give a whole number from 1 to 32767"),
+    (lambda: TokenCredentials(None, renew_at=2), r"renew_at=...\) must lie between 0 and 1"),  # type: ignore[arg-type]
+    (lambda: Tls(key="k").context(), r"Tls\(key=...\) needs Tls\(certificate=...\)"),
+    (lambda: Tls(ca_file=Path("/none")).context(), r"Tls\(ca_file='/none'\)"),
+    (lambda: StreamUrl.parse("rabbitmq-stream://h/a/b"), r"write a virtual host's / as %2f"),
+]
+PUBLISHERS: list[tuple[dict[str, Any], str]] = [
+    ({"stream": ""}, r"stream='': give a text of 1 to 255 bytes"),
+    ({"stream": 5}, r"stream=5: give a text"),
+    ({"reference": ""}, r"reference='': give a text of 1 to 255 bytes"),
+    ({"reference": LONG}, r"reference='é+': give a text of 1 to 255 bytes"),
+    ({"max_unconfirmed": 0}, r"max_unconfirmed=0: give a whole number from 1 on"),
+    ({"max_unconfirmed": True}, r"max_unconfirmed=True: give a whole number"),
+    ({"max_unconfirmed_bytes": 0.5}, r"max_unconfirmed_bytes=0.5: give a whole number"),
+    ({"confirm_timeout": 0}, r"confirm_timeout=0: give seconds"),
+    ({"sub_batch": 65536}, r"sub_batch=65536: give a whole number from 0 to 65535"),
+    ({"sub_batch": 5, "compression": "gzip"}, r"compression='gzip': give one of NONE, GZIP"),
+    ({"compression": Compression.GZIP}, r"compression needs sub_batch="),
+    ({"sub_batch": 5, "filter_value": lambda body: None}, r"filter_value and sub_batch exclude"),
+    ({"filter_value": "eu"}, r"filter_value='eu': give a function"),
+    ({"on_confirm": 1}, r"on_confirm=1: give a function"),
+    ({"on_error": 1}, r"on_error=1: give a function"),
+]
+CONSUMERS: list[tuple[dict[str, Any], str]] = [
+    ({"stream": LONG}, r"stream='é+': give a text of 1 to 255 bytes"),
+    ({"offset": "end"}, r"offset='end': give \"first\", \"last\", \"next\""),
+    ({"offset": -1}, r"offset=-1: give"),
+    ({"offset": NAIVE}, r"offset=datetime needs a time zone"),
+    ({"credit": 0}, r"credit=0: give a whole number from 1 to 32767"),
+    ({"credit": "10"}, r"credit='10': give a number of chunks"),
+    ({"name": ""}, r"name='': give a text of 1 to 255 bytes"),
+    ({"tracking": AutoTracking()}, r"tracking needs name="),
+    ({"tracking": "auto", "name": "n"}, r"tracking='auto': give \"manual\" or AutoTracking"),
+    ({"filter_values": "eu", "match": bool}, r"filter_values='eu': give a list of texts"),
+    ({"filter_values": [1], "match": bool}, r"filter_values=\[1\]: give a list of texts"),
+    ({"filter_values": ["eu"]}, r"filter_values needs match="),
+    ({"match_unfiltered": True}, r"match_unfiltered needs filter_values="),
+    ({"match": "eu"}, r"match='eu': give a function"),
+    ({"single_active": True}, r"single_active=True needs name="),
+    ({"on_active": 1, "name": "n", "single_active": True}, r"on_active=1: give a function"),
+    ({"on_inactive": print}, r"on_active and on_inactive need single_active=True"),
+    ({"hand_over_timeout": 0}, r"hand_over_timeout=0: give seconds"),
+]
+SUPER_PUBLISHERS: list[tuple[dict[str, Any], str]] = [
+    ({"super_stream": ""}, r"super_stream='': give a text"),
+    ({"routing": "round-robin"}, r"routing='round-robin': give \"hash\" or \"key\""),
+    ({"refresh": 0}, r"refresh=0: give seconds"),
+    ({"key": "id"}, r"key='id': give a function"),
+]
+STREAMS: list[tuple[dict[str, Any], str]] = [
+    ({"name": ""}, r"name='': give a text of 1 to 255 bytes"),
+    ({"max_length_bytes": 0}, r"max_length_bytes=0: give a whole number from 1 on"),
+    ({"max_length_bytes": "1GB"}, r"max_length_bytes='1GB': give a whole number"),
+    ({"max_segment_size_bytes": -5}, r"max_segment_size_bytes=-5: give a whole number"),
+    ({"filter_size_bytes": 15}, r"filter_size_bytes=15: give a whole number from 16 to 255"),
+    ({"initial_cluster_size": 0}, r"initial_cluster_size=0: give a whole number from 1 on"),
+    ({"leader_locator": "random"}, r"leader_locator='random': give one of client-local, balanced"),
+    ({"max_age": timedelta(0)}, r"max_age='0s': give a timedelta from a second on"),
+    ({"max_age": "2 hours"}, r"max_age='2 hours': give a timedelta .* such as \"12h\""),
+    ({"max_age": 3600}, r"max_age=3600: give a timedelta"),
+]
+SENDS: list[tuple[Callable[[Any], Awaitable[None]], str]] = [
+    (lambda p: p.send("text"), r"a message body is bytes or an AmqpMessage, not str; encode it"),
+    (lambda p: p.send_many([b"a", None]), r"a message body is bytes .* not NoneType"),
+    (lambda p: p.send(b"a", publishing_id=-1), r"publishing_id -1 follows .* must strictly"),
+    (lambda p: p.send(b"a", publishing_id="1"), r"publishing_id='1': give a whole number"),
+    (lambda p: p.send(b"a", publishing_id=1 << 64), r"publishing_id \d+ has more than 64 bits"),
+    (lambda p: p.send_many([b"a"], publishing_ids=[1, 2]), r"publishing_ids has 2 items for 1"),
+    (lambda p: p.send(b"a", filter_value=5), r"filter_value=5: give a text or None"),
+    (lambda p: p.send(b"a", filter_value="x" * 32768), r"filter_value has more than 32767 bytes"),
+]
+
+
+@pytest.mark.parametrize(("options", "text"), ENVIRONMENTS)
+async def test_an_environment(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Environment(**{"url": URL} | options)
+
+
+@pytest.mark.parametrize(("make", "text"), VALUES)
+def test_values(make: Callable[[], object], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        make()
+
+
+@pytest.mark.parametrize(("options", "text"), PUBLISHERS)
+async def test_a_publisher(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Environment(URL).publisher(**{"stream": "s"} | options)
+
+
+@pytest.mark.parametrize(("options", "text"), CONSUMERS)
+async def test_a_consumer(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Environment(URL).consumer(**{"stream": "s"} | options)
+    if "stream" not in options:
+        with pytest.raises(ConfigurationError, match=text):
+            Environment(URL).super_stream_consumer("x", **options)
+
+
+@pytest.mark.parametrize(("options", "text"), SUPER_PUBLISHERS)
+async def test_a_publisher_of_a_super_stream(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        Environment(URL).super_stream_publisher(**{"super_stream": "x"} | options)
+
+
+@pytest.mark.parametrize(("options", "text"), STREAMS)
+async def test_a_stream(options: dict[str, Any], text: str) -> None:
+    environment = Environment(URL)
+    for create in (environment.create_stream, environment.create_super_stream):
+        with pytest.raises(ConfigurationError, match=text):
+            await create(**{"name": "s"} | options)
+
+
+@pytest.mark.parametrize("partitions", [0, "eu", ["a", "a"], []])
+async def test_partitions(partitions: Any) -> None:
+    with pytest.raises(ConfigurationError, match="partitions: give a number from 1 on, or"):
+        await Environment(URL).create_super_stream("x", partitions=partitions)
+
+
+@pytest.mark.parametrize(("send", "text"), SENDS)
+async def test_a_message(
+    cluster: Cluster, connect: Connect, send: Callable[[Any], Awaitable[None]], text: str
+) -> None:
+    log = cluster.add("s")
+    async with connect(cluster) as env, env.publisher("s") as publisher:
+        with pytest.raises(ConfigurationError, match=text):
+            await send(publisher)
+        assert publisher.unconfirmed == 0
+    assert log.chunks == []
+
+
+async def test_a_key(cluster: Cluster, connect: Connect) -> None:
+    cluster.super_streams["x"] = ["x-0", "x-1"]
+    async with connect(cluster) as env:
+        async with env.super_stream_publisher("x", key=lambda body: body) as publisher:  # type: ignore[arg-type,return-value]
+            with pytest.raises(ConfigurationError, match=r"key=b'a': keys are texts"):
+                await publisher.send(b"a")
+            with pytest.raises(ConfigurationError, match=r"key=5: keys are texts"):
+                await publisher.send_many([b"a"], keys=[5])  # type: ignore[list-item]
+        async with env.super_stream_publisher("x") as publisher:
+            with pytest.raises(ConfigurationError, match=r"a message needs key=, or"):
+                await publisher.send(b"a")
+            with pytest.raises(ConfigurationError, match=r"keys has 1 items for 2 bodies"):
+                await publisher.send_many([b"a", b"b"], keys=["a"])

@@ -1,0 +1,453 @@
+"""The tester tells what became of each message, on the stages and connectors of every run."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import pytest
+
+from flowstream import (
+    Backoff,
+    Batch,
+    DeadLetter,
+    Drop,
+    IterableProducer,
+    Message,
+    Pipeline,
+    Producer,
+    Retry,
+    StreamProducer,
+    StreamSink,
+    SuperStreamProducer,
+)
+from flowstream.client import AmqpMessage
+from flowstream.errors import ConfigurationError, Halted, OffsetTruncated
+from flowstream.testing import (
+    Crash,
+    Disconnect,
+    MemoryEnvironment,
+    Pause,
+    PipelineTester,
+    StillBusy,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Order:
+    id: int
+    amount: int = 1
+
+
+def orders(**options) -> Pipeline:
+    """Amount 0 is dropped, -1 fails for good, -2 at the first try, -3 raises; sizes of 3."""
+    pipeline = Pipeline("orders", StreamProducer("orders"), **options)
+
+    @pipeline.processor(concurrency=2, partition_by=lambda m: m.data.id % 5)
+    async def check(message: Message[Order]) -> None:
+        amount = message.data.amount
+        if amount == 0:
+            message.drop("free")
+        elif amount == -1 or (amount == -2 and message.attempt == 1):
+            message.fail(f"amount {amount}")
+        elif amount == -3:
+            raise ValueError("minus three")
+
+    @pipeline.batcher(size=3, timeout=3600)
+    def load(batch: Batch[Order]) -> None:
+        if any(order.amount == -4 for order in batch.data):
+            raise RuntimeError("cannot load")
+
+    return pipeline
+
+
+DEAD = DeadLetter("orders.dead")
+orders()  # pydantic looks for its plugins at its first use, which blocks
+
+
+async def test_every_outcome_with_its_reason():
+    pipeline = orders(retry=Retry(attempts=3), on_failure=DEAD)
+    async with PipelineTester(pipeline) as tester:
+        result = await tester.push(
+            Order(1), Order(2, 0), Order(3, -1), b"no json", Order(5, -2), Order(6, -3)
+        )
+    assert result.statuses == ["ok", "dropped", *["dead_lettered"] * 2, "ok", "dead_lettered"]
+    assert [outcome.reason for outcome in result][2] == "amount -1"
+    assert [(o.phase, o.stage, o.attempts) for o in result] == [
+        (None, None, 1),
+        (None, None, 1),
+        ("process", "processor", 3),
+        ("decode", "decode", 1),
+        (None, None, 2),
+        ("process", "processor", 3),
+    ]
+    assert isinstance(result[5].error, ValueError)
+    assert result.data == [Order(1), Order(5, -2)]
+    assert not result.ok
+    assert repr(result) == (
+        "<RunReport 2 ok, 1 dropped, 3 dead_lettered; first orders@2 in processor: amount -1>"
+    )
+    (batch,) = result.batches
+    assert (batch.size, batch.trigger, batch.offsets) == (2, "timeout", (0, 4))
+    assert batch.data == (Order(1), Order(5, -2))
+    letters = tester.dead_letters()
+    assert [(letter.offset, letter.phase) for letter in letters] == [
+        (2, "process"),
+        (3, "decode"),
+        (5, "process"),
+    ]
+    assert {letter.body for letter in letters} >= {b"no json"}
+    assert tester.committed == {"orders": 5}
+    assert pipeline.producer.stream == "orders"
+    assert list(pipeline.declared) == ["processor"]
+
+
+async def test_a_failing_batch_and_its_retries():
+    pipeline = orders(retry=Retry(attempts=2, backoff=Backoff(initial=600)), on_failure=Drop())
+    async with PipelineTester(pipeline) as tester:
+        result = await tester.push(Order(1), Order(2, -4), Order(3))
+    assert result.statuses == ["discarded"] * 3
+    assert {(o.reason, o.phase, o.attempts) for o in result} == {
+        ("RuntimeError: cannot load", "batch", 2)
+    }
+    assert [(batch.trigger, batch.attempt) for batch in result.batches] == [
+        ("size", 1),
+        ("retry", 2),
+    ]
+    assert isinstance(result.batches[1].error, RuntimeError)
+
+
+async def test_a_halt_is_an_outcome():
+    async with PipelineTester(orders()) as tester:
+        result = await tester.push(Order(0), Order(1), Order(2, -1))
+        with pytest.raises(ConfigurationError, match="has ended"):
+            await tester.push(Order(3))
+    assert result[2].status == "halted"
+    assert result[2].reason == "amount -1"
+    assert isinstance(tester.result.error, Halted)
+    assert tester.committed == {"orders": 1}
+
+
+async def test_a_halt_that_nobody_looked_at_is_raised():
+    async def careless() -> None:
+        async with PipelineTester(orders()) as tester:
+            tester.put(Order(2, -1))
+            await anyio.sleep(1)
+
+    with pytest.raises(Halted):
+        await careless()
+
+
+def test_one_call_is_enough():
+    result = PipelineTester(orders()).run_sync(Order(1), {"id": 2}, '{"id": 3}')
+    assert result.ok
+    assert result.statuses == ["ok"] * 3
+    assert result.of("default")[0].trigger == "size"
+    assert result.committed == {"orders": 2}
+    assert result.run.reason == "stopped"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_slow_handler_in_a_thread_is_waited_for(backend):
+    pipeline = Pipeline("slow", StreamProducer("slow"))
+
+    @pipeline.processor(timeout=60)
+    def handle(message: Message[bytes]) -> None:
+        time.sleep(0.02)
+
+    result = PipelineTester(pipeline).run_sync(*[b"x"] * 5, backend=backend)
+    assert result.statuses == ["ok"] * 5
+
+
+@pytest.mark.parametrize(
+    ("source", "handled", "committed"),
+    [
+        ([Crash()], 0, {}),
+        ([Pause(2), Crash()], 4, {}),
+        ([Pause(10), Crash()], 4, {"orders": 3}),
+    ],
+)
+async def test_a_crash_at_each_stage_repeats_what_was_not_committed(source, handled, committed):
+    pipeline, loaded = Pipeline("orders", StreamProducer("orders")), []
+
+    @pipeline.processor
+    async def check(message: Message[Order]) -> None:
+        await anyio.sleep(0.1)
+
+    @pipeline.batcher(size=100, timeout=1)
+    async def load(batch: Batch[Order]) -> None:
+        loaded.extend(order.id for order in batch.data)
+
+    tester = PipelineTester(pipeline, [*map(Order, range(4)), *source, *map(Order, range(4, 8))])
+    first = await tester.run()
+    assert first.crashed
+    assert loaded == list(range(handled))
+    assert first.committed == committed
+    assert first.statuses == ["ok" if handled else "open"] * 4
+    second = await tester.run()
+    assert not second.crashed
+    start = committed.get("orders", -1) + 1
+    assert [outcome.offset for outcome in second] == list(range(start, 8))
+    assert loaded == [*range(handled), *range(start, 8)]
+    assert second.committed == {"orders": 7}
+
+
+async def test_a_crash_in_the_middle_of_a_batch_handler():
+    pipeline, seen = Pipeline("orders", StreamProducer("orders")), []
+
+    @pipeline.processor
+    async def check(message: Message[Order]) -> None: ...
+
+    @pipeline.batcher(size=2)
+    async def load(batch: Batch[Order]) -> None:
+        seen.append("begin")
+        await anyio.sleep(100)
+        seen.append("end")
+
+    tester = PipelineTester(pipeline)
+    assert (await tester.run(Order(1), Order(2), Pause(50), Crash())).statuses == ["open"] * 2
+    assert (seen, tester.committed) == (["begin"], {})
+    assert (await tester.run()).statuses == ["ok"] * 2
+
+
+async def test_a_disconnect_loses_and_repeats_nothing():
+    pipeline = Pipeline("copy", StreamProducer("in"), commit_every=1)
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None: ...
+
+    pipeline.sink("out", StreamSink("out"), size=2, timeout=0.5)
+    tester = PipelineTester(pipeline)
+    source = [b"0", b"1", b"2", Disconnect(30), b"3", b"4", Disconnect(), b"5"]
+    result = await tester.run(*source)
+    assert result.statuses == ["ok"] * 6
+    assert tester.environment.disconnects == 2
+    assert tester.published("out") == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert tester.committed == {"in": 5}
+
+
+async def test_what_a_sink_got():
+    pipeline = Pipeline("copy", StreamProducer("in"), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[Order]):
+        return {"id": message.data.id} if message.data.amount else object()
+
+    pipeline.sink("out", StreamSink("out", amqp=True), size=2)
+    tester = PipelineTester(pipeline)
+    result = await tester.run(Order(1), Order(2, 0), AmqpMessage.of(b'{"id": 3}'))
+    assert result.statuses == ["ok", "discarded", "ok"]
+    assert result[1].phase == "sink"
+    assert [json.loads(body) for body in tester.published("out")] == [{"id": 1}, {"id": 3}]
+    assert [batch.trigger for batch in result.of("out")] == ["size", "timeout"]
+
+
+async def test_a_truncated_stream_is_what_it_is():
+    tester = PipelineTester(orders())
+    tester.environment.chunk_size = 1
+    await tester.run(*map(Order, range(3)))
+    tester.put(*map(Order, range(3, 9)))
+    tester.environment.stream("orders").truncate(6)
+    with pytest.raises(OffsetTruncated):
+        await tester.run()
+    skipping = orders()
+    skipping.producer.on_truncated = "skip"
+    again = await PipelineTester(skipping, environment=tester.environment).run()
+    assert [outcome.offset for outcome in again] == [6, 7, 8]
+
+
+async def test_super_streams_by_key():
+    pipeline = Pipeline("orders", SuperStreamProducer("orders", single_active=True))
+    pipeline.processor(_nothing)
+    async with PipelineTester(pipeline) as tester:
+        a = await tester.push(b"1", b"2", key="a")
+        b = await tester.push(b"3", key="b")
+        with pytest.raises(ConfigurationError, match="key="):
+            tester.put(b"4")
+    assert {outcome.stream for outcome in a} == {tester.environment.route("orders", "a")}
+    assert tester.committed[b[0].stream] >= 0
+    assert (await PipelineTester(pipeline, environment=tester.environment).run()).outcomes == ()
+
+
+async def _nothing(message: Message[bytes]) -> None:
+    """Leaves the message as it is."""
+
+
+async def test_producers_of_other_kinds():
+    pipeline = Pipeline("numbers", IterableProducer([1, 2, 3]))
+
+    @pipeline.processor
+    async def double(message: Message) -> int:
+        return message.data * 2
+
+    result = await PipelineTester(pipeline).run()
+    assert result.data == [2, 4, 6]
+    assert result.run.reason == "ended"
+    other = PipelineTester(pipeline, producer=StreamProducer("any"))
+    assert (await other.run(b"1")).data == [b"11"]
+    with pytest.raises(ConfigurationError, match="reads no stream"):
+        PipelineTester(pipeline, [b"1"])
+
+
+async def test_messages_pushed_beside_a_producer_s_own():
+    class Quiet(Producer):
+        async def run(self, feed) -> None:
+            await anyio.sleep_forever()
+
+    pipeline = Pipeline("quiet", Quiet())
+
+    @pipeline.processor
+    def handle(message: Message[dict]) -> None:
+        if not message.data:
+            message.drop()
+
+    async with PipelineTester(pipeline) as tester:
+        assert (await tester.push(b"{}", b'{"a": 1}')).statuses == ["dropped", "ok"]
+        assert [(o.stream, o.offset) for o in await tester.push({"b": 1})] == [("pushed", 2)]
+        await tester.idle()
+        assert (await tester.stop()).data == [{"a": 1}, {"b": 1}]
+
+
+async def test_lifespans_of_the_pipeline_and_of_the_test():
+    @asynccontextmanager
+    async def opened(what: str = "real"):
+        yield what
+
+    pipeline, seen = Pipeline("resources", StreamProducer("any"), lifespan=opened), []
+
+    @pipeline.processor
+    def handle(message: Message[bytes], resource: str) -> None:
+        seen.append(resource)
+        message.fail("no", retry=False)
+
+    @pipeline.on_failed
+    def failed(failure, resource: str) -> Drop:
+        seen.append(f"{resource} {failure.reason}")
+        return Drop()
+
+    assert (await PipelineTester(pipeline).run(b"1")).statuses == ["discarded"]
+    await PipelineTester(pipeline, lifespan=lambda: opened("fake")).run(b"1")
+    assert seen == ["real", "real no", "fake", "fake no"]
+
+
+async def test_joint_messages_have_the_worst_outcome():
+    pipeline = Pipeline("joint", StreamProducer("any"), on_failure=Drop())
+
+    @pipeline.processor
+    async def route(message: Message[bytes]) -> None:
+        message.to("good", "bad")
+
+    @pipeline.batcher("good", timeout=10)
+    async def good(batch: Batch) -> None: ...
+
+    @pipeline.batcher("bad", timeout=1)
+    async def bad(batch: Batch) -> None:
+        batch.messages[0].fail("bad")
+
+    result = await PipelineTester(pipeline).run(b"1", b"2")
+    assert result.statuses == ["discarded", "ok"]
+    assert result[0].reason == "bad"
+
+
+async def test_worker_processes_are_threads_under_test():
+    pipeline = Pipeline("heavy", StreamProducer("any"))
+    pipeline.processor(processes=True)(compute)
+    pipeline.batcher(processes=True)(total)
+    assert (await PipelineTester(pipeline).run(b"1", b"2")).statuses == ["ok"] * 2
+
+
+def compute(message: Message[bytes]) -> int:
+    return int(message.data)
+
+
+def total(batch: Batch[int]) -> None:
+    assert batch.data == [1, 2]
+
+
+async def test_a_handler_that_never_ends_is_told_at_once():
+    pipeline = Pipeline("stuck", StreamProducer("any"), drain_timeout=1)
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        await anyio.sleep_forever()
+
+    with pytest.raises(StillBusy, match=r"processor \(1 busy"):
+        await PipelineTester(pipeline).run(b"1")
+
+
+async def test_early_settled_messages_and_control():
+    pipeline = Pipeline("early", StreamProducer("any"), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        message.settle()
+        message.fail("later")
+
+    async with PipelineTester(pipeline) as tester:
+        assert (await tester.push(b"1")).statuses == ["ok"]
+        tester.running.pause()
+        tester.put(b"2")
+        await anyio.sleep(100)
+        assert tester.committed == {"any": 0}
+        tester.running.resume()
+        assert len(await tester.idle()) == 2
+
+
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_it_works_in_real_time_too(use_uvloop):
+    pipeline = Pipeline("real", StreamProducer("any"))
+    pipeline.processor(lambda message: None)
+    pipeline.batcher(size=2, timeout=0.01)(lambda batch: None)
+
+    async def main() -> None:
+        async with PipelineTester(pipeline) as tester:
+            assert (await tester.push(b"1", b"2", b"3")).statuses == ["ok"] * 3
+        assert repr(tester.result) == "<RunReport 3 ok; stopped>"
+        assert (await PipelineTester(pipeline).run(b"1", Pause(0.01), Crash())).crashed
+
+    anyio.run(main, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
+
+
+async def test_a_failing_test_leaves_the_pipeline_as_it_was():
+    pipeline = orders()
+    before = dict(vars(pipeline))
+
+    async def failing() -> None:
+        async with PipelineTester(pipeline) as tester:
+            await tester.push(Order(1))
+            raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match="mine"):
+        await failing()
+    assert vars(pipeline) == before
+
+
+async def test_a_pipeline_that_runs_is_left_alone():
+    pipeline = orders()
+    other = PipelineTester(pipeline)
+    async with PipelineTester(pipeline) as tester:
+        with pytest.raises(ConfigurationError, match="is running already"):
+            await other.run(Order(1))
+        assert (await tester.push(Order(1))).ok
+
+
+async def test_a_tester_is_started_first():
+    tester = PipelineTester(orders())
+    with pytest.raises(ConfigurationError, match="not started"):
+        await tester.push(Order(1))
+    with pytest.raises(ConfigurationError, match="DeadLetter"):
+        tester.dead_letters()
+
+
+async def test_a_plain_run_in_a_memory_environment():
+    environment = MemoryEnvironment({"orders": [Order(1), Order(2), Pause(3), Order(3)]})
+    pipeline = orders()
+    async with pipeline.start(environment=environment) as running:
+        result = await running.wait_idle(5)
+    assert result.settled == {"ok": 3}
+    assert environment.offsets == {("orders", "orders"): 2}

@@ -15,7 +15,7 @@ from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start, where_to_start
 from flowstream.errors import ConfigurationError, FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Feed, Lane, Producer, RunContext
-from flowstream.telemetry import Telemetry, Truncated
+from flowstream.telemetry import StateChanged, Telemetry, Truncated
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -67,6 +67,7 @@ class StreamProducer(Producer):
         self._environment: Environment | None = None
         self._name = reference or ""
         self._pipeline = ""
+        self._consumed: list[str] = []
         self._telemetry = Telemetry()
         self._start = Start(offset, None)
         self._consumer: Consumer | None = None
@@ -74,13 +75,22 @@ class StreamProducer(Producer):
     async def open(self, context: RunContext) -> None:
         await self._enter(context)
         self._start = await self._where(self.stream)
+        self._will_consume(self.stream)
 
     async def _enter(self, context: RunContext) -> None:
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
         self._pipeline, self._telemetry = context.pipeline, context.telemetry
 
+    def _will_consume(self, stream: str) -> None:
+        """Tell that a consumer is on its way: the run is not ready before it is there."""
+        self._consumed.append(stream)
+        self._telemetry.emit(StateChanged("consumer", stream, "connecting", "", 0.0))
+
     async def close(self) -> None:
+        for stream in self._consumed:
+            self._telemetry.emit(StateChanged("consumer", stream, "closed", "", 0.0))
+        self._consumed.clear()
         self._environment = self._consumer = None
 
     async def run(self, feed: Feed) -> None:

@@ -63,6 +63,7 @@ class SuperStreamProducer(StreamProducer):
         for partition in await self.environment.partitions(self.stream):
             self._starts[partition] = await self._where(partition)
             self._moved(partition, active=not self.single_active)
+            self._will_consume(partition)
 
     async def run(self, feed: Feed) -> None:
         self._feed = feed

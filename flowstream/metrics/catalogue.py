@@ -217,7 +217,8 @@ CLIENT: tuple[Metric, ...] = (
            "Connections opened; more than one of a role is a reconnect or a move.", "client"),
     Metric("connections_lost", "counter", "connections", ("role", "reason"),
            "Connections that ended while they were in use, by reason: broker (it said goodbye), "
-           "network, heartbeat, protocol, handshake or silent (requests were not answered).", "client"),
+           "network, heartbeat, protocol, handshake or silent (requests were not answered).",
+           "client"),
     Metric("recovering", "gauge", "boolean", ("kind", "name"),
            "1 while an environment, publisher or consumer (kind) is without its broker and tries "
            "again, else 0; name is the stream's, or the environment's.", "client"),

@@ -18,10 +18,10 @@ BROKERS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracle run test lint format bench brokers docs clean
+.PHONY: help setup oracle run test lint format bench screenshots brokers docs clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with flowstream, every extra and the tools
 
@@ -64,6 +64,9 @@ format: setup ## rewrite the sources as ruff wants them
 
 bench: setup ## measure beside the bare clients
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+screenshots: setup ## take the pictures of the docs anew (needs chromium and chromium-driver)
+	$(BIN)/python -m tests.monitor.screenshots
 
 brokers: ## install and start real brokers, as root (BROKERS='3.10 4.0 4.3 cluster')
 	$(PYTHON) tests/brokers/rabbitmq.py up $(BROKERS)

@@ -80,7 +80,18 @@ class ConnectionFailed(FlowstreamError):
 
 
 class ConnectionClosed(ConnectionFailed):
-    """The connection ended while it was in use: by the peer, the network or a missed heartbeat."""
+    """The connection ended while it was in use: by the peer, the network or a missed heartbeat.
+
+    Field: `cause`, which of them: "broker" (it said goodbye), "network", "heartbeat", "protocol",
+    "handshake", "silent" (requests were not answered) or "request" (it was closed on this side);
+    "" where that is not known.
+    """
+
+    cause: str = ""
+
+    def __init__(self, message: str = "", *, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class RequestTimeout(FlowstreamError):

@@ -15,7 +15,10 @@ _log = logging.getLogger("flowstream.telemetry")
 
 
 class Event:
-    """The base of every event; rooms define theirs as frozen slotted dataclasses."""
+    """The base of every event; rooms define theirs as slotted dataclasses.
+
+    They are values: nobody changes one. (Frozen ones take three times as long to make.)
+    """
 
     __slots__ = ()
 
@@ -32,21 +35,20 @@ class Telemetry:
     __slots__ = ("_observers",)
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = list(observers)
+        self._observers = observers
 
     @property
     def active(self) -> bool:
         return bool(self._observers)
 
     def attach(self, observer: Observer) -> None:
-        self._observers.append(observer)
+        self._observers = (*self._observers, observer)
 
     def detach(self, observer: Observer) -> None:
-        if observer in self._observers:
-            self._observers.remove(observer)
+        self._observers = tuple(each for each in self._observers if each is not observer)
 
     def emit(self, event: Event) -> None:
-        for observer in tuple(self._observers):
+        for observer in self._observers:
             try:
                 observer.observe(event)
             except Exception:
@@ -57,7 +59,7 @@ class Telemetry:
 # --- the pipeline -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received(Event):
     """A slice was admitted: `messages` and `bytes` of it, from `stream`."""
 
@@ -67,7 +69,7 @@ class Received(Event):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandlerDone(Event):
     """A processor slice or a batch left its handler.
 
@@ -81,54 +83,85 @@ class HandlerDone(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchReady(Event):
     """A batch was closed by `trigger` ("size", "bytes", "timeout", "flush", "drain", ...)."""
 
     pipeline: str
     batcher: str
     messages: int
-    bytes: int
     trigger: str
     waited: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled(Event):
     """Messages were settled with one outcome.
 
-    `outcome`: "ok", "dropped", "dead_lettered", "discarded" (policy Drop) or "halted".
+    `outcome`: "ok", "dropped", "dead_lettered" or "discarded" (policy Drop). `latency` is the
+    seconds since they were published, None where the source does not tell.
     """
 
     pipeline: str
     stream: str
     outcome: str
     messages: int
+    latency: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Dropped(Event):
+    """Messages left the pipeline unhandled, and why.
+
+    `intentional`: by `message.drop(reason)`. Otherwise they failed and the policy Drop discarded
+    them; `reason` is the type of error then.
+    """
+
+    pipeline: str
+    stream: str
+    reason: str
+    messages: int
+    intentional: bool
+
+
+@dataclass(slots=True)
+class Held(Event):
+    """Messages were given up unsettled, by a halt or a drain; the next run replays them."""
+
+    pipeline: str
+    stream: str
+    messages: int
+
+
+@dataclass(slots=True)
 class Failed(Event):
-    """Messages failed in `phase` ("decode", "process", "batch", "sink", "commit")."""
+    """Messages failed for good in `phase` ("decode", "process", "batch", "sink", "commit").
+
+    `error` is the exception's class ("fail" where a handler failed them itself), `reason` why the
+    first of them failed, in words.
+    """
 
     pipeline: str
     stage: str
     phase: str
     error: str
     messages: int
+    reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Retried(Event):
-    """Messages were parked for another attempt."""
+    """Messages whose attempt failed with `error` were parked, for at most `delay` seconds."""
 
     pipeline: str
     stage: str
     messages: int
     attempt: int
     delay: float
+    error: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed(Event):
     """An offset was sent to be stored (`verified`: and read back)."""
 
@@ -138,7 +171,40 @@ class Committed(Event):
     verified: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class CommitFailed(Event):
+    """An offset could not be stored; it is tried again at the next commit."""
+
+    pipeline: str
+    stream: str
+    offset: int
+    error: str
+
+
+@dataclass(slots=True)
+class Truncated(Event):
+    """Retention removed `messages` offsets behind the stored one before they were handled."""
+
+    pipeline: str
+    stream: str
+    messages: int
+
+
+@dataclass(slots=True)
+class PartitionMoved(Event):
+    """A partition came to this process (`active`) or left it, after a drain of `seconds`.
+
+    At the start every partition is told of: `seconds` is None then, and whenever one comes.
+    """
+
+    pipeline: str
+    super_stream: str
+    stream: str
+    active: bool
+    seconds: float | None
+
+
+@dataclass(slots=True)
 class StageCrashed(Event):
     """A stage broke outside of a handler and was restarted (or gave up)."""
 
@@ -148,7 +214,7 @@ class StageCrashed(Event):
     restarted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandlerStuck(Event):
     """A handler has not come back for `seconds`; `where` is its stack as text."""
 
@@ -158,7 +224,7 @@ class HandlerStuck(Event):
     where: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PhaseChanged(Event):
     """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
 
@@ -170,31 +236,36 @@ class PhaseChanged(Event):
 # --- the client ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionOpened(Event):
     address: str
     role: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionLost(Event):
+    """A connection ended. `cause` is that of errors.ConnectionClosed, `reason` the words."""
+
     address: str
     role: str
     reason: str
+    cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChunkReceived(Event):
-    """A chunk arrived: `credits` is what the subscription has left at the server."""
+    """A chunk arrived: `credits` is what the subscription has left at the server, `buffered` the
+    bytes of chunks that were not handed over yet."""
 
     stream: str
     messages: int
     bytes: int
     credits: int
     committed_chunk_id: int | None
+    buffered: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Published(Event):
     stream: str
     messages: int
@@ -202,7 +273,7 @@ class Published(Event):
     unconfirmed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Confirmed(Event):
     """Confirms (or, with `code` other than 1, refusals) arrived."""
 
@@ -213,7 +284,7 @@ class Confirmed(Event):
     unconfirmed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateChanged(Event):
     """An environment, publisher or consumer (`kind`) went from one state to the next.
 
@@ -226,3 +297,13 @@ class StateChanged(Event):
     state: str
     reason: str
     seconds: float
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class LoopTurned(Event):
+    """The event loop woke a timer `late` seconds after it was due."""
+
+    late: float

@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "flowstream run pipelines.orders",
             "flowstream run pipelines.orders:pipeline pipelines.audit --http",
+            "flowstream run pipelines.orders --http --http-control",
             "flowstream run pipelines.orders --until-idle",
             "flowstream run pipelines.orders --http --feed pipelines/data/cdnow_orders.csv.gz@500",
             "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
@@ -87,6 +88,15 @@ def run(
             "value.",
         ),
     ] = None,
+    http_control: Annotated[
+        bool,
+        typer.Option(
+            "--http-control",
+            envvar="FLOWSTREAM_HTTP_CONTROL",
+            help="Let the live page pause, resume and limit pipelines: whoever reaches the "
+            "address may.",
+        ),
+    ] = False,
     url: Annotated[
         str | None,
         typer.Option(
@@ -188,6 +198,7 @@ def run(
         feed=None if feed is None else _feed_plan(feed, list(pipelines.values())),
         until_idle=until_idle,
         http=None if http is None else parse_address(http),
+        http_control=http_control,
         live=stderr().is_terminal and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
         with_parent=with_parent,

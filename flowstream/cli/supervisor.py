@@ -42,7 +42,7 @@ class Plan:
 
     With `with_parent` it drains when standard input ends: whoever started it holds the other end.
     `create` makes missing streams (with an embedded broker they are always made); `feed` is
-    published beside the pipelines.
+    published beside the pipelines; `http_control` lets the live page pause and limit them.
     """
 
     pipelines: dict[str, Pipeline]
@@ -52,6 +52,7 @@ class Plan:
     feed: FeedPlan | None = None
     until_idle: float | None = None
     http: tuple[str, int] | None = None
+    http_control: bool = False
     live: bool = False
     tune_gc: bool = True
     with_parent: bool = False
@@ -91,10 +92,12 @@ class Supervisor:
             await self._broker(stack)
             if self._plan.http is not None:
                 await self._listen(beside, *self._plan.http)
-            beside.start_soon(keep_sampling, self._board)
+            beside.start_soon(keep_sampling, self._board, self._metrics)
             beside.start_soon(self._show)
             if self._plan.feed is not None:
                 beside.start_soon(self._publish, self._plan.feed)
+            for pipeline in self._plan.pipelines.values():
+                self._board.expect(pipeline.name)
             async with anyio.create_task_group() as pipelines:
                 for target, pipeline in self._plan.pipelines.items():
                     pipelines.start_soon(self._run_one, target, pipeline)
@@ -133,7 +136,8 @@ class Supervisor:
 
     async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
         try:
-            host, port = await group.start(Monitor(self._metrics, self._board).run, host, port)
+            monitor = Monitor(self._metrics, self._board, control=self._plan.http_control)
+            host, port = await group.start(monitor.run, host, port)
         except OSError as error:
             raise CommandError(
                 f"cannot listen on {host}:{port}: {error.strerror or one_line(str(error))}; "

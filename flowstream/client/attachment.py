@@ -78,6 +78,7 @@ class Attachment:
         """Until cancelled, or until it gives up (then `error` says why and the state is CLOSED)."""
         attempt = 0
         since = anyio.current_time()
+        self.state.begin()
         try:
             while True:
                 self._lost = anyio.Event()

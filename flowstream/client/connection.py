@@ -229,7 +229,7 @@ class ClientConnection:
                     for loop in (self._read, self._write, self._beat):
                         group.start_soon(self._guarded, loop)
         finally:
-            self.abort(f"the connection to {self._where} was ended")
+            self.abort(f"the connection to {self._where} was ended", "request")
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self._stream)
             self.lost.set()
@@ -239,11 +239,11 @@ class ClientConnection:
             await loop()
         except STREAM_ERRORS as error:
             detail = f" ({error})" if str(error) else ""
-            self.abort(f"{self._where} closed the connection{detail}")
+            self.abort(f"{self._where} closed the connection{detail}", "network")
         except LocalProtocolError:
             raise
         except ProtocolError as error:
-            self.abort(f"{self._where} broke the protocol: {error}")
+            self.abort(f"{self._where} broke the protocol: {error}", "protocol")
 
     async def _read(self) -> None:
         receive, decode, dispatch = self._stream.receive, self.wire.receive, self._dispatch
@@ -296,7 +296,8 @@ class ClientConnection:
             await anyio.sleep(interval / 2)
             now = anyio.current_time()
             if now - self._received_at > 2 * interval:
-                self.abort(f"{self._where} was silent for {2 * interval} s (missed heartbeats)")
+                silent = f"{self._where} was silent for {2 * interval} s (missed heartbeats)"
+                self.abort(silent, "heartbeat")
             elif now - self._sent_at >= interval / 2 and not self._control:
                 self.send(Heartbeat())
 
@@ -353,7 +354,7 @@ class ClientConnection:
     def _on_close(self, command: Close) -> None:
         self.send(Response(Key.CLOSE, command.correlation_id, Code.OK))
         reason = f"{self._where} closed the connection: {command.reason} (code {command.code})"
-        self._fail(ConnectionClosed(reason))
+        self._fail(ConnectionClosed(reason, cause="broker"))
 
     def _on_heartbeat(self, command: Heartbeat) -> None:
         """Any received byte counts as life, so there is nothing more to do."""
@@ -379,9 +380,9 @@ class ClientConnection:
             for user in ids.users():
                 user.connection_lost(error)
 
-    def abort(self, reason: str) -> None:
-        """Ends the connection now, without a word to the broker."""
-        self._fail(ConnectionClosed(reason))
+    def abort(self, reason: str, cause: str) -> None:
+        """Ends the connection now, without a word to the broker; see ConnectionClosed.cause."""
+        self._fail(ConnectionClosed(reason, cause=cause))
         self._scope.cancel()
 
     async def close(self) -> None:
@@ -393,7 +394,7 @@ class ClientConnection:
                         await self.request(lambda c: Close(c, Code.OK, "goodbye"), Response)
                     except (ConnectionClosed, RequestTimeout) as error:
                         log.debug("closing %r: %s", self, error)
-            self.abort("the connection was closed on request")
+            self.abort("the connection was closed on request", "request")
             await self.lost.wait()
 
 

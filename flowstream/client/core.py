@@ -138,4 +138,6 @@ class Core:
         address = f"{connection.address.host}:{connection.address.port}"
         log.debug("%r: %s", connection, connection.error)
         if self.telemetry.active:
-            self.telemetry.emit(ConnectionLost(address, connection.role, str(connection.error)))
+            error = connection.error
+            cause = "" if error is None else error.cause
+            self.telemetry.emit(ConnectionLost(address, connection.role, str(error), cause))

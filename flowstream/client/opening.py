@@ -84,7 +84,7 @@ async def open_connection(
         ) from error
     finally:
         if not done:
-            connection.abort("the handshake was not completed")
+            connection.abort("the handshake was not completed", "handshake")
             with anyio.CancelScope(shield=True):
                 await connection.lost.wait()
     return connection

@@ -45,7 +45,7 @@ class SeedConnection:
             if self._connection is not None and self._connection.usable:
                 if not self._connection.blocked:
                     return self._connection
-                self._connection.abort("it does not answer")
+                self._connection.abort("it does not answer", "silent")
             last: ConnectionFailed | None = None
             for address in dict.fromkeys((*self._seeds, *self._known().values())):
                 try:

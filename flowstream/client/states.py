@@ -33,6 +33,12 @@ class StateCell:
         self._changed = Signal()
         self._since = anyio.current_time()
 
+    def begin(self) -> None:
+        """Tells that it is CONNECTING now."""
+        self._since = anyio.current_time()
+        if self._telemetry.active:
+            self._telemetry.emit(StateChanged(self.kind, self.name, self.value.value, "", 0.0))
+
     def set(self, state: State, reason: str = "") -> None:
         """Changes the state; a closed one stays closed."""
         if self.value in (state, State.CLOSED):

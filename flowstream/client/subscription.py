@@ -185,6 +185,7 @@ class Subscription:
                     len(chunk.data),
                     self.credits,
                     deliver.committed_chunk_id,
+                    self.buffered_bytes,
                 )
             )
 

@@ -13,8 +13,9 @@ from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start, where_to_start
-from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.errors import ConfigurationError, FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Feed, Lane, Producer, RunContext
+from flowstream.telemetry import StateChanged, Telemetry, Truncated
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -65,15 +66,31 @@ class StreamProducer(Producer):
         self.lost = 0
         self._environment: Environment | None = None
         self._name = reference or ""
+        self._pipeline = ""
+        self._consumed: list[str] = []
+        self._telemetry = Telemetry()
         self._start = Start(offset, None)
         self._consumer: Consumer | None = None
 
     async def open(self, context: RunContext) -> None:
+        await self._enter(context)
+        self._start = await self._where(self.stream)
+        self._will_consume(self.stream)
+
+    async def _enter(self, context: RunContext) -> None:
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
-        self._start = await self._where(self.stream)
+        self._pipeline, self._telemetry = context.pipeline, context.telemetry
+
+    def _will_consume(self, stream: str) -> None:
+        """Tell that a consumer is on its way: the run is not ready before it is there."""
+        self._consumed.append(stream)
+        self._telemetry.emit(StateChanged("consumer", stream, "connecting", "", 0.0))
 
     async def close(self) -> None:
+        for stream in self._consumed:
+            self._telemetry.emit(StateChanged("consumer", stream, "closed", "", 0.0))
+        self._consumed.clear()
         self._environment = self._consumer = None
 
     async def run(self, feed: Feed) -> None:
@@ -133,15 +150,24 @@ class StreamProducer(Producer):
         environment = self.environment
         stored = await environment.query_offset(self._name, stream)
         statistics = await environment.stream_stats(stream)
-        start = where_to_start(
-            stream,
-            stored=stored,
-            first=statistics.first_offset,
-            default=self.offset,
-            skip_truncated=self.on_truncated == "skip",
-        )
-        self.lost += start.lost
+        try:
+            start = where_to_start(
+                stream,
+                stored=stored,
+                first=statistics.first_offset,
+                default=self.offset,
+                skip_truncated=self.on_truncated == "skip",
+            )
+        except OffsetTruncated as error:
+            self._truncated(stream, error.first - error.stored - 1)
+            raise
+        if start.lost:
+            self._truncated(stream, start.lost)
         return start
+
+    def _truncated(self, stream: str, lost: int) -> None:
+        self.lost += lost
+        self._telemetry.emit(Truncated(self._pipeline, stream, lost))
 
 
 def check_stream(path: str, name: Any) -> None:

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import anyio
+
 from flowstream.client import Offset, OffsetSpec, SuperStreamConsumer, offset_spec
 from flowstream.connectors.amqp import AMQP
-from flowstream.connectors.environment import environment_of
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start
 from flowstream.connectors.stream_producer import StreamProducer, consumer_options, send
 from flowstream.errors import FlowstreamError
 from flowstream.pipeline import Feed, Lane, RunContext
+from flowstream.telemetry import PartitionMoved
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -56,11 +58,12 @@ class SuperStreamProducer(StreamProducer):
         self._partitions: SuperStreamConsumer | None = None
 
     async def open(self, context: RunContext) -> None:
-        self._environment = await environment_of(context)
-        self._name = self.reference or context.pipeline
+        await self._enter(context)
         self._lanes, self._starts = {}, {}
         for partition in await self.environment.partitions(self.stream):
             self._starts[partition] = await self._where(partition)
+            self._moved(partition, active=not self.single_active)
+            self._will_consume(partition)
 
     async def run(self, feed: Feed) -> None:
         self._feed = feed
@@ -122,13 +125,22 @@ class SuperStreamProducer(StreamProducer):
         """This process was given the partition: resume behind what its last owner committed."""
         start = self._starts[partition] = await self._where(partition)
         self._open_lane(partition)
+        self._moved(partition, active=True)
         return offset_spec(start.offset)
 
     async def _demoted(self, partition: str) -> None:
         """The partition goes to another process, once what is in flight here is settled."""
         lane = self._lanes.pop(partition, None)
-        if lane is not None and not await lane.drain(HAND_OVER - 5):
+        if lane is None:
+            return
+        since = anyio.current_time()
+        if not await lane.drain(HAND_OVER - 5):
             log.warning(
                 "%s: handed over with messages in flight; they are repeated", partition,
                 extra={"stream": partition},
             )  # fmt: skip
+        self._moved(partition, active=False, seconds=anyio.current_time() - since)
+
+    def _moved(self, partition: str, *, active: bool, seconds: float | None = None) -> None:
+        event = PartitionMoved(self._pipeline, self.stream, partition, active, seconds)
+        self._telemetry.emit(event)

@@ -11,8 +11,9 @@ page (app.py lists the paths).
 """
 
 from flowstream.monitor.app import Monitor, keep_sampling
-from flowstream.monitor.board import Board, in_order
-from flowstream.monitor.health import Check, readiness
+from flowstream.monitor.board import Board
+from flowstream.monitor.describe import in_order
+from flowstream.monitor.health import Check, Watched, readiness
 from flowstream.monitor.http import Request, Response
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Monitor",
     "Request",
     "Response",
+    "Watched",
     "in_order",
     "keep_sampling",
     "readiness",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from functools import cache
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 
@@ -14,14 +14,26 @@ from anyio.abc import TaskStatus
 
 from flowstream.metrics import Metrics
 from flowstream.monitor.board import Board
+from flowstream.monitor.control import control
 from flowstream.monitor.gauges import refresh
-from flowstream.monitor.health import readiness
+from flowstream.monitor.health import Check, readiness
 from flowstream.monitor.http import Request, Response, serve
+from flowstream.telemetry import LoopTurned, Observer
 
 SAMPLE_INTERVAL = 1.0
+LOOP_INTERVAL = 0.25
 
-_HTML = "text/html; charset=utf-8"
 _JSON = "application/json"
+_SCRIPT = "text/javascript; charset=utf-8"
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/style.css": ("style.css", "text/css; charset=utf-8"),
+    **{
+        f"/page/{name}": (name, _SCRIPT)
+        for name in ("main.js", "pipeline.js", "graph.js", "parts.js", "format.js")
+    },
+}
+"""The parts of the live page: path -> file and content type."""
 
 
 class Monitor:
@@ -29,26 +41,31 @@ class Monitor:
 
     | path | answer |
     | --- | --- |
-    | `/` | the live page |
+    | `/` | the live page; its parts are below `/page/` |
     | `/api/snapshot` | the board as JSON, which the page reads once a second |
     | `/metrics` | Prometheus (text or OpenMetrics, as asked for) |
     | `/livez` | 200 while the event loop turns |
+    | `/startupz` | 200 once every pipeline has been ready, else 503 |
     | `/readyz` | 200 while every pipeline makes progress, else 503; `?verbose` lists the checks |
+    | `/api/control` | POST, with `control=True` only: pause, resume, rate limit (control.py) |
 
-    Whoever can reach the port can read it: listen on loopback, or behind something that asks who
-    is there.
+    Whoever can reach the port can read it, and with `control=True` may pause pipelines: listen on
+    loopback, or behind something that asks who is there.
     """
 
-    def __init__(self, metrics: Metrics, board: Board) -> None:
+    def __init__(self, metrics: Metrics, board: Board, *, control: bool = False) -> None:
         self._metrics = metrics
         self._board = board
+        self._control = control
+        self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
         self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/": self._page,
+            **{path: partial(self._page, path) for path in PAGE},
             "/api/snapshot": self._snapshot,
             "/metrics": self._exposition,
             "/livez": self._live,
             "/readyz": self._ready,
+            "/startupz": self._startup,
         }
 
     async def run(
@@ -63,6 +80,8 @@ class Monitor:
 
     async def answer(self, request: Request) -> Response:
         """The response to one request."""
+        if request.path == "/api/control":
+            return self._controlled(request)
         route = self._routes.get(request.path)
         if route is None:
             return Response(HTTPStatus.NOT_FOUND, b"no such page; see / for the run\n")
@@ -70,13 +89,24 @@ class Monitor:
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET only\n", headers={"allow": "GET"})
         return await route(request)
 
-    async def _page(self, _: Request) -> Response:
-        return Response(body=await to_thread.run_sync(_page_html), content_type=_HTML)
+    async def _page(self, path: str, _: Request) -> Response:
+        name, content_type = PAGE[path]
+        return Response(body=await to_thread.run_sync(_part, name), content_type=content_type)
 
     async def _snapshot(self, _: Request) -> Response:
-        return Response(body=json.dumps(self._board.snapshot()).encode(), content_type=_JSON)
+        checks = readiness(self._board.watched())
+        shown = self._board.snapshot() | {
+            "control": self._control,
+            "not_ready": [
+                {"pipeline": check.pipeline, "check": check.name, "detail": check.detail}
+                for check in checks
+                if not check.ok
+            ],
+        }
+        return Response(body=json.dumps(shown).encode(), content_type=_JSON)
 
     async def _exposition(self, request: Request) -> Response:
+        await to_thread.run_sync(self._metrics.measure_process)
         content_type, body = self._metrics.exposition(request.headers.get("accept", ""))
         return Response(body=body, content_type=content_type)
 
@@ -84,22 +114,50 @@ class Monitor:
         return Response(body=b"ok\n")
 
     async def _ready(self, request: Request) -> Response:
-        checks = readiness(self._board.statistics())
-        failed = [check for check in checks if not check.ok]
-        shown = checks if "verbose" in request.query else failed
-        lines = [f"[{'+' if check.ok else '-'}] {check.name}: {check.detail}" for check in shown]
-        text = "\n".join([*lines, "not ready" if failed else "ready"]) + "\n"
-        status = HTTPStatus.SERVICE_UNAVAILABLE if failed else HTTPStatus.OK
-        return Response(status, text.encode())
+        return _checked(readiness(self._board.watched()), request, "ready")
+
+    async def _startup(self, request: Request) -> Response:
+        """What a pipeline has once reached counts: later trouble is what /readyz tells."""
+        checks = readiness(self._board.watched())
+        failing = {check.pipeline for check in checks if not check.ok}
+        self._started |= {check.pipeline for check in checks} - failing
+        return _checked([c for c in checks if c.pipeline not in self._started], request, "started")
+
+    def _controlled(self, request: Request) -> Response:
+        if request.method != "POST":
+            return Response(
+                HTTPStatus.METHOD_NOT_ALLOWED, b"POST only\n", headers={"allow": "POST"}
+            )
+        if not self._control:
+            return Response(HTTPStatus.FORBIDDEN, b"controls are off; see --http-control\n")
+        return control(request)
+
+
+def _checked(checks: Sequence[Check], request: Request, word: str) -> Response:
+    failed = [check for check in checks if not check.ok]
+    shown = checks if "verbose" in request.query else failed
+    lines = [
+        f"[{'+' if check.ok else '-'}] {check.pipeline}/{check.name}: {check.detail}"
+        for check in shown
+    ]
+    text = "\n".join([*lines, f"not {word}" if failed else word]) + "\n"
+    status = HTTPStatus.SERVICE_UNAVAILABLE if failed else HTTPStatus.OK
+    return Response(status, text.encode())
 
 
 @cache
-def _page_html() -> bytes:
-    return (files("flowstream.monitor") / "page.html").read_bytes()
+def _part(name: str) -> bytes:
+    return (files("flowstream.monitor") / "page" / name).read_bytes()
 
 
-async def keep_sampling(board: Board) -> None:
-    """Sample the board once a second until cancelled."""
+async def keep_sampling(board: Board, observer: Observer | None = None) -> None:
+    """Sample the board once a second until cancelled; tell `observer` how late the loop turns."""
+    ticks = 0
     while True:
-        await anyio.sleep(SAMPLE_INTERVAL)
-        board.sample()
+        due = anyio.current_time() + LOOP_INTERVAL
+        await anyio.sleep_until(due)
+        if observer is not None:
+            observer.observe(LoopTurned(anyio.current_time() - due))
+        ticks += 1
+        if ticks % round(SAMPLE_INTERVAL / LOOP_INTERVAL) == 0:
+            board.sample()

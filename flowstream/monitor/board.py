@@ -9,51 +9,15 @@ and the terminal view all read it. It does no I/O; the clock is an argument.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from flowstream import __version__, telemetry
-from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
-
-HISTORY = 300
-"""Samples kept: five minutes at one a second."""
-
-WINDOW = 5
-"""Samples a rate is taken over."""
-
-MAX_FAILURES = 50
-"""Kinds of failures kept: those of one stage, phase and error are one kind."""
-
-Sample = dict[str, float]
-
-
-class BatchFigures:
-    """What closed the batches of one batcher, and how long their first messages waited."""
-
-    __slots__ = ("count", "messages", "triggers", "waited")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.messages = 0
-        self.waited = 0.0
-        self.triggers: Counter[str] = Counter()
-
-
-class PipelineFigures:
-    """One pipeline: where its statistics come from, and what events told beside them."""
-
-    __slots__ = ("batches", "commits", "crashes", "failures", "history", "phase_since", "read")
-
-    def __init__(self, read: Callable[[], Statistics], now: float) -> None:
-        self.read = read
-        self.phase_since = now
-        self.batches: dict[str, BatchFigures] = {}
-        self.commits: dict[str, float] = {}
-        self.crashes = 0
-        self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self.history: deque[Sample] = deque(maxlen=HISTORY)
+from flowstream.monitor.describe import describe
+from flowstream.monitor.figures import BatchFigures, PipelineFigures
+from flowstream.monitor.health import Away, Truncation, Watched
+from flowstream.pipeline import Statistics
 
 
 class Board:
@@ -65,35 +29,43 @@ class Board:
         self.pipelines: dict[str, PipelineFigures] = {}
         self.connections: Counter[str] = Counter()
         self.lost = 0
+        self._away: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._credits: dict[str, int] = {}
         self._handlers: dict[type[telemetry.Event], Callable[..., None]] = {
             telemetry.BatchReady: self._on_batch_ready,
+            telemetry.Settled: self._on_settled,
+            telemetry.Dropped: self._on_dropped,
+            telemetry.Held: self._on_held,
             telemetry.Failed: self._on_failed,
+            telemetry.Retried: self._on_retried,
             telemetry.Committed: self._on_committed,
+            telemetry.CommitFailed: self._on_commit_failed,
+            telemetry.Truncated: self._on_truncated,
+            telemetry.PartitionMoved: self._on_partition_moved,
             telemetry.StageCrashed: self._on_stage_crashed,
             telemetry.PhaseChanged: self._on_phase_changed,
             telemetry.ConnectionOpened: self._on_connection_opened,
             telemetry.ConnectionLost: self._on_connection_lost,
+            telemetry.StateChanged: self._on_state_changed,
             telemetry.ChunkReceived: self._on_chunk_received,
         }
 
+    def expect(self, pipeline: str) -> None:
+        """A pipeline is being started: from now on the run is not ready without it."""
+        self.pipelines[pipeline] = PipelineFigures(pipeline, self._clock())
+
     def watch(self, pipeline: str, read: Callable[[], Statistics]) -> None:
-        """Show a pipeline, whose statistics `read` returns at any time."""
-        figures = self.pipelines[pipeline] = PipelineFigures(read, self._clock())
-        figures.history.append(_sample(read(), self._clock()))
-
-    def statistics(self) -> list[Statistics]:
-        """The statistics of every watched pipeline, read now."""
-        return [figures.read() for figures in self.pipelines.values()]
-
-    def now(self) -> float:
-        """The time by the board's clock."""
-        return self._clock()
+        """Show a pipeline that runs, whose statistics `read` returns at any time."""
+        if pipeline not in self.pipelines:
+            self.expect(pipeline)
+        figures = self.pipelines[pipeline]
+        figures.read = read
+        figures.sample(read(), self._clock())
 
     # --- events ---------------------------------------------------------------------------------
 
     def observe(self, event: telemetry.Event) -> None:
-        """Fold one event in; those of pipelines that are not watched are ignored."""
+        """Fold one event in; those of pipelines that are not expected are ignored."""
         handler = self._handlers.get(type(event))
         if handler is None:
             return
@@ -110,25 +82,48 @@ class Board:
         batches.waited += event.waited
         batches.triggers[event.trigger] += 1
 
+    def _on_settled(self, figures: PipelineFigures, event: telemetry.Settled) -> None:
+        if event.latency is not None:
+            figures.latency += event.latency * event.messages
+            figures.timed += event.messages
+
+    def _on_dropped(self, figures: PipelineFigures, event: telemetry.Dropped) -> None:
+        figures.drop(event.reason, event.messages, intentional=event.intentional)
+
+    def _on_held(self, figures: PipelineFigures, event: telemetry.Held) -> None:
+        figures.held += event.messages
+
     def _on_failed(self, figures: PipelineFigures, event: telemetry.Failed) -> None:
         key = (event.stage, event.phase, event.error)
-        kind = figures.failures.pop(key, None) or {
-            "stage": event.stage,
-            "phase": event.phase,
-            "error": event.error,
-            "messages": 0,
-        }
-        kind["at"] = self._clock()
-        kind["messages"] += event.messages
-        figures.failures[key] = kind  # the newest is the last one
-        if len(figures.failures) > MAX_FAILURES:
-            del figures.failures[next(iter(figures.failures))]
+        figures.failed(key, event.reason, messages=event.messages, at=self._clock())
+
+    def _on_retried(self, figures: PipelineFigures, event: telemetry.Retried) -> None:
+        figures.failed_at[event.stage] = self._clock()
 
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:
         figures.commits[event.stream] = self._clock()
 
+    def _on_commit_failed(self, figures: PipelineFigures, event: telemetry.CommitFailed) -> None:
+        figures.commit_failures += 1
+        key = ("committer", "commit", event.error.partition("(")[0])
+        reason = f"{event.stream}@{event.offset}: {event.error}"
+        figures.failed(key, reason, messages=0, at=self._clock())
+
+    def _on_truncated(self, figures: PipelineFigures, event: telemetry.Truncated) -> None:
+        figures.lost += event.messages
+        figures.lost_at = self._clock()
+
+    def _on_partition_moved(
+        self, figures: PipelineFigures, event: telemetry.PartitionMoved
+    ) -> None:
+        figures.partitions[event.stream] = event.active
+        if not event.active:
+            figures.commits.pop(event.stream, None)
+
     def _on_stage_crashed(self, figures: PipelineFigures, event: telemetry.StageCrashed) -> None:
         figures.crashes += 1
+        key = (event.stage, "crash", event.error.partition("(")[0])
+        figures.failed(key, event.error, messages=0, at=self._clock())
 
     def _on_phase_changed(self, figures: PipelineFigures, event: telemetry.PhaseChanged) -> None:
         figures.phase_since = self._clock()
@@ -138,18 +133,52 @@ class Board:
 
     def _on_connection_lost(self, event: telemetry.ConnectionLost) -> None:
         self.connections[event.role] -= 1
-        self.lost += 1
+        if event.cause != "request":
+            self.lost += 1
+
+    def _on_state_changed(self, event: telemetry.StateChanged) -> None:
+        key = (event.kind, event.name)
+        if event.state in {"connecting", "recovering"}:
+            self._away[key] = (event.state, event.reason, self._clock())
+        else:
+            self._away.pop(key, None)
 
     def _on_chunk_received(self, event: telemetry.ChunkReceived) -> None:
         self._credits[event.stream] = event.credits
 
     # --- reading --------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """The time by the board's clock."""
+        return self._clock()
+
     def sample(self) -> None:
         """Keep the counts of this moment; call it once a second."""
         now = self._clock()
         for figures in self.pipelines.values():
-            figures.history.append(_sample(figures.read(), now))
+            if figures.read is not None:
+                figures.sample(figures.read(), now)
+
+    def statistics(self) -> list[Statistics]:
+        """The statistics of every pipeline that runs, read now."""
+        return [each.read() for each in self.pipelines.values() if each.read is not None]
+
+    def watched(self) -> list[Watched]:
+        """What readiness is judged by, for every pipeline that runs or is expected to."""
+        now = self._clock()
+        away = [
+            Away(kind, name, state, now - since, reason)
+            for (kind, name), (state, reason, since) in self._away.items()
+        ]
+        return [
+            Watched(
+                figures.name,
+                None if figures.read is None else figures.read(),
+                away,
+                Truncation(figures.lost, now - figures.lost_at) if figures.lost else None,
+            )
+            for figures in self.pipelines.values()
+        ]
 
     def snapshot(self) -> dict[str, Any]:
         """Everything the live page shows, as JSON-ready data."""
@@ -158,127 +187,16 @@ class Board:
             "version": __version__,
             "now": now,
             "uptime": now - self.started,
-            "connections": dict(self.connections),
+            "connections": dict(+self.connections),
             "lost": self.lost,
+            "away": [
+                {"kind": kind, "name": name, "state": state, "reason": reason, "for": now - since}
+                for (kind, name), (state, reason, since) in self._away.items()
+            ],
+            "starting": [each.name for each in self.pipelines.values() if each.read is None],
             "pipelines": [
-                self._describe(figures, figures.read(), now) for figures in self.pipelines.values()
+                describe(figures, figures.read(), self._credits, now)
+                for figures in self.pipelines.values()
+                if figures.read is not None
             ],
         }
-
-    def _describe(
-        self, figures: PipelineFigures, statistics: Statistics, now: float
-    ) -> dict[str, Any]:
-        history = figures.history
-        return {
-            "name": statistics.pipeline,
-            "phase": "paused" if statistics.paused else statistics.phase,
-            "phase_seconds": now - figures.phase_since,
-            "received": statistics.received,
-            "settled": sum(statistics.settled.values()),
-            "outcomes": in_order(statistics.settled),
-            "in_flight": statistics.in_flight,
-            "max_in_flight": statistics.max_in_flight,
-            "failed": statistics.failed,
-            "retried": statistics.retried,
-            "crashes": figures.crashes,
-            "rate": rate(history, "settled"),
-            "lag": total_lag(statistics),
-            "stages": [_describe_stage(figures, stage) for stage in statistics.stages],
-            "streams": [self._describe_lane(figures, lane, now) for lane in statistics.lanes],
-            "failures": [dict(kind) for kind in reversed(figures.failures.values())],
-            "history": curves(history),
-        }
-
-    def _describe_lane(
-        self, figures: PipelineFigures, lane: LaneStatistics, now: float
-    ) -> dict[str, Any]:
-        committed_at = figures.commits.get(lane.stream)
-        return {
-            "stream": lane.stream,
-            "received": lane.received,
-            "settled": lane.watermark,
-            "committed": lane.committed,
-            "commit_age": None if committed_at is None else now - committed_at,
-            "lag": lane.lag,
-            "lag_seconds": lane.lag_seconds,
-            "credits": self._credits.get(lane.stream),
-        }
-
-
-def _describe_stage(figures: PipelineFigures, stage: StageStatistics) -> dict[str, Any]:
-    batches = figures.batches.get(stage.name)
-    return {
-        "name": stage.name,
-        "kind": stage.kind,
-        "concurrency": stage.concurrency,
-        "active": stage.busy,
-        "busy": min(1.0, rate(figures.history, f"busy:{stage.name}")),
-        "waiting": stage.waiting,
-        "parked": stage.parked,
-        "handled": stage.handled,
-        "failed": stage.failed,
-        "longest": stage.longest,
-        "rate": rate(figures.history, f"handled:{stage.name}"),
-        "batches": batches.count if batches else 0,
-        "mean_batch": batches.messages / batches.count if batches else None,
-        "mean_wait": batches.waited / batches.count if batches else None,
-        "triggers": dict(batches.triggers) if batches else {},
-    }
-
-
-def _sample(statistics: Statistics, now: float) -> Sample:
-    sample: Sample = {
-        "at": now,
-        "settled": sum(statistics.settled.values()),
-        "failed": statistics.failed,
-        "in_flight": statistics.in_flight,
-        "lag": total_lag(statistics) or 0,
-    }
-    for stage in statistics.stages:
-        # Seconds in handlers per worker: how fast they grow is how busy the stage is.
-        sample[f"busy:{stage.name}"] = stage.seconds / stage.concurrency
-        sample[f"handled:{stage.name}"] = stage.handled
-    return sample
-
-
-def in_order(settled: Mapping[str, int]) -> dict[str, int]:
-    """Outcomes that occurred, the good one first."""
-    return {name: settled[name] for name in sorted(settled, key=_rank) if settled[name]}
-
-
-def _rank(outcome: str) -> tuple[bool, str]:
-    return outcome != "ok", outcome
-
-
-def total_lag(statistics: Statistics) -> int | None:
-    """Messages behind over all streams; None while no stream's end is known."""
-    known = [lane.lag for lane in statistics.lanes if lane.lag is not None]
-    return sum(known) if known else None
-
-
-def rate(history: deque[Sample], key: str, window: int = WINDOW) -> float:
-    """How fast a count grew per second over the last `window` samples."""
-    if len(history) < 2:
-        return 0.0
-    last = history[-1]
-    first = history[max(0, len(history) - 1 - window)]
-    span = last["at"] - first["at"]
-    return (last.get(key, 0.0) - first.get(key, 0.0)) / span if span > 0 else 0.0
-
-
-def curves(history: deque[Sample]) -> dict[str, list[float]]:
-    """What the small charts draw: one point per sample."""
-    points = list(history)
-    steps = list(pairwise(points))
-    return {
-        "at": [point["at"] for point in points[1:]],
-        "rate": [_per_second(before, after, "settled") for before, after in steps],
-        "failed": [_per_second(before, after, "failed") for before, after in steps],
-        "lag": [point["lag"] for point in points[1:]],
-        "in_flight": [point["in_flight"] for point in points[1:]],
-    }
-
-
-def _per_second(before: Sample, after: Sample, key: str) -> float:
-    span = after["at"] - before["at"]
-    return (after[key] - before[key]) / span if span > 0 else 0.0

@@ -1,50 +1,94 @@
-"""Statistics -> gauges, one table: what a scrape reads from the running pipelines."""
+"""Statistics -> metrics, a table for each kind: what a scrape reads from the running pipelines.
+
+Every scrape replaces all values, so a partition that went to another process leaves none behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias, TypeVar
 
 from flowstream.metrics import Metrics
 from flowstream.monitor.board import Board
-from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
+from flowstream.monitor.health import readiness
+from flowstream.pipeline import LaneStatistics, RateLimit, StageStatistics, Statistics
 
-Getter: TypeAlias = Callable[[Any], float | None]
+T = TypeVar("T")
+Rows: TypeAlias = dict[tuple[str, ...], float]
+Table: TypeAlias = dict[str, Callable[[T], float | None]]
 
-PIPELINE: dict[str, Callable[[Statistics], float | None]] = {
+PIPELINE: Table[Statistics] = {
     "in_flight_messages": lambda s: s.in_flight,
     "in_flight_bytes": lambda s: s.in_flight_bytes,
     "max_in_flight_messages": lambda s: s.max_in_flight,
+    "max_in_flight_bytes": lambda s: s.max_in_flight_bytes,
     "progress_age_seconds": lambda s: s.progress_age,
+    "disposing_messages": lambda s: s.disposing,
+    "uncommitted_seconds": lambda s: s.uncommitted,
+    "paused": lambda s: s.paused,
+    "rate_limit_messages_per_second": lambda s: _per_second(s.rate_limit),
 }
-STAGE: dict[str, Callable[[StageStatistics], float | None]] = {
+STAGE: Table[StageStatistics] = {
     "workers": lambda s: s.concurrency,
     "busy_workers": lambda s: s.busy,
     "waiting_messages": lambda s: s.waiting,
     "parked_messages": lambda s: s.parked,
     "longest_handler_seconds": lambda s: s.longest,
+    "hung_handlers": lambda s: s.hung,
 }
-LANE: dict[str, Callable[[LaneStatistics], float | None]] = {
+BATCHER: Table[StageStatistics] = {"open_batches": lambda s: s.open_batches}
+LANE: Table[LaneStatistics] = {
     "received_offset": lambda s: s.received,
     "settled_offset": lambda s: s.watermark,
+    "committed_offset": lambda s: s.committed,
+    "tail_offset": lambda s: s.tail,
     "lag_messages": lambda s: s.lag,
     "lag_seconds": lambda s: s.lag_seconds,
+    "oldest_in_flight_seconds": lambda s: s.oldest,
+    "uncommitted_messages": lambda s: _uncommitted(s),
 }
 
 
 def refresh(metrics: Metrics, board: Board) -> None:
-    """Set every gauge that statistics know; what is not known yet is left out."""
-    for statistics in board.statistics():
-        name = statistics.pipeline
-        _set(metrics, PIPELINE, statistics, name)
-        for stage in statistics.stages:
-            _set(metrics, STAGE, stage, name, stage.name)
-        for lane in statistics.lanes:
-            _set(metrics, LANE, lane, name, lane.stream)
+    """Set everything that statistics know; what is not known yet is left out."""
+    runs = board.statistics()
+    stages = [((run.pipeline, stage.name), stage) for run in runs for stage in run.stages]
+    batchers = [(labels, stage) for labels, stage in stages if stage.kind == "batcher"]
+    lanes = [((run.pipeline, lane.stream), lane) for run in runs for lane in run.lanes]
+    _fill(metrics, PIPELINE, [((run.pipeline,), run) for run in runs])
+    _fill(metrics, STAGE, stages)
+    _fill(metrics, BATCHER, batchers)
+    _fill(metrics, LANE, lanes)
+    metrics.replace("stage_seconds", _times(runs))
+    metrics.replace("ready", {check.labels: check.ok for check in readiness(board.watched())})
 
 
-def _set(metrics: Metrics, table: dict[str, Getter], source: object, *labels: str) -> None:
+def _fill(metrics: Metrics, table: Table[T], sources: Iterable[tuple[tuple[str, ...], T]]) -> None:
+    sources = list(sources)
     for name, get in table.items():
-        value = get(source)
-        if value is not None:
-            metrics.set(name, value, *labels)
+        values = ((labels, get(source)) for labels, source in sources)
+        metrics.replace(name, {labels: value for labels, value in values if value is not None})
+
+
+def _times(runs: Sequence[Statistics]) -> Rows:
+    rows: Rows = {}
+    for run in runs:
+        for state, seconds in run.source.items():
+            rows[run.pipeline, "producer", state] = seconds
+        for stage in run.stages:
+            for state, seconds in stage.times.items():
+                rows[run.pipeline, stage.name, state] = seconds
+    return rows
+
+
+def _per_second(limit: RateLimit | None) -> float | None:
+    return None if limit is None or limit.messages is None else limit.messages / limit.interval
+
+
+def _uncommitted(lane: LaneStatistics) -> float | None:
+    """Offsets, not messages: what a filter left out counts too."""
+    if lane.watermark is None:
+        return 0
+    if lane.committed is None:
+        return None
+    return max(lane.watermark - lane.committed, 0)

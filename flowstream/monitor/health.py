@@ -1,47 +1,148 @@
-"""Readiness from progress, not from a ping: pure checks over the pipelines' statistics.
+"""Readiness from progress, not from a ping: pure checks over what is known of each pipeline.
 
-A pipeline is ready when it runs (or was paused on purpose) and what it received settles. A check
-that fails says what it saw.
+A pipeline is ready when it runs (or was paused on purpose), is connected, and what it receives is
+settled and committed. A check that fails says what it saw. This is when each one turns false:
+
+| check | false |
+| --- | --- |
+| phase | at once while the run is not running: starting, draining, closing, stopped |
+| broker | while connecting for the first time; `RECOVERY_GRACE` seconds after a broker was lost |
+| handlers | when a handler has not got on for `stuck_after` seconds (of the pipeline) |
+| progress | when messages were in flight and none settled for `stuck_after` + the longest batch |
+| | timeout seconds |
+| commits | when settled messages have waited for `COMMITS_MISSED` commit intervals |
+| retention | for `TRUNCATION_SHOWN` seconds after messages were lost to retention |
+
+Each is true again as soon as its reason is gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flowstream.pipeline import Statistics
 
-STUCK_AFTER = 60.0
-"""Seconds that messages may be in flight while nothing at all settles."""
+RECOVERY_GRACE = 10.0
+"""Seconds that a broker may be away: the move of a leader is no reason to be taken out."""
+
+COMMITS_MISSED = 3
+"""Commit intervals after which settled messages should have been committed."""
+
+TRUNCATION_SHOWN = 60.0
+"""Seconds for which a loss to retention is shown as not ready."""
 
 READY_PHASES = frozenset({"running", "paused"})
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question and its answer."""
+    """One question about a pipeline and its answer."""
 
+    pipeline: str
     name: str
     ok: bool
     detail: str
 
+    @property
+    def labels(self) -> tuple[str, str]:
+        return self.pipeline, self.name
 
-def readiness(pipelines: Sequence[Statistics]) -> list[Check]:
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """An environment, publisher or consumer (`kind`) that is connecting or recovering."""
+
+    kind: str
+    name: str
+    state: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """`messages` were lost to retention, the last of them `seconds` ago."""
+
+    messages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is known of one pipeline; `statistics` is None until it runs."""
+
+    pipeline: str
+    statistics: Statistics | None
+    away: Sequence[Away] = ()
+    truncation: Truncation | None = None
+
+
+def readiness(pipelines: Sequence[Watched]) -> list[Check]:
     """Every check of every pipeline; ready when all are ok and there is at least one pipeline."""
     if not pipelines:
-        return [Check("pipelines", False, "no pipeline has started yet")]
-    return [check for each in pipelines for check in (_phase(each), _progress(each))]
+        return [Check("", "phase", False, "no pipeline has started yet")]
+    return [check for each in pipelines for check in _checks(each)]
 
 
-def _phase(statistics: Statistics) -> Check:
-    ok = statistics.phase in READY_PHASES
-    return Check(f"{statistics.pipeline}/phase", ok, f"the run is {statistics.phase}")
+def _checks(watched: Watched) -> Iterator[Check]:
+    name, statistics = watched.pipeline, watched.statistics
+    if statistics is None:
+        yield Check(name, "phase", False, "the run is starting")
+    else:
+        ok = statistics.phase in READY_PHASES
+        shown = "paused" if statistics.paused else statistics.phase
+        yield Check(name, "phase", ok, f"the run is {shown}")
+    yield _broker(name, watched.away)
+    if statistics is not None:
+        yield _handlers(statistics)
+        yield _progress(statistics)
+        yield _commits(statistics)
+    yield _retention(name, watched.truncation)
+
+
+def _broker(pipeline: str, away: Sequence[Away]) -> Check:
+    for each in away:
+        who = f"the {each.kind} of {each.name!r}" if each.kind != "environment" else "the client"
+        if each.state == "connecting":
+            return Check(pipeline, "broker", False, f"{who} is connecting")
+        if each.seconds > RECOVERY_GRACE:
+            detail = f"{who} has been without its broker for {each.seconds:.0f} s: {each.reason}"
+            return Check(pipeline, "broker", False, detail)
+    return Check(pipeline, "broker", True, "connected" if not away else "reconnecting")
+
+
+def _handlers(statistics: Statistics) -> Check:
+    for stage in statistics.stages:
+        if stage.longest > statistics.stuck_after:
+            detail = f"a handler of {stage.name!r} has not got on for {stage.longest:.0f} s"
+            return Check(statistics.pipeline, "handlers", False, detail)
+    return Check(statistics.pipeline, "handlers", True, "none is stuck")
 
 
 def _progress(statistics: Statistics) -> Check:
-    stuck = statistics.in_flight > 0 and statistics.progress_age > STUCK_AFTER
-    detail = (
-        f"{statistics.in_flight} in flight, the last one settled "
-        f"{statistics.progress_age:.0f} s ago"
-    )
-    return Check(f"{statistics.pipeline}/progress", not stuck, detail)
+    oldest = max((lane.oldest for lane in statistics.lanes), default=0.0)
+    still = min(statistics.progress_age, oldest)
+    limit = statistics.stuck_after + statistics.batch_timeout
+    detail = f"{statistics.in_flight} in flight"
+    if statistics.in_flight:
+        detail += f", the last one settled {statistics.progress_age:.0f} s ago"
+    stuck = statistics.in_flight > 0 and still > limit
+    return Check(statistics.pipeline, "progress", not stuck, detail)
+
+
+def _commits(statistics: Statistics) -> Check:
+    waited = statistics.uncommitted
+    if not waited:
+        return Check(statistics.pipeline, "commits", True, "everything that may be is committed")
+    ok = waited <= COMMITS_MISSED * statistics.commit_interval
+    detail = f"settled messages have been waiting for a commit for {waited:.0f} s"
+    return Check(statistics.pipeline, "commits", ok, detail)
+
+
+def _retention(pipeline: str, truncation: Truncation | None) -> Check:
+    if truncation is None:
+        return Check(pipeline, "retention", True, "nothing was lost")
+    ok = truncation.seconds > TRUNCATION_SHOWN
+    detail = f"{truncation.messages} messages were lost {truncation.seconds:.0f} s ago"
+    return Check(pipeline, "retention", ok, detail)

@@ -48,6 +48,11 @@ class Failure:
         self.stage = ""
         self.attempts = 1
 
+    @property
+    def kind(self) -> str:
+        """The exception's class, "fail" where a handler failed the message itself."""
+        return "fail" if self.error is None else type(self.error).__name__
+
     def traceback(self, limit: int = 8192) -> str:
         """The traceback as text, its last `limit` characters; empty without an exception."""
         if self.error is None:
@@ -64,11 +69,12 @@ class Failure:
 class Joint:
     """A message that went to several batchers: it settles when the last branch is done."""
 
-    __slots__ = ("origin", "outcome", "pending")
+    __slots__ = ("dropped", "origin", "outcome", "pending")
 
     def __init__(self, origin: Message[Any], pending: int) -> None:
         self.origin = origin
         self.pending = pending
+        self.dropped: str | None = None
         self.outcome = "ok"
 
 

@@ -15,7 +15,7 @@ from flowstream.pipeline.statistics import LaneStatistics, StageStatistics, Stat
 def snapshot(run: Run) -> Statistics:
     """The run as it is now."""
     core, window = run.core, run.core.window
-    now = core.clock()
+    now, since = core.clock(), run.settlement.uncommitted_since
     return Statistics(
         pipeline=core.name,
         phase=core.phase,
@@ -36,8 +36,13 @@ def snapshot(run: Run) -> Statistics:
         restarts=core.restarts.total,
         hung=len(core.hung),
         progress_age=now - core.progress,
+        uncommitted=0.0 if since is None else now - since,
+        source=run.feed.times.until(now),
+        stuck_after=core.options.stuck_after,
+        batch_timeout=max((b.batching.timeout for b in run.batchers.values()), default=0.0),
+        commit_interval=core.options.commit_interval,
         stages=tuple(_stage(pool, now) for pool in run.pools),
-        lanes=tuple(_lane(lane) for lane in run.feed.lanes),
+        lanes=tuple(_lane(lane, now) for lane in run.feed.lanes),
     )
 
 
@@ -58,10 +63,11 @@ def _stage(pool: Pool, now: float) -> StageStatistics:
         seconds=pool.seconds,
         longest=max((slot.elapsed(now) for slot in active), default=0.0),
         hung=pool.hung,
+        times=pool.times(now),
     )
 
 
-def _lane(lane: SourceLane) -> LaneStatistics:
+def _lane(lane: SourceLane, now: float) -> LaneStatistics:
     watermark = lane.mark.value
     oldest = lane.mark.open
     committed = None if lane.ledger is None else lane.ledger.committed
@@ -83,4 +89,5 @@ def _lane(lane: SourceLane) -> LaneStatistics:
         lag=lag,
         lag_seconds=age,
         spans=len(lane.mark),
+        oldest=0.0 if oldest is None else now - oldest.arrived,
     )

@@ -28,8 +28,8 @@ class Origin(Protocol):
 class Span:
     """`count` messages delivered together; `remaining` of them are neither settled nor held."""
 
-    __slots__ = ("_offsets", "base", "count", "flags", "held", "lane", "last", "remaining",
-                 "timestamp")  # fmt: skip
+    __slots__ = ("_offsets", "arrived", "base", "count", "flags", "held", "lane", "last",
+                 "remaining", "timestamp")  # fmt: skip
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Span:
         *,
         offsets: Sequence[int] | None = None,
         timestamp: int = 0,
+        arrived: float = 0.0,
     ) -> None:
         self.lane = lane
         self.base = base
@@ -47,6 +48,7 @@ class Span:
         self.remaining = count
         self.held = 0
         self.timestamp = timestamp
+        self.arrived = arrived
         self._offsets = offsets
         self.last = offsets[-1] if offsets else base + count - 1
 

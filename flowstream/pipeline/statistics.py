@@ -15,7 +15,7 @@ class StageStatistics:
 
     `waiting` messages are queued (for a batcher also `open_batches` hold some of them), `parked`
     ones wait for another attempt, `busy` of `concurrency` workers are in a handler, the longest
-    of them for `longest` seconds.
+    of them for `longest` seconds. `times` are worker-seconds by state.
     """
 
     name: str
@@ -31,6 +31,7 @@ class StageStatistics:
     seconds: float
     longest: float
     hung: int
+    times: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class LaneStatistics:
     """One stream: the last offset received, the watermark, and what was committed.
 
     `tail` is the last offset known to be in the stream; `lag` the messages from the watermark to
-    it; `lag_seconds` the age of the oldest unsettled message's chunk (0 when there is none).
+    it; `lag_seconds` the age of the oldest unsettled message's chunk (0 when there is none), and
+    `oldest` how long ago that message was received.
     """
 
     stream: str
@@ -49,11 +51,18 @@ class LaneStatistics:
     lag: int | None
     lag_seconds: float
     spans: int
+    oldest: float
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Everything countable about a run. `progress_age` is the seconds since a message settled."""
+    """Everything countable about a run. `progress_age` is the seconds since a message settled.
+
+    `uncommitted` is for how many seconds settled messages have been waiting for a commit, and
+    `source` the producer's seconds by state: busy, idle, backpressured (the window is full),
+    rate_limited, paused. `stuck_after`, `batch_timeout` (the longest of any batcher) and
+    `commit_interval` are the declaration's, for whoever judges those.
+    """
 
     pipeline: str
     phase: str
@@ -74,6 +83,11 @@ class Statistics:
     restarts: int
     hung: int
     progress_age: float
+    uncommitted: float
+    source: Mapping[str, float]
+    stuck_after: float
+    batch_timeout: float
+    commit_interval: float
     stages: tuple[StageStatistics, ...]
     lanes: tuple[LaneStatistics, ...]
 

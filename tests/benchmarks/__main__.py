@@ -189,7 +189,7 @@ def show(figures: dict[str, Any]) -> None:
             f"{row['ours']:,.0f}/s",
             f"{row['peer']:,.0f}/s {row['peer_title']}{beside}",
             f"{row['ratio']:.2f}x",
-            f"{row['target']:.1f}x",
+            f"{row['target']:.2f}x",
             "yes" if row["ratio"] >= row["target"] else "NO",
         )
     console.print(table)

@@ -9,6 +9,7 @@ from flowstream.client import Environment
 from flowstream.connectors import StreamProducer
 from flowstream.pipeline import Batch, Message, Pipeline
 from flowstream.protocol import encode_data, encode_data_all
+from flowstream.telemetry import Telemetry
 from tests.benchmarks.scenarios import bodies
 from tests.benchmarks.target import Target
 
@@ -46,9 +47,11 @@ async def publish_amqp(target: Target) -> float:
         return time.perf_counter() - start
 
 
-async def pipeline(target: Target) -> float:
+async def pipeline(target: Target, telemetry: Telemetry | None = None) -> float:
     """Seconds from connecting to the last commit read back, as a default run has it."""
-    whole = Pipeline(f"benchmark-{uuid.uuid4().hex}", StreamProducer(target.stream))
+    whole = Pipeline(
+        "benchmark", StreamProducer(target.stream, reference=f"benchmark-{uuid.uuid4().hex}")
+    )
     left = target.messages
 
     @whole.processor
@@ -64,7 +67,7 @@ async def pipeline(target: Target) -> float:
             whole.running.stop()
 
     start = time.perf_counter()
-    result = await whole.run(url=target.url, tune_gc=True)
+    result = await whole.run(url=target.url, tune_gc=True, telemetry=telemetry)
     seconds = time.perf_counter() - start
     assert result.settled == {"ok": target.messages}, result
     assert result.committed == {target.stream: target.messages - 1}, result

@@ -6,15 +6,16 @@ import time
 from typing import Any
 
 from flowstream.pipeline import Batch, IterableProducer, Message, Pipeline
+from flowstream.telemetry import Telemetry
 from tests.benchmarks.scenarios import bodies
 from tests.benchmarks.target import Target
 
 BATCH = 1_000
 
 
-async def _run(pipeline: Pipeline, messages: int) -> float:
+async def _run(pipeline: Pipeline, messages: int, telemetry: Telemetry | None = None) -> float:
     start = time.perf_counter()
-    result = await pipeline.run(tune_gc=True)
+    result = await pipeline.run(tune_gc=True, telemetry=telemetry)
     seconds = time.perf_counter() - start
     assert result.settled == {"ok": messages}, result
     return seconds
@@ -37,7 +38,7 @@ def _add_batcher(pipeline: Pipeline) -> None:
         pass
 
 
-async def batcher(target: Target) -> float:
+async def batcher(target: Target, telemetry: Telemetry | None = None) -> float:
     """Seconds to process and batch every message."""
     pipeline = Pipeline("memory", IterableProducer(bodies(target.messages)))
 
@@ -46,7 +47,7 @@ async def batcher(target: Target) -> float:
         pass
 
     _add_batcher(pipeline)
-    return await _run(pipeline, target.messages)
+    return await _run(pipeline, target.messages, telemetry)
 
 
 async def json_batcher(target: Target) -> float:

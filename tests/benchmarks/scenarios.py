@@ -26,6 +26,9 @@ class Comparison:
 
 BROADWAY = "Broadway 1.3 on the BEAM"
 
+LEAST_WITH_METRICS = 0.97
+"""Metrics and the live page's board may cost 3 %."""
+
 COMPARISONS: tuple[Comparison, ...] = (
     Comparison(
         "publish-raw",
@@ -89,6 +92,23 @@ COMPARISONS: tuple[Comparison, ...] = (
         BROADWAY,
         1.0,
         figure=235_000,
+    ),
+    Comparison(
+        "metrics-memory",
+        "metrics, by CPU time: in memory, one batcher of 1000",
+        "metrics_side.memory",
+        "metrics_side.memory_bare",
+        "the same without metrics",
+        LEAST_WITH_METRICS,
+    ),
+    Comparison(
+        "metrics-pipeline",
+        "metrics, by CPU time: whole pipeline, raw",
+        "metrics_side.pipeline",
+        "metrics_side.pipeline_bare",
+        "the same without metrics",
+        LEAST_WITH_METRICS,
+        stream="raw",
     ),
 )
 

@@ -612,4 +612,4 @@ async def test_what_happens_is_told(cluster: Cluster, connect: Connect, recorder
         ("s", 10, 7),
     ]
     states = [e.state for e in recorder.of(StateChanged) if e.kind == "consumer"]
-    assert states == ["open", "recovering", "open", "closed"]
+    assert states == ["connecting", "open", "recovering", "open", "closed"]

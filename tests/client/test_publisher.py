@@ -550,6 +550,7 @@ async def test_what_happens_is_told(cluster: Cluster, connect: Connect, recorder
     states = [(e.kind, e.state) for e in recorder.of(StateChanged)]
     assert states == [
         ("environment", "open"),
+        ("publisher", "connecting"),
         ("publisher", "open"),
         ("publisher", "closed"),
         ("environment", "closed"),

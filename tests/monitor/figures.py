@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
+from flowstream.pipeline import LaneStatistics, RateLimit, StageStatistics, Statistics
 
 PROCESSOR = StageStatistics(
     name="processor",
@@ -21,6 +21,7 @@ PROCESSOR = StageStatistics(
     seconds=0.5,
     longest=0.1,
     hung=0,
+    times={"busy": 5.0, "idle": 35.0},
 )
 BATCHER = dataclasses.replace(PROCESSOR, name="default", kind="batcher", concurrency=1, failed=0)
 LANE = LaneStatistics(
@@ -32,6 +33,7 @@ LANE = LaneStatistics(
     lag=450,
     lag_seconds=1.5,
     spans=1,
+    oldest=1.0,
 )
 RUNNING = Statistics(
     pipeline="p",
@@ -48,11 +50,16 @@ RUNNING = Statistics(
     max_in_flight_bytes=1 << 20,
     highest_in_flight=80,
     highest_in_flight_bytes=8_000,
-    rate_limit=None,
+    rate_limit=RateLimit(messages=1000),
     disposing=0,
     restarts=0,
     hung=0,
     progress_age=0.5,
+    uncommitted=0.0,
+    source={"busy": 1.0, "idle": 6.0, "backpressured": 2.0, "rate_limited": 1.0},
+    stuck_after=60.0,
+    batch_timeout=1.0,
+    commit_interval=5.0,
     stages=(PROCESSOR, BATCHER),
     lanes=(LANE,),
 )

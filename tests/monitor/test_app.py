@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from importlib.resources import files
 
 import anyio
 import pytest
 from anyio import to_thread
 
 from flowstream.metrics import Metrics
-from flowstream.monitor import Board, Monitor
-from flowstream.monitor.health import STUCK_AFTER
+from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.monitor.app import PAGE
 from flowstream.telemetry import Received, Telemetry
-from tests.monitor.figures import Changing
+from tests.monitor.figures import RUNNING, Changing
 
 pytestmark = pytest.mark.anyio
 
@@ -78,9 +80,16 @@ async def test_the_snapshot_is_json(face: Face) -> None:
 async def test_the_page_needs_nothing_from_elsewhere(face: Face) -> None:
     status, content_type, body = await face.get("/")
     assert (status, content_type) == (200, "text/html; charset=utf-8")
-    outside = set(re.findall(r"https?://[^\s\"']+", body)) - {"http://www.w3.org/2000/svg"}
-    assert outside == set()
-    assert "innerHTML" not in body
+    folder = files("flowstream.monitor") / "page"
+    assert {f"/page/{part.name}" for part in folder.iterdir()} - {"/page/index.html"} == {
+        path for path in PAGE if path != "/"
+    }
+    for path in PAGE:
+        status, _, body = await face.get(path)
+        assert status == 200
+        outside = set(re.findall(r"https?://[^\s\"')]+", body)) - {"http://www.w3.org/2000/svg"}
+        assert outside == set()
+        assert "innerHTML" not in body
 
 
 async def test_liveness_is_the_loop(face: Face) -> None:
@@ -94,13 +103,46 @@ async def test_readiness_follows_the_phase_and_progress(face: Face) -> None:
     assert "p/phase: the run is starting" in (await face.get("/readyz"))[2]
     face.statistics.change(phase="running")
     assert (await face.get("/readyz"))[::2] == (200, "ready\n")
-    face.statistics.change(progress_age=STUCK_AFTER + 1)
+    face.statistics.change(uncommitted=100.0)
     status, _, body = await face.get("/readyz?verbose")
     assert status == 503
     assert "[+] p/phase" in body
-    assert "[-] p/progress: 50 in flight" in body
-    face.statistics.change(in_flight=0)
+    assert "[-] p/commits: settled messages have been waiting for a commit for 100 s" in body
+    assert 'flowstream_ready{check="commits",pipeline="p"} 0.0' in (await face.get("/metrics"))[2]
+    face.statistics.change(uncommitted=0.0)
     assert (await face.get("/readyz"))[0] == 200
+
+
+async def test_startup_is_over_once_every_pipeline_was_ready(face: Face) -> None:
+    face.board.expect("p")
+    face.board.expect("q")
+    assert (await face.get("/startupz"))[0] == 503
+    face.watch()
+    status, _, body = await face.get("/startupz")
+    assert (status, body) == (503, "[-] q/phase: the run is starting\nnot started\n")
+    face.board.watch("q", Changing(dataclasses.replace(RUNNING, pipeline="q")))
+    assert (await face.get("/startupz"))[::2] == (200, "started\n")
+    face.statistics.change(phase="draining")
+    assert (await face.get("/startupz"))[0] == 200
+    assert (await face.get("/readyz"))[0] == 503
+
+
+async def test_a_scrape_forgets_partitions_that_went_elsewhere(face: Face) -> None:
+    face.watch()
+    assert 'flowstream_lag_messages{pipeline="p",stream="s"}' in (await face.get("/metrics"))[2]
+    face.statistics.change(lanes=())
+    assert "flowstream_lag_messages{" not in (await face.get("/metrics"))[2]
+
+
+async def test_the_loop_is_measured_and_the_board_sampled() -> None:
+    metrics, board, statistics = Metrics(), Board(), Changing()
+    board.watch("p", statistics)
+    async with anyio.create_task_group() as group:
+        group.start_soon(keep_sampling, board, metrics)
+        while len(board.snapshot()["pipelines"][0]["history"]["at"]) < 1:
+            await anyio.sleep(0.05)
+        group.cancel_scope.cancel()
+    assert (metrics.registry.get_sample_value("flowstream_event_loop_lag_seconds_count") or 0) >= 4
 
 
 async def test_what_is_not_there_or_not_allowed(face: Face) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from flowstream.monitor import Board
-from flowstream.monitor.board import HISTORY, MAX_FAILURES
+from flowstream.monitor.figures import HISTORY, MAX_KINDS
 from flowstream.telemetry import (
     BatchReady,
     ChunkReceived,
@@ -35,11 +35,11 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
         PhaseChanged("p", "running", 0.1),
         ConnectionOpened("a:1", "consumer"),
         ConnectionOpened("a:1", "consumer"),
-        ConnectionLost("a:1", "consumer", "reset"),
-        ChunkReceived("s", 100, 9_000, 7, 500),
-        Failed("p", "processor", "process", "ValueError", 2),
-        BatchReady("p", "default", 50, 4_000, "size", 0.25),
-        BatchReady("p", "default", 48, 4_000, "timeout", 1.0),
+        ConnectionLost("a:1", "consumer", "reset", "network"),
+        ChunkReceived("s", 100, 9_000, 7, 500, 0),
+        Failed("p", "processor", "process", "ValueError", 2, "no"),
+        BatchReady("p", "default", 50, "size", 0.25),
+        BatchReady("p", "default", 48, "timeout", 1.0),
         Committed("p", "s", 500, False),
         StageCrashed("p", "default", "OSError", True),
         Committed("another", "s", 7, False),
@@ -54,7 +54,9 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
     assert pipeline["outcomes"] == {"ok": 548, "dead_lettered": 2}
     assert (pipeline["settled"], pipeline["in_flight"], pipeline["lag"]) == (550, 50, 450)
     assert pipeline["crashes"] == 1
-    assert pipeline["failures"][0]["error"] == "ValueError"
+    crash, failure = pipeline["failures"]
+    assert (crash["error"], crash["phase"]) == ("OSError", "crash")
+    assert (failure["error"], failure["messages"], failure["reason"]) == ("ValueError", 2, "no")
     processor, batcher = pipeline["stages"]
     assert (processor["name"], processor["batches"], processor["waiting"]) == ("processor", 0, 30)
     assert batcher["triggers"] == {"size": 1, "timeout": 1}
@@ -79,13 +81,14 @@ def test_rates_are_taken_over_the_last_seconds() -> None:
     for second in range(10):
         settled += 100 if second < 5 else 1_000
         seconds += 2.0
-        stage = dataclasses.replace(PROCESSOR, seconds=seconds)
+        times = {"busy": seconds, "idle": seconds}
+        stage = dataclasses.replace(PROCESSOR, times=times)
         statistics.change(settled={"ok": settled}, stages=(stage,))
         clock.now += 1
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert pipeline["rate"] == 1_000
-    assert pipeline["stages"][0]["busy"] == 0.5  # two of four workers
+    assert pipeline["stages"][0]["states"] == {"busy": 0.5, "idle": 0.5}
     assert pipeline["history"]["rate"] == [100] * 5 + [1_000] * 5
 
 
@@ -94,12 +97,12 @@ def test_history_and_failures_are_bounded() -> None:
     board = Board(clock)
     board.watch("p", Changing())
     for number in range(HISTORY + 20):
-        board.observe(Failed("p", "processor", "process", f"Error{number}", 1))
+        board.observe(Failed("p", "processor", "process", f"Error{number}", 1, "no"))
         clock.now += 1
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert len(pipeline["history"]["at"]) == HISTORY - 1
-    assert len(pipeline["failures"]) == MAX_FAILURES
+    assert len(pipeline["failures"]) == MAX_KINDS
     assert pipeline["failures"][0]["error"] == f"Error{HISTORY + 19}"
 
 
@@ -109,7 +112,7 @@ def test_failures_of_one_kind_are_counted_together() -> None:
     board.watch("p", Changing())
     for error in ("ValueError", "KeyError", "ValueError"):
         clock.now += 1
-        board.observe(Failed("p", "processor", "process", error, 2))
+        board.observe(Failed("p", "processor", "process", error, 2, "no"))
     first, second = board.snapshot()["pipelines"][0]["failures"]
     assert (first["error"], first["messages"], first["at"]) == ("ValueError", 4, clock.now)
     assert (second["error"], second["messages"]) == ("KeyError", 2)

@@ -6,8 +6,9 @@ stays before it. Both take messages in bulk.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flowstream.pipeline.commits import CommitSchedule
@@ -15,7 +16,7 @@ from flowstream.pipeline.core import Core, Signal
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.producer import Acknowledger
 from flowstream.pipeline.span import HELD, SETTLED, Ledger
-from flowstream.telemetry import Settled
+from flowstream.telemetry import Dropped, Held, Settled
 
 _WORST = ("ok", "dropped", "discarded", "dead_lettered", "halted")
 
@@ -34,6 +35,7 @@ class Settlement:
         self.held = 0
         self.due = Signal()
         self.armed = False
+        self.uncommitted_since: float | None = None
 
     async def settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
         """Settle messages. Where their source has an acknowledger, it is told first."""
@@ -45,6 +47,7 @@ class Settlement:
 
     def hold(self, messages: Sequence[Message[Any]]) -> None:
         """Give messages up for this run: they stay unsettled, and the next one replays them."""
+        held: Counter[str] = Counter()
         for message in messages:
             origin = self._joined(message, "halted")
             if origin is None:
@@ -55,7 +58,10 @@ class Settlement:
                 span.held += 1
                 span.remaining -= 1
                 self.held += 1
+                held[span.lane.stream] += 1
             self.core.window.release(1, len(origin.raw))
+        for stream, count in held.items():
+            self.core.emit(Held(self.core.name, stream, count))
         self._wake()
 
     def tell_early(self, message: Message[Any]) -> None:
@@ -94,6 +100,8 @@ class Settlement:
         if count:
             self.core.window.release(count, size)
             self._counted(outcome, count)
+            if outcome == "dropped" and self.core.telemetry.active:
+                self._tell_dropped(messages if not rare else set(messages).difference(rare))
         for message in rare:
             self._settle_rare(message, outcome)
         self._wake()
@@ -102,9 +110,9 @@ class Settlement:
         origin = self._joined(message, outcome)
         if origin is None:
             return
-        extra = message._extra
+        extra, reason = message._extra, message.dropped
         if extra is not None and extra.joint is not None:
-            outcome = extra.joint.outcome
+            outcome, reason = extra.joint.outcome, extra.joint.dropped
         if outcome == "halted":
             self.hold([origin])
             return
@@ -112,6 +120,8 @@ class Settlement:
             origin._span.flags[origin._index] = SETTLED
             self._count(origin._span, outcome, 1)
             self._counted(outcome, 1)
+            if outcome == "dropped":
+                self.core.emit(Dropped(self.core.name, origin.stream, reason or "", 1, True))
         self.core.window.release(1, len(origin.raw))
 
     def _joined(self, message: Message[Any], outcome: str) -> Message[Any] | None:
@@ -120,20 +130,30 @@ class Settlement:
         if joint is None:
             return message
         joint.outcome = max(joint.outcome, outcome, key=_WORST.index)
+        joint.dropped = joint.dropped or message.dropped
         joint.pending -= 1
         return None if joint.pending else joint.origin
 
     def _count(self, span: Any, outcome: str, count: int) -> None:
         span.remaining -= count
         if self.core.telemetry.active:
-            self.core.emit(Settled(self.core.name, span.lane.stream, outcome, count))
+            core, published = self.core, span.timestamp
+            latency = time.time() - published / 1000 if published else None
+            core.emit(Settled(core.name, span.lane.stream, outcome, count, latency))
 
     def _counted(self, outcome: str, count: int) -> None:
         core = self.core
         core.counts[outcome] = core.counts.get(outcome, 0) + count
-        core.progress = core.clock()
+        core.progress = now = core.clock()
+        if self.uncommitted_since is None:
+            self.uncommitted_since = now
         if self.schedule.settled(count) or not self.armed:
             self.due.notify()
+
+    def _tell_dropped(self, messages: Iterable[Message[Any]]) -> None:
+        reasons = Counter((message.stream, message.dropped or "") for message in messages)
+        for (stream, reason), count in reasons.items():
+            self.core.emit(Dropped(self.core.name, stream, reason, count, True))
 
     def _wake(self) -> None:
         self.core.freed.notify()

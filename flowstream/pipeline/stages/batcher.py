@@ -173,7 +173,6 @@ class Batcher(Pool):
                         self.core.name,
                         self.name,
                         batch.size,
-                        batch.bytes,
                         batch.trigger,
                         now - batch.opened,
                     )
@@ -204,7 +203,7 @@ class Batcher(Pool):
             self._handling[slot] = batch
             slot.hold(list(batch._own), self.core.clock())
             await self._batch(slot, batch)
-            slot.release()
+            self.release(slot)
             self._handling.pop(slot, None)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
@@ -281,7 +280,8 @@ class Batcher(Pool):
         self.failed += len(failures)
         delay = None if self._retry is None else self._retry.delay(batch.attempt)
         final = [f for f in failures if delay is None or not f.retry]
-        retry = [f.message for f in failures if delay is not None and f.retry]
+        again_for = [f for f in failures if delay is not None and f.retry]
+        retry = [f.message for f in again_for]
         due = self.core.clock() + (delay or 0)
         if retry and due > self.core.deadline:
             self._give_up(batch, retry)
@@ -289,7 +289,7 @@ class Batcher(Pool):
 
         def disposed(_: list[Failure]) -> None:
             if retry:
-                self._park(batch, retry, delay or 0.0, due)
+                self._park(batch, retry, delay or 0.0, due, again_for[0].kind)
             else:
                 self._done(batch)
 
@@ -299,7 +299,7 @@ class Batcher(Pool):
             disposed([])
 
     def _park(
-        self, batch: Batch[Any], messages: list[Message[Any]], delay: float, due: float
+        self, batch: Batch[Any], messages: list[Message[Any]], delay: float, due: float, kind: str
     ) -> None:
         core = self.core
         once_more = again(batch, messages)
@@ -320,7 +320,7 @@ class Batcher(Pool):
 
         core.park(due, resume, give_up)
         if core.telemetry.active:
-            core.emit(Retried(core.name, self.name, len(messages), batch.attempt, delay))
+            core.emit(Retried(core.name, self.name, len(messages), batch.attempt, delay, kind))
 
     def _give_up(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
         """Leave messages to the next run, and with them what must not overtake them."""
@@ -347,7 +347,7 @@ class Batcher(Pool):
             self._stamp(Failure(message, f"the stage crashed: {reason_of(error)}", error=error), 1)
             for message in slot.messages
         ]
-        slot.release()
+        self.release(slot)
         if batch is not None:
             if failures:
                 self.disposal.put(failures, lambda _: self._done(batch))

@@ -7,7 +7,7 @@ from typing import Any
 from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
-from flowstream.telemetry import Committed, Failed
+from flowstream.telemetry import CommitFailed, Committed
 
 
 class Committer:
@@ -33,6 +33,7 @@ class Committer:
 
     async def commit(self) -> None:
         """Store every watermark that advanced."""
+        since, self.settlement.uncommitted_since = self.settlement.uncommitted_since, None
         self.settlement.schedule.committed(self.core.clock())
         for stream, ledger in list(self.settlement.ledgers.items()):
             offset = ledger.due()
@@ -45,8 +46,9 @@ class Committer:
                     "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error,
                     extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
                 )  # fmt: skip
-                self.core.emit(Failed(self.core.name, stream, "commit", repr(error), 0))
+                self.core.emit(CommitFailed(self.core.name, stream, offset, repr(error)))
                 self.settlement.schedule.settled(1)
+                self.settlement.uncommitted_since = since
                 continue
             ledger.committed = self.stored[stream] = offset
             self.core.emit(Committed(self.core.name, stream, offset, False))

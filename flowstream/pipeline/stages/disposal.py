@@ -17,7 +17,7 @@ from flowstream.pipeline.handlers import passes, reason_of
 from flowstream.pipeline.message import Failure
 from flowstream.pipeline.policies import Disposer, FailurePolicy
 from flowstream.pipeline.stages.acknowledger import Settlement
-from flowstream.telemetry import Failed
+from flowstream.telemetry import Dropped, Failed
 
 OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
@@ -56,13 +56,16 @@ class Disposal:
         self.core.failed += len(failures)
         self.waiting += len(failures)
         if self.core.telemetry.active:
-            kinds = Counter(
-                (f.stage, f.phase, type(f.error).__name__ if f.error else "fail") for f in failures
-            )
-            for (stage, phase, name), count in kinds.items():
-                self.core.emit(Failed(self.core.name, stage, phase, name, count))
+            self._tell(failures)
         self._queue.append((failures, done))
         self._arrived.notify()
+
+    def _tell(self, failures: list[Failure]) -> None:
+        kinds: dict[tuple[str, str, str], list[Failure]] = {}
+        for failure in failures:
+            kinds.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
+        for (stage, phase, kind), group in kinds.items():
+            self.core.emit(Failed(self.core.name, stage, phase, kind, len(group), group[0].reason))
 
     @property
     def idle(self) -> bool:
@@ -109,11 +112,18 @@ class Disposal:
                 self._halt(group)
             else:
                 await self.settlement.settle([f.message for f in group], outcome)
+                if outcome == "discarded" and self.core.telemetry.active:
+                    self._tell_discarded(group)
 
     def _halt(self, failures: list[Failure], reason: str | None = None) -> None:
         for failure in failures:
             self.core.halt(failure, reason)
         self.settlement.hold([failure.message for failure in failures])
+
+    def _tell_discarded(self, failures: list[Failure]) -> None:
+        kinds = Counter((failure.message.stream, failure.kind) for failure in failures)
+        for (stream, kind), count in kinds.items():
+            self.core.emit(Dropped(self.core.name, stream, kind, count, False))
 
     async def _choose(self, failure: Failure) -> FailurePolicy:
         """Ask the pipeline's on_failed handler; it never makes things worse."""

@@ -21,6 +21,7 @@ from flowstream.pipeline.producer import Acknowledger
 from flowstream.pipeline.ratelimit import RateLimiter
 from flowstream.pipeline.span import Ledger, Span, Watermark
 from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.times import StateTimes
 from flowstream.pipeline.window import fitting
 from flowstream.telemetry import Received
 
@@ -129,6 +130,7 @@ class SourceFeed:
         self.gate = Signal()
         self.paused = False
         self.blocked = 0
+        self.times = StateTimes("idle", core.clock())
         self.flush: Callable[[str], None] = lambda trigger: None
         self.commit: Callable[[str], Any] = _nothing
         self.decode = decode
@@ -168,20 +170,21 @@ class SourceFeed:
         timestamp: int,
     ) -> None:
         """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow."""
+        self.times.enter("busy", self.core.clock())
         opaque = lane.codec is None and set(map(type, bodies)) != _BYTES
         sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
         start, count = 0, len(bodies)
         while start < count:
             take = await self._admit(sizes, start)
             if lane.closed:
-                return
+                break
             end = start + take
             part = bodies if take == count else bodies[start:end]
             some = None if offsets is None else offsets[start:end]
             base = first + start if some is None else some[0]
-            span = Span(lane, base, take, offsets=some, timestamp=timestamp)
-            self.core.window.admit(take, size := sum(sizes[start:end]))
             self.core.arrival = now = self.core.clock()
+            span = Span(lane, base, take, offsets=some, timestamp=timestamp, arrived=now)
+            self.core.window.admit(take, size := sum(sizes[start:end]))
             self.limiter.take(now, take, size)
             lane.mark.add(span)
             if not lane.next:
@@ -192,7 +195,10 @@ class SourceFeed:
                 self.core.emit(Received(self.core.name, lane.stream, take, size))
             self._make(span, part, opaque)
             start = end
+            self.times.enter("backpressured", self.core.clock())
             await anyio.lowlevel.checkpoint()
+            self.times.enter("busy", self.core.clock())
+        self.times.enter("idle", self.core.clock())
 
     def _make(self, span: Span, bodies: list[Any], opaque: bool) -> None:
         bad: list[tuple[int, Any]] = []
@@ -242,7 +248,7 @@ class SourceFeed:
         core, window = self.core, self.core.window
         while True:
             if self.paused:
-                await self.gate.wait()
+                await self._wait("paused", self.gate)
                 continue
             room, room_bytes = window.room()
             if not room:
@@ -250,7 +256,7 @@ class SourceFeed:
                 continue
             allowed, allowed_bytes, wait = self.limiter.room(core.clock())
             if not allowed:
-                await self.gate.wait(wait)
+                await self._wait("rate_limited", self.gate, wait)
                 continue
             take = fitting(sizes, start, min(room, allowed, SLICE), room_bytes,
                            first=not window.messages)  # fmt: skip
@@ -263,9 +269,14 @@ class SourceFeed:
         self.blocked += 1
         try:
             self.core.relieve()
-            await self.core.freed.wait()
+            await self._wait("backpressured", self.core.freed)
         finally:
             self.blocked -= 1
+
+    async def _wait(self, state: str, signal: Signal, timeout: float | None = None) -> None:
+        self.times.enter(state, self.core.clock())
+        await signal.wait(timeout)
+        self.times.enter("busy", self.core.clock())
 
     def reopen(self) -> None:
         """The pause or the limit changed: look again."""

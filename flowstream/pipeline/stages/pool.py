@@ -35,6 +35,9 @@ class Pool(ABC):
         self.retried = 0
         self.hung = 0
         self.seconds = 0.0
+        self._busy = 0.0
+        self._worked = 0.0
+        self._born: dict[int, float] = {}
         self._group: anyio.abc.TaskGroup | None = None
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
@@ -54,6 +57,7 @@ class Pool(ABC):
         for index in range(self.concurrency):
             if index not in self.slots:
                 slot = self.slots[index] = Slot(self.name, index)
+                self._born[index] = self.core.clock()
                 self._group.start_soon(
                     self._live, slot, name=f"{self.core.name} {self.name} {index}"
                 )
@@ -71,11 +75,25 @@ class Pool(ABC):
             await self.core.supervise(self.name, body, crashed)
         finally:
             self.slots.pop(slot.index, None)
+            self._worked += self.core.clock() - self._born.pop(slot.index)
         self._fill()
 
     @property
     def busy(self) -> int:
         return sum(slot.active for slot in self.slots.values())
+
+    def release(self, slot: Slot) -> None:
+        """The worker's hands are empty again."""
+        if slot.active:
+            self._busy += self.core.clock() - slot.taken
+        slot.release()
+
+    def times(self, now: float) -> dict[str, float]:
+        """Worker-seconds so far that were "busy" (with something in hand) and "idle"."""
+        in_hand = sum(now - slot.taken for slot in self.slots.values() if slot.active)
+        worked = self._worked + sum(now - born for born in self._born.values())
+        busy = self._busy + in_hand
+        return {"busy": busy, "idle": worked - busy}
 
     def rest(self) -> None:
         """A worker found nothing to do."""

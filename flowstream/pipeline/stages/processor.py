@@ -6,6 +6,7 @@ it is settled, so no handler ever sees them in another order. Without order noth
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -153,7 +154,7 @@ class Processors(Pool):
                     continue
             slot.hold(messages, self.core.clock())
             await self._slice(slot)
-            slot.release()
+            self.release(slot)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
 
@@ -302,7 +303,9 @@ class Processors(Pool):
 
     def _failed(self, failures: list[Failure]) -> None:
         self.failed += len(failures)
-        final = []
+        final: list[Failure] = []
+        parked: Counter[tuple[str, int]] = Counter()
+        longest = 0.0
         for failure in failures:
             delay = None
             if failure.retry and self._retry is not None:
@@ -313,10 +316,15 @@ class Processors(Pool):
             elif due > self.core.deadline:
                 self._give_up(failure.message)
             else:
-                self._park(failure, delay, due)
+                self._park(failure, due)
+                parked[failure.kind, failure.attempts] += 1
+                longest = max(longest, delay)
+        if parked and self.core.telemetry.active:
+            for (kind, attempt), count in parked.items():
+                self.core.emit(Retried(self.core.name, self.name, count, attempt, longest, kind))
         self.disposal.put(final, self._disposed)
 
-    def _park(self, failure: Failure, delay: float, due: float) -> None:
+    def _park(self, failure: Failure, due: float) -> None:
         """Try the message again later, as it was when it was delivered."""
         core = self.core
         twin = self._twin(failure.message, 1)
@@ -327,8 +335,6 @@ class Processors(Pool):
         self.retried += 1
         core.retried += 1
         core.park(due, lambda: self._again(twin), lambda: self._give_up_parked(twin))
-        if core.telemetry.active:
-            core.emit(Retried(core.name, self.name, 1, failure.attempts, delay))
 
     def _twin(self, message: Message[Any], tries: int) -> Message[Any]:
         twin: Message[Any] = Message(
@@ -380,7 +386,7 @@ class Processors(Pool):
         for message in slot.unsettled:
             failure = Failure(message, f"the stage crashed: {reason_of(error)}", error=error)
             failures.append(self._stamp(failure))
-        slot.release()
+        self.release(slot)
         self.disposal.put(failures, self._disposed)
 
 

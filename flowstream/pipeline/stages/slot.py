@@ -21,7 +21,7 @@ class Slot:
     """
 
     __slots__ = ("active", "coroutine", "index", "iterator", "messages", "name", "reported",
-                 "scope", "seen", "since", "skipped", "thread", "walked")  # fmt: skip
+                 "scope", "seen", "since", "skipped", "taken", "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
@@ -35,6 +35,7 @@ class Slot:
         self.coroutine: Any = None
         self.thread: int | None = None
         self.since = 0.0
+        self.taken = 0.0
         self.seen = 0
         self.reported = False
 
@@ -42,7 +43,7 @@ class Slot:
         """The worker took `messages` into its hands."""
         self.active = True
         self.messages = messages
-        self.since = now
+        self.since = self.taken = now
         self.seen = len(messages)
         self.reported = False
         self.walk(messages)

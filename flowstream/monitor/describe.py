@@ -1,0 +1,190 @@
+"""A pipeline's figures -> what is shown of it, as JSON-ready data. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from flowstream.monitor.figures import PipelineFigures, Sample, total_lag
+from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
+
+WINDOW = 5
+"""Samples a rate is taken over."""
+
+FAILING_FOR = 30.0
+"""Seconds after its last failure for which a stage is shown as failing."""
+
+LAGGING_AFTER = 30.0
+"""Age in seconds of the oldest unsettled message from which on a stream is shown as lagging."""
+
+
+def describe(
+    figures: PipelineFigures, statistics: Statistics, credits: Mapping[str, int], now: float
+) -> dict[str, Any]:
+    """One pipeline."""
+    history = figures.history
+    failing = {stage for stage, at in figures.failed_at.items() if now - at < FAILING_FOR}
+    return {
+        "name": statistics.pipeline,
+        "phase": "paused" if statistics.paused else statistics.phase,
+        "phase_seconds": now - figures.phase_since,
+        "received": statistics.received,
+        "settled": sum(statistics.settled.values()),
+        "outcomes": in_order(statistics.settled),
+        "dropped": [
+            {"reason": reason, "intentional": intentional, "messages": count}
+            for (reason, intentional), count in figures.dropped.most_common()
+        ],
+        "held": figures.held,
+        "in_flight": statistics.in_flight,
+        "in_flight_bytes": statistics.in_flight_bytes,
+        "max_in_flight": statistics.max_in_flight,
+        "max_in_flight_bytes": statistics.max_in_flight_bytes,
+        "failed": statistics.failed,
+        "retried": statistics.retried,
+        "disposing": statistics.disposing,
+        "crashes": figures.crashes,
+        "commit_failures": figures.commit_failures,
+        "uncommitted": statistics.uncommitted,
+        "truncated": figures.lost,
+        "rate_limit": _limit(statistics.rate_limit),
+        "rate": rate(history, "settled"),
+        "received_rate": rate(history, "received"),
+        "latency": _mean_latency(history),
+        "lag": total_lag(statistics),
+        "lag_seconds": max((lane.lag_seconds for lane in statistics.lanes), default=0.0),
+        "source": {
+            "name": "producer",
+            "states": shares(history, "producer"),
+            "failing": "decode" in failing or "producer" in failing,
+        },
+        "stages": [
+            _stage(figures, stage, failing=stage.name in failing) for stage in statistics.stages
+        ],
+        "streams": [_lane(figures, lane, credits, now) for lane in statistics.lanes],
+        "elsewhere": sorted(name for name, active in figures.partitions.items() if not active),
+        "failures": [dict(kind) for kind in reversed(figures.failures.values())],
+        "history": curves(history),
+    }
+
+
+def _stage(figures: PipelineFigures, stage: StageStatistics, *, failing: bool) -> dict[str, Any]:
+    batches = figures.batches.get(stage.name)
+    states = shares(figures.history, stage.name)
+    return {
+        "name": stage.name,
+        "kind": stage.kind,
+        "concurrency": stage.concurrency,
+        "active": stage.busy,
+        "busy": states.get("busy", 0.0),
+        "states": states,
+        "failing": failing,
+        "waiting": stage.waiting,
+        "parked": stage.parked,
+        "handled": stage.handled,
+        "failed": stage.failed,
+        "retried": stage.retried,
+        "longest": stage.longest,
+        "hung": stage.hung,
+        "rate": rate(figures.history, f"handled:{stage.name}"),
+        "open_batches": stage.open_batches,
+        "batches": batches.count if batches else 0,
+        "mean_batch": batches.messages / batches.count if batches else None,
+        "mean_wait": batches.waited / batches.count if batches else None,
+        "triggers": dict(batches.triggers) if batches else {},
+    }
+
+
+def _lane(
+    figures: PipelineFigures, lane: LaneStatistics, credits: Mapping[str, int], now: float
+) -> dict[str, Any]:
+    committed_at = figures.commits.get(lane.stream)
+    return {
+        "stream": lane.stream,
+        "received": lane.received,
+        "settled": lane.watermark,
+        "committed": lane.committed,
+        "commit_age": None if committed_at is None else now - committed_at,
+        "tail": lane.tail,
+        "lag": lane.lag,
+        "lag_seconds": lane.lag_seconds,
+        "oldest": lane.oldest,
+        "lagging": bool(lane.lag) and lane.lag_seconds > LAGGING_AFTER,
+        "credits": credits.get(lane.stream),
+    }
+
+
+def _limit(limit: Any) -> dict[str, Any] | None:
+    if limit is None:
+        return None
+    return {"messages": limit.messages, "bytes": limit.bytes, "interval": limit.interval}
+
+
+def in_order(settled: Mapping[str, int]) -> dict[str, int]:
+    """Outcomes that occurred, the good one first."""
+    return {name: settled[name] for name in sorted(settled, key=_rank) if settled[name]}
+
+
+def _rank(outcome: str) -> tuple[bool, str]:
+    return outcome != "ok", outcome
+
+
+def rate(history: deque[Sample], key: str, window: int = WINDOW) -> float:
+    """How fast a count grew per second over the last `window` samples."""
+    if len(history) < 2:
+        return 0.0
+    first, last = _ends(history, window)
+    span = last["at"] - first["at"]
+    return (last.get(key, 0.0) - first.get(key, 0.0)) / span if span > 0 else 0.0
+
+
+def shares(history: deque[Sample], name: str, window: int = WINDOW) -> dict[str, float]:
+    """The share of its time that a stage spent in each state lately; they add up to 1."""
+    if len(history) < 2:
+        return {}
+    first, last = _ends(history, window)
+    prefix = f"{name}:"
+    spent = {
+        key.removeprefix(prefix): max(value - first.get(key, 0.0), 0.0)
+        for key, value in last.items()
+        if key.startswith(prefix)
+    }
+    whole = sum(spent.values())
+    return {state: seconds / whole for state, seconds in spent.items()} if whole > 0 else {}
+
+
+def _ends(history: deque[Sample], window: int) -> tuple[Sample, Sample]:
+    return history[max(0, len(history) - 1 - window)], history[-1]
+
+
+def _mean_latency(history: deque[Sample], window: int = WINDOW) -> float | None:
+    """Seconds from publishing to settled, of what was settled lately."""
+    if len(history) < 2:
+        return None
+    return _latency(*_ends(history, window))
+
+
+def _latency(before: Sample, after: Sample) -> float | None:
+    count = after["timed"] - before["timed"]
+    return (after["latency"] - before["latency"]) / count if count else None
+
+
+def curves(history: deque[Sample]) -> dict[str, list[float]]:
+    """What the small charts draw: one point per sample."""
+    points = list(history)
+    steps = list(pairwise(points))
+    return {
+        "at": [point["at"] for point in points[1:]],
+        "rate": [_per_second(before, after, "settled") for before, after in steps],
+        "failed": [_per_second(before, after, "failed") for before, after in steps],
+        "latency": [_latency(before, after) or 0.0 for before, after in steps],
+        "lag": [point["lag"] for point in points[1:]],
+        "in_flight": [point["in_flight"] for point in points[1:]],
+    }
+
+
+def _per_second(before: Sample, after: Sample, key: str) -> float:
+    span = after["at"] - before["at"]
+    return (after[key] - before[key]) / span if span > 0 else 0.0

@@ -1,0 +1,102 @@
+"""What the board keeps of one pipeline beside its statistics: what events told, and the history."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from flowstream.pipeline import Statistics
+
+HISTORY = 300
+"""Samples kept: five minutes at one a second."""
+
+MAX_KINDS = 50
+"""Kinds of failures (of one stage, phase and error) and reasons of drops that are kept."""
+
+Sample: TypeAlias = dict[str, float]
+
+
+class BatchFigures:
+    """What closed the batches of one batcher, and how long their first messages waited."""
+
+    __slots__ = ("count", "messages", "triggers", "waited")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.messages = 0
+        self.waited = 0.0
+        self.triggers: Counter[str] = Counter()
+
+
+class PipelineFigures:
+    """One pipeline: where its statistics come from, and what events told beside them.
+
+    `read` is None until the pipeline runs.
+    """
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        self.read: Callable[[], Statistics] | None = None
+        self.phase_since = now
+        self.batches: dict[str, BatchFigures] = {}
+        self.commits: dict[str, float] = {}
+        self.commit_failures = 0
+        self.crashes = 0
+        self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.failed_at: dict[str, float] = {}
+        self.dropped: Counter[tuple[str, bool]] = Counter()
+        self.held = 0
+        self.latency = self.timed = 0.0
+        self.lost = 0
+        self.lost_at = 0.0
+        self.partitions: dict[str, bool] = {}
+        self.history: deque[Sample] = deque(maxlen=HISTORY)
+
+    def failed(self, key: tuple[str, str, str], reason: str, *, messages: int, at: float) -> None:
+        """Count failures by (stage, phase, error); the newest kind is the last one."""
+        stage, phase, error = key
+        kind = self.failures.pop(key, None) or {
+            "stage": stage,
+            "phase": phase,
+            "error": error,
+            "messages": 0,
+        }
+        kind |= {"at": at, "messages": kind["messages"] + messages, "reason": reason[:300]}
+        self.failures[key] = kind
+        self.failed_at[stage] = at
+        if len(self.failures) > MAX_KINDS:
+            del self.failures[next(iter(self.failures))]
+
+    def drop(self, reason: str, count: int, *, intentional: bool) -> None:
+        """Count dropped messages by reason; reasons beyond MAX_KINDS are "other"."""
+        key = (reason, intentional)
+        if key not in self.dropped and len(self.dropped) >= MAX_KINDS:
+            key = ("other", intentional)
+        self.dropped[key] += count
+
+    def sample(self, statistics: Statistics, now: float) -> None:
+        """Keep the counts of this moment."""
+        sample: Sample = {
+            "at": now,
+            "received": statistics.received,
+            "settled": sum(statistics.settled.values()),
+            "failed": statistics.failed,
+            "in_flight": statistics.in_flight,
+            "lag": total_lag(statistics) or 0,
+            "latency": self.latency,
+            "timed": self.timed,
+        }
+        for state, seconds in statistics.source.items():
+            sample[f"producer:{state}"] = seconds
+        for stage in statistics.stages:
+            for state, seconds in stage.times.items():
+                sample[f"{stage.name}:{state}"] = seconds
+            sample[f"handled:{stage.name}"] = stage.handled
+        self.history.append(sample)
+
+
+def total_lag(statistics: Statistics) -> int | None:
+    """Messages behind over all streams; None while no stream's end is known."""
+    known = [lane.lag for lane in statistics.lanes if lane.lag is not None]
+    return sum(known) if known else None

@@ -1,0 +1,57 @@
+// Making elements, and figures as people read them.
+
+const SVG = "http://www.w3.org/2000/svg";
+const SVG_TAGS = new Set(["svg", "path", "title"]);
+const whole = new Intl.NumberFormat("en");
+const compact = new Intl.NumberFormat("en", {notation: "compact", maximumFractionDigits: 1});
+
+export function make(tag, attributes = {}, ...children) {
+  const node = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+export const known = value => value !== null && value !== undefined;
+
+export function number(value) {
+  if (!known(value)) return "–";
+  return value >= 1e6 ? compact.format(value) : whole.format(Math.round(value));
+}
+
+export const offset = value => known(value) ? whole.format(value) : "–";
+
+export function rate(value) {
+  return value > 0 && value < 10 ? value.toFixed(1) : number(value);
+}
+
+export function span(seconds) {
+  if (!known(seconds)) return "–";
+  if (seconds < 0.0005) return "0 s";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 100) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${Math.round(seconds / 86400)} days`;
+}
+
+export function bytes(value) {
+  if (value < 1024) return `${value} B`;
+  const units = ["KiB", "MiB", "GiB", "TiB"];
+  let unit = -1;
+  while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
+  return `${value.toFixed(value < 10 ? 1 : 0)} ${units[unit]}`;
+}
+
+export const percent = share => `${Math.round(share * 100)} %`;
+
+export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
+// Sets text only where it changed, so that nothing is selected, announced or painted anew in vain.
+export function text(node, value) {
+  if (node.textContent !== value) node.textContent = value;
+}
+
+export function className(node, value) {
+  if (node.getAttribute("class") !== value) node.setAttribute("class", value);
+}

@@ -1,0 +1,117 @@
+"""Controls: what the page may do, and that other sites may do nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from flowstream.metrics import Metrics
+from flowstream.monitor import Board, Monitor, Request, Response
+from flowstream.pipeline import IterableProducer, Message, Pipeline, RateLimit, RunningPipeline
+
+pytestmark = pytest.mark.anyio
+
+GOOD = {"host": "127.0.0.1:9464", "content-type": "application/json"}
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[RunningPipeline]:
+    pipeline = Pipeline("controlled", IterableProducer([b"x"]))
+    ended = anyio.Event()
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        await ended.wait()
+
+    async with pipeline.start() as run:
+        yield run
+        ended.set()
+
+
+async def ask(
+    asked: Any, headers: dict[str, str] = GOOD, *, method: str = "POST", allowed: bool = True
+) -> Response:
+    body = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+    monitor = Monitor(Metrics(), Board(), control=allowed)
+    return await monitor.answer(Request(method, "/api/control", {}, headers, body))
+
+
+def order(action: str, **more: Any) -> dict[str, Any]:
+    return {"pipeline": "controlled", "action": action, **more}
+
+
+async def test_pause_resume_and_limit(running: RunningPipeline) -> None:
+    paused = []
+    for action in ("pause", "resume"):
+        origin = {"origin": "http://127.0.0.1:9464"}
+        assert (await ask(order(action), {**GOOD, **origin})).status == 200
+        paused.append(running.paused)
+    assert paused == [True, False]
+    assert (await ask(order("rate_limit", messages=50))).status == 200
+    assert running.rate_limit == RateLimit(messages=50)
+    assert (await ask(order("rate_limit", messages=None))).status == 200
+    assert running.rate_limit is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:8000"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"host": "evil.example:9464"},
+        {"host": "evil.example:9464", "origin": "http://evil.example:9464"},
+        {"host": ""},
+        {"host": "[::1"},
+    ],
+)
+async def test_other_sites_are_refused(running: RunningPipeline, headers: dict[str, str]) -> None:
+    assert (await ask(order("pause"), {**GOOD, **headers})).status == 403
+    assert not running.paused
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+async def test_what_a_form_can_send_is_refused(running: RunningPipeline, kind: str) -> None:
+    assert (await ask(order("pause"), {**GOOD, "content-type": kind})).status == 415
+    assert not running.paused
+
+
+@pytest.mark.parametrize("host", ["localhost:9464", "[::1]:9464", "192.168.0.7:9464", "10.0.0.1"])
+async def test_addresses_and_localhost_are_accepted(running: RunningPipeline, host: str) -> None:
+    assert (await ask(order("pause"), {**GOOD, "host": host})).status == 200
+
+
+async def test_it_is_off_unless_allowed(running: RunningPipeline) -> None:
+    answer = await ask(order("pause"), allowed=False)
+    assert (answer.status, b"--http-control" in answer.body) == (403, True)
+    assert (await ask(order("pause"), method="GET")).status == 405
+    assert not running.paused
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (b"{", 400),
+        (b"\xff", 400),
+        ([], 400),
+        ({"pipeline": "other", "action": "pause"}, 404),
+        ({"action": "pause"}, 404),
+        ({"pipeline": "controlled"}, 400),
+        ({"pipeline": "controlled", "action": "stop"}, 400),
+        ({"pipeline": "controlled", "action": "rate_limit", "messages": -1}, 400),
+        ({"pipeline": "controlled", "action": "rate_limit", "messages": "fast"}, 400),
+        ({"pipeline": "controlled", "action": "rate_limit", "messages": True}, 400),
+        ({"pipeline": "controlled", "action": "rate_limit", "messages": float("nan")}, 400),
+    ],
+)
+async def test_bad_requests(running: RunningPipeline, asked: Any, status: int) -> None:
+    answer = await ask(asked)
+    assert answer.status == status
+    assert answer.body
+    assert running.rate_limit is None

@@ -1,0 +1,104 @@
+"""Readiness: each check turns false for its reason, at its time, and true again afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from flowstream.monitor.health import (
+    COMMITS_MISSED,
+    RECOVERY_GRACE,
+    TRUNCATION_SHOWN,
+    Away,
+    Truncation,
+    Watched,
+    readiness,
+)
+from flowstream.pipeline import Statistics
+from tests.monitor.figures import LANE, PROCESSOR, RUNNING
+
+
+def watched(**values: Any) -> Watched:
+    return Watched("p", dataclasses.replace(RUNNING, **values))
+
+
+def failing(pipeline: Watched) -> dict[str, str]:
+    return {check.name: check.detail for check in readiness([pipeline]) if not check.ok}
+
+
+def stuck(statistics: Statistics, seconds: float) -> Watched:
+    stage = dataclasses.replace(PROCESSOR, longest=seconds)
+    return Watched("p", dataclasses.replace(statistics, stages=(stage,)))
+
+
+def test_a_run_that_gets_on_is_ready() -> None:
+    checks = readiness([watched()])
+    assert all(check.ok for check in checks)
+    names = ["phase", "broker", "handlers", "progress", "commits", "retention"]
+    assert [check.labels for check in checks] == [("p", name) for name in names]
+
+
+def test_nothing_and_a_run_that_starts_are_not() -> None:
+    assert [check.ok for check in readiness([])] == [False]
+    assert failing(Watched("p", None)) == {"phase": "the run is starting"}
+
+
+@pytest.mark.parametrize("phase", ["starting", "draining", "closing", "stopped"])
+def test_only_a_running_or_paused_run_is_ready(phase: str) -> None:
+    assert failing(watched(phase=phase)) == {"phase": f"the run is {phase}"}
+    assert failing(watched(paused=True)) == {}
+
+
+def test_the_broker_may_be_away_for_a_moment() -> None:
+    for seconds, reason in ((RECOVERY_GRACE, None), (RECOVERY_GRACE + 1, "reset")):
+        away = Away("consumer", "s", "recovering", seconds, "reset")
+        found = failing(dataclasses.replace(watched(), away=[away]))
+        expected = f"the consumer of 's' has been without its broker for {seconds:.0f} s: reset"
+        assert found == ({} if reason is None else {"broker": expected})
+
+
+def test_connecting_for_the_first_time_is_not_ready() -> None:
+    away = Away("environment", "e", "connecting", 0.0, "")
+    assert failing(dataclasses.replace(watched(), away=[away])) == {
+        "broker": "the client is connecting"
+    }
+
+
+def test_a_stuck_handler() -> None:
+    assert failing(stuck(RUNNING, RUNNING.stuck_after)) == {}
+    assert failing(stuck(RUNNING, RUNNING.stuck_after + 1)) == {
+        "handlers": "a handler of 'processor' has not got on for 61 s"
+    }
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "progress_age", "oldest", "ok"),
+    [
+        (50, 62.0, 62.0, False),
+        (50, 60.5, 60.5, True),  # a batch may wait for its timeout
+        (50, 62.0, 2.0, True),  # idle for a minute, then a message came
+        (0, 10_000.0, 0.0, True),
+        (50, 0.1, 10_000.0, True),  # the oldest one waits for another attempt, the others settle
+    ],
+)
+def test_messages_in_flight_have_to_settle(
+    in_flight: int, progress_age: float, oldest: float, ok: bool
+) -> None:
+    lane = dataclasses.replace(LANE, oldest=oldest)
+    found = failing(watched(in_flight=in_flight, progress_age=progress_age, lanes=(lane,)))
+    assert (found == {}) is ok
+
+
+def test_what_settled_has_to_be_committed() -> None:
+    limit = COMMITS_MISSED * RUNNING.commit_interval
+    assert failing(watched(uncommitted=limit)) == {}
+    assert list(failing(watched(uncommitted=limit + 1))) == ["commits"]
+
+
+def test_a_loss_to_retention_is_shown_for_a_while() -> None:
+    for seconds, ok in ((0.0, False), (TRUNCATION_SHOWN, False), (TRUNCATION_SHOWN + 1, True)):
+        found = failing(dataclasses.replace(watched(), truncation=Truncation(7, seconds)))
+        assert (found == {}) is ok
+        assert ok or found["retention"].startswith("7 messages were lost")

@@ -77,7 +77,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "partition_active": ("partitions / Owners",),
     "active_partitions": ("partitions / Partitions of each process",),
     "partition_moves": ("partitions / Moves",),
-    "hand_over_duration_seconds": ("partitions / Hand-over, 99th percentile",),
+    "hand_over_duration_seconds": ("partitions / Hand-over, mean",),
     "phase": ("overview / Pipelines running", "pipeline / Phase"),
     "paused": ("pipeline / Paused",),
     "start_timestamp_seconds": ("overview / Pipelines", "overview / Age of the process"),

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowstream.monitor.dashboards.yaml import dump
 
-TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]))
+TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=20)
 SCALARS = (
     TEXT | st.integers() | st.booleans() | st.none() | st.sampled_from(["no", "1", "~", "1e3"])
 )
@@ -20,12 +20,13 @@ DOCUMENTS = st.dictionaries(
     st.recursive(
         SCALARS,
         lambda inner: st.lists(inner, min_size=1) | st.dictionaries(TEXT, inner, min_size=1),
-        max_leaves=20,
+        max_leaves=6,
     ),
     min_size=1,
 )
 
 
+@settings(max_examples=50)
 @given(DOCUMENTS)
 def test_any_document_survives(document: Any) -> None:
     assert yaml.safe_load(dump(document)) == document

@@ -65,6 +65,12 @@ class Promql:
         total = self._over("rate", f"{name}_sum", by, where)
         return f"{total}\n/\n{self._over('rate', f'{name}_count', by, where)}"
 
+    def mean_so_far(self, name: str, *by: str) -> str:
+        """The mean of all observations since the processes started, for rare ones."""
+        return (
+            f"{self.fold('sum', f'{name}_sum', *by)}\n/\n{self.fold('sum', f'{name}_count', *by)}"
+        )
+
     def _over(self, function: str, name: str, by: tuple[str, ...], where: Mapping[str, str]) -> str:
         series = f"{function}({self.series(name, **where)}[{self._window}])"
         return fold("sum", series, *_checked(name, by))

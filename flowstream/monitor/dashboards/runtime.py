@@ -58,8 +58,8 @@ _CONNECTIONS = Row(
         ),
         Panel(
             "Time without the broker, mean",
-            "Until recovered.",
-            (Query(panels.mean("recovery_duration_seconds", "kind"), "{{kind}}"),),
+            "Until recovered, over all recoveries since the processes started.",
+            (Query(panels.mean_so_far("recovery_duration_seconds", "kind"), "{{kind}}"),),
             "s",
         ),
     ),

@@ -240,7 +240,8 @@ def _custom(panel: Panel) -> Json:
     if panel.kind == "state-timeline":
         return {"fillOpacity": 80, "lineWidth": 0}
     if panel.kind == "table":
-        return {"align": "auto", "filterable": True, "cellOptions": {"type": "auto"}}
+        cell = {"type": "auto"}
+        return {"align": "auto", "filterable": True, "inspect": False, "cellOptions": cell}
     return {}
 
 
@@ -260,20 +261,43 @@ _OPTIONS: dict[str, Json] = {
         "justifyMode": "auto",
         "orientation": "auto",
         "textMode": "auto",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     },
-    "table": {"showHeader": True, "cellHeight": "sm", "footer": {"show": False}},
+    "table": {
+        "showHeader": True,
+        "cellHeight": "sm",
+        "frameIndex": 0,
+        "footer": {"show": False, "reducer": ["sum"]},
+    },
     "state-timeline": {
         "mergeValues": True,
         "showValue": "never",
         "rowHeight": 0.9,
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+        "legend": {
+            "displayMode": "list",
+            "placement": "bottom",
+            "showLegend": False,
+            "calcs": [],
+        },
         "tooltip": {"mode": "single", "sort": "none"},
     },
     "heatmap": {
         "calculate": False,
         "cellGap": 1,
-        "color": {"mode": "scheme", "scheme": "Blues", "steps": 64, "exponent": 0.5},
+        "showValue": "never",
+        "color": {
+            "mode": "scheme",
+            "scheme": "Blues",
+            "fill": "dark-blue",
+            "reverse": False,
+            "scale": "exponential",
+            "steps": 64,
+            "exponent": 0.5,
+        },
+        "exemplars": {"color": "red"},
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},
         "tooltip": {"mode": "single", "yHistogram": False},

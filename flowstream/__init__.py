@@ -6,7 +6,7 @@
     pipeline/       Pipeline and its stages; knows no RabbitMQ
     connectors/     StreamProducer, SuperStreamProducer, StreamSink, DeadLetter
     broker/         the embedded broker
-    telemetry.py    events and observers; metrics.py: the metric catalogue
+    telemetry.py    events and observers; metrics/: the catalogue; tracing.py: OpenTelemetry
     monitor/        /metrics, health and the live page of a run
     testing/        helpers for your tests
     cli/            the `flowstream` command
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         RunResult,
     )
     from flowstream.telemetry import Telemetry
+    from flowstream.tracing import Tracing
 
 __all__ = [
     "Acknowledger",
@@ -72,6 +73,7 @@ __all__ = [
     "StreamSink",
     "SuperStreamProducer",
     "Telemetry",
+    "Tracing",
     "__version__",
 ]
 
@@ -80,6 +82,7 @@ _ROOMS = {
     "connectors": ("DeadLetter", "Filter", "StreamProducer", "StreamSink", "SuperStreamProducer"),
     "errors": ("FlowstreamError",),
     "telemetry": ("Telemetry",),
+    "tracing": ("Tracing",),
 }
 
 

@@ -8,8 +8,10 @@ observer that raises is detached after one log record.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 _log = logging.getLogger("flowstream.telemetry")
 
@@ -29,13 +31,34 @@ class Observer(Protocol):
     def observe(self, event: Event, /) -> None: ...
 
 
+Outcome: TypeAlias = Callable[[Sequence[Any], BaseException | None], None]
+
+
+class Tracer(Protocol):
+    """Draws a span around each slice, batch and publishing: `flowstream.tracing.Tracing` is one."""
+
+    def handling(
+        self, pipeline: str, stage: str, messages: Sequence[Any], /
+    ) -> AbstractContextManager[Outcome]:
+        """Around a stage's handler; gives what is to be told the messages and their error."""
+
+    def publishing(
+        self, stream: str, messages: int, /
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """Around publishing; gives the application properties that the messages shall carry."""
+
+
 class Telemetry:
-    """Fans events out to observers. `active` is False while nobody listens: test it first."""
+    """Fans events out to observers. `active` is False while nobody listens: test it first.
 
-    __slots__ = ("_observers",)
+    `tracer` draws spans; None, which costs nothing, draws none.
+    """
 
-    def __init__(self, *observers: Observer) -> None:
+    __slots__ = ("_observers", "tracer")
+
+    def __init__(self, *observers: Observer, tracer: Tracer | None = None) -> None:
         self._observers = observers
+        self.tracer = tracer
 
     @property
     def active(self) -> bool:

@@ -26,6 +26,7 @@ ROOMS = {
     "connectors": {"errors", "telemetry", "client", "pipeline"},
     "broker": {"errors", "telemetry", "protocol"},
     "metrics": {"telemetry"},
+    "tracing": {"errors"},
     "monitor": {"metrics", "telemetry", "pipeline"},
     "testing": {
         *("errors", "telemetry", "protocol", "client", "pipeline"),

@@ -13,6 +13,7 @@ from flowstream.cli import (
     broker,
     check,
     config,
+    dashboards,
     dead_letters,
     doctor,
     graph,
@@ -53,6 +54,7 @@ doctor.register(app)
 app.add_typer(streams.app)
 app.add_typer(offsets.app)
 app.add_typer(dead_letters.app)
+app.add_typer(dashboards.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -167,6 +167,14 @@ def run(
         ),
     ] = False,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    tracing: Annotated[
+        bool,
+        typer.Option(
+            "--tracing",
+            help="Draw OpenTelemetry spans; start it with opentelemetry-instrument, which exports "
+            "them.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run pipelines until they end, Ctrl-C or SIGTERM.
@@ -202,6 +210,7 @@ def run(
         live=stderr().is_terminal and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
         with_parent=with_parent,
+        tracing=tracing,
     )
     outcome = run_async(_supervise, plan)
     _tell(outcome, plan, as_json=json)

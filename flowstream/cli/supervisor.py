@@ -27,6 +27,7 @@ from flowstream.cli.wiring import wiring
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.telemetry import Telemetry
+from flowstream.tracing import Tracing
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline, RunningPipeline, RunResult
@@ -56,6 +57,7 @@ class Plan:
     live: bool = False
     tune_gc: bool = True
     with_parent: bool = False
+    tracing: bool = False
 
 
 @dataclass(slots=True)
@@ -74,7 +76,8 @@ class Supervisor:
         self._plan = plan
         self._metrics = Metrics()
         self._board = Board()
-        self._telemetry = Telemetry(self._metrics, self._board)
+        tracer = Tracing() if plan.tracing else None
+        self._telemetry = Telemetry(self._metrics, self._board, tracer=tracer)
         self._running: list[RunningPipeline] = []
         self._outcome = Outcome()
         self._signals = 0

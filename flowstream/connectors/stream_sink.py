@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from flowstream.client import Publisher, encode_data_all
+from flowstream.client import AmqpMessage, Publisher, encode_data_all
 from flowstream.connectors.encoding import encode_data
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.stream_producer import check_stream
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import Batch, Message, RunContext, Sink
+from flowstream.telemetry import Tracer
 
 
 class StreamSink(Sink):
@@ -19,7 +20,8 @@ class StreamSink(Sink):
 
     The body is `encode(data)`: bytes and str as they are, models, dataclasses and dicts as JSON.
     A message that cannot be encoded fails alone; when the broker refuses any, the batch fails and
-    may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0 messages.
+    may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0 messages, which
+    carry the context of a trace to who consumes them.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class StreamSink(Sink):
         ) as publisher:
 
             async def write(batch: Batch[Any]) -> None:
-                await self._publish(publisher, batch.messages)
+                await self._publish(publisher, batch.messages, context.telemetry.tracer)
 
             yield write
 
-    async def _publish(self, publisher: Publisher, messages: Sequence[Message[Any]]) -> None:
+    async def _publish(
+        self, publisher: Publisher, messages: Sequence[Message[Any]], tracer: Tracer | None
+    ) -> None:
         encode = self.encode
         bodies: list[bytes] = []
         for message in messages:
@@ -60,8 +64,22 @@ class StreamSink(Sink):
                 bodies.append(encode(message.data))
             except Exception as error:
                 message.fail(error, retry=False)
-        if bodies:
-            await publisher.publish_many(encode_data_all(bodies) if self.amqp else bodies)
+        if self.amqp:
+            bodies = encode_data_all(bodies)
+        if bodies and tracer is None:
+            await publisher.publish_many(bodies)
+        elif bodies and tracer is not None:
+            with tracer.publishing(self.stream, len(bodies)) as properties:
+                if self.amqp and properties:
+                    head = _section(properties)
+                    bodies = [head + body for body in bodies]
+                await publisher.publish_many(bodies)
 
     def __repr__(self) -> str:
         return f"StreamSink({self.stream!r})"
+
+
+def _section(application_properties: Mapping[str, str]) -> bytes:
+    """What goes before the data section of each message."""
+    empty = AmqpMessage.of(b"", application_properties=application_properties).raw
+    return empty.removesuffix(encode_data_all([b""])[0])

@@ -184,6 +184,9 @@ class Metrics:
 
     def _on_handler_done(self, event: telemetry.HandlerDone) -> None:
         labels = (event.pipeline, event.stage)
+        if labels not in self._handled:
+            self._ensure("stuck_handlers", *labels)
+            self._ensure("stage_crashes", *labels, "true")
         self._handled[labels] = self._handled.get(labels, 0) + event.messages
         self._handler_duration.observe(event.seconds, labels)
 

@@ -7,11 +7,13 @@
 
 The board does no I/O; the terminal view of the command line reads it too. The server is h11 over
 anyio with bounds on everything (http.py), and answers metrics, health and a self-contained live
-page (app.py lists the paths).
+page (app.py lists the paths). `dashboard_files` are Grafana's dashboards and Prometheus's rules
+for the same figures (dashboards/).
 """
 
 from flowstream.monitor.app import Monitor, keep_sampling
 from flowstream.monitor.board import Board
+from flowstream.monitor.dashboards import DashboardSettings, dashboard_files
 from flowstream.monitor.describe import in_order
 from flowstream.monitor.health import Check, Watched, readiness
 from flowstream.monitor.http import Request, Response
@@ -19,10 +21,12 @@ from flowstream.monitor.http import Request, Response
 __all__ = [
     "Board",
     "Check",
+    "DashboardSettings",
     "Monitor",
     "Request",
     "Response",
     "Watched",
+    "dashboard_files",
     "in_order",
     "keep_sampling",
     "readiness",

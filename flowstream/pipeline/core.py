@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import anyio
@@ -15,9 +16,11 @@ from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
 from flowstream.pipeline.restarts import Restarts
 from flowstream.pipeline.window import Window
-from flowstream.telemetry import Event, PhaseChanged, StageCrashed, Telemetry
+from flowstream.telemetry import Event, Outcome, PhaseChanged, StageCrashed, Telemetry
 
 log = logging.getLogger("flowstream.pipeline")
+
+_NO_SPAN: AbstractContextManager[Outcome] = nullcontext(lambda messages, error: None)
 
 
 class Signal:
@@ -99,6 +102,13 @@ class Core:
         self.phase = phase
         self.emit(PhaseChanged(self.name, phase, self.clock() - self.started))
         self.changed.notify()
+
+    def handling(
+        self, stage: str, messages: Sequence[Message[Any]]
+    ) -> AbstractContextManager[Outcome]:
+        """The span of a handler, where somebody traces."""
+        tracer = self.telemetry.tracer
+        return _NO_SPAN if tracer is None else tracer.handling(self.name, stage, messages)
 
     # -- timers
 

@@ -36,9 +36,11 @@ COMMANDS = [
     ("dead-letters", "show"),
     ("dead-letters", "replay"),
     ("dead-letters", "purge"),
+    ("dashboards",),
+    ("dashboards", "export"),
 ]
 
-GROUPS = [("streams",), ("offsets",), ("dead-letters",)]
+GROUPS = [("streams",), ("offsets",), ("dead-letters",), ("dashboards",)]
 
 
 def listed(group: tuple[str, ...]) -> set[tuple[str, ...]]:

@@ -228,18 +228,20 @@ class Batcher(Pool):
         core, own = self.core, slot.messages
         batch.messages = list(own)
         error: BaseException | None = None
-        with anyio.CancelScope() as slot.scope:
-            if self.options.processes:
-                error = await batch_elsewhere(self._handler, batch, self._processes)
-            else:
-                error = await handle_batch(
-                    self._handler, batch, slot, is_async=self._is_async, limiter=self._limiter
-                )
-        if slot.scope.cancelled_caught:
-            error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
-            if not (self._is_async or self.options.processes):
-                core.hung.append(self.name)
-                self.hung += 1
+        with core.handling(self.name, own) as tell:
+            with anyio.CancelScope() as slot.scope:
+                if self.options.processes:
+                    error = await batch_elsewhere(self._handler, batch, self._processes)
+                else:
+                    error = await handle_batch(
+                        self._handler, batch, slot, is_async=self._is_async, limiter=self._limiter
+                    )
+            if slot.scope.cancelled_caught:
+                error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
+                if not (self._is_async or self.options.processes):
+                    core.hung.append(self.name)
+                    self.hung += 1
+            tell(own, error)
         seconds = core.clock() - slot.since
         self.handled += len(own)
         self.seconds += seconds

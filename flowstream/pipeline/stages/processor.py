@@ -163,8 +163,10 @@ class Processors(Pool):
         rare: list[Message[Any]] = []
         if self.queues.blocked:
             self._skip_blocked(slot)
-        if self._prepare is None or await self._prepared(slot, rare):
-            await self._run(slot, rare)
+        with core.handling(self.name, messages) as tell:
+            if self._prepare is None or await self._prepared(slot, rare):
+                await self._run(slot, rare)
+            tell(slot.messages, None)
         seconds = core.clock() - started
         self.shares.learn(len(messages), seconds)
         self.handled += len(messages)

@@ -1,0 +1,271 @@
+"""Recording and alert rules for Prometheus, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flowstream.monitor.dashboards.common import FAILING, lag_messages, share
+from flowstream.monitor.dashboards.promql import Promql, fold
+from flowstream.monitor.dashboards.yaml import dump
+
+rules = Promql({}, "5m")
+"""Expressions of rules: of everything, over the last five minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A series that Prometheus computes and keeps, named LEVEL:METRIC:OPERATION."""
+
+    name: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Fires once `value` has been within `bound`, and `condition` has held, for `hold`.
+
+    `summary` and `description` are Prometheus templates. The runbook's heading is the name.
+    """
+
+    name: str
+    value: str
+    bound: str
+    hold: str
+    severity: Literal["critical", "warning"]
+    summary: str
+    description: str
+    condition: str = ""
+
+    @property
+    def expression(self) -> str:
+        """The whole condition in PromQL."""
+        return "\n".join(filter(None, (f"{self.value} {self.bound}", self.condition)))
+
+    @property
+    def anchor(self) -> str:
+        """Where the page of runbooks tells about it."""
+        return self.name.lower()
+
+
+LAG = Recording(
+    "pipeline_stream:flowstream_lag_messages:max",
+    rules.fold("max", "lag_messages", "pipeline", "stream"),
+)
+PIPELINE_LAG = Recording("pipeline:flowstream_lag_messages:sum", lag_messages(rules, "pipeline"))
+SETTLED = Recording(
+    "pipeline:flowstream_settled_messages:rate5m", rules.rate("settled_messages", "pipeline")
+)
+FAILING_RATIO = Recording(
+    "pipeline:flowstream_failing_messages:ratio_rate5m",
+    share(
+        rules.rate("settled_messages", "pipeline", outcome=FAILING),
+        rules.rate("settled_messages", "pipeline"),
+    ),
+)
+LATENCY = Recording(
+    "pipeline:flowstream_latency_seconds:p99_5m",
+    rules.quantile(0.99, "latency_seconds", "pipeline"),
+)
+_ANSWERED = rules.fold("sum", "confirmed_messages", "instance", "stream")
+_CONFIRMED = rules.fold("sum", "confirmed_messages", "instance", "stream", code="1")
+REFUSED = Recording(
+    "instance_stream:flowstream_refused_messages:sum",
+    f"{_ANSWERED}\n-\n({_CONFIRMED}\nor {_ANSWERED} * 0)",
+)
+
+RECORDINGS = (LAG, PIPELINE_LAG, SETTLED, FAILING_RATIO, LATENCY, REFUSED)
+
+
+def _grown(name: str, window: str, *by: str, **where: str) -> str:
+    """How much a counter grew, also where its first value was not 0, or its process has gone."""
+    series = rules.series(name, **where)
+    most = f"max_over_time({series}[{window}])"
+    return fold("sum", f"{most} - ({series} offset {window} or {most} * 0)", *by)
+
+
+ALERTS = (
+    Alert(
+        "FlowstreamLagGrowing",
+        value=f"deriv({LAG.name}[10m])",
+        bound="> 0",
+        condition="and on (pipeline, stream) "
+        + rules.fold("max", "lag_seconds", "pipeline", "stream")
+        + " > 60",
+        hold="10m",
+        severity="warning",
+        summary="{{ $labels.pipeline }} falls behind on {{ $labels.stream }}",
+        description="For ten minutes the lag has grown, by {{ $value | humanize }} messages per "
+        "second, and the oldest unsettled message is more than a minute old.",
+    ),
+    Alert(
+        "FlowstreamNotCommitting",
+        value=fold(
+            "sum",
+            f"increase({rules.series('commits', result='!=failed')}[5m])",
+            "pipeline",
+            "stream",
+        ),
+        bound="== 0",
+        condition=f"and on (pipeline, stream) "
+        f"{rules.increase('received_messages', 'pipeline', 'stream')} > 0\n"
+        f"and on (pipeline, stream) {rules.fold('max', 'tail_offset', 'pipeline', 'stream')} >= 0",
+        hold="5m",
+        severity="critical",
+        summary="{{ $labels.pipeline }} commits nothing on {{ $labels.stream }}",
+        description="Messages arrive, and no offset was stored for ten minutes: a restart now "
+        "would repeat everything since.",
+    ),
+    Alert(
+        "FlowstreamDeadLettering",
+        value=FAILING_RATIO.name,
+        bound="> 0.01",
+        hold="5m",
+        severity="warning",
+        summary="{{ $labels.pipeline }} gives up messages",
+        description="{{ $value | humanizePercentage }} of the messages are dead-lettered or "
+        "discarded.",
+    ),
+    Alert(
+        "FlowstreamTruncated",
+        value=_grown("truncated_messages", "1h", "pipeline", "stream"),
+        bound="> 0",
+        hold="0m",
+        severity="critical",
+        summary="{{ $labels.pipeline }} has lost messages of {{ $labels.stream }}",
+        description="Retention removed {{ $value }} messages in the last hour before they were "
+        "handled.",
+    ),
+    Alert(
+        "FlowstreamStuck",
+        value=rules.fold("max", "progress_age_seconds", "pipeline", "instance"),
+        bound="> 60",
+        condition=f"and on (pipeline, instance) "
+        f"{rules.fold('max', 'oldest_in_flight_seconds', 'pipeline', 'instance')} > 60\n"
+        f"unless on (pipeline, instance) "
+        f"{rules.fold('max', 'paused', 'pipeline', 'instance')} == 1",
+        hold="1m",
+        severity="critical",
+        summary="{{ $labels.pipeline }} on {{ $labels.instance }} is stuck",
+        description="Messages are in flight, and none was settled for "
+        "{{ $value | humanizeDuration }}.",
+    ),
+    Alert(
+        "FlowstreamHandlerStuck",
+        value=rules.fold("max", "longest_handler_seconds", "pipeline", "stage", "instance"),
+        bound="> 300",
+        hold="1m",
+        severity="warning",
+        summary="A handler of {{ $labels.pipeline }} does not come back",
+        description="A call of the stage {{ $labels.stage }} on {{ $labels.instance }} has been "
+        "running for {{ $value | humanizeDuration }}.",
+    ),
+    Alert(
+        "FlowstreamStageCrashing",
+        value=_grown("stage_crashes", "15m", "pipeline", "stage", "instance"),
+        bound="> 0",
+        hold="0m",
+        severity="warning",
+        summary="The stage {{ $labels.stage }} of {{ $labels.pipeline }} broke",
+        description="{{ $value }} times in the last 15 minutes on {{ $labels.instance }}, outside "
+        "of a handler.",
+    ),
+    Alert(
+        "FlowstreamRestarting",
+        value=fold(
+            "max",
+            f"changes({rules.series('start_timestamp_seconds')}[15m])",
+            "pipeline",
+            "instance",
+        ),
+        bound="> 2",
+        hold="0m",
+        severity="critical",
+        summary="{{ $labels.pipeline }} on {{ $labels.instance }} restarts again and again",
+        description="{{ $value }} times in the last 15 minutes.",
+    ),
+    Alert(
+        "FlowstreamGone",
+        value=fold(
+            "max",
+            f"max_over_time({rules.series('start_timestamp_seconds')}[1h])",
+            "pipeline",
+        ),
+        bound="> 0",
+        condition=f"unless on (pipeline) "
+        f"{rules.fold('max', 'start_timestamp_seconds', 'pipeline')}",
+        hold="5m",
+        severity="critical",
+        summary="{{ $labels.pipeline }} does not run any more",
+        description="It ran within the last hour, and no process of it can be scraped now.",
+    ),
+    Alert(
+        "FlowstreamDisconnected",
+        value=rules.fold("max", "recovering", "instance", "kind", "name"),
+        bound="> 0",
+        hold="2m",
+        severity="critical",
+        summary="{{ $labels.instance }} has no broker",
+        description="The {{ $labels.kind }} {{ $labels.name }} lost its broker and cannot get it "
+        "back.",
+    ),
+    Alert(
+        "FlowstreamNotReady",
+        value=rules.fold("min", "ready", "pipeline", "instance", "check"),
+        bound="< 1",
+        hold="5m",
+        severity="warning",
+        summary="{{ $labels.pipeline }} on {{ $labels.instance }} is not ready",
+        description="The check {{ $labels.check }} of /readyz fails.",
+    ),
+    Alert(
+        "FlowstreamPublishRefused",
+        value=f"{REFUSED.name} - ({REFUSED.name} offset 15m or {REFUSED.name} * 0)",
+        bound="> 0",
+        hold="0m",
+        severity="warning",
+        summary="The broker did not take messages for {{ $labels.stream }}",
+        description="{{ $value }} messages from {{ $labels.instance }} were refused, or not "
+        "answered for, in the last 15 minutes.",
+    ),
+    Alert(
+        "FlowstreamEventLoopBlocked",
+        value=rules.quantile(0.99, "event_loop_lag_seconds", "instance"),
+        bound="> 0.5",
+        hold="5m",
+        severity="warning",
+        summary="The event loop of {{ $labels.instance }} is blocked",
+        description="It wakes {{ $value | humanizeDuration }} late: heartbeats and everything "
+        "else wait.",
+    ),
+)
+
+
+def as_yaml(runbooks: str) -> str:
+    """The rules file; alerts link to their heading in the page `runbooks`."""
+    groups = [
+        {"name": "flowstream-recordings", "rules": [_recording(each) for each in RECORDINGS]},
+        {"name": "flowstream-alerts", "rules": [_alert(each, runbooks) for each in ALERTS]},
+    ]
+    return dump(
+        {"groups": groups},
+        comment="Written by `flowstream dashboards export`: recording and alert rules.",
+    )
+
+
+def _recording(recording: Recording) -> dict[str, Any]:
+    return {"record": recording.name, "expr": recording.expression}
+
+
+def _alert(alert: Alert, runbooks: str) -> dict[str, Any]:
+    return {
+        "alert": alert.name,
+        "expr": alert.expression,
+        "for": alert.hold,
+        "labels": {"severity": alert.severity},
+        "annotations": {
+            "summary": alert.summary,
+            "description": alert.description,
+            "runbook_url": f"{runbooks}#{alert.anchor}",
+        },
+    }

@@ -34,9 +34,9 @@ def test_what_has_output_has_json(words: Words, command: Any) -> None:
 
 @pytest.mark.parametrize(("words", "command"), LEAVES, ids=IDS)
 def test_everything_is_explained(words: Words, command: Any) -> None:
-    assert command.help
-    for option in command.params:
-        assert option.hidden or option.help, f"{option.name} has no help"
+    texts = [command.help, *(option.help for option in command.params if not option.hidden)]
+    assert all(texts), f"something has no help: {texts}"
+    assert not re.search(r"\[[a-z]", "".join(texts)), "on a terminal brackets are markup"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

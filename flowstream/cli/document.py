@@ -53,7 +53,7 @@ A value is looked for in this order; the first place that has one decides.
 
 ```toml
 [tool.flowstream]
-url = "rabbitmq-stream+tls://orders@rabbit.example.com:5551/shop"
+management = "https://rabbit.example.com:15671"
 tls_ca = "certificates/ca.pem"
 http = ":9464"
 log_format = "json"
@@ -61,6 +61,13 @@ log_format = "json"
 [tool.flowstream.pipelines.orders]
 max_in_flight = 2000
 drain_timeout = 50
+```
+
+The broker's address has a password: keep it in the environment or in `.env`, outside of the
+repository.
+
+```sh
+FLOWSTREAM_URL=rabbitmq-stream+tls://orders:secret@rabbit.example.com:5551/shop
 ```
 
 `flowstream config` prints every value and where it came from; `flowstream config run

@@ -102,7 +102,9 @@ records to standard error, from `log_level` on: as `text`, or with `log_format` 
 as one line per record, its own notes included, with `time` in UTC.
 
 Records carry where they are about as fields: `pipeline`, `stage`, `stream` and `offset`, and
-whatever your own code gives with `extra=`. Of one message of one logger {limit} records are
+whatever your own code gives with `extra=`. What a handler logs gets them by itself (a batch handler
+`pipeline` and `stage`); a program of your own has that with
+`handler.addFilter(flowstream.pipeline.add_place)`. Of one message of one logger {limit} records are
 written in {interval:g} seconds; the next one tells in `left_out` how many others there were.
 """
 

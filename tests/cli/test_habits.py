@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -54,6 +55,19 @@ def test_ctrl_c_ends_with_130_and_without_a_word(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("answer", ["\x03", "\x04", "n\n"], ids=["ctrl-c", "ctrl-d", "no"])
+def test_a_question_that_is_not_answered_with_yes(answer: str) -> None:
+    with Terminal("streams", "delete", "x", url="rabbitmq-stream://localhost:1") as terminal:
+        terminal.expect("Delete x with all messages?")
+        while terminal.process.poll() is None:  # a Ctrl-C just before input() begins is not seen
+            terminal.type(answer)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                terminal.process.wait(5)
+        assert terminal.end() == 130
+    assert "nothing was done" in terminal.screen
+    assert "Traceback" not in terminal.screen
 
 
 PRINTING = [

@@ -9,10 +9,17 @@ so that `--help` is quick.
     app.py       the tree of commands, and `main`
     exits.py     the exit codes and which error ends with which
     output.py    standard output and error: tables, JSON, one-line errors
-    options.py   options that several commands share
+    options.py   options that several commands share; connect.py environments as configured
+    settings.py  the settings and their places; defaults.py gives them to the parser,
+                 overrides.py to pipelines; config.py `flowstream config`
+    logs.py      log records on standard error
+    document.py  docs/cli.md and docs/configuration.md
     load.py      MODULE[:NAME] -> Pipeline
     records.py   files -> message bodies
-    run.py       `flowstream run`; supervisor.py signals, drain and summary
+    run.py       `flowstream run`; supervisor.py signals, drain and summary; reload.py `--reload`
+    check.py     `flowstream check`; check_broker.py its `--connect`; findings.py how it is told
+    graph.py     `flowstream graph`; describe.py parts of a pipeline in words
+    doctor.py    `flowstream doctor`; doctor_local.py, doctor_broker.py
     new.py       `flowstream new`; templates.py what it writes
     publish.py   `flowstream publish`
     streams.py   `flowstream streams`; management.py the broker's management API

@@ -103,10 +103,17 @@ def main() -> NoReturn:
         show_tracebacks()
     try:
         app(args, prog_name="flowstream", obj=HELP if HELP & {*args} else None)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        _nobody_reads()
     except Exception as error:
-        if isinstance(root_cause(error), BrokenPipeError):
-            # The reader of our output has gone (`| head`): nothing is left to tell it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(ExitCode.OK)
-        sys.exit(report(error))
+        if not isinstance(root_cause(error), BrokenPipeError):
+            sys.exit(report(error))
+        _nobody_reads()
     sys.exit(ExitCode.OK)
+
+
+def _nobody_reads() -> None:
+    """The reader of our output has gone (`| head`): nothing is left to tell it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -38,8 +38,8 @@ def config(
 ) -> None:
     """Show every setting, and where its value came from.
 
-    A flag goes before the environment (FLOWSTREAM_...), that before .env, that before
-    [tool.flowstream] in pyproject.toml, and that before the default. Secrets are masked.
+    A flag goes before the environment (FLOWSTREAM_...), that before .env, that before the table
+    tool.flowstream in pyproject.toml, and that before the default. Secrets are masked.
     """
     rows = list(_rows(_flags(context, line) if line else {}))
     if json:

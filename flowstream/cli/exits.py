@@ -67,7 +67,8 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.TIMEOUT: "the broker did not answer in time",
     ExitCode.NOT_VERIFIED: "an offset was stored but could not be read back",
     ExitCode.CHECK_FAILED: "a check found something that will not work",
-    ExitCode.FORCED: "a second signal ended the run before it was drained",
+    ExitCode.FORCED: "ended by whoever runs it: Ctrl-C, an answer of no, or of a run a second "
+    "signal before it was drained",
 }
 
 

@@ -2,7 +2,7 @@
 
 Only `configure` touches the root logger, and only a command that runs pipelines calls it. What a
 record carries beyond its message (`extra=`: pipeline, stage, stream, offset ...) is written as
-fields of their own.
+fields of their own; those of handlers get their place by themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from flowstream.cli import output
+from flowstream.pipeline import add_place
 
 LIMIT = 5
 """Records of one kind that are written in INTERVAL; later ones are counted and left out."""
@@ -47,6 +48,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, repeats: RepeatFilter) -> None:
         logging.Handler.__init__(self)
+        self.addFilter(add_place)  # first: what is left out may be told later, elsewhere
         self.addFilter(repeats)
         self._repeats = repeats
 

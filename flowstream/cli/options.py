@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.output import note
 
 T = TypeVar("T")
 
@@ -161,12 +162,21 @@ async def on_signal(action: Callable[[], None]) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something that cannot be undone; without a terminal only `--yes` will do."""
+    """Ask before something that cannot be undone; without a terminal only `--yes` will do.
+
+    Any answer but yes, Ctrl-C too, ends the command with FORCED.
+    """
     if yes:
         return
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Add --yes to mean it", ExitCode.USAGE)
-    typer.confirm(question, abort=True)
+    try:
+        sure = typer.confirm(question)
+    except typer.Abort:
+        sure = False
+    if not sure:
+        note("nothing was done")
+        raise typer.Exit(ExitCode.FORCED)
 
 
 def pattern(text: str | None) -> re.Pattern[str] | None:

@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     http: str | None = Field(
         default=None, description="HOST:PORT of the live page, /metrics and health; not set: none"
     )
+    http_control: bool = Field(
+        default=False, description="let the live page pause, resume and limit pipelines"
+    )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         default="warning", description="the least severe records to write"
     )

@@ -32,6 +32,7 @@ from flowstream.pipeline.core import Signal
 from flowstream.pipeline.declaration import Pipeline
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
+from flowstream.pipeline.place import add_place
 from flowstream.pipeline.policies import Backoff, Disposer, Drop, FailurePolicy, Halt, Retry
 from flowstream.pipeline.producer import Acknowledger, Feed, Lane, Producer
 from flowstream.pipeline.ratelimit import RateLimit
@@ -75,6 +76,7 @@ __all__ = [
     "Statistics",
     "Topology",
     "Write",
+    "add_place",
     "running_pipelines",
     "tuned_collector",
 ]

@@ -6,11 +6,13 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowstream.cli.logs import FORMATTERS, KINDS, RepeatFilter, StderrHandler
+from tests.cli.command import flowstream
 
 
 def record(message: str = "commit of %s failed", *arguments: object, name: str = "flowstream.x",
@@ -136,3 +138,40 @@ for name, log in logging.root.manager.loggerDict.items():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+MODULE = """
+import logging
+from flowstream import IterableProducer, Message, Pipeline
+log = logging.getLogger("shop")
+pipeline = Pipeline("orders", IterableProducer([b"%d" % n for n in range(40)]))
+
+@pipeline.processor
+def see(message: Message[bytes]) -> None:
+    log.info("saw a message", extra={"size": len(message.body)})
+    if message.data == b"33":
+        raise ValueError("no thirty-threes")
+"""
+
+
+def test_a_run_writes_one_json_object_per_line(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(MODULE)
+    line = ("run", "shop", "--log-level", "info", "--log-format", "json")
+    result = flowstream(*line, cwd=tmp_path)
+    assert result.code == 7
+    records = [json.loads(line) for line in result.err.splitlines()]
+    seen = [each for each in records if each["message"] == "saw a message"]
+    place = {"pipeline": "orders", "stage": "processor", "stream": "iterable"}
+    for number in range(5):
+        assert seen[number].items() >= {**place, "offset": number, "size": 1}.items()
+    assert (len(seen), seen[5]["offset"], seen[5]["left_out"]) == (6, 33, 28)
+    (halted,) = (each for each in records if each["logger"] == "flowstream.pipeline")
+    assert halted.items() >= {**place, "offset": 33}.items()
+    (error,) = (each for each in records if "exit_code" in each)
+    assert (error["level"], error["exit_code"]) == ("error", 7)
+
+
+def test_a_level_that_is_none(tmp_path: Path) -> None:
+    result = flowstream("run", "shop", "--log-level", "loud", cwd=tmp_path)
+    assert result.code == 2
+    assert "'loud' is not one of" in result.err

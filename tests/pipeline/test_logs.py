@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flowstream.errors import Halted
-from flowstream.pipeline import IterableProducer, Message, Pipeline
+from flowstream.pipeline import Batch, IterableProducer, Message, Pipeline, add_place
+
+log = logging.getLogger("shop")
 
 ROOMS = [Path(__file__).parents[2] / "flowstream" / room for room in ("pipeline", "connectors")]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
@@ -53,3 +58,66 @@ async def test_a_halt_says_where(caplog: pytest.LogCaptureFixture) -> None:
         "stream": "iterable",
         "offset": 1,
     }
+
+
+class Kept(logging.Handler):
+    """Keeps records with their places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(add_place)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    handler = Kept()
+    log.addHandler(handler)
+    yield handler
+    log.removeHandler(handler)
+
+
+def told(kept: Kept) -> list[tuple[Any, ...]]:
+    names = ("pipeline", "stage", "stream", "offset")
+    return [(r.getMessage(), *(vars(r).get(name) for name in names)) for r in kept.records]
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["async", "threads"])
+async def test_what_a_handler_logs_has_its_place(kept: Kept, threaded: bool) -> None:
+    pipeline = Pipeline("orders", IterableProducer([b"a", b"b", b"c"]))
+
+    def see(message: Message[bytes]) -> None:
+        log.warning("saw %s", message.data.decode())
+
+    async def see_async(message: Message[bytes]) -> None:
+        see(message)
+
+    pipeline.processor(see if threaded else see_async)
+
+    @pipeline.batcher("load", size=3)
+    def load(batch: Batch[bytes]) -> None:
+        log.warning("loading")
+
+    await pipeline.run()
+    log.warning("over")
+    assert told(kept) == [
+        ("saw a", "orders", "processor", "iterable", 0),
+        ("saw b", "orders", "processor", "iterable", 1),
+        ("saw c", "orders", "processor", "iterable", 2),
+        ("loading", "orders", "load", None, None),
+        ("over", None, None, None, None),
+    ]
+
+
+async def test_fields_that_a_record_has_are_its_own(kept: Kept) -> None:
+    pipeline = Pipeline("orders", IterableProducer([b"a"]))
+
+    @pipeline.processor
+    async def see(message: Message[bytes]) -> None:
+        log.warning("saw", extra={"offset": 7})
+
+    await pipeline.run()
+    assert told(kept) == [("saw", "orders", "processor", "iterable", 7)]

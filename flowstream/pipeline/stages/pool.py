@@ -9,6 +9,7 @@ import anyio.abc
 
 from flowstream.pipeline.core import Core
 from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
+from flowstream.pipeline.place import begin_work
 from flowstream.pipeline.stages.slot import Idle, Slot
 
 
@@ -71,6 +72,7 @@ class Pool(ABC):
         async def crashed(error: BaseException) -> None:
             await self.crashed(slot, error)
 
+        begin_work(self.core.name, slot)
         try:
             await self.core.supervise(self.name, body, crashed)
         finally:

@@ -1,0 +1,147 @@
+"""What every command does the same way: Ctrl-C, a reader that leaves, colour, completion."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowstream.cli.options import run_async
+from tests.cli.command import COMMAND, TIMEOUT, Terminal, environment, flowstream
+from tests.cli.modules import write_module
+
+WAITING = [
+    ("streams", "stats", "x"),
+    ("streams", "create", "x"),
+    ("offsets", "get", "x", "x"),
+    ("peek", "x"),
+    ("dead-letters", "list", "x"),
+    ("check", "shop", "--connect"),
+    ("doctor",),
+]
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A port where somebody listens and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(TIMEOUT)
+        yield listener
+
+
+@pytest.mark.parametrize("command", WAITING, ids=" ".join)
+def test_ctrl_c_ends_with_130_and_without_a_word(
+    silent: socket.socket, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    write_module(tmp_path, "x")
+    port = silent.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(f"rabbitmq-stream://guest:guest@127.0.0.1:{port}"),
+    )
+    with process, silent.accept()[0]:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("answer", ["\x03", "\x04", "n\n"], ids=["ctrl-c", "ctrl-d", "no"])
+def test_a_question_that_is_not_answered_with_yes(answer: str) -> None:
+    with Terminal("streams", "delete", "x", url="rabbitmq-stream://localhost:1") as terminal:
+        terminal.expect("Delete x with all messages?")
+        while terminal.process.poll() is None:  # a Ctrl-C just before input() begins is not seen
+            terminal.type(answer)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                terminal.process.wait(5)
+        assert terminal.end() == 130
+    assert "nothing was done" in terminal.screen
+    assert "Traceback" not in terminal.screen
+
+
+PRINTING = [
+    ("--help",),
+    ("exit-codes",),
+    ("config",),
+    ("config", "--json"),
+    ("graph", "shop"),
+    ("check", "shop"),
+]
+
+
+@pytest.mark.parametrize("command", PRINTING, ids=" ".join)
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path, command: tuple[str, ...]) -> None:
+    write_module(tmp_path, "x")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *command],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=environment(None),
+            timeout=TIMEOUT,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert "Error" not in done.stderr.decode()
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("command", [("config",), ("check", "shop"), ("graph", "shop")])
+def test_no_color_is_honoured_on_a_terminal(tmp_path: Path, command: tuple[str, ...]) -> None:
+    write_module(tmp_path, "x")
+    with Terminal(*command, cwd=tmp_path, env={"NO_COLOR": "1"}) as plain:
+        assert plain.end() == 0
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", plain.raw)
+
+
+def complete(words: str) -> list[str]:
+    env = {
+        "_FLOWSTREAM_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    return flowstream(env=env).out.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("flowstream che", ["check"]),
+        ("flowstream offsets g", ["get"]),
+        ("flowstream run --log-f", ["--log-format"]),
+        ("flowstream run --log-format j", ["json"]),
+    ],
+)
+def test_words_are_completed(words: str, found: list[str]) -> None:
+    assert complete(words) == found
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_each_shell_is_shown(shell: str) -> None:
+    result = flowstream("--show-completion", shell)
+    assert result.code == 0
+    assert "_FLOWSTREAM_COMPLETE" in result.out
+
+
+def test_commands_run_on_uvloop() -> None:
+    async def loop() -> str:
+        import asyncio
+
+        return type(asyncio.get_running_loop()).__module__
+
+    assert run_async(loop).startswith("uvloop")

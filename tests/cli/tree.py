@@ -1,0 +1,26 @@
+"""The tree of commands, as the parser has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from typer.main import get_command
+
+from flowstream.cli.app import app
+
+Words = tuple[str, ...]
+
+
+def commands(command: Any = None, words: Words = ()) -> Iterator[tuple[Words, Any]]:
+    """Every command and group with its words; the root has none."""
+    command = get_command(app) if command is None else command
+    yield words, command
+    for name, child in getattr(command, "commands", {}).items():
+        if not child.hidden:
+            yield from commands(child, (*words, name))
+
+
+def leaves() -> Iterator[tuple[Words, Any]]:
+    """The commands that do something."""
+    return ((words, command) for words, command in commands() if not hasattr(command, "commands"))

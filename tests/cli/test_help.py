@@ -28,9 +28,19 @@ COMMANDS = [
     ("streams", "delete"),
     ("streams", "list"),
     ("streams", "stats"),
+    ("top",),
+    ("lag",),
+    ("bench",),
+    ("super-streams",),
+    ("super-streams", "create"),
+    ("super-streams", "delete"),
+    ("super-streams", "list"),
+    ("super-streams", "list-partitions"),
+    ("super-streams", "route"),
     ("offsets",),
     ("offsets", "get"),
     ("offsets", "set"),
+    ("offsets", "reset"),
     ("dead-letters",),
     ("dead-letters", "list"),
     ("dead-letters", "show"),
@@ -38,7 +48,7 @@ COMMANDS = [
     ("dead-letters", "purge"),
 ]
 
-GROUPS = [("streams",), ("offsets",), ("dead-letters",)]
+GROUPS = [("streams",), ("super-streams",), ("offsets",), ("dead-letters",)]
 
 
 def listed(group: tuple[str, ...]) -> set[tuple[str, ...]]:

@@ -107,10 +107,13 @@ COMMANDS = [
     ("publish", "no-such-stream", "-"),
     ("streams", "stats", "no-such-stream"),
     ("offsets", "get", "me", "no-such-stream"),
+    ("peek", "no-such-stream"),
+    ("lag", "no-such-stream", "me"),
+]
+
+MORE = [
     ("offsets", "set", "me", "no-such-stream", "5"),
     ("offsets", "reset", "me", "no-such-stream", "--to", "first", "--yes"),
-    ("lag", "no-such-stream", "me"),
-    ("peek", "no-such-stream"),
     ("tail", "no-such-stream"),
     ("dead-letters", "list", "no-such-stream"),
     ("dead-letters", "show", "no-such-stream", "0"),
@@ -144,6 +147,12 @@ def refused(broker: Broker, tmp_path: Path, command: tuple[str, ...]) -> None:
     check(run(other(broker, user="guest:wrong")), 5, ["guest"])
     check(run(other(broker, vhost="no-such-vhost")), 16, ["no-such-vhost"])
     check(run(broker.url), 6, ["no-such-stream", "does not exist"])
+
+
+@pytest.mark.parametrize("command", MORE, ids=named)
+def test_a_stream_is_missing(broker: Broker, command: tuple[str, ...]) -> None:
+    """Of commands that reach the broker like those above, which are refused for other reasons."""
+    check(flowstream(*command, url=broker.url), 6, ["no-such-stream", "does not exist"])
 
 
 UNKNOWN_BATCHER = """

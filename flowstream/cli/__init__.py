@@ -23,7 +23,10 @@ so that `--help` is quick.
     new.py       `flowstream new`; templates.py what it writes
     publish.py   `flowstream publish`
     streams.py   `flowstream streams`; management.py the broker's management API
-    offsets.py   `flowstream offsets`
+    super_streams.py   `flowstream super-streams`
+    offsets.py   `flowstream offsets`; reset.py its `reset`, readers.py who must not run then
+    lag.py       `flowstream lag`; standing.py where a reader stands in a stream
+    monitors.py  a run, asked through its monitor
 """
 
 from __future__ import annotations

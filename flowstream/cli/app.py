@@ -10,6 +10,7 @@ import typer
 
 from flowstream import __version__
 from flowstream.cli import (
+    bench,
     broker,
     check,
     config,
@@ -17,12 +18,16 @@ from flowstream.cli import (
     dead_letters,
     doctor,
     graph,
+    lag,
     new,
     offsets,
     publish,
+    reset,
     run,
     streams,
+    super_streams,
     tail,
+    top,
 )
 from flowstream.cli.defaults import defaults
 from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
@@ -51,7 +56,12 @@ check.register(app)
 graph.register(app)
 config.register(app)
 doctor.register(app)
+top.register(app)
+lag.register(app)
+bench.register(app)
+reset.register(offsets.app)
 app.add_typer(streams.app)
+app.add_typer(super_streams.app)
 app.add_typer(offsets.app)
 app.add_typer(dead_letters.app)
 app.add_typer(dashboards.app)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from flowstream.cli.findings import Finding, bad, ok, warn
-from flowstream.cli.offsets import lag
+from flowstream.cli.standing import lag
 from flowstream.cli.wiring import Wiring, wiring
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError, StreamDoesNotExist

@@ -1,8 +1,6 @@
 """`flowstream dead-letters list|show|replay|purge`: what failed, why, and back into its stream.
 
-Replay goes on where the last one ended: its position is stored as an offset of the dead-letter
-stream, after the broker has confirmed what was replayed. A replay that is killed in between repeats
-at most what was not stored yet.
+How a replay is exact, also when it is killed in between, stands in replay.py.
 """
 
 from __future__ import annotations
@@ -10,13 +8,12 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.letters import Letter
+from flowstream.cli.letters import Letter, read
 from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
@@ -30,10 +27,7 @@ from flowstream.cli.options import (
 from flowstream.cli.output import note, plural, print_json, print_rows, say
 
 if TYPE_CHECKING:
-    from flowstream.client import Environment
-
-REFERENCE = "flowstream-replay"
-"""The reference that a replay's position is stored under."""
+    from flowstream.cli.replay import Replayed
 
 app = new_app(
     "dead-letters",
@@ -95,9 +89,10 @@ async def _collect(
     url: str, stream: str, wanted: re.Pattern[str] | None, everything: bool
 ) -> list[Letter]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.replay import position
 
     async with connect(url) as environment:
-        start = 0 if everything else await _position(environment, stream)
+        start = 0 if everything else await position(environment, stream)
         return [
             letter
             async for batch in read(environment, stream, start)
@@ -164,48 +159,46 @@ def replay(
 ) -> None:
     """Publish the original messages again, byte for byte, into the streams they came from.
 
-    Each letter is replayed once: the next replay goes on behind the last one. The letters stay in
-    their stream; purge removes them.
+    Each letter is replayed once: the next replay goes on behind the last one, and the broker drops
+    what a replay that was killed had published already. Letters that arrive meanwhile are left to
+    the next one. The letters stay in their stream; purge removes them.
     """
-    counts = run_async(_replay, url, stream, sorted(set(offset or [])), to, dry_run)
+    chosen = sorted(set(offset or []))
+    done = run_async(_replay, url, stream, chosen, to, dry_run)
+    missing = len(chosen) - done.published.total()
+    if chosen and missing:
+        note(f"{plural(missing, 'offset')} given with --offset had no dead letter")
     if json:
+        counts = done.published
         print_json([{"stream": name, "messages": counts[name]} for name in sorted(counts)])
         return
-    if not counts:
+    _tell(stream, done, dry_run)
+
+
+def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
+    would = "would be replayed" if dry_run else "replayed and confirmed"
+    for name in sorted(done.published):
+        if done.published[name]:
+            say(f"{plural(done.published[name], 'message')} {would} into {name}")
+        if done.before[name]:
+            say(
+                f"{plural(done.before[name], 'message')} of a replay that was broken off "
+                f"{'is' if done.before[name] == 1 else 'are'} in {name} already"
+            )
+    if not done.published:
         say(f"nothing to replay: every dead letter of {stream} was replayed before")
-    for name in sorted(counts):
-        would = "would be replayed" if dry_run else "replayed and confirmed"
-        say(f"{plural(counts[name], 'message')} {would} into {name}")
 
 
 async def _replay(
     url: str, stream: str, offsets: list[int], to: str | None, dry_run: bool
-) -> Counter[str]:
+) -> Replayed:
     from flowstream.cli.connect import connect
+    from flowstream.cli.replay import replay_chosen, replay_waiting
 
-    counts: Counter[str] = Counter()
     async with connect(url) as environment:
-        start = offsets[0] if offsets else await _position(environment, stream)
-        async for batch in read(environment, stream, start):
-            chosen = [it for it in batch if not offsets or it.offset in offsets]
-            targets: dict[str, list[bytes]] = {}
-            for letter in chosen:
-                targets.setdefault(to or letter.source, []).append(letter.body)
-            if not dry_run:
-                await _publish(environment, targets)
-                if not offsets and batch:
-                    last = batch[-1].offset
-                    await environment.store_offset_verified(REFERENCE, stream, last)
-            counts.update({target: len(bodies) for target, bodies in targets.items()})
-            if offsets and batch and batch[-1].offset >= offsets[-1]:
-                break
-    return counts
-
-
-async def _publish(environment: Environment, targets: dict[str, list[bytes]]) -> None:
-    for target, bodies in targets.items():
-        async with environment.publisher(target) as publisher:
-            await publisher.publish_many(bodies)
+        if offsets:
+            return await replay_chosen(environment, stream, offsets, to, dry_run=dry_run)
+        return await replay_waiting(environment, stream, to, dry_run=dry_run)
 
 
 @app.command(epilog=examples("flowstream dead-letters purge orders.dead"))
@@ -222,7 +215,7 @@ def purge(
 
     Stop the pipeline that writes to it first.
     """
-    waiting = len(run_async(_collect, url, stream, None, False))
+    waiting, end = run_async(_waiting, url, stream)
     if waiting and not force:
         raise CommandError(
             f"{plural(waiting, 'dead letter')} of {stream} were never replayed; replay them, or "
@@ -230,43 +223,28 @@ def purge(
             ExitCode.USAGE,
         )
     confirm(f"Delete every dead letter of {stream}?", yes=yes)
-    run_async(_purge, url, stream)
+    run_async(_purge, url, stream, end)
     say(f"{stream} is empty")
 
 
-async def _purge(url: str, stream: str) -> None:
+async def _waiting(url: str, stream: str) -> tuple[int, int | None]:
+    """How many letters were never replayed, and the end of the stream that was looked at."""
     from flowstream.cli.connect import connect
 
     async with connect(url) as environment:
+        end = await environment.last_offset(stream)
+    return len(await _collect(url, stream, None, False)), end
+
+
+async def _purge(url: str, stream: str, end: int | None) -> None:
+    from flowstream.cli.connect import connect
+
+    async with connect(url) as environment:
+        if await environment.last_offset(stream) != end:
+            raise CommandError(
+                f"{stream} got new dead letters meanwhile; stop the pipeline that writes to it "
+                "first",
+                ExitCode.IN_USE,
+            )
         await environment.delete_stream(stream)
         await environment.create_stream(stream)
-
-
-async def _position(environment: Environment, stream: str) -> int:
-    """The offset a replay goes on with."""
-    stored = await environment.query_offset(REFERENCE, stream)
-    return 0 if stored is None else stored + 1
-
-
-async def read(environment: Environment, stream: str, start: int) -> AsyncIterator[list[Letter]]:
-    """Dead letters from `start` to the present end, a chunk at a time; other messages are left out
-    with a note."""
-    from flowstream.cli.letters import letter
-
-    end = await environment.last_offset(stream)
-    if end is None or start > end:
-        return
-    strange = 0
-    async with environment.consumer(stream, offset=start) as consumer:
-        async for delivery in consumer:
-            batch = []
-            for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
-                found = letter(offset, delivery.timestamp, raw) if offset <= end else None
-                strange += found is None and offset <= end
-                if found is not None:
-                    batch.append(found)
-            yield batch
-            if delivery.offsets[-1] >= end:
-                break
-    if strange:
-        note(f"{plural(strange, 'message')} of {stream} are no dead letters and were left out")

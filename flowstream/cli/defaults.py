@@ -12,7 +12,8 @@ PREFIX = "FLOWSTREAM_"
 
 
 class Defaults(dict[str, Any]):
-    """What the parser asks for the defaults of one command: option -> setting, looked up late."""
+    """What the parser asks for the defaults of one command, looked up late: option -> its setting,
+    and whether it may be repeated."""
 
     def get(self, name: str, default: Any = None) -> Any:
         key = super().get(name)
@@ -20,8 +21,11 @@ class Defaults(dict[str, Any]):
             return default
         from flowstream.cli.settings import settings
 
-        value = settings().given(key)
-        return default if value is None else value
+        setting, multiple = key
+        value = settings().given(setting)
+        if value is None:
+            return default
+        return [value] if multiple else value
 
 
 def defaults(command: Any) -> dict[str, Any]:
@@ -30,7 +34,9 @@ def defaults(command: Any) -> dict[str, Any]:
     if commands is not None:
         return {name: defaults(child) for name, child in commands.items()}
     return Defaults(
-        (option.name, key) for option in command.params if (key := setting_of(option)) is not None
+        (option.name, (key, getattr(option, "multiple", False)))
+        for option in command.params
+        if (key := setting_of(option)) is not None
     )
 
 

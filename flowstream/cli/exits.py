@@ -38,6 +38,8 @@ class ExitCode(IntEnum):
     TIMEOUT = 22
     NOT_VERIFIED = 23
     CHECK_FAILED = 24
+    LAG = 30
+    IN_USE = 31
     FORCED = 130
 
 
@@ -67,6 +69,8 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.TIMEOUT: "the broker did not answer in time",
     ExitCode.NOT_VERIFIED: "an offset was stored but could not be read back",
     ExitCode.CHECK_FAILED: "a check found something that will not work",
+    ExitCode.LAG: "a reader is further behind than --fail-above allows",
+    ExitCode.IN_USE: "refused while a pipeline runs that it would disturb; --force insists",
     ExitCode.FORCED: "ended by whoever runs it: Ctrl-C, an answer of no, or of a run a second "
     "signal before it was drained",
 }

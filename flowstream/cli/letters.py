@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flowstream.cli.output import note, plural
+
+if TYPE_CHECKING:
+    from flowstream.client import Environment
 
 PREFIX = "x-"
 
@@ -108,3 +114,25 @@ def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
         error=str(about.get(PREFIX + "error", "")),
         traceback=str(about.get(PREFIX + "traceback", "")),
     )
+
+
+async def read(environment: Environment, stream: str, start: int) -> AsyncIterator[list[Letter]]:
+    """Dead letters from `start` to the present end, a chunk at a time; other messages are left out
+    with a note."""
+    end = await environment.last_offset(stream)
+    if end is None or start > end:
+        return
+    strange = 0
+    async with environment.consumer(stream, offset=start) as consumer:
+        async for delivery in consumer:
+            batch = []
+            for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
+                found = letter(offset, delivery.timestamp, raw) if offset <= end else None
+                strange += found is None and offset <= end
+                if found is not None:
+                    batch.append(found)
+            yield batch
+            if delivery.offsets[-1] >= end:
+                break
+    if strange:
+        note(f"{plural(strange, 'message')} of {stream} are no dead letters and were left out")

@@ -9,6 +9,7 @@ import base64
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -101,11 +102,34 @@ class Management:
 
     def streams(self, vhost: str) -> list[dict[str, Any]]:
         """Every stream of a virtual host, as the API describes queues."""
-        found: list[dict[str, Any]] = []
+        queues = self._pages(f"queues/{quote(vhost, safe='')}")
+        found = [queue for queue in queues if queue.get("type") == "stream"]
+        return sorted(found, key=lambda queue: str(queue["name"]))
+
+    def super_streams(self, vhost: str) -> list[str]:
+        """The names of the virtual host's super streams: exchanges that are marked as such."""
+        exchanges = self._pages(f"exchanges/{quote(vhost, safe='')}")
+        return sorted(
+            str(it["name"]) for it in exchanges if it.get("arguments", {}).get("x-super-stream")
+        )
+
+    def stream_consumers(self, vhost: str) -> list[dict[str, Any]]:
+        """Every stream consumer of a virtual host, each with its connection's name as
+        `connection`; needs the plugin rabbitmq_stream_management."""
+        name = quote(vhost, safe="")
+        names = {
+            it["name"]: it.get("client_properties", {}).get("connection_name", "")
+            for it in self.get(f"stream/connections/{name}")
+        }
+        return [
+            {**it, "connection": names.get(dict(it["connection_details"]).get("name"), "")}
+            for it in self.get(f"stream/consumers/{name}")
+        ]
+
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
         page = pages = 1
         while page <= pages:
-            answer = self.get(f"queues/{quote(vhost, safe='')}?page={page}&page_size={PAGE}")
-            found += [queue for queue in answer["items"] if queue.get("type") == "stream"]
+            answer = self.get(f"{path}?page={page}&page_size={PAGE}")
+            yield from answer["items"]
             pages = answer["page_count"]
             page += 1
-        return sorted(found, key=lambda queue: str(queue["name"]))

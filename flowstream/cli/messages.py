@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from flowstream.errors import ProtocolError
-from flowstream.protocol import AmqpMessage, is_amqp
+from flowstream.protocol import AmqpMessage, Properties, is_amqp
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One message: `body` is the payload; `properties` are the application's own (AMQP only)."""
+    """One message: `body` is the payload. An AMQP message also has `properties`, the application's
+    own, and `standard` ones, which the standard names."""
 
     stream: str
     offset: int
     timestamp: int
     body: bytes
     properties: dict[str, Any] = field(default_factory=dict)
+    standard: dict[str, Any] = field(default_factory=dict)
 
     @property
     def time(self) -> str:
@@ -29,8 +31,13 @@ class Shown:
 
     def line(self) -> str:
         """Offset, time and body in one line."""
-        extra = "".join(f" {name}={value}" for name, value in self.properties.items())
-        return f"{self.offset}  {self.time}  {printable(self.body)}{extra}"
+        return f"{self.offset}  {self.time}  {self.text()}"
+
+    def text(self) -> str:
+        """Body and properties in one line: what a pattern is looked for in."""
+        named = {**self.standard, **self.properties}
+        extra = "".join(f" {name}={value}" for name, value in named.items())
+        return printable(self.body) + printable(extra.encode())
 
     def document(self) -> dict[str, Any]:
         """The same for programs: the body as JSON, else as text, else as base64."""
@@ -43,6 +50,8 @@ class Shown:
         }
         if self.properties:
             document["properties"] = self.properties
+        if self.standard:
+            document["standard_properties"] = self.standard
         return document
 
 
@@ -55,10 +64,16 @@ def shown(stream: str, offset: int, timestamp: int, raw: bytes) -> Shown:
             if body is None:
                 other = message.sequence if message.sequence is not None else message.value
                 body = json.dumps(other, default=str).encode()
-            return Shown(stream, offset, timestamp, body, _plain(message.application_properties))
+            properties = _plain(message.application_properties)
+            return Shown(stream, offset, timestamp, body, properties, _standard(message.properties))
         except ProtocolError:
             pass  # not AMQP after all
     return Shown(stream, offset, timestamp, raw)
+
+
+def _standard(properties: Properties | None) -> dict[str, Any]:
+    values = {} if properties is None else asdict(properties)
+    return _plain({name: value for name, value in values.items() if value is not None})
 
 
 def _plain(properties: dict[str, Any] | None) -> dict[str, Any]:

@@ -27,39 +27,26 @@ Reference = Annotated[
     )
 )
 def get(reference: Reference, stream: Stream, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the stored offset, and how far it is from the stream's end."""
-    row = run_async(_get, url, reference, stream)
+    """Show the stored offset, and how far it is from the stream's end.
+
+    It is the last settled message's; -1 means that not even offset 0 is settled. Of a super stream
+    every partition is shown (in JSON as a list).
+    """
+    rows = run_async(_get, url, reference, stream)
     if json:
-        print_json(row)
+        print_json(rows[0] if [row["stream"] for row in rows] == [stream] else rows)
     else:
         columns = ["reference", "stream", "offset", "first_offset", "last_offset", "lag"]
-        print_rows([row], columns, empty="")
+        print_rows(rows, columns, empty="")
 
 
-async def _get(url: str, reference: str, stream: str) -> dict[str, Any]:
+async def _get(url: str, reference: str, stream: str) -> list[dict[str, Any]]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.standing import standing, streams_of
 
     async with connect(url) as environment:
-        stored = await environment.query_offset(reference, stream)
-        stats = await environment.stream_stats(stream)
-        last = await environment.last_offset(stream)
-    first = stats.first_offset
-    return {
-        "stream": stream,
-        "reference": reference,
-        "offset": stored,
-        "first_offset": first,
-        "last_offset": last,
-        "lag": lag(stored, first, last),
-    }
-
-
-def lag(stored: int | None, first: int | None, last: int | None) -> int:
-    """Offsets after the stored one that the stream still has; all of them where none is stored."""
-    if first is None or last is None:
-        return 0
-    done = first - 1 if stored is None else max(stored, first - 1)
-    return max(0, last - done)
+        streams = await streams_of(environment, stream)
+        return [(await standing(environment, reference, it)).row() for it in streams]
 
 
 @app.command(

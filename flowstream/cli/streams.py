@@ -175,10 +175,10 @@ async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
     from flowstream.cli.connect import connect
 
     async with connect(url) as environment:
-        return [await _stats_of(environment, stream) for stream in streams]
+        return [await stats_of(environment, stream) for stream in streams]
 
 
-async def _stats_of(environment: Environment, stream: str) -> dict[str, Any]:
+async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:
     stats = await environment.stream_stats(stream)
     nodes = await environment.metadata(stream)
     return {

@@ -6,7 +6,6 @@ import json as json_module
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ import typer
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import DEFAULT_URL, Url, examples, on_signal, pattern, run_async
 from flowstream.cli.output import note
-from flowstream.cli.values import parse_duration
+from flowstream.cli.values import parse_place
 
 if TYPE_CHECKING:
     from flowstream.cli.messages import Shown
@@ -107,7 +106,8 @@ def tail(
 ) -> None:
     """Show messages as they arrive, until Ctrl-C.
 
-    It begins with the next message, or with --from. Nothing is taken and no offset is stored.
+    It begins with the next message, or with --from. Of a super stream all partitions are shown.
+    Nothing is taken and no offset is stored.
     """
     look = Look(url, stream, start or "next", None, None, True, grep, _style(json, bodies))
     run_async(_show, look)
@@ -119,33 +119,27 @@ def _style(json: bool, bodies: bool) -> str:
     return "json" if json else "bodies" if bodies else "line"
 
 
-def parse_start(text: str) -> Offset:
-    """A place in a stream as people write it."""
-    if text in {"first", "last", "next"}:
-        return text
-    if text.isdecimal():
-        return int(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        age = parse_duration("--from", text)
-        assert age is not None
-        return age
-    return moment if moment.tzinfo else moment.astimezone(UTC)
-
-
 async def _show(look: Look) -> None:
     import anyio
 
     from flowstream.cli.connect import connect
+    from flowstream.cli.standing import streams_of
 
     wanted = pattern(look.grep)
+    start = parse_place("--from", look.start)
     async with connect(look.url) as environment, anyio.create_task_group() as group:
         group.start_soon(on_signal, group.cancel_scope.cancel)
         count = 0
-        async for message in _messages(environment, look):
-            if wanted is None or wanted.search(message.line()):
-                _print(message, look.style)
+        streams = await streams_of(environment, look.stream)
+        partitions = streams if streams != [look.stream] else []
+        if partitions and not look.follow:
+            raise CommandError(
+                f"{look.stream} is a super stream; name a partition: {', '.join(partitions)}",
+                ExitCode.USAGE,
+            )
+        async for message in _messages(environment, look, start, partitions):
+            if wanted is None or wanted.search(message.text()):
+                _print(message, look.style, named=bool(partitions))
                 count += 1
                 if count == look.limit:
                     break
@@ -154,11 +148,14 @@ async def _show(look: Look) -> None:
         group.cancel_scope.cancel()
 
 
-async def _messages(environment: Environment, look: Look) -> AsyncIterator[Shown]:
-    """Messages from where `look` starts, to the present end or on and on."""
+async def _messages(
+    environment: Environment, look: Look, start: Offset, partitions: list[str]
+) -> AsyncIterator[Shown]:
+    """Messages from where `look` starts, to the present end or on and on; those of `partitions`
+    as they come in."""
     from flowstream.cli.messages import shown
 
-    start, end = parse_start(look.start), None
+    end = None
     if not look.follow:
         end = await environment.last_offset(look.stream)
         if end is None:
@@ -167,21 +164,23 @@ async def _messages(environment: Environment, look: Look) -> AsyncIterator[Shown
             start = max(0, end - look.last + 1)
         if await environment.resolve_offset(look.stream, start) > end:
             return
-    async with environment.consumer(look.stream, offset=start) as consumer:
+    reader = environment.super_stream_consumer if partitions else environment.consumer
+    async with reader(look.stream, offset=start) as consumer:
         async for delivery in consumer:
             for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
                 if end is None or offset <= end:
-                    yield shown(look.stream, offset, delivery.timestamp, raw)
+                    yield shown(delivery.stream, offset, delivery.timestamp, raw)
             if end is not None and delivery.offsets[-1] >= end:
                 return
 
 
-def _print(message: Shown, style: str) -> None:
+def _print(message: Shown, style: str, *, named: bool) -> None:
+    """`named`: each line begins with the stream's name."""
     if style == "json":
         sys.stdout.write(json_module.dumps(message.document(), ensure_ascii=False) + "\n")
     elif style == "bodies":
         sys.stdout.flush()
         sys.stdout.buffer.write(message.body + b"\n")
     else:
-        sys.stdout.write(message.line() + "\n")
+        sys.stdout.write(f"{message.stream}  " * named + message.line() + "\n")
     sys.stdout.flush()

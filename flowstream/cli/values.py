@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from flowstream.cli.exits import CommandError, ExitCode
+
+if TYPE_CHECKING:
+    from flowstream.client import Offset
 
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?i?b?)", re.IGNORECASE)
 _TIME = re.compile(r"(\d+)\s*(s|m|h|d|w)", re.IGNORECASE)
@@ -38,3 +42,24 @@ def parse_duration(option: str, text: str | None) -> timedelta | None:
             f"{option} {text!r} is no time span; write 30s, 10m, 12h or 7d", ExitCode.USAGE
         )
     return timedelta(seconds=int(match[1]) * _SECONDS[match[2].lower()])
+
+
+def parse_place(option: str, text: str) -> Offset:
+    """A place in a stream: first, last, next, an offset, a time (local unless it names a zone), or
+    an age such as `30m`."""
+    if text in {"first", "last", "next"}:
+        return text
+    if text.isdecimal():
+        return int(text)
+    match = _TIME.fullmatch(text.strip())
+    if match is not None:
+        return timedelta(seconds=int(match[1]) * _SECONDS[match[2].lower()])
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(
+            f"{option} {text!r} is no place in a stream; write first, last, next, an offset, a "
+            "time such as 2026-11-23T09:00, or an age such as 30m, 2h or 7d",
+            ExitCode.USAGE,
+        ) from None
+    return moment.astimezone(UTC)

@@ -193,11 +193,15 @@ class Administration:
     # --- stored offsets -------------------------------------------------------------------------
 
     async def query_offset(self, reference: str, stream: str) -> int | None:
-        """The offset stored under the reference; None where there is none."""
+        """The offset stored under the reference: the last settled one, -1 where not even offset 0
+        is; None where nothing is stored."""
         return await self._offsets.query(reference, stream)
 
     async def store_offset(self, reference: str, stream: str, offset: int) -> None:
-        """Sends an offset to be stored. The server never answers: it can be lost without a word."""
+        """Sends the last settled offset to be stored, -1 to begin with offset 0.
+
+        The server never answers: it can be lost without a word.
+        """
         await self._offsets.store(reference, stream, offset)
 
     async def store_offset_verified(self, reference: str, stream: str, offset: int) -> None:
@@ -240,8 +244,8 @@ class Administration:
             raise NotSupported(
                 "creating super streams over the stream protocol needs RabbitMQ 3.13 or later; "
                 f"on this server run `rabbitmq-streams add_super_stream {name} --partitions "
-                f"{len(keys)}`, or declare a direct exchange with bindings that carry "
-                "x-stream-partition-order"
+                f"{len(keys)}` (3.11 and later), or declare a direct exchange with bindings that "
+                "carry x-stream-partition-order"
             )
         answer = await connection.request(
             lambda c: CreateSuperStream(c, name, streams, keys, arguments), Response
@@ -256,7 +260,8 @@ class Administration:
         if not connection.supports(Key.DELETE_SUPER_STREAM):
             raise NotSupported(
                 "deleting super streams over the stream protocol needs RabbitMQ 3.13 or later; on "
-                f"this server run `rabbitmq-streams delete_super_stream {name}`"
+                f"this server run `rabbitmq-streams delete_super_stream {name}` (3.11 and later), "
+                "or delete its exchange and the streams of its partitions"
             )
         answer = await connection.request(lambda c: DeleteSuperStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:

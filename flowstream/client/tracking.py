@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import anyio
 
-from flowstream.errors import CommitNotVerified, NoOffset
+from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
 
 from .codes import check
 from .core import Core
 from .options import AutoTracking, check_reference
+
+WORDS = 1 << 64
+
+BEFORE_FIRST = -1
+"""Stored to say that not even offset 0 is settled. Servers keep unsigned numbers of 64 bits and
+have no command that forgets an offset, so it is stored as other clients read it: a signed -1."""
 
 
 class OffsetStore:
@@ -19,7 +25,7 @@ class OffsetStore:
         self._core = core
 
     async def query(self, reference: str, stream: str) -> int | None:
-        """The offset stored under the reference; None where there is none."""
+        """The offset stored under the reference; None where there is none, -1 before the first."""
         answer = await self._core.tracking.request(
             lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
         )
@@ -28,14 +34,16 @@ class OffsetStore:
             check(answer.code, action, stream=stream, reference=reference)
         except NoOffset:
             return None
-        return answer.offset
+        return answer.offset - WORDS if answer.offset >= WORDS >> 1 else answer.offset
 
     async def store(self, reference: str, stream: str, offset: int) -> None:
         """Sends an offset to be stored. The server never answers: it can be lost without a word."""
         check_reference("the reference of an offset", reference)
+        if not BEFORE_FIRST <= offset < WORDS >> 1:
+            raise ConfigurationError(f"offset {offset} is none: give a number from -1 on")
         connection = await self._core.tracking.get()
         await connection.drained()
-        connection.send(StoreOffset(reference, stream, offset))
+        connection.send(StoreOffset(reference, stream, offset % WORDS))
 
     async def store_verified(self, reference: str, stream: str, offset: int) -> None:
         """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""

@@ -96,24 +96,43 @@ def other(broker: Broker, *, user: str = "guest:guest", port: int | None = None,
     return f"rabbitmq-stream://{user}@{parts.hostname}:{port or parts.port}/{vhost}"
 
 
+def named(command: tuple[str, ...]) -> str:
+    return " ".join(command[: 2 if command[0] in GROUPS else 1])
+
+
+GROUPS = {"streams", "offsets", "dead-letters", "super-streams"}
+
 COMMANDS = [
     ("run", "shop", "--until-idle"),
     ("publish", "no-such-stream", "-"),
     ("streams", "stats", "no-such-stream"),
     ("offsets", "get", "me", "no-such-stream"),
     ("peek", "no-such-stream"),
+    ("lag", "no-such-stream", "me"),
+]
+
+MORE = [
+    ("offsets", "set", "me", "no-such-stream", "5"),
+    ("offsets", "reset", "me", "no-such-stream", "--to", "first", "--yes"),
+    ("tail", "no-such-stream"),
+    ("dead-letters", "list", "no-such-stream"),
+    ("dead-letters", "show", "no-such-stream", "0"),
+    ("dead-letters", "replay", "no-such-stream"),
+    ("dead-letters", "purge", "no-such-stream", "--yes"),
+    ("super-streams", "list-partitions", "no-such-stream"),
+    ("super-streams", "route", "no-such-stream", "key"),
 ]
 
 
 @pytest.mark.every_broker
-@pytest.mark.parametrize("command", COMMANDS[:1], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", COMMANDS[:1], ids=named)
 def test_every_broker_refuses_a_run(
     broker: Broker, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     refused(broker, tmp_path, command)
 
 
-@pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=named)
 def test_the_broker_refuses(broker: Broker, tmp_path: Path, command: tuple[str, ...]) -> None:
     refused(broker, tmp_path, command)
 
@@ -130,7 +149,48 @@ def refused(broker: Broker, tmp_path: Path, command: tuple[str, ...]) -> None:
     check(run(broker.url), 6, ["no-such-stream", "does not exist"])
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", MORE, ids=named)
+def test_a_stream_is_missing(broker: Broker, command: tuple[str, ...]) -> None:
+    """Of commands that reach the broker like those above, which are refused for other reasons."""
+    check(flowstream(*command, url=broker.url), 6, ["no-such-stream", "does not exist"])
+
+
+UNKNOWN_BATCHER = """
+from flowstream import Batch, DeadLetter, Halt, Message, Pipeline, StreamProducer
+pipeline = Pipeline("{stream}", StreamProducer("{stream}"), on_failure={policy})
+
+@pipeline.processor
+async def handle(message: Message[bytes]) -> None:
+    message.to("nope")
+
+@pipeline.batcher("load")
+async def load(batch: Batch[bytes]) -> None:
+    pass
+"""
+
+
+@pytest.mark.every_broker
+def test_routing_to_an_unknown_batcher_fails_the_message_not_the_run(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    dead = f"{stream_name}.dead"
+    said = "there is no batcher named 'nope'; there are 'load'"
+    flowstream("publish", stream_name, "-", "--create", url=broker.url, stdin=numbered(3))
+    for policy, code in (("Halt()", 7), (f'DeadLetter("{dead}")', 0)):
+        module = UNKNOWN_BATCHER.format(stream=stream_name, policy=policy)
+        (tmp_path / "shop.py").write_text(module)
+        line = ("run", "shop", "--until-idle", "0.2")
+        result = flowstream(*line, url=broker.url, cwd=tmp_path)
+        assert result.code == code, result.err
+        assert "Traceback" not in result.err
+        if code:
+            assert said in result.err.splitlines()[-1]
+    letters = flowstream("dead-letters", "list", dead, "--json", url=broker.url).json
+    assert [letter["reason"] for letter in letters] == [said] * 3
+    flowstream("streams", "delete", stream_name, dead, "--yes", "--if-exists", url=broker.url)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=named)
 def test_nobody_answers(tmp_path: Path, command: tuple[str, ...]) -> None:
     write(tmp_path, ONE)
     url = "rabbitmq-stream://guest:secret@localhost:1/%2f"

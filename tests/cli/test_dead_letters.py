@@ -10,7 +10,7 @@ import pytest
 from flowstream.cli.letters import letter
 from flowstream.client import encode_data, encode_message
 from tests.brokers.running import Broker
-from tests.cli.command import Result, flowstream
+from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import handled, numbered, write_module
 
 COUNT = 300
@@ -87,11 +87,47 @@ def test_once_the_cause_is_fixed_a_replay_completes_the_work(shop: Shop) -> None
     assert len(handled(shop.folder)) == COUNT
 
 
+def test_a_replay_goes_on_a_terminal_too(shop: Shop) -> None:
+    with Terminal("dead-letters", "list", shop.dead, url=shop.url) as terminal:
+        assert terminal.end() == 0
+    assert "sevens are not" in terminal.screen
+    with Terminal("dead-letters", "replay", shop.dead, url=shop.url) as terminal:
+        assert terminal.end() == 0
+    assert "3 messages replayed and confirmed" in terminal.screen
+    with Terminal("dead-letters", "purge", shop.dead, url=shop.url) as terminal:
+        terminal.expect("Delete every dead letter of")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    assert f"{shop.dead} is empty" in terminal.screen
+
+
+def test_a_purged_stream_begins_again(shop: Shop) -> None:
+    """Its numbers begin at 0 again, and none of the new letters is taken for an old one."""
+    shop.letters("replay", "--to", shop.stream)
+    shop.letters("purge", "--yes")
+    shop.run()
+    assert len(shop.letters("list", "--json").json) == 3
+    assert shop.letters("replay", "--json").json == [{"stream": shop.stream, "messages": 3}]
+    line = ("peek", shop.stream, "--last", "3", "--bodies")
+    assert flowstream(*line, url=shop.url).out == '{"n":7}\n{"n":107}\n{"n":207}\n'
+
+
+def test_where_the_source_is_gone(shop: Shop) -> None:
+    flowstream("streams", "delete", shop.stream, "--yes", url=shop.url)
+    gone = shop.letters("replay")
+    assert (gone.code, gone.out) == (6, "")
+    assert shop.stream in gone.err
+    assert len(gone.err.splitlines()) == 1
+    assert len(shop.letters("list", "--json").json) == 3
+
+
 def test_chosen_letters_are_replayed_whenever_asked(shop: Shop) -> None:
     for _ in range(2):
         chosen = shop.letters("replay", "--offset", "0", "--offset", "2", "--json")
         assert chosen.json == [{"stream": shop.stream, "messages": 2}]
     assert len(shop.letters("list", "--json").json) == 3
+    strange = shop.letters("replay", "--offset", "99")
+    assert "1 offset given with --offset had no dead letter" in strange.err
 
 
 def test_purge_refuses_to_lose_what_waits(shop: Shop) -> None:

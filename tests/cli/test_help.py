@@ -21,6 +21,8 @@ WITHOUT_JSON = {
     ("broker",): "it runs until it is stopped, and prints notes only",
     ("streams", "create"): "it prints what was done to each stream",
     ("streams", "delete"): "it prints what was done to each stream",
+    ("super-streams", "create"): "it prints what was done",
+    ("super-streams", "delete"): "it prints what was done",
     ("dead-letters", "purge"): "it prints a note of what was purged",
     ("dashboards", "export"): "it writes files, and prints notes of them",
 }

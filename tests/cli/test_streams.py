@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from flowstream.cli.offsets import lag
 from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
 
@@ -71,19 +70,3 @@ def test_deleting_asks_on_a_terminal_and_refuses_without_one(
         terminal.type("y\n")
         assert terminal.end() == 0
     assert f"{stream_name} deleted" in terminal.screen
-
-
-@pytest.mark.parametrize(
-    ("stored", "first", "last", "expected"),
-    [
-        (None, None, None, 0),
-        (None, 0, 99, 100),
-        (None, 50, 99, 50),
-        (41, 0, 99, 58),
-        (99, 0, 99, 0),
-        (10, 50, 99, 50),
-        (120, 0, 99, 0),
-    ],
-)
-def test_lag(stored: int | None, first: int | None, last: int | None, expected: int) -> None:
-    assert lag(stored, first, last) == expected

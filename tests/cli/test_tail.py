@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from flowstream.cli.messages import decoded, printable, shown
-from flowstream.protocol import encode_message
+from flowstream.protocol import Properties, encode_message
 from tests.brokers.running import Broker
-from tests.cli.command import COMMAND, Started, environment, flowstream
+from tests.cli.command import COMMAND, Started, Terminal, environment, flowstream
 
 LINES = b"".join(b'{"n":%d}\n' % number for number in range(1_000))
 
@@ -40,6 +41,8 @@ def test_peek_shows_what_was_asked_for(url: str, stream_name: str) -> None:
     assert peek("--from", "1h", "-n", "1") == [0]
     assert peek("--from", "990", "--grep", '"n":99[78]') == [997, 998]
     assert peek("--from", "next") == []
+    assert peek("--from", "2000-01-01T00:00", "-n", "1") == [0]
+    assert peek("--grep", "Z  ") == []  # the pattern is for what was published, not for our columns
 
 
 def test_lines_for_people(url: str, stream_name: str) -> None:
@@ -61,6 +64,35 @@ def test_tail_follows_until_ctrl_c(url: str, stream_name: str) -> None:
         assert tail.end().code == 0
 
 
+def test_on_a_terminal_it_is_the_same_lines(url: str, stream_name: str) -> None:
+    with Terminal("peek", stream_name, "-n", "2", url=url) as terminal:
+        assert terminal.end() == 0
+    assert re.search(r'0  20\S+Z  {"n":0}\r\n1  20\S+Z  {"n":1}', terminal.screen)
+    with Terminal("tail", stream_name, "--from", "999", url=url) as terminal:
+        terminal.expect('{"n":999}')
+        terminal.type("\x03")
+        assert terminal.end() == 0
+
+
+def test_a_super_stream_is_followed_in_all_its_partitions(broker: Broker, stream_name: str) -> None:
+    one, two = (f"{stream_name}-{number}" for number in range(2))
+    line = ("super-streams", "create", stream_name, "--partitions", "2")
+    assert flowstream(*line, url=broker.url).code == 0
+    for partition in (one, two):
+        body = partition[-1:].encode()
+        flowstream("publish", partition, "-", url=broker.url, stdin=body)
+    with Started("tail", stream_name, "--from", "first", url=broker.url) as tail:
+        assert tail.process.stdout is not None
+        lines = sorted(tail.process.stdout.readline().decode().split() for _ in range(2))
+        tail.signal(signal.SIGINT)
+        assert tail.end().code == 0
+    assert [(line[0], line[1], line[3]) for line in lines] == [(one, "0", "0"), (two, "0", "1")]
+    refused = flowstream("peek", stream_name, url=broker.url)
+    assert refused.code == 2
+    assert f"name a partition: {one}, {two}" in refused.err
+    flowstream("super-streams", "delete", stream_name, "--yes", url=broker.url)
+
+
 def test_a_reader_that_leaves_ends_it_quietly(url: str, stream_name: str) -> None:
     line = [*COMMAND, "peek", stream_name, "-n", "1000", "--from", "first"]
     with subprocess.Popen(
@@ -76,7 +108,7 @@ def test_a_reader_that_leaves_ends_it_quietly(url: str, stream_name: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--from", "soon"), 2, "--from 'soon' is no time span"),
+        (("--from", "soon"), 2, "--from 'soon' is no place in a stream"),
         (("--grep", "("), 2, "is no pattern"),
         (("--json", "--bodies"), 2, "exclude each other"),
         (("--last", "2", "--from", "1"), 2, "exclude each other"),
@@ -91,15 +123,20 @@ def test_bad_input(arguments: tuple[str, ...], code: int, text: str, broker: Bro
 
 
 def test_amqp_messages_show_their_payload_and_properties() -> None:
-    raw = encode_message(b"[1]", application_properties={"why": "late", "n": 3})
+    raw = encode_message(
+        b"[1]",
+        properties=Properties(subject="x"),
+        application_properties={"why": "late\x1b", "n": 3},
+    )
     message = shown("s", 7, 1_000, raw)
-    assert message.line() == "7  1970-01-01T00:00:01Z  [1] why=late n=3"
+    assert message.line() == "7  1970-01-01T00:00:01Z  [1] subject=x why=late\\x1b n=3"
     assert message.document() == {
         "stream": "s",
         "offset": 7,
         "timestamp": 1_000,
         "body": [1],
-        "properties": {"why": "late", "n": 3},
+        "properties": {"why": "late\x1b", "n": 3},
+        "standard_properties": {"subject": "x"},
     }
 
 

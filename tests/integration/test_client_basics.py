@@ -10,6 +10,7 @@ import pytest
 from flowstream.client import AmqpMessage, Environment, State
 from flowstream.errors import (
     AuthenticationFailed,
+    ConfigurationError,
     ConnectionFailed,
     NotSupported,
     PreconditionFailed,
@@ -78,9 +79,11 @@ async def test_stored_offsets(broker: Broker, stream_name: str) -> None:
         async with env.publisher(stream_name) as publisher:
             await publisher.publish(b"x")
         assert await env.query_offset("me", stream_name) is None
-        for offset in (0, 17, 3):
+        for offset in (0, 17, 3, -1, 4):  # -1: begin with offset 0
             await env.store_offset_verified("me", stream_name, offset)
             assert await env.query_offset("me", stream_name) == offset
+        with pytest.raises(ConfigurationError, match="offset -2 is none"):
+            await env.store_offset("me", stream_name, -2)
         await env.store_offset("other", stream_name, 5)
         assert await env.query_offset("other", stream_name) == 5
         with pytest.raises(StreamDoesNotExist) as caught:

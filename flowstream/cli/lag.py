@@ -1,0 +1,127 @@
+"""`flowstream lag`: is it keeping up?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, run_async
+from flowstream.cli.output import note, plural, print_json, print_rows
+
+if TYPE_CHECKING:
+    from flowstream.cli.standing import Standing
+
+COLUMNS = ["stream", "reference", "offset", "last_offset", "lag", "lag_seconds", "lost"]
+
+Reader = tuple[str, str]
+"""A reference, and the stream or super stream it reads."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command(
+        epilog=examples(
+            "flowstream lag orders",
+            "flowstream lag orders billing audit --json",
+            "flowstream lag --pipeline pipelines.orders",
+            "flowstream lag orders --fail-above 10000 --fail-above-seconds 60",
+        )
+    )(lag)
+
+
+def lag(
+    stream: Annotated[
+        str | None, typer.Argument(help="The stream or super stream.", show_default=False)
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REFERENCE]...",
+            help="Whose lag; a pipeline stores under its own name. Without one: the stream's name.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    pipeline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE[:NAME]", help="What this pipeline reads, and its name. Repeatable."
+        ),
+    ] = None,
+    fail_above: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="End with exit code 30 above so many messages."),
+    ] = None,
+    fail_above_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="The same for the age of the oldest of them."),
+    ] = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Show how far readers are behind, in messages and in seconds, for each partition.
+
+    The lag is what was published and is not settled and committed yet, so a pipeline that keeps up
+    shows what arrived since its last commit. Seconds are the age of the oldest message of it.
+    "lost" counts messages that retention deleted before they were settled.
+    """
+    readers = [(reference, stream) for reference in references or [stream]] if stream else []
+    for target in pipeline or []:
+        readers += _readers(target)
+    if not readers:
+        raise CommandError("name a stream, or --pipeline MODULE", ExitCode.USAGE)
+    found = run_async(_standings, url, readers)
+    rows = [standing.row() for standing in found]
+    if json:
+        print_json(rows)
+    else:
+        print_rows(rows, COLUMNS, empty="")
+        _explain(found)
+    _fail(found, fail_above, fail_above_seconds)
+
+
+def _readers(target: str) -> list[Reader]:
+    from flowstream.cli.load import load_pipeline
+    from flowstream.cli.wiring import wiring
+
+    found = wiring(load_pipeline(target))
+    if not found.reads:
+        raise CommandError(f"{target} reads no stream that is known", ExitCode.USAGE)
+    return [(found.reference, stream) for stream in found.reads]
+
+
+async def _standings(url: str, readers: list[Reader]) -> list[Standing]:
+    from flowstream.cli.connect import connect
+    from flowstream.cli.standing import standing, streams_of
+
+    async with connect(url) as environment:
+        return [
+            await standing(environment, reference, stream)
+            for reference, name in readers
+            for stream in await streams_of(environment, name)
+        ]
+
+
+def _explain(found: list[Standing]) -> None:
+    """What a table leaves open."""
+    for reference in sorted({it.reference for it in found}):
+        mine = [it for it in found if it.reference == reference]
+        if all(it.offset is None for it in mine):
+            note(f"nothing is stored under {reference!r}: its lag is all there is")
+        elif len(mine) > 1:
+            note(f"{reference}: {plural(sum(it.lag for it in mine), 'message')} behind in all")
+
+
+def _fail(found: list[Standing], most: int | None, oldest: float | None) -> None:
+    """End with an exit code of its own where somebody is too far behind."""
+    for it in found:
+        who = f"{it.reference} is {plural(it.lag, 'message')} behind on {it.stream}"
+        if most is not None and it.lag > most:
+            raise CommandError(f"{who}, and {most:,} are allowed", ExitCode.LAG)
+        if oldest is not None and it.lag and (it.lag_seconds is None or it.lag_seconds > oldest):
+            age = "of unknown age" if it.lag_seconds is None else f"{it.lag_seconds:,.1f} s old"
+            raise CommandError(
+                f"{who}, the oldest {age}, and {oldest:g} s are allowed", ExitCode.LAG
+            )

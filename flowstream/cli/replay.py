@@ -1,0 +1,129 @@
+"""Dead letters published again, exactly once, also when a replay is killed in between.
+
+Two things are kept on the broker. The position, an offset of the dead-letter stream under
+`REFERENCE`, says how far the last replay came; it is stored after the confirms. And each message
+carries its letter's number as publishing id, under a reference of its own, so that the broker
+drops what a replay that was killed had published already, and the next one can tell.
+
+The numbers of a stream that was deleted and made again begin at 0 again. So the reference names the
+stream's edition: a number drawn at the first replay and stored as an offset of the stream, which
+goes when the stream goes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flowstream.cli.letters import Letter, read
+
+if TYPE_CHECKING:
+    from flowstream.client import Environment, Publisher
+
+REFERENCE = "flowstream-replay"
+"""The reference that a replay's position is stored under."""
+
+EDITION = "flowstream-replay-edition"
+"""The reference that the number of the stream's edition is stored under."""
+
+
+@dataclass(slots=True)
+class Replayed:
+    """Messages by the stream they went into; `before` those that an earlier replay, which did not
+    get to store its position, had published."""
+
+    published: Counter[str] = field(default_factory=Counter)
+    before: Counter[str] = field(default_factory=Counter)
+
+
+async def position(environment: Environment, stream: str) -> int:
+    """The offset of the dead-letter stream that a replay goes on with."""
+    stored = await environment.query_offset(REFERENCE, stream)
+    return 0 if stored is None else stored + 1
+
+
+async def replay_waiting(
+    environment: Environment, stream: str, to: str | None, *, dry_run: bool
+) -> Replayed:
+    """Publish every letter that was not replayed yet, up to the present end of the stream, into
+    where it came from or `to`; with `dry_run` only tell."""
+    done = Replayed()
+    async with AsyncExitStack() as stack:
+        targets = Targets(environment, stack, await _reference(environment, stream, dry_run))
+        start = await position(environment, stream)
+        async for batch in read(environment, stream, start):
+            for target, letters in by_target(batch, to).items():
+                publisher = await targets.publisher(target)
+                new = [it for it in letters if it.offset + 1 > (publisher.last_publishing_id or 0)]
+                if new and not dry_run:
+                    await publisher.publish_many(
+                        [letter.body for letter in new],
+                        publishing_ids=[letter.offset + 1 for letter in new],
+                    )
+                done.published[target] += len(new)
+                done.before[target] += len(letters) - len(new)
+            if batch and not dry_run:
+                await environment.store_offset_verified(REFERENCE, stream, batch[-1].offset)
+    return done
+
+
+async def replay_chosen(
+    environment: Environment, stream: str, offsets: list[int], to: str | None, *, dry_run: bool
+) -> Replayed:
+    """Publish the letters at these offsets, whether they were replayed before or not; the position
+    stays."""
+    done = Replayed()
+    async with AsyncExitStack() as stack:
+        targets = Targets(environment, stack, None)
+        async for batch in read(environment, stream, min(offsets)):
+            chosen = [letter for letter in batch if letter.offset in offsets]
+            for target, letters in by_target(chosen, to).items():
+                publisher = await targets.publisher(target)
+                if not dry_run:
+                    await publisher.publish_many([letter.body for letter in letters])
+                done.published[target] += len(letters)
+            if batch and batch[-1].offset >= max(offsets):
+                break
+    return done
+
+
+def by_target(letters: list[Letter], to: str | None) -> dict[str, list[Letter]]:
+    """Letters by the stream they go into, in order. Pure."""
+    targets: dict[str, list[Letter]] = {}
+    for letter in letters:
+        targets.setdefault(to or letter.source, []).append(letter)
+    return targets
+
+
+class Targets:
+    """A publisher for each stream that letters go into, opened when the first one does."""
+
+    def __init__(
+        self, environment: Environment, stack: AsyncExitStack, reference: str | None
+    ) -> None:
+        self._environment = environment
+        self._stack = stack
+        self._reference = reference
+        self._publishers: dict[str, Publisher] = {}
+
+    async def publisher(self, target: str) -> Publisher:
+        """Raises StreamDoesNotExist where the stream is gone."""
+        if target not in self._publishers:
+            publisher = self._environment.publisher(target, reference=self._reference)
+            self._publishers[target] = await self._stack.enter_async_context(publisher)
+        return self._publishers[target]
+
+
+async def _reference(environment: Environment, stream: str, dry_run: bool) -> str | None:
+    """The reference that this edition of the stream is replayed under; None where it never was."""
+    edition = await environment.query_offset(EDITION, stream)
+    if edition is None:
+        if dry_run:
+            return None
+        # Large, because brokers forget stored offsets that lie before a stream's first message.
+        edition = 1 << 62 | secrets.randbits(61)
+        await environment.store_offset_verified(EDITION, stream, edition)
+    return f"{REFERENCE}-{edition:x}"

@@ -1,0 +1,78 @@
+"""The operators' guides: every command in their console blocks runs, and says what stands there.
+
+In what a page shows, `...` stands for anything in a line, and on a line of its own for any lines.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowstream.testing import broker_in_thread
+from tests.cli.command import environment
+from tests.documents import ROOT, blocks, lay_out
+
+GUIDES = ("dead-letters.md", "offsets.md")
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with broker_in_thread() as broker:
+        yield broker.url
+
+
+def steps(page: Path) -> list[tuple[int, str, list[str]]]:
+    """(line, command, what it says) of every command of a page."""
+    found: list[tuple[int, str, list[str]]] = []
+    for block in blocks(page):
+        if block.language != "console":
+            continue
+        for number, line in enumerate(block.source.splitlines()):
+            if line.startswith("$ "):
+                found.append((block.line + number, line[2:], []))
+            else:
+                found[-1][2].append(line)
+    return found
+
+
+def says(text: str, wanted: list[str]) -> bool:
+    """Whether the text is what the page shows."""
+    pattern = ""
+    for line in wanted:
+        if line == "...":
+            pattern += r"(?:.*\n)*?"
+        else:
+            pattern += ".*".join(re.escape(part) for part in line.split("...")) + r"\n"
+    return re.fullmatch(pattern, text) is not None
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_runs(guide: str, url: str, tmp_path: Path) -> None:
+    page = ROOT / "docs" / guide
+    lay_out(page, tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for line, command, wanted in steps(page):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment(url, {"PATH": path, "NO_COLOR": "1"}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            check=False,
+        )
+        text = done.stdout.decode()
+        assert says(text, wanted), f"{guide}, line {line}: $ {command}\n{text}"
+
+
+def test_what_is_shown_may_leave_out() -> None:
+    assert says("a 12 b\n", ["a ... b"])
+    assert says("one\ntwo\nthree\n", ["...", "three"])
+    assert says("", [])
+    assert not says("a\nb\n", ["a"])

@@ -14,9 +14,17 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from flowstream.client import Address, AutoTracking, Consumer, Environment, State, StreamNodes
+from flowstream.client import (
+    Address,
+    AutoTracking,
+    Consumer,
+    Environment,
+    State,
+    StreamNodes,
+    Tls,
+)
 from flowstream.errors import PublishFailed
-from tests.brokers.running import Broker
+from tests.brokers.running import Broker, Certificates
 from tests.chaos.cluster import Nodes
 from tests.chaos.proxy import proxied
 from tests.chaos.traffic import PATIENCE, Traffic, memory, traffic
@@ -211,6 +219,22 @@ async def test_writers_go_to_leaders_and_readers_to_replicas(
             where = {c.role: c.wire.advertised for c in env._core.connections}
         assert where["publishing"] == found.leader
         assert where["consuming"] in found.replicas
+
+
+async def test_over_tls_the_nodes_tls_ports_are_used(
+    cluster: tuple[Broker, ...], nodes: Nodes, certificates: Certificates, stream_name: str
+) -> None:
+    urls = [node.tls_url for node in cluster if node.tls_url is not None]
+    async with Environment(urls, tls=Tls(ca_file=certificates.ca)) as env:
+        await env.create_stream(stream_name, initial_cluster_size=3)
+        found = await members(env, stream_name)
+        async with env.publisher(stream_name) as publisher, env.consumer(stream_name) as consumer:
+            await publisher.publish_many([b"0", b"1"])
+            assert await read(consumer, 2) == [b"0", b"1"]
+            where = {c.role: c.address for c in env._core.connections}
+        assert where["publishing"] == found.leader
+        assert where["consuming"] in found.replicas
+        assert {str(address.port) for address in where.values()} <= {url[-8:-4] for url in urls}
 
 
 async def test_pitfall_15_behind_a_load_balancer(

@@ -15,7 +15,7 @@ This file is the room's contract.
 
 from flowstream.testing.acknowledger import CallerAcknowledger
 from flowstream.testing.brokers import broker, broker_in_thread
-from flowstream.testing.clock import run_virtual, threads_take_time, virtual_time
+from flowstream.testing.clock import VirtualLoop, run_virtual, threads_take_time, virtual_time
 from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
 from flowstream.testing.memory import Crashed, MemoryEnvironment
 from flowstream.testing.memory_stream import MemoryStream
@@ -37,6 +37,7 @@ __all__ = [
     "PipelineTester",
     "RunReport",
     "StillBusy",
+    "VirtualLoop",
     "broker",
     "broker_in_thread",
     "run_virtual",

@@ -15,6 +15,7 @@ what happens inside one process: with sockets, the other side's answer comes aft
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import sys
 import time
@@ -115,6 +116,17 @@ def _clock() -> trio.testing.MockClock | None:
     return clock if isinstance(clock, trio.testing.MockClock) else None
 
 
+def _after(now: float, timeout: float) -> float:
+    """`timeout` later than `now`, and always late enough for asyncio to call what is due then.
+
+    It calls what is due before now plus 1 ns; far from 0 a float cannot tell those apart.
+    """
+    later = now + timeout
+    if later + 1e-9 == later or later == now:
+        later = math.nextafter(math.nextafter(later, math.inf), math.inf)
+    return later
+
+
 class JumpingSelector(selectors.DefaultSelector):
     """Waits for events, and where none come moves `now` ahead by the timeout."""
 
@@ -134,7 +146,7 @@ class JumpingSelector(selectors.DefaultSelector):
             return events
         events = super().select(self.moment)
         if not events:
-            self.now += timeout
+            self.now = _after(self.now, timeout)
         return events
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flowstream.errors import Halted
 from flowstream.pipeline import Backoff, Halt, Message, Pipeline, RateLimit, Retry
 from flowstream.telemetry import StageCrashed, Telemetry
-from flowstream.testing.clock import VirtualLoop
+from flowstream.testing import VirtualLoop
 from tests.pipeline.model import BATCHERS, Collect, LiveStream, Model, Script, Shape
 from tests.pipeline.support import Recorder
 
@@ -67,7 +67,7 @@ class Pipelines(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = VirtualLoop(0)
+        self.loop = VirtualLoop()
         self.model = Model()
         self.source: LiveStream = self.on_loop(LiveStream, self.model)
         self.running: Any = None

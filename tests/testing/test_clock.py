@@ -97,3 +97,14 @@ def test_without_virtual_time_nothing_changes(backend):
             await anyio.to_thread.run_sync(time.sleep, 0)
 
     anyio.run(main, backend=backend)
+
+
+@BACKENDS
+def test_timers_ring_far_from_the_beginning(backend):
+    async def main() -> None:
+        for _ in range(3):
+            await anyio.sleep(1e9)
+            await anyio.sleep(1e-6)
+            await anyio.sleep(0.3)
+
+    run_virtual(main, backend=backend)

@@ -79,7 +79,11 @@ class Consumer:
         self._core = core
         self._state = StateCell("consumer", stream, core.telemetry)
         self._turns = Turns(
-            stream, promoted=self._promoted, demoted=self._demoted, failed=self._fail
+            stream,
+            core.settings.backoff,
+            promoted=self._promoted,
+            demoted=self._demoted,
+            failed=self._fail,
         )
         self._subscription = Subscription(
             core,
@@ -239,7 +243,7 @@ class Consumer:
         if self.options.on_inactive is not None:
             await self.options.on_inactive(self.stream)
         if awaited:
-            await self._verify()
+            await self._verify_quietly()
         self._current = None
         if self._tracker is not None:
             self._tracker.forget()

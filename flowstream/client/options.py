@@ -17,7 +17,10 @@ Match: TypeAlias = Callable[[bytes], bool]
 OnConfirm: TypeAlias = Callable[[Sequence[int]], None]
 OnError: TypeAlias = Callable[[Sequence[int], PublishFailed], None]
 OnActive: TypeAlias = Callable[[str], Awaitable[OffsetSpec]]
-"""Called with the stream when this consumer was made the active one: where does it begin?"""
+"""Called with the stream when this consumer was made the active one: where does it begin?
+
+Called again after an error that passes, such as ConnectionFailed; any other ends the consumer.
+"""
 OnInactive: TypeAlias = Callable[[str], Awaitable[None]]
 """Called with the stream when another consumer takes over, which waits until this returns."""
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+import anyio
+
 from flowstream.protocol import OffsetSpec
 
+from .attachment import PASSING
+from .backoff import Backoff
 from .connection import ClientConnection
 from .settings import log
 from .signals import Signal
@@ -20,18 +24,22 @@ from .signals import Signal
 class Turns:
     """Handles the updates of one consumer in their order.
 
-    `demoted` is told whether the broker waits for it; after a lost connection nobody does.
+    `promoted` is called again while it raises what passes (a lost connection, no leader now) and
+    the broker waits. `demoted` is told whether the broker waits for it; after a lost connection
+    nobody does.
     """
 
     def __init__(
         self,
         stream: str,
+        backoff: Backoff,
         *,
         promoted: Callable[[], Awaitable[OffsetSpec]],
         demoted: Callable[[bool], Awaitable[None]],
         failed: Callable[[Exception], None],
     ) -> None:
         self._stream = stream
+        self._backoff = backoff
         self._promoted = promoted
         self._demoted = demoted
         self._failed = failed
@@ -63,8 +71,22 @@ class Turns:
         if self._active:
             await self._demoted(connection is not None and connection.usable)
             self._active = False
-        if not active or connection is None or connection.error is not None:
+        if not active or connection is None:
             return OffsetSpec.none()
-        offset = await self._promoted()
-        self._active = True
-        return offset
+        return await self._promote(connection)
+
+    async def _promote(self, connection: ClientConnection) -> OffsetSpec:
+        attempt = 0
+        while connection.error is None:
+            try:
+                offset = await self._promoted()
+            except PASSING as error:
+                log.info("consumer of %r: not active yet: %s", self._stream, error)
+                attempt += 1
+                await anyio.sleep(self._backoff.delay(attempt))
+                continue
+            if connection.usable:
+                self._active = True
+                return offset
+            await self._demoted(False)
+        return OffsetSpec.none()

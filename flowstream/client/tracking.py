@@ -7,6 +7,7 @@ import anyio
 from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
 
+from .attachment import PASSING
 from .codes import check
 from .core import Core
 from .options import AutoTracking, check_reference
@@ -46,22 +47,30 @@ class OffsetStore:
         connection.send(StoreOffset(reference, stream, offset % WORDS))
 
     async def store_verified(self, reference: str, stream: str, offset: int) -> None:
-        """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
+        """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive.
+
+        For `request_timeout` both are tried again, over lost connections too.
+        """
         settings = self._core.settings
         deadline = anyio.current_time() + settings.request_timeout
         attempt = 0
         while True:
-            await self.store(reference, stream, offset)
-            found = await self.query(reference, stream)
+            found, failure = None, None
+            try:
+                await self.store(reference, stream, offset)
+                found = await self.query(reference, stream)
+            except PASSING as error:
+                failure = error
             if found == offset:
                 return
             attempt += 1
             delay = settings.backoff.delay(attempt)
             if anyio.current_time() + delay > deadline:
                 raise CommitNotVerified(
-                    f'offset {offset} of "{reference}" on "{stream}" was not stored (found '
-                    f"{found}); check the user's permissions and that the stream has a leader"
-                )
+                    f'offset {offset} of "{reference}" on "{stream}" was not stored '
+                    f"({failure or f'found {found}'}); check the user's permissions and that the "
+                    "stream has a leader"
+                ) from failure
             await anyio.sleep(delay)
 
 

@@ -566,6 +566,26 @@ async def test_pitfall_7_an_offset_that_is_lost_silently_is_noticed(
             await env.store_offset("x" * 256, "s", 6)
 
 
+async def test_verifying_goes_on_over_lost_connections(cluster: Cluster, connect: Connect) -> None:
+    cluster.add("s", *chunks(1))
+    times = 0
+
+    def drop(session: Session, command: StoreOffset) -> bool:
+        nonlocal times
+        times += 1
+        if times < 4:
+            session.drop()
+        return times < 4
+
+    async with connect(cluster) as env:
+        cluster.node.scripts[StoreOffset] = drop
+        await env.store_offset_verified("me", "s", 7)
+        assert await env.query_offset("me", "s") == 7
+        cluster.node.scripts[QueryOffset] = lambda session, command: True
+        with pytest.raises(CommitNotVerified, match=r"was not stored \(.* did not answer"):
+            await env.store_offset_verified("me", "s", 8)
+
+
 async def test_an_end_that_cannot_verify_raises(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s", *chunks(1))
     cluster.node.scripts[StoreOffset] = lambda session, command: True

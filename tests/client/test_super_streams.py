@@ -17,6 +17,7 @@ from flowstream.protocol import (
     Code,
     ConsumerUpdateResponse,
     Deliver,
+    QueryOffset,
     StoreOffset,
     Subscribe,
     build_chunk,
@@ -27,6 +28,8 @@ from tests.client.scripted import Cluster, Session
 from tests.client.timing import virtual_time
 
 pytestmark = pytest.mark.anyio
+
+TEN = [b"%d" % number for number in range(10)]
 
 
 @pytest.fixture
@@ -291,6 +294,75 @@ async def test_hooks_decide_and_are_called_in_turn(cluster: Cluster, connect: Co
             await consumer.wait_for(State.RECOVERING)
             assert (await anext(consumer)).bodies == [b"2"]
     assert calls == ["active s", "inactive s", "drained", "active s"]
+
+
+async def test_a_promotion_goes_on_over_lost_connections(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """The stored offset is asked for on another connection, which may be lost just then."""
+    log = cluster.add("s", TEN)
+    log.offsets["me"] = 4
+    lost = 0
+
+    def drop(session: Session, command: QueryOffset) -> bool:
+        nonlocal lost
+        lost += 1
+        if lost < 6:
+            session.drop()
+        return lost < 6
+
+    cluster.node.scripts[QueryOffset] = drop
+    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    async with connect(cluster) as env, env.consumer("s", **options) as consumer:
+        assert (await anext(consumer)).offset == 5
+        assert lost >= 6
+        assert consumer.active
+        del cluster.node.scripts[QueryOffset]
+
+
+async def test_a_promotion_by_a_connection_that_is_lost_meanwhile_is_none(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", TEN)
+    told: list[str] = []
+
+    async def on_active(stream: str) -> OffsetSpec:
+        told.append("active")
+        if len(told) == 1:
+            for session in cluster.node.live("consuming"):
+                session.drop()
+            await anyio.sleep(5)
+        return OffsetSpec.offset(3)
+
+    async def on_inactive(stream: str) -> None:
+        told.append("inactive")
+
+    options: dict[str, Any] = {"name": "me", "single_active": True}
+    async with (
+        connect(cluster) as env,
+        env.consumer("s", on_active=on_active, on_inactive=on_inactive, **options) as consumer,
+    ):
+        assert (await anext(consumer)).offset == 3
+        assert told == ["active", "inactive", "active"]
+
+
+async def test_a_hand_over_that_cannot_be_verified_is_told_and_made(
+    cluster: Cluster, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was not stored is read again by the successor; the consumer stands by."""
+    cluster.add("s", TEN)
+    cluster.node.scripts[StoreOffset] = lambda session, command: True
+    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    async with connect(cluster) as env, env.consumer("s", **options) as consumer:
+        await anext(consumer)
+        await consumer.done()
+        [session] = cluster.node.live("consuming")
+        number = session.promote(0, active=False)
+        await anyio.sleep(20)
+        answers = [c for c in session.received if isinstance(c, ConsumerUpdateResponse)]
+        assert answers[-1].correlation_id == number
+        assert (consumer.active, consumer.state) == (False, State.OPEN)
+    assert "was not stored (found None)" in caplog.text
 
 
 async def test_a_hook_that_fails_fails_the_consumer(cluster: Cluster, connect: Connect) -> None:

@@ -26,7 +26,10 @@ so that `--help` is quick.
     super_streams.py   `flowstream super-streams`
     offsets.py   `flowstream offsets`; reset.py its `reset`, readers.py who must not run then
     lag.py       `flowstream lag`; standing.py where a reader stands in a stream
-    monitors.py  a run, asked through its monitor
+    top.py       `flowstream top`; monitors.py a run, asked through its monitor
+    tail.py      `flowstream tail` and `peek`; messages.py what people see of a message
+    dead_letters.py   `flowstream dead-letters`; letters.py one letter, replay.py exactly once
+    bench.py     `flowstream bench`; latencies.py percentiles
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,10 @@ From = Annotated[
         help="first, last, next, a number, a time (2026-11-23T09:00), or an age (30m, 2h, 7d).",
     ),
 ]
+
+
+GAPS = 1_000
+"""Offsets more than asked for that are read from the end: some are the broker's own records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,8 @@ async def _show(look: Look) -> None:
                 f"{look.stream} is a super stream; name a partition: {', '.join(partitions)}",
                 ExitCode.USAGE,
             )
-        async for message in _messages(environment, look, start, partitions):
+        messages = _messages(environment, look, start, partitions)
+        async for message in messages if look.last is None else _last(messages, look.last):
             if wanted is None or wanted.search(message.text()):
                 _print(message, look.style, named=bool(partitions))
                 count += 1
@@ -146,6 +152,14 @@ async def _show(look: Look) -> None:
         if not count:
             note(f"no message of {look.stream} to show")
         group.cancel_scope.cancel()
+
+
+async def _last(messages: AsyncIterator[Shown], count: int) -> AsyncIterator[Shown]:
+    kept: deque[Shown] = deque(maxlen=count)
+    async for message in messages:
+        kept.append(message)
+    for message in kept:
+        yield message
 
 
 async def _messages(
@@ -161,7 +175,7 @@ async def _messages(
         if end is None:
             return
         if look.last is not None:
-            start = max(0, end - look.last + 1)
+            start = max(0, end - 2 * look.last - GAPS)
         if await environment.resolve_offset(look.stream, start) > end:
             return
     reader = environment.super_stream_consumer if partitions else environment.consumer

@@ -18,6 +18,8 @@ from flowstream.testing import broker_in_thread
 from tests.cli.command import environment
 from tests.documents import ROOT, blocks, lay_out
 
+pytestmark = pytest.mark.timeout(300)  # many processes
+
 GUIDES = ("dead-letters.md", "offsets.md")
 
 

@@ -11,6 +11,8 @@ from tests.brokers.running import Broker
 from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import numbered, write_module
 
+pytestmark = pytest.mark.timeout(300)  # many processes
+
 
 def publish(url: str, stream: str, count: int) -> None:
     line = ("publish", stream, "-", "--create")

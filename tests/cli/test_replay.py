@@ -23,7 +23,7 @@ from tests.brokers.running import Broker
 from tests.chaos.orders import ROOT, Warehouse, place_of_its_own, publish
 from tests.cli.command import Result, Started, flowstream
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]  # many processes
 
 LETTERS = 40
 

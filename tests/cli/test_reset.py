@@ -16,6 +16,8 @@ from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import handled, numbered, write_module
 
+pytestmark = pytest.mark.timeout(300)  # many processes
+
 COUNT = 100
 
 

@@ -12,6 +12,8 @@ from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import numbered
 from tests.integration.test_client_consuming import declare_super_stream
 
+pytestmark = pytest.mark.timeout(300)  # many processes
+
 OLD = (3, 13)
 
 

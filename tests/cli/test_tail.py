@@ -38,6 +38,10 @@ def test_peek_shows_what_was_asked_for(url: str, stream_name: str) -> None:
     assert peek() == list(range(10))
     assert peek("-n", "3", "--from", "500") == [500, 501, 502]
     assert peek("--last", "3") == [997, 998, 999]
+    line = ("offsets", "set", "me", stream_name, "1")  # takes up an offset of the stream
+    assert flowstream(*line, url=url).code == 0
+    flowstream("publish", stream_name, "-", url=url, stdin=b'{"n":1000}\n')
+    assert peek("--last", "3") == [998, 999, 1000]
     assert peek("--from", "1h", "-n", "1") == [0]
     assert peek("--from", "990", "--grep", '"n":99[78]') == [997, 998]
     assert peek("--from", "next") == []

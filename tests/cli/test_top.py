@@ -20,6 +20,8 @@ from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
 from tests.cli.modules import numbered, write_module
 
+pytestmark = pytest.mark.timeout(300)  # many processes
+
 COUNT = 300
 
 

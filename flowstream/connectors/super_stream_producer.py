@@ -63,7 +63,7 @@ class SuperStreamProducer(StreamProducer):
             self._starts[partition] = await self._where(partition)
 
     async def run(self, feed: Feed) -> None:
-        self._feed = feed
+        self._feed, self._lanes = feed, {}
         options = consumer_options(self.filter)
         if self.single_active:
             options |= {

@@ -17,7 +17,7 @@ class JumpingSelector(selectors.DefaultSelector):
             return super().select(timeout)
         events = super().select(self.moment)
         if not events:
-            self.now += timeout
+            self.now += max(timeout, 1e-9)  # adding less might add nothing
         return events
 
 

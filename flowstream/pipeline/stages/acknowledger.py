@@ -12,6 +12,7 @@ from typing import Any
 
 from flowstream.pipeline.commits import CommitSchedule
 from flowstream.pipeline.core import Core, Signal
+from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.producer import Acknowledger
 from flowstream.pipeline.span import HELD, SETTLED, Ledger
@@ -49,14 +50,16 @@ class Settlement:
             origin = self._joined(message, "halted")
             if origin is None:
                 continue
-            span = origin._span
-            if not span.flags[origin._index]:
-                span.flags[origin._index] = HELD
-                span.held += 1
-                span.remaining -= 1
-                self.held += 1
+            self._hold(origin._span, origin._index)
             self.core.window.release(1, len(origin.raw))
         self._wake()
+
+    def _hold(self, span: Any, index: int) -> None:
+        if not span.flags[index]:
+            span.flags[index] = HELD
+            span.held += 1
+            span.remaining -= 1
+            self.held += 1
 
     def tell_early(self, message: Message[Any]) -> None:
         """`message.settle()` was called, perhaps in a worker thread."""
@@ -149,6 +152,7 @@ class Settlement:
             if lane.acknowledger is not None and not await self._tell(
                 lane.acknowledger, [message], "ok"
             ):
+                self._hold(message._span, message._index)
                 continue
             message._span.flags[message._index] = SETTLED
             self._count(message._span, "ok", 1)
@@ -164,7 +168,8 @@ class Settlement:
             extra = message._extra
             acknowledger = message._span.lane.acknowledger
             last = extra is None or extra.joint is None or extra.joint.pending == 1
-            if acknowledger is None or not last or (extra is not None and extra.early):
+            told = message._span.flags[message._index]
+            if acknowledger is None or not last or told:
                 settle.append(message)
             else:
                 groups.setdefault(id(acknowledger), (acknowledger, []))[1].append(message)
@@ -180,7 +185,9 @@ class Settlement:
     ) -> bool:
         try:
             await acknowledger.acknowledge(messages, outcome)
-        except Exception as error:
+        except BaseException as error:
+            if passes(error):
+                raise
             failure = Failure(messages[0], f"the acknowledger raised {error!r}", error=error)
             failure.phase, failure.stage = "commit", type(acknowledger).__name__
             self.core.halt(failure)

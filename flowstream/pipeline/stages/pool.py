@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextvars import ContextVar
 from typing import Any
 
 import anyio.abc
@@ -10,6 +11,9 @@ import anyio.abc
 from flowstream.pipeline.core import Core
 from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
 from flowstream.pipeline.stages.slot import Idle, Slot
+
+inside: ContextVar[Core | None] = ContextVar("flowstream_inside", default=None)
+"""Whose handler the current task or thread is in."""
 
 
 class Pool(ABC):
@@ -42,6 +46,10 @@ class Pool(ABC):
         self._group = group
         self._fill()
 
+    def close(self) -> None:
+        """No worker is started any more."""
+        self._group = None
+
     def set_workers(self, concurrency: int) -> None:
         """More workers start at once; surplus ones end after what they have in hand."""
         self.concurrency = concurrency
@@ -59,6 +67,8 @@ class Pool(ABC):
                 )
 
     async def _live(self, slot: Slot) -> None:
+        inside.set(self.core)
+
         async def body() -> None:
             coroutine: Any = self.work(slot)
             slot.coroutine = coroutine
@@ -76,6 +86,13 @@ class Pool(ABC):
     @property
     def busy(self) -> int:
         return sum(slot.active for slot in self.slots.values())
+
+    def left(self, slot: Slot) -> None:
+        """The handler was given up; where it runs in a thread, that thread goes on."""
+        if slot.thread is not None:
+            slot.thread = None
+            self.hung += 1
+            self.core.hung.append(self.name)
 
     def rest(self) -> None:
         """A worker found nothing to do."""

@@ -28,6 +28,7 @@
     ├── PayloadError                  a message body does not decode to its declared type
     ├── HandlerTimeout                a handler did not return inside its timeout
     ├── Halted                        a failure policy stopped the pipeline
+    ├── StageFailed                   a stage crashed more often than it may be restarted
     ├── StoreFailed                   the embedded broker cannot write to its store
     └── DrainTimeout                  the drain did not end inside its deadline
 
@@ -347,6 +348,10 @@ class Halted(FlowstreamError):
         self.stream = stream
         self.offset = offset
         self.reason = reason
+
+
+class StageFailed(FlowstreamError):
+    """A stage was crashed too often by something that is no Exception; `__cause__` is it."""
 
 
 class StoreFailed(FlowstreamError):

@@ -71,8 +71,10 @@ class StreamProducer(Producer):
         self._telemetry = Telemetry()
         self._start = Start(offset, None)
         self._consumer: Consumer | None = None
+        self._lane: Lane | None = None
 
     async def open(self, context: RunContext) -> None:
+        self._lane = None
         await self._enter(context)
         self._start = await self._where(self.stream)
         self._will_consume(self.stream)
@@ -94,10 +96,13 @@ class StreamProducer(Producer):
         self._environment = self._consumer = None
 
     async def run(self, feed: Feed) -> None:
-        lane = feed.open(self.stream, codec=AMQP, committed=self._start.stored)
+        offset = self._start.offset
+        if self._lane is not None and self._lane.next:  # restarted: go on behind what was taken in
+            offset = self._lane.next
+        lane = self._lane = feed.open(self.stream, codec=AMQP, committed=self._start.stored)
         options = consumer_options(self.filter)
         async with self.environment.consumer(
-            self.stream, offset=self._start.offset, credit=self.credit, **options
+            self.stream, offset=offset, credit=self.credit, **options
         ) as consumer:
             self._consumer = consumer
             deliveries = consumer if self.filter is None else _patiently(consumer, lane)

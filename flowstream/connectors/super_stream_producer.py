@@ -66,7 +66,7 @@ class SuperStreamProducer(StreamProducer):
             self._will_consume(partition)
 
     async def run(self, feed: Feed) -> None:
-        self._feed = feed
+        self._feed, self._lanes = feed, {}
         options = consumer_options(self.filter)
         if self.single_active:
             options |= {

@@ -82,7 +82,9 @@ class Batching:
             if self._split is not None:
                 try:
                     full = self._ask(where, message)
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     raise Rejected(index, closed) from error
             self._add(where, message, now, closed)
             if where in self._open:

@@ -20,9 +20,7 @@ class CommitSchedule:
         return self._settled >= self.every
 
     def due(self, now: float) -> bool:
-        return self._settled >= self.every or (
-            self._settled > 0 and now - self._last >= self.interval
-        )
+        return self._settled >= self.every or (self._settled > 0 and now >= self.deadline)
 
     @property
     def deadline(self) -> float:

@@ -10,8 +10,9 @@ from typing import Any
 
 import anyio
 
-from flowstream.errors import Halted
+from flowstream.errors import Halted, StageFailed
 from flowstream.pipeline.agenda import Agenda
+from flowstream.pipeline.handlers import passes, reason_of
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
 from flowstream.pipeline.restarts import Restarts
@@ -119,6 +120,9 @@ class Core:
 
     def park(self, due: float, resume: Callable[[], None], give_up: Callable[[], None]) -> None:
         """Call `resume` at `due`, or `give_up` when a drain would not last that long."""
+        if due > self.deadline:
+            give_up()
+            return
         self._parked[(entry := object())] = (due, give_up)
 
         def fire() -> None:
@@ -200,7 +204,9 @@ class Core:
         while True:
             try:
                 return await body()
-            except Exception as error:
+            except BaseException as error:
+                if isinstance(error, GeneratorExit) or passes(error):
+                    raise
                 restart = self.restarts.allow(self.clock())
                 log.exception(
                     "pipeline %r: stage %r crashed", self.name, stage,
@@ -209,4 +215,13 @@ class Core:
                 self.emit(StageCrashed(self.name, stage, repr(error), restart))
                 await crashed(error)
                 if not restart:
-                    self.fail(error)
+                    self.fail(as_exception(stage, error))
+
+
+def as_exception(stage: str, error: BaseException) -> Exception:
+    """What ends the run when a stage broke for good; SystemExit and the like are wrapped."""
+    if isinstance(error, Exception):
+        return error
+    failed = StageFailed(f"stage {stage!r} crashed too often: {reason_of(error)}")
+    failed.__cause__ = error
+    return failed

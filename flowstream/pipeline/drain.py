@@ -23,7 +23,7 @@ async def finish_slices(run: Run) -> None:
 
 async def flush_batches(run: Run) -> None:
     for batcher in run.batchers.values():
-        batcher.flush("drain")
+        batcher.drain()
 
 
 async def finish_batches(run: Run) -> None:

@@ -115,19 +115,28 @@ def process_sync(
 
 
 async def in_thread(
-    function: Callable[..., Any], *args: Any, limiter: anyio.CapacityLimiter
+    function: Callable[..., Any],
+    *args: Any,
+    limiter: anyio.CapacityLimiter,
+    left: Callable[[], None],
 ) -> Any:
-    """Run in a worker thread; when the scope is cancelled the thread is left behind."""
-    return await anyio.to_thread.run_sync(function, *args, limiter=limiter, abandon_on_cancel=True)
+    """Run what never raises in a worker thread; `left` is told when a cancellation leaves it."""
+    try:
+        return await anyio.to_thread.run_sync(
+            function, *args, limiter=limiter, abandon_on_cancel=True
+        )
+    except BaseException:
+        left()
+        raise
 
 
 def thread_handler(
-    function: Callable[..., Any], limiter: anyio.CapacityLimiter
+    function: Callable[..., Any], limiter: anyio.CapacityLimiter, left: Callable[[], None]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """A plain function as an async one that runs it in a worker thread."""
 
     async def call(*args: Any) -> Any:
-        result = await in_thread(_caught, function, args, limiter=limiter)
+        result = await in_thread(_caught, function, args, limiter=limiter, left=left)
         if isinstance(result, _Raised):
             assert result.error is not None
             raise RuntimeError(reason_of(result.error)) from result.error
@@ -150,12 +159,16 @@ async def handle_batch(
     *,
     is_async: bool,
     limiter: anyio.CapacityLimiter,
+    left: Callable[[], None],
 ) -> BaseException | None:
     """Call a batch handler; returns the exception that fails the whole batch, or None."""
     try:
         if is_async:
             return wrong_return(await handler(batch), batch)
-        raised: _Raised = await in_thread(_handle_in_thread, handler, batch, slot, limiter=limiter)
+        raised: _Raised = await in_thread(
+            _handle_in_thread, handler, batch, slot, limiter=limiter, left=left
+        )
+        slot.thread = None
         return raised.error
     except BaseException as error:
         if passes(error):

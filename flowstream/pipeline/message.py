@@ -220,6 +220,7 @@ class Message(Generic[T]):
         `key` keeps batches apart (a batch has one key, and batches of one key are never handled
         at the same time); `flush` closes the batch with this message.
         """
+        hash(key)  # raises here, where the handler can be named
         extra = self._more()
         extra.routes = tuple(dict.fromkeys(batchers)) or extra.routes
         extra.key = key

@@ -72,13 +72,15 @@ def decode_slice(
     while len(data) < len(bodies):
         try:
             data.extend(rest)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             bad.append((len(data), payload_error(error)))
             data.append(None)
     return data, bad
 
 
-def payload_error(error: Exception) -> PayloadError:
+def payload_error(error: BaseException) -> PayloadError:
     """The decoder's exception as one readable line."""
     if isinstance(error, PayloadError):
         return error

@@ -48,6 +48,10 @@ class Lane(Protocol):
     @property
     def stream(self) -> str: ...
 
+    @property
+    def next(self) -> int:
+        """The offset behind the last one taken in; 0 before the first."""
+
     async def send(
         self,
         bodies: list[Any],

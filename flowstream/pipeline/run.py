@@ -12,8 +12,8 @@ from flowstream.errors import FlowstreamError, Halted
 from flowstream.pipeline import drain
 from flowstream.pipeline.annotations import bind
 from flowstream.pipeline.collector import tuned_collector
-from flowstream.pipeline.context import RunContext
-from flowstream.pipeline.core import Core
+from flowstream.pipeline.context import CLOSE_GRACE, RunContext
+from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.handlers import thread_handler
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import decoder
@@ -125,13 +125,18 @@ class Run:
                 except BaseException:
                     await drain.commit(self)
                     raise
+                finally:
+                    for pool in self.pools:
+                        pool.close()
                 self.core.enter("closing")
                 group.cancel_scope.cancel()
 
     async def _open_resources(self, stack: AsyncExitStack) -> None:
         lifespan = self.pipeline.options.lifespan
         if lifespan is not None:
-            self.resources = await stack.enter_async_context(lifespan())
+            manager = lifespan()
+            self.resources = await manager.__aenter__()
+            stack.push_async_exit(_bounded(self.core.name, manager))
 
     async def _build(self) -> None:
         pipeline, core = self.pipeline, self.core
@@ -140,7 +145,7 @@ class Run:
             core,
             self.settlement,
             pipeline.options.on_failure,
-            None if on_failed is None else self._async(on_failed),
+            None if on_failed is None else self._async("on_failed", on_failed),
         )
         await self.disposal.open(self.context)
         self.processors = self._build_processors()
@@ -169,7 +174,7 @@ class Run:
             self.core, options, self.settlement, self.disposal,
             handler=self._bound(declared),
             is_async=declared.signature.is_async,
-            prepare=None if prepare is None else self._async(prepare),
+            prepare=None if prepare is None else self._async("prepare", prepare),
             partition_by=options.partition_by or pipeline.options.partition_by,
             retry=pipeline.options.retry,
             redecode=self._redecode,
@@ -195,9 +200,11 @@ class Run:
     def _bound(self, declared: Declared) -> Any:
         return bind(declared.handler, declared.signature, self.resources)
 
-    def _async(self, declared: Declared) -> Any:
+    def _async(self, name: str, declared: Declared) -> Any:
         handler = self._bound(declared)
-        return handler if declared.signature.is_async else thread_handler(handler, self.threads)
+        if declared.signature.is_async:
+            return handler
+        return thread_handler(handler, self.threads, lambda: self.core.hung.append(name))
 
     def _decoder(self) -> Any:
         declared = self.pipeline.processor_declared
@@ -306,6 +313,18 @@ def unwrap(error: BaseException) -> BaseException:
 
 async def _nothing_held(error: BaseException) -> None:
     return None
+
+
+def _bounded(name: str, manager: Any) -> Any:
+    """The exit of a lifespan, which has CLOSE_GRACE seconds, also in a run that is cancelled."""
+
+    async def leave(*raised: Any) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_GRACE) as scope:
+            await manager.__aexit__(*raised)
+        if scope.cancelled_caught:
+            log.error("%s: lifespan did not close within %g s", name, CLOSE_GRACE)
+
+    return leave
 
 
 async def _closing(close: Any) -> None:

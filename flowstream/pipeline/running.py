@@ -18,6 +18,7 @@ from flowstream.pipeline.options import make
 from flowstream.pipeline.ratelimit import RateLimit
 from flowstream.pipeline.report import snapshot
 from flowstream.pipeline.run import Run
+from flowstream.pipeline.stages.pool import inside
 from flowstream.pipeline.statistics import RunResult, Statistics, Topology
 from flowstream.telemetry import Telemetry
 
@@ -87,14 +88,21 @@ class RunningPipeline:
         self._call(self._run.abort)
 
     async def push(self, bodies: list[Any], *, stream: str = "pushed") -> None:
-        """Deliver messages of your own beside the producer's; they have no offsets to commit."""
-        feed = self._run.feed
+        """Deliver messages of your own beside the producer's; they have no offsets to commit.
+
+        Returns once all of them are inside `max_in_flight`. From inside a handler they are taken
+        in at once, beyond it if need be, and the producer waits until there is room again.
+        """
+        run, feed = self._run, self._run.feed
+        within = inside.get() is run.core
+        if run.core.phase not in ("running", "draining") or (run.stopping and not within):
+            raise ConfigurationError(f"push: pipeline {self.name!r} is stopping")
         lane = next((lane for lane in feed.lanes if lane.stream == stream), None)
         if lane is None:
             lane = feed.open(stream, commits=False)
         elif lane.ledger is not None:
             raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
-        await lane.send(bodies)
+        await feed.deliver(lane, bodies, lane.next, None, 0, at_once=within)
 
     # -- looking
 

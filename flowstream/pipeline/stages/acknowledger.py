@@ -13,6 +13,7 @@ from typing import Any
 
 from flowstream.pipeline.commits import CommitSchedule
 from flowstream.pipeline.core import Core, Signal
+from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.producer import Acknowledger
 from flowstream.pipeline.span import HELD, SETTLED, Ledger
@@ -52,17 +53,22 @@ class Settlement:
             origin = self._joined(message, "halted")
             if origin is None:
                 continue
-            span = origin._span
-            if not span.flags[origin._index]:
-                span.flags[origin._index] = HELD
-                span.held += 1
-                span.remaining -= 1
-                self.held += 1
-                held[span.lane.stream] += 1
+            if self._hold(origin._span, origin._index):
+                held[origin._span.lane.stream] += 1
             self.core.window.release(1, len(origin.raw))
         for stream, count in held.items():
             self.core.emit(Held(self.core.name, stream, count))
         self._wake()
+
+    def _hold(self, span: Any, index: int) -> bool:
+        """Whether it was still to be settled."""
+        if span.flags[index]:
+            return False
+        span.flags[index] = HELD
+        span.held += 1
+        span.remaining -= 1
+        self.held += 1
+        return True
 
     def tell_early(self, message: Message[Any]) -> None:
         """`message.settle()` was called, perhaps in a worker thread."""
@@ -169,6 +175,7 @@ class Settlement:
             if lane.acknowledger is not None and not await self._tell(
                 lane.acknowledger, [message], "ok"
             ):
+                self._hold(message._span, message._index)
                 continue
             message._span.flags[message._index] = SETTLED
             self._count(message._span, "ok", 1)
@@ -188,7 +195,8 @@ class Settlement:
             if joint is not None:
                 final = max(joint.outcome, outcome, key=_WORST.index)
             last = (joint is None or joint.pending == 1) and final != "halted"
-            if acknowledger is None or not last or (extra is not None and extra.early):
+            told = message._span.flags[message._index]
+            if acknowledger is None or not last or told:
                 settle.append(message)
             else:
                 key = id(acknowledger), final
@@ -205,7 +213,9 @@ class Settlement:
     ) -> bool:
         try:
             await acknowledger.acknowledge(messages, outcome)
-        except Exception as error:
+        except BaseException as error:
+            if passes(error):
+                raise
             failure = Failure(messages[0], f"the acknowledger raised {error!r}", error=error)
             failure.phase, failure.stage = "commit", type(acknowledger).__name__
             self.core.halt(failure)

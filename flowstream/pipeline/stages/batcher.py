@@ -7,6 +7,7 @@ tried again keeps its place in that order, and holds up no other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ from flowstream.errors import HandlerTimeout
 from flowstream.pipeline.batch import Batch, again
 from flowstream.pipeline.batching import Batching, Rejected
 from flowstream.pipeline.core import Core
-from flowstream.pipeline.handlers import handle_batch, reason_of
+from flowstream.pipeline.handlers import handle_batch, passes, reason_of
 from flowstream.pipeline.lineup import Lineup
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
@@ -65,6 +66,7 @@ class Batcher(Pool):
         self._resizing: int | None = None
         self._held_back: list[tuple[list[Message[Any]], bool]] = []
         self._armed = False
+        self._draining = False
         self._handling: dict[Slot, Batch[Any]] = {}
         self._partition()
 
@@ -85,6 +87,8 @@ class Batcher(Pool):
                 self._refused(messages, rejected, now)
         else:
             self._put_each(messages, now)
+        if self._draining:
+            self.flush("drain")
         if not self._armed and (deadline := self.batching.deadline) is not None:
             self._armed = True
             self.core.at(deadline, self._expire)
@@ -92,6 +96,11 @@ class Batcher(Pool):
     def flush(self, trigger: str) -> None:
         """Close all open batches."""
         self._line_up(self.batching.flush(trigger), self.core.clock())
+
+    def drain(self) -> None:
+        """Close all open batches, and from now on every batch as soon as it has messages."""
+        self._draining = True
+        self.flush("drain")
 
     @property
     def waiting(self) -> int:
@@ -140,7 +149,9 @@ class Batcher(Pool):
             try:
                 message._hash = hash(key(message))
                 good.append(message)
-            except Exception as error:
+            except BaseException as error:
+                if passes(error):
+                    raise
                 failure = Failure(message, f"partition_by raised {reason_of(error)}", error=error)
                 wrong.append(self._stamp(failure, 1))
         self.disposal.put(wrong)
@@ -234,13 +245,11 @@ class Batcher(Pool):
                     error = await batch_elsewhere(self._handler, batch, self._processes)
                 else:
                     error = await handle_batch(
-                        self._handler, batch, slot, is_async=self._is_async, limiter=self._limiter
-                    )
+                        self._handler, batch, slot, is_async=self._is_async,
+                        limiter=self._limiter, left=partial(self.left, slot),
+                    )  # fmt: skip
             if slot.scope.cancelled_caught:
                 error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
-                if not (self._is_async or self.options.processes):
-                    core.hung.append(self.name)
-                    self.hung += 1
             tell(own, error)
         seconds = core.clock() - slot.since
         self.handled += len(own)
@@ -346,7 +355,10 @@ class Batcher(Pool):
         """What a broken batch processor had in its hands fails, and goes to the policy."""
         batch = self._handling.pop(slot, None)
         failures = [
-            self._stamp(Failure(message, f"the stage crashed: {reason_of(error)}", error=error), 1)
+            self._stamp(
+                Failure(message, f"the stage crashed: {reason_of(error)}", error=error),
+                message.attempt,
+            )
             for message in slot.messages
         ]
         self.release(slot)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+
 from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
@@ -18,6 +20,7 @@ class Committer:
         self.settlement = settlement
         self.producer = producer
         self.stored: dict[str, int] = {}
+        self._turn = anyio.Lock()
 
     async def run(self) -> None:
         """Commit when it is due, until cancelled."""
@@ -32,7 +35,11 @@ class Committer:
             await settlement.due.wait()
 
     async def commit(self) -> None:
-        """Store every watermark that advanced."""
+        """Store every watermark that advanced; one at a time, so that no offset goes back."""
+        async with self._turn:
+            await self._commit()
+
+    async def _commit(self) -> None:
         since, self.settlement.uncommitted_since = self.settlement.uncommitted_since, None
         self.settlement.schedule.committed(self.core.clock())
         for stream, ledger in list(self.settlement.ledgers.items()):

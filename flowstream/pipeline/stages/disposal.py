@@ -103,7 +103,9 @@ class Disposal:
             try:
                 disposer = await self._disposer(policy)
                 outcome = await disposer.dispose(group)
-            except Exception as error:
+            except BaseException as error:
+                if passes(error):
+                    raise
                 told = str(error) if isinstance(error, FlowstreamError) else reason_of(error)
                 why = f"{group[0].reason} (and {type(policy).__name__}: {told})"
                 self._halt(group, why)

@@ -150,7 +150,7 @@ class SourceFeed:
         if commits:
             ledger = self.settlement.ledgers.setdefault(stream, Ledger())
             if committed is not None:
-                ledger.committed = committed
+                ledger.committed = max(committed, ledger.committed or 0)
         if acknowledger is not None:
             self.settlement.acknowledgers += 1
         lane = SourceLane(self, stream, codec, acknowledger, ledger)
@@ -168,17 +168,24 @@ class SourceFeed:
         first: int,
         offsets: Sequence[int] | None,
         timestamp: int,
+        *,
+        at_once: bool = False,
     ) -> None:
-        """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow."""
+        """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow.
+
+        `at_once`: beyond them. For a handler to wait for room would be to wait for itself.
+        """
         self.times.enter("busy", self.core.clock())
         opaque = lane.codec is None and set(map(type, bodies)) != _BYTES
         sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
         start, count = 0, len(bodies)
         while start < count:
-            take = await self._admit(sizes, start)
+            take = min(count - start, SLICE) if at_once else await self._admit(sizes, start)
             if lane.closed:
                 break
             end = start + take
+            if offsets is None:
+                first = max(first, lane.next - start)  # others may have sent on the lane meanwhile
             part = bodies if take == count else bodies[start:end]
             some = None if offsets is None else offsets[start:end]
             base = first + start if some is None else some[0]

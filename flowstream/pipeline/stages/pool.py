@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextvars import ContextVar
 from typing import Any
 
 import anyio.abc
@@ -11,6 +12,9 @@ from flowstream.pipeline.core import Core
 from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
 from flowstream.pipeline.place import begin_work
 from flowstream.pipeline.stages.slot import Idle, Slot
+
+inside: ContextVar[Core | None] = ContextVar("flowstream_inside", default=None)
+"""Whose handler the current task or thread is in."""
 
 
 class Pool(ABC):
@@ -46,6 +50,10 @@ class Pool(ABC):
         self._group = group
         self._fill()
 
+    def close(self) -> None:
+        """No worker is started any more."""
+        self._group = None
+
     def set_workers(self, concurrency: int) -> None:
         """More workers start at once; surplus ones end after what they have in hand."""
         self.concurrency = concurrency
@@ -64,6 +72,8 @@ class Pool(ABC):
                 )
 
     async def _live(self, slot: Slot) -> None:
+        inside.set(self.core)
+
         async def body() -> None:
             coroutine: Any = self.work(slot)
             slot.coroutine = coroutine
@@ -96,6 +106,13 @@ class Pool(ABC):
         worked = self._worked + sum(now - born for born in self._born.values())
         busy = self._busy + in_hand
         return {"busy": busy, "idle": worked - busy}
+
+    def left(self, slot: Slot) -> None:
+        """The handler was given up; where it runs in a thread, that thread goes on."""
+        if slot.thread is not None:
+            slot.thread = None
+            self.hung += 1
+            self.core.hung.append(self.name)
 
     def rest(self) -> None:
         """A worker found nothing to do."""

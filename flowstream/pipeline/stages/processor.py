@@ -100,7 +100,9 @@ class Processors(Pool):
         for message in messages:
             try:
                 message._hash = hash(key(message))
-            except Exception as error:
+            except BaseException as error:
+                if passes(error):
+                    raise
                 failure = Failure(message, f"partition_by raised {reason_of(error)}", error=error)
                 wrong.append(self._stamp(failure))
         if not wrong:
@@ -151,6 +153,7 @@ class Processors(Pool):
                 messages, held = self.core.sift(messages)
                 self.settlement.hold(held)
                 if not messages:
+                    self._settle_size()
                     continue
             slot.hold(messages, self.core.clock())
             await self._slice(slot)
@@ -196,8 +199,10 @@ class Processors(Pool):
                     going = await process_async(*arguments)
                 else:
                     going = await in_thread(
-                        partial(process_sync, slot=slot), *arguments, limiter=self._limiter
-                    )
+                        partial(process_sync, slot=slot), *arguments,
+                        limiter=self._limiter, left=partial(self.left, slot),
+                    )  # fmt: skip
+                    slot.thread = None
             if slot.scope.cancelled_caught:
                 found = self._timed_out(slot, found)
                 going = True
@@ -225,8 +230,6 @@ class Processors(Pool):
             return found
         error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
         if not (self._is_async or self.options.processes):
-            self.core.hung.append(self.name)
-            self.hung += 1
             current = self._replace(slot, current)
         fail(current, error)
         found.append(current)
@@ -244,7 +247,10 @@ class Processors(Pool):
         assert self._prepare is not None
         messages = slot.walked
         try:
-            answer = await self._prepare(list(messages))
+            with anyio.CancelScope() as slot.scope:
+                answer = await self._prepare(list(messages))
+            if slot.scope.cancelled_caught:
+                raise HandlerTimeout(f"prepare took longer than {self.timeout:g} s")
             if answer is None or (
                 isinstance(answer, list) and {id(m) for m in answer} == {id(m) for m in messages}
             ):

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from flowstream.errors import Halted, StageFailed
 from flowstream.pipeline.agenda import Agenda
@@ -216,6 +217,7 @@ class Core:
                 await crashed(error)
                 if not restart:
                     self.fail(as_exception(stage, error))
+                await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
 
 
 def as_exception(stage: str, error: BaseException) -> Exception:

@@ -72,6 +72,8 @@ def lay_out(page: Path, folder: Path) -> list[Path]:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("\n\n".join(sources))
+        if target.suffix == ".py" and target.parent != folder:
+            (target.parent / "__init__.py").touch()  # not to be a part of another one's namespace
     return [folder / name for name in parts]
 
 
@@ -79,7 +81,7 @@ def run_page(page: Path, folder: Path, url: str) -> None:
     """Run all code of a page in `folder`; fails with what it said where that is not well."""
     files = lay_out(page, folder)
     if any(block.runs for block in blocks(page)):
-        _python(folder, url, str(Path(__file__)), str(page))
+        _python(folder, url, "-P", str(Path(__file__)), str(page))
     tests = [str(file) for file in files if file.name.startswith("test_")]
     if tests:
         _python(folder, url, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)

@@ -1,43 +1,51 @@
-"""The README's code runs as it stands there."""
+"""The README's code runs as it stands there, and what it links to exists."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
-from flowstream import Batch, Message, Pipeline
 from flowstream.testing import broker
-from tests.documents import ROOT, blocks
+from tests.documents import ROOT, blocks, run_page
 
-BLOCKS = [block.source for block in blocks(ROOT / "README.md") if block.language == "python"]
-
-
-def module(source: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    made = types.ModuleType("readme_block")
-    monkeypatch.setitem(sys.modules, made.__name__, made)
-    exec(compile(source, "README.md", "exec"), made.__dict__)
-    return made
+README = ROOT / "README.md"
 
 
-async def test_the_first_pipeline(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = module(BLOCKS[0], monkeypatch)
-    assert isinstance(first.pipeline, Pipeline)
-    order = first.Order(order_id=1, customer_id=1, date="1997-01-01", quantity=1, amount="0.00")
-    message = Message.new(order)
-    await first.validate(message)
-    assert message.failed == "amount must be positive"
-    first.load(Batch.new(order.model_copy(update={"amount": 2}), order))
-    assert capsys.readouterr().out.startswith("2 orders, 2")
+def test_the_first_pipeline_and_its_test(tmp_path: Path) -> None:
+    run_page(README, tmp_path, "")
+    assert (tmp_path / "pipelines" / "orders.py").exists()
 
 
 async def test_the_client(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = module(BLOCKS[1], monkeypatch)
+    (source,) = [block.source for block in blocks(README) if "def copy" in block.source]
+    client = types.ModuleType("client")
+    monkeypatch.setitem(sys.modules, client.__name__, client)
+    exec(compile(source, "README.md", "exec"), client.__dict__)
     async with broker() as running:
         await client.copy(running.url)
     assert capsys.readouterr().out.strip() == "0 [b'hello', b'world']"
+
+
+def test_make_knows_the_commands() -> None:
+    commands = [
+        line.split("#")[0].split()
+        for block in blocks(README)
+        if block.language == "sh"
+        for line in block.source.splitlines()
+    ]
+    assert [command[0] for command in commands] == ["make", "make"]
+    for command in commands:
+        subprocess.run([*command, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_link_leads_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text())
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []

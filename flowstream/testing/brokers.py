@@ -35,10 +35,12 @@ def broker_in_thread(
 ) -> Iterator[Broker]:
     """The same in a thread with an event loop of its own: for plain tests and wide fixtures.
 
-    @pytest.fixture(scope="session")
-    def broker_url():
-        with broker_in_thread() as broker:
-            yield broker.url
+    As a fixture of a whole session:
+
+        @pytest.fixture(scope="session")
+        def broker_url():
+            with broker_in_thread() as broker:
+                yield broker.url
     """
     with start_blocking_portal() as portal:
         running = Broker(port=0, data=data, users=users, limits=limits)

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from flowstream.cli.exits import ExitCode
+from flowstream.cli.settings import load
 from flowstream.testing import broker_in_thread
 from tests.cli.command import environment
 from tests.documents import ROOT, blocks, lay_out
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
-GUIDES = ("dead-letters.md", "offsets.md")
+GUIDES = ("quick-start.md", "tutorial.md", "dead-letters.md", "offsets.md")
 
 
 @pytest.fixture
@@ -71,6 +73,26 @@ def test_a_guide_runs(guide: str, url: str, tmp_path: Path) -> None:
         )
         text = done.stdout.decode()
         assert says(text, wanted), f"{guide}, line {line}: $ {command}\n{text}"
+
+
+def test_what_the_tutorial_deploys_is_understood(tmp_path: Path) -> None:
+    by_language = {block.language: block.source for block in blocks(ROOT / "docs" / "tutorial.md")}
+    (tmp_path / "pyproject.toml").write_text(by_language["toml"])
+    options = load(tmp_path).settings.pipelines["payments"]
+    unit, compose = by_language["ini"], by_language["yaml"]
+    commands = re.findall(r"flowstream (run payments .*)", unit + compose)
+    assert len(commands) == 2
+    for command in commands:
+        words = [sys.executable, "-m", "flowstream", "config", *command.split()]
+        subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    for grace in re.findall(r"(?:TimeoutStopSec=|stop_grace_period: )(\d+)", unit + compose):
+        assert int(grace) > (options.drain_timeout or 0)
+    (codes,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
+    assert [ExitCode(int(code)) for code in codes.split()] == [
+        ExitCode.DECLARATION,
+        ExitCode.HALTED,
+        ExitCode.TRUNCATED,
+    ]
 
 
 def test_what_is_shown_may_leave_out() -> None:

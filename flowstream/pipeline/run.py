@@ -322,7 +322,10 @@ def _bounded(name: str, manager: Any) -> Any:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_GRACE) as scope:
             await manager.__aexit__(*raised)
         if scope.cancelled_caught:
-            log.error("%s: lifespan did not close within %g s", name, CLOSE_GRACE)
+            log.error(
+                "%s: lifespan did not close within %g s", name, CLOSE_GRACE,
+                extra={"pipeline": name},
+            )  # fmt: skip
 
     return leave
 

@@ -1,0 +1,52 @@
+"""Where a producer starts, and when the safety valve trips."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowstream.connectors.start import Start, where_to_start
+from flowstream.connectors.valve import BLOCK, SafetyValve
+from flowstream.errors import OffsetTruncated
+
+
+def start(stored: int | None, first: int | None, *, skip: bool = False) -> Start:
+    return where_to_start("orders", stored=stored, first=first, default="first",
+                          skip_truncated=skip)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stored", "first", "offset"), [(None, 0, "first"), (4, 0, 5), (4, 5, 5), (4, None, 5)]
+)
+def test_it_starts_behind_the_stored_offset(stored, first, offset):
+    assert start(stored, first) == Start(offset, stored)
+
+
+def test_truncated_messages_are_an_error_that_says_how_many():
+    with pytest.raises(OffsetTruncated, match="5 offsets were truncated") as caught:
+        start(4, 10)
+    assert (caught.value.stored, caught.value.first) == (4, 10)
+
+
+def test_truncated_messages_can_be_skipped_and_are_counted():
+    assert start(4, 10, skip=True) == Start(5, 4, lost=5)
+
+
+def test_the_valve_trips_at_more_than_the_ratio_of_a_block():
+    valve = SafetyValve(0.5, None)
+    limit = BLOCK // 2
+    assert [valve.failed("s", n * 2) for n in range(limit)] == [None] * limit
+    assert "max_ratio" in str(valve.failed("s", 1))
+    assert valve.failed("s", BLOCK) is None
+    assert valve.failed("other", 1) is None
+
+
+def test_the_valve_trips_at_failures_in_a_row_in_whatever_order_they_come():
+    valve = SafetyValve(None, 3)
+    assert [valve.failed("s", n) for n in (7, 5, 9)] == [None] * 3
+    assert valve.failed("s", 6) is None
+    assert "5 messages in a row" in str(valve.failed("s", 8))
+
+
+def test_a_valve_that_is_off_never_trips():
+    valve = SafetyValve(None, None)
+    assert all(valve.failed("s", n) is None for n in range(2000))

@@ -76,7 +76,8 @@ oracle: setup ## build the AMQP 1.0 codec that tests compare with (needs a C com
 
 docs: setup ## build the documentation site into site/; a warning is an error
 	@$(INSTALL) --group docs
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs site
+	$(BIN)/sphinx-build --fresh-env --write-all --fail-on-warning --keep-going --quiet \
+	  --doctree-dir build/doctrees docs site
 
 clean: ## remove .venv, caches and build products (brokers stay)
 	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,14 +33,18 @@ async def test_the_client(
     assert capsys.readouterr().out.strip() == "0 [b'hello', b'world']"
 
 
-def test_make_knows_the_commands() -> None:
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "docs" / "quick-start.md"], ids=["readme", "quick"]
+)
+def test_make_knows_the_commands(page: Path) -> None:
     commands = [
         line.split("#")[0].split()
-        for block in blocks(README)
+        for block in blocks(page)
         if block.language == "sh"
         for line in block.source.splitlines()
+        if line.startswith("make")
     ]
-    assert [command[0] for command in commands] == ["make", "make"]
+    assert len(commands) == 2
     for command in commands:
         subprocess.run([*command, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
 

@@ -16,6 +16,7 @@ that its modules and its event loop are its own.
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import os
 import re
@@ -24,8 +25,6 @@ import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
-
-import anyio
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -100,25 +99,26 @@ def _python(folder: Path, url: str, *arguments: str) -> None:
     assert done.returncode == 0, f"\n{done.stdout}\n{done.stderr}"
 
 
-async def run_blocks(page: Path) -> None:
-    """Run the page's blocks here, one after the other."""
+def run_blocks(page: Path) -> None:
+    """Run the page's blocks here, one after the other; those that await share one event loop."""
     module = types.ModuleType("page")
     module.__dict__["BROKER_URL"] = os.environ.get("FLOWSTREAM_URL")
     sys.modules[module.__name__] = module
-    for block in blocks(page):
-        if not block.runs:
-            continue
-        code = compile(
-            "\n" * (block.line - 1) + block.source,
-            str(page),
-            "exec",
-            flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-        )
-        if code.co_flags & inspect.CO_COROUTINE:
-            await types.FunctionType(code, module.__dict__)()
-        else:
-            exec(code, module.__dict__)
+    with asyncio.Runner() as runner:
+        for block in blocks(page):
+            if not block.runs:
+                continue
+            code = compile(
+                "\n" * (block.line - 1) + block.source,
+                str(page),
+                "exec",
+                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+            )
+            if code.co_flags & inspect.CO_COROUTINE:
+                runner.run(types.FunctionType(code, module.__dict__)())
+            else:
+                exec(code, module.__dict__)
 
 
 if __name__ == "__main__":
-    anyio.run(run_blocks, Path(sys.argv[1]))
+    run_blocks(Path(sys.argv[1]))

@@ -27,7 +27,7 @@ from flowstream.errors import PublishFailed
 from tests.brokers.running import Broker, Certificates
 from tests.chaos.cluster import Nodes
 from tests.chaos.proxy import proxied
-from tests.chaos.traffic import PATIENCE, Traffic, memory, traffic
+from tests.chaos.traffic import PATIENCE, leaves_nothing, traffic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -65,20 +65,6 @@ async def members(env: Environment, stream: str, replicas: int = 2) -> StreamNod
             if found.leader is not None and len(found.replicas) >= replicas:
                 return found
             await anyio.sleep(0.1)
-
-
-@asynccontextmanager
-async def leaves_nothing(running: Traffic) -> AsyncIterator[None]:
-    """Connections, tasks and memory are what they were, a moment after everything flows again."""
-    before, used = running.env.statistics(), memory()
-    yield
-    await running.env.wait_for(State.OPEN)
-    await running.publisher.wait_for(State.OPEN)
-    await running.consumer.wait_for(State.OPEN)
-    with anyio.fail_after(PATIENCE):
-        while running.env.statistics() != before:
-            await anyio.sleep(0.05)
-    assert memory() - used < 50_000_000
 
 
 async def test_kill_the_leaders_node(

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from flowstream.client import Environment
+from flowstream.client import Environment, State
 
 SLICE = 200
 PATIENCE = 60.0
@@ -117,3 +117,17 @@ def memory() -> int:
     """Resident bytes of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
+
+
+@asynccontextmanager
+async def leaves_nothing(running: Traffic) -> AsyncIterator[None]:
+    """Connections, tasks and memory are what they were, a moment after everything flows again."""
+    before, used = running.env.statistics(), memory()
+    yield
+    await running.env.wait_for(State.OPEN)
+    await running.publisher.wait_for(State.OPEN)
+    await running.consumer.wait_for(State.OPEN)
+    with anyio.fail_after(PATIENCE):
+        while running.env.statistics() != before:
+            await anyio.sleep(0.05)
+    assert memory() - used < 50_000_000

@@ -52,9 +52,20 @@ class _Probe:
 async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
     """The chunk that a subscription at `offset` begins with now; None when there is none yet.
 
+    A stream that holds nothing but stored offsets has none. Raises StreamNotAvailable where a new
+    leader does not know yet what is committed (from 3.11 on, where statistics tell).
+    """
+    chunk, doubtful = await _look(core, stream, offset)
+    if doubtful:  # either only offsets are stored there, or it was committed just now
+        chunk, _ = await _look(core, stream, offset)
+    return chunk
+
+
+async def _look(core: Core, stream: str, offset: OffsetSpec) -> tuple[Chunk | None, bool]:
+    """One subscription's first chunk, and whether there may be one though none came.
+
     Brokers send what there is before they look at the next command, so the answer to any request
-    after Subscribe proves that nothing was there. Raises StreamNotAvailable where that only means
-    that a new leader does not know yet what is committed (from 3.11 on, where statistics tell).
+    after Subscribe proves that nothing was there.
     """
     node = (await core.locate(stream)).for_writer()
     user = _Probe(stream)
@@ -67,9 +78,10 @@ async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
         check(answer.code, f'read "{stream}"', stream=stream)
         if user.chunk is None:
             await connection.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
+        doubtful = False
         if user.chunk is None and offset.kind in (OffsetKind.FIRST, OffsetKind.LAST):
-            await _check_empty(connection, stream)
-        return user.chunk
+            doubtful = await _has_committed(connection, stream)
+        return user.chunk, doubtful and user.chunk is None
     finally:
         with anyio.CancelScope(shield=True):
             if connection.usable:
@@ -77,13 +89,17 @@ async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
             await core.consuming.leave(place)
 
 
-async def _check_empty(connection: ClientConnection, stream: str) -> None:
+async def _has_committed(connection: ClientConnection, stream: str) -> bool:
     if not connection.supports(Key.STREAM_STATS):
-        return
+        return False
     answer = await connection.request(lambda c: StreamStats(c, stream), StreamStatsResponse)
     check(answer.code, f'read "{stream}"', stream=stream)
-    if dict(answer.stats).get("first_chunk_id", -1) >= 0:
+    values = dict(answer.stats)
+    if values.get("first_chunk_id", -1) < 0:
+        return False
+    if values.get("committed_chunk_id", -1) < 0:
         raise StreamNotAvailable(
             f'the leader of "{stream}" does not know yet what is committed; try again',
             stream=stream,
         )
+    return True

@@ -64,7 +64,7 @@ def test_deleting_asks_on_a_terminal_and_refuses_without_one(
     with Terminal("streams", "delete", stream_name, url=broker.url) as terminal:
         terminal.expect(r"Delete .* with all messages\?")
         terminal.type("n\n")
-        assert terminal.end() == 1
+        assert terminal.end() == 130
     with Terminal("streams", "delete", stream_name, url=broker.url) as terminal:
         terminal.expect(r"Delete .* with all messages\?")
         terminal.type("y\n")

@@ -351,7 +351,8 @@ class Session:
     def stats(self, c: StreamStats) -> None:
         chunks = self.node.streams[c.stream].chunks
         first, last = (chunks[0][0], chunks[-1][0]) if chunks else (-1, -1)
-        values = {"first_chunk_id": first, "committed_chunk_id": last, "last_chunk_id": last}
+        committed = -1 if self.node.uncommitted else last
+        values = {"first_chunk_id": first, "committed_chunk_id": committed, "last_chunk_id": last}
         self.send(StreamStatsResponse(c.correlation_id, Code.OK, values))
 
     def partitions(self, c: Partitions) -> None:

@@ -224,3 +224,12 @@ async def test_features_of_newer_servers_are_refused_by_older_ones(
                 await publisher.send(b"x", filter_value="eu")
         with pytest.raises(NotSupported, match=r"3\.11"):
             await env.consumer(stream_name, name="n", single_active=True).__aenter__()
+
+
+async def test_a_stream_with_nothing_but_stored_offsets_is_empty(
+    broker: Broker, stream_name: str
+) -> None:
+    async with Environment(broker.url) as env:
+        await env.create_stream(stream_name)
+        await env.store_offset_verified("somebody", stream_name, 7)
+        assert await env.last_offset(stream_name) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,10 +19,10 @@ from flowstream import (
     Retry,
     StreamProducer,
 )
-from flowstream.client import AmqpMessage
+from flowstream.client import AmqpMessage, Publisher
 from flowstream.connectors import DEAD_LETTER_PROPERTIES
 from tests.brokers.running import Broker
-from tests.connectors.reading import PATIENCE, contents, numbers
+from tests.connectors.reading import PATIENCE, contents, numbers, until
 
 pytestmark = pytest.mark.anyio
 LONG = "x" * 20_000
@@ -100,3 +101,46 @@ async def test_a_letter_has_its_origin_its_reason_and_the_body_as_it_was(
     assert "KeyError: 'gone'" in letters[5]["x-traceback"]
     assert "in load" in letters[5]["x-traceback"]
     assert "JSON" in letters[0]["x-reason"]
+
+
+async def test_nothing_is_committed_past_a_letter_that_is_not_confirmed(
+    broker: Broker, stream_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The letter is in its stream and all others are settled: only its confirm is held back."""
+    confirm = anyio.Event()
+    publish_many = Publisher.publish_many
+    dead = f"{stream_name}.dead"
+
+    async def held_back(self: Publisher, bodies: Sequence[bytes], **options: Any) -> None:
+        await publish_many(self, bodies, **options)
+        await confirm.wait()
+
+    pipeline = Pipeline(
+        "shop", StreamProducer(stream_name), on_failure=DeadLetter(dead), commit_every=1,
+        commit_interval=0.05, drain_timeout=5.0,
+    )  # fmt: skip
+
+    @pipeline.processor(concurrency=4, max_demand=1)
+    async def check(message: Message[dict[str, int]]) -> None:
+        if message.data["n"] == 5:
+            message.fail("five")
+
+    async with Environment(broker.url) as environment:
+        await environment.create_stream(stream_name)
+        async with environment.publisher(stream_name) as publisher:
+            await publisher.publish_many(numbers(20))
+        monkeypatch.setattr(Publisher, "publish_many", held_back)
+        async with pipeline.start(environment=environment) as running:
+            await until(lambda: running.statistics().settled == {"ok": 19})
+            with anyio.fail_after(PATIENCE):
+                while not await environment.stream_exists(dead) or (
+                    await environment.last_offset(dead) is None
+                ):
+                    await anyio.sleep(0.02)
+            await anyio.sleep(0.3)  # six commit intervals
+            assert await environment.query_offset("shop", stream_name) == 4
+            confirm.set()
+            await until(lambda: running.statistics().settled == {"ok": 19, "dead_lettered": 1})
+            running.stop()
+            await running.wait()
+        assert await environment.query_offset("shop", stream_name) == 19

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 import anyio
@@ -56,6 +57,7 @@ class SuperStreamProducer(StreamProducer):
         self._lanes: dict[str, Lane] = {}
         self._starts: dict[str, Start] = {}
         self._partitions: SuperStreamConsumer | None = None
+        self._consuming = AsyncExitStack()
 
     async def open(self, context: RunContext) -> None:
         await self._enter(context)
@@ -77,15 +79,29 @@ class SuperStreamProducer(StreamProducer):
             }
         else:
             options["tracking"] = "manual"
-        async with self.environment.super_stream_consumer(
-            self.stream, name=self._name, offset=self.offset, credit=self.credit, **options
-        ) as consumer:
-            self._partitions = consumer
+        consumer = self._partitions = await self._consuming.enter_async_context(
+            self.environment.super_stream_consumer(
+                self.stream, name=self._name, offset=self.offset, credit=self.credit, **options
+            )
+        )
+        try:
             async for delivery in consumer:
                 lane = self._lanes.get(delivery.stream)
                 if lane is None:
                     lane = self._open_lane(delivery.stream)
                 await send(lane, delivery)
+        except Exception:
+            await self._leave()
+            raise
+
+    async def close(self) -> None:
+        await self._leave()
+        await super().close()
+
+    async def _leave(self) -> None:
+        """Only now others get the partitions: a run that is stopped has drained and committed."""
+        self._partitions = None
+        await self._consuming.aclose()
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self.filter is not None or self._partitions is None:

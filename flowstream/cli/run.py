@@ -277,6 +277,8 @@ def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
         for target, result in outcome.results.items():
             for line in summary.summarize(result, target, idle=plan.until_idle is not None):
                 say(line)
+        for target in sorted(outcome.unopened):
+            say(f"{plan.pipelines[target].name}: stopped before it was running")
     code = ExitCode.OK
     if outcome.error is not None:
         code = report(outcome.error)

@@ -62,9 +62,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a plan: results by target, the first error, and whether it was forced."""
+    """What became of a plan: results by target, the first error, and whether it was forced.
+
+    `unopened` are targets that were stopped while they were still connecting.
+    """
 
     results: dict[str, RunResult] = field(default_factory=dict)
+    unopened: set[str] = field(default_factory=set)
     error: BaseException | None = None
     forced: bool = False
 
@@ -160,6 +164,7 @@ class Supervisor:
                 del self._opening[target]
                 self._outcome.results[target] = await self._follow(pipeline.name, running)
         except Exception as error:
+            self._opening.pop(target, None)
             self._failed(error)
 
     async def _start(self, stack: AsyncExitStack, pipeline: Pipeline) -> RunningPipeline:
@@ -201,6 +206,7 @@ class Supervisor:
     def _stop_all(self) -> None:
         if self._feed is not None:
             self._feed.stop()
+        self._outcome.unopened |= self._opening.keys()
         for opening in self._opening.values():
             opening.cancel()
         for running in self._running:

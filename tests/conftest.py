@@ -9,7 +9,7 @@
   flowstream calls on an asyncio loop must not block it (blockbuster).
 
 Which brokers took part is told at the end of every run. With
-FLOWSTREAM_REQUIRE_BROKERS=3.10,4.0 a broker that is not up, or on which no test
+TESTS_REQUIRE_BROKERS=3.10,4.0 a broker that is not up, or on which no test
 ran, fails the run instead.
 """
 
@@ -42,7 +42,7 @@ def embedded_broker() -> Iterator[Broker]:
 # The one place where the embedded broker joins the integration suite.
 EMBEDDED: Callable[[], AbstractContextManager[Broker]] | None = embedded_broker
 
-REQUIRED = tuple(filter(None, os.environ.get("FLOWSTREAM_REQUIRE_BROKERS", "").split(",")))
+REQUIRED = tuple(filter(None, os.environ.get("TESTS_REQUIRE_BROKERS", "").split(",")))
 RUNNING = running()
 SINGLE = sorted({*RUNNING, *REQUIRED} - {"cluster"}, key=lambda name: [*map(int, name.split("."))])
 passed_on: Counter[str] = Counter()

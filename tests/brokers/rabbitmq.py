@@ -40,11 +40,11 @@ from typing import Any
 
 CLONE = Path(__file__).resolve().parents[2]
 RECORD = CLONE / "build" / "brokers.json"
-CACHE = Path(os.environ.get("FLOWSTREAM_BROKER_CACHE", "/var/cache/flowstream-brokers"))
+CACHE = Path(os.environ.get("TESTS_BROKER_CACHE", "/var/cache/flowstream-brokers"))
 TLS = CACHE / "tls"
-MIRROR = os.environ.get("FLOWSTREAM_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("TESTS_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 # Added to every port and to the node names: two sets of brokers can run side by side.
-SHIFT = int(os.environ.get("FLOWSTREAM_BROKER_SHIFT", "0"))
+SHIFT = int(os.environ.get("TESTS_BROKER_SHIFT", "0"))
 START_DEADLINE = 180.0
 CLIENT_NAME = "flowstream-client"  # common name of the client certificate, and a user
 PLUGINS = (

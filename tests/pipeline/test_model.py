@@ -1,6 +1,6 @@
 """Random pipelines over random streams, driven in virtual time and held against a model.
 
-FLOWSTREAM_MODEL_EXAMPLES says how many runs of 50 steps; the profile "ci" makes ten thousand steps.
+TESTS_MODEL_EXAMPLES says how many runs of 50 steps; the profile "ci" makes ten thousand steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.pipeline.support import Recorder
 
 STEPS = 50
 CI = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
-EXAMPLES = int(os.environ.get("FLOWSTREAM_MODEL_EXAMPLES", "200" if CI else "12"))
+EXAMPLES = int(os.environ.get("TESTS_MODEL_EXAMPLES", "200" if CI else "12"))
 
 actions = st.sampled_from(["ok", "ok", "slow", "raise", "fail", "final", "drop", "early"])
 scripts = st.builds(

@@ -34,8 +34,9 @@ ends a command with 130; `run` and `broker` end in an orderly way instead.
 Options that have a variable can be set in the environment, in `.env` and in `pyproject.toml`: see
 [configuration](configuration.md).
 
-`flowstream --install-completion` makes the shell complete commands, options and their values;
-`--show-completion bash|zsh|fish` prints what it would install.
+`flowstream --install-completion` makes the shell it is typed in complete commands, options and
+their values; `--show-completion` prints what it would install. For another shell, say which:
+`_FLOWSTREAM_COMPLETE=source_zsh flowstream` (or `source_bash`, `source_fish`) prints its script.
 """
 
 CONFIGURATION = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -133,9 +134,19 @@ def test_words_are_completed(words: str, found: list[str]) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_completion_of_each_shell_is_shown(shell: str) -> None:
-    result = flowstream("--show-completion", shell)
+    result = flowstream(env={"_FLOWSTREAM_COMPLETE": f"source_{shell}"})
     assert result.code == 0
-    assert "_FLOWSTREAM_COMPLETE" in result.out
+    assert f"_FLOWSTREAM_COMPLETE=complete_{shell}" in result.out
+
+
+def test_the_completion_of_the_shell_it_is_typed_in_is_shown() -> None:
+    # bash replaces itself by its last command, and then there is no shell to be asked about
+    typed = f"{shlex.join(COMMAND)} --show-completion; exit $?"
+    done = subprocess.run(
+        ["bash", "-c", typed], capture_output=True, env=environment(None), timeout=TIMEOUT
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"_FLOWSTREAM_COMPLETE=complete_bash" in done.stdout
 
 
 def test_commands_run_on_uvloop() -> None:

@@ -123,7 +123,6 @@ async def _reference(environment: Environment, stream: str, dry_run: bool) -> st
     if edition is None:
         if dry_run:
             return None
-        # Large, because brokers forget stored offsets that lie before a stream's first message.
-        edition = 1 << 62 | secrets.randbits(61)
+        edition = secrets.randbits(61)
         await environment.store_offset_verified(EDITION, stream, edition)
     return f"{REFERENCE}-{edition:x}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from flowstream.errors import ConfigurationError
 
+MAX_NAME = 255
+"""Bytes of a name or a reference, at most."""
+
 
 def check_whole(option: str, value: object, least: int, most: int | None = None) -> None:
     """A whole number from `least` on, up to `most`."""
@@ -21,8 +24,8 @@ def check_seconds(option: str, value: object) -> None:
 
 def check_name(option: str, value: object) -> None:
     """A name of a stream, or a reference: 1 to 255 bytes."""
-    if not isinstance(value, str) or not 0 < len(value.encode()) <= 255:
-        raise ConfigurationError(f"{option}={value!r}: give a text of 1 to 255 bytes")
+    if not isinstance(value, str) or not 0 < len(value.encode()) <= MAX_NAME:
+        raise ConfigurationError(f"{option}={value!r}: give a text of 1 to {MAX_NAME} bytes")
 
 
 def check_callable(option: str, value: object) -> None:

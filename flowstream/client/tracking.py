@@ -8,6 +8,7 @@ from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
 
 from .attachment import PASSING
+from .checks import MAX_NAME
 from .codes import check
 from .core import Core
 from .options import AutoTracking, check_reference
@@ -18,15 +19,32 @@ BEFORE_FIRST = -1
 """Stored to say that not even offset 0 is settled. Servers keep unsigned numbers of 64 bits and
 have no command that forgets an offset, so it is stored as other clients read it: a signed -1."""
 
+KEPT = 1 << 62
+KEPT_SUFFIX = "#kept"
+"""RabbitMQ forgets a stored offset once retention has passed it (osiris_tracking.erl: snapshot). A
+reader that was away for long would look like one that is new: it would begin at its `offset=`, and
+nobody would learn what it missed. So every offset is stored a second time, under the reference with
+this suffix and KEPT higher: no stream's first offset ever gets there."""
+
 
 class OffsetStore:
-    """The offsets that the broker keeps under references, over a connection of their own."""
+    """The offsets that the broker keeps under references, over a connection of their own.
+
+    What is stored is remembered when retention has passed it, too: see `KEPT`.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
     async def query(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference; None where there is none, -1 before the first."""
+        offset = await self._read(reference, stream)
+        if offset is None and (kept := kept_reference(reference)) is not None:
+            offset = await self._read(kept, stream)
+            return None if offset is None else offset - KEPT
+        return offset
+
+    async def _read(self, reference: str, stream: str) -> int | None:
         answer = await self._core.tracking.request(
             lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
         )
@@ -40,10 +58,15 @@ class OffsetStore:
     async def store(self, reference: str, stream: str, offset: int) -> None:
         """Sends an offset to be stored. The server never answers: it can be lost without a word."""
         check_reference("the reference of an offset", reference)
-        if not BEFORE_FIRST <= offset < WORDS >> 1:
+        if reference.endswith(KEPT_SUFFIX):
+            raise ConfigurationError(f'a reference cannot end in "{KEPT_SUFFIX}": {reference!r}')
+        if not BEFORE_FIRST <= offset < KEPT:
             raise ConfigurationError(f"offset {offset} is none: give a number from -1 on")
         connection = await self._core.tracking.get()
         await connection.drained()
+        kept = kept_reference(reference)
+        if kept is not None:
+            connection.send(StoreOffset(kept, stream, KEPT + offset))
         connection.send(StoreOffset(reference, stream, offset % WORDS))
 
     async def store_verified(self, reference: str, stream: str, offset: int) -> None:
@@ -58,7 +81,7 @@ class OffsetStore:
             found, failure = None, None
             try:
                 await self.store(reference, stream, offset)
-                found = await self.query(reference, stream)
+                found = await self._read(reference, stream)
             except PASSING as error:
                 failure = error
             if found == offset:
@@ -72,6 +95,12 @@ class OffsetStore:
                     "stream has a leader"
                 ) from failure
             await anyio.sleep(delay)
+
+
+def kept_reference(reference: str) -> str | None:
+    """Where the offset is stored a second time; None where that name would be too long."""
+    kept = reference + KEPT_SUFFIX
+    return kept if len(kept.encode()) <= MAX_NAME else None
 
 
 class Tracker:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from flowstream.client import AutoTracking, CreditOnArrival, CreditWhenDone, Delivery, State
+from flowstream.client.tracking import KEPT, KEPT_SUFFIX
 from flowstream.errors import (
     ChecksumMismatch,
     CommitNotVerified,
@@ -500,7 +501,13 @@ async def test_pitfall_6_refused_credit_is_nothing_special(
 
 
 def stores(node: Node) -> list[int]:
-    return [command.offset for command in node.received(StoreOffset)]
+    """What was stored under the consumer's own name; beside each stands one that is kept."""
+    stored = node.received(StoreOffset)
+    own = [command for command in stored if not command.reference.endswith(KEPT_SUFFIX)]
+    assert [command.offset - KEPT for command in stored if command not in own] == [
+        command.offset for command in own
+    ]
+    return [command.offset for command in own]
 
 
 async def test_offsets_are_stored_by_count_and_verified_at_the_end(
@@ -512,7 +519,7 @@ async def test_offsets_are_stored_by_count_and_verified_at_the_end(
         async with env.consumer("s", name="me", tracking=tracking) as consumer:
             await read(consumer, 80)
         assert stores(cluster.node) == [29, 59, 79]
-        assert cluster.streams["s"].offsets == {"me": 79}
+        assert cluster.streams["s"].offsets["me"] == 79
         async with env.consumer("s", name="me", tracking=tracking) as consumer:
             assert await consumer.stored_offset() == 79
             assert await read(consumer, 20) == numbers(20, 80)
@@ -554,7 +561,9 @@ async def test_pitfall_7_an_offset_that_is_lost_silently_is_noticed(
     """Pitfall 7: StoreOffset is lost silently: verify."""
     cluster.add("s", *chunks(1))
     lost = iter([True, True, False])
-    cluster.node.scripts[StoreOffset] = lambda session, command: next(lost, True)
+    cluster.node.scripts[StoreOffset] = lambda session, command: (
+        command.reference == "me" and next(lost, True)
+    )
     async with connect(cluster) as env:
         await env.store_offset_verified("me", "s", 5)
         assert stores(cluster.node) == [5, 5, 5]
@@ -564,6 +573,28 @@ async def test_pitfall_7_an_offset_that_is_lost_silently_is_noticed(
         assert anyio.current_time() - start <= 10
         with pytest.raises(ConfigurationError, match="255 bytes"):
             await env.store_offset("x" * 256, "s", 6)
+
+
+async def test_an_offset_is_remembered_when_the_broker_has_forgotten_it(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """As RabbitMQ does once retention has passed it."""
+    cluster.add("s", *chunks(3))
+    offsets = cluster.streams["s"].offsets
+    async with connect(cluster) as env:
+        for offset in (-1, 0, 12):
+            await env.store_offset_verified("me", "s", offset)
+            del offsets["me"]
+            assert await env.query_offset("me", "s") == offset
+        await env.store_offset_verified("x" * 255, "s", 7)
+        del offsets["x" * 255]
+        assert await env.query_offset("x" * 255, "s") is None  # the name left no room to keep it
+        with pytest.raises(ConfigurationError, match="cannot end in"):
+            await env.store_offset("me#kept", "s", 1)
+        with pytest.raises(ConfigurationError, match="from -1 on"):
+            await env.store_offset("me", "s", KEPT)
+        async with env.consumer("s", name="me", offset="next", tracking="manual") as consumer:
+            assert (await anext(consumer)).offset == 13
 
 
 async def test_verifying_goes_on_over_lost_connections(cluster: Cluster, connect: Connect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -108,6 +109,8 @@ def take_debug(args: list[str]) -> tuple[bool, list[str]]:
 
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # results and notes in the order they were told
+        sys.stdout.reconfigure(line_buffering=True)
     debug, args = take_debug(sys.argv[1:])
     if debug:
         show_tracebacks()

@@ -193,8 +193,7 @@ def _print(message: Shown, style: str, *, named: bool) -> None:
     if style == "json":
         sys.stdout.write(json_module.dumps(message.document(), ensure_ascii=False) + "\n")
     elif style == "bodies":
-        sys.stdout.flush()
         sys.stdout.buffer.write(message.body + b"\n")
+        sys.stdout.buffer.flush()
     else:
         sys.stdout.write(f"{message.stream}  " * named + message.line() + "\n")
-    sys.stdout.flush()

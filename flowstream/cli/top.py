@@ -182,7 +182,6 @@ async def _print(watches: Sequence[Watch], every: float, as_json: bool) -> None:
             elif watch.gone_since is None:
                 for line in lines(watch):
                     say(line)
-        sys.stdout.flush()
         await anyio.sleep(every)
 
 

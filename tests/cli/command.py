@@ -42,7 +42,8 @@ def environment(url: str | None, extra: Mapping[str, str] | None = None) -> dict
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("FLOWSTREAM_") and name not in {"NO_COLOR", "FORCE_COLOR"}
+        if not name.startswith("FLOWSTREAM_")
+        and name not in {"NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED"}
     }
     kept["COLUMNS"] = "120"
     if url is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from flowstream.errors import ConnectionClosed, FlowstreamError, NotSupported, RequestTimeout
+from flowstream.errors import ConnectionClosed, FlowstreamError, NotSupported
 from flowstream.protocol import (
     Code,
     DeclarePublisher,
@@ -24,7 +24,6 @@ from .failures import Failures, call
 from .options import PublisherOptions
 from .outbox import Outbox
 from .pool import Place
-from .settings import log
 from .signals import Signal
 from .states import StateCell
 
@@ -159,23 +158,13 @@ class Declaration:
         self.want_write()
 
     async def _detach(self) -> None:
-        """Gives the place back, and tells the broker where it may still know the publisher."""
         place, self._place = self._place, None
         self._declared = False
-        if place is None:
-            return
-        with anyio.CancelScope(shield=True):
-            if place.connection.usable:
-                timeout = self._core.settings.close_timeout
-                try:
-                    await place.connection.request(
-                        lambda c: DeletePublisher(c, place.id), Response, timeout
-                    )
-                except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug(
-                        "publisher of %r: %s", self.stream, error, extra={"stream": self.stream}
-                    )
-            await self._core.publishing.leave(place)
+        if place is not None:
+            timeout = self._core.settings.close_timeout
+            await self._core.publishing.retire(
+                place, lambda c: DeletePublisher(c, place.id), timeout
+            )
 
     def _gave_up(self, error: FlowstreamError) -> None:
         self.failures.cause = error

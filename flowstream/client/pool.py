@@ -8,11 +8,12 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from flowstream.errors import FlowstreamError
-from flowstream.protocol import Address
+from flowstream.errors import ConnectionClosed, FlowstreamError, RequestTimeout
+from flowstream.protocol import Address, Command, Response
 
 from .connection import ClientConnection
 from .ids import Ids
+from .settings import log
 
 User = TypeVar("User")
 
@@ -86,6 +87,19 @@ class Pool(Generic[User]):
         if not len(place.ids) and connection.error is None:
             self._forget(connection)
             await connection.close()
+
+    async def retire(
+        self, place: Place[User], farewell: Callable[[int], Command], timeout: float
+    ) -> None:
+        """Tells the broker, where it may still know the user, and gives the place back. Shielded,
+        and bounded by `timeout` seconds."""
+        with anyio.CancelScope(shield=True):
+            if place.connection.usable:
+                try:
+                    await place.connection.request(farewell, Response, timeout)
+                except (ConnectionClosed, RequestTimeout) as error:
+                    log.debug("%r did not hear a farewell: %s", place.connection, error)
+            await self.leave(place)
 
     async def close(self) -> None:
         """Closes all connections, bounded by their close timeout."""

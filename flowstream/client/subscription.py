@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-import anyio
-
 from flowstream.errors import (
     ConnectionClosed,
     FlowstreamError,
     NotSupported,
     ProtocolError,
-    RequestTimeout,
 )
 from flowstream.protocol import (
     Chunk,
@@ -301,20 +298,8 @@ class Subscription:
             raise NotSupported("single_active needs RabbitMQ 3.11 or later")
 
     async def _detach(self) -> None:
-        """Gives the place back, and tells the broker where it may still know the subscription."""
         place, self._place = self._place, None
         self._accepting = False
-        if place is None:
-            return
-        with anyio.CancelScope(shield=True):
-            if place.connection.usable:
-                timeout = self._core.settings.close_timeout
-                try:
-                    await place.connection.request(
-                        lambda c: Unsubscribe(c, place.id), Response, timeout
-                    )
-                except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug(
-                        "consumer of %r: %s", self.stream, error, extra={"stream": self.stream}
-                    )
-            await self._core.consuming.leave(place)
+        if place is not None:
+            timeout = self._core.settings.close_timeout
+            await self._core.consuming.retire(place, lambda c: Unsubscribe(c, place.id), timeout)

@@ -27,7 +27,7 @@ from flowstream.errors import PublishFailed
 from tests.brokers.running import Broker, Certificates
 from tests.chaos.cluster import Nodes
 from tests.chaos.proxy import proxied
-from tests.chaos.traffic import PATIENCE, leaves_nothing, traffic
+from tests.chaos.traffic import PATIENCE, Traffic, leaves_nothing, traffic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -67,6 +67,13 @@ async def members(env: Environment, stream: str, replicas: int = 2) -> StreamNod
             await anyio.sleep(0.1)
 
 
+async def kill_and_start(nodes: Nodes, number: int, running: Traffic, what: str) -> None:
+    await run_sync(nodes.kill, number)
+    await running.recovers(f"kill -9 of {what} {number}")
+    await run_sync(nodes.start, number)
+    await running.recovers(f"start of node {number}")
+
+
 async def test_kill_the_leaders_node(
     cluster: tuple[Broker, ...], nodes: Nodes, stream_name: str
 ) -> None:
@@ -78,11 +85,7 @@ async def test_kill_the_leaders_node(
         for _ in range(2):
             leader = (await members(env, stream_name)).leader
             assert leader is not None
-            number = nodes.number(leader.port)
-            await run_sync(nodes.kill, number)
-            await running.recovers(f"kill -9 of the leader's node {number}")
-            await run_sync(nodes.start, number)
-            await running.recovers(f"start of node {number}")
+            await kill_and_start(nodes, nodes.number(leader.port), running, "the leader's node")
 
 
 async def test_kill_a_replicas_node(
@@ -94,11 +97,7 @@ async def test_kill_a_replicas_node(
         leaves_nothing(running),
     ):
         for replica in (await members(env, stream_name)).replicas:
-            number = nodes.number(replica.port)
-            await run_sync(nodes.kill, number)
-            await running.recovers(f"kill -9 of a replica's node {number}")
-            await run_sync(nodes.start, number)
-            await running.recovers(f"start of node {number}")
+            await kill_and_start(nodes, nodes.number(replica.port), running, "a replica's node")
 
 
 async def test_stop_and_start_each_node_in_turn(

@@ -88,9 +88,9 @@ async def _serve(
     started = time.monotonic()
     running = Broker(host, port, data=data, users=users)
     async with running, anyio.create_task_group() as group:
+        await group.start(on_signal, group.cancel_scope.cancel)
         kept = f"data in {data}" if data else "in memory"
         note(f"broker listening on {host}:{running.port}, {kept}; Ctrl-C ends it")
-        group.start_soon(on_signal, group.cancel_scope.cancel)
         if with_parent:
             group.start_soon(_until_parent_ends, group.cancel_scope)
         if stderr().is_terminal:

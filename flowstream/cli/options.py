@@ -9,13 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.output import note
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
 
 T = TypeVar("T")
 
@@ -85,6 +88,36 @@ Sasl = Annotated[
         help="EXTERNAL: the client's certificate says who it is.",
     ),
 ]
+ManagementUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--management",
+        envvar="FLOWSTREAM_MANAGEMENT",
+        metavar="URL",
+        help="RabbitMQ's management API; else port 15672 of the broker's host.",
+    ),
+]
+MaxBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--max-bytes", metavar="SIZE", help="Delete a stream's oldest segments above this: 20GB."
+    ),
+]
+MaxAge = Annotated[
+    str | None,
+    typer.Option(
+        "--max-age", metavar="TIME", help="Delete segments older than this: 30m, 12h, 7d."
+    ),
+]
+SegmentBytes = Annotated[
+    str | None,
+    typer.Option("--segment-bytes", metavar="SIZE", help="Size of a segment, such as 100MB."),
+]
+IfMissing = Annotated[
+    bool, typer.Option("--if-missing", help="Do nothing where it exists already.")
+]
+IfExists = Annotated[bool, typer.Option("--if-exists", help="Do nothing where it does not exist.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
@@ -152,11 +185,15 @@ def run_async(main: Callable[..., Awaitable[T]], *args: Any) -> T:
     return anyio.run(main, *args, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
 
 
-async def on_signal(action: Callable[[], None]) -> None:
-    """Call `action` for every SIGINT or SIGTERM, until cancelled."""
+async def on_signal(
+    action: Callable[[], None], *, task_status: TaskStatus[None] | None = None
+) -> None:
+    """Call `action` for every SIGINT or SIGTERM, until cancelled; started once it listens."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        if task_status is not None:
+            task_status.started()
         async for _ in signals:
             action()
 

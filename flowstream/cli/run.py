@@ -269,13 +269,16 @@ def parse_address(text: str) -> tuple[str, int]:
 
 def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
     from flowstream.cli import summary
+    from flowstream.cli.wiring import wiring
 
     if as_json:
         results = [summary.as_json(result, target) for target, result in outcome.results.items()]
         print_json(results)
     else:
         for target, result in outcome.results.items():
-            for line in summary.summarize(result, target, idle=plan.until_idle is not None):
+            dead_letters = wiring(plan.pipelines[target]).dead_letters
+            idle = plan.until_idle is not None
+            for line in summary.summarize(result, target, idle=idle, dead_letters=dead_letters):
                 say(line)
         for target in sorted(outcome.unopened):
             say(f"{plan.pipelines[target].name}: stopped before it was running")

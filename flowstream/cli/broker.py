@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 def broker(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 5552,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="NUMBER", help="0 takes a free one.")
+    ] = 5552,
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder that keeps the streams.")
     ] = Path(".flowstream"),

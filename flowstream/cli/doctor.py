@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     streams: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STREAM...]", help="Are the nodes of these reachable too?"),
+        typer.Argument(metavar="STREAM", help="Are the nodes of these reachable too?"),
     ] = None,
     *,
     management: ManagementUrl = None,

@@ -38,7 +38,7 @@ def lag(
     references: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[REFERENCE]...",
+            metavar="REFERENCE",
             help="Whose lag; a pipeline stores under its own name. Without one: the stream's name.",
             show_default=False,
         ),

@@ -12,6 +12,7 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import (
+    BROKER,
     Json,
     LogFormat,
     LogLevel,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 IDLE_SECONDS = "2"
 HTTP_ADDRESS = "127.0.0.1:9464"
 LOOPBACK = "127.0.0.1"
+WATCHING, SPEED = "Watching it", "Speed"
+"""Headings of options in the help on a terminal."""
 OPTIONAL = {
     "--until-idle": Optional(IDLE_SECONDS, r"-?[0-9.]+"),
     "--http": Optional(HTTP_ADDRESS, r"(.*:)?[0-9]+"),
@@ -64,7 +67,7 @@ def run(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE[:NAME]...",
+            metavar="MODULE[:NAME]",
             help="Modules with a pipeline; NAME where a module has several.",
         ),
     ],
@@ -86,6 +89,7 @@ def run(
             envvar="FLOWSTREAM_HTTP",
             help=f"Serve the live page, /metrics, /livez and /readyz; {HTTP_ADDRESS} without a "
             "value.",
+            rich_help_panel=WATCHING,
         ),
     ] = None,
     http_control: Annotated[
@@ -95,6 +99,7 @@ def run(
             envvar="FLOWSTREAM_HTTP_CONTROL",
             help="Let the live page pause, resume and limit pipelines: whoever reaches the "
             "address may.",
+            rich_help_panel=WATCHING,
         ),
     ] = False,
     url: Annotated[
@@ -105,6 +110,7 @@ def run(
             metavar="URL",
             help="The broker: rabbitmq-stream://user:password@host:port/vhost. Without one: "
             "localhost, or an embedded broker where nothing listens.",
+            rich_help_panel=BROKER,
         ),
     ] = None,
     create: Annotated[
@@ -113,6 +119,7 @@ def run(
             "--create",
             envvar="FLOWSTREAM_CREATE",
             help="Create missing streams; with the embedded broker that is always so.",
+            rich_help_panel=BROKER,
         ),
     ] = False,
     feed: Annotated[
@@ -129,6 +136,7 @@ def run(
             "--plain",
             envvar="FLOWSTREAM_PLAIN",
             help="Lines instead of the live view on a terminal.",
+            rich_help_panel=WATCHING,
         ),
     ] = False,
     tune_gc: Annotated[
@@ -137,6 +145,7 @@ def run(
             "--tune-gc/--no-tune-gc",
             envvar="FLOWSTREAM_TUNE_GC",
             help="Collect garbage rarely while running: up to twice as fast.",
+            rich_help_panel=SPEED,
         ),
     ] = True,
     log_level: Annotated[
@@ -144,7 +153,9 @@ def run(
         typer.Option(
             envvar="FLOWSTREAM_LOG_LEVEL",
             case_sensitive=False,
-            help="The least severe log records to write.",
+            metavar="LEVEL",
+            help="The least severe log records to write: debug, info, warning, error or critical.",
+            rich_help_panel=WATCHING,
         ),
     ] = LogLevel.WARNING,
     log_format: Annotated[
@@ -152,7 +163,9 @@ def run(
         typer.Option(
             envvar="FLOWSTREAM_LOG_FORMAT",
             case_sensitive=False,
-            help="How standard error is written; json and logfmt have one record per line.",
+            metavar="FORMAT",
+            help="How standard error is written: text, or json and logfmt, a record per line.",
+            rich_help_panel=WATCHING,
         ),
     ] = LogFormat.TEXT,
     tls_ca: TlsCa = None,
@@ -173,6 +186,7 @@ def run(
             "--tracing",
             help="Draw OpenTelemetry spans; start it with opentelemetry-instrument, which exports "
             "them.",
+            rich_help_panel=WATCHING,
         ),
     ] = False,
     json: Json = False,

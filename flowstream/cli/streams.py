@@ -42,7 +42,7 @@ app = new_app(
     ),
 )
 
-Names = Annotated[list[str], typer.Argument(metavar="STREAM...", help="One or more streams.")]
+Names = Annotated[list[str], typer.Argument(metavar="STREAM", help="One or more streams.")]
 
 
 @app.command(

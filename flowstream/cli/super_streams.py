@@ -52,7 +52,9 @@ def create(
     partitions: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many: NAME-0, NAME-1 ..., chosen by a key's hash. 3 unless said."
+            min=1,
+            metavar="NUMBER",
+            help="How many: NAME-0, NAME-1 ..., chosen by a key's hash. 3 unless said.",
         ),
     ] = None,
     key: Annotated[
@@ -191,7 +193,7 @@ async def _partitions(url: str, super_stream: str) -> list[dict[str, Any]]:
 )
 def route(
     super_stream: Name,
-    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="One or more keys.")],
+    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="One or more keys.")],
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flowstream.cli.tables import GAP, PROSE, Table, fit, text_of
 from tests.cli.command import Terminal
 
-ROWS = [
+ROWS: list[dict[str, object]] = [
     {"stream": "orders.priced", "last_offset": 12_345, "detail": "a sentence of several words"},
     {"stream": "o", "last_offset": None, "detail": "short"},
 ]
@@ -27,7 +27,10 @@ def test_a_table_as_text() -> None:
 
 
 def test_a_column_of_nothing_known_is_not_one_of_numbers() -> None:
-    rows = [{"a": None, "b": True, "c": None}, {"a": None, "b": False, "c": 2}]
+    rows: list[dict[str, object]] = [
+        {"a": None, "b": True, "c": None},
+        {"a": None, "b": False, "c": 2},
+    ]
     assert Table.of(rows, ["a", "b", "c"]).numeric == [False, False, True]
 
 

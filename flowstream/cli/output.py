@@ -163,6 +163,12 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def why(error: object) -> str:
+    """Why the network failed, as every command says it: `connection refused`."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(said[:1].lower() + said[1:])
+
+
 def report(error: BaseException) -> ExitCode:
     """Say on standard error what went wrong, in one line; return the exit code to end with."""
     cause = root_cause(error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.offsets import Reference, Stream
+from flowstream.cli.offsets import Reference, Stream, moved
 from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
@@ -19,7 +19,7 @@ from flowstream.cli.options import (
     examples,
     run_async,
 )
-from flowstream.cli.output import note, plural, print_json, print_rows, say
+from flowstream.cli.output import note, print_json, print_rows, say
 from flowstream.cli.values import parse_place
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ def reset(
     if json:
         print_json([{**asdict(move), "stored": not dry_run} for move in moves])
     elif not dry_run:
-        say(f"{reference} goes on there in {plural(len(moves), 'stream')}")
+        for it in moves:
+            say(moved(reference, it.stream, it.offset, it.goes_on_with - 1))
 
 
 async def _plan(wish: Wish, unchecked: bool) -> list[Move]:

@@ -173,7 +173,7 @@ BROKER: dict[Words, Row] = {
         Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
     ),
     ("offsets", "reset"): Row(
-        "me {stream} --to first --watch 0", r"\S+ +0 +0 +1 +0[\s\S]+me goes on there",
+        "me {stream} --to first --watch 0", r"\S+ +0 +0 +1 +0[\s\S]+me on \S+: 0 -> -1; it goes on",
         Bad("me {stream} --to 99 --watch 0 --yes", 20, "holds 0 to 2"),
         drawn=TABLE, document='"stored": true', asks=r"Store this for me\?",
     ),

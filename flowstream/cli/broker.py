@@ -12,7 +12,7 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import examples, on_signal, run_async
-from flowstream.cli.output import note, one_line, plural, short_duration, short_size, stderr
+from flowstream.cli.output import drawn, note, one_line, plural, short_duration, short_size, stderr
 
 if TYPE_CHECKING:
     from flowstream.broker import Broker, BrokerStatistics
@@ -95,7 +95,7 @@ async def _serve(
         note(f"broker listening on {host}:{running.port}, {kept}; Ctrl-C ends it")
         if with_parent:
             group.start_soon(_until_parent_ends, group.cancel_scope)
-        if stderr().is_terminal:
+        if drawn(sys.stderr):
             group.start_soon(_show_status, running)
     figures = running.statistics()
     note(

@@ -1,7 +1,8 @@
 """Standard output and error, the same way for every command.
 
-On a terminal tables and colours come from Rich. In a pipe a table is plain text, and JSON is one
-document. Nothing is cut off (tables.py). `NO_COLOR` is honoured by Rich.
+On a terminal tables and colours come from Rich, which honours `NO_COLOR`. In a pipe everything is
+plain text, written without Rich (a tenth of a second to load), and JSON is one document. Nothing
+is cut off (tables.py), and no text is taken for markup or for an emoji's name.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flowstream.cli.exits import ExitCode, exit_code, root_cause
 from flowstream.cli.tables import GAP, Row, Table
@@ -32,7 +34,7 @@ def stdout() -> Console:
     """The console of results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 @cache
@@ -40,12 +42,30 @@ def stderr() -> Console:
     """The console of notes, progress and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def drawn(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal, or is taken for one by the variables that Rich knows."""
+    if not stream.isatty() and not {"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys():
+        return False
+    return _console(stream).is_terminal
+
+
+def _console(stream: TextIO) -> Console:
+    return stderr() if stream is sys.stderr else stdout()
+
+
+def _print(stream: TextIO, text: str, style: str | None) -> None:
+    if drawn(stream):
+        _console(stream).print(text, style=style, markup=False)
+    else:
+        stream.write(text + "\n")
 
 
 def say(text: str, style: str | None = None) -> None:
     """One line of result; markup in `text` is not interpreted."""
-    stdout().print(text, style=style, markup=False)
+    _print(sys.stdout, text, style)
 
 
 def note(text: str, style: str | None = None) -> None:
@@ -53,7 +73,7 @@ def note(text: str, style: str | None = None) -> None:
     if _notes:
         _notes[-1].info("%s", text)
     else:
-        stderr().print(text, style=style, markup=False)
+        _print(sys.stderr, text, style)
 
 
 def notes_to(log: logging.Logger) -> None:
@@ -82,7 +102,7 @@ def print_rows(
         note(empty)
         return
     table = Table.of(rows, columns)
-    if stdout().is_terminal:
+    if drawn(sys.stdout):
         _draw(table, styles or {})
     else:
         sys.stdout.write("".join(f"{line}\n" for line in table.lines()))
@@ -181,9 +201,11 @@ def report(error: BaseException) -> ExitCode:
         return code
     if _tracebacks:
         sys.stderr.write("".join(traceback.format_exception(error)))
-    console = stderr()
-    console.print("error: ", style="bold red", end="")
-    console.print(text, markup=False)
+    if drawn(sys.stderr):
+        stderr().print("error: ", style="bold red", end="")
+        stderr().print(text, markup=False)
+    else:
+        sys.stderr.write(f"error: {text}\n")
     return code
 
 

@@ -25,7 +25,7 @@ from flowstream.cli.options import (
     examples,
     run_async,
 )
-from flowstream.cli.output import note, print_json, report, say, stderr
+from flowstream.cli.output import drawn, note, print_json, report, say
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan
@@ -221,7 +221,7 @@ def run(
         until_idle=until_idle,
         http=None if http is None else parse_address(http),
         http_control=http_control,
-        live=stderr().is_terminal and not plain and not json and log_format is LogFormat.TEXT,
+        live=drawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
         with_parent=with_parent,
         tracing=tracing,

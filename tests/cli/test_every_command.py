@@ -91,8 +91,8 @@ ALONE: dict[Words, Row] = {
 }  # fmt: skip
 
 BROKER: dict[Words, Row] = {
-    ("run",): Row(
-        "{module} --until-idle 0.3", r"3 messages handled \(3 ok\)[\s\S]+committed offset 2",
+    ("run",): Row(  # idle for longer than a frame of the live view stands
+        "{module} --until-idle 1.5", r"3 messages handled \(3 ok\)[\s\S]+committed offset 2",
         Bad("shop --until-idle", 6, '"orders": the stream does not exist'),
         drawn=r"in flight +[\d,]+ of 10,000", document='"handled": 3',
     ),

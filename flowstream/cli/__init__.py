@@ -8,7 +8,7 @@ so that `--help` is quick.
 
     app.py       the tree of commands, and `main`
     exits.py     the exit codes and which error ends with which
-    output.py    standard output and error: tables, JSON, one-line errors
+    output.py    standard output and error: JSON, one-line errors; tables.py rows as text
     options.py   options that several commands share; connect.py environments as configured
     settings.py  the settings and their places; defaults.py gives them to the parser,
                  overrides.py to pipelines; config.py `flowstream config`

@@ -93,13 +93,20 @@ def register(app: typer.Typer) -> None:
 def bench(
     *,
     messages: Annotated[
-        int, typer.Option("-n", "--messages", min=1, help="Messages published at most.")
+        int,
+        typer.Option(
+            "-n", "--messages", min=1, metavar="NUMBER", help="Messages published at most."
+        ),
     ] = 1_000_000,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long each of the four measurements may take.")
+        float,
+        typer.Option(
+            min=0.1, metavar="NUMBER", help="How long each of the four measurements may take."
+        ),
     ] = 5.0,
     size: Annotated[
-        int, typer.Option(min=STAMP.size, max=1_000_000, help="Bytes of a message.")
+        int,
+        typer.Option(min=STAMP.size, max=1_000_000, metavar="NUMBER", help="Bytes of a message."),
     ] = 100,
     url: Url = DEFAULT_URL,
     json: Json = False,

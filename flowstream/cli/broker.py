@@ -12,7 +12,7 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import examples, on_signal, run_async
-from flowstream.cli.output import note, one_line, plural, short_duration, short_size, stderr
+from flowstream.cli.output import drawn, note, one_line, plural, short_duration, short_size, stderr
 
 if TYPE_CHECKING:
     from flowstream.broker import Broker, BrokerStatistics
@@ -34,7 +34,9 @@ def register(app: typer.Typer) -> None:
 def broker(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 5552,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="NUMBER", help="0 takes a free one.")
+    ] = 5552,
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder that keeps the streams.")
     ] = Path(".flowstream"),
@@ -88,12 +90,12 @@ async def _serve(
     started = time.monotonic()
     running = Broker(host, port, data=data, users=users)
     async with running, anyio.create_task_group() as group:
+        await group.start(on_signal, group.cancel_scope.cancel)
         kept = f"data in {data}" if data else "in memory"
         note(f"broker listening on {host}:{running.port}, {kept}; Ctrl-C ends it")
-        group.start_soon(on_signal, group.cancel_scope.cancel)
         if with_parent:
             group.start_soon(_until_parent_ends, group.cancel_scope)
-        if stderr().is_terminal:
+        if drawn(sys.stderr):
             group.start_soon(_show_status, running)
     figures = running.statistics()
     note(

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def check(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="MODULE[:NAME]...", help="Modules with a pipeline."),
+        typer.Argument(metavar="MODULE[:NAME]", help="Modules with a pipeline."),
     ],
     *,
     connect: Annotated[

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from flowstream.cli.findings import Finding, bad, ok, warn
-from flowstream.cli.standing import lag
+from flowstream.cli.standing import lag, lost
 from flowstream.cli.wiring import Wiring, wiring
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
@@ -99,16 +99,20 @@ def _offset(
     behind = lag(stored, first, last)
     if stored is None:
         return ok(name, check, f"{stream}: none is stored; a run begins at {producer.offset}")
-    lost = 0 if first is None else max(first - stored - 1, 0)
+    gone = lost(stored, first)
+    reset = f"flowstream offsets reset {streams.reference} {stream} --to first"
     text = f"{stream}: stored {stored:,}, {behind:,} behind the end"
-    if lost and producer.on_truncated == "skip":
-        return warn(name, check, f"{text}; {lost:,} truncated messages will be skipped")
-    if lost:
-        remedy = 'give the stream a longer retention, or accept the loss with on_truncated="skip"'
-        return bad(name, check, f"{text}; {lost:,} messages were truncated", remedy)
+    if gone and producer.on_truncated == "skip":
+        return warn(name, check, f"{text}; {gone:,} truncated messages will be skipped")
+    if gone:
+        remedy = (
+            f'to go on without them: {reset}, or always with on_truncated="skip"; a longer '
+            "retention keeps them"
+        )
+        return bad(name, check, f"{text}; {gone:,} messages were truncated", remedy)
     if stored > (-1 if last is None else last):
         end = "the stream is empty" if last is None else f"the stream ends at {last:,}"
-        remedy = f"it was created anew? flowstream offsets set {streams.reference} {stream} N"
+        remedy = f"if it was created anew: {reset}"
         return warn(name, check, f"{stream}: stored {stored:,}, and {end}", remedy)
     return ok(name, check, text)
 

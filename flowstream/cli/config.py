@@ -32,7 +32,7 @@ def config(
     context: typer.Context,
     line: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMAND...]", help="Show what this command line would run with."),
+        typer.Argument(metavar="COMMAND", help="Show what this command line would run with."),
     ] = None,
     json: Json = False,
 ) -> None:

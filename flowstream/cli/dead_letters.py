@@ -18,6 +18,7 @@ from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
     Url,
+    Yes,
     confirm,
     examples,
     new_app,
@@ -205,7 +206,7 @@ async def _replay(
 def purge(
     stream: Stream,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also when letters wait that were never replayed.")
     ] = False,

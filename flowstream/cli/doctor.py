@@ -10,6 +10,7 @@ from flowstream.cli.findings import Finding, tell
 from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
+    ManagementUrl,
     Sasl,
     TlsCa,
     TlsCertificate,
@@ -35,18 +36,10 @@ def register(app: typer.Typer) -> None:
 def doctor(
     streams: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STREAM...]", help="Are the nodes of these reachable too?"),
+        typer.Argument(metavar="STREAM", help="Are the nodes of these reachable too?"),
     ] = None,
     *,
-    management: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FLOWSTREAM_MANAGEMENT",
-            metavar="URL",
-            help="RabbitMQ's management API, whose clock is looked at; else port 15672 of the "
-            "broker's host.",
-        ),
-    ] = None,
+    management: ManagementUrl = None,
     url: Url = DEFAULT_URL,
     tls_ca: TlsCa = None,
     tls_certificate: TlsCertificate = None,

@@ -6,6 +6,7 @@ python -m flowstream.cli.document docs/
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -134,7 +135,7 @@ def section(words: tuple[str, ...], command: Any) -> Iterator[str]:
     line = " ".join(("flowstream", *words))
     yield f"{'#' * (len(words) + 1)} {line}"
     yield ""
-    yield (command.help or "").replace("\b\n", "").strip()
+    yield "\n\n".join(filled(text) for text in (command.help or "").strip().split("\n\n"))
     shown = [option for option in command.params if not option.hidden and option.name != "help"]
     rows = [] if hasattr(command, "commands") else [row(option) for option in shown]
     if rows:
@@ -148,10 +149,16 @@ def section(words: tuple[str, ...], command: Any) -> Iterator[str]:
     yield "```"
 
 
+def filled(paragraph: str) -> str:
+    """In lines that can be read and compared."""
+    return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def row(option: Any) -> str:
     """One argument or option of a command."""
     if option.param_type_name == "argument":
-        name = option.metavar or option.name.upper()
+        name = (option.metavar or option.name.upper()) + "..." * (option.nargs != 1)
+        name = name if option.required else f"[{name}]"
     else:
         metavar = "" if option.is_flag else f" {_metavar(option)}"
         name = ", ".join([*option.opts, *option.secondary_opts]) + metavar

@@ -55,6 +55,7 @@ async def own_broker() -> AsyncIterator[None]:
 def _start() -> subprocess.Popen[bytes]:
     try:
         DATA.mkdir(exist_ok=True)
+        (DATA / ".gitignore").write_text("*\n")
         log = (DATA / LOG).open("ab")
     except OSError as error:
         raise CommandError(

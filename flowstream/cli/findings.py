@@ -12,6 +12,7 @@ from flowstream.cli.exits import ExitCode
 from flowstream.cli.output import note, one_line, plural, print_json, print_rows
 
 Result = Literal["ok", "warn", "bad"]
+STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def tell(findings: Sequence[Finding], *, json: bool) -> None:
         print_json([asdict(finding) for finding in findings])
     else:
         rows = [asdict(each) | {"detail": _detail(each)} for each in findings]
-        print_rows(rows, ["result", "about", "check", "detail"], empty="nothing to check")
+        columns = ["result", "about", "check", "detail"]
+        print_rows(rows, columns, empty="nothing to check", styles=STYLES)
         note(summary(findings))
     if count(findings, "bad"):
         raise typer.Exit(ExitCode.CHECK_FAILED)

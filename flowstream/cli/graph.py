@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
 def graph(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="MODULE[:NAME]...", help="Modules with a pipeline."),
+        typer.Argument(metavar="MODULE[:NAME]", help="Modules with a pipeline."),
     ],
     *,
     format: Annotated[

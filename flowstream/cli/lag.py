@@ -38,7 +38,7 @@ def lag(
     references: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[REFERENCE]...",
+            metavar="REFERENCE",
             help="Whose lag; a pipeline stores under its own name. Without one: the stream's name.",
             show_default=False,
         ),
@@ -119,7 +119,8 @@ def _fail(found: list[Standing], most: int | None, oldest: float | None) -> None
     for it in found:
         who = f"{it.reference} is {plural(it.lag, 'message')} behind on {it.stream}"
         if most is not None and it.lag > most:
-            raise CommandError(f"{who}, and {most:,} are allowed", ExitCode.LAG)
+            allowed = f"{most:,} {'is' if most == 1 else 'are'} allowed"
+            raise CommandError(f"{who}, and {allowed}", ExitCode.LAG)
         if oldest is not None and it.lag and (it.lag_seconds is None or it.lag_seconds > oldest):
             age = "of unknown age" if it.lag_seconds is None else f"{it.lag_seconds:,.1f} s old"
             raise CommandError(

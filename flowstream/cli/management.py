@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.output import one_line
+from flowstream.cli.output import why
 
 DEFAULT_PORT = 15672
 PAGE = 500
@@ -76,7 +76,7 @@ class Management:
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
         except (OSError, ValueError) as error:
-            reason = one_line(str(getattr(error, "reason", error)))
+            reason = why(getattr(error, "reason", error))
             raise CommandError(
                 f"no management API at {self.base} ({reason}); the stream protocol cannot list "
                 "streams, so give the API's address with --management URL, or ask for streams by "

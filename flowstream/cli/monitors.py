@@ -6,6 +6,8 @@ import json
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
+from flowstream.cli.output import why
+
 Address = tuple[str, int]
 
 DEFAULT = ("127.0.0.1", 9464)
@@ -37,7 +39,7 @@ def snapshot(address: Address, timeout: float = TIMEOUT) -> dict[str, Any]:
             raise NoMonitor(f"answered {answer.status} {answer.reason}")
         board = json.loads(answer.read(MOST))
     except (OSError, HTTPException) as error:
-        raise NoMonitor(getattr(error, "strerror", None) or str(error) or "no answer") from error
+        raise NoMonitor(why(error) or "no answer") from error
     except ValueError as error:
         raise NoMonitor("what answers is not the monitor of a run") from error
     finally:

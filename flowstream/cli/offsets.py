@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, new_app, run_async
-from flowstream.cli.output import print_json, print_rows, say
+from flowstream.cli.output import note, print_json, print_rows, say
 
 app = new_app(
     "offsets",
@@ -70,11 +70,17 @@ def set_(
     if json:
         print_json(row)
     else:
-        before = "none" if row["before"] is None else f"{row['before']:,}"
-        say(
-            f"{reference} on {stream}: {before} -> {offset:,}; it goes on with offset "
-            f"{offset + 1:,}"
-        )
+        say(moved(reference, stream, row["before"], offset))
+    last = row["last_offset"]
+    if offset > (-1 if last is None else last):
+        end = "is empty" if last is None else f"ends at {last:,}"
+        note(f"{stream} {end}: what is published up to offset {offset:,} will be skipped")
+
+
+def moved(reference: str, stream: str, before: int | None, offset: int) -> str:
+    """What storing an offset changed, in a line."""
+    old = "none" if before is None else f"{before:,}"
+    return f"{reference} on {stream}: {old} -> {offset:,}; it goes on with offset {offset + 1:,}"
 
 
 async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, Any]:
@@ -82,5 +88,12 @@ async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, 
 
     async with connect(url) as environment:
         before = await environment.query_offset(reference, stream)
+        last = await environment.last_offset(stream)
         await environment.store_offset_verified(reference, stream, offset)
-    return {"stream": stream, "reference": reference, "before": before, "offset": offset}
+    return {
+        "stream": stream,
+        "reference": reference,
+        "before": before,
+        "offset": offset,
+        "last_offset": last,
+    }

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.output import note
 
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
 T = TypeVar("T")
 
 DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
+
+BROKER, LOGIN = "Broker", "TLS and login"
+"""Headings of options in the help on a terminal."""
 
 RICH_HELP = sys.stdout.isatty()
 """Whether help is drawn with Rich; a pipe gets plain text."""
@@ -52,6 +59,8 @@ Url = Annotated[
         metavar="URL",
         help="The broker: rabbitmq-stream://user:password@host:port/vhost "
         "(rabbitmq-stream+tls:// for TLS).",
+        show_default="guest at localhost:5552",
+        rich_help_panel=BROKER,
     ),
 ]
 TlsCa = Annotated[
@@ -61,6 +70,7 @@ TlsCa = Annotated[
         envvar="FLOWSTREAM_TLS_CA",
         metavar="FILE",
         help="Authorities to trust instead of the system's (PEM).",
+        rich_help_panel=LOGIN,
     ),
 ]
 TlsCertificate = Annotated[
@@ -70,11 +80,18 @@ TlsCertificate = Annotated[
         envvar="FLOWSTREAM_TLS_CERTIFICATE",
         metavar="FILE",
         help="This client's certificate, for mutual TLS (PEM).",
+        rich_help_panel=LOGIN,
     ),
 ]
 TlsKey = Annotated[
     str | None,
-    typer.Option("--tls-key", envvar="FLOWSTREAM_TLS_KEY", metavar="FILE", help="Its key (PEM)."),
+    typer.Option(
+        "--tls-key",
+        envvar="FLOWSTREAM_TLS_KEY",
+        metavar="FILE",
+        help="Its key (PEM).",
+        rich_help_panel=LOGIN,
+    ),
 ]
 Sasl = Annotated[
     SaslMechanism | None,
@@ -82,9 +99,42 @@ Sasl = Annotated[
         "--sasl",
         envvar="FLOWSTREAM_SASL",
         case_sensitive=False,
-        help="EXTERNAL: the client's certificate says who it is.",
+        metavar="HOW",
+        help="PLAIN, or EXTERNAL: the client's certificate says who it is.",
+        rich_help_panel=LOGIN,
     ),
 ]
+ManagementUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--management",
+        envvar="FLOWSTREAM_MANAGEMENT",
+        metavar="URL",
+        help="RabbitMQ's management API; else port 15672 of the broker's host.",
+        rich_help_panel=BROKER,
+    ),
+]
+MaxBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--max-bytes", metavar="SIZE", help="Delete a stream's oldest segments above this: 20GB."
+    ),
+]
+MaxAge = Annotated[
+    str | None,
+    typer.Option(
+        "--max-age", metavar="TIME", help="Delete segments older than this: 30m, 12h, 7d."
+    ),
+]
+SegmentBytes = Annotated[
+    str | None,
+    typer.Option("--segment-bytes", metavar="SIZE", help="Size of a segment, such as 100MB."),
+]
+IfMissing = Annotated[
+    bool, typer.Option("--if-missing", help="Do nothing where it exists already.")
+]
+IfExists = Annotated[bool, typer.Option("--if-exists", help="Do nothing where it does not exist.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 
 
@@ -95,10 +145,61 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
+class Command(TyperCommand):
+    """A command whose help on a terminal is as narrow as it can be."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = flowing(self.help)
+        leave_flags_bare(self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return bare(super().get_help_option(ctx))
+
+
+class Group(TyperGroup):
+    """The same for a command with others below it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        leave_flags_bare(self.params)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return bare(super().get_help_option(ctx))
+
+
+def flowing(text: str | None) -> str | None:
+    """Paragraphs without their line breaks: Rich would keep them, and break lines again."""
+    if text is None:
+        return None
+    return "\n\n".join(part.replace("\n", " ") for part in inspect.cleandoc(text).split("\n\n"))
+
+
+def leave_flags_bare(options: Sequence[Any]) -> None:
+    """Say no type behind an option that takes no value."""
+    for option in options:
+        if getattr(option, "is_flag", False):
+            bare(option)
+
+
+def bare(option: Any) -> Any:
+    if option is not None:
+        option.metavar = ""
+    return option
+
+
+class App(typer.Typer):
+    """Typer with commands of the class above."""
+
+    def command(self, name: str | None = None, **options: Any) -> Any:
+        return super().command(name, **{"cls": Command, **options})
+
+
 def new_app(name: str | None = None, help: str = "", epilog: str | None = None) -> typer.Typer:
     """A Typer application with this project's habits."""
-    return typer.Typer(
+    return App(
         name=name,
+        cls=Group,
         help=help,
         epilog=epilog,
         no_args_is_help=True,
@@ -137,7 +238,7 @@ def fill_optional_values(args: list[str], options: Mapping[str, Optional]) -> li
 def command_with_optional_values(options: Mapping[str, Optional]) -> type[TyperCommand]:
     """A command class that knows which of its options may stand without a value."""
 
-    class OptionalValues(TyperCommand):
+    class OptionalValues(Command):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
             return super().parse_args(ctx, fill_optional_values(args, options))
 
@@ -152,11 +253,15 @@ def run_async(main: Callable[..., Awaitable[T]], *args: Any) -> T:
     return anyio.run(main, *args, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
 
 
-async def on_signal(action: Callable[[], None]) -> None:
-    """Call `action` for every SIGINT or SIGTERM, until cancelled."""
+async def on_signal(
+    action: Callable[[], None], *, task_status: TaskStatus[None] | None = None
+) -> None:
+    """Call `action` for every SIGINT or SIGTERM, until cancelled; started once it listens."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        if task_status is not None:
+            task_status.started()
         async for _ in signals:
             action()
 

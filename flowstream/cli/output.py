@@ -1,25 +1,27 @@
 """Standard output and error, the same way for every command.
 
-On a terminal tables and colours come from Rich. In a pipe a table is plain text with two spaces
-between columns and nothing cut off, and JSON is one document. `NO_COLOR` is honoured by Rich.
+On a terminal tables and colours come from Rich, which honours `NO_COLOR`. In a pipe everything is
+plain text, written without Rich (a tenth of a second to load), and JSON is one document. Nothing
+is cut off (tables.py), and no text is taken for markup or for an emoji's name.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flowstream.cli.exits import ExitCode, exit_code, root_cause
+from flowstream.cli.tables import GAP, Row, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Row = Mapping[str, Any]
 
 _tracebacks: list[bool] = []
 _notes: list[logging.Logger] = []
@@ -32,7 +34,7 @@ def stdout() -> Console:
     """The console of results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 @cache
@@ -40,12 +42,30 @@ def stderr() -> Console:
     """The console of notes, progress and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def drawn(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal, or is taken for one by the variables that Rich knows."""
+    if not stream.isatty() and not {"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys():
+        return False
+    return _console(stream).is_terminal
+
+
+def _console(stream: TextIO) -> Console:
+    return stderr() if stream is sys.stderr else stdout()
+
+
+def _print(stream: TextIO, text: str, style: str | None) -> None:
+    if drawn(stream):
+        _console(stream).print(text, style=style, markup=False)
+    else:
+        stream.write(text + "\n")
 
 
 def say(text: str, style: str | None = None) -> None:
     """One line of result; markup in `text` is not interpreted."""
-    stdout().print(text, style=style, markup=False)
+    _print(sys.stdout, text, style)
 
 
 def note(text: str, style: str | None = None) -> None:
@@ -53,7 +73,7 @@ def note(text: str, style: str | None = None) -> None:
     if _notes:
         _notes[-1].info("%s", text)
     else:
-        stderr().print(text, style=style, markup=False)
+        _print(sys.stderr, text, style)
 
 
 def notes_to(log: logging.Logger) -> None:
@@ -66,62 +86,61 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
-def print_rows(rows: Sequence[Row], columns: Sequence[str], *, empty: str) -> None:
-    """Rows as a table; `columns` are the keys and, with spaces for underscores, the headings."""
+def print_rows(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    *,
+    empty: str,
+    styles: Mapping[str, str] | None = None,
+) -> None:
+    """Rows as a table of `columns`; on a terminal cells that are a key of `styles` have its style.
+
+    A terminal that is too narrow gets one record of lines for each row. `empty` is the note where
+    there are no rows.
+    """
     if not rows:
         note(empty)
         return
-    cells = [[_text(row.get(column)) for column in columns] for row in rows]
-    numeric = [all(_is_number(row.get(column)) for row in rows) for column in columns]
-    if stdout().is_terminal:
-        _print_rich(cells, columns, numeric)
+    table = Table.of(rows, columns)
+    if drawn(sys.stdout):
+        _draw(table, styles or {})
     else:
-        _print_plain([[_heading(c) for c in columns], *cells], numeric)
+        sys.stdout.write("".join(f"{line}\n" for line in table.lines()))
 
 
-def _print_rich(
-    cells: Sequence[Sequence[str]], columns: Sequence[str], numeric: Sequence[bool]
-) -> None:
+def _draw(table: Table, styles: Mapping[str, str]) -> None:
+    from rich.cells import cell_len
+
+    widths = table.widths(stdout().width, cell_len)
+    if widths is None:
+        _draw_records(table, styles)
+    else:
+        _draw_table(table, styles, widths)
+
+
+def _draw_table(table: Table, styles: Mapping[str, str], widths: Sequence[int]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.table import Table as Drawing
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column, right in zip(columns, numeric, strict=True):
-        table.add_column(_heading(column), justify="right" if right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    stdout().print(table)
+    drawing = Drawing(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for heading, right, width in zip(table.headings, table.numeric, widths, strict=True):
+        drawing.add_column(heading, justify="right" if right else "left", width=width)
+    for row in table.cells:
+        drawing.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
+    stdout().print(drawing)
 
 
-def _print_plain(lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        parts = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        )
-        sys.stdout.write("  ".join(parts).rstrip() + "\n")
+def _draw_records(table: Table, styles: Mapping[str, str]) -> None:
+    from rich.text import Text
 
-
-def _heading(column: str) -> str:
-    return column.replace("_", " ")
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.1f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)
+    width = max(map(len, table.headings)) + GAP
+    for number, row in enumerate(table.cells):
+        if number:
+            stdout().print()
+        for heading, cell in zip(table.headings, row, strict=True):
+            key = (heading.ljust(width), "bold")
+            stdout().print(Text.assemble(key, (cell, styles.get(cell, ""))))
 
 
 def plural(count: int, word: str, words: str | None = None) -> str:
@@ -130,7 +149,9 @@ def plural(count: int, word: str, words: str | None = None) -> str:
 
 
 def short_duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`."""
+    """`9 ms`, `0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`."""
+    if 0 < seconds < 0.095:
+        return f"{math.ceil(seconds * 1000)} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
@@ -162,6 +183,12 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def why(error: object) -> str:
+    """Why the network failed, as every command says it: `connection refused`."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(said[:1].lower() + said[1:])
+
+
 def report(error: BaseException) -> ExitCode:
     """Say on standard error what went wrong, in one line; return the exit code to end with."""
     cause = root_cause(error)
@@ -174,9 +201,11 @@ def report(error: BaseException) -> ExitCode:
         return code
     if _tracebacks:
         sys.stderr.write("".join(traceback.format_exception(error)))
-    console = stderr()
-    console.print("error: ", style="bold red", end="")
-    console.print(text, markup=False)
+    if drawn(sys.stderr):
+        stderr().print("error: ", style="bold red", end="")
+        stderr().print(text, markup=False)
+    else:
+        sys.stderr.write(f"error: {text}\n")
     return code
 
 

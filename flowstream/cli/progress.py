@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
 
-from flowstream.cli.output import note, plural, stderr
+from flowstream.cli.output import drawn, note, plural, stderr
 
 PLAIN_INTERVAL = 5.0
 """Seconds between lines where there is no terminal."""
@@ -22,7 +23,7 @@ class Progress:
         self._title = title
         self._size = size
         self._start = self._shown = time.monotonic()
-        self._live = stderr().is_terminal
+        self._live = drawn(sys.stderr)
         if self._live:
             self._make_bar()
 

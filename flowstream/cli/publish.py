@@ -43,7 +43,10 @@ def publish(
         typer.Option("--raw", help="Bare bodies instead of AMQP 1.0 messages that hold them."),
     ] = False,
     rate: Annotated[
-        float | None, typer.Option("--rate", min=0.01, help="At most this many messages a second.")
+        float | None,
+        typer.Option(
+            "--rate", min=0.01, metavar="NUMBER", help="At most this many messages a second."
+        ),
     ] = None,
     loop: Annotated[
         bool, typer.Option("--loop", help="Start over at the end of the file, until Ctrl-C.")

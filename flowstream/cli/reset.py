@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.offsets import Reference, Stream
-from flowstream.cli.options import DEFAULT_URL, Json, Url, confirm, examples, run_async
-from flowstream.cli.output import note, plural, print_json, print_rows, say
+from flowstream.cli.offsets import Reference, Stream, moved
+from flowstream.cli.options import (
+    DEFAULT_URL,
+    Json,
+    ManagementUrl,
+    Url,
+    Yes,
+    confirm,
+    examples,
+    run_async,
+)
+from flowstream.cli.output import note, print_json, print_rows, say
 from flowstream.cli.values import parse_place
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ def reset(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and do nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also while the reader runs, unseen or not.")
     ] = False,
@@ -89,14 +98,7 @@ def reset(
             "127.0.0.1:9464. Repeatable.",
         ),
     ] = None,
-    management: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FLOWSTREAM_MANAGEMENT",
-            metavar="URL",
-            help="RabbitMQ's management API; else port 15672 of the broker's host, if it answers.",
-        ),
-    ] = None,
+    management: ManagementUrl = None,
     watch: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to watch for commits.")
     ] = 6.0,
@@ -126,7 +128,8 @@ def reset(
     if json:
         print_json([{**asdict(move), "stored": not dry_run} for move in moves])
     elif not dry_run:
-        say(f"{reference} goes on there in {plural(len(moves), 'stream')}")
+        for it in moves:
+            say(moved(reference, it.stream, it.offset, it.goes_on_with - 1))
 
 
 async def _plan(wish: Wish, unchecked: bool) -> list[Move]:

@@ -12,6 +12,7 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import (
+    BROKER,
     Json,
     LogFormat,
     LogLevel,
@@ -24,7 +25,7 @@ from flowstream.cli.options import (
     examples,
     run_async,
 )
-from flowstream.cli.output import note, print_json, report, say, stderr
+from flowstream.cli.output import drawn, note, print_json, report, say
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 IDLE_SECONDS = "2"
 HTTP_ADDRESS = "127.0.0.1:9464"
 LOOPBACK = "127.0.0.1"
+WATCHING, SPEED = "Watching it", "Speed"
+"""Headings of options in the help on a terminal."""
 OPTIONAL = {
     "--until-idle": Optional(IDLE_SECONDS, r"-?[0-9.]+"),
     "--http": Optional(HTTP_ADDRESS, r"(.*:)?[0-9]+"),
@@ -64,7 +67,7 @@ def run(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODULE[:NAME]...",
+            metavar="MODULE[:NAME]",
             help="Modules with a pipeline; NAME where a module has several.",
         ),
     ],
@@ -86,6 +89,7 @@ def run(
             envvar="FLOWSTREAM_HTTP",
             help=f"Serve the live page, /metrics, /livez and /readyz; {HTTP_ADDRESS} without a "
             "value.",
+            rich_help_panel=WATCHING,
         ),
     ] = None,
     http_control: Annotated[
@@ -95,6 +99,7 @@ def run(
             envvar="FLOWSTREAM_HTTP_CONTROL",
             help="Let the live page pause, resume and limit pipelines: whoever reaches the "
             "address may.",
+            rich_help_panel=WATCHING,
         ),
     ] = False,
     url: Annotated[
@@ -105,6 +110,7 @@ def run(
             metavar="URL",
             help="The broker: rabbitmq-stream://user:password@host:port/vhost. Without one: "
             "localhost, or an embedded broker where nothing listens.",
+            rich_help_panel=BROKER,
         ),
     ] = None,
     create: Annotated[
@@ -113,6 +119,7 @@ def run(
             "--create",
             envvar="FLOWSTREAM_CREATE",
             help="Create missing streams; with the embedded broker that is always so.",
+            rich_help_panel=BROKER,
         ),
     ] = False,
     feed: Annotated[
@@ -129,6 +136,7 @@ def run(
             "--plain",
             envvar="FLOWSTREAM_PLAIN",
             help="Lines instead of the live view on a terminal.",
+            rich_help_panel=WATCHING,
         ),
     ] = False,
     tune_gc: Annotated[
@@ -137,6 +145,7 @@ def run(
             "--tune-gc/--no-tune-gc",
             envvar="FLOWSTREAM_TUNE_GC",
             help="Collect garbage rarely while running: up to twice as fast.",
+            rich_help_panel=SPEED,
         ),
     ] = True,
     log_level: Annotated[
@@ -144,7 +153,9 @@ def run(
         typer.Option(
             envvar="FLOWSTREAM_LOG_LEVEL",
             case_sensitive=False,
-            help="The least severe log records to write.",
+            metavar="LEVEL",
+            help="The least severe log records to write: debug, info, warning, error or critical.",
+            rich_help_panel=WATCHING,
         ),
     ] = LogLevel.WARNING,
     log_format: Annotated[
@@ -152,7 +163,9 @@ def run(
         typer.Option(
             envvar="FLOWSTREAM_LOG_FORMAT",
             case_sensitive=False,
-            help="How standard error is written; json and logfmt have one record per line.",
+            metavar="FORMAT",
+            help="How standard error is written: text, or json and logfmt, a record per line.",
+            rich_help_panel=WATCHING,
         ),
     ] = LogFormat.TEXT,
     tls_ca: TlsCa = None,
@@ -173,6 +186,7 @@ def run(
             "--tracing",
             help="Draw OpenTelemetry spans; start it with opentelemetry-instrument, which exports "
             "them.",
+            rich_help_panel=WATCHING,
         ),
     ] = False,
     json: Json = False,
@@ -207,7 +221,7 @@ def run(
         until_idle=until_idle,
         http=None if http is None else parse_address(http),
         http_control=http_control,
-        live=stderr().is_terminal and not plain and not json and log_format is LogFormat.TEXT,
+        live=drawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
         with_parent=with_parent,
         tracing=tracing,
@@ -269,13 +283,16 @@ def parse_address(text: str) -> tuple[str, int]:
 
 def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
     from flowstream.cli import summary
+    from flowstream.cli.wiring import wiring
 
     if as_json:
         results = [summary.as_json(result, target) for target, result in outcome.results.items()]
         print_json(results)
     else:
         for target, result in outcome.results.items():
-            for line in summary.summarize(result, target, idle=plan.until_idle is not None):
+            dead_letters = wiring(plan.pipelines[target]).dead_letters
+            idle = plan.until_idle is not None
+            for line in summary.summarize(result, target, idle=idle, dead_letters=dead_letters):
                 say(line)
         for target in sorted(outcome.unopened):
             say(f"{plan.pipelines[target].name}: stopped before it was running")

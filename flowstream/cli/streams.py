@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowstream.cli.options import DEFAULT_URL, Json, Url, confirm, examples, new_app, run_async
+from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.options import (
+    DEFAULT_URL,
+    IfExists,
+    IfMissing,
+    Json,
+    ManagementUrl,
+    MaxAge,
+    MaxBytes,
+    SegmentBytes,
+    Url,
+    Yes,
+    confirm,
+    examples,
+    new_app,
+    run_async,
+)
 from flowstream.cli.output import print_json, print_rows, say
-from flowstream.cli.values import parse_duration, parse_size
+from flowstream.cli.values import retention
 
 if TYPE_CHECKING:
     from flowstream.client import Environment
@@ -24,7 +42,7 @@ app = new_app(
     ),
 )
 
-Names = Annotated[list[str], typer.Argument(metavar="STREAM...", help="One or more streams.")]
+Names = Annotated[list[str], typer.Argument(metavar="STREAM", help="One or more streams.")]
 
 
 @app.command(
@@ -37,20 +55,10 @@ Names = Annotated[list[str], typer.Argument(metavar="STREAM...", help="One or mo
 def create(
     streams: Names,
     *,
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Delete the oldest segments above this, such as 20GB."),
-    ] = None,
-    max_age: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Delete segments older than this: 30m, 12h, 7d."),
-    ] = None,
-    segment_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Size of a segment, such as 100MB.")
-    ] = None,
-    if_missing: Annotated[
-        bool, typer.Option("--if-missing", help="Be content when the stream exists.")
-    ] = False,
+    max_bytes: MaxBytes = None,
+    max_age: MaxAge = None,
+    segment_bytes: SegmentBytes = None,
+    if_missing: IfMissing = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Create streams.
@@ -58,11 +66,7 @@ def create(
     Without limits a stream keeps everything. Retention works by whole segments (500 MB unless
     said otherwise), so a small limit needs small segments.
     """
-    arguments = {
-        "max_length_bytes": parse_size("--max-bytes", max_bytes),
-        "max_age": parse_duration("--max-age", max_age),
-        "max_segment_size_bytes": parse_size("--segment-bytes", segment_bytes),
-    }
+    arguments = retention(max_bytes=max_bytes, max_age=max_age, segment_bytes=segment_bytes)
     run_async(_create, url, streams, arguments, if_missing)
 
 
@@ -75,8 +79,23 @@ async def _create(
         for stream in streams:
             existed = if_missing and await environment.stream_exists(stream)
             if not existed:
-                await environment.create_stream(stream, exist_ok=if_missing, **arguments)
+                with existing_is_told(stream):
+                    await environment.create_stream(stream, exist_ok=if_missing, **arguments)
             say(f"{stream} {'exists' if existed else 'created'}")
+
+
+@contextmanager
+def existing_is_told(name: str) -> Iterator[None]:
+    """Name the option that makes a creation content with what is there."""
+    from flowstream.errors import PreconditionFailed, StreamAlreadyExists
+
+    try:
+        yield
+    except (StreamAlreadyExists, PreconditionFailed) as error:
+        other = " with other arguments" if isinstance(error, PreconditionFailed) else ""
+        raise CommandError(
+            f"{name} exists already{other}; --if-missing leaves it as it is", ExitCode.SERVER
+        ) from error
 
 
 @app.command(
@@ -86,10 +105,8 @@ async def _create(
 )
 def delete(
     streams: Names,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    if_exists: Annotated[
-        bool, typer.Option("--if-exists", help="Be content when the stream does not exist.")
-    ] = False,
+    yes: Yes = False,
+    if_exists: IfExists = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Delete streams with all their messages and stored offsets."""
@@ -105,8 +122,22 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
             if if_exists and not await environment.stream_exists(stream):
                 say(f"{stream} does not exist")
                 continue
-            await environment.delete_stream(stream)
+            with missing_is_told(stream):
+                await environment.delete_stream(stream)
             say(f"{stream} deleted")
+
+
+@contextmanager
+def missing_is_told(name: str) -> Iterator[None]:
+    """Name the option that makes a deletion content with nothing to delete."""
+    from flowstream.errors import StreamDoesNotExist
+
+    try:
+        yield
+    except StreamDoesNotExist as error:
+        raise CommandError(
+            f"{name} does not exist; --if-exists does nothing then", ExitCode.STREAM_MISSING
+        ) from error
 
 
 @app.command(
@@ -117,14 +148,7 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
     ),
 )
 def list_(
-    management: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FLOWSTREAM_MANAGEMENT",
-            metavar="URL",
-            help="RabbitMQ's management API; else port 15672 of the broker's host.",
-        ),
-    ] = None,
+    management: ManagementUrl = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -179,6 +203,7 @@ async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
 
 
 async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:
+    """A row: `replicas` counts every node that has the stream, its leader too."""
     stats = await environment.stream_stats(stream)
     nodes = await environment.metadata(stream)
     return {
@@ -186,5 +211,5 @@ async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:
         "first_offset": stats.first_offset,
         "last_offset": await environment.last_offset(stream),
         "leader": None if nodes.leader is None else f"{nodes.leader.host}:{nodes.leader.port}",
-        "replicas": len(nodes.replicas),
+        "replicas": len(nodes.replicas) + (nodes.leader is not None),
     }

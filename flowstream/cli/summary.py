@@ -18,8 +18,13 @@ OUTCOMES = {
 }
 
 
-def summarize(result: RunResult, target: str, *, idle: bool) -> list[str]:
-    """Lines for people: what was handled, what is committed, and what to type next."""
+def summarize(
+    result: RunResult, target: str, *, idle: bool, dead_letters: str | None = None
+) -> list[str]:
+    """Lines for people: what was handled, what is committed, and what to type next.
+
+    `dead_letters` is the stream they went to.
+    """
     lines = [_handled(result, idle=idle), *_committed(result)]
     if result.unsettled:
         lines.append(
@@ -28,6 +33,8 @@ def summarize(result: RunResult, target: str, *, idle: bool) -> list[str]:
         )
     if result.hung:
         lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")
+    if dead_letters is not None and result.settled.get("dead_lettered"):
+        lines.append(f"  why some failed: flowstream dead-letters list {dead_letters}")
     lines.append(f"  go on with: flowstream run {target}")
     return lines
 

@@ -7,9 +7,24 @@ from typing import Annotated, Any
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import DEFAULT_URL, Json, Url, confirm, examples, new_app, run_async
+from flowstream.cli.options import (
+    DEFAULT_URL,
+    IfExists,
+    IfMissing,
+    Json,
+    ManagementUrl,
+    MaxAge,
+    MaxBytes,
+    SegmentBytes,
+    Url,
+    Yes,
+    confirm,
+    examples,
+    new_app,
+    run_async,
+)
 from flowstream.cli.output import print_json, print_rows, say
-from flowstream.cli.values import parse_duration, parse_size
+from flowstream.cli.values import retention
 
 app = new_app(
     "super-streams",
@@ -37,27 +52,19 @@ def create(
     partitions: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many: NAME-0, NAME-1 ..., chosen by a key's hash. 3 unless said."
+            min=1,
+            metavar="NUMBER",
+            help="How many: NAME-0, NAME-1 ..., chosen by a key's hash. 3 unless said.",
         ),
     ] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(help="A partition NAME-KEY for this routing key instead. Repeatable."),
     ] = None,
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="A partition's size above which it deletes segments."),
-    ] = None,
-    max_age: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Delete segments older than this: 30m, 12h, 7d."),
-    ] = None,
-    segment_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Size of a segment, such as 100MB.")
-    ] = None,
-    if_missing: Annotated[
-        bool, typer.Option("--if-missing", help="Be content when it exists.")
-    ] = False,
+    max_bytes: MaxBytes = None,
+    max_age: MaxAge = None,
+    segment_bytes: SegmentBytes = None,
+    if_missing: IfMissing = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Create a super stream with its partitions (RabbitMQ 3.13 or later).
@@ -66,12 +73,8 @@ def create(
     """
     if key and partitions is not None:
         raise CommandError("--partitions and --key exclude each other", ExitCode.USAGE)
-    arguments = {
-        "partitions": key or partitions or 3,
-        "max_length_bytes": parse_size("--max-bytes", max_bytes),
-        "max_age": parse_duration("--max-age", max_age),
-        "max_segment_size_bytes": parse_size("--segment-bytes", segment_bytes),
-    }
+    arguments = retention(max_bytes=max_bytes, max_age=max_age, segment_bytes=segment_bytes)
+    arguments["partitions"] = key or partitions or 3
     streams, existed = run_async(_create, url, super_stream, arguments, if_missing)
     say(f"{super_stream} {'exists' if existed else 'created'}: {', '.join(streams)}")
 
@@ -80,6 +83,7 @@ async def _create(
     url: str, super_stream: str, arguments: dict[str, Any], if_missing: bool
 ) -> tuple[list[str], bool]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.streams import existing_is_told
     from flowstream.errors import StreamDoesNotExist
 
     async with connect(url) as environment:
@@ -88,7 +92,8 @@ async def _create(
                 return await environment.partitions(super_stream), True
             except StreamDoesNotExist:
                 pass
-        await environment.create_super_stream(super_stream, exist_ok=if_missing, **arguments)
+        with existing_is_told(super_stream):
+            await environment.create_super_stream(super_stream, exist_ok=if_missing, **arguments)
         return await environment.partitions(super_stream), False
 
 
@@ -100,10 +105,8 @@ async def _create(
 )
 def delete(
     super_stream: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    if_exists: Annotated[
-        bool, typer.Option("--if-exists", help="Be content when it does not exist.")
-    ] = False,
+    yes: Yes = False,
+    if_exists: IfExists = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Delete a super stream with all its partitions, messages and stored offsets."""
@@ -114,6 +117,7 @@ def delete(
 
 async def _delete(url: str, super_stream: str, if_exists: bool) -> bool:
     from flowstream.cli.connect import connect
+    from flowstream.cli.streams import missing_is_told
     from flowstream.errors import StreamDoesNotExist
 
     async with connect(url) as environment:
@@ -122,7 +126,8 @@ async def _delete(url: str, super_stream: str, if_exists: bool) -> bool:
                 await environment.partitions(super_stream)
             except StreamDoesNotExist:
                 return False
-        await environment.delete_super_stream(super_stream, missing_ok=if_exists)
+        with missing_is_told(super_stream):
+            await environment.delete_super_stream(super_stream, missing_ok=if_exists)
     return True
 
 
@@ -134,14 +139,7 @@ async def _delete(url: str, super_stream: str, if_exists: bool) -> bool:
     ),
 )
 def list_(
-    management: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FLOWSTREAM_MANAGEMENT",
-            metavar="URL",
-            help="RabbitMQ's management API; else port 15672 of the broker's host.",
-        ),
-    ] = None,
+    management: ManagementUrl = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -195,7 +193,7 @@ async def _partitions(url: str, super_stream: str) -> list[dict[str, Any]]:
 )
 def route(
     super_stream: Name,
-    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="One or more keys.")],
+    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="One or more keys.")],
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:

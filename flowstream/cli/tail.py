@@ -78,9 +78,11 @@ def peek(
     stream: Stream,
     *,
     start: From = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Messages at most.")] = 10,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, metavar="NUMBER", help="Messages at most.")
+    ] = 10,
     last: Annotated[
-        int | None, typer.Option(min=1, help="The last so many messages instead.")
+        int | None, typer.Option(min=1, metavar="NUMBER", help="The last so many messages instead.")
     ] = None,
     grep: Grep = None,
     json: JsonLines = False,

@@ -12,7 +12,7 @@ import typer
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.monitors import DEFAULT, Address, NoMonitor, shown, snapshot
 from flowstream.cli.options import examples, on_signal, run_async
-from flowstream.cli.output import note, print_json, say, short_duration, stdout
+from flowstream.cli.output import drawn, note, print_json, say, short_duration, stdout
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,7 +75,7 @@ def top(
         run_async(_look, watches)
         _tell_once(watches, as_json=json)
         return
-    live = stdout().is_terminal and not plain and not json
+    live = drawn(sys.stdout) and not plain and not json
     every = interval or (LIVE_INTERVAL if live else PLAIN_INTERVAL)
     run_async(_follow, watches, every, live, json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.exits import CommandError, ExitCode
 
@@ -42,6 +42,17 @@ def parse_duration(option: str, text: str | None) -> timedelta | None:
             f"{option} {text!r} is no time span; write 30s, 10m, 12h or 7d", ExitCode.USAGE
         )
     return timedelta(seconds=int(match[1]) * _SECONDS[match[2].lower()])
+
+
+def retention(
+    *, max_bytes: str | None, max_age: str | None, segment_bytes: str | None
+) -> dict[str, Any]:
+    """The arguments for a new stream from its options."""
+    return {
+        "max_length_bytes": parse_size("--max-bytes", max_bytes),
+        "max_age": parse_duration("--max-age", max_age),
+        "max_segment_size_bytes": parse_size("--segment-bytes", segment_bytes),
+    }
 
 
 def parse_place(option: str, text: str) -> Offset:

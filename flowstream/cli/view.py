@@ -102,7 +102,7 @@ def _figures(pipeline: dict[str, Any]) -> RenderableType:
     table.add_column(style="cyan", no_wrap=True)
     table.add_row("rate", f"{pipeline['rate']:,.0f} messages/s", sparkline(history["rate"]))
     if pipeline["lag"] is not None:
-        table.add_row("lag", f"{pipeline['lag']:,} messages", sparkline(history["lag"]))
+        table.add_row("lag", plural(pipeline["lag"], "message"), sparkline(history["lag"]))
     fill = f"{pipeline['in_flight']:,} of {pipeline['max_in_flight']:,}"
     table.add_row("in flight", fill, sparkline(history["in_flight"]))
     outcomes = ", ".join(

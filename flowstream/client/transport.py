@@ -115,7 +115,8 @@ async def _connect(
         ) from error
     except OSError as error:
         raise ConnectionFailed(
-            f"no broker at {where}: {_reason(error)}; start one or correct the URL"
+            f"no broker at {where}: {_reason(error)}; start one (`flowstream broker` "
+            "is one for development) or correct the URL"
         ) from error
     raw = stream.extra_attributes[SocketAttribute.raw_socket]()
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -97,10 +97,11 @@ class Started:
             self.process.kill()
         self.process.communicate()
 
-    def line(self, pattern: str) -> str:
-        """Wait for a line on standard error that matches."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+    def line(self, pattern: str, *, out: bool = False) -> str:
+        """Wait for a line on standard error (or output) that matches."""
+        stream = self.process.stdout if out else self.process.stderr
+        assert stream is not None
+        for line in stream:
             if re.search(pattern, line.decode()):
                 return line.decode()
         raise AssertionError(f"ended without a line like {pattern!r}")

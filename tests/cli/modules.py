@@ -50,8 +50,9 @@ def write_module(
     policy: str | None = None,
     drain: float = 25.0,
     name: str | None = None,
+    module: str = "shop",
 ) -> str:
-    """Write `shop.py`, whose pipeline is named like its stream; returns the target."""
+    """Write a module whose pipeline is named like its stream; returns the target."""
     text = HEAD + ORDERS.format(
         name=name or stream,
         stream=stream,
@@ -59,8 +60,8 @@ def write_module(
         policy=policy or f'DeadLetter("{stream}.dead")',
         drain=drain,
     )
-    (folder / "shop.py").write_text(text)
-    return "shop"
+    (folder / f"{module}.py").write_text(text)
+    return module
 
 
 def handled(folder: Path) -> list[int]:

@@ -149,6 +149,9 @@ def test_where_it_stands(broker: Broker, stream_name: str, tmp_path: Path) -> No
     assert offset(3)["detail"] == f"{stream_name}: stored 3, 6 behind the end"
     beyond = offset(400)
     assert (beyond["result"], "the stream ends at 9" in beyond["detail"]) == ("warn", True)
+    remedy = beyond["remedy"].partition("flowstream ")[2].split()
+    assert remedy == ["offsets", "reset", stream_name, stream_name, "--to", "first"]
+    assert flowstream(*remedy, "--yes", "--watch", "0", url=broker.url).code == 0
     flowstream("streams", "delete", stream_name, "-y", url=broker.url)
 
 
@@ -165,6 +168,7 @@ def test_truncation(policy: str, result: str) -> None:
     found = _offset(producer, streams, "s", stored=4, first=10, last=20)
     assert found.result == result
     assert "5" in found.detail.partition("; ")[2]
+    assert ("flowstream offsets reset p s --to first" in found.remedy) == (result == "bad")
 
 
 def test_permissions_that_are_missing(rabbitmq: Broker, stream_name: str, tmp_path: Path) -> None:

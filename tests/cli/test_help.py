@@ -77,6 +77,15 @@ def test_on_a_terminal_help_is_drawn_and_no_color_is_honoured() -> None:
     assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", plain.raw)
 
 
+@pytest.mark.parametrize("command", [("run",), ("doctor",), ("offsets", "reset")], ids=" ".join)
+def test_on_eighty_columns_nothing_is_cut_off(command: tuple[str, ...]) -> None:
+    with Terminal(*command, "--help", env={"COLUMNS": "80"}) as terminal:
+        assert terminal.end() == 0
+    assert "…" not in terminal.screen
+    assert "rabbitmq-stream://user:password@host:port/vhost" in terminal.screen
+    assert "<bool>" not in terminal.screen
+
+
 def test_exit_codes_are_listed() -> None:
     rows = flowstream("exit-codes", "--json").json
     assert [row["code"] for row in rows] == sorted({row["code"] for row in rows})

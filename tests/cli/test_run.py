@@ -54,6 +54,7 @@ def test_until_idle_everything_is_handled_and_a_second_run_has_nothing_to_do(sho
     assert "idle after" in first.out
     assert f"{COUNT:,} messages handled ({counts})" in first.out
     assert f"{shop.stream}: committed offset {COUNT - 1:,}" in first.out
+    assert f"why some failed: flowstream dead-letters list {shop.stream}.dead" in first.out
     assert "go on with: flowstream run shop" in first.out
     assert handled(shop.folder) == [n for n in range(COUNT) if n % 100 != 7]
     assert shop.offset() == COUNT - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ import anyio
 from flowstream.telemetry import Telemetry
 
 T = TypeVar("T")
+Watched = Callable[[str, Awaitable[Any]], Awaitable[Any]]
+"""Awaits something under a name by which a watchdog tells of it."""
 
 CLOSE_GRACE = 5.0
 """Seconds that everything a run has opened may take to close."""
@@ -32,12 +34,14 @@ class RunContext:
         environment: Any = None,
         telemetry: Telemetry | None = None,
         counts: dict[str, int] | None = None,
+        watched: Watched | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.url = url
         self.environment = environment
         self.telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
+        self._watched = watched or _unwatched
         self._shared: dict[str, Any] = {}
         self._lock = anyio.Lock()
         self._requests: deque[_Request] = deque()
@@ -60,7 +64,8 @@ class RunContext:
         What is being opened may open more: that is closed after it.
         """
         if self._stack is not None and anyio.get_current_task().id == self._keeper:
-            return await self._stack.enter_async_context(manager)
+            entered: T = await self._entered(self._stack, manager)
+            return entered
         request = _Request(manager)
         self._requests.append(request)
         self._asked.set()
@@ -90,11 +95,21 @@ class RunContext:
 
     async def _open(self, stack: AsyncExitStack, request: _Request) -> None:
         try:
-            request.value = await stack.enter_async_context(request.manager)
+            request.value = await self._entered(stack, request.manager)
         except Exception as error:
             request.error = error
         finally:
             request.done.set()
+
+    async def _entered(
+        self, stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]
+    ) -> Any:
+        maker = getattr(manager, "gen", type(manager))  # of an @asynccontextmanager: its generator
+        return await self._watched(maker.__qualname__, stack.enter_async_context(manager))
+
+
+async def _unwatched(name: str, awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 class _Request:

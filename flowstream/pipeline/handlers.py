@@ -8,16 +8,15 @@ KeyboardInterrupt, pass through.
 from __future__ import annotations
 
 import math
-import threading
 import types
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from flowstream.pipeline.message import Failure, Message
-from flowstream.pipeline.stages.slot import Slot
+from flowstream.pipeline.stages.slot import Slot, current_slot
+from flowstream.pipeline.threads import Threads
 
 
 def being_cancelled() -> bool:
@@ -95,11 +94,8 @@ def process_sync(
     messages: Iterator[Message[Any]],
     rare: list[Message[Any]],
     ordered: bool,
-    *,
-    slot: Slot,
 ) -> bool:
     """`process_async` for a plain function, in a worker thread."""
-    slot.thread = threading.get_ident()
     for message in messages:
         try:
             result = handler(message)
@@ -114,29 +110,14 @@ def process_sync(
     return False
 
 
-async def in_thread(
-    function: Callable[..., Any],
-    *args: Any,
-    limiter: anyio.CapacityLimiter,
-    left: Callable[[], None],
-) -> Any:
-    """Run what never raises in a worker thread; `left` is told when a cancellation leaves it."""
-    try:
-        return await anyio.to_thread.run_sync(
-            function, *args, limiter=limiter, abandon_on_cancel=True
-        )
-    except BaseException:
-        left()
-        raise
-
-
 def thread_handler(
-    function: Callable[..., Any], limiter: anyio.CapacityLimiter, left: Callable[[], None]
+    function: Callable[..., Any], name: str, threads: Threads
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """A plain function as an async one that runs it in a worker thread."""
 
     async def call(*args: Any) -> Any:
-        result = await in_thread(_caught, function, args, limiter=limiter, left=left)
+        slot = current_slot.get() or Slot(name, 0)
+        result = await threads.run(name, slot, _caught, function, args)
         if isinstance(result, _Raised):
             assert result.error is not None
             raise RuntimeError(reason_of(result.error)) from result.error
@@ -153,22 +134,13 @@ def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 async def handle_batch(
-    handler: Callable[[Any], Any],
-    batch: Any,
-    slot: Slot,
-    *,
-    is_async: bool,
-    limiter: anyio.CapacityLimiter,
-    left: Callable[[], None],
+    handler: Callable[[Any], Any], batch: Any, slot: Slot, *, threads: Threads | None
 ) -> BaseException | None:
-    """Call a batch handler; returns the exception that fails the whole batch, or None."""
+    """Call a batch handler, a plain one in `threads`; returns what fails the batch, or None."""
     try:
-        if is_async:
+        if threads is None:
             return wrong_return(await handler(batch), batch)
-        raised: _Raised = await in_thread(
-            _handle_in_thread, handler, batch, slot, limiter=limiter, left=left
-        )
-        slot.thread = None
+        raised: _Raised = await threads.run(slot.name, slot, _handle_in_thread, handler, batch)
         return raised.error
     except BaseException as error:
         if passes(error):
@@ -195,8 +167,7 @@ class _Raised:
         self.error = error
 
 
-def _handle_in_thread(handler: Callable[[Any], Any], batch: Any, slot: Slot) -> _Raised:
-    slot.thread = threading.get_ident()
+def _handle_in_thread(handler: Callable[[Any], Any], batch: Any) -> _Raised:
     try:
         return _Raised(wrong_return(handler(batch), batch))
     except BaseException as error:

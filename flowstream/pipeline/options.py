@@ -89,7 +89,9 @@ class PipelineOptions:
     )
     commit_every: int = option(_whole(1), "settled messages between two commits", 10_000)
     commit_interval: float = option(SECONDS, "the longest time between two commits", 5.0)
-    max_threads: int = option(_whole(1), "worker threads of plain `def` handlers", 40)
+    max_threads: int = option(
+        _whole(1), "worker threads of plain `def` handlers, with those that hang", 40
+    )
     max_restarts: int = option(_whole(0), "restarts of a crashed stage in restart_window", 3)
     restart_window: float = option(SECONDS, "the time max_restarts counts in", 5.0)
     stuck_after: float = option(SECONDS, "report a handler that takes longer than this", 60.0)

@@ -7,7 +7,6 @@ tried again keeps its place in that order, and holds up no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import anyio
@@ -45,7 +44,6 @@ class Batcher(Pool):
         inherits: bool,
         phase: str,
         retry: Retry | None,
-        limiter: anyio.CapacityLimiter,
     ) -> None:
         super().__init__(core, options, "batcher", options.handler_timeout)
         self.settlement = settlement
@@ -61,8 +59,6 @@ class Batcher(Pool):
         self._handler = handler
         self._is_async = is_async
         self._retry = retry
-        self._limiter = limiter
-        self._processes = anyio.CapacityLimiter(options.concurrency)
         self._resizing: int | None = None
         self._held_back: list[tuple[list[Message[Any]], bool]] = []
         self._armed = False
@@ -242,14 +238,13 @@ class Batcher(Pool):
         with core.handling(self.name, own) as tell:
             with anyio.CancelScope() as slot.scope:
                 if self.options.processes:
-                    error = await batch_elsewhere(self._handler, batch, self._processes)
+                    error = await batch_elsewhere(self._handler, batch, self.processes)
                 else:
-                    error = await handle_batch(
-                        self._handler, batch, slot, is_async=self._is_async,
-                        limiter=self._limiter, left=partial(self.left, slot),
-                    )  # fmt: skip
+                    threads = None if self._is_async else self.core.threads
+                    error = await handle_batch(self._handler, batch, slot, threads=threads)
             if slot.scope.cancelled_caught:
                 error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
+            slot.scope = None
             tell(own, error)
         seconds = core.clock() - slot.since
         self.handled += len(own)

@@ -47,7 +47,9 @@ class Committer:
             if offset is None:
                 continue
             try:
-                await self.producer.commit(stream, offset)
+                await self.core.watched(
+                    f"{type(self.producer).__name__}.commit", self.producer.commit(stream, offset)
+                )
             except Exception as error:
                 log.warning(
                     "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error,

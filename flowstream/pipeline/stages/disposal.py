@@ -102,7 +102,8 @@ class Disposal:
         for policy, group in groups.items():
             try:
                 disposer = await self._disposer(policy)
-                outcome = await disposer.dispose(group)
+                name = f"{type(policy).__name__}.dispose"
+                outcome = await self.core.watched(name, disposer.dispose(group))
             except BaseException as error:
                 if passes(error):
                     raise
@@ -132,7 +133,7 @@ class Disposal:
         if self._on_failed is None:
             return self.policy
         try:
-            answer = await self._on_failed(failure)
+            answer = await self.core.watched("on_failed", self._on_failed(failure))
         except BaseException as error:
             if passes(error):
                 raise

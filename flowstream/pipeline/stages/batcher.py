@@ -238,7 +238,7 @@ class Batcher(Pool):
         with core.handling(self.name, own) as tell:
             with anyio.CancelScope() as slot.scope:
                 if self.options.processes:
-                    error = await batch_elsewhere(self._handler, batch, self.processes)
+                    error = await batch_elsewhere(self._handler, slot, batch, self.processes)
                 else:
                     threads = None if self._is_async else self.core.threads
                     error = await handle_batch(self._handler, batch, slot, threads=threads)

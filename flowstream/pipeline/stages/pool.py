@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 
-import anyio
 import anyio.abc
 
 from flowstream.pipeline.core import Core
 from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
 from flowstream.pipeline.place import begin_work
+from flowstream.pipeline.processes import Processes
 from flowstream.pipeline.stages.slot import Idle, Slot
 
 inside: ContextVar[Core | None] = ContextVar("flowstream_inside", default=None)
@@ -34,7 +34,7 @@ class Pool(ABC):
         self.concurrency = options.concurrency
         self.timeout = timeout
         self.slots: dict[int, Slot] = {}
-        self.processes = anyio.CapacityLimiter(options.concurrency)
+        self.processes = Processes(options.concurrency)
         self.idle_workers = Idle()
         self.handled = 0
         self.failed = 0
@@ -57,7 +57,7 @@ class Pool(ABC):
     def set_workers(self, concurrency: int) -> None:
         """More workers start at once; surplus ones end after what they have in hand."""
         self.concurrency = concurrency
-        self.processes.total_tokens = concurrency
+        self.processes.limiter.total_tokens = concurrency
         self._fill()
         self.idle_workers.wake(len(self.idle_workers))
 

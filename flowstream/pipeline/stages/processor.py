@@ -188,7 +188,7 @@ class Processors(Pool):
             with anyio.CancelScope() as slot.scope:
                 if self.options.processes:
                     going = await process_elsewhere(
-                        self._handler, slot, found, queues.ordered, limiter=self.processes
+                        self._handler, slot, found, queues.ordered, processes=self.processes
                     )
                 elif self._is_async:
                     going = await process_async(*arguments)

@@ -8,12 +8,12 @@ KeyboardInterrupt, pass through.
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
 
+from flowstream.pipeline.answers import UNFINISHED, discard
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot, current_slot
 from flowstream.pipeline.threads import Threads
@@ -49,15 +49,11 @@ def accept(message: Message[Any], result: Any) -> None:
     if isinstance(result, Message):
         if result is not message:
             fail(message, TypeError("the handler returned another message; return data or nothing"))
-    elif isinstance(result, _UNFINISHED):
-        if isinstance(result, types.CoroutineType):
-            result.close()
+    elif isinstance(result, UNFINISHED):
+        discard(result)
         fail(message, TypeError(f"the handler returned a {type(result).__name__}, not awaited"))
     else:
         message.data = result
-
-
-_UNFINISHED = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
 async def process_async(
@@ -117,20 +113,21 @@ def thread_handler(
 
     async def call(*args: Any) -> Any:
         slot = current_slot.get() or Slot(name, 0)
-        result = await threads.run(name, slot, _caught, function, args)
-        if isinstance(result, _Raised):
-            assert result.error is not None
-            raise RuntimeError(reason_of(result.error)) from result.error
+        result, error = await threads.run(name, slot, _caught, function, args)
+        if error is not None:
+            raise RuntimeError(reason_of(error)) from error
         return result
 
     return call
 
 
-def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _caught(
+    function: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[Any, BaseException | None]:
     try:
-        return function(*args)
+        return function(*args), None
     except BaseException as error:
-        return _Raised(error)
+        return None, error
 
 
 async def handle_batch(
@@ -140,35 +137,20 @@ async def handle_batch(
     try:
         if threads is None:
             return wrong_return(await handler(batch), batch)
-        raised: _Raised = await threads.run(slot.name, slot, _handle_in_thread, handler, batch)
-        return raised.error
-    except BaseException as error:
-        if passes(error):
+        answer, error = await threads.run(slot.name, slot, _caught, handler, (batch,))
+        return wrong_return(answer, batch) if error is None else error
+    except BaseException as raised:
+        if passes(raised):
             raise
-        return error
+        return raised
 
 
 def wrong_return(result: Any, batch: Any) -> TypeError | None:
     """What a batch handler's answer fails its batch with; None for an answer that is right."""
     if result is None or result is batch:
         return None
-    if isinstance(result, types.CoroutineType):
-        result.close()
+    discard(result)
     return TypeError(
         f"the batch handler returned {type(result).__name__}; it returns nothing, and fails "
         f"messages by message.fail() or by raising"
     )
-
-
-class _Raised:
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-def _handle_in_thread(handler: Callable[[Any], Any], batch: Any) -> _Raised:
-    try:
-        return _Raised(wrong_return(handler(batch), batch))
-    except BaseException as error:
-        return _Raised(error)

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.answers import hash_of
 from flowstream.pipeline.batch import Batch, again
 from flowstream.pipeline.batching import Batching, Rejected
 from flowstream.pipeline.core import Core
@@ -143,7 +144,7 @@ class Batcher(Pool):
         wrong: list[Failure] = []
         for message in messages:
             try:
-                message._hash = hash(key(message))
+                message._hash = hash_of(key(message))
                 good.append(message)
             except BaseException as error:
                 if passes(error):
@@ -160,12 +161,14 @@ class Batcher(Pool):
             self._refused(messages, rejected, now)
 
     def _refused(self, messages: list[Message[Any]], rejected: Rejected, now: float) -> None:
-        """The batch size function raised for one message: it fails, and the rest goes on."""
+        """The batch key or size function raised for one message: it fails, the rest goes on."""
         error = rejected.__cause__
         assert error is not None
         self._line_up(rejected.closed, now)
         message = messages[rejected.index]
-        failure = Failure(message, f"the batch size function: {reason_of(error)}", error=error)
+        failure = Failure(
+            message, f"the batch key or size function: {reason_of(error)}", error=error
+        )
         self.disposal.put([self._stamp(failure, 1)])
         self._put_each(messages[rejected.index + 1 :], now)
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from flowstream.errors import FlowstreamError
+from flowstream.pipeline.answers import discard
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
 from flowstream.pipeline.handlers import passes, reason_of
@@ -144,6 +145,7 @@ class Disposal:
         if answer is None:
             return self.policy
         if not isinstance(answer, FailurePolicy):
+            discard(answer)
             log.error(
                 "%s: on_failed returned %r, not a policy",
                 self.core.name,

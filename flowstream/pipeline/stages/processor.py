@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.answers import discard, hash_of
 from flowstream.pipeline.core import Core
 from flowstream.pipeline.dispatch import Shares
 from flowstream.pipeline.handlers import (
@@ -94,7 +95,7 @@ class Processors(Pool):
         wrong: list[Failure] = []
         for message in messages:
             try:
-                message._hash = hash(key(message))
+                message._hash = hash_of(key(message))
             except BaseException as error:
                 if passes(error):
                     raise
@@ -257,10 +258,9 @@ class Processors(Pool):
                 answer = await self._prepare(list(messages))
             if slot.scope.cancelled_caught:
                 raise HandlerTimeout(f"prepare took longer than {self.timeout:g} s")
-            if answer is None or (
-                isinstance(answer, list) and {id(m) for m in answer} == {id(m) for m in messages}
-            ):
+            if answer is None or _the_same(answer, messages):
                 return True
+            discard(answer)
             error: BaseException = TypeError(
                 "prepare returns nothing, or the messages that it was given"
             )
@@ -404,6 +404,13 @@ class Processors(Pool):
             failures.append(self._stamp(failure))
         self.release(slot)
         self.disposal.put(failures, self._disposed)
+
+
+def _the_same(answer: Any, messages: list[Message[Any]]) -> bool:
+    """Is the answer a list of all these messages, each once?"""
+    if not isinstance(answer, list) or len(answer) != len(messages):
+        return False
+    return {id(each) for each in answer} == {id(message) for message in messages}
 
 
 async def _unset(messages: list[Message[Any]], plain: bool) -> None:

@@ -352,7 +352,8 @@ class Halted(FlowstreamError):
 
 
 class StageFailed(FlowstreamError):
-    """A stage was crashed too often by something that is no Exception; `__cause__` is it."""
+    """A stage, or what a run opens or closes, was broken for good by something that is no
+    Exception, such as SystemExit; `__cause__` is it."""
 
 
 class ThreadsExhausted(FlowstreamError):

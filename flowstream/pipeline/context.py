@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import anyio
 
+from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.telemetry import Telemetry
 
 T = TypeVar("T")
 Watched = Callable[[str, Awaitable[Any]], Awaitable[Any]]
 """Awaits something under a name by which a watchdog tells of it."""
 
+BROKEN = "the run could not be opened or closed"
 CLOSE_GRACE = 5.0
 """Seconds that everything a run has opened may take to close."""
 
@@ -77,6 +79,14 @@ class RunContext:
 
     async def keep(self) -> None:
         """Holds what the run opens: opens and closes it in one task, until `close` is called."""
+        try:
+            await self._keep()
+        except BaseException as error:
+            if passes(error):
+                raise
+            raise as_exception(BROKEN, error) from error
+
+    async def _keep(self) -> None:
         with self._scope:
             async with AsyncExitStack() as stack:
                 self._stack, self._keeper = stack, anyio.get_current_task().id
@@ -96,7 +106,9 @@ class RunContext:
     async def _open(self, stack: AsyncExitStack, request: _Request) -> None:
         try:
             request.value = await self._entered(stack, request.manager)
-        except Exception as error:
+        except BaseException as error:
+            if passes(error):
+                raise
             request.error = error
         finally:
             request.done.set()
@@ -118,5 +130,5 @@ class _Request:
     def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
         self.manager = manager
         self.value: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.done = anyio.Event()

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
-from flowstream.errors import Halted, StageFailed, ThreadsExhausted
+from flowstream.errors import Halted, ThreadsExhausted
 from flowstream.pipeline.agenda import Agenda
-from flowstream.pipeline.handlers import passes, reason_of
+from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
 from flowstream.pipeline.restarts import Restarts
@@ -245,14 +245,5 @@ class Core:
                 self.emit(StageCrashed(self.name, stage, repr(error), restart))
                 await crashed(error)
                 if not restart:
-                    self.fail(as_exception(stage, error))
+                    self.fail(as_exception(f"stage {stage!r} crashed too often", error))
                 await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
-
-
-def as_exception(stage: str, error: BaseException) -> Exception:
-    """What ends the run when a stage broke for good; SystemExit and the like are wrapped."""
-    if isinstance(error, Exception):
-        return error
-    failed = StageFailed(f"stage {stage!r} crashed too often: {reason_of(error)}")
-    failed.__cause__ = error
-    return failed

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from flowstream.errors import StageFailed
 from flowstream.pipeline.answers import UNFINISHED, discard
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot, current_slot
@@ -38,6 +39,15 @@ def reason_of(error: BaseException) -> str:
     """One line about an exception."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def as_exception(what: str, error: BaseException) -> Exception:
+    """What ends the run when something broke for good; SystemExit and the like are wrapped."""
+    if isinstance(error, Exception):
+        return error
+    failed = StageFailed(f"{what}: {reason_of(error)}")
+    failed.__cause__ = error
+    return failed
 
 
 def fail(message: Message[Any], error: BaseException) -> None:

@@ -12,9 +12,9 @@ from flowstream.errors import FlowstreamError, Halted
 from flowstream.pipeline import drain
 from flowstream.pipeline.annotations import bind
 from flowstream.pipeline.collector import tuned_collector
-from flowstream.pipeline.context import CLOSE_GRACE, RunContext
+from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
 from flowstream.pipeline.core import Core, log
-from flowstream.pipeline.handlers import thread_handler
+from flowstream.pipeline.handlers import as_exception, passes, thread_handler
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.ratelimit import RateLimiter
@@ -104,8 +104,11 @@ class Run:
                         finally:
                             self.context.close()
                             self.watchdog.stop()
-                except Exception as error:
-                    self.core.error = self.core.error or unwrap(error)
+                except BaseException as error:
+                    if passes(error):
+                        raise
+                    broken = as_exception(BROKEN, unwrap(error))
+                    self.core.error = self.core.error or broken
         finally:
             if self.core.error is not None and self.reason in ("ended", "stopped"):
                 self.reason = "halted" if isinstance(self.core.error, Halted) else "failed"

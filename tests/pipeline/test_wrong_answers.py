@@ -9,14 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from flowstream.errors import ConfigurationError, HandlerTimeout
-from flowstream.pipeline import Batch, Drop, Failure, Halt, Message, Pipeline, Retry
+from flowstream.errors import CommitNotVerified, ConfigurationError, Halted, HandlerTimeout
+from flowstream.pipeline import (
+    Batch,
+    Disposer,
+    Drop,
+    Failure,
+    FailurePolicy,
+    Halt,
+    Message,
+    Pipeline,
+    Retry,
+    RunContext,
+    Sink,
+)
 from tests.pipeline.support import MemoryStream, n_of, numbers, pipeline_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads")]
@@ -51,6 +64,13 @@ def plain() -> None:
     raise ValueError("no")
 
 
+RAISED: dict[Callable[[], None], Any] = {
+    plain: ValueError,
+    foreign: Foreign,
+    leave: SystemExit,
+    cancelled: asyncio.CancelledError,
+    groups: (Foreign, BaseExceptionGroup),
+}
 RAISING = [plain, foreign, leave, cancelled, groups]
 raising = pytest.mark.parametrize("how", RAISING, ids=lambda how: how.__name__)
 
@@ -369,6 +389,113 @@ async def test_functions_that_must_be_awaited_are_no_keys_and_sizes(option: str)
     value: Any = {"partition_by": function, "size": (0, function)}[option]
     with pytest.raises(ConfigurationError, match=f"> {option}: expected .*a plain def"):
         pipeline.batcher("b", **{option: value})
+
+
+# -- what a run opens, closes and commits to ------------------------------------------------
+
+
+class Opened(MemoryStream, Sink, FailurePolicy, Disposer):
+    """A source, a sink and a policy, one of whose callbacks raises."""
+
+    def __init__(self, where: str, how: Callable[[], None]) -> None:
+        super().__init__(numbers(10), endless=True)
+        self.where = where
+        self.how = how
+        self.tries = 0
+
+    def maybe(self, where: str) -> None:
+        if where == self.where:
+            self.tries += 1
+            self.how()
+
+    async def open(self, context: Any) -> None:
+        self.maybe("open")
+
+    async def close(self) -> None:
+        self.maybe("close")
+        await super().close()
+
+    async def commit(self, stream: str, offset: int) -> None:
+        self.maybe("commit")
+        await super().commit(stream, offset)
+
+    async def verify(self, stream: str, offset: int) -> None:
+        self.maybe("verify")
+        await super().verify(stream, offset)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        self.maybe("lifespan enter")
+        yield
+        self.maybe("lifespan exit")
+
+    @asynccontextmanager
+    async def writer(self, context: RunContext) -> AsyncIterator[Any]:
+        async def write(batch: Batch[Any]) -> None: ...
+
+        self.maybe("writer enter")
+        yield write
+        self.maybe("writer exit")
+
+    @asynccontextmanager
+    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+        self.maybe("disposer enter")
+        yield self
+        self.maybe("disposer exit")
+
+    async def dispose(self, failures: Any) -> str:
+        self.maybe("dispose")
+        return "discarded"
+
+
+OPENED = [
+    *("open", "close", "commit", "verify", "lifespan enter", "lifespan exit", "writer enter"),
+    *("writer exit", "disposer enter", "disposer exit", "dispose"),
+]
+
+
+@raising
+@pytest.mark.parametrize("where", OPENED)
+async def test_what_a_run_opens_closes_and_commits_to_ends_it_with_the_error(
+    where: str, how: Callable[[], None]
+) -> None:
+    """None of them ends the program, and none is passed over; what had settled is committed."""
+    source = Opened(where, how)
+    pipeline = Pipeline(
+        "test", source, on_failure=source, lifespan=source.lifespan, commit_interval=1
+    )
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        if n_of(message) == 5:
+            raise ValueError("no")
+
+    pipeline.sink("out", source, size=3, timeout=0.1)
+    raised: Exception | None = None
+    with anyio.fail_after(100):
+        try:
+            async with pipeline.start() as running:
+                await anyio.sleep(20)
+                running.stop()
+                await anyio.sleep(20)
+        except Exception as error:
+            raised = error
+    assert raised is not None
+    assert source.tries
+    assert source.closed == (where != "close")
+    if where in {"close", "verify", "lifespan exit", "writer exit", "disposer exit"}:
+        assert source.stored == {"orders": 9}
+    elif where == "dispose":
+        assert source.stored == {"orders": 4}
+    else:
+        assert source.stored == {}
+    if where == "commit":
+        assert source.tries > 10, "a commit that fails is tried again"
+        assert isinstance(raised, CommitNotVerified)
+    elif where == "dispose":
+        assert isinstance(raised, Halted)
+    else:
+        assert isinstance(raised, RAISED[how]) or isinstance(raised.__cause__, RAISED[how])
 
 
 # -- hangs without a timeout ---------------------------------------------------------------

@@ -29,6 +29,7 @@
     ├── HandlerTimeout                a handler did not return inside its timeout
     ├── Halted                        a failure policy stopped the pipeline
     ├── StageFailed                   a stage crashed more often than it may be restarted
+    ├── ThreadsExhausted              all worker threads hang in handlers
     ├── StoreFailed                   the embedded broker cannot write to its store
     └── DrainTimeout                  the drain did not end inside its deadline
 
@@ -351,7 +352,12 @@ class Halted(FlowstreamError):
 
 
 class StageFailed(FlowstreamError):
-    """A stage was crashed too often by something that is no Exception; `__cause__` is it."""
+    """A stage, or what a run opens or closes, was broken for good by something that is no
+    Exception, such as SystemExit; `__cause__` is it."""
+
+
+class ThreadsExhausted(FlowstreamError):
+    """Every worker thread that a pipeline may have hangs in a handler that was given up."""
 
 
 class StoreFailed(FlowstreamError):

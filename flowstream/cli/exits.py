@@ -38,6 +38,7 @@ class ExitCode(IntEnum):
     TIMEOUT = 22
     NOT_VERIFIED = 23
     CHECK_FAILED = 24
+    THREADS = 25
     LAG = 30
     IN_USE = 31
     FORCED = 130
@@ -69,6 +70,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.TIMEOUT: "the broker did not answer in time",
     ExitCode.NOT_VERIFIED: "an offset was stored but could not be read back",
     ExitCode.CHECK_FAILED: "a check found something that will not work",
+    ExitCode.THREADS: "all worker threads of a run hang in handlers; the rest is replayed",
     ExitCode.LAG: "a reader is further behind than --fail-above allows",
     ExitCode.IN_USE: "refused while a pipeline runs that it would disturb; --force insists",
     ExitCode.FORCED: "ended by whoever runs it: Ctrl-C, an answer of no, or of a run a second "
@@ -102,6 +104,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (errors.ServerError, ExitCode.SERVER),
     (errors.PublishFailed, ExitCode.PUBLISH),
     (errors.NotSupported, ExitCode.NOT_SUPPORTED),
+    (errors.ThreadsExhausted, ExitCode.THREADS),
 )
 
 

@@ -29,9 +29,10 @@ class StreamProducer(Producer):
     `reference` is the name offsets are stored under: the pipeline's name unless it is given.
     `offset` says where to begin when nothing is stored: "first" (nothing is skipped), "last",
     "next", an offset, a datetime or a timedelta (so long ago). `credit` is how many chunks the
-    broker may send ahead. A stored offset older than the first retained message is an error,
-    OffsetTruncated, unless `on_truncated="skip"` accepts and logs the loss. Bodies that are AMQP
-    1.0 messages are decoded from their data section.
+    broker may send ahead; they wait in memory beside `max_in_flight_bytes`. A stored offset older
+    than the first retained message is an error, OffsetTruncated, unless `on_truncated="skip"`
+    accepts and logs the loss. Bodies that are AMQP 1.0 messages are decoded from their data
+    section.
     """
 
     def __init__(

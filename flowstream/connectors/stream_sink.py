@@ -10,7 +10,7 @@ from flowstream.client import AmqpMessage, Publisher, encode_data_all
 from flowstream.connectors.encoding import encode_data
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.stream_producer import check_stream
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.pipeline import Batch, Message, RunContext, Sink
 from flowstream.telemetry import Tracer
 
@@ -19,9 +19,9 @@ class StreamSink(Sink):
     """Publishes each message of a batch to `stream`, in order, and waits for all confirms.
 
     The body is `encode(data)`: bytes and str as they are, models, dataclasses and dicts as JSON.
-    A message that cannot be encoded fails alone; when the broker refuses any, the batch fails and
-    may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0 messages, which
-    carry the context of a trace to who consumes them.
+    A message that cannot be encoded, or is too large, fails alone; when the broker refuses any, the
+    batch fails and may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0
+    messages, which carry the context of a trace to who consumes them.
     """
 
     def __init__(
@@ -57,26 +57,48 @@ class StreamSink(Sink):
     async def _publish(
         self, publisher: Publisher, messages: Sequence[Message[Any]], tracer: Tracer | None
     ) -> None:
-        encode = self.encode
-        bodies: list[bytes] = []
-        for message in messages:
-            try:
-                bodies.append(encode(message.data))
-            except Exception as error:
-                message.fail(error, retry=False)
+        well, bodies = self._encoded(messages)
         if self.amqp:
             bodies = encode_data_all(bodies)
         if bodies and tracer is None:
-            await publisher.publish_many(bodies)
+            await _publish(publisher, well, bodies)
         elif bodies and tracer is not None:
             with tracer.publishing(self.stream, len(bodies)) as properties:
                 if self.amqp and properties:
                     head = _section(properties)
                     bodies = [head + body for body in bodies]
-                await publisher.publish_many(bodies)
+                await _publish(publisher, well, bodies)
+
+    def _encoded(self, messages: Sequence[Message[Any]]) -> tuple[list[Message[Any]], list[bytes]]:
+        """The messages that can be encoded, and their bodies; the others fail."""
+        well: list[Message[Any]] = []
+        bodies: list[bytes] = []
+        for message in messages:
+            try:
+                body = self.encode(message.data)
+                if not isinstance(body, bytes):
+                    raise TypeError(f"encode returned {type(body).__name__}, not bytes")
+            except Exception as error:
+                message.fail(error, retry=False)
+            else:
+                well.append(message)
+                bodies.append(body)
+        return well, bodies
 
     def __repr__(self) -> str:
         return f"StreamSink({self.stream!r})"
+
+
+async def _publish(publisher: Publisher, messages: list[Message[Any]], bodies: list[bytes]) -> None:
+    """Publish; what no frame can hold fails alone, for nothing was sent when that is told."""
+    while bodies:
+        try:
+            await publisher.publish_many(bodies)
+            return
+        except MessageTooLarge as error:
+            largest = max(range(len(bodies)), key=lambda index: len(bodies[index]))
+            del bodies[largest]
+            messages.pop(largest).fail(error, retry=False)
 
 
 def _section(application_properties: Mapping[str, str]) -> bytes:

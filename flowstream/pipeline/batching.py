@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from flowstream.pipeline.answers import discard
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Message
 
@@ -68,8 +69,8 @@ class Batching:
     def put_each(self, messages: list[Message[Any]], now: float) -> list[Batch[Any]]:
         """Add messages one by one, minding partition, key, bytes, flush and the splitter.
 
-        An exception of the splitter propagates with the messages before it added and the one it
-        was called for not: `Rejected` tells which.
+        An exception of the splitter, or of a key that does not compare, propagates with the
+        messages before it added and the one it came from not: `Rejected` tells which.
         """
         closed: list[Batch[Any]] = []
         for index, message in enumerate(messages):
@@ -78,15 +79,13 @@ class Batching:
                 None if self.partition is None else self.partition(message),
                 None if extra is None else extra.key,
             )
-            full = False
-            if self._split is not None:
-                try:
-                    full = self._ask(where, message)
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:
-                    raise Rejected(index, closed) from error
-            self._add(where, message, now, closed)
+            try:
+                full = self._split is not None and self._ask(where, message)
+                self._add(where, message, now, closed)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                raise Rejected(index, closed) from error
             if where in self._open:
                 self._settle_size(where, full, extra is not None and extra.flush, closed)
         return closed
@@ -121,6 +120,7 @@ class Batching:
         assert self._split is not None
         answer: Any = self._split(message, self._states.get(where, self._initial))
         if not isinstance(answer, tuple) or len(answer) != 2:
+            discard(answer)
             raise TypeError(f"the batch size function returned {answer!r}, not (full, accumulator)")
         full, state = answer
         self._states[where] = state
@@ -177,7 +177,7 @@ class Batching:
 
 
 class Rejected(Exception):
-    """The splitter raised for the message at `index`; `closed` were full before it."""
+    """The splitter or key of the message at `index` raised; `closed` were full before it."""
 
     def __init__(self, index: int, closed: list[Batch[Any]]) -> None:
         super().__init__(index)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
 import anyio
 
+from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.telemetry import Telemetry
 
 T = TypeVar("T")
+Watched = Callable[[str, Awaitable[Any]], Awaitable[Any]]
+"""Awaits something under a name by which a watchdog tells of it."""
 
+BROKEN = "the run could not be opened or closed"
 CLOSE_GRACE = 5.0
 """Seconds that everything a run has opened may take to close."""
 
@@ -32,12 +36,14 @@ class RunContext:
         environment: Any = None,
         telemetry: Telemetry | None = None,
         counts: dict[str, int] | None = None,
+        watched: Watched | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.url = url
         self.environment = environment
         self.telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
+        self._watched = watched or _unwatched
         self._shared: dict[str, Any] = {}
         self._lock = anyio.Lock()
         self._requests: deque[_Request] = deque()
@@ -60,7 +66,8 @@ class RunContext:
         What is being opened may open more: that is closed after it.
         """
         if self._stack is not None and anyio.get_current_task().id == self._keeper:
-            return await self._stack.enter_async_context(manager)
+            entered: T = await self._entered(self._stack, manager)
+            return entered
         request = _Request(manager)
         self._requests.append(request)
         self._asked.set()
@@ -72,6 +79,14 @@ class RunContext:
 
     async def keep(self) -> None:
         """Holds what the run opens: opens and closes it in one task, until `close` is called."""
+        try:
+            await self._keep()
+        except BaseException as error:
+            if passes(error):
+                raise
+            raise as_exception(BROKEN, error) from error
+
+    async def _keep(self) -> None:
         with self._scope:
             async with AsyncExitStack() as stack:
                 self._stack, self._keeper = stack, anyio.get_current_task().id
@@ -90,11 +105,23 @@ class RunContext:
 
     async def _open(self, stack: AsyncExitStack, request: _Request) -> None:
         try:
-            request.value = await stack.enter_async_context(request.manager)
-        except Exception as error:
+            request.value = await self._entered(stack, request.manager)
+        except BaseException as error:
+            if passes(error):
+                raise
             request.error = error
         finally:
             request.done.set()
+
+    async def _entered(
+        self, stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]
+    ) -> Any:
+        maker = getattr(manager, "gen", type(manager))  # of an @asynccontextmanager: its generator
+        return await self._watched(maker.__qualname__, stack.enter_async_context(manager))
+
+
+async def _unwatched(name: str, awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 class _Request:
@@ -103,5 +130,5 @@ class _Request:
     def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
         self.manager = manager
         self.value: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.done = anyio.Event()

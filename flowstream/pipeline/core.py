@@ -6,22 +6,25 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from flowstream.errors import Halted, StageFailed
+from flowstream.errors import Halted, ThreadsExhausted
 from flowstream.pipeline.agenda import Agenda
-from flowstream.pipeline.handlers import passes, reason_of
+from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
 from flowstream.pipeline.restarts import Restarts
+from flowstream.pipeline.stages.slot import Slot, current_slot
+from flowstream.pipeline.threads import Threads
 from flowstream.pipeline.window import Window
 from flowstream.telemetry import Event, Outcome, PhaseChanged, StageCrashed, Telemetry
 
 log = logging.getLogger("flowstream.pipeline")
 
+T = TypeVar("T")
 _NO_SPAN: AbstractContextManager[Outcome] = nullcontext(lambda messages, error: None)
 
 
@@ -79,7 +82,8 @@ class Core:
         self.progress = self.started
         self.arrival = self.started
         self.deadline = math.inf
-        self.hung: list[str] = []
+        self.threads = Threads(options.max_threads, self._exhausted)
+        self.callbacks: list[Slot] = []
         self.halts: dict[Any, int] = {}
         self.error: BaseException | None = None
         self.stop: Callable[[], None] = lambda: None
@@ -111,6 +115,31 @@ class Core:
         """The span of a handler, where somebody traces."""
         tracer = self.telemetry.tracer
         return _NO_SPAN if tracer is None else tracer.handling(self.name, stage, messages)
+
+    # -- callbacks
+
+    async def watched(self, name: str, coroutine: Awaitable[T]) -> T:
+        """Await a user's callback outside of the workers, known to the watchdog by `name`."""
+        slot = Slot(name, 0)
+        slot.coroutine = coroutine
+        slot.hold([], self.clock())
+        self.callbacks.append(slot)
+        token = current_slot.set(slot)
+        try:
+            return await coroutine
+        finally:
+            current_slot.reset(token)
+            self.callbacks.remove(slot)
+
+    def _exhausted(self, threads: Threads) -> None:
+        error = ThreadsExhausted(
+            f"pipeline {self.name!r}: all of max_threads={threads.most} worker threads hang, and a "
+            f"thread cannot be ended from outside. What is not settled is replayed by the next "
+            f"run: restart the process, and give what its handlers wait for a timeout of its own. "
+            f"They hang in {threads.describe()}"
+        )
+        log.error("%s", error, extra={"pipeline": self.name})
+        self.fail(error)
 
     # -- timers
 
@@ -216,14 +245,5 @@ class Core:
                 self.emit(StageCrashed(self.name, stage, repr(error), restart))
                 await crashed(error)
                 if not restart:
-                    self.fail(as_exception(stage, error))
+                    self.fail(as_exception(f"stage {stage!r} crashed too often", error))
                 await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
-
-
-def as_exception(stage: str, error: BaseException) -> Exception:
-    """What ends the run when a stage broke for good; SystemExit and the like are wrapped."""
-    if isinstance(error, Exception):
-        return error
-    failed = StageFailed(f"stage {stage!r} crashed too often: {reason_of(error)}")
-    failed.__cause__ = error
-    return failed

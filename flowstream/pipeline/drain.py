@@ -9,6 +9,7 @@ import anyio
 
 from flowstream.errors import CommitNotVerified, DrainTimeout
 from flowstream.pipeline.core import log
+from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.stages.feed import COMMIT_GRACE
 
 if TYPE_CHECKING:
@@ -89,5 +90,7 @@ async def commit(run: Run) -> None:
             f"pipeline {run.core.name!r}: the offsets could not be stored within {COMMIT_GRACE:g} s"
         )
         run.core.error = run.core.error or error
-    except Exception as raised:
-        run.core.error = run.core.error or raised
+    except BaseException as raised:
+        if passes(raised):
+            raise
+        run.core.error = run.core.error or as_exception("offsets could not be verified", raised)

@@ -8,16 +8,16 @@ KeyboardInterrupt, pass through.
 from __future__ import annotations
 
 import math
-import threading
-import types
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
+from flowstream.errors import StageFailed
+from flowstream.pipeline.answers import UNFINISHED, discard
 from flowstream.pipeline.message import Failure, Message
-from flowstream.pipeline.stages.slot import Slot
+from flowstream.pipeline.stages.slot import Slot, current_slot
+from flowstream.pipeline.threads import Threads
 
 
 def being_cancelled() -> bool:
@@ -41,6 +41,15 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def as_exception(what: str, error: BaseException) -> Exception:
+    """What ends the run when something broke for good; SystemExit and the like are wrapped."""
+    if isinstance(error, Exception):
+        return error
+    failed = StageFailed(f"{what}: {reason_of(error)}")
+    failed.__cause__ = error
+    return failed
+
+
 def fail(message: Message[Any], error: BaseException) -> None:
     message._more().failure = Failure(message, reason_of(error), error=error)
 
@@ -50,15 +59,11 @@ def accept(message: Message[Any], result: Any) -> None:
     if isinstance(result, Message):
         if result is not message:
             fail(message, TypeError("the handler returned another message; return data or nothing"))
-    elif isinstance(result, _UNFINISHED):
-        if isinstance(result, types.CoroutineType):
-            result.close()
+    elif isinstance(result, UNFINISHED):
+        discard(result)
         fail(message, TypeError(f"the handler returned a {type(result).__name__}, not awaited"))
     else:
         message.data = result
-
-
-_UNFINISHED = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
 
 
 async def process_async(
@@ -95,11 +100,8 @@ def process_sync(
     messages: Iterator[Message[Any]],
     rare: list[Message[Any]],
     ordered: bool,
-    *,
-    slot: Slot,
 ) -> bool:
     """`process_async` for a plain function, in a worker thread."""
-    slot.thread = threading.get_ident()
     for message in messages:
         try:
             result = handler(message)
@@ -114,90 +116,51 @@ def process_sync(
     return False
 
 
-async def in_thread(
-    function: Callable[..., Any],
-    *args: Any,
-    limiter: anyio.CapacityLimiter,
-    left: Callable[[], None],
-) -> Any:
-    """Run what never raises in a worker thread; `left` is told when a cancellation leaves it."""
-    try:
-        return await anyio.to_thread.run_sync(
-            function, *args, limiter=limiter, abandon_on_cancel=True
-        )
-    except BaseException:
-        left()
-        raise
-
-
 def thread_handler(
-    function: Callable[..., Any], limiter: anyio.CapacityLimiter, left: Callable[[], None]
+    function: Callable[..., Any], name: str, threads: Threads
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """A plain function as an async one that runs it in a worker thread."""
 
     async def call(*args: Any) -> Any:
-        result = await in_thread(_caught, function, args, limiter=limiter, left=left)
-        if isinstance(result, _Raised):
-            assert result.error is not None
-            raise RuntimeError(reason_of(result.error)) from result.error
+        slot = current_slot.get() or Slot(name, 0)
+        result, error = await threads.run(name, slot, _caught, function, args)
+        if error is not None:
+            raise RuntimeError(reason_of(error)) from error
         return result
 
     return call
 
 
-def _caught(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def _caught(
+    function: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[Any, BaseException | None]:
     try:
-        return function(*args)
+        return function(*args), None
     except BaseException as error:
-        return _Raised(error)
+        return None, error
 
 
 async def handle_batch(
-    handler: Callable[[Any], Any],
-    batch: Any,
-    slot: Slot,
-    *,
-    is_async: bool,
-    limiter: anyio.CapacityLimiter,
-    left: Callable[[], None],
+    handler: Callable[[Any], Any], batch: Any, slot: Slot, *, threads: Threads | None
 ) -> BaseException | None:
-    """Call a batch handler; returns the exception that fails the whole batch, or None."""
+    """Call a batch handler, a plain one in `threads`; returns what fails the batch, or None."""
     try:
-        if is_async:
+        if threads is None:
             return wrong_return(await handler(batch), batch)
-        raised: _Raised = await in_thread(
-            _handle_in_thread, handler, batch, slot, limiter=limiter, left=left
-        )
-        slot.thread = None
-        return raised.error
-    except BaseException as error:
-        if passes(error):
+        answer, error = await threads.run(slot.name, slot, _caught, handler, (batch,))
+        return wrong_return(answer, batch) if error is None else error
+    except BaseException as raised:
+        if passes(raised):
             raise
-        return error
+        return raised
 
 
 def wrong_return(result: Any, batch: Any) -> TypeError | None:
     """What a batch handler's answer fails its batch with; None for an answer that is right."""
     if result is None or result is batch:
         return None
-    if isinstance(result, types.CoroutineType):
-        result.close()
+    discard(result)
     return TypeError(
         f"the batch handler returned {type(result).__name__}; it returns nothing, and fails "
         f"messages by message.fail() or by raising"
     )
-
-
-class _Raised:
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-def _handle_in_thread(handler: Callable[[Any], Any], batch: Any, slot: Slot) -> _Raised:
-    slot.thread = threading.get_ident()
-    try:
-        return _Raised(wrong_return(handler(batch), batch))
-    except BaseException as error:
-        return _Raised(error)

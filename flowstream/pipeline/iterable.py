@@ -19,7 +19,7 @@ class IterableProducer(Producer):
     `bytes` and `str` items are decoded to the handler's payload type, and other items are the
     payload. Offsets count from 0 and are not stored: each run starts at the beginning.
     `slice_size` items are read at a time; `threaded=True` reads them in a worker thread, for
-    iterables that block.
+    iterables that block. A stop does not wait for such a read; what it still gives is left.
     """
 
     def __init__(
@@ -55,7 +55,10 @@ class IterableProducer(Producer):
         def read() -> list[Any]:
             return [_body(item) for item in islice(items, size)]
 
-        while bodies := (await anyio.to_thread.run_sync(read) if self._threaded else read()):
+        async def read_elsewhere() -> list[Any]:
+            return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+
+        while bodies := (await read_elsewhere() if self._threaded else read()):
             await lane.send(bodies)
 
     def describe(self) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ path, such as `pipeline 'orders' > batcher 'load' > size`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,19 +43,28 @@ def _a(kind: type, text: str) -> Check:
     return text, lambda value: isinstance(value, kind)
 
 
+def _plain(value: Any) -> bool:
+    return callable(value) and not inspect.iscoroutinefunction(value)
+
+
 def _split(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and callable(value[1])
+    return isinstance(value, tuple) and len(value) == 2 and _plain(value[1])
+
+
+def _opens(value: Any) -> bool:
+    return _plain(value) and not inspect.isasyncgenfunction(value)
 
 
 SECONDS: Check = ("seconds greater than 0", _seconds)
-FUNCTION: Check = ("a function of one message", callable)
+FUNCTION: Check = ("a function of one message, a plain def", _plain)
+LIFESPAN: Check = ("a function decorated with @asynccontextmanager", _opens)
 NAME: Check = (
     "a name of 1 to 255 bytes",
     lambda v: isinstance(v, str) and 0 < len(v.encode()) < 256,
 )
 FLAG: Check = _a(bool, "True or False")
 SIZE: Check = (
-    "a whole number of at least 1, or (accumulator, function)",
+    "a whole number of at least 1, or (accumulator, a plain def)",
     lambda value: _whole(1)[1](value) or _split(value),
 )
 
@@ -82,14 +92,16 @@ class PipelineOptions:
     max_in_flight_bytes: int = option(_whole(1), "bytes of unsettled messages at most", 64 << 20)
     drain_timeout: float = option(SECONDS, "how long a stop may wait for what is in flight", 25.0)
     lifespan: Any = option(
-        _or_none(FUNCTION), "an async context manager that opens what handlers need", None
+        _or_none(LIFESPAN), "an async context manager that opens what handlers need", None
     )
     partition_by: Any = option(
         _or_none(FUNCTION), "messages of one key stay in order through all stages", None
     )
     commit_every: int = option(_whole(1), "settled messages between two commits", 10_000)
     commit_interval: float = option(SECONDS, "the longest time between two commits", 5.0)
-    max_threads: int = option(_whole(1), "worker threads of plain `def` handlers", 40)
+    max_threads: int = option(
+        _whole(1), "worker threads of plain `def` handlers, with those that hang", 40
+    )
     max_restarts: int = option(_whole(0), "restarts of a crashed stage in restart_window", 3)
     restart_window: float = option(SECONDS, "the time max_restarts counts in", 5.0)
     stuck_after: float = option(SECONDS, "report a handler that takes longer than this", 60.0)

@@ -6,7 +6,7 @@ import logging
 from contextvars import ContextVar
 from typing import Any
 
-from flowstream.pipeline.stages.slot import Slot
+from flowstream.pipeline.stages.slot import Slot, current_slot
 
 _worker: ContextVar[tuple[str, Slot] | None] = ContextVar("flowstream_worker", default=None)
 
@@ -14,6 +14,7 @@ _worker: ContextVar[tuple[str, Slot] | None] = ContextVar("flowstream_worker", d
 def begin_work(pipeline: str, slot: Slot) -> None:
     """From now on the current task, and the threads it calls handlers in, are this worker."""
     _worker.set((pipeline, slot))
+    current_slot.set(slot)
 
 
 def place() -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Handlers in worker processes: for plain functions that compute, by `processes=True`.
 
 A slice goes to a process and its decisions come back. The handler must be importable by name, its
-messages' data picklable, and what it changes it must return. A process that hangs is killed.
+messages' data picklable, and what it changes it must return. A process that hangs is killed. Where
+one dies with a slice, its messages are handled again one by one, so that only one of them fails.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
+import signal
 import traceback
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,8 @@ from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot
 
 Handler = Callable[[Any], Any]
+KEPT = 60.0
+"""Seconds that an idle process is sure to be kept; anyio ends those that were idle for 300."""
 
 
 @dataclass(slots=True)
@@ -38,6 +43,7 @@ class Decision:
     key: Hashable = None
     flush: bool = False
     early: bool = False
+    ack: dict[str, Any] | None = None
 
 
 def check_importable(handler: Handler, path: str) -> None:
@@ -49,26 +55,60 @@ def check_importable(handler: Handler, path: str) -> None:
         )
 
 
+class Processes:
+    """The worker processes of one stage, as many as it has workers."""
+
+    def __init__(self, most: int) -> None:
+        self.limiter = anyio.CapacityLimiter(most)
+        self._used: dict[int, float] = {}
+
+    async def run(
+        self, slot: Slot, function: Callable[..., Any], handler: Handler, *args: Any
+    ) -> Any:
+        """Call in a process. It is killed when this is cancelled; its start is no time of the call.
+
+        Raises what cannot be pickled, or BrokenWorkerProcess when the process dies.
+        """
+        if anyio.current_time() - self._used.pop(slot.index, -math.inf) > KEPT:
+            await self._begin(slot, handler)
+        result = await anyio.to_process.run_sync(
+            function, handler, *args, cancellable=True, limiter=self.limiter
+        )
+        self._used[slot.index] = anyio.current_time()
+        return result
+
+    async def _begin(self, slot: Slot, handler: Handler) -> None:
+        """Start a process where none is idle, and let it import the handler."""
+        slot.queued = True
+        try:
+            await anyio.to_process.run_sync(_begin, handler, cancellable=True, limiter=self.limiter)
+        finally:
+            slot.queued = False
+            slot.since = anyio.current_time()
+
+
 async def process_elsewhere(
-    handler: Handler,
-    slot: Slot,
-    rare: list[Message[Any]],
-    ordered: bool,
-    *,
-    limiter: anyio.CapacityLimiter,
+    handler: Handler, slot: Slot, rare: list[Message[Any]], ordered: bool, *, processes: Processes
 ) -> bool:
     """`process_async` in a worker process; True when a failure ended an ordered slice early."""
     todo = list(slot.iterator)
     if not todo:
         return False
-    try:
-        decisions: list[Decision] = await anyio.to_process.run_sync(
-            _process, handler, todo, ordered, cancellable=True, limiter=limiter
-        )
-    except BaseException as error:
-        if passes(error):
-            raise
-        decisions = [Decision(reason=reason_of(error), error=error) for _ in todo]
+
+    async def decide(messages: list[Message[Any]]) -> list[Decision]:
+        try:
+            decided: list[Decision] = await processes.run(
+                slot, _process, handler, messages, ordered
+            )
+        except BaseException as error:
+            if passes(error):
+                raise
+            if len(messages) == 1:
+                return [Decision(reason=reason_of(error), error=error)]
+            return await _one_by_one(decide, messages, ordered)
+        return decided
+
+    decisions = await decide(todo)
     for message, decision in zip(todo, decisions, strict=False):
         if apply(message, decision):
             rare.append(message)
@@ -76,14 +116,26 @@ async def process_elsewhere(
     return ordered and decisions[-1].reason is not None
 
 
+async def _one_by_one(
+    decide: Callable[[list[Message[Any]]], Awaitable[list[Decision]]],
+    messages: list[Message[Any]],
+    ordered: bool,
+) -> list[Decision]:
+    """The process died with the slice, or cannot give it back: find the message that does it."""
+    decisions: list[Decision] = []
+    for message in messages:
+        decisions += await decide([message])
+        if ordered and decisions[-1].reason is not None:
+            break
+    return decisions
+
+
 async def batch_elsewhere(
-    handler: Handler, batch: Batch[Any], limiter: anyio.CapacityLimiter
+    handler: Handler, slot: Slot, batch: Batch[Any], processes: Processes
 ) -> BaseException | None:
     """Call a batch handler in a worker process; the exception that fails the batch, or None."""
     try:
-        error, decisions = await anyio.to_process.run_sync(
-            _batch, handler, batch, cancellable=True, limiter=limiter
-        )
+        error, decisions = await processes.run(slot, _batch, handler, batch)
     except BaseException as raised:
         if passes(raised):
             raise
@@ -107,9 +159,16 @@ def apply(message: Message[Any], decision: Decision) -> bool:
         message.drop(decision.dropped)
     if decision.routes or decision.key is not None or decision.flush:
         message.to(*decision.routes, key=decision.key, flush=decision.flush)
+    if decision.ack:
+        message.configure_ack(**decision.ack)
     if decision.early:
         message.settle()
     return message._extra is not None
+
+
+def _begin(handler: Handler) -> None:
+    """In the process: Ctrl-C at a terminal reaches it too, and is for the pipeline to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[Decision]:
@@ -143,7 +202,7 @@ def _decided(message: Message[Any], before: Any) -> Decision:
     decision = Decision(message.data if changed else None, changed)
     extra = message._extra
     if extra is not None:
-        decision.dropped, decision.early = extra.dropped, extra.early
+        decision.dropped, decision.early, decision.ack = extra.dropped, extra.early, extra.ack
         decision.routes, decision.key, decision.flush = extra.routes, extra.key, extra.flush
         if extra.failure is not None:
             decision.reason, decision.retry = extra.failure.reason, extra.failure.retry

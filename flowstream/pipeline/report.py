@@ -34,7 +34,7 @@ def snapshot(run: Run) -> Statistics:
         rate_limit=run.limiter.limit,
         disposing=run.disposal.waiting,
         restarts=core.restarts.total,
-        hung=len(core.hung),
+        hung=len(core.threads.hung),
         progress_age=now - core.progress,
         uncommitted=0.0 if since is None else now - since,
         source=run.feed.times.until(now),

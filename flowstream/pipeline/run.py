@@ -12,9 +12,9 @@ from flowstream.errors import FlowstreamError, Halted
 from flowstream.pipeline import drain
 from flowstream.pipeline.annotations import bind
 from flowstream.pipeline.collector import tuned_collector
-from flowstream.pipeline.context import CLOSE_GRACE, RunContext
+from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
 from flowstream.pipeline.core import Core, log
-from flowstream.pipeline.handlers import thread_handler
+from flowstream.pipeline.handlers import as_exception, passes, thread_handler
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.ratelimit import RateLimiter
@@ -45,10 +45,10 @@ class Run:
         self.core = core = Core(pipeline.name, pipeline.options, telemetry or Telemetry())
         self.context = RunContext(
             pipeline.name, url=url, environment=environment, telemetry=core.telemetry,
-            counts=core.counts,
+            counts=core.counts, watched=core.watched,
         )  # fmt: skip
         self.limiter = RateLimiter(pipeline.options.rate_limit)
-        self.threads = anyio.CapacityLimiter(pipeline.options.max_threads)
+        self.watchdog = Watchdog(core)
         self.settlement = Settlement(core)
         self.committer = Committer(core, self.settlement, pipeline.producer)
         self.reason = "ended"
@@ -92,16 +92,23 @@ class Run:
     async def main(self) -> None:
         """Open, run, drain, close. The outcome is in `result`; only cancellation gets through."""
         try:
-            with self._everything, tuned_collector(self._tune_gc):
+            watch = LoopWatch(self.core.name, self.core.options.stuck_after)
+            with self._everything, tuned_collector(self._tune_gc), watch:
                 try:
                     async with anyio.create_task_group() as keeping:
                         keeping.start_soon(self.context.keep, name=f"{self.core.name} keeper")
+                        name = f"{self.core.name} watchdog"
+                        keeping.start_soon(self.watchdog.run, watch, name=name)
                         try:
                             await self._main()
                         finally:
                             self.context.close()
-                except Exception as error:
-                    self.core.error = self.core.error or unwrap(error)
+                            self.watchdog.stop()
+                except BaseException as error:
+                    if passes(error):
+                        raise
+                    broken = as_exception(BROKEN, unwrap(error))
+                    self.core.error = self.core.error or broken
         finally:
             if self.core.error is not None and self.reason in ("ended", "stopped"):
                 self.reason = "halted" if isinstance(self.core.error, Halted) else "failed"
@@ -114,7 +121,7 @@ class Run:
         async with AsyncExitStack() as stack:
             producer = self.pipeline.producer
             stack.push_async_callback(_closing, producer.close)
-            await producer.open(self.context)
+            await self.core.watched(f"{type(producer).__name__}.open", producer.open(self.context))
             await self._open_resources(stack)
             await self._build()
             async with anyio.create_task_group() as group:
@@ -135,7 +142,7 @@ class Run:
         lifespan = self.pipeline.options.lifespan
         if lifespan is not None:
             manager = lifespan()
-            self.resources = await manager.__aenter__()
+            self.resources = await self.core.watched("lifespan", manager.__aenter__())
             stack.push_async_exit(_bounded(self.core.name, manager))
 
     async def _build(self) -> None:
@@ -178,7 +185,6 @@ class Run:
             partition_by=options.partition_by or pipeline.options.partition_by,
             retry=pipeline.options.retry,
             redecode=self._redecode,
-            limiter=self.threads,
         )  # fmt: skip
 
     async def _build_batcher(self, declared: Declared) -> Batcher:
@@ -194,7 +200,6 @@ class Run:
             inherits=self.processors.queues.partitioned,
             phase="batch" if declared.sink is None else "sink",
             retry=pipeline.options.retry,
-            limiter=self.threads,
         )  # fmt: skip
 
     def _bound(self, declared: Declared) -> Any:
@@ -204,7 +209,7 @@ class Run:
         handler = self._bound(declared)
         if declared.signature.is_async:
             return handler
-        return thread_handler(handler, self.threads, lambda: self.core.hung.append(name))
+        return thread_handler(handler, name, self.core.threads)
 
     def _decoder(self) -> Any:
         declared = self.pipeline.processor_declared
@@ -217,7 +222,7 @@ class Run:
         group.start_soon(self._supervised, "disposal", self.disposal.run, self.disposal.crashed)
         for pool in self.pools:
             pool.start(group)
-        Watchdog(core, self.pools).start()
+        self.watchdog.watch(self.pools)
         core.enter("running")
         self.opened = True
         self.ready.set()
@@ -226,10 +231,8 @@ class Run:
         await self.core.supervise(name, body, crashed)
 
     async def _produce(self) -> None:
-        with LoopWatch(self.core.name, self.core.options.stuck_after) as watch:
-            self._beat(watch)
-            with self._taking:
-                await self.core.supervise("producer", self._run_producer, _nothing_held)
+        with self._taking:
+            await self.core.supervise("producer", self._run_producer, _nothing_held)
 
     async def _run_producer(self) -> None:
         try:
@@ -241,10 +244,6 @@ class Run:
             if not isinstance(known, FlowstreamError):
                 raise
             self.core.fail(known)
-
-    def _beat(self, watch: LoopWatch) -> None:
-        watch.beat()
-        self.core.at(self.core.clock() + watch.after / 8, lambda: self._beat(watch))
 
     # -- between the stages
 
@@ -284,7 +283,9 @@ class Run:
         return [self.processors, *self.batchers.values()]
 
     def busy_handlers(self) -> list[str]:
-        return [pool.name for pool in self.pools for slot in pool.slots.values() if slot.active]
+        """Where a run is that does not end: handlers of workers, and other callbacks."""
+        slots = (slot for pool in self.pools for slot in pool.slots.values() if slot.active)
+        return [slot.callback or slot.name for slot in (*slots, *self.core.callbacks)]
 
     def result(self) -> RunResult:
         core = self.core
@@ -299,7 +300,7 @@ class Run:
             committed=self.committer.committed(),
             seconds=self.seconds,
             error=core.error,
-            hung=tuple(core.hung),
+            hung=core.threads.hung,
         )
 
 

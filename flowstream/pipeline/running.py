@@ -116,7 +116,7 @@ class RunningPipeline:
     @property
     def threads(self) -> anyio.CapacityLimiter:
         """The limiter of the worker threads that plain `def` handlers run in: busy ones borrow."""
-        return self._run.threads
+        return self._run.core.threads.limiter
 
     # -- waiting
 
@@ -146,7 +146,11 @@ class RunningPipeline:
         run = self._run
         positions = {lane.stream: lane.next - 1 if lane.next else None for lane in run.feed.lanes}
         received = run.core.received
-        return await run.pipeline.producer.caught_up(positions) and run.core.received == received
+        producer = run.pipeline.producer
+        caught_up = await run.core.watched(
+            f"{type(producer).__name__}.caught_up", producer.caught_up(positions)
+        )
+        return caught_up and run.core.received == received
 
     # -- the loop's side
 

@@ -1,8 +1,10 @@
-"""Watches handlers: ends those that take longer than their timeout, reports those that are stuck.
+"""Watches callbacks: ends handlers that take longer than their timeout, reports what is stuck.
 
 It looks at what every worker has in its hands a few times per timeout, so a timeout of t seconds
-comes true after t to 1.25 t; nothing is done per message. A second watch, in a thread of its own,
-reports a handler that blocks the whole event loop.
+comes true after t to 1.25 t; nothing is done per message. Callbacks outside of the workers (what a
+run opens, on_failed, failure policies, acknowledgers, commits) are reported, and have no timeout:
+a drain bounds them. A second watch, in a thread of its own, reports what blocks the whole event
+loop: a handler, a partition_by, a batch size function, an observer.
 """
 
 from __future__ import annotations
@@ -13,45 +15,70 @@ import threading
 import time
 import traceback
 
-from flowstream.pipeline.core import Core, log
+import anyio
+
+from flowstream.pipeline.core import Core, Signal, log
 from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.slot import Slot
 from flowstream.telemetry import HandlerStuck
 
 
 class Watchdog:
-    """Looks after the workers of some pools until its run ends."""
+    """Looks after the callbacks of a run, and the workers of its pools once there are some."""
 
-    def __init__(self, core: Core, pools: list[Pool]) -> None:
+    def __init__(self, core: Core) -> None:
         self.core = core
-        self.pools = pools
-        times = [pool.timeout for pool in pools if pool.timeout is not None]
-        self.interval = min([*times, core.options.stuck_after]) / 4
+        self.pools: list[Pool] = []
+        self._changed = Signal()
+        self._scope = anyio.CancelScope()
 
-    def start(self) -> None:
-        self.core.at(self.core.clock() + self.interval, self._look)
+    def watch(self, pools: list[Pool]) -> None:
+        """From now on look after the workers of these, too."""
+        self.pools = pools
+        self._changed.notify()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._scope.cancel()
+
+    async def run(self, loop: LoopWatch) -> None:
+        """Look until stopped, and tell `loop` that the event loop runs."""
+        with self._scope:
+            while True:
+                times = [pool.timeout for pool in self.pools if pool.timeout is not None]
+                await self._changed.wait(min([*times, self.core.options.stuck_after]) / 4)
+                loop.beat()
+                self._look()
 
     def _look(self) -> None:
         now = self.core.clock()
+        self.core.threads.look()
+        for slot in list(self.core.callbacks):
+            self._report(slot, slot.name, slot.name, now)
         for pool in self.pools:
             for slot in list(pool.slots.values()):
-                if slot.active:
+                if slot.scope is not None:
                     self._check(pool, slot, now)
-        self.core.at(now + self.interval, self._look)
 
     def _check(self, pool: Pool, slot: Slot, now: float) -> None:
+        what = slot.callback or f"handler of {pool.name!r}"
+        self._report(slot, what, slot.callback or pool.name, now)
+        if pool.timeout is not None and slot.elapsed(now) >= pool.timeout:
+            assert slot.scope is not None
+            slot.late = slot.current
+            slot.scope.cancel()
+
+    def _report(self, slot: Slot, what: str, stage: str, now: float) -> None:
         elapsed = slot.elapsed(now)
         if elapsed >= self.core.options.stuck_after and not slot.reported:
             slot.reported = True
             where = slot.stack()
             log.warning(
-                "pipeline %r: handler of %r has not come back for %.0f s; it is at\n%s",
-                self.core.name, pool.name, elapsed, where,
-                extra={"pipeline": self.core.name, "stage": pool.name},
+                "pipeline %r: %s has not come back for %.0f s; it is at\n%s",
+                self.core.name, what, elapsed, where,
+                extra={"pipeline": self.core.name, "stage": stage},
             )  # fmt: skip
-            self.core.emit(HandlerStuck(self.core.name, pool.name, elapsed, where))
-        if pool.timeout is not None and elapsed >= pool.timeout and slot.scope is not None:
-            slot.scope.cancel()
+            self.core.emit(HandlerStuck(self.core.name, stage, elapsed, where))
 
 
 class LoopWatch:

@@ -23,6 +23,7 @@ def test_every_code_is_described() -> None:
         (errors.DuplicateName("x"), ExitCode.DUPLICATE_NAME),
         (errors.ConfigurationError("x"), ExitCode.DECLARATION),
         (errors.OffsetTruncated("x", stream="s", stored=1, first=2), ExitCode.TRUNCATED),
+        (errors.ThreadsExhausted("x"), ExitCode.THREADS),
         (ZeroDivisionError(), ExitCode.UNEXPECTED),
     ],
 )

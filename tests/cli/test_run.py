@@ -207,3 +207,28 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 )
 def test_feeds(text: str, feed: tuple[str, float]) -> None:
     assert parse_feed(text) == feed
+
+
+EXHAUSTED = """
+import time
+from flowstream import Drop, Message, Pipeline, StreamProducer
+
+pipeline = Pipeline(
+    "{stream}", StreamProducer("{stream}"), on_failure=Drop(), max_threads=2, drain_timeout=0.5
+)
+
+@pipeline.processor(timeout=0.2, concurrency=2, max_demand=1)
+def ask(message: Message[dict]) -> None:
+    if message.data["n"] >= 10:
+        time.sleep(3600)
+"""
+
+
+def test_when_all_threads_hang_the_process_ends_with_the_reason(shop: Shop) -> None:
+    (shop.folder / "shop.py").write_text(EXHAUSTED.format(stream=shop.stream))
+    result = flowstream("run", "shop", url=shop.url, cwd=shop.folder)
+    assert result.code == 25, result.err
+    assert "all of max_threads=2 worker threads hang" in result.err
+    assert "2 of 'processor'" in result.err
+    assert "in ask\n    time.sleep(3600)" in result.err
+    assert (shop.offset() or -1) < 13

@@ -225,6 +225,16 @@ def test_processes_need_a_plain_importable_function():
         pipeline_of(1).processor(processes=True)(keep)
 
 
+async def undecorated():
+    yield
+
+
+@pytest.mark.parametrize("lifespan", [undecorated, keep, 5])
+def test_a_lifespan_is_decorated(lifespan):
+    with pytest.raises(ConfigurationError, match=r"> lifespan: expected .*@asynccontextmanager"):
+        pipeline_of(1, lifespan=lifespan)
+
+
 def test_prepare_and_on_failed_once():
     pipeline = pipeline_of(1)
 

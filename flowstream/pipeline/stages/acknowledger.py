@@ -212,7 +212,10 @@ class Settlement:
         self, acknowledger: Acknowledger, messages: list[Message[Any]], outcome: str
     ) -> bool:
         try:
-            await acknowledger.acknowledge(messages, outcome)
+            await self.core.watched(
+                f"{type(acknowledger).__name__}.acknowledge",
+                acknowledger.acknowledge(messages, outcome),
+            )
         except BaseException as error:
             if passes(error):
                 raise

@@ -7,13 +7,13 @@ tried again keeps its place in that order, and holds up no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.answers import hash_of
 from flowstream.pipeline.batch import Batch, again
 from flowstream.pipeline.batching import Batching, Rejected
 from flowstream.pipeline.core import Core
@@ -45,7 +45,6 @@ class Batcher(Pool):
         inherits: bool,
         phase: str,
         retry: Retry | None,
-        limiter: anyio.CapacityLimiter,
     ) -> None:
         super().__init__(core, options, "batcher", options.handler_timeout)
         self.settlement = settlement
@@ -61,8 +60,6 @@ class Batcher(Pool):
         self._handler = handler
         self._is_async = is_async
         self._retry = retry
-        self._limiter = limiter
-        self._processes = anyio.CapacityLimiter(options.concurrency)
         self._resizing: int | None = None
         self._held_back: list[tuple[list[Message[Any]], bool]] = []
         self._armed = False
@@ -147,7 +144,7 @@ class Batcher(Pool):
         wrong: list[Failure] = []
         for message in messages:
             try:
-                message._hash = hash(key(message))
+                message._hash = hash_of(key(message))
                 good.append(message)
             except BaseException as error:
                 if passes(error):
@@ -164,12 +161,14 @@ class Batcher(Pool):
             self._refused(messages, rejected, now)
 
     def _refused(self, messages: list[Message[Any]], rejected: Rejected, now: float) -> None:
-        """The batch size function raised for one message: it fails, and the rest goes on."""
+        """The batch key or size function raised for one message: it fails, the rest goes on."""
         error = rejected.__cause__
         assert error is not None
         self._line_up(rejected.closed, now)
         message = messages[rejected.index]
-        failure = Failure(message, f"the batch size function: {reason_of(error)}", error=error)
+        failure = Failure(
+            message, f"the batch key or size function: {reason_of(error)}", error=error
+        )
         self.disposal.put([self._stamp(failure, 1)])
         self._put_each(messages[rejected.index + 1 :], now)
 
@@ -242,14 +241,13 @@ class Batcher(Pool):
         with core.handling(self.name, own) as tell:
             with anyio.CancelScope() as slot.scope:
                 if self.options.processes:
-                    error = await batch_elsewhere(self._handler, batch, self._processes)
+                    error = await batch_elsewhere(self._handler, slot, batch, self.processes)
                 else:
-                    error = await handle_batch(
-                        self._handler, batch, slot, is_async=self._is_async,
-                        limiter=self._limiter, left=partial(self.left, slot),
-                    )  # fmt: skip
+                    threads = None if self._is_async else self.core.threads
+                    error = await handle_batch(self._handler, batch, slot, threads=threads)
             if slot.scope.cancelled_caught:
                 error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
+            slot.scope = None
             tell(own, error)
         seconds = core.clock() - slot.since
         self.handled += len(own)

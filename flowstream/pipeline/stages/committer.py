@@ -6,7 +6,9 @@ from typing import Any
 
 import anyio
 
+from flowstream.errors import CommitNotVerified
 from flowstream.pipeline.core import Core, log
+from flowstream.pipeline.handlers import passes, reason_of
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import CommitFailed, Committed
@@ -20,6 +22,7 @@ class Committer:
         self.settlement = settlement
         self.producer = producer
         self.stored: dict[str, int] = {}
+        self._failed: dict[str, str] = {}
         self._turn = anyio.Lock()
 
     async def run(self) -> None:
@@ -47,8 +50,13 @@ class Committer:
             if offset is None:
                 continue
             try:
-                await self.producer.commit(stream, offset)
-            except Exception as error:
+                await self.core.watched(
+                    f"{type(self.producer).__name__}.commit", self.producer.commit(stream, offset)
+                )
+            except BaseException as error:
+                if passes(error):
+                    raise
+                self._failed[stream] = f"{stream}@{offset} could not be stored: {reason_of(error)}"
                 log.warning(
                     "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error,
                     extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
@@ -57,12 +65,15 @@ class Committer:
                 self.settlement.schedule.settled(1)
                 self.settlement.uncommitted_since = since
                 continue
+            self._failed.pop(stream, None)
             ledger.committed = self.stored[stream] = offset
             self.core.emit(Committed(self.core.name, stream, offset, False))
 
     async def verify(self, stream: str | None = None) -> None:
-        """Read back what was committed; raises CommitNotVerified."""
+        """Read back what was committed; raises CommitNotVerified, also where that had failed."""
         for name, ledger in list(self.settlement.ledgers.items()):
+            if name in self._failed and stream in (None, name):
+                raise CommitNotVerified(f"{self.core.name}: {self._failed[name]}")
             if ledger.committed is not None and stream in (None, name):
                 await self.producer.verify(name, ledger.committed)
                 self.core.emit(Committed(self.core.name, name, ledger.committed, True))

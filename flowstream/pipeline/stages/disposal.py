@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from flowstream.errors import FlowstreamError
+from flowstream.pipeline.answers import discard
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
 from flowstream.pipeline.handlers import passes, reason_of
@@ -102,7 +103,8 @@ class Disposal:
         for policy, group in groups.items():
             try:
                 disposer = await self._disposer(policy)
-                outcome = await disposer.dispose(group)
+                name = f"{type(policy).__name__}.dispose"
+                outcome = await self.core.watched(name, disposer.dispose(group))
             except BaseException as error:
                 if passes(error):
                     raise
@@ -132,7 +134,7 @@ class Disposal:
         if self._on_failed is None:
             return self.policy
         try:
-            answer = await self._on_failed(failure)
+            answer = await self.core.watched("on_failed", self._on_failed(failure))
         except BaseException as error:
             if passes(error):
                 raise
@@ -143,6 +145,7 @@ class Disposal:
         if answer is None:
             return self.policy
         if not isinstance(answer, FailurePolicy):
+            discard(answer)
             log.error(
                 "%s: on_failed returned %r, not a policy",
                 self.core.name,

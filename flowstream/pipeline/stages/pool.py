@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
-from typing import Any
 
 import anyio.abc
 
 from flowstream.pipeline.core import Core
 from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
 from flowstream.pipeline.place import begin_work
+from flowstream.pipeline.processes import Processes
 from flowstream.pipeline.stages.slot import Idle, Slot
 
 inside: ContextVar[Core | None] = ContextVar("flowstream_inside", default=None)
@@ -34,11 +34,11 @@ class Pool(ABC):
         self.concurrency = options.concurrency
         self.timeout = timeout
         self.slots: dict[int, Slot] = {}
+        self.processes = Processes(options.concurrency)
         self.idle_workers = Idle()
         self.handled = 0
         self.failed = 0
         self.retried = 0
-        self.hung = 0
         self.seconds = 0.0
         self._busy = 0.0
         self._worked = 0.0
@@ -57,6 +57,7 @@ class Pool(ABC):
     def set_workers(self, concurrency: int) -> None:
         """More workers start at once; surplus ones end after what they have in hand."""
         self.concurrency = concurrency
+        self.processes.limiter.total_tokens = concurrency
         self._fill()
         self.idle_workers.wake(len(self.idle_workers))
 
@@ -75,8 +76,7 @@ class Pool(ABC):
         inside.set(self.core)
 
         async def body() -> None:
-            coroutine: Any = self.work(slot)
-            slot.coroutine = coroutine
+            slot.coroutine = coroutine = self.work(slot)
             await coroutine
 
         async def crashed(error: BaseException) -> None:
@@ -107,12 +107,10 @@ class Pool(ABC):
         busy = self._busy + in_hand
         return {"busy": busy, "idle": worked - busy}
 
-    def left(self, slot: Slot) -> None:
-        """The handler was given up; where it runs in a thread, that thread goes on."""
-        if slot.thread is not None:
-            slot.thread = None
-            self.hung += 1
-            self.core.hung.append(self.name)
+    @property
+    def hung(self) -> int:
+        """Threads of the handler that were given up and have not come back."""
+        return self.core.threads.hung.count(self.name)
 
     def rest(self) -> None:
         """A worker found nothing to do."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.answers import discard, hash_of
 from flowstream.pipeline.core import Core
 from flowstream.pipeline.dispatch import Shares
 from flowstream.pipeline.handlers import (
     fail,
-    in_thread,
     passes,
     process_async,
     process_sync,
@@ -55,7 +54,6 @@ class Processors(Pool):
         partition_by: Callable[[Message[Any]], Any] | None,
         retry: Retry | None,
         redecode: Callable[[Message[Any]], Any],
-        limiter: anyio.CapacityLimiter,
     ) -> None:
         super().__init__(core, options, "processor", options.timeout)
         self.settlement = settlement
@@ -71,8 +69,6 @@ class Processors(Pool):
         self._partition_by = partition_by
         self._retry = retry
         self._redecode = redecode
-        self._limiter = limiter
-        self._processes = anyio.CapacityLimiter(options.concurrency)
         self._resizing: int | None = None
         self._held_back: list[Message[Any]] = []
 
@@ -99,7 +95,7 @@ class Processors(Pool):
         wrong: list[Failure] = []
         for message in messages:
             try:
-                message._hash = hash(key(message))
+                message._hash = hash_of(key(message))
             except BaseException as error:
                 if passes(error):
                     raise
@@ -187,25 +183,23 @@ class Processors(Pool):
         """Run the handler over the slot's messages; come back to it after every failure."""
         queues = self.queues
         going = True
-        while going:
+        while going and slot.left:
             found: list[Message[Any]] = []
             arguments = (self._handler, slot.iterator, found, queues.ordered)
             with anyio.CancelScope() as slot.scope:
                 if self.options.processes:
                     going = await process_elsewhere(
-                        self._handler, slot, found, queues.ordered, limiter=self._processes
+                        self._handler, slot, found, queues.ordered, processes=self.processes
                     )
                 elif self._is_async:
                     going = await process_async(*arguments)
                 else:
-                    going = await in_thread(
-                        partial(process_sync, slot=slot), *arguments,
-                        limiter=self._limiter, left=partial(self.left, slot),
-                    )  # fmt: skip
-                    slot.thread = None
+                    threads = self.core.threads
+                    going = await threads.run(self.name, slot, process_sync, *arguments)
             if slot.scope.cancelled_caught:
                 found = self._timed_out(slot, found)
                 going = True
+            slot.scope = None
             if going and queues.ordered and found:
                 queues.block(found[-1])
                 self._skip_blocked(slot)
@@ -223,10 +217,14 @@ class Processors(Pool):
 
     def _timed_out(self, slot: Slot, found: list[Message[Any]]) -> list[Message[Any]]:
         """The handler took too long for its current message, which fails; go on behind it."""
-        current = slot.current
-        assert current is not None
-        found = list(found)
-        if current in found:
+        found, rest = list(found), list(slot.iterator)
+        taken = len(slot.walked) - len(rest)
+        current = slot.walked[taken - 1] if taken else None
+        slot.walk(rest)
+        if current is None or current in found:
+            return found
+        if current is not slot.late:
+            self._begin_again(slot, current)
             return found
         error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
         if not (self._is_async or self.options.processes):
@@ -235,26 +233,34 @@ class Processors(Pool):
         found.append(current)
         return found
 
+    def _begin_again(self, slot: Slot, message: Message[Any]) -> None:
+        """The message came into the handler after the late one: it is not to blame."""
+        twin = self._twin(message, 0)
+        slot.messages = [m for m in slot.messages if m is not message]
+        if self.queues.ordered:
+            self.queues.block(twin)
+            self._skip_blocked(slot)
+        self._front([twin])
+
     def _replace(self, slot: Slot, message: Message[Any]) -> Message[Any]:
-        """Leave the message to the thread that hangs with it; go on with a copy and the rest."""
+        """Leave the message to the thread that hangs with it; go on with a copy."""
         twin = self._twin(message, 0)
         slot.messages = [twin if m is message else m for m in slot.messages]
-        slot.walk(list(slot.iterator))
         return twin
 
     async def _prepared(self, slot: Slot, rare: list[Message[Any]]) -> bool:
         """Run the prepare handler; when it fails, the slice does (in order: the first of a key)."""
         assert self._prepare is not None
         messages = slot.walked
+        slot.callback = "prepare"
         try:
             with anyio.CancelScope() as slot.scope:
                 answer = await self._prepare(list(messages))
             if slot.scope.cancelled_caught:
                 raise HandlerTimeout(f"prepare took longer than {self.timeout:g} s")
-            if answer is None or (
-                isinstance(answer, list) and {id(m) for m in answer} == {id(m) for m in messages}
-            ):
+            if answer is None or _the_same(answer, messages):
                 return True
+            discard(answer)
             error: BaseException = TypeError(
                 "prepare returns nothing, or the messages that it was given"
             )
@@ -262,6 +268,8 @@ class Processors(Pool):
             if passes(raised):
                 raise
             error = raised
+        finally:
+            slot.callback, slot.scope = "", None
         for message in messages:
             if self.queues.ordered and self.queues.hold_back(message):
                 slot.skipped.add(id(message))
@@ -396,6 +404,13 @@ class Processors(Pool):
             failures.append(self._stamp(failure))
         self.release(slot)
         self.disposal.put(failures, self._disposed)
+
+
+def _the_same(answer: Any, messages: list[Message[Any]]) -> bool:
+    """Is the answer a list of all these messages, each once?"""
+    if not isinstance(answer, list) or len(answer) != len(messages):
+        return False
+    return {id(each) for each in answer} == {id(message) for message in messages}
 
 
 async def _unset(messages: list[Message[Any]], plain: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Iterator
+from contextvars import ContextVar
 from operator import length_hint
 from typing import Any
 
@@ -17,11 +19,14 @@ class Slot:
     """What one worker is doing. The watchdog reads it; nothing in it is written per message.
 
     `messages` are in its hands, but for those whose ids are `skipped`; `iterator` walks those that
-    the handler is to see, and how much is left of it tells which one is in the handler.
+    the handler is to see, and how much is left of it tells which one is in the handler. `scope` is
+    there while the handler is called (or the `callback` named so), and `late` the message it was
+    cancelled for; `queued` while the handler waits for a thread.
     """
 
-    __slots__ = ("active", "coroutine", "index", "iterator", "messages", "name", "reported",
-                 "scope", "seen", "since", "skipped", "taken", "thread", "walked")  # fmt: skip
+    __slots__ = ("active", "callback", "coroutine", "index", "iterator", "late", "messages", "name",
+                 "queued", "reported", "scope", "seen", "since", "skipped", "taken", "thread",
+                 "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
@@ -31,6 +36,9 @@ class Slot:
         self.walked: list[Message[Any]] = []
         self.iterator: Iterator[Message[Any]] = iter(())
         self.scope: anyio.CancelScope | None = None
+        self.callback = ""
+        self.late: Message[Any] | None = None
+        self.queued = False
         self.active = False
         self.coroutine: Any = None
         self.thread: int | None = None
@@ -60,12 +68,19 @@ class Slot:
         self.skipped = set()
         self.walk([])
         self.scope = None
+        self.callback = ""
+        self.late = None
         self.thread = None
+
+    @property
+    def left(self) -> int:
+        """How many messages the handler is still to see."""
+        return length_hint(self.iterator)
 
     @property
     def current(self) -> Message[Any] | None:
         """The message in the handler."""
-        taken = len(self.walked) - length_hint(self.iterator)
+        taken = len(self.walked) - self.left
         return self.walked[taken - 1] if 0 < taken <= len(self.walked) else None
 
     @property
@@ -80,8 +95,8 @@ class Slot:
 
     def elapsed(self, now: float) -> float:
         """The seconds since the handler was last seen to get on, to the watchdog's precision."""
-        left = length_hint(self.iterator)
-        if left != self.seen:
+        left = self.left
+        if left != self.seen or self.queued:
             self.seen = left
             self.since = now
             self.reported = False
@@ -95,15 +110,31 @@ class Slot:
         return "".join(_await_chain(self.coroutine)) or "nowhere\n"
 
 
-def _await_chain(coroutine: Any) -> list[str]:
-    lines = []
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+current_slot: ContextVar[Slot | None] = ContextVar("flowstream_slot", default=None)
+"""Whoever calls a handler in the current task."""
+
+_KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+DEPTH = 64
+
+
+def _await_chain(awaited: Any) -> list[str]:
+    lines: list[str] = []
+    while awaited is not None and len(lines) < DEPTH:
+        kind = _kind(awaited)
+        if kind is None:  # such as a step of an async generator, which does not tell of which
+            awaited = next((each for each in gc.get_referents(awaited) if _kind(each)), None)
+            continue
+        frame = getattr(awaited, kind[0])
         if frame is None:
             break
         lines.extend(traceback.format_stack(frame, limit=1))
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+        awaited = getattr(awaited, kind[1])
     return lines
+
+
+def _kind(awaited: Any) -> tuple[str, str] | None:
+    """The attributes of a coroutine, generator or async generator for its frame and its next."""
+    return next((kind for kind in _KINDS if hasattr(awaited, kind[0])), None)
 
 
 class Idle:

@@ -1,0 +1,80 @@
+"""Handlers for worker processes, which can do everything wrong. What they do is the data's "do"."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flowstream.pipeline import Batch, Message
+
+
+class Foreign(BaseException):
+    """What nobody foresees."""
+
+
+class Unpicklable(Exception):
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(first)
+
+
+async def _coroutine() -> None:
+    """Is never awaited."""
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _group() -> Any:
+    raise BaseExceptionGroup("both", [Foreign("a"), ValueError("b")])
+
+
+DOINGS: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda item: None,
+    "itself": lambda item: item,
+    "number": lambda item: 7,
+    "foreign": lambda item: Message.new({}),
+    "few": lambda item: [],
+    "many": lambda item: [item, item],
+    "coroutine": lambda item: _coroutine(),
+    "generator": lambda item: (each for each in ""),
+    "unpicklable": lambda item: lambda: None,
+    "raise": lambda item: _raise(ValueError("no")),
+    "raise what cannot be pickled": lambda item: _raise(Unpicklable(1, 2)),
+    "group": lambda item: _group(),
+    "foreign error": lambda item: _raise(Foreign("x")),
+    "exit": lambda item: sys.exit(3),
+    "cancelled": lambda item: _raise(asyncio.CancelledError()),
+    "interrupt": lambda item: _raise(KeyboardInterrupt()),
+    "die": lambda item: os._exit(4),
+    "hang": lambda item: time.sleep(60),
+}
+
+
+def process(message: Message[dict]) -> Any:
+    doing = message.data.get("do", "nothing")
+    if doing == "fail":
+        message.fail("wanted")
+    elif doing == "drop":
+        message.drop("wanted")
+    elif doing == "route":
+        message.to("other", key=3)
+    elif doing == "settle":
+        message.settle()
+        message.configure_ack(requeue=True)
+    elif doing == "slow":
+        time.sleep(0.1)
+        return os.getpid()
+    else:
+        return DOINGS[doing](message)
+    return None
+
+
+def load(batch: Batch[dict]) -> Any:
+    doing = batch.data[0].get("do", "nothing")
+    batch.messages.pop()  # whatever is done to the list, every message settles
+    return DOINGS[doing](batch)

@@ -22,6 +22,9 @@ class Credentials(ABC):
     async def response(self) -> bytes:
         """The mechanism's initial response, made anew for every exchange."""
 
+    def refused(self, response: bytes) -> None:  # noqa: B027  # most have nothing else to offer
+        """The server did not accept this response: the next one should be another, if it can."""
+
     async def renew_after(self) -> float | None:
         """Seconds until live connections must authenticate again; None: never."""
         return None
@@ -65,7 +68,9 @@ class TokenCredentials(Credentials):
 
     `renew_at` is the share of a token's life after which it is renewed. All connections of an
     environment share one token; each live connection is told of the new one. (Servers below 3.13
-    cannot be told: they end the connection with the token, and it is recovered with a new one.)
+    cannot be told: they end the connection with the token, or never, and it is recovered with a new
+    one.) A token that the server refuses before its time, because it was revoked or clocks differ,
+    is fetched anew for the next attempt.
     """
 
     expires = True
@@ -97,6 +102,10 @@ class TokenCredentials(Credentials):
 
     async def response(self) -> bytes:
         return _plain(self._user, (await self._current()).value)
+
+    def refused(self, response: bytes) -> None:
+        if self._token is not None and response == _plain(self._user, self._token.value):
+            self._token = None
 
     async def renew_after(self) -> float | None:
         await self._current()

@@ -147,6 +147,7 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
     try:
         check(answer.code, f"authenticate at {where}")
     except AuthenticationFailed as error:
+        credentials.refused(data)
         raise type(error)(f"{error} ({mechanism}, {credentials!r})", code=error.code) from None
     except ServerError as error:
         raise AuthenticationFailed(str(error), code=error.code) from None

@@ -47,7 +47,9 @@ MIRROR = os.environ.get("TESTS_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 SHIFT = int(os.environ.get("TESTS_BROKER_SHIFT", "0"))
 START_DEADLINE = 180.0
 CLIENT_NAME = "flowstream-client"  # common name of the client certificate, and a user
+TOKEN_AUDIENCE = "flowstream-tests"
 PLUGINS = (
+    "rabbitmq_auth_backend_oauth2",
     "rabbitmq_auth_mechanism_ssl",
     "rabbitmq_management",
     "rabbitmq_prometheus",
@@ -241,6 +243,12 @@ def configuration(broker: Broker, node: Node) -> str:
         "auth_mechanisms.2 = AMQPLAIN",
         "auth_mechanisms.3 = EXTERNAL",
         "ssl_cert_login_from = common_name",
+        # A password that is no user's may be an OAuth 2.0 token, signed with the server's key.
+        "auth_backends.1 = internal",
+        "auth_backends.2 = rabbit_auth_backend_oauth2",
+        f"auth_oauth2.resource_server_id = {TOKEN_AUDIENCE}",
+        f"auth_oauth2.signing_keys.tests = {config}/tokens.pem",
+        "auth_oauth2.default_key = tests",
     ]
     if len(broker.nodes) > 1:
         lines.append("cluster_formation.peer_discovery_backend = classic_config")
@@ -269,6 +277,7 @@ def start(broker: Broker, node: Node) -> subprocess.Popen[bytes]:
     (config / "enabled_plugins").write_text(f"[{','.join(PLUGINS)}].\n")
     for name in ("ca.pem", "server.pem", "server.key"):
         shutil.copy(TLS / name, config / name)
+    run("openssl", "pkey", "-pubout", "-in", TLS / "server.key", "-out", config / "tokens.pem")
     run("chroot", broker.root, "chown", "-R", "rabbitmq:rabbitmq", *node.folders.values())
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -416,6 +425,7 @@ def write_record() -> None:
             "client_certificate": str(TLS / "client.pem"),
             "client_key": str(TLS / "client.key"),
             "client_name": CLIENT_NAME,
+            "server_key": str(TLS / "server.key"),
         },
         "brokers": {
             name: [describe(broker, node) for node in broker.nodes]

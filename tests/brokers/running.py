@@ -24,6 +24,7 @@ class Certificates:
     client_certificate: str
     client_key: str
     client_name: str
+    server_key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from flowstream.errors import (
 )
 from flowstream.metrics import Metrics
 from flowstream.protocol import (
+    Code,
     CreateStream,
     CreateSuperStream,
     DeleteStream,
@@ -426,6 +427,35 @@ async def test_an_identity_provider_that_is_away_is_waited_for(
         tokens.broken = False
         await publisher.flush()
         await env.wait_for(State.OPEN)
+
+
+async def test_a_token_that_is_refused_before_its_time_is_fetched_anew(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """It was revoked, or the clocks differ: trying it until it ends would be an outage."""
+    tokens = Tokens()
+    cluster.node.heartbeat = 0
+    cluster.add("s")
+    revoked: list[str] = []
+
+    def authenticate(session: Session, command: SaslAuthenticate) -> bool:
+        refused = (command.data or b"").decode()[1:] in revoked
+        if refused:
+            answer = SaslAuthenticateResponse(command.correlation_id, Code.AUTHENTICATION_FAILURE)
+            session.send(answer)
+        return refused
+
+    cluster.node.scripts[SaslAuthenticate] = authenticate
+    options = {"credentials": TokenCredentials(tokens), "heartbeat": 0}
+    async with connect(cluster, **options) as env, env.publisher("s") as publisher:
+        revoked += logins(cluster)
+        for session in cluster.node.live():
+            session.drop()
+        start = anyio.current_time()
+        await publisher.publish(b"0")
+        await env.wait_for(State.OPEN)
+        assert anyio.current_time() - start < 10
+        assert tokens.made == 2
 
 
 async def test_servers_that_cannot_be_told_are_not(connect: Connect) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
 
 import anyio
 import pytest
@@ -17,6 +16,7 @@ from flowstream.errors import (
     StreamDoesNotExist,
 )
 from tests.brokers.running import Broker, Certificates
+from tests.brokers.tokens import make_token
 from tests.integration.test_client_basics import numbers, read
 
 pytestmark = pytest.mark.anyio
@@ -110,27 +110,71 @@ async def test_pitfall_7_missing_permissions_are_told(
             await env.store_offset_verified("me", f"{stream_name}.missing", 5)
 
 
-async def test_credentials_are_renewed_on_live_connections(
-    rabbitmq: Broker, stream_name: str
+def without_password(broker: Broker) -> str:
+    return broker.url.replace("guest:guest@", "")
+
+
+async def test_tokens_are_renewed_on_live_connections(
+    rabbitmq: Broker, certificates: Certificates, stream_name: str
 ) -> None:
-    """The broker's own password stands for a token: it checks it on every renewal."""
+    """OAuth 2.0: each is good for 4 s, and the connections live longer than the first of them."""
     fetched: list[float] = []
 
     async def fetch() -> Token:
         fetched.append(anyio.current_time())
-        return Token("guest", expires_in=0.2)
+        return Token(await make_token(certificates, 4), expires_in=4)
 
-    credentials: Any = TokenCredentials(fetch, user="guest")
-    async with Environment(rabbitmq.url, credentials=credentials) as env:
+    credentials = TokenCredentials(fetch, renew_at=0.25)
+    async with Environment(without_password(rabbitmq), credentials=credentials) as env:
         await env.create_stream(stream_name)
         sent = 0
         async with env.publisher(stream_name) as publisher:
             with anyio.fail_after(20):
-                while len(fetched) < 6:
+                while anyio.current_time() < fetched[0] + 6:
+                    await publisher.publish(b"%d" % sent)
+                    sent += 1
+                    await anyio.sleep(0.01)
+            assert publisher.statistics()["recoveries"] == 0
+        async with env.consumer(stream_name) as consumer:
+            assert await read(consumer, sent) == numbers(sent)
+    assert (len(fetched) > 4) == (rabbitmq.version >= (3, 13))  # 3.10 lets old tokens be
+
+
+async def test_a_token_that_ends_too_early_costs_a_reconnect(
+    rabbitmq: Broker, certificates: Certificates, stream_name: str
+) -> None:
+    """Its provider says an hour, the broker's clock another thing: nothing is lost."""
+    fetched: list[float] = []
+
+    async def fetch() -> Token:
+        fetched.append(anyio.current_time())
+        return Token(await make_token(certificates, 2), expires_in=3600)
+
+    credentials = TokenCredentials(fetch)
+    async with Environment(without_password(rabbitmq), credentials=credentials) as env:
+        await env.create_stream(stream_name)
+        sent = 0
+        async with env.publisher(stream_name) as publisher:
+            with anyio.fail_after(30):
+                while len(fetched) < 2:
                     await publisher.publish(b"%d" % sent)
                     sent += 1
                     if rabbitmq.version < (3, 13):
                         break
-            assert publisher.statistics()["recoveries"] == 0
         async with env.consumer(stream_name) as consumer:
             assert await read(consumer, sent) == numbers(sent)
+
+
+async def test_a_token_that_is_no_good_is_refused(
+    rabbitmq: Broker, certificates: Certificates
+) -> None:
+    ended = await make_token(certificates, -10)
+
+    async def fetch() -> Token:
+        return Token(ended, expires_in=3600)
+
+    with pytest.raises(AuthenticationFailed, match="TokenCredentials") as caught:
+        await Environment(
+            without_password(rabbitmq), credentials=TokenCredentials(fetch)
+        ).__aenter__()
+    assert ended not in str(caught.value)

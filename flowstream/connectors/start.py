@@ -22,13 +22,15 @@ class Start:
 
 def where_to_start(
     stream: str,
+    reference: str,
     *,
     stored: int | None,
     first: int | None,
     default: Offset,
     skip_truncated: bool,
 ) -> Start:
-    """Behind `stored`; where nothing is stored, `default`. `first` is the first retained offset.
+    """Behind what is stored under `reference`; where nothing is, `default`. `first` is the first
+    retained offset.
 
     Raises OffsetTruncated when messages behind `stored` are gone, unless `skip_truncated`.
     """
@@ -39,7 +41,8 @@ def where_to_start(
         raise OffsetTruncated(
             f"the stored offset of {stream!r} is {stored} and its first message is {first}: "
             f"{lost} offsets were truncated before they were handled. Give the stream a longer "
-            f'retention; to accept the loss, declare on_truncated="skip"',
+            f'retention; to accept the loss, declare on_truncated="skip", or once: '
+            f"flowstream offsets reset {reference} {stream} --to first",
             stream=stream,
             stored=stored,
             first=first if first is not None else 0,

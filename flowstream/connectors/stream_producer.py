@@ -159,6 +159,7 @@ class StreamProducer(Producer):
         try:
             start = where_to_start(
                 stream,
+                self._name,
                 stored=stored,
                 first=statistics.first_offset,
                 default=self.offset,

@@ -10,8 +10,9 @@ from flowstream.errors import OffsetTruncated
 
 
 def start(stored: int | None, first: int | None, *, skip: bool = False) -> Start:
-    return where_to_start("orders", stored=stored, first=first, default="first",
-                          skip_truncated=skip)  # fmt: skip
+    return where_to_start(
+        "orders", "billing", stored=stored, first=first, default="first", skip_truncated=skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_truncated_messages_are_an_error_that_says_how_many():
     with pytest.raises(OffsetTruncated, match="5 offsets were truncated") as caught:
         start(4, 10)
     assert (caught.value.stored, caught.value.first) == (4, 10)
+    assert "flowstream offsets reset billing orders --to first" in str(caught.value)
 
 
 def test_truncated_messages_can_be_skipped_and_are_counted():

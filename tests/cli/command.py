@@ -46,6 +46,7 @@ def environment(url: str | None, extra: Mapping[str, str] | None = None) -> dict
         and name not in {"NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED"}
     }
     kept["COLUMNS"] = "120"
+    kept["TERM"] = "xterm-256color"
     if url is not None:
         kept["FLOWSTREAM_URL"] = url
     return {**kept, **(extra or {})}
@@ -145,7 +146,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             cwd=cwd,
-            env=environment(url, {"TERM": "xterm-256color", "LINES": "50", **(env or {})}),
+            env=environment(url, {"LINES": "50", **(env or {})}),
             start_new_session=True,
             preexec_fn=_take_terminal,
         )

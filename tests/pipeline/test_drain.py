@@ -268,6 +268,23 @@ async def test_a_commit_that_fails_is_tried_again():
         assert producer.stored == {"orders": 9}
 
 
+async def test_a_last_commit_that_fails_is_tried_again():
+    class Flaky(MemoryStream):
+        refusals = 3
+
+        async def commit(self, stream: str, offset: int) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError("not now")
+            await super().commit(stream, offset)
+
+    producer = Flaky(numbers(10))
+    pipeline = pipeline_of(producer)
+    pipeline.processor(nothing)
+    await pipeline.run()
+    assert producer.verified == [("orders", 9)]
+
+
 async def test_an_offset_that_is_not_stored_is_an_error():
     class Lossy(MemoryStream):
         async def commit(self, stream: str, offset: int) -> None: ...

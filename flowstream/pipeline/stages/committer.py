@@ -9,9 +9,14 @@ import anyio
 from flowstream.errors import CommitNotVerified
 from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.handlers import passes, reason_of
+from flowstream.pipeline.policies import Backoff
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import CommitFailed, Committed
+
+BACKOFF = Backoff()
+LAST_TRIES = 6
+"""Commits at the end of a drain before one that fails is given up, with `BACKOFF` between: 3 s."""
 
 
 class Committer:
@@ -70,13 +75,25 @@ class Committer:
             self.core.emit(Committed(self.core.name, stream, offset, False))
 
     async def verify(self, stream: str | None = None) -> None:
-        """Read back what was committed; raises CommitNotVerified, also where that had failed."""
+        """Read back what was committed, of one stream or all; what failed is first tried again.
+
+        Raises CommitNotVerified.
+        """
+        for attempt in range(1, LAST_TRIES):
+            if not self._failing(stream):
+                break
+            await anyio.sleep(BACKOFF.delay(attempt))
+            await self.commit()
         for name, ledger in list(self.settlement.ledgers.items()):
-            if name in self._failed and stream in (None, name):
+            if name in self._failing(stream):
                 raise CommitNotVerified(f"{self.core.name}: {self._failed[name]}")
             if ledger.committed is not None and stream in (None, name):
                 await self.producer.verify(name, ledger.committed)
                 self.core.emit(Committed(self.core.name, name, ledger.committed, True))
+
+    def _failing(self, stream: str | None) -> set[str]:
+        names = {stream} if stream is not None else self.settlement.ledgers.keys()
+        return {name for name in names if name in self._failed}
 
     def committed(self) -> dict[str, Any]:
         """The offset last stored for each stream; None where nothing was."""

@@ -237,6 +237,8 @@ class ClientConnection:
     async def _guarded(self, loop: Callable[[], Any]) -> None:
         try:
             await loop()
+        except ConnectionClosed:
+            pass  # what came in behind the end cannot be answered
         except STREAM_ERRORS as error:
             detail = f" ({error})" if str(error) else ""
             self.abort(f"{self._where} closed the connection{detail}", "network")

@@ -34,6 +34,7 @@ from flowstream.protocol import (
     SaslAuthenticate,
     SaslAuthenticateResponse,
     StreamStats,
+    Tune,
 )
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, StateChanged
 from tests.client.conftest import SECRET, URL, Connect, Recorder
@@ -341,6 +342,21 @@ async def test_metadata_updates_reach_only_the_streams_users(
         await a.wait_for(State.OPEN)
         assert a.statistics()["recoveries"] == 1
         assert b.statistics()["recoveries"] == 0
+
+
+async def test_what_comes_in_behind_the_end_of_a_connection_does_no_harm(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """As a Tune does when opening is cancelled: it asks for an answer that cannot be sent."""
+    async with connect(cluster) as env:
+        [connection] = env._core.connections
+        connection.abort("the handshake was not completed", "handshake")
+
+        async def late() -> None:
+            connection._dispatch(Tune(1 << 20, 60))
+
+        await connection._guarded(late)
+        await env.wait_for(State.OPEN)
 
 
 # --- credentials --------------------------------------------------------------------------------

@@ -79,21 +79,22 @@ class Committer:
 
         Raises CommitNotVerified.
         """
+        ledgers = {
+            name: ledger
+            for name, ledger in self.settlement.ledgers.items()
+            if stream in (None, name)
+        }
         for attempt in range(1, LAST_TRIES):
-            if not self._failing(stream):
+            if not self._failed.keys() & ledgers:
                 break
             await anyio.sleep(BACKOFF.delay(attempt))
             await self.commit()
-        for name, ledger in list(self.settlement.ledgers.items()):
-            if name in self._failing(stream):
+        for name, ledger in ledgers.items():
+            if name in self._failed:
                 raise CommitNotVerified(f"{self.core.name}: {self._failed[name]}")
-            if ledger.committed is not None and stream in (None, name):
+            if ledger.committed is not None:
                 await self.producer.verify(name, ledger.committed)
                 self.core.emit(Committed(self.core.name, name, ledger.committed, True))
-
-    def _failing(self, stream: str | None) -> set[str]:
-        names = {stream} if stream is not None else self.settlement.ledgers.keys()
-        return {name for name in names if name in self._failed}
 
     def committed(self) -> dict[str, Any]:
         """The offset last stored for each stream; None where nothing was."""

@@ -51,25 +51,33 @@ async def drain(run: Run) -> None:
     asked for; where a finite source has simply ended, there is no hurry.
     """
     core, scope = run.core, run.draining
-    timeout = core.options.drain_timeout
     core.enter("draining")
     if run.stopping:
         limit(run)
-    step = ""
     with scope:
         for step, action in STEPS:
             run.drain_step = step
             await action(run)
-    if scope.cancelled_caught:
-        busy = ", ".join(run.busy_handlers()) or "nothing"
-        error = DrainTimeout(
-            f"pipeline {core.name!r} did not drain within {timeout:g} s (at {step!r}, in handlers: "
-            f"{busy}); {core.window.messages} messages stay unsettled and are replayed"
-        )
+    if scope.cancelled_caught or (run.unsettled and core.error is None):
+        error = _timed_out(run)
         log.error("%s", error, extra={"pipeline": core.name})
         core.error = core.error or error
         run.reason = "drain timeout"
     await commit(run)
+
+
+def _timed_out(run: Run) -> DrainTimeout:
+    """What was cut off at the deadline, or given up before it: retries that are due later."""
+    if run.draining.cancelled_caught:
+        busy = ", ".join(run.busy_handlers()) or "nothing"
+        why = f"at {run.drain_step!r}, in handlers: {busy}"
+    else:
+        why = "the next attempt of what failed is due later than that"
+    return DrainTimeout(
+        f"pipeline {run.core.name!r} did not drain within "
+        f"{run.core.options.drain_timeout:g} s, its drain_timeout ({why}); {run.unsettled} "
+        "messages stay unsettled and are replayed"
+    )
 
 
 def limit(run: Run) -> None:

@@ -287,6 +287,11 @@ class Run:
         slots = (slot for pool in self.pools for slot in pool.slots.values() if slot.active)
         return [slot.callback or slot.name for slot in (*slots, *self.core.callbacks)]
 
+    @property
+    def unsettled(self) -> int:
+        """Messages received that the next run gets again, unless they are settled yet."""
+        return self.core.received - sum(self.core.counts.values())
+
     def result(self) -> RunResult:
         core = self.core
         return RunResult(
@@ -296,7 +301,7 @@ class Run:
             settled=dict(core.counts),
             failed=core.failed,
             retried=core.retried,
-            unsettled=core.received - sum(core.counts.values()),
+            unsettled=self.unsettled,
             committed=self.committer.committed(),
             seconds=self.seconds,
             error=core.error,

@@ -109,11 +109,13 @@ class Watermark:
 class Ledger:
     """The watermarks of one stream: a restarted producer may deliver on a second lane."""
 
-    __slots__ = ("_marks", "committed")
+    __slots__ = ("_marks", "advanced", "committed")
 
     def __init__(self) -> None:
         self._marks: list[Watermark] = []
         self.committed: int | None = None
+        self.advanced = False
+        """Whether this run has stored `committed`; otherwise there is nothing of it to verify."""
 
     def open(self) -> Watermark:
         mark = Watermark()
@@ -138,6 +140,19 @@ class Ledger:
         if value is None or (self.committed is not None and value <= self.committed):
             return None
         return value
+
+    def resume(self, stored: int) -> None:
+        """`stored` was found; -1 is an offset like any other: not even offset 0 is settled.
+
+        A restarted producer may bring an older one than what was committed since.
+        """
+        if self.committed is None or stored > self.committed:
+            self.committed = stored
+
+    def store(self, offset: int) -> None:
+        """`offset` was committed."""
+        self.committed = offset
+        self.advanced = True
 
     def forget(self, mark: Watermark) -> None:
         """Fence a lane: what it settles from now on is no longer committed."""

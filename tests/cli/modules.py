@@ -6,7 +6,7 @@ from pathlib import Path
 
 HEAD = """
 import asyncio, os, time
-from flowstream import Batch, DeadLetter, Halt, Message, Pipeline, Retry, StreamProducer
+from flowstream import Backoff, Batch, DeadLetter, Halt, Message, Pipeline, Retry, StreamProducer
 
 def record(messages):
     with open("handled.txt", "a") as file:
@@ -34,6 +34,11 @@ LOAD = """async def load(batch: Batch[dict]) -> None:
 SLOW = """async def load(batch: Batch[dict]) -> None:
     await asyncio.sleep(0.02)
     record(batch.messages)
+"""
+
+FAIL = """async def load(batch: Batch[dict]) -> None:
+    open("failed", "w").close()
+    raise ValueError("the warehouse is closed")
 """
 
 HANG = """def load(batch: Batch[dict]) -> None:

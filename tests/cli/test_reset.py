@@ -14,7 +14,7 @@ from flowstream.cli.readers import Question, phase_of, reader_among
 from flowstream.cli.reset import move
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
-from tests.cli.modules import handled, numbered, write_module
+from tests.cli.modules import FAIL, LOAD, handled, numbered, write_module
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
@@ -97,6 +97,23 @@ def test_a_pipeline_goes_on_where_it_was_sent(stream: Stream, tmp_path: Path) ->
     stream.place("--to", "90")
     assert run() == everything[-10:]
     assert stream.stored == COUNT - 1
+
+
+@pytest.mark.every_broker
+def test_a_run_in_which_everything_fails_leaves_a_reset_as_it_is(
+    stream: Stream, tmp_path: Path
+) -> None:
+    def run(handler: str, policy: str | None = None) -> Result:
+        target = write_module(tmp_path, stream.name, handler=handler, policy=policy)
+        return flowstream(
+            *("run", target, "--until-idle", "0.2"), url=stream.broker.url, cwd=tmp_path
+        )
+
+    assert stream.place("--to", "first") == 0
+    assert run(FAIL, "Halt()").code == 7
+    assert stream.stored == -1
+    assert run(LOAD).code == 0
+    assert handled(tmp_path) == [number for number in range(COUNT) if number != 7]
 
 
 def test_it_is_shown_and_asked_first(stream: Stream) -> None:

@@ -14,7 +14,7 @@ import pytest
 from flowstream.cli.run import parse_address, parse_feed
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
-from tests.cli.modules import HANG, LOAD, SLOW, handled, numbered, write_module
+from tests.cli.modules import FAIL, HANG, LOAD, SLOW, handled, numbered, write_module
 
 COUNT = 2_000
 FAILING = 20  # of them
@@ -96,6 +96,23 @@ def test_a_handler_that_hangs_ends_at_the_deadline(shop: Shop) -> None:
     assert result.code == 8
     assert "did not drain within 0.5 s" in result.err
     assert "Traceback" not in result.err
+    assert shop.offset() is None
+
+
+@pytest.mark.every_broker
+def test_retries_that_are_due_after_the_deadline_are_no_success(shop: Shop) -> None:
+    late = f'DeadLetter("{shop.stream}.dead"), retry=Retry(9, backoff=Backoff(initial=1000))'
+    target = write_module(shop.folder, shop.stream, handler=FAIL, policy=late)
+    with Started("run", target, "--json", url=shop.url, cwd=shop.folder) as run:
+        while not (shop.folder / "failed").exists():
+            pass
+        run.signal(signal.SIGTERM)
+        result = run.end()
+    assert result.code == 8, result.err
+    assert "did not drain within 25 s" in result.err
+    assert "the next attempt of what failed is due later than that" in result.err
+    assert result.json[0]["reason"] == "drain timeout"
+    assert result.json[0]["unsettled"] > 0
     assert shop.offset() is None
 
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from flowstream.errors import CommitNotVerified, DrainTimeout, Halted
-from flowstream.pipeline import Backoff, Batch, Drop, Message, Pipeline, RateLimit, Retry
+from flowstream.pipeline import Backoff, Batch, Drop, Feed, Message, Pipeline, RateLimit, Retry
 from flowstream.telemetry import PhaseChanged
 from tests.pipeline.support import MemoryStream, Recorder, n_of, numbers, pipeline_of
 
@@ -103,7 +103,10 @@ async def test_retries_that_outlast_the_deadline_are_left_to_the_next_run():
         running.stop()
         result = await running.wait()
         assert anyio.current_time() - before < 1
-    assert (result.reason, result.error) == ("stopped", None)
+    assert result.reason == "drain timeout"
+    assert isinstance(result.error, DrainTimeout)
+    assert "the next attempt of what failed is due later" in str(result.error)
+    assert "15 messages stay unsettled" in str(result.error)
     assert (result.settled, result.unsettled) == ({"ok": 5}, 15)
     assert producer.stored == {"orders": 4}
 
@@ -124,6 +127,7 @@ async def test_batch_retries_that_outlast_the_deadline_too():
         await anyio.sleep(1)
         running.stop()
         result = await running.wait()
+    assert isinstance(result.error, DrainTimeout)
     assert (result.settled, result.unsettled) == ({"ok": 5}, 15)
     assert producer.stored == {"orders": 4}
 
@@ -310,3 +314,45 @@ async def test_every_message_is_settled_when_everything_goes_wrong_at_the_end():
         result = await running.wait()
     assert result.unsettled == 0
     assert result.settled.get("discarded", 0) == result.received
+
+
+@pytest.mark.parametrize("stored", [-1, None, 3])
+async def test_a_run_that_settles_nothing_leaves_the_stored_offset_as_it_is(stored: int | None):
+    producer = MemoryStream(numbers(10))
+    if stored is not None:
+        producer.stored["orders"] = stored
+    pipeline = pipeline_of(producer)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        raise ValueError("always")
+
+    with pytest.raises(Halted) as caught:
+        await pipeline.run()
+    assert caught.value.offset == (0 if stored is None else stored + 1)
+    assert producer.stored.get("orders") == stored
+    assert (producer.commits, producer.verified) == ([], [])
+
+
+@pytest.mark.parametrize("again", [-1, 4])
+async def test_a_restarted_producer_with_an_older_offset_sets_nothing_back(again: int):
+    """-1 is an offset like any other: not even offset 0 is settled."""
+
+    class Restarting(MemoryStream):
+        runs = 0
+
+        async def run(self, feed: Feed) -> None:
+            self.runs += 1
+            if self.runs == 1:
+                await super().run(feed)
+                await anyio.sleep(10)
+                raise RuntimeError("once")
+            feed.open(self.stream, committed=again)
+
+    producer = Restarting(numbers(10), slices=[5])
+    producer.stored["orders"] = again
+    pipeline = pipeline_of(producer)
+    pipeline.processor(nothing)
+    result = await pipeline.run()
+    assert result.committed == {"orders": 9}
+    assert producer.verified == [("orders", 9)]

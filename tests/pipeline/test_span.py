@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,7 +111,7 @@ def test_two_lanes_of_one_stream_never_commit_past_either(messages):
 
 def test_due_only_when_advanced_and_not_behind_what_is_stored():
     ledger = Ledger()
-    ledger.committed = 5
+    ledger.resume(5)
     mark = ledger.open()
     spans = [Span("lane", offset, 1) for offset in (6, 7)]
     for span in spans:
@@ -118,8 +119,21 @@ def test_due_only_when_advanced_and_not_behind_what_is_stored():
     assert ledger.due() is None
     settle(spans[0], 0)
     assert ledger.due() == 6
-    ledger.committed = 6
+    ledger.store(6)
     assert ledger.due() is None
+
+
+@pytest.mark.parametrize(
+    ("found", "committed"),
+    [((), None), ((-1,), -1), ((0,), 0), ((-1, 0), 0), ((0, -1), 0), ((7, 5), 7)],
+)
+def test_what_was_found_stored_is_committed_and_not_of_this_run(found, committed):
+    ledger = Ledger()
+    for offset in found:
+        ledger.resume(offset)
+    assert (ledger.committed, ledger.advanced) == (committed, False)
+    ledger.store(9)
+    assert (ledger.committed, ledger.advanced) == (9, True)
 
 
 def test_a_fenced_lane_commits_nothing():

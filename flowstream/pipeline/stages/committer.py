@@ -71,13 +71,14 @@ class Committer:
                 self.settlement.uncommitted_since = since
                 continue
             self._failed.pop(stream, None)
-            ledger.committed = self.stored[stream] = offset
+            ledger.store(offset)
+            self.stored[stream] = offset
             self.core.emit(Committed(self.core.name, stream, offset, False))
 
     async def verify(self, stream: str | None = None) -> None:
         """Read back what was committed, of one stream or all; what failed is first tried again.
 
-        Raises CommitNotVerified.
+        Where this run committed nothing, the stored offset is left alone. Raises CommitNotVerified.
         """
         ledgers = {
             name: ledger
@@ -92,7 +93,7 @@ class Committer:
         for name, ledger in ledgers.items():
             if name in self._failed:
                 raise CommitNotVerified(f"{self.core.name}: {self._failed[name]}")
-            if ledger.committed is not None:
+            if ledger.advanced and ledger.committed is not None:
                 await self.producer.verify(name, ledger.committed)
                 self.core.emit(Committed(self.core.name, name, ledger.committed, True))
 

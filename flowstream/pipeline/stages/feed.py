@@ -150,7 +150,7 @@ class SourceFeed:
         if commits:
             ledger = self.settlement.ledgers.setdefault(stream, Ledger())
             if committed is not None:
-                ledger.committed = max(committed, ledger.committed or 0)
+                ledger.resume(committed)
         if acknowledger is not None:
             self.settlement.acknowledgers += 1
         lane = SourceLane(self, stream, codec, acknowledger, ledger)

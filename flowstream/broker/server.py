@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import anyio
 from anyio import TypedAttributeProvider
@@ -82,9 +83,8 @@ class Broker:
         """Where clients connect, with the first user's name and password."""
         scheme = "rabbitmq-stream" if self._tls is None else "rabbitmq-stream+tls"
         host = "localhost" if self.host in _WILDCARDS else self.host
-        host = f"[{host}]" if ":" in host else host
-        name, password = next(iter(self._users.items()), ("", ""))
-        return f"{scheme}://{name}:{password}@{host}:{self.port}/%2f"
+        user = ":".join(quote(it, safe="") for it in next(iter(self._users.items()), ("", "")))
+        return f"{scheme}://{user}@{Address(host, self.port)}/%2f"
 
     def statistics(self) -> BrokerStatistics:
         """What it does now; the totals of its last run while it does not run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -12,8 +11,6 @@ from flowstream.cli.defaults import setting_of
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import Json, examples
 from flowstream.cli.output import print_json, print_rows
-
-PASSWORD = re.compile(r"(//[^:/@]*:).*@")
 
 
 def register(app: typer.Typer) -> None:
@@ -77,12 +74,10 @@ def _row(key: str, value: Any, origin: Any) -> dict[str, Any]:
 
 def shown(key: str, value: Any) -> Any:
     """The value without its secrets: an address without its password, a password not at all."""
-    from flowstream.cli.settings import plain, secrets
+    from flowstream.cli.settings import plain, secrets, without_password
 
     value = plain(value)
-    if value is None or key not in secrets():
-        return value
-    return PASSWORD.sub(r"\1***@", value) if "://" in value else "***"
+    return value if value is None or key not in secrets() else without_password(key, value)
 
 
 def _flags(context: typer.Context, line: list[str]) -> dict[str, tuple[str, Any]]:

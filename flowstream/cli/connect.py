@@ -35,7 +35,8 @@ def connection(url: str | None = None, **flags: Any) -> Connection:
     Raises ConfigurationError or CommandError for options that do not fit each other.
     """
     configured = settings()
-    url = url or configured.given("url") or DEFAULT_URL
+    if url is None:
+        url = str(configured.given("url") or DEFAULT_URL)
     values = {key: configured.given(key) for key in configured.origins if "." not in key}
     values |= {key: value for key, value in flags.items() if value is not None}
     options = {key: values[key] for key in LIMITS if key in values}

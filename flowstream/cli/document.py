@@ -72,6 +72,11 @@ repository.
 FLOWSTREAM_URL=rabbitmq-stream+tls://orders:secret@rabbit.example.com:5551/shop
 ```
 
+Several brokers of one cluster are written as `rabbitmq-stream://user:password@b1:5552,b2:5552/shop`,
+and are tried in this order. In user and password every character but ASCII letters, digits and
+`-._~!$&'()*+,;=:` is percent-encoded, such as `/` as `%2F` and `@` as `%40`; in Python:
+`urllib.parse.quote(password, safe="")`. A URL that cannot be read is refused without showing it.
+
 `flowstream config` prints every value and where it came from; `flowstream config run
 pipelines.orders --http :9464` the same with the flags of that command line. Secrets are masked
 there and in every error. A key that does not exist is refused, with the place and the nearest key

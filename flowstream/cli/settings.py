@@ -19,7 +19,15 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -29,13 +37,17 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from flowstream.client import StreamUrl
-from flowstream.errors import ConfigurationError
+from flowstream.client import StreamUrl, UrlParts
+from flowstream.errors import ConfigurationError, FlowstreamError
 
 PREFIX = "FLOWSTREAM_"
 DOTENV = ".env"
 PYPROJECT = "pyproject.toml"
 TABLE = "tool.flowstream"
+URL_SCHEMES = {
+    "url": ("rabbitmq-stream", "rabbitmq-stream+tls"),
+    "management": ("http", "https"),
+}
 PIPELINES = "pipelines"
 
 LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
@@ -163,14 +175,14 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("url")
+    @field_validator("url", "management")
     @classmethod
-    def _parsed(cls, value: SecretStr | None) -> SecretStr | None:
+    def _parsed(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is not None:
             try:
-                StreamUrl.parse(value.get_secret_value())
-            except ConfigurationError as error:
-                raise ValueError(str(error)) from None
+                _parse_url(str(info.field_name), value.get_secret_value())
+            except FlowstreamError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None
         return value
 
     @classmethod
@@ -276,6 +288,17 @@ def secrets() -> frozenset[str]:
     return frozenset(name for name, field in fields if SecretStr in get_args(field.annotation))
 
 
+def without_password(key: str, value: str) -> str:
+    """A secret as it may be shown: an address without its password, a password not at all."""
+    schemes = URL_SCHEMES.get(key)
+    if schemes is None:
+        return "***"
+    try:
+        return UrlParts.split(value, schemes=schemes, example="").shown
+    except ConfigurationError:
+        return "***"
+
+
 def plain(value: Any) -> Any:
     """A value as the command line would have it."""
     if isinstance(value, SecretStr):
@@ -333,6 +356,15 @@ def _pyproject(folder: Path) -> Layer:
         if not isinstance(table, dict):
             raise ConfigurationError(f"{_short(file)}: {TABLE} must be a table, [{TABLE}]")
     return Layer(dict(_flat(table)), PYPROJECT, file)
+
+
+def _parse_url(key: str, value: str) -> None:
+    if key == "url":
+        StreamUrl.parse(value)
+    else:
+        from flowstream.cli.management import Management
+
+        Management.parse(value)
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -178,7 +178,7 @@ class Supervisor:
             )
         return await stack.enter_async_context(
             pipeline.start(
-                url=connection.url,
+                url=None if environment is not None else connection.url,
                 environment=environment,
                 telemetry=self._telemetry,
                 tune_gc=self._plan.tune_gc,

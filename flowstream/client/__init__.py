@@ -39,7 +39,7 @@ from flowstream.client.states import State
 from flowstream.client.super_consumer import SuperStreamConsumer
 from flowstream.client.super_publisher import SuperStreamPublisher
 from flowstream.client.transport import Tls
-from flowstream.client.url import DEFAULT_URL, StreamUrl
+from flowstream.client.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.protocol import (
     Address,
     AmqpMessage,
@@ -87,6 +87,7 @@ __all__ = [
     "Tls",
     "Token",
     "TokenCredentials",
+    "UrlParts",
     "data_of",
     "data_of_all",
     "encode_data",

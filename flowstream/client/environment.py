@@ -49,9 +49,10 @@ class Environment(Administration):
         async with Environment("rabbitmq-stream://guest:guest@localhost:5552/%2f") as env:
             await env.create_stream("orders", exist_ok=True)
 
-    `url` is one address or several of the same cluster (seeds). TLS is used, and verified, for
-    rabbitmq-stream+tls:// addresses; `tls` adjusts it. `credentials` replace the URL's user and
-    password. `address_resolver` maps what brokers advertise to what is reachable from here.
+    `url` is one address or several of the same cluster, as `host1:5552,host2:5552` in one URL or as
+    a list of URLs; they are tried in this order, at the start and after a loss. TLS is used, and
+    verified, for rabbitmq-stream+tls:// addresses; `tls` adjusts it. `credentials` replace the
+    URL's user and password. `address_resolver` maps what brokers advertise to what is reachable.
     Times are in seconds; see `Settings` for the rest. Entering it connects, and raises
     ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed if that does not work.
     """
@@ -94,7 +95,7 @@ class Environment(Administration):
             node_attempts=node_attempts,
         )
         self._core = Core(
-            [one.address for one in urls],
+            [address for one in urls for address in one.addresses],
             name=name,
             virtual_host=self.url.virtual_host,
             credentials=credentials or PlainCredentials(self.url.user, self.url.password),

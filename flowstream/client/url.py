@@ -1,24 +1,159 @@
-"""Addresses of brokers: `rabbitmq-stream://user:pass@host:port/vhost` and `rabbitmq-stream+tls://`.
+"""Addresses of brokers: `rabbitmq-stream://user:password@host:port/vhost`, or with `+tls`.
 
-A parsed URL never shows its password: not in `repr`, not in `str`, not in an error.
+    scheme://[user[:password]@]host[:port][,host[:port]...][/path]
+
+The last @ ends user and password, so that what stands before it is never taken for a host or a
+port. An error names the part that is wrong, and shows nothing of a URL that cannot be read: any of
+it may be the password. A parsed URL never shows its password, in `repr` and `str` neither.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote, urlsplit
+from ipaddress import AddressValueError, IPv6Address
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Address
 
 DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
+EXAMPLE = "rabbitmq-stream://user:password@host:5552/vhost"
 PORTS = {"rabbitmq-stream": 5552, "rabbitmq-stream+tls": 5551}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST = re.compile(r"[A-Za-z0-9._~-]+")
+_PORT = re.compile(r"[0-9]{1,5}")
+_CODED = re.compile(r"%[0-9A-Fa-f]{2}")
+_DELIMITERS = "/?#@[]"
+_MOST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """A URL taken apart; user and password are decoded, the path is as it was written.
+
+    `shown` is the URL as it was written, with *** for the password.
+    """
+
+    scheme: str
+    user: str | None
+    password: str | None = field(repr=False)
+    hosts: tuple[tuple[str, int | None], ...]
+    path: str
+    shown: str
+
+    @classmethod
+    def split(cls, url: object, *, schemes: Iterable[str], example: str) -> UrlParts:
+        """Raises ConfigurationError, which says what is wrong without a word of the URL."""
+        such = f"such as {example}"
+        if not isinstance(url, str):
+            raise ConfigurationError(f"expected a string {such}, not {type(url).__name__}")
+        if not url:
+            raise ConfigurationError(f"it is empty; give an address {such}, or leave it out")
+        if url != url.strip():
+            raise ConfigurationError("remove the white space at its start or end")
+        match = _SCHEME.match(url)
+        if match is None or (scheme := match[1].lower()) not in schemes:
+            named = " or ".join(f"{each}://" for each in schemes)
+            raise ConfigurationError(f"the scheme must be {named} ({such})")
+        userinfo, at, rest = url[match.end() :].rpartition("@")
+        hosts, slash, path = rest.partition("/")
+        if re.search("[?#]", rest):
+            raise ConfigurationError("options after ? or # are not supported; remove them")
+        _decode("path", path)
+        user, colon, password = userinfo.partition(":")
+        return cls(
+            scheme,
+            _decode("user name", user, _DELIMITERS) if at else None,
+            _decode("password", password, _DELIMITERS) if colon else None,
+            tuple(_host(host) for host in hosts.split(",")),
+            slash + path,
+            f"{match[0]}{user}{colon and ':***'}{at}{rest}",
+        )
+
+
+def _decode(part: str, text: str, delimiters: str = "") -> str:
+    """The text without its percent-encoding; raises ConfigurationError, without any of the text,
+    where a character of it had to be encoded."""
+    if wrong := _not_encoded(text, delimiters):
+        raise ConfigurationError(f"percent-encode {' and '.join(wrong)} in the {part}")
+    raw = unquote_to_bytes(text)
+    decoded = raw.decode(errors="replace")  # an error of Python's would carry the text
+    if decoded.encode() != raw:
+        raise ConfigurationError(f"the {part} is percent-encoded, but its bytes are not UTF-8")
+    if "\0" in decoded:
+        raise ConfigurationError(f"the {part} has a NUL character (%00), which no broker accepts")
+    return decoded
+
+
+def _not_encoded(text: str, delimiters: str) -> list[str]:
+    """What has to be encoded, in an order that tells nothing about the text."""
+    found = [f'"{sign}" (%{ord(sign):02X})' for sign in delimiters if sign in text]
+    if "%" in _CODED.sub("", text):
+        found.append('"%" (%25)')
+    if " " in text:
+        found.append("spaces (%20)")
+    if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in text):
+        found.append("control characters such as line breaks (%0A)")
+    if not text.isascii():
+        found.append("the characters outside ASCII (the %XX of their UTF-8 bytes)")
+    return found
+
+
+def _host(text: str) -> tuple[str, int | None]:
+    """A host with its port, if it has one."""
+    host, colon, port = text.rpartition(":") if _has_port(text) else (text, "", "")
+    if not host:
+        raise ConfigurationError(
+            "a host is missing: write it after :// or the @ of user and password"
+        )
+    if host.startswith("["):
+        host = _ipv6(host)
+    elif ":" in host:
+        raise ConfigurationError(
+            "the host has more than one colon; write an IPv6 address as [::1]:5552, and user and "
+            "password with an @ behind them"
+        )
+    elif not _HOST.fullmatch(host):
+        raise ConfigurationError(
+            "the host may have letters, digits, dots and hyphens (for other alphabets their "
+            "xn-- form)"
+        )
+    if colon and not (_PORT.fullmatch(port) and 0 < int(port) <= _MOST_PORT):
+        raise ConfigurationError(
+            f"the port after the host must be a number from 1 to {_MOST_PORT} (user and password "
+            "end with an @)"
+        )
+    return host if ":" in host else host.lower(), int(port) if colon else None
+
+
+def _has_port(text: str) -> bool:
+    return ":" in text.rpartition("]")[2]
+
+
+def _ipv6(text: str) -> str:
+    host = text[1:-1].replace("%25", "%")
+    if not (text.startswith("[") and text.endswith("]") and _is_ipv6(host)):
+        raise ConfigurationError("what is in brackets must be an IPv6 address, such as [::1]")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except AddressValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class StreamUrl:
-    """One broker's address with what a connection to it needs."""
+    """The addresses of a broker or cluster with what a connection to it needs.
+
+    `host` and `port` are the first address, `others` the ones to try after it.
+    """
 
     host: str
     port: int
@@ -26,52 +161,43 @@ class StreamUrl:
     user: str = "guest"
     password: str = field(default="guest", repr=False)
     virtual_host: str = "/"
+    others: tuple[Address, ...] = ()
 
     @property
     def address(self) -> Address:
         return Address(self.host, self.port)
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All addresses, in the order they are tried."""
+        return (self.address, *self.others)
+
     @classmethod
-    def parse(cls, url: str) -> StreamUrl:
-        """Reads a URL; raises ConfigurationError naming the part that is wrong."""
-        if not isinstance(url, str):
-            raise ConfigurationError(f"url={url!r}: give a text such as {mask(DEFAULT_URL)}")
-        shown = mask(url)
+    def parse(cls, url: str, option: str = "url") -> StreamUrl:
+        """Reads a URL; raises ConfigurationError, which names `option` and the part that is wrong
+        and shows nothing of the URL."""
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"{shown}: not a URL ({error})") from None
-        if parts.scheme not in PORTS:
-            raise ConfigurationError(
-                f"{shown}: the scheme must be rabbitmq-stream:// or rabbitmq-stream+tls:// "
-                f"(such as {mask(DEFAULT_URL)})"
+            parts = UrlParts.split(url, schemes=PORTS, example=EXAMPLE)
+            if "/" in parts.path[1:]:
+                raise ConfigurationError("write a virtual host's / as %2f")
+        except ConfigurationError as error:
+            reason = str(error)
+        else:
+            port = PORTS[parts.scheme]
+            first, *others = [Address(host, given or port) for host, given in parts.hosts]
+            return cls(
+                host=first.host,
+                port=first.port,
+                tls=parts.scheme.endswith("+tls"),
+                user="guest" if parts.user is None else parts.user,
+                password="guest" if parts.password is None else parts.password,
+                virtual_host=unquote(parts.path[1:]) or "/",
+                others=tuple(others),
             )
-        if not parts.hostname:
-            raise ConfigurationError(f"{shown}: a host is missing after ://")
-        if parts.query or parts.fragment:
-            raise ConfigurationError(
-                f"{shown}: options after ? or # are not understood; remove them"
-            )
-        path = parts.path.removeprefix("/")
-        if "/" in path:
-            raise ConfigurationError(f"{shown}: write a virtual host's / as %2f")
-        return cls(
-            host=parts.hostname,
-            port=port or PORTS[parts.scheme],
-            tls=parts.scheme.endswith("+tls"),
-            user=unquote(parts.username) if parts.username is not None else "guest",
-            password=unquote(parts.password) if parts.password is not None else "guest",
-            virtual_host=unquote(path) or "/",
-        )
+        raise ConfigurationError(f"{option}: {reason}")
 
     def __str__(self) -> str:
         scheme = "rabbitmq-stream+tls" if self.tls else "rabbitmq-stream"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        hosts = ",".join(map(str, self.addresses))
         path = quote(self.virtual_host, safe="")
-        return f"{scheme}://{quote(self.user, safe='')}:***@{host}:{self.port}/{path}"
-
-
-def mask(url: str) -> str:
-    """The URL with its password as `***`, whatever shape it has."""
-    return re.sub(r"(//[^:/@]*:).*@", r"\1***@", url)
+        return f"{scheme}://{quote(self.user, safe='')}:***@{hosts}/{path}"

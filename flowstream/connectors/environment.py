@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import cast
 
-from flowstream.client import DEFAULT_URL, Environment
+from flowstream.client import DEFAULT_URL, Environment, StreamUrl
 from flowstream.pipeline import RunContext
+
+VARIABLE = "FLOWSTREAM_URL"
 
 
 async def environment_of(context: RunContext) -> Environment:
@@ -19,7 +21,10 @@ async def environment_of(context: RunContext) -> Environment:
         return cast(Environment, context.environment)
 
     def make() -> Environment:
-        url = context.url or os.environ.get("FLOWSTREAM_URL") or DEFAULT_URL
+        url = context.url
+        if url is None:
+            url = os.environ.get(VARIABLE, DEFAULT_URL)
+            StreamUrl.parse(url, VARIABLE)
         return Environment(url, telemetry=context.telemetry, name=f"flowstream {context.pipeline}")
 
     return cast(Environment, await context.shared("environment", make))

@@ -252,8 +252,14 @@ class Pipeline:
         """Start the pipeline: `async with pipeline.start(url=...) as running:`.
 
         The body runs beside the pipeline. When it ends the pipeline is stopped and drained, and
-        its error, if it had one that `running.wait` did not report, is raised.
+        its error, if it had one that `running.wait` did not report, is raised. `url` is the
+        broker's address; `environment` is one that is open, and stays open. Without either it is
+        FLOWSTREAM_URL or localhost.
         """
+        if url is not None and environment is not None:
+            raise ConfigurationError(
+                "url= and environment= exclude each other: the environment has an address already"
+            )
         self.check()
         return start(self, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc)
 

@@ -133,6 +133,9 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class CommandVersion(NamedTuple):
     """The versions of one command that a peer understands, both ends included."""

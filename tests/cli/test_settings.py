@@ -67,7 +67,12 @@ REFUSED = [
     ("env", "FLOWSTREAM_LOGLEVEL=info", "FLOWSTREAM_LOGLEVEL: there is no such setting; "
      "did you mean FLOWSTREAM_LOG_LEVEL?"),
     ("env", "FLOWSTREAM_LOG_LEVEL=loud", "FLOWSTREAM_LOG_LEVEL: input should be 'debug',"),
-    ("env", "FLOWSTREAM_URL=http://me:secret@host", "FLOWSTREAM_URL: http://me:***@host: the"),
+    ("env", "FLOWSTREAM_URL=http://me:secret@host", "FLOWSTREAM_URL: the scheme must be"),
+    ("env", "FLOWSTREAM_URL=rabbitmq-stream://me:sec/ret@host",
+     'FLOWSTREAM_URL: percent-encode "/" (%2F) in the password'),
+    ("env", "FLOWSTREAM_URL=", "FLOWSTREAM_URL: it is empty; give an address such as"),
+    (".env", "FLOWSTREAM_MANAGEMENT=http://me:sec#ret@host",
+     '.env: FLOWSTREAM_MANAGEMENT: percent-encode "#" (%23) in the password'),
     ("env", "FLOWSTREAM_XYZZY=1", "FLOWSTREAM_XYZZY: there is no such setting; there are url,"),
     ("env", "FLOWSTREAM_PIPELINES={", "environment: error parsing value for field"),
     ("env", "FLOWSTREAM_PIPELINES__A__MAX_FLIGHT=1",

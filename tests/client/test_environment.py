@@ -72,10 +72,18 @@ async def test_roles_never_share_a_connection(cluster: Cluster, connect: Connect
     assert env.state is State.CLOSED
 
 
-async def test_the_first_seed_that_answers_is_used(connect: Connect) -> None:
+@pytest.mark.parametrize(
+    "urls",
+    [
+        ["rabbitmq-stream://node0:5552", "rabbitmq-stream://node1:5552"],
+        "rabbitmq-stream://node0:5552,node1:5552",
+        "rabbitmq-stream://node0,node1",
+        ("rabbitmq-stream://node0,node1", "rabbitmq-stream://node0"),
+    ],
+)
+async def test_the_first_seed_that_answers_is_used(connect: Connect, urls: Any) -> None:
     cluster = Cluster(2)
     cluster.nodes[0].up = False
-    urls = ["rabbitmq-stream://node0:5552", "rabbitmq-stream://node1:5552"]
     async with connect(cluster, urls) as env:
         assert await env.stream_exists("s") is False
     cluster.nodes[1].up = False
@@ -88,8 +96,7 @@ async def test_the_locator_heals_itself_from_nodes_met_before(
     connect: Connect, recorder: Recorder
 ) -> None:
     cluster = Cluster(3)
-    urls = ["rabbitmq-stream://node0:5552", "rabbitmq-stream://node1:5552"]
-    async with connect(cluster, urls) as env:
+    async with connect(cluster, "rabbitmq-stream://node0:5552,node1:5552") as env:
         cluster.nodes[0].kill()
         await env.wait_for(State.RECOVERING)
         await env.wait_for(State.OPEN)

@@ -1,12 +1,14 @@
-"""Where a producer starts, and when the safety valve trips."""
+"""Where a producer starts, when the safety valve trips, and which broker is asked."""
 
 from __future__ import annotations
 
 import pytest
 
+from flowstream import Message, Pipeline, StreamProducer
+from flowstream.client import Environment
 from flowstream.connectors.start import Start, where_to_start
 from flowstream.connectors.valve import BLOCK, SafetyValve
-from flowstream.errors import OffsetTruncated
+from flowstream.errors import ConfigurationError, OffsetTruncated
 
 
 def start(stored: int | None, first: int | None, *, skip: bool = False) -> Start:
@@ -52,3 +54,22 @@ def test_the_valve_trips_at_failures_in_a_row_in_whatever_order_they_come():
 def test_a_valve_that_is_off_never_trips():
     valve = SafetyValve(None, None)
     assert all(valve.failed("s", n) is None for n in range(2000))
+
+
+@pytest.mark.anyio
+async def test_an_address_that_cannot_be_one_is_refused_and_never_taken_for_localhost(monkeypatch):
+    pipeline = Pipeline("p", StreamProducer("s"))
+
+    @pipeline.processor()
+    async def handle(message: Message[bytes]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"^url: it is empty"):
+        await pipeline.run(url="")
+    monkeypatch.setenv("FLOWSTREAM_URL", "")
+    with pytest.raises(ConfigurationError, match=r"^FLOWSTREAM_URL: it is empty"):
+        await pipeline.run()
+    monkeypatch.setenv("FLOWSTREAM_URL", "rabbitmq-stream://me:sec/ret@host")
+    with pytest.raises(ConfigurationError, match=r'^FLOWSTREAM_URL: percent-encode "/"'):
+        await pipeline.run()
+    with pytest.raises(ConfigurationError, match="url= and environment= exclude each other"):
+        await pipeline.run(url="rabbitmq-stream://host", environment=Environment())

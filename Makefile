@@ -16,12 +16,15 @@ VENV_MODULE = { [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" &
   { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 BROKERS ?=
 ARGS ?=
+# Tests run in as many processes as there are cores. ARGS=-n0 runs them in one, for a debugger.
+WORKERS ?= auto
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not benchmark"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracle run test lint format bench screenshots brokers docs clean
+.PHONY: help setup oracle run test test-fast test-all lint format bench screenshots brokers docs clean
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with flowstream, every extra and the tools
 
@@ -50,8 +53,14 @@ endif
 run: $(RUNTIME) ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
 	@$(BIN)/flowstream run pipelines.feed pipelines.orders --http $(ARGS)
 
-test: setup ## all tests; those on RabbitMQ take the brokers that are up (ARGS='-k name')
-	$(BIN)/pytest -m "not benchmark" $(ARGS)
+test: setup ## all tests that need no RabbitMQ and are not long (ARGS='-k name --lf')
+	$(PYTEST) --ring test $(ARGS)
+
+test-fast: setup ## unit tests and properties, in seconds: on every save
+	$(PYTEST) --ring fast $(ARGS)
+
+test-all: setup ## every test, on the RabbitMQ brokers that are up (`make brokers`); what CI runs
+	$(PYTEST) --ring all --durations 25 $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check

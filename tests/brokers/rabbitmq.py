@@ -414,6 +414,7 @@ def describe(broker: Broker, node: Node) -> dict[str, Any]:
         "pid": find_pid(node),
         "ctl": ["chroot", str(broker.root), "rabbitmqctl", "-n", node.name],
         "streams": [*streams_command(broker), "-n", node.name],
+        "log": str(broker.root / node.folders["log"][1:] / f"{node.name}.log"),
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import os
 import socket
 import subprocess
 import urllib.error
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 RECORD = Path(__file__).resolve().parents[2] / "build" / "brokers.json"
+REQUIRED = tuple(filter(None, os.environ.get("TESTS_REQUIRE_BROKERS", "").split(",")))
+"""The brokers that must take part: a run without one of them fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Broker:
     ctl_command: tuple[str, ...] = ()
     streams_command: tuple[str, ...] = ()
     node: str = ""
+    log: str | None = None
 
     @property
     def host(self) -> str:
@@ -105,6 +110,7 @@ def _record() -> dict[str, Any]:
     return record
 
 
+@functools.cache
 def running() -> dict[str, tuple[Broker, ...]]:
     """The nodes of every recorded broker that answers now, by the broker's name."""
     found = {
@@ -118,7 +124,7 @@ def running() -> dict[str, tuple[Broker, ...]]:
                     field: node[field]
                     for field in (
                         *("url", "tls_url", "management", "prometheus"),
-                        *("amqp_port", "pid", "node"),
+                        *("amqp_port", "pid", "node", "log"),
                     )
                 },
             )

@@ -31,7 +31,8 @@ from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
 if TYPE_CHECKING:
     from tests.monitor.browser import Browser
 
-pytestmark = pytest.mark.anyio
+# One window for all: in one process.
+pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text()
 PATIENCE = 20.0

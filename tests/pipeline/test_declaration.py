@@ -170,7 +170,7 @@ def shapes():
     return [none, three, keyword, generator, async_generator, 5]
 
 
-@pytest.mark.parametrize("handler", shapes(), ids=str)
+@pytest.mark.parametrize("handler", shapes(), ids=lambda it: getattr(it, "__name__", str(it)))
 def test_handlers_of_the_wrong_shape(handler):
     with pytest.raises(ConfigurationError):
         pipeline_of(1).processor()(handler)

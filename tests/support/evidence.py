@@ -1,0 +1,204 @@
+"""What a failed test leaves behind in build/failures/, for whoever has to find out why.
+
+- frames.txt: what the clients in this process sent and received on each connection
+- broker-NODE.log: what the real broker wrote to its log during the test
+- stacks.txt: where every thread and every suspended coroutine was when the test ran out of time
+  (the stacks that pytest-timeout prints show the event loop, not what waits on it)
+
+The report of the failure names the files.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import re
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import CoroutineType
+from typing import Any
+
+import pytest
+
+import flowstream.client.transport as transport
+from tests.brokers.running import Broker
+
+FAILURES = Path(__file__).resolve().parents[2] / "build" / "failures"
+FRAMES_KEPT = 400
+BYTES_SHOWN = 64
+LOG_KEPT = 1 << 20
+BEFORE_TIMEOUT = 1.0
+"""Seconds before a test's timeout at which the stacks are written down."""
+
+
+def folder_of(item: pytest.Item) -> Path:
+    """A folder for what this test leaves."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", item.nodeid.removeprefix("tests/"))
+    return FAILURES / name[-150:].strip("-")
+
+
+# -- frames --------------------------------------------------------------------------
+
+frames: deque[str] = deque(maxlen=FRAMES_KEPT)
+_connections = 0
+
+
+async def _recorded(*arguments: Any) -> Any:
+    """As `transport._connect`, but what passes through the stream is remembered."""
+    global _connections
+    stream = await _connect(*arguments)
+    _connections += 1
+    name = f"connection {_connections} to {arguments[0].host}:{arguments[0].port}"
+    send, receive = stream.send, stream.receive
+
+    async def sent(data: bytes) -> None:
+        _remember(name, "sent", data)
+        await send(data)
+
+    async def received(max_bytes: int = 65536) -> bytes:
+        try:
+            data: bytes = await receive(max_bytes)
+        except Exception as error:
+            frames.append(f"{time.time():.4f} {name} ended: {type(error).__name__}")
+            raise
+        _remember(name, "received", data)
+        return data
+
+    stream.__dict__.update(send=sent, receive=received)
+    return stream
+
+
+def _remember(name: str, direction: str, data: bytes) -> None:
+    shown = bytes(data[:BYTES_SHOWN]).hex(" ")
+    frames.append(f"{time.time():.4f} {name} {direction} {len(data)} bytes: {shown}")
+
+
+_connect = transport._connect
+setattr(transport, "_connect", _recorded)  # noqa: B010 - what mypy refuses as an assignment
+
+
+# -- the broker's log ----------------------------------------------------------------
+
+
+class Logs:
+    """How long the logs of a test's brokers were when it began."""
+
+    def __init__(self, brokers: list[Broker]) -> None:
+        self._begun = {Path(each.log): _size(Path(each.log)) for each in brokers if each.log}
+
+    def write(self, folder: Path) -> None:
+        for log, begun in self._begun.items():
+            if not log.exists():
+                continue
+            with log.open("rb") as file:
+                file.seek(max(begun, _size(log) - LOG_KEPT))
+                (folder / f"broker-{log.stem}.log").write_bytes(file.read())
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+@pytest.fixture(autouse=True)
+def evidence(request: pytest.FixtureRequest) -> None:
+    """Begins to remember anew; what is kept is decided when the test has failed."""
+    frames.clear()
+    shutil.rmtree(folder_of(request.node), ignore_errors=True)
+    brokers: list[Broker] = []
+    for name in {"rabbitmq", "broker", "cluster"} & set(request.fixturenames):
+        if isinstance(found := request.getfixturevalue(name), (Broker, tuple)):
+            brokers += [found] if isinstance(found, Broker) else found
+    request.node.stash[_LOGS] = Logs(brokers)
+
+
+_LOGS: pytest.StashKey[Logs] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and report.when == "call":
+        folder = folder_of(item)
+        folder.mkdir(parents=True, exist_ok=True)
+        if frames:
+            (folder / "frames.txt").write_text("\n".join(frames) + "\n")
+        if (logs := item.stash.get(_LOGS, None)) is not None:
+            logs.write(folder)
+        if kept := sorted(str(path) for path in folder.iterdir()):
+            report.sections.append(("kept for you", "\n".join(kept)))
+    return report
+
+
+# -- stacks --------------------------------------------------------------------------
+
+
+class Watch:
+    """One thread that writes the stacks down shortly before a test runs out of time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: tuple[float, Path] | None = None
+        self._thread: threading.Thread | None = None
+
+    def set(self, due: tuple[float, Path] | None) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+            self._thread.start()
+        with self._changed:
+            self._due = due
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                due = self._due
+                left = None if due is None else due[0] - time.monotonic()
+                if left is None or left > 0:
+                    self._changed.wait(left)
+                    continue
+                self._due = None
+            assert due is not None
+            write_stacks(due[1])
+
+
+watch = Watch()
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    watch.set((time.monotonic() + settings.timeout - BEFORE_TIMEOUT, folder_of(item)))
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    watch.set(None)
+
+
+def write_stacks(folder: Path) -> None:
+    """Every thread, and every chain of suspended coroutines, into `folder`/stacks.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    suspended = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, CoroutineType) and each.cr_frame is not None and each.cr_suspended
+    ]
+    awaited = {id(each.cr_await) for each in suspended}
+    with (folder / "stacks.txt").open("w") as file:
+        faulthandler.dump_traceback(file)
+        for outermost in (each for each in suspended if id(each) not in awaited):
+            file.write("\n" + "\n".join(_chain(outermost)) + "\n")
+
+
+def _chain(awaiting: Any) -> Iterator[str]:
+    """The lines at which a coroutine waits, from the outermost in."""
+    while awaiting is not None:
+        frame = getattr(awaiting, "cr_frame", None) or getattr(awaiting, "ag_frame", None)
+        if frame is None:
+            yield f"  waits for {type(awaiting).__name__}"
+            return
+        yield f"  {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        awaiting = getattr(awaiting, "cr_await", None) or getattr(awaiting, "ag_await", None)

@@ -1,0 +1,156 @@
+"""The rings of the tests, what each took, which brokers took part, and `--repeat` to hunt races.
+
+The rings are drawn by markers, so that one place says where a test runs:
+
+- fast: no broker, nothing long, in the folders of `FAST`: `make test-fast`
+- test: no real broker, nothing long: `make test`
+- all the others, which need a real RabbitMQ (`broker`), a browser (`browser`), kill processes
+  (`chaos`), or are long (`slow`): `make test-all`
+
+Reports reach this plugin in the process that was started, whichever worker ran the test.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.running import REQUIRED, running
+
+TESTS = Path(__file__).resolve().parents[1]
+FAST = ("pipeline", "protocol", "client", "connectors", "testing", "metrics", "broker")
+LONG = ("broker", "chaos", "browser", "slow")
+RING = "ring"
+TOOK_PART = "broker"
+"""The user properties of a report: the ring of its test, and the broker that it ran on."""
+
+passed_on: Counter[str] = Counter()
+tests_of: Counter[str] = Counter()
+seconds_of: defaultdict[str, float] = defaultdict(float)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("flowstream")
+    group.addoption("--repeat", type=int, default=1, help="run each test this many times")
+    group.addoption("--ring", choices=("fast", "test", "all"), help="run the tests of one ring")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for all workers, printed in the header: a failure can be repeated with it."""
+    if config.getoption("hypothesis_seed", None) is None and not is_worker(config):
+        config.option.hypothesis_seed = random.randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: --hypothesis-seed={config.getoption('hypothesis_seed')}"
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of several that run the tests."""
+    return hasattr(config, "workerinput")
+
+
+# -- rings ---------------------------------------------------------------------------
+
+
+def ring_of(item: pytest.Item) -> str:
+    """The smallest ring that a test belongs to, or what makes it long."""
+    if long := next((name for name in LONG if item.get_closest_marker(name)), None):
+        return long
+    return "fast" if item.path.relative_to(TESTS).parts[0] in FAST else "test"
+
+
+def on_the_cluster(item: pytest.Item) -> bool:
+    """Whether the test asks for the real cluster, and not for a fixture that has its name."""
+    info = getattr(item, "_fixtureinfo", None)
+    found = info.name2fixturedefs.get("cluster") if info is not None else None
+    return found is not None and found[-1].baseid == "tests"
+
+
+def broker_of(item: pytest.Item) -> str | None:
+    """The name of the broker that a test runs on."""
+    if on_the_cluster(item):
+        return "cluster"
+    callspec = getattr(item, "callspec", None)
+    parameters = {} if callspec is None else callspec.params
+    name = parameters.get("rabbitmq", parameters.get("broker"))
+    return None if name is None else str(name)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if on_the_cluster(item):
+        item.add_marker("broker")
+        item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = {"fast": {"fast"}, "test": {"fast", "test"}}.get(config.getoption("ring"))
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        ring = ring_of(item)
+        item.user_properties += [(RING, ring), (TOOK_PART, broker_of(item))]
+        (kept if wanted is None or ring in wanted else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+# -- repeating -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def repetition(request: pytest.FixtureRequest) -> int:
+    """The number of this run of the test, with `--repeat`."""
+    return int(request.param)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    times = metafunc.config.getoption("repeat")
+    if times > 1:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(times), indirect=True)
+
+
+# -- what took part ------------------------------------------------------------------
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    said = dict(report.user_properties)
+    ring = str(said[RING])
+    seconds_of[ring] += report.duration
+    if report.when != "call":
+        return
+    tests_of[ring] += 1
+    if report.passed and (name := said.get(TOOK_PART)):
+        passed_on[str(name)] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    missing = not is_worker(session.config) and any(not passed_on[name] for name in REQUIRED)
+    if missing and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    write = terminalreporter.write_line
+    terminalreporter.section("rings")
+    for ring in ("fast", "test", *LONG):
+        if tests_of[ring]:
+            write(f"{ring}: {tests_of[ring]} tests, {seconds_of[ring]:.0f} s of all workers")
+    terminalreporter.section("brokers")
+    for name, nodes in running().items():
+        version = ".".join(map(str, nodes[0].version))
+        ports = ", ".join(str(node.port) for node in nodes)
+        write(f"{name}: RabbitMQ {version} on {ports}, {passed_on[name]} tests passed on it")
+    if passed_on["embedded"]:
+        write(f"embedded: {passed_on['embedded']} tests passed on it")
+    if not running():
+        write("no real RabbitMQ is up: run `make brokers` (as root)")
+    for name in REQUIRED:
+        if not passed_on[name]:
+            write(f"{name}: REQUIRED, but no test passed on it", red=True)

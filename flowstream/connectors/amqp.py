@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from operator import methodcaller
 from typing import Any
 
-from flowstream.client import AmqpMessage, data_of, data_of_all, is_amqp
-
-_like_amqp = methodcaller("startswith", b"\x00S")
+from flowstream.client import (
+    AmqpMessage,
+    data_of,
+    data_of_all,
+    is_amqp,
+    payload_of,
+    plain_value,
+)
 
 
 class AmqpCodec:
-    """The payload is the data section; properties are decoded only when they are asked for."""
+    """The payload is the data section, or the value; the rest is decoded when it is asked for."""
 
-    def payload(self, raw: bytes, /) -> bytes:
+    def body(self, raw: bytes, /) -> bytes:
         return data_of(raw)
 
-    def payloads(self, raws: list[bytes], /) -> list[bytes]:
-        return data_of_all(raws) if any(map(_like_amqp, raws)) else raws
+    def bodies(self, raws: list[bytes], /) -> list[bytes]:
+        return data_of_all(raws)
+
+    def payload(self, raw: bytes, /) -> Any:
+        return payload_of(raw)
+
+    def plain(self, value: Any, /) -> Any:
+        return plain_value(value)
 
     def properties(self, raw: bytes, /) -> Mapping[str, Any]:
         properties = AmqpMessage(raw).properties if is_amqp(raw) else None
@@ -30,6 +40,9 @@ class AmqpCodec:
 
     def application_properties(self, raw: bytes, /) -> Mapping[str, Any]:
         return (AmqpMessage(raw).application_properties or {}) if is_amqp(raw) else {}
+
+    def message_annotations(self, raw: bytes, /) -> Mapping[Any, Any]:
+        return (AmqpMessage(raw).message_annotations or {}) if is_amqp(raw) else {}
 
 
 AMQP = AmqpCodec()

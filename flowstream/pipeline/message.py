@@ -15,12 +15,19 @@ T = TypeVar("T")
 
 
 class Codec(Protocol):
-    """How a delivered body is read: what is payload, and what surrounds it."""
+    """How a delivered body is read: what is payload, and what surrounds it.
 
-    def payload(self, raw: bytes, /) -> bytes: ...
-    def payloads(self, raws: list[bytes], /) -> list[bytes]: ...
+    `payload` is bytes, or a value where the body holds one that is decoded already; `plain` gives
+    such a value in Python's own types. `body` and `bodies` raise where there are no bytes.
+    """
+
+    def body(self, raw: bytes, /) -> bytes: ...
+    def bodies(self, raws: list[bytes], /) -> list[bytes]: ...
+    def payload(self, raw: bytes, /) -> Any: ...
+    def plain(self, value: Any, /) -> Any: ...
     def properties(self, raw: bytes, /) -> Mapping[str, Any]: ...
     def application_properties(self, raw: bytes, /) -> Mapping[str, Any]: ...
+    def message_annotations(self, raw: bytes, /) -> Mapping[Any, Any]: ...
 
 
 class Failure:
@@ -155,9 +162,13 @@ class Message(Generic[T]):
 
     @property
     def body(self) -> bytes:
-        """The payload's bytes: an AMQP 1.0 message's data section, otherwise `raw`."""
+        """The payload's bytes: an AMQP 1.0 message's data section, otherwise `raw`.
+
+        Raises ProtocolError where an AMQP message holds a map, a list, a number or another value
+        that has no bytes of its own; such a value is in `data`.
+        """
         codec = self._span.lane.codec
-        return self.raw if codec is None else codec.payload(self.raw)
+        return self.raw if codec is None else codec.body(self.raw)
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -170,6 +181,13 @@ class Message(Generic[T]):
         """The AMQP 1.0 application properties (headers); empty for a plain body."""
         codec = self._span.lane.codec
         return {} if codec is None else codec.application_properties(self.raw)
+
+    @property
+    def message_annotations(self) -> Mapping[Any, Any]:
+        """The AMQP 1.0 message annotations, such as the `x-routing-key` of what was published to
+        RabbitMQ by AMQP; empty for a plain body."""
+        codec = self._span.lane.codec
+        return {} if codec is None else codec.message_annotations(self.raw)
 
     @property
     def attempt(self) -> int:

@@ -7,24 +7,47 @@
 | dict, list (JSON) | pydantic's JSON parser |
 | pydantic model, dataclass, TypedDict, dict[...], list[...], a union of those | pydantic |
 | msgspec.Struct | msgspec |
+
+An AMQP 1.0 message may hold a value instead of bytes: a map, a list, a number. Without annotation
+(or with Any) the handler gets it as it is; every other T converts it, or fails the message.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Union, get_args, get_origin, is_typeddict
+from typing import Any, NamedTuple, Union, get_args, get_origin, is_typeddict
 
 import pydantic
 import typing_extensions
 from pydantic_core import from_json
 
 from flowstream.errors import PayloadError, UnsupportedPayloadType
+from flowstream.pipeline.message import Codec
 
 Decode = Callable[[bytes], Any]
+
+
+class Decoder(NamedTuple):
+    """How a payload becomes T: `decode` takes bytes (None: they are left as they are), `convert`
+    takes a value in Python's own types (None: any value is left as it is)."""
+
+    decode: Decode | None = None
+    convert: Callable[[Any], Any] | None = None
+
+    def of(self, codec: Codec | None, raw: bytes) -> Any:
+        """The data of one message."""
+        payload = raw if codec is None else codec.payload(raw)
+        if type(payload) is bytes:
+            return payload if self.decode is None else self.decode(payload)
+        if codec is None or self.convert is None:
+            return payload
+        return self.convert(codec.plain(payload))
+
 
 SUPPORTED = (
     "bytes, str, dict, list, a pydantic model, a dataclass, a TypedDict, a msgspec.Struct, "
@@ -32,15 +55,17 @@ SUPPORTED = (
 )
 
 
-def decoder(payload: Any, *, handler: str = "the handler") -> Decode | None:
-    """The function that decodes one body to `payload`; None when bodies are left as they are.
+def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
+    """How message bodies are decoded to `payload`.
 
     Raises UnsupportedPayloadType for a type that a message body cannot be decoded to.
     """
-    if payload in (bytes, Any):
-        return None
+    if payload is Any:
+        return Decoder()
+    if payload is bytes:
+        return Decoder(None, _only(bytes, "bytes"))
     if payload is str:
-        return _text
+        return Decoder(_text, _only(str, "text"))
     if payload in (dict, list):
         return _json(payload)
     if _is_struct(payload):
@@ -56,7 +81,7 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decode | None:
         raise UnsupportedPayloadType(
             f"{handler}: a message cannot be decoded to {_name(payload)}: {reason}"
         ) from error
-    return adapter.validator.validate_json
+    return Decoder(adapter.validator.validate_json, adapter.validator.validate_python)
 
 
 def decode_slice(
@@ -100,16 +125,18 @@ def _text(body: bytes) -> str:
     return body.decode()
 
 
-def _json(kind: type) -> Decode:
-    name = "object" if kind is dict else "array"
+def _json(kind: type) -> Decoder:
+    check = _only(kind, "a JSON object" if kind is dict else "a JSON array")
+    return Decoder(lambda body: check(from_json(body)), check)
 
-    def decode(body: bytes) -> Any:
-        value = from_json(body)
+
+def _only(kind: type, name: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
         if type(value) is not kind:
-            raise PayloadError(f"expected a JSON {name}, got {type(value).__name__}")
+            raise PayloadError(f"expected {name}, got {type(value).__name__}")
         return value
 
-    return decode
+    return check
 
 
 def _is_struct(payload: Any) -> bool:
@@ -119,11 +146,11 @@ def _is_struct(payload: Any) -> bool:
     )
 
 
-def _struct(payload: Any) -> Decode:
+def _struct(payload: Any) -> Decoder:
     import msgspec
 
-    decode: Decode = msgspec.json.Decoder(payload).decode
-    return decode
+    convert = functools.partial(msgspec.convert, type=payload)
+    return Decoder(msgspec.json.Decoder(payload).decode, convert)
 
 
 def _supported(payload: Any) -> bool:

@@ -159,7 +159,7 @@ class Run:
         for name, declared in pipeline.batchers.items():
             self.batchers[name] = await self._build_batcher(declared)
         self.feed = SourceFeed(
-            core, self.context, self.settlement, self.limiter, decode=self._decoder(),
+            core, self.context, self.settlement, self.limiter, decoder=self._decoder(),
             forward=self.processors.put,
             reject=self._undecodable,
         )  # fmt: skip
@@ -254,8 +254,10 @@ class Run:
         self.disposal.put(failures)
 
     def _redecode(self, message: Message[Any]) -> Any:
-        decode = self.feed.decode
-        return message.data if decode is None or not message.raw else decode(message.body)
+        decoder = self.feed.decoder
+        if decoder.decode is None or not message.raw:
+            return message.data
+        return decoder.of(message._span.lane.codec, message.raw)
 
     def _flush(self, trigger: str) -> None:
         for batcher in self.batchers.values():

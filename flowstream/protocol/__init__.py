@@ -10,7 +10,7 @@
     connection.py   the states of a connection, as one table for both roles
     chunk.py        chunks: header, checksum, bodies
     compression.py  codecs of sub-batches
-    amqp.py         AMQP 1.0 messages, section by section
+    amqp.py         AMQP 1.0 messages, section by section (amqp_sections.py: what is one)
     amqp_types.py   AMQP 1.0 values where Python has no type (amqp_encode.py, amqp_decode.py)
     runs.py         entries of one size, cut many at a time
 
@@ -26,8 +26,9 @@ from flowstream.protocol.amqp import (
     encode_data,
     encode_data_all,
     encode_message,
-    is_amqp,
+    payload_of,
 )
+from flowstream.protocol.amqp_sections import is_amqp
 from flowstream.protocol.amqp_types import (
     Array,
     Byte,
@@ -45,6 +46,7 @@ from flowstream.protocol.amqp_types import (
     UInt,
     ULong,
     UShort,
+    plain_value,
 )
 from flowstream.protocol.chunk import (
     HEADER_SIZE,
@@ -259,6 +261,8 @@ __all__ = [
     "fits",
     "is_amqp",
     "negotiate",
+    "payload_of",
+    "plain_value",
     "simple_entry",
     "split_at",
     "sub_batch",

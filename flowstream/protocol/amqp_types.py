@@ -108,3 +108,21 @@ class Array(NamedTuple):
     kind: type[Any]
     items: list[Any]
     descriptor: Any = None
+
+
+def plain_value(value: Any) -> Any:
+    """The value with Python's own types only: what is described without its descriptor, arrays as
+    lists, symbols as str, timestamps as int (milliseconds), decimals as their bytes."""
+    if isinstance(value, Described):
+        return plain_value(value.value)
+    if isinstance(value, Array):
+        return [plain_value(item) for item in value.items]
+    if isinstance(value, dict):
+        return {plain_value(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_value(item) for item in value]
+    own: Any
+    for own in (int, float, str, bytes):
+        if isinstance(value, own) and type(value) not in (own, bool):
+            return own(value)
+    return value

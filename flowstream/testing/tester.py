@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import anyio
 
-from flowstream.client import AmqpMessage, data_of_all
+from flowstream.client import AmqpMessage, payload_of
 from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
 from flowstream.errors import ConfigurationError, FlowstreamError
 from flowstream.pipeline import Pipeline, Producer, RunningPipeline, RunResult
@@ -193,9 +193,10 @@ class PipelineTester:
         """The stored offset of each stream."""
         return dict(self._record.committed)
 
-    def published(self, stream: str) -> list[bytes]:
-        """The payloads in a stream, such as one that a sink publishes to."""
-        return data_of_all(self.environment.stream(stream).bodies)
+    def published(self, stream: str) -> list[Any]:
+        """The payloads in a stream, such as one that a sink publishes to: bytes, or the values
+        that AMQP messages hold instead."""
+        return list(map(payload_of, self.environment.stream(stream).bodies))
 
     def dead_letters(self, stream: str | None = None) -> list[DeadLettered]:
         """The dead letters by stream and offset; in the policy's stream unless one is named."""

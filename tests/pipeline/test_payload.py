@@ -67,14 +67,14 @@ class Deleted(pydantic.BaseModel):
     ],
 )
 def test_bodies_become_the_declared_type(payload, body, expected):
-    decode = decoder(payload)
+    decode = decoder(payload).decode
     assert decode is not None
     assert decode_slice(decode, [body]) == ([expected], [])
 
 
 @pytest.mark.parametrize("payload", [bytes, Any])
 def test_some_bodies_stay_as_they_are(payload):
-    assert decoder(payload) is None
+    assert decoder(payload).decode is None
 
 
 @pytest.mark.parametrize("payload", [int, float, object, datetime.date, set, "Order", int | str])
@@ -94,7 +94,7 @@ bodies = st.lists(
 
 @given(bodies, st.sampled_from([Model, Typed, Struct, dict]))
 def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
-    decode = decoder(payload)
+    decode = decoder(payload).decode
     assert decode is not None
     data, bad = decode_slice(decode, bodies)
     assert len(data) == len(bodies)
@@ -112,10 +112,10 @@ def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
 
 
 def test_errors_say_where_in_the_body():
-    decode = decoder(Model)
+    decode = decoder(Model).decode
     assert decode is not None
     _, [(_, error)] = decode_slice(decode, [b'{"n": "many"}'])
     assert str(error).startswith("n: ")
     assert "\n" not in str(error)
-    _, [(_, error)] = decode_slice(decoder(dict), [b"[]"])  # type: ignore[arg-type]
+    _, [(_, error)] = decode_slice(decoder(dict).decode, [b"[]"])  # type: ignore[arg-type]
     assert "JSON object" in str(error)

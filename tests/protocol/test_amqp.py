@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from flowstream import protocol as p
 from flowstream.errors import LocalProtocolError, ProtocolError
-from flowstream.protocol.amqp import DATA, SEQUENCE, VALUE
 from flowstream.protocol.amqp_decode import MAX_DEPTH, read_value, skip_value
 from flowstream.protocol.amqp_encode import encode_value
+from flowstream.protocol.amqp_sections import DATA, SEQUENCE, VALUE
 from tests.protocol.amqp_strategies import SCALARS, bodies, nested_arrays, sections, values
 
 

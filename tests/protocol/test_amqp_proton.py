@@ -15,9 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flowstream import protocol as p
-from flowstream.protocol.amqp import DATA, SEQUENCE, VALUE
 from flowstream.protocol.amqp_decode import read_value
 from flowstream.protocol.amqp_encode import encode_value
+from flowstream.protocol.amqp_sections import DATA, SEQUENCE, VALUE
 from tests.protocol.amqp_strategies import nested_arrays, sections, values
 from tests.protocol.test_amqp import shape
 

@@ -6,6 +6,7 @@ demand that a producer sees.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
@@ -16,7 +17,7 @@ from flowstream.errors import ConfigurationError
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal
 from flowstream.pipeline.message import Codec, Failure, Message
-from flowstream.pipeline.payload import Decode, decode_slice
+from flowstream.pipeline.payload import Decoder, decode_slice
 from flowstream.pipeline.producer import Acknowledger
 from flowstream.pipeline.ratelimit import RateLimiter
 from flowstream.pipeline.span import Ledger, Span, Watermark
@@ -118,7 +119,7 @@ class SourceFeed:
         settlement: Settlement,
         limiter: RateLimiter,
         *,
-        decode: Decode | None,
+        decoder: Decoder,
         forward: Callable[[list[Message[Any]]], None],
         reject: Callable[[list[Failure]], None],
     ) -> None:
@@ -133,7 +134,7 @@ class SourceFeed:
         self.times = StateTimes("idle", core.clock())
         self.flush: Callable[[str], None] = lambda trigger: None
         self.commit: Callable[[str], Any] = _nothing
-        self.decode = decode
+        self.decoder = decoder
         self._forward = forward
         self._reject = reject
 
@@ -225,16 +226,13 @@ class SourceFeed:
     def _decoded(
         self, codec: Codec | None, bodies: list[bytes]
     ) -> tuple[list[Any], list[tuple[int, Any]]]:
-        decode = self.decode
+        decode = self.decoder.decode
         payloads = bodies
         if codec is not None:
             try:
-                payloads = codec.payloads(bodies)
-            except Exception:  # one of them is malformed: find it
-                payload = codec.payload
-                return decode_slice(
-                    payload if decode is None else lambda raw: decode(payload(raw)), bodies
-                )
+                payloads = codec.bodies(bodies)
+            except Exception:  # one of them is malformed, or a value: one by one
+                return decode_slice(functools.partial(self.decoder.of, codec), bodies)
         return (payloads, []) if decode is None else decode_slice(decode, payloads)
 
     def _opaque(
@@ -243,10 +241,11 @@ class SourceFeed:
         """Data and raw bodies of a run in which some items are not bytes."""
         data = list(bodies)
         raws = [body if type(body) is bytes else b"" for body in bodies]
-        if self.decode is not None:
+        decode = self.decoder.decode
+        if decode is not None:
             for index, body in enumerate(bodies):
                 if type(body) is bytes:
-                    (data[index],), wrong = decode_slice(self.decode, [body])
+                    (data[index],), wrong = decode_slice(decode, [body])
                     bad.extend((index, error) for _, error in wrong)
         return data, raws
 

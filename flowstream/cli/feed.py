@@ -1,9 +1,13 @@
-"""A file into a stream at a steady rate: for `publish`, and for `run --feed` beside a pipeline."""
+"""A file into a stream at a steady rate: for `publish`, and for `run --feed` beside a pipeline.
+
+The line a message comes from is its publishing id. So what the broker has confirmed is said by
+line, and with a name (the publisher's reference) the broker drops what it has already.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,16 +16,25 @@ from anyio import to_thread
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.pace import Pace
-from flowstream.cli.records import Format, Source
+from flowstream.cli.record_formats import InputError, Slice
+from flowstream.cli.records import LONGEST, Format, Source
 from flowstream.client import encode_data_all
+from flowstream.errors import MessageTooLarge, PublishFailed
 
 if TYPE_CHECKING:
-    from flowstream.client import Publisher
+    from flowstream.client import Environment, Publisher
+
+PATIENCE = 30.0
+"""Seconds without any confirm, while some are due, after which the broker is given up."""
+
+AT_ONCE = 1_000
+"""Messages handed to the publisher at once: it takes all of them or none."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPlan:
-    """What to publish, where to and how; `rate` is messages per second."""
+    """What to publish, where to and how; `rate` is messages per second, `first` the line to begin
+    with, `name` the reference under which the broker knows lines again."""
 
     stream: str
     file: str
@@ -29,16 +42,29 @@ class FeedPlan:
     raw: bool = False
     rate: float | None = None
     loop: bool = False
+    first: int = 1
+    name: str | None = None
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was sent so far."""
+    """What was sent so far; at the end, what was confirmed.
+
+    `deduplicated` messages were in the stream before, under the plan's name. Every line before
+    `next_line` is confirmed; `beyond` is the last line that is, where that one is behind it.
+    """
 
     messages: int = 0
     bytes: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    deduplicated: int = 0
+    next_line: int = 1
+    beyond: int = 0
+
+
+class _GivenUp(Exception):
+    """A second signal: confirms are not waited for."""
 
 
 class Feed:
@@ -49,12 +75,17 @@ class Feed:
 
     def __init__(self, plan: FeedPlan) -> None:
         self.plan = plan
-        self.tally = Tally()
-        self._source = Source(plan.file, plan.format)
-        self._slices = self._read()
-        self._held: list[bytes] = []
+        self.tally = Tally(next_line=plan.first)
+        self._source = self._open()
+        self._slices: Iterator[Slice] = iter(())
+        self._held = Slice()
         self._pace = Pace(plan.rate, time.monotonic()) if plan.rate else None
         self._stopped = anyio.Event()
+        self._patience = anyio.CancelScope()
+        self._given_up = False
+        self._highest = 0
+        self._failed: list[int] = []
+        self._failure: PublishFailed | None = None
         self.size = None if plan.loop else self._source.size
 
     def __enter__(self) -> Feed:
@@ -69,32 +100,121 @@ class Feed:
         return self._source.position
 
     def stop(self) -> None:
-        """Send nothing more; `send` returns once what was sent is confirmed."""
+        """Send nothing more; `send` returns once what was sent is confirmed, and at the next call
+        without that."""
+        if self.tally.interrupted:
+            self._given_up = True
+            self._patience.cancel()
         self.tally.interrupted = True
+        self._stop()
+
+    def _stop(self) -> None:
         self._stopped.set()
         self._source.stop()
 
-    async def send(self, publisher: Publisher, shown: Callable[[], None]) -> None:
-        """Publish everything and wait for the confirms; calls `shown` after every slice."""
-        start = time.monotonic()
-        while (bodies := await self._next()) is not None:
-            await publisher.send_many(bodies if self.plan.raw else encode_data_all(bodies))
-            self.tally.messages += len(bodies)
-            self.tally.bytes += sum(map(len, bodies))
-            shown()
-        await publisher.flush()
-        self.tally.seconds = time.monotonic() - start
+    async def send(self, environment: Environment, shown: Callable[[], None]) -> None:
+        """Publish everything and wait for the confirms; calls `shown` after every slice.
 
-    async def _next(self) -> list[bytes] | None:
-        """The next slice as soon as it is due; None at the end."""
+        However it ends, `tally` then tells what was confirmed.
+        """
+        start = time.monotonic()
+        frame = (await environment.server_info()).frame_max
+        self._slices = self._read(frame or LONGEST)
+        publisher = environment.publisher(
+            self.plan.stream,
+            reference=self.plan.name,
+            confirm_timeout=None,  # an id that fails while later ones go on would leave a hole
+            on_confirm=self._confirmed,
+            on_error=self._refused,
+        )
+        try:
+            async with publisher:
+                await self._send_all(publisher, shown)
+        except _GivenUp:
+            pass
+        except InputError as error:
+            self.tally.next_line = error.line
+            raise
+        finally:
+            self._settle(publisher.deduplicated)
+            self.tally.seconds = time.monotonic() - start
+        if self._failure is not None:
+            raise self._failure
+
+    async def _send_all(self, publisher: Publisher, shown: Callable[[], None]) -> None:
+        mistake: CommandError | None = None
+        try:
+            while (part := await self._next()) is not None:
+                await self._hand_over(publisher, part)
+                shown()
+        except CommandError as error:
+            mistake = error
+        await self._patiently(publisher.flush)
+        if mistake is not None:
+            raise mistake
+
+    async def _hand_over(self, publisher: Publisher, part: Slice) -> None:
+        bodies = part.bodies if self.plan.raw else encode_data_all(part.bodies)
+        ids = None if self.plan.loop else part.lines
+        try:
+            await self._patiently(lambda: publisher.send_many(bodies, publishing_ids=ids))
+        except MessageTooLarge as error:
+            await self._one_by_one(publisher, part, error)
+            return
+        self.tally.messages += len(part)
+        self.tally.bytes += sum(map(len, part.bodies))
+        self.tally.next_line = part.lines[-1] + 1
+
+    async def _one_by_one(self, publisher: Publisher, part: Slice, error: MessageTooLarge) -> None:
+        """Everything before the message that is too large, which is named by its line."""
+        if len(part) == 1:
+            problem = f"is too large: {error}"
+            raise InputError(self._source.name, part.lines[0], problem) from error
+        for index in range(len(part)):
+            await self._hand_over(publisher, part.cut(index, index + 1))
+
+    async def _patiently(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Raises PublishFailed where nothing is confirmed meanwhile for too long."""
+        if not self._given_up:
+            with anyio.CancelScope(deadline=anyio.current_time() + PATIENCE) as self._patience:
+                await wait()
+                return
+        if self._given_up:
+            raise _GivenUp
+        raise PublishFailed(
+            f"the broker has confirmed nothing of {self.plan.stream} for {PATIENCE:g} s",
+            stream=self.plan.stream,
+        )
+
+    def _confirmed(self, ids: Sequence[int]) -> None:
+        self._highest = max(self._highest, *ids)
+        self._patience.deadline = anyio.current_time() + PATIENCE
+
+    def _refused(self, ids: Sequence[int], error: PublishFailed) -> None:
+        """The first failure ends the feed: nothing goes in behind a hole."""
+        self._failed += ids
+        if self._failure is None and not self.tally.interrupted:
+            self._failure = error
+        self._stop()
+
+    def _settle(self, deduplicated: int) -> None:
+        tally = self.tally
+        tally.deduplicated = deduplicated
+        tally.messages -= len(self._failed) + deduplicated
+        if self._failed and not self.plan.loop:
+            tally.next_line = min(self._failed)
+            tally.beyond = self._highest if self._highest > tally.next_line else 0
+
+    async def _next(self) -> Slice | None:
+        """The next messages as soon as they are due; None at the end."""
         while not self._held:
-            bodies = await to_thread.run_sync(lambda: next(self._slices, None))
-            if bodies is None or self._stopped.is_set():
+            taken = await to_thread.run_sync(lambda: next(self._slices, None))
+            if taken is None or self._stopped.is_set():
                 return None
-            self._held = bodies
-        count = await self._due(len(self._held))
-        bodies, self._held = self._held[:count], self._held[count:]
-        return bodies or None
+            self._held = taken
+        count = await self._due(min(len(self._held), AT_ONCE))
+        part, self._held = self._held.cut(0, count), self._held.cut(count)
+        return part if part else None
 
     async def _due(self, wanted: int) -> int:
         """How many of `wanted` may go now, after waiting for at least one; 0 once stopped."""
@@ -108,10 +228,13 @@ class Feed:
         self._pace.sent(count)
         return count
 
-    def _read(self) -> Iterator[list[bytes]]:
-        yield from self._source.slices()
+    def _open(self) -> Source:
+        return Source(self.plan.file, self.plan.format, first=self.plan.first)
+
+    def _read(self, longest: int) -> Iterator[Slice]:
+        yield from self._source.slices(longest)
         while self.plan.loop and not self._stopped.is_set():
             if not self.tally.messages and not self._held:
                 raise CommandError(f"{self.plan.file} has no messages", ExitCode.INPUT)
-            with Source(self.plan.file, self.plan.format) as again:
-                yield from again.slices()
+            with self._open() as again:
+                yield from again.slices(longest)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
 from flowstream.cli.output import note, plural, print_json, say, short_duration
 from flowstream.cli.progress import Progress
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "flowstream publish orders orders.csv --create",
             "flowstream publish events events.ndjson.gz",
+            "flowstream publish orders orders.csv --name orders-2026-11 --from-line 100001",
             "flowstream publish orders orders.csv --rate 500 --loop",
             "tail -f app.log | flowstream publish logs -",
         )
@@ -51,58 +52,132 @@ def publish(
     loop: Annotated[
         bool, typer.Option("--loop", help="Start over at the end of the file, until Ctrl-C.")
     ] = False,
+    first: Annotated[
+        int,
+        typer.Option(
+            "--from-line",
+            min=1,
+            metavar="N",
+            help="Begin with this line (or the first record behind its beginning).",
+        ),
+    ] = 1,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="Lines that were published under this name already are not added twice.",
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Publish a file to a stream: each line or record is one message.
 
     It ends once the broker has confirmed every message. CSV needs a header; every record becomes a
-    JSON object of strings. Sending the same file twice publishes it twice.
+    JSON object of strings. Where it ends before that, it says how many messages are confirmed and
+    the line to go on with.
+
+    Sending the same file twice publishes it twice, except under the same --name: the broker then
+    drops every line up to the last one it has of that name. Use a name for one file only, and
+    correct lines in place: what counts is the line's number.
     """
-    if loop and file == STDIN:
-        raise CommandError("--loop needs a file: stdin cannot be read twice", ExitCode.USAGE)
+    if loop:
+        _check_loop(file, first, name)
     from flowstream.cli.feed import FeedPlan
 
-    plan = FeedPlan(stream, file, format, raw, rate, loop)
-    tally = run_async(_publish, plan, url, create)
-    if json:
-        print_json(
-            {
-                "stream": stream,
-                "messages": tally.messages,
-                "bytes": tally.bytes,
-                "seconds": round(tally.seconds, 3),
-            }
-        )
-    else:
-        per_second = tally.messages / max(tally.seconds, 0.001)
-        say(
-            f"{plural(tally.messages, 'message')} confirmed in {stream} "
-            f"({short_duration(tally.seconds)}, {per_second:,.0f}/s)"
-        )
+    plan = FeedPlan(stream, file, format, raw, rate, loop, first, name)
+    tally = run_async(_publish, plan, url, create, json)
+    _tell(plan, tally, json=json)
     if tally.interrupted and not loop:
-        note(f"interrupted: the rest of {file} was not sent")
+        note(f"interrupted: the rest of {file} was not sent; {standing(plan, tally)}")
         raise typer.Exit(ExitCode.FORCED)
 
 
-async def _publish(plan: FeedPlan, url: str, create: bool) -> Tally:
+def _check_loop(file: str, first: int, name: str | None) -> None:
+    if file == STDIN:
+        raise CommandError("--loop needs a file: stdin cannot be read twice", ExitCode.USAGE)
+    if first > 1 or name is not None:
+        option = "--name" if name is not None else "--from-line"
+        raise CommandError(f"--loop and {option} exclude each other", ExitCode.USAGE)
+
+
+def _tell(plan: FeedPlan, tally: Tally, *, json: bool) -> None:
+    if json:
+        print_json(
+            {
+                "stream": plan.stream,
+                "messages": tally.messages,
+                "deduplicated": tally.deduplicated,
+                "bytes": tally.bytes,
+                "seconds": round(tally.seconds, 3),
+                "next_line": None if plan.loop else tally.next_line,
+            }
+        )
+        return
+    per_second = tally.messages / max(tally.seconds, 0.001)
+    say(
+        f"{plural(tally.messages, 'message')} confirmed in {plan.stream} "
+        f"({short_duration(tally.seconds)}, {per_second:,.0f}/s)"
+    )
+    if tally.deduplicated:
+        note(f"{_deduplicated(plan, tally)}: not added again")
+
+
+def _deduplicated(plan: FeedPlan, tally: Tally) -> str:
+    count = tally.deduplicated
+    verb = "was" if count == 1 else "were"
+    return f"{plural(count, 'message')} {verb} in {plan.stream} already under {plan.name!r}"
+
+
+def standing(plan: FeedPlan, tally: Tally) -> str:
+    """What is confirmed after a publishing that did not come to its end, and how to go on."""
+    confirmed = (
+        f"{plural(tally.messages, 'message')} {'is' if tally.messages == 1 else 'are'} confirmed"
+    )
+    if tally.deduplicated:
+        confirmed += f", and {_deduplicated(plan, tally)}"
+    if plan.loop:
+        return confirmed
+    line = tally.next_line
+    if tally.beyond:
+        again = (
+            f"a line before {tally.beyond} that is missing is dropped under the same --name, so "
+            "publish it without"
+            if plan.name
+            else "what is confirmed behind it would be published twice"
+        )
+        return (
+            f"{confirmed}: every line before {line}, and some up to line {tally.beyond}; go on "
+            f"with --from-line {line} ({again})"
+        )
+    same = f" --name {plan.name}" if plan.name else ""
+    return f"{confirmed}: every line before {line}; go on with --from-line {line}{same}"
+
+
+async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
     import anyio
 
     from flowstream.cli.connect import connect
     from flowstream.cli.feed import Feed
 
     with Feed(plan) as feed:
-        async with connect(url) as environment:
-            if create:
-                await environment.create_stream(plan.stream, exist_ok=True)
-            async with (
-                environment.publisher(plan.stream) as publisher,
-                anyio.create_task_group() as group,
-            ):
-                group.start_soon(on_signal, feed.stop)
+        try:
+            async with connect(url) as environment, anyio.create_task_group() as group:
+                if create:
+                    await environment.create_stream(plan.stream, exist_ok=True)
+                await group.start(on_signal, feed.stop)
                 with Progress(f"publishing to {plan.stream}", feed.size) as progress:
                     await feed.send(
-                        publisher, lambda: progress.update(feed.position, feed.tally.messages)
+                        environment, lambda: progress.update(feed.position, feed.tally.messages)
                     )
                 group.cancel_scope.cancel()
+        except Exception as error:
+            cause = root_cause(error)
+            if not (feed.tally.messages or feed.tally.deduplicated):
+                raise
+            if json:
+                _tell(plan, feed.tally, json=True)
+            raise CommandError(
+                f"{cause}; {standing(plan, feed.tally)}", exit_code(cause)
+            ) from error
         return feed.tally

@@ -1,31 +1,29 @@
 """Files -> message bodies, a slice at a time.
 
-NDJSON lines are sent as they stand (each is checked to be JSON), CSV records become JSON objects
-keyed by the header with every value a string, and lines are sent without their line end. `.gz` is
-read transparently; `-` is standard input. Blank lines are skipped. A slice is what one read gave,
-so lines that trickle in on standard input are handed on at once.
+`.gz` is read transparently; `-` is standard input. A slice is what one read gave, so lines that
+trickle in on standard input are handed on at once. How each format is cut: record_formats.py.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
-import json
 import os
 import select
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.output import why
+from flowstream.cli.record_formats import READERS, Readable, Slice, Wanted, batches
 
 STDIN = "-"
-BLOCK = 64 * 1024
-MAX_LINE = 64 * 1024 * 1024
+LONGEST = 64 * 1024 * 1024
+"""Bytes of a line or a record where no frame bounds them."""
 
 
 class Format(StrEnum):
@@ -58,12 +56,6 @@ def guess_format(file: str) -> Format:
             f"{'|'.join(f.value for f in Format)}",
             ExitCode.INPUT,
         ) from None
-
-
-class Readable(Protocol):
-    """What readers need of a binary file."""
-
-    def read1(self, size: int, /) -> bytes: ...
 
 
 class _Stopped(Exception):
@@ -105,10 +97,15 @@ class Source:
     called from any thread and ends the iteration at once.
     """
 
-    def __init__(self, file: str, format: Format | None = None) -> None:
+    def __init__(
+        self, file: str, format: Format | None = None, *, first: int = 1, key: str | None = None
+    ) -> None:
         self.file = file
+        self.name = "standard input" if file == STDIN else file
         self.format = format or guess_format(file)
         self.size: int | None = None
+        self._first = first
+        self._key = key
         self._raw = self._open()
         unpacked: Readable = self._raw
         if file.endswith(".gz"):
@@ -143,118 +140,19 @@ class Source:
         """Bytes read from disk so far (compressed ones for `.gz`)."""
         return self._raw.tell() if self.size is not None else 0
 
-    def slices(self) -> Iterator[list[bytes]]:
-        """Message bodies in slices; raises `CommandError` naming the line that does not fit."""
+    def slices(self, longest: int = LONGEST) -> Iterator[Slice]:
+        """Slices of messages of at most `longest` bytes each.
+
+        Raises `InputError` naming the line that does not fit, after everything before it.
+        """
+        wanted = Wanted(self.name, longest, self._first, self._key)
         try:
-            yield from _READERS[self.format](self._input, self.file)
+            yield from READERS[self.format](batches(self._input, wanted), wanted)
         except _Stopped:
             return
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise CommandError(
-                f"{self.file} is damaged or not gzip: {error}", ExitCode.INPUT
+                f"{self.name} is damaged or not gzip: {error}", ExitCode.INPUT
             ) from error
-        except UnicodeDecodeError as error:
-            raise CommandError(f"{self.file} is not UTF-8: {error}", ExitCode.INPUT) from error
-
-
-def _line_slices(file: Readable) -> Iterator[list[bytes]]:
-    """Lines without their line feeds, as many as each read completes."""
-    rest = b""
-    while block := file.read1(BLOCK):
-        *lines, rest = (rest + block).split(b"\n")
-        if len(rest) > MAX_LINE:
-            raise CommandError(f"a line is longer than {MAX_LINE:,} bytes", ExitCode.INPUT)
-        if lines:
-            yield lines
-    if rest:
-        yield [rest]
-
-
-def _lines(file: Readable, _: str) -> Iterator[list[bytes]]:
-    for lines in _line_slices(file):
-        yield [body for line in lines if (body := line.rstrip(b"\r"))]
-
-
-def _ndjson(file: Readable, name: str) -> Iterator[list[bytes]]:
-    number = 0
-    for lines in _line_slices(file):
-        bodies: list[bytes] = []
-        for line in lines:
-            number += 1
-            body = line.strip()
-            if not body:
-                continue
-            try:
-                json.loads(body)
-            except ValueError as error:
-                raise CommandError(
-                    f"{name} line {number} is not JSON: {error}", ExitCode.INPUT
-                ) from error
-            bodies.append(body)
-        yield bodies
-
-
-def _csv(file: Readable, name: str) -> Iterator[list[bytes]]:
-    """Records of each read; an odd number of quotes means that one goes on in the next."""
-    records = _CsvRecords(name)
-    pending: list[str] = []
-    quotes = 0
-    encoding = "utf-8-sig"
-    for lines in _line_slices(file):
-        for line in lines:
-            pending.append(line.decode(encoding) + "\n")
-            encoding = "utf-8"
-            quotes += line.count(b'"')
-        if quotes % 2 == 0:
-            yield records.parse(pending)
-            pending = []
-    if pending:
-        yield records.parse(pending)
-
-
-class _CsvRecords:
-    """CSV lines -> JSON objects, keyed by the header in the first record."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._header: list[str] | None = None
-        self._number = 0
-        self._dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-    def parse(self, lines: list[str]) -> list[bytes]:
-        bodies: list[bytes] = []
-        try:
-            for row in csv.reader(lines, strict=True):
-                self._number += 1
-                if self._header is None:
-                    self._header = self._check_header(row)
-                elif row:
-                    bodies.append(self._body(self._header, row))
-        except csv.Error as error:
-            raise CommandError(
-                f"{self._name} record {self._number + 1} is not CSV: {error}", ExitCode.INPUT
-            ) from error
-        return bodies
-
-    def _check_header(self, header: list[str]) -> list[str]:
-        if not header or len(set(header)) != len(header):
-            raise CommandError(
-                f"the header of {self._name} is empty or names a column twice", ExitCode.INPUT
-            )
-        return header
-
-    def _body(self, header: list[str], row: list[str]) -> bytes:
-        if len(row) != len(header):
-            raise CommandError(
-                f"{self._name} record {self._number} has {len(row)} values, "
-                f"and the header names {len(header)}",
-                ExitCode.INPUT,
-            )
-        return self._dumps(dict(zip(header, row, strict=True))).encode()
-
-
-_READERS: dict[Format, Callable[[Readable, str], Iterator[list[bytes]]]] = {
-    Format.NDJSON: _ndjson,
-    Format.CSV: _csv,
-    Format.LINES: _lines,
-}
+        except OSError as error:
+            raise CommandError(f"cannot read {self.name}: {why(error)}", ExitCode.INPUT) from error

@@ -132,11 +132,8 @@ class Supervisor:
         try:
             with Feed(plan) as feed:
                 self._feed = feed
-                async with (
-                    self._plan.connection.environment() as environment,
-                    environment.publisher(plan.stream) as publisher,
-                ):
-                    await feed.send(publisher, lambda: None)
+                async with self._plan.connection.environment() as environment:
+                    await feed.send(environment, lambda: None)
                 note(f"fed {plural(feed.tally.messages, 'message')} into {plan.stream}")
         except Exception as error:
             self._failed(error)

@@ -7,6 +7,7 @@ the log is rewound and everything unconfirmed is sent again, with its ids, befor
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
@@ -42,6 +43,7 @@ class Publisher:
         self._declaration = Declaration(core, stream, options, self._state)
         self._out = self._declaration.out
         self._tasks: list[Task] = []
+        self._deduplicated = 0
 
     def __repr__(self) -> str:
         return f"<publisher of {self.stream!r} {self.state.value}>"
@@ -63,6 +65,11 @@ class Publisher:
         0 can also mean that the broker has none.
         """
         return self._declaration.sequence
+
+    @property
+    def deduplicated(self) -> int:
+        """How many accepted messages the broker drops: it had their publishing ids at the start."""
+        return self._deduplicated
 
     @property
     def unconfirmed(self) -> int:
@@ -184,6 +191,8 @@ class Publisher:
         if self._state.value is State.CLOSED or not self._out.has_room(messages, entry.size):
             await self._room(messages, entry.size)
         self._out.accept(entry, anyio.current_time(), waiter)
+        if entry.ids is not None and self.last_publishing_id:
+            self._deduplicated += bisect_right(entry.ids, self.last_publishing_id)
         self._declaration.want_write()
 
     async def _room(self, messages: int, size: int) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import re
 import signal
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 
+from flowstream.cli.feed import Feed, FeedPlan, Tally
+from flowstream.cli.publish import standing
 from flowstream.client import Environment
+from flowstream.errors import FlowstreamError, PublishFailed
 from flowstream.protocol import data_of, encode_data
+from flowstream.testing import broker as embedded
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
 
@@ -102,6 +109,135 @@ def test_progress_is_a_bar_on_a_terminal(broker: Broker, stream_name: str, tmp_p
     assert "30 messages confirmed" in terminal.screen
 
 
+def ndjson(path: Path, count: int, *, wrong: int = 0) -> str:
+    """A file of so many lines; the one numbered `wrong` is no JSON."""
+    lines = [f'{{"n":{number}}}' for number in range(1, count + 1)]
+    if wrong:
+        lines[wrong - 1] = '{"n":'
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def numbers(url: str, stream: str, count: int) -> list[int]:
+    return [json.loads(data_of(body))["n"] for body in read(url, stream, count)]
+
+
+@pytest.mark.every_broker
+def test_after_a_mistake_the_corrected_file_adds_nothing_twice(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    line = ("publish", stream_name, ndjson(tmp_path / "o.ndjson", 3_000, wrong=2_001))
+    failed = flowstream(*line, "--name", "once", "--create", url=broker.url)
+    assert (failed.code, failed.out) == (20, "")
+    assert "line 2001 is not JSON" in failed.err
+    assert "2,000 messages are confirmed: every line before 2001;" in failed.err
+    assert "go on with --from-line 2001 --name once" in failed.err
+    ndjson(tmp_path / "o.ndjson", 3_000)
+    figures = flowstream(*line, "--name", "once", "--json", url=broker.url).json
+    assert (figures["messages"], figures["deduplicated"]) == (1_000, 2_000)
+    again = flowstream(*line, "--name", "once", url=broker.url)
+    assert again.code == 0
+    assert again.out.startswith("0 messages confirmed")
+    assert f"3,000 messages were in {stream_name} already under 'once'" in again.err
+    flowstream("publish", stream_name, "-", "--raw", url=broker.url, stdin=b"end\n")
+    bodies = read(broker.url, stream_name, 3_001)
+    assert [json.loads(data_of(body))["n"] for body in bodies[:-1]] == [*range(1, 3_001)]
+    assert bodies[-1] == b"end"
+
+
+def test_without_a_name_a_file_goes_on_from_the_line(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    line = ("publish", stream_name, ndjson(tmp_path / "o.ndjson", 30, wrong=20), "--create")
+    failed = flowstream(*line, "--json", url=broker.url)
+    assert (failed.code, failed.json["messages"], failed.json["next_line"]) == (20, 19, 20)
+    ndjson(tmp_path / "o.ndjson", 30)
+    assert flowstream(*line, "--from-line", "20", url=broker.url).out.startswith("11 messages")
+    assert numbers(broker.url, stream_name, 30) == [*range(1, 31)]
+
+
+def test_a_message_no_frame_can_hold_is_named_and_all_before_it_confirmed(
+    broker: Broker, stream_name: str
+) -> None:
+    lines = b"one\n" + b"x" * 1_048_560 + b"\nthree\n"
+    result = flowstream("publish", stream_name, "-", "--create", url=broker.url, stdin=lines)
+    assert result.code == 20
+    assert "standard input line 2 is too large" in result.err
+    assert "1 message is confirmed: every line before 2" in result.err
+    assert read(broker.url, stream_name, 1) == [encode_data(b"one")]
+
+
+def test_ctrl_c_says_where_to_go_on(broker: Broker, stream_name: str, tmp_path: Path) -> None:
+    line = ("publish", stream_name, ndjson(tmp_path / "o.ndjson", 500), "--create", "--rate", "50")
+    with Started(*line, url=broker.url) as publisher:
+        flowstream("streams", "create", stream_name, "--if-missing", url=broker.url)
+        read(broker.url, stream_name, 2)
+        publisher.signal(signal.SIGINT)
+        result = publisher.end()
+    assert result.code == 130
+    count = int(result.out.split()[0])
+    assert f"every line before {count + 1}; go on with --from-line {count + 1}" in result.err
+    assert numbers(broker.url, stream_name, count) == [*range(1, count + 1)]
+
+
+def test_a_stream_deleted_meanwhile_ends_it_with_what_was_confirmed(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    plan = FeedPlan(stream_name, ndjson(tmp_path / "o.ndjson", 5_000), rate=500)
+
+    async def publish() -> str:
+        async with (
+            Environment(broker.url, missing_timeout=0.1) as environment,
+            anyio.create_task_group() as group,
+        ):
+            await environment.create_stream(stream_name)
+            parts = itertools.count()
+
+            def shown() -> None:
+                if next(parts) == 1:
+                    group.start_soon(environment.delete_stream, stream_name)
+
+            with Feed(plan) as feed, pytest.raises(FlowstreamError) as caught:
+                await feed.send(environment, shown)
+        assert "does not exist" in str(caught.value)
+        assert feed.tally.messages == feed.tally.next_line - 1 < 5_000
+        return standing(plan, feed.tally)
+
+    assert re.search(r"every line before \d+; go on with --from-line \d+", anyio.run(publish))
+
+
+def test_a_broker_that_confirms_nothing_is_given_up(
+    tmp_path: Path, stream_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker goes away in the middle: what it has confirmed is an unbroken run."""
+    monkeypatch.setattr("flowstream.cli.feed.PATIENCE", 0.3)
+    file = ndjson(tmp_path / "o.ndjson", 100_000)
+
+    async def publish() -> Tally:
+        lost = anyio.Event()
+
+        async def serve(task_status: TaskStatus[str]) -> None:
+            async with embedded() as running:
+                task_status.started(running.url)
+                await lost.wait()
+
+        def shown() -> None:
+            if feed.tally.messages > 20_000:
+                lost.set()
+
+        async with anyio.create_task_group() as group:
+            url = await group.start(serve)
+            with Feed(FeedPlan(stream_name, file, raw=True)) as feed:
+                async with Environment(url, close_timeout=0.1) as environment:
+                    await environment.create_stream(stream_name)
+                    with pytest.raises(PublishFailed, match="confirmed nothing of"):
+                        await feed.send(environment, shown)
+        return feed.tally
+
+    tally = anyio.run(publish)
+    assert 0 < tally.messages == tally.next_line - 1 < 100_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "text"),
     [
@@ -110,6 +246,11 @@ def test_progress_is_a_bar_on_a_terminal(broker: Broker, stream_name: str, tmp_p
         (("s", "-", "--format", "ndjson"), b"{", 20, "line 1 is not JSON"),
         (("s", "-", "--loop"), b"", 2, "--loop needs a file"),
         (("s", "-", "--rate", "0"), b"", 2, "--rate"),
+        (("s", "-", "--from-line", "0"), b"", 2, "--from-line"),
+        (("s", "a.txt", "--loop", "--name", "n"), b"", 2, "--loop and --name exclude"),
+        (("s", "a.txt", "--loop", "--from-line", "2"), b"", 2, "--loop and --from-line exclude"),
+        (("s", "-", "--format", "ndjson"), b"[" * 99_999, 20, "line 1 is nested too deeply"),
+        (("s", "-"), "one".encode("utf-16"), 20, "standard input looks like UTF-16"),
     ],
 )
 def test_bad_input(

@@ -338,7 +338,8 @@ class HandlerTimeout(FlowstreamError):
 class Halted(FlowstreamError):
     """A failure policy stopped the pipeline; the offset stays before the failed message.
 
-    Fields: `pipeline`, `stream`, `offset` of the first message that failed, `reason`.
+    Fields: `pipeline`, `stream`, `offset` of the first message that failed, `reason`; `messages`,
+    the (stream, offset) of every message that `run(discard=...)` has to name to go on without them.
     """
 
     def __init__(
@@ -349,6 +350,7 @@ class Halted(FlowstreamError):
         self.stream = stream
         self.offset = offset
         self.reason = reason
+        self.messages: tuple[tuple[str, int], ...] = ((stream, offset),)
 
 
 class StageFailed(FlowstreamError):

@@ -121,8 +121,9 @@ class BatchReady(Event):
 class Settled(Event):
     """Messages were settled with one outcome.
 
-    `outcome`: "ok", "dropped", "dead_lettered" or "discarded" (policy Drop). `latency` is the
-    seconds since they were published, None where the source does not tell.
+    `outcome`: "ok", "dropped", "dead_lettered" or "discarded" (by the policy Drop, or by
+    the run's `discard`). `latency` is the seconds since they were published, None where the source
+    does not tell.
     """
 
     pipeline: str
@@ -136,8 +137,8 @@ class Settled(Event):
 class Dropped(Event):
     """Messages left the pipeline unhandled, and why.
 
-    `intentional`: by `message.drop(reason)`. Otherwise they failed and the policy Drop discarded
-    them; `reason` is the type of error then.
+    `intentional`: by `message.drop(reason)`, or by the run's `discard` ("discarded on request").
+    Otherwise they failed and the policy Drop discarded them; `reason` is the type of error then.
     """
 
     pipeline: str

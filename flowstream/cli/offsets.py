@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, new_app, run_async
-from flowstream.cli.output import note, print_json, print_rows, say
+from flowstream.cli.output import note, plural, print_json, print_rows, say
 
 app = new_app(
     "offsets",
@@ -64,6 +65,8 @@ def set_(
 ) -> None:
     """Store an offset: the reader goes on with the message after it.
 
+    Says how many offsets that are skipped unhandled, and refuses one behind the stream's end. To
+    pass over single messages, use `flowstream run ... --discard STREAM@OFFSET` instead.
     A reader that runs now keeps its place and will store its own offset over this one.
     """
     row = run_async(_set, url, reference, stream, offset)
@@ -71,10 +74,24 @@ def set_(
         print_json(row)
     else:
         say(moved(reference, stream, row["before"], offset))
-    last = row["last_offset"]
-    if offset > (-1 if last is None else last):
-        end = "is empty" if last is None else f"ends at {last:,}"
-        note(f"{stream} {end}: what is published up to offset {offset:,} will be skipped")
+    if row["skipped"]:
+        note(skips(reference, stream, row["before"], offset + 1, row["skipped"]))
+
+
+def skips(reference: str, stream: str, before: int | None, goes_on_with: int, count: int) -> str:
+    """That so many offsets are passed over which the reader has not handled."""
+    begin = goes_on_with - count
+    range_ = f"offset {begin:,}" if count == 1 else f"offsets {begin:,} to {goes_on_with - 1:,}"
+    since = "" if before is not None else "; nothing was stored, so all from the first one count"
+    return (
+        f"{reference} skips up to {plural(count, 'message')} of {stream} that it has not handled "
+        f"({range_}; a few offsets are records of the broker's own{since})"
+    )
+
+
+def holds(first: int, end: int) -> str:
+    """What a stream has, whose next message gets the offset `end`."""
+    return f"holds {first:,} to {end - 1:,}" if end > first else "is empty"
 
 
 def moved(reference: str, stream: str, before: int | None, offset: int) -> str:
@@ -85,10 +102,21 @@ def moved(reference: str, stream: str, before: int | None, offset: int) -> str:
 
 async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, Any]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.reset import move
 
     async with connect(url) as environment:
         before = await environment.query_offset(reference, stream)
+        first = (await environment.stream_stats(stream)).first_offset or 0
         last = await environment.last_offset(stream)
+        end = first if last is None else last + 1
+        if offset >= end:
+            raise CommandError(
+                f"{stream} {holds(first, end)}, so nobody can have settled offset {offset:,}; to "
+                f"go on with the next message that is published: flowstream offsets reset "
+                f"{reference} {stream} --to next",
+                ExitCode.INPUT,
+            )
+        change = move(stream, reference, before, offset + 1, first)
         await environment.store_offset_verified(reference, stream, offset)
     return {
         "stream": stream,
@@ -96,4 +124,6 @@ async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, 
         "before": before,
         "offset": offset,
         "last_offset": last,
+        "again": change.again,
+        "skipped": change.skipped,
     }

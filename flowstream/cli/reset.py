@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.offsets import Reference, Stream, moved
+from flowstream.cli.offsets import Reference, Stream, holds, moved, skips
 from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
@@ -122,6 +122,9 @@ def reset(
     moves = run_async(_plan, wish, force or dry_run)
     if not json:
         print_rows([asdict(move) for move in moves], COLUMNS, empty="")
+        for it in moves:
+            if it.skipped:
+                note(skips(it.reference, it.stream, it.offset, it.goes_on_with, it.skipped))
     if not dry_run:
         confirm(f"Store this for {reference}?", yes=yes)
         run_async(_store, url, moves)
@@ -201,8 +204,9 @@ async def _resolve(
             ExitCode.USAGE,
         )
     if not first <= place <= end:
-        holds = f"holds {first:,} to {end - 1:,}" if end > first else "is empty"
-        raise CommandError(f"{stream} {holds}, so nobody can go on with {place:,}", ExitCode.INPUT)
+        raise CommandError(
+            f"{stream} {holds(first, end)}, so nobody can go on with {place:,}", ExitCode.INPUT
+        )
     return place
 
 

@@ -30,7 +30,7 @@ from flowstream.cli.output import drawn, note, print_json, report, say
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan
     from flowstream.cli.supervisor import Outcome, Plan
-    from flowstream.pipeline import Pipeline
+    from flowstream.pipeline import Pipeline, Place
 
 IDLE_SECONDS = "2"
 HTTP_ADDRESS = "127.0.0.1:9464"
@@ -59,6 +59,7 @@ def register(app: typer.Typer) -> None:
             "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
             "flowstream run pipelines.orders --log-level info --log-format json",
             "flowstream run pipelines.orders --reload",
+            "flowstream run pipelines.orders --discard orders@42000",
         ),
     )(run)
 
@@ -128,6 +129,14 @@ def run(
             metavar="FILE[@RATE]",
             help="Publish this file into the pipeline's stream meanwhile, over and over, RATE "
             f"messages a second ({FEED_RATE} unless said).",
+        ),
+    ] = None,
+    discard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STREAM@OFFSET",
+            help="Settle this message, and no other, as discarded when it comes, without decoding "
+            "or handling it. Repeatable; of a super stream, name the partition.",
         ),
     ] = None,
     plain: Annotated[
@@ -225,6 +234,7 @@ def run(
         tune_gc=tune_gc,
         with_parent=with_parent,
         tracing=tracing,
+        discard=_places(discard or []),
     )
     outcome = run_async(_supervise, plan)
     _tell(outcome, plan, as_json=json)
@@ -259,6 +269,16 @@ def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
     if file == STDIN:
         raise CommandError("--feed needs a file: stdin cannot be read twice", ExitCode.USAGE)
     return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True)
+
+
+def _places(texts: list[str]) -> tuple[Place, ...]:
+    from flowstream.errors import ConfigurationError
+    from flowstream.pipeline import parse_places
+
+    try:
+        return parse_places(texts, "--discard")
+    except ConfigurationError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from error
 
 
 def parse_feed(text: str) -> tuple[str, float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.output import one_line, plural, short_duration
+from flowstream.errors import Halted
 from flowstream.monitor import in_order
+from flowstream.pipeline import discard_options, named
 
 if TYPE_CHECKING:
     from flowstream.pipeline import RunResult
@@ -14,7 +16,7 @@ OUTCOMES = {
     "ok": "ok",
     "dropped": "dropped",
     "dead_lettered": "dead-lettered",
-    "discarded": "discarded after failing",
+    "discarded": "discarded",
 }
 
 
@@ -26,6 +28,8 @@ def summarize(
     `dead_letters` is the stream they went to.
     """
     lines = [_handled(result, idle=idle), *_committed(result)]
+    if result.discarded:
+        lines.append(f"  discarded on request: {', '.join(map(named, result.discarded))}")
     if result.unsettled:
         lines.append(
             f"  {plural(result.unsettled, 'message')} received and not settled: "
@@ -35,7 +39,14 @@ def summarize(
         lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")
     if dead_letters is not None and result.settled.get("dead_lettered"):
         lines.append(f"  why some failed: flowstream dead-letters list {dead_letters}")
+    lines += [
+        f"  not discarded: {named(place)}: {why}" for place, why in result.not_discarded.items()
+    ]
     lines.append(f"  go on with: flowstream run {target}")
+    if isinstance(result.error, Halted) and result.error.messages:
+        what = "message" if len(result.error.messages) == 1 else "messages"
+        options = discard_options(result.error.messages)
+        lines.append(f"  or without the failed {what}: flowstream run {target} {options}")
     return lines
 
 
@@ -76,5 +87,12 @@ def as_json(result: RunResult, target: str) -> dict[str, Any]:
         "unsettled": result.unsettled,
         "committed": dict(result.committed),
         "hung": list(result.hung),
+        "discarded": [named(place) for place in result.discarded],
+        "not_discarded": {named(place): why for place, why in result.not_discarded.items()},
+        "halted_at": (
+            [named(place) for place in result.error.messages]
+            if isinstance(result.error, Halted)
+            else []
+        ),
         "error": None if result.error is None else one_line(str(result.error)),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,17 +25,21 @@ from flowstream.cli.options import on_signal
 from flowstream.cli.output import note, one_line, plural
 from flowstream.cli.view import show
 from flowstream.cli.wiring import wiring
+from flowstream.connectors import SuperStreamProducer
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.pipeline import named
 from flowstream.telemetry import Telemetry
 from flowstream.tracing import Tracing
 
 if TYPE_CHECKING:
-    from flowstream.pipeline import Pipeline, RunningPipeline, RunResult
+    from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult
 
 
 FORCE_GRACE = 3.0
 """Seconds from the second signal until the process ends, whatever its handlers do."""
+NAMED = 20
+"""Streams that an error names, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class Plan:
 
     With `with_parent` it drains when standard input ends: whoever started it holds the other end.
     `create` makes missing streams (with an embedded broker they are always made); `feed` is
-    published beside the pipelines; `http_control` lets the live page pause and limit them.
+    published beside the pipelines; `http_control` lets the live page pause and limit them;
+    `discard` names messages that are settled unhandled.
     """
 
     pipelines: dict[str, Pipeline]
@@ -58,6 +64,7 @@ class Plan:
     tune_gc: bool = True
     with_parent: bool = False
     tracing: bool = False
+    discard: tuple[Place, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,6 +95,7 @@ class Supervisor:
         self._forced = anyio.Event()
         self._feed: Feed | None = None
         self._opening: dict[str, anyio.CancelScope] = {}
+        self._discards: dict[str, list[Place]] = {}
 
     async def run(self) -> Outcome:
         """Run until every pipeline has ended."""
@@ -97,6 +105,8 @@ class Supervisor:
             if self._plan.with_parent:
                 beside.start_soon(self._until_parent_ends)
             await self._broker(stack)
+            if self._plan.discard:
+                await self._assign_discards()
             if self._plan.http is not None:
                 await self._listen(beside, *self._plan.http)
             beside.start_soon(keep_sampling, self._board, self._metrics)
@@ -126,6 +136,17 @@ class Supervisor:
                     if not await environment.stream_exists(stream):
                         await environment.create_stream(stream, exist_ok=True)
                         note(f"created the stream {stream}")
+
+    async def _assign_discards(self) -> None:
+        """Each message of --discard to the pipeline that reads its stream."""
+        reads: dict[str, Sequence[str] | None] = {}
+        for target, pipeline in self._plan.pipelines.items():
+            reads[target] = pipeline.producer.reads()
+            if isinstance(pipeline.producer, SuperStreamProducer):
+                async with self._plan.connection.environment() as environment:
+                    reads[target] = await environment.partitions(pipeline.producer.stream)
+        for place in self._plan.discard:
+            self._discards.setdefault(reader_of(place, reads), []).append(place)
 
     async def _publish(self, plan: FeedPlan) -> None:
         """The feed: it ends with the first signal, and its error drains the pipelines."""
@@ -157,14 +178,16 @@ class Supervisor:
         try:
             async with AsyncExitStack() as stack:
                 self._opening[target] = stack.enter_context(anyio.CancelScope())
-                running = await self._start(stack, pipeline)
+                running = await self._start(stack, target, pipeline)
                 del self._opening[target]
                 self._outcome.results[target] = await self._follow(pipeline.name, running)
         except Exception as error:
             self._opening.pop(target, None)
             self._failed(error)
 
-    async def _start(self, stack: AsyncExitStack, pipeline: Pipeline) -> RunningPipeline:
+    async def _start(
+        self, stack: AsyncExitStack, target: str, pipeline: Pipeline
+    ) -> RunningPipeline:
         """Connected as it is configured, where the pipeline needs a broker."""
         connection = self._plan.connection
         environment = None
@@ -179,6 +202,7 @@ class Supervisor:
                 environment=environment,
                 telemetry=self._telemetry,
                 tune_gc=self._plan.tune_gc,
+                discard=self._discards.get(target, []),
             )
         )
 
@@ -232,3 +256,26 @@ class Supervisor:
         await anyio.sleep(FORCE_GRACE)
         note(f"a handler did not end within {FORCE_GRACE:g} s: the process ends without it")
         os._exit(ExitCode.FORCED)
+
+
+def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
+    """The target that reads the stream of a message; streams by target, None where unknown."""
+    stream = place[0]
+    readers = [target for target, streams in reads.items() if streams and stream in streams]
+    unknown = [target for target, streams in reads.items() if streams is None]
+    candidates = readers or unknown
+    if len(candidates) == 1:
+        return candidates[0]
+    option = f"--discard {named(place)}"
+    if candidates:
+        raise CommandError(
+            f"{option}: several pipelines may read {stream!r} ({', '.join(candidates)}); run the "
+            "one that is to discard it on its own",
+            ExitCode.USAGE,
+        )
+    known = sorted({name for streams in reads.values() for name in streams or ()})
+    listed = f"{', '.join(known[:NAMED])}{' ...' if len(known) > NAMED else ''}"
+    raise CommandError(
+        f"{option}: no pipeline of this run reads the stream {stream!r}; they read {listed}",
+        ExitCode.USAGE,
+    )

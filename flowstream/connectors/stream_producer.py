@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 
 import anyio
@@ -128,6 +128,9 @@ class StreamProducer(Producer):
             )  # fmt: skip
             return False
         return last is None or last < self._position()
+
+    def reads(self) -> Sequence[str]:
+        return [self.stream]
 
     def describe(self) -> Mapping[str, Any]:
         return {

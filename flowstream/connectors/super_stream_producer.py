@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal
 
@@ -97,6 +97,7 @@ class SuperStreamProducer(StreamProducer):
     async def close(self) -> None:
         await self._leave()
         await super().close()
+        self._starts = {}
 
     async def _leave(self) -> None:
         """Only now others get the partitions: a run that is stopped has drained and committed."""
@@ -119,6 +120,9 @@ class SuperStreamProducer(StreamProducer):
             )  # fmt: skip
             return False
         return True
+
+    def reads(self) -> Sequence[str]:
+        return list(self._starts) or [self.stream]
 
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), "single_active": self.single_active}

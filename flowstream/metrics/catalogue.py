@@ -66,10 +66,10 @@ FLOW: tuple[Metric, ...] = (
            "Bytes of message bodies admitted into the pipeline.", "flow"),
     Metric("settled_messages", "counter", "messages", (*_PS, "outcome"),
            "Messages settled, by outcome: ok, dropped (by a handler), discarded (by the policy "
-           "Drop) or dead_lettered.", "flow"),
+           "Drop, or by run --discard) or dead_lettered.", "flow"),
     Metric("dropped_messages", "counter", "messages", (*_PS, "reason", "intentional"),
-           "Messages dropped, by reason. intentional is true for message.drop(), and false for "
-           "failures that the policy Drop discarded.", "flow"),
+           "Messages dropped, by reason. intentional is true for message.drop() and run --discard, "
+           "and false for failures that the policy Drop discarded.", "flow"),
     Metric("held_messages", "counter", "messages", _PS,
            "Messages given up unsettled, because the run halts or drains: the next run replays "
            "them.", "flow"),

@@ -30,6 +30,8 @@ from flowstream.pipeline.collector import tuned_collector
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Signal
 from flowstream.pipeline.declaration import Pipeline
+from flowstream.pipeline.discards import Place, named, parse_places
+from flowstream.pipeline.halting import options as discard_options
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.place import add_place
@@ -63,6 +65,7 @@ __all__ = [
     "LaneStatistics",
     "Message",
     "Pipeline",
+    "Place",
     "Producer",
     "RateLimit",
     "Retry",
@@ -77,6 +80,9 @@ __all__ = [
     "Topology",
     "Write",
     "add_place",
+    "discard_options",
+    "named",
+    "parse_places",
     "running_pipelines",
     "tuned_collector",
 ]

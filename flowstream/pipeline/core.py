@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
-from flowstream.errors import Halted, ThreadsExhausted
+from flowstream.errors import ThreadsExhausted
 from flowstream.pipeline.agenda import Agenda
+from flowstream.pipeline.discards import Place
+from flowstream.pipeline.halting import halted
 from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
@@ -85,6 +87,7 @@ class Core:
         self.threads = Threads(options.max_threads, self._exhausted)
         self.callbacks: list[Slot] = []
         self.halts: dict[Any, int] = {}
+        self.halted: dict[Place, None] = {}
         self.error: BaseException | None = None
         self.stop: Callable[[], None] = lambda: None
         self.relieve: Callable[[], None] = lambda: None
@@ -183,20 +186,10 @@ class Core:
         """Stop because of a message; it and what lies past it on its lane stays unsettled."""
         message, offset = failure.message, failure.message.offset
         self.stop_at(message)
-        why = reason or failure.reason
+        if not message._span.lane.pushed:
+            self.halted[message.stream, offset] = None
         if self.error is None:
-            self.error = Halted(
-                f"pipeline {self.name!r} halted at {message.stream}@{offset}: "
-                f"{failure.phase} failed in {failure.stage!r} after {failure.attempts} "
-                f"attempt{'s' if failure.attempts != 1 else ''}: {why}. The committed offset is "
-                f"before it: mend the handler and run again, or go on behind it with `flowstream "
-                f"offsets set {self.name} {message.stream} {offset}`",
-                pipeline=self.name,
-                stream=message.stream,
-                offset=offset,
-                reason=why,
-            )
-            self.error.__cause__ = failure.error
+            self.error = halted(self.name, failure, reason or failure.reason)
             log.error(
                 "%s", self.error,
                 extra={"pipeline": self.name, "stage": failure.stage, "stream": message.stream,

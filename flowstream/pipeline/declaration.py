@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
@@ -248,6 +248,7 @@ class Pipeline:
         environment: Any = None,
         telemetry: Telemetry | None = None,
         tune_gc: bool = False,
+        discard: Iterable[str | tuple[str, int]] = (),
     ) -> AbstractAsyncContextManager[RunningPipeline]:
         """Start the pipeline: `async with pipeline.start(url=...) as running:`.
 
@@ -255,13 +256,19 @@ class Pipeline:
         its error, if it had one that `running.wait` did not report, is raised. `url` is the
         broker's address; `environment` is one that is open, and stays open. Without either it is
         FLOWSTREAM_URL or localhost.
+
+        `discard` names messages to settle as discarded when they come, without handling or
+        decoding them: "STREAM@OFFSET", or (stream, offset) as `Halted.messages` has them.
         """
         if url is not None and environment is not None:
             raise ConfigurationError(
                 "url= and environment= exclude each other: the environment has an address already"
             )
         self.check()
-        return start(self, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc)
+        return start(
+            self, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
+            discard=discard,
+        )  # fmt: skip
 
     async def run(
         self,
@@ -270,13 +277,19 @@ class Pipeline:
         environment: Any = None,
         telemetry: Telemetry | None = None,
         tune_gc: bool = False,
+        discard: Iterable[str | tuple[str, int]] = (),
     ) -> RunResult:
         """Run until a finite source has ended, somebody stops the pipeline, or it fails.
 
-        Raises what made it fail: Halted, DrainTimeout, OffsetTruncated, a client's error, ...
+        `discard` is as in `start`. Raises what made it fail: Halted, DrainTimeout,
+        OffsetTruncated, a client's error, ...
         """
         async with self.start(
-            url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc
+            url=url,
+            environment=environment,
+            telemetry=telemetry,
+            tune_gc=tune_gc,
+            discard=discard,
         ) as running:
             return (await running.wait()).raise_for_error()
         raise AssertionError("unreachable")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -60,6 +60,9 @@ class IterableProducer(Producer):
 
         while bodies := (await read_elsewhere() if self._threaded else read()):
             await lane.send(bodies)
+
+    def reads(self) -> Sequence[str]:
+        return [self.stream]
 
     def describe(self) -> Mapping[str, Any]:
         return {"producer": "IterableProducer", "stream": self.stream}

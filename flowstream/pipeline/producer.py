@@ -117,6 +117,13 @@ class Producer(ABC):
         max_restarts allows.
         """
 
+    def reads(self) -> Sequence[str] | None:
+        """The streams that it opens lanes for, by name; None where that is not known beforehand.
+
+        Called before `open`, for what is declared, and again after it, for what there is.
+        """
+        return None
+
     async def commit(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
         """Store that everything up to `offset` is settled. May be sent without an answer."""
 

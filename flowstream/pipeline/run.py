@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from flowstream.pipeline.annotations import bind
 from flowstream.pipeline.collector import tuned_collector
 from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
 from flowstream.pipeline.core import Core, log
+from flowstream.pipeline.discards import Discards, Place, named
+from flowstream.pipeline.halting import advise
 from flowstream.pipeline.handlers import as_exception, passes, thread_handler
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import decoder
@@ -39,7 +42,7 @@ class Run:
 
     def __init__(
         self, pipeline: Pipeline, *, url: Any, environment: Any, telemetry: Telemetry | None,
-        tune_gc: bool,
+        tune_gc: bool, discard: Sequence[Place] = (),
     ) -> None:  # fmt: skip
         self.pipeline = pipeline
         self.core = core = Core(pipeline.name, pipeline.options, telemetry or Telemetry())
@@ -50,6 +53,7 @@ class Run:
         self.limiter = RateLimiter(pipeline.options.rate_limit)
         self.watchdog = Watchdog(core)
         self.settlement = Settlement(core)
+        self.discards = Discards(discard)
         self.committer = Committer(core, self.settlement, pipeline.producer)
         self.reason = "ended"
         self.drain_step = ""
@@ -112,16 +116,35 @@ class Run:
         finally:
             if self.core.error is not None and self.reason in ("ended", "stopped"):
                 self.reason = "halted" if isinstance(self.core.error, Halted) else "failed"
+            self._conclude()
             self.seconds = self.core.clock() - self.core.started
             self.core.enter("stopped")
             self.ready.set()
             self.finished.set()
+
+    def _conclude(self) -> None:
+        """What can only be said once everything is committed."""
+        core, discards = self.core, self.discards
+        if isinstance(core.error, Halted):
+            committed = self.committer.committed()
+            again = [
+                (stream, offset)
+                for stream, offset in discards.met
+                if offset > (-1 if committed.get(stream) is None else committed[stream])
+            ]
+            advise(core.error, tuple(core.halted), again)
+        for place, why in discards.unmet().items() if self.opened else ():
+            log.warning(
+                "pipeline %r: did not discard %s: %s", core.name, named(place), why,
+                extra={"pipeline": core.name, "stream": place[0], "offset": place[1]},
+            )  # fmt: skip
 
     async def _main(self) -> None:
         async with AsyncExitStack() as stack:
             producer = self.pipeline.producer
             stack.push_async_callback(_closing, producer.close)
             await self.core.watched(f"{type(producer).__name__}.open", producer.open(self.context))
+            self.discards.check(self.core.name, producer.reads())
             await self._open_resources(stack)
             await self._build()
             async with anyio.create_task_group() as group:
@@ -160,6 +183,7 @@ class Run:
             self.batchers[name] = await self._build_batcher(declared)
         self.feed = SourceFeed(
             core, self.context, self.settlement, self.limiter, decoder=self._decoder(),
+            discards=self.discards,
             forward=self.processors.put,
             reject=self._undecodable,
         )  # fmt: skip
@@ -308,6 +332,8 @@ class Run:
             seconds=self.seconds,
             error=core.error,
             hung=core.threads.hung,
+            discarded=tuple(self.discards.met),
+            not_discarded=self.discards.unmet(),
         )
 
 

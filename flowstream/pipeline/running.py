@@ -14,6 +14,7 @@ import anyio
 import anyio.from_thread
 
 from flowstream.errors import ConfigurationError
+from flowstream.pipeline.discards import parse_places
 from flowstream.pipeline.options import make
 from flowstream.pipeline.ratelimit import RateLimit
 from flowstream.pipeline.report import snapshot
@@ -100,6 +101,7 @@ class RunningPipeline:
         lane = next((lane for lane in feed.lanes if lane.stream == stream), None)
         if lane is None:
             lane = feed.open(stream, commits=False)
+            lane.pushed = True
         elif lane.ledger is not None:
             raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
         await feed.deliver(lane, bodies, lane.next, None, 0, at_once=within)
@@ -186,12 +188,21 @@ class RunningPipeline:
 
 @asynccontextmanager
 async def start(
-    pipeline: Pipeline, *, url: Any, environment: Any, telemetry: Telemetry | None, tune_gc: bool
+    pipeline: Pipeline,
+    *,
+    url: Any,
+    environment: Any,
+    telemetry: Telemetry | None,
+    tune_gc: bool,
+    discard: Any,
 ) -> AsyncIterator[RunningPipeline]:
     """See `Pipeline.start`."""
     if pipeline.running is not None:
         raise ConfigurationError(f"pipeline {pipeline.name!r} is running already")
-    run = Run(pipeline, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc)
+    run = Run(
+        pipeline, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
+        discard=parse_places(discard, "discard"),
+    )  # fmt: skip
     running = pipeline.running = RunningPipeline(run)
     raised: Exception | None = None
     try:

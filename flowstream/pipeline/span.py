@@ -6,6 +6,7 @@ be settled in this run, so nothing at or past it may be committed).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,6 +55,14 @@ class Span:
 
     def offset(self, index: int) -> int:
         return self.base + index if self._offsets is None else self._offsets[index]
+
+    def index(self, offset: int) -> int | None:
+        """The index of the message with this offset; None where the span has none."""
+        if self._offsets is None:
+            index = offset - self.base
+            return index if 0 <= index < self.count else None
+        index = bisect_left(self._offsets, offset)
+        return index if index < self.count and self._offsets[index] == offset else None
 
     def first_unsettled(self) -> int:
         """The index of the first message that is not settled; `count` when all are."""

@@ -117,7 +117,8 @@ class RunResult:
 
     `reason` is "ended" (a finite source), "stopped", "halted", "drain timeout", "aborted" or
     "failed"; `error` the exception for all but the first two. `hung` names handlers that could
-    not be ended: their threads still run.
+    not be ended: their threads still run. `discarded` are the messages of `discard=` that were
+    settled so, by stream and offset; `not_discarded` tells of the others why they never came.
     """
 
     pipeline: str
@@ -131,6 +132,8 @@ class RunResult:
     seconds: float
     error: BaseException | None = None
     hung: tuple[str, ...] = ()
+    discarded: tuple[tuple[str, int], ...] = ()
+    not_discarded: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def handled(self) -> int:

@@ -79,6 +79,30 @@ def test_to_every_other_kind_of_place(stream: Stream) -> None:
     assert stream.place("--to", "last") <= COUNT - 1
 
 
+def test_what_set_and_reset_skip_is_said_and_nothing_behind_the_end_is_stored(
+    stream: Stream,
+) -> None:
+    def set_(offset: int) -> Result:
+        line = ("offsets", "set", stream.name, stream.name, str(offset))
+        return flowstream(*line, url=stream.broker.url)
+
+    stream.place("--to", "42")
+    far = set_(44)
+    assert far.code == 0
+    assert (
+        f"skips up to 3 messages of {stream.name} that it has not handled (offsets 42 to 44;"
+        in (" ".join(far.err.split()))
+    )
+    assert "skips" not in set_(10).err
+    refused = set_(COUNT)
+    assert (refused.code, refused.out) == (20, "")
+    assert f"holds 0 to {COUNT - 1}, so nobody can have settled offset {COUNT}" in refused.err
+    assert stream.stored == 10
+    reset = stream.reset("--to", "12", "--yes")
+    assert "skips up to 1 message of" in " ".join(reset.err.split())
+    assert "(offset 11;" in " ".join(reset.err.split())
+
+
 def test_a_pipeline_goes_on_where_it_was_sent(stream: Stream, tmp_path: Path) -> None:
     target = write_module(tmp_path, stream.name)
 

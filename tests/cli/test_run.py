@@ -11,13 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from flowstream.cli.exits import CommandError
 from flowstream.cli.run import parse_address, parse_feed
+from flowstream.cli.supervisor import reader_of
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
-from tests.cli.modules import FAIL, HANG, LOAD, SLOW, handled, numbered, write_module
+from tests.cli.modules import FAIL, HANG, HEAD, LOAD, SLOW, handled, numbered, write_module
 
 COUNT = 2_000
 FAILING = 20  # of them
+POISONED = """
+pipeline = Pipeline("{stream}", StreamProducer("{stream}"), on_failure=Halt())
+
+@pipeline.processor(concurrency=4, max_demand=1)
+async def check(message: Message[dict]) -> None:
+    if message.offset in (3, 700):
+        raise ValueError("poison")
+    await asyncio.sleep(0.05 if message.offset < 3 else 0)
+    record([message])
+"""
 
 
 class Shop:
@@ -136,12 +148,57 @@ def test_a_failure_halts_with_the_offset_before_it(shop: Shop) -> None:
     assert result.code == 7
     assert f"halted at {shop.stream}@7" in result.err
     assert "sevens are not wanted" in result.err
-    remedy = re.search(r"`flowstream (offsets set .+?)`", result.err)
+    assert f"--discard {shop.stream}@7" in result.err
+    remedy = re.search(r"or without the failed message: flowstream (.+)", result.out)
     assert remedy is not None
     assert shop.offset() == 6
-    assert flowstream(*remedy[1].split(), url=shop.url).code == 0
-    again = flowstream("run", target, "--until-idle", url=shop.url, cwd=shop.folder)
+    again = flowstream(*remedy[1].split(), "--until-idle", url=shop.url, cwd=shop.folder)
+    assert f"discarded {shop.stream}@7 unhandled, as requested" in again.err
+    assert f"discarded on request: {shop.stream}@7" in again.out
     assert f"halted at {shop.stream}@107" in again.err
+
+
+def test_the_advice_of_halts_loses_nothing_else(shop: Shop) -> None:
+    """Followed to the letter, with messages in front of the failed one still in their handlers."""
+    text = POISONED.format(stream=shop.stream)
+    (shop.folder / "poisoned.py").write_text(HEAD + text)
+    line = ["run", "poisoned", "--until-idle", "0.5"]
+    while (result := flowstream(*line, url=shop.url, cwd=shop.folder)).code == 7:
+        remedy = re.search(r"or without the failed messages?: flowstream (.+)", result.out)
+        assert remedy is not None
+        line = [*remedy[1].split(), "--until-idle", "0.5"]
+    assert result.code == 0, result.err
+    assert set(range(COUNT)) - set(handled(shop.folder)) == {3, 700}
+    assert shop.offset() == COUNT - 1
+    late = flowstream(*line, "--json", url=shop.url, cwd=shop.folder)
+    assert [*late.json[0]["not_discarded"]] == [f"{shop.stream}@700"]
+    assert f"did not discard {shop.stream}@700: it was settled before this run" in late.err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("orders@-1", "--discard: expected STREAM@OFFSET such as orders@42"),
+        ("order@1", "--discard order@1: no pipeline of this run reads the stream 'order'"),
+    ],
+)
+def test_what_cannot_be_discarded_is_refused_at_the_start(
+    tmp_path: Path, value: str, text: str
+) -> None:
+    target = write_module(tmp_path, "orders")
+    result = flowstream("run", target, "--discard", value, cwd=tmp_path, url="rabbitmq-stream://x")
+    assert (result.code, result.out) == (2, "")
+    assert text in result.err
+
+
+def test_who_discards_when_several_pipelines_run() -> None:
+    reads: dict[str, list[str] | None] = {"a": ["x"], "b": ["x", "y"], "c": None}
+    assert reader_of(("y", 1), reads) == "b"
+    assert reader_of(("z", 1), reads) == "c"
+    with pytest.raises(CommandError, match=r"--discard x@1: several .* 'x' \(a, b\); run the one"):
+        reader_of(("x", 1), reads)
+    with pytest.raises(CommandError, match="they read x"):
+        reader_of(("z", 1), {"a": ["x"]})
 
 
 def test_two_pipelines_run_side_by_side_and_a_failing_one_drains_the_other(shop: Shop) -> None:

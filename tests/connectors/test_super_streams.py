@@ -19,6 +19,7 @@ from flowstream import (
     RunResult,
     SuperStreamProducer,
 )
+from flowstream.errors import ConfigurationError, Halted
 from flowstream.telemetry import Event, PartitionMoved, Telemetry
 from tests.brokers.running import Broker
 from tests.connectors.reading import PATIENCE, numbers, until
@@ -170,3 +171,43 @@ async def test_a_hand_over_drains_commits_and_loses_and_repeats_nothing(
                 assert await environment.query_offset("shop", partition) == offset
         finally:
             await environment.delete_super_stream(stream_name)
+
+
+async def test_a_message_of_a_partition_is_discarded(broker: Broker, stream_name: str) -> None:
+    if broker.version < (3, 13):
+        pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    handled: list[int] = []
+    pipeline = Pipeline("shop", SuperStreamProducer(stream_name))
+
+    @pipeline.processor
+    async def handle(message: Message[dict[str, int]]) -> None:
+        if message.data["n"] == 5:
+            raise ValueError("poison")
+        handled.append(message.data["n"])
+
+    async with Environment(broker.url) as environment:
+        await environment.create_super_stream(stream_name, partitions=2)
+        async with environment.super_stream_publisher(
+            stream_name, key=lambda body: body.decode()
+        ) as publisher:
+            await publisher.publish_many(numbers(12))
+        with pytest.raises(ConfigurationError, match=f"{stream_name}-1") as refused:
+            await pipeline.run(environment=environment, discard=[(stream_name, 1)])
+        assert "does not read the stream" in str(refused.value)
+        with anyio.fail_after(PATIENCE), pytest.raises(Halted) as halted:
+            await pipeline.run(environment=environment)
+        (place,) = halted.value.messages
+        async with pipeline.start(
+            environment=environment, discard=halted.value.messages
+        ) as running:
+            with anyio.fail_after(PATIENCE):
+                await running.wait_idle(0.2)
+            running.stop()
+            result = await running.wait()
+        assert result.discarded == (place,)
+        assert place[0].startswith(f"{stream_name}-")
+        assert {*handled} == {*range(12)} - {5}
+        ends = await last_offsets(environment, stream_name)
+        stored = {each: await environment.query_offset("shop", each) for each in ends}
+        assert stored == ends
+        await environment.delete_super_stream(stream_name)

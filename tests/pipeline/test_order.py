@@ -237,7 +237,7 @@ async def test_halt_lets_nothing_of_the_key_pass(concurrency):
     halted = caught.value
     assert (halted.pipeline, halted.stream, halted.offset) == ("test", "orders", 100)
     assert "ValueError: stop here" in halted.reason
-    assert "flowstream offsets set test orders 100" in str(halted)
+    assert "`flowstream run ... --discard orders@100`" in str(halted)
     assert producer.stored == {"orders": 99}
     assert set(range(100)) <= set(handled)
     assert not {n for n in handled if n > 100 and n % KEYS == 100 % KEYS}

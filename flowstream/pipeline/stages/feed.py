@@ -15,7 +15,8 @@ import anyio.lowlevel
 
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.context import RunContext
-from flowstream.pipeline.core import Core, Signal
+from flowstream.pipeline.core import Core, Signal, log
+from flowstream.pipeline.discards import REASON, Discards
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.payload import Decoder, decode_slice
 from flowstream.pipeline.producer import Acknowledger
@@ -24,7 +25,7 @@ from flowstream.pipeline.span import Ledger, Span, Watermark
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.times import StateTimes
 from flowstream.pipeline.window import fitting
-from flowstream.telemetry import Received
+from flowstream.telemetry import Dropped, Received
 
 SLICE = 1000
 """Messages admitted at once, at most; the loop gets a turn in between."""
@@ -50,6 +51,8 @@ class SourceLane:
         self.first = 0
         self.tail: int | None = None
         self.closed = False
+        self.pushed = False
+        self.discarding = False
         self._feed = feed
 
     async def send(
@@ -120,6 +123,7 @@ class SourceFeed:
         limiter: RateLimiter,
         *,
         decoder: Decoder,
+        discards: Discards,
         forward: Callable[[list[Message[Any]]], None],
         reject: Callable[[list[Failure]], None],
     ) -> None:
@@ -135,6 +139,7 @@ class SourceFeed:
         self.flush: Callable[[str], None] = lambda trigger: None
         self.commit: Callable[[str], Any] = _nothing
         self.decoder = decoder
+        self.discards = discards
         self._forward = forward
         self._reject = reject
 
@@ -155,6 +160,7 @@ class SourceFeed:
         if acknowledger is not None:
             self.settlement.acknowledgers += 1
         lane = SourceLane(self, stream, codec, acknowledger, ledger)
+        lane.discarding = self.discards.opened(lane, committed)
         self.lanes.append(lane)
         return lane
 
@@ -201,27 +207,49 @@ class SourceFeed:
             self.core.received += take
             if self.core.telemetry.active:
                 self.core.emit(Received(self.core.name, lane.stream, take, size))
-            self._make(span, part, opaque)
+            unwanted = self.discards.indexes(span) if lane.discarding else []
+            self._make(span, part, opaque, unwanted)
+            if unwanted:
+                await self._discard(span, part, unwanted)
             start = end
             self.times.enter("backpressured", self.core.clock())
             await anyio.lowlevel.checkpoint()
             self.times.enter("busy", self.core.clock())
         self.times.enter("idle", self.core.clock())
 
-    def _make(self, span: Span, bodies: list[Any], opaque: bool) -> None:
+    def _make(self, span: Span, bodies: list[Any], opaque: bool, unwanted: list[int]) -> None:
+        indexes: Sequence[int] = range(len(bodies))
+        if unwanted:
+            indexes = sorted({*indexes}.difference(unwanted))
+            bodies = [bodies[index] for index in indexes]
         bad: list[tuple[int, Any]] = []
         raws: Any = bodies
         if opaque:
             data, raws = self._opaque(bodies, bad)
         else:
             data, bad = self._decoded(span.lane.codec, bodies)
-        messages = list(map(Message, repeat(span), range(len(bodies)), data, raws))
+        messages = list(map(Message, repeat(span), indexes, data, raws))
         if bad:
             self._reject([_undecodable(messages[index], error) for index, error in bad])
             wrong = {index for index, _ in bad}
             messages = [m for index, m in enumerate(messages) if index not in wrong]
         if messages:
             self._forward(messages)
+
+    async def _discard(self, span: Span, bodies: list[Any], indexes: list[int]) -> None:
+        """Settle what whoever started the run has named, before anything looks into it."""
+        core, stream = self.core, span.lane.stream
+        raws = [body if type(body) is bytes else b"" for body in bodies]
+        messages = [Message(span, index, None, raws[index]) for index in indexes]
+        with anyio.CancelScope(shield=True):
+            await self.settlement.settle(messages, "discarded")
+        core.emit(Dropped(core.name, stream, REASON, len(messages), True))
+        for message in messages:
+            log.warning(
+                "pipeline %r: discarded %s@%d unhandled, as requested",
+                core.name, stream, message.offset,
+                extra={"pipeline": core.name, "stream": stream, "offset": message.offset},
+            )  # fmt: skip
 
     def _decoded(
         self, codec: Codec | None, bodies: list[bytes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -13,9 +14,9 @@ from anyio import to_thread
 
 from flowstream.cli.exits import CommandError
 from flowstream.cli.findings import Finding, bad, ok, warn
-from flowstream.cli.management import Management
+from flowstream.cli.management import Management, management_of
 from flowstream.cli.output import short_size
-from flowstream.client import Address, Environment, ServerInfo, StreamUrl
+from flowstream.client import Address, Environment, ServerInfo, StreamUrl, Tls
 from flowstream.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -55,10 +56,10 @@ async def examine(
             findings += features(server.commands)
             findings += _limits(server)
             findings += [found async for found in _nodes(environment, server, streams)]
+            findings.append(await _clock(environment, connection, management))
     except FlowstreamError as error:
         findings.append(_closed(error, StreamUrl.parse(connection.url)))
         return findings
-    findings.append(await to_thread.run_sync(clock, connection.url, management))
     return findings
 
 
@@ -156,17 +157,28 @@ async def _reached(node: Address, what: str) -> Finding:
     return ok(BROKER, "advertised", f"{where} ({what}) is reachable")
 
 
-def clock(url: str, management: str | None) -> Finding:
-    """How far the broker's clock is from this one, by the management API. Blocks."""
+async def _clock(
+    environment: Environment, connection: Connection, management: str | None
+) -> Finding:
+    """How far the broker's clock is from this one, by the management API."""
+    tls = connection.options.get("tls")
     try:
-        api = Management.parse(management) if management else Management.beside(url)
-        before = time.time()
-        told = api.date()
+        api = await management_of(
+            environment, connection.url, management, tls.ca_file if isinstance(tls, Tls) else None
+        )
+        return await to_thread.run_sync(api.answer, clock, abandon_on_cancel=True)
     except CommandError as error:
-        return ok(BROKER, "clock", f"not measured: {str(error).partition(';')[0]}")
-    if told is None:
-        return ok(BROKER, "clock", "not measured: the management API does not tell the time")
-    return clock_skew(parsedate_to_datetime(told), (before + time.time()) / 2)
+        return ok(BROKER, "clock", f"not measured: {error}")
+
+
+def clock(api: Management) -> Finding:
+    """Blocks; raises CommandError."""
+    before = time.time()
+    theirs = api.date()
+    if theirs is None:
+        return ok(BROKER, "clock", f"not measured: {api.base} does not say the time")
+    found = clock_skew(parsedate_to_datetime(theirs), (before + time.time()) / 2)
+    return replace(found, detail=f"{found.detail} (asked {api.base})")
 
 
 def clock_skew(theirs: datetime, ours: float) -> Finding:

@@ -110,7 +110,7 @@ ManagementUrl = Annotated[
         "--management",
         envvar="FLOWSTREAM_MANAGEMENT",
         metavar="URL",
-        help="RabbitMQ's management API; else port 15672 of the broker's host.",
+        help="The broker's management API; else on its host, port 15672 (15671 for TLS).",
         rich_help_panel=BROKER,
     ),
 ]

@@ -7,21 +7,24 @@ The stream protocol does not tell who consumes, so there are three ways to see a
                      their connection's name; sure for flowstream pipelines of the default name
     its commits      the stored offset moves: on every broker, but only while there is work
 
-An idle reader on a broker without that API, whose monitor is not asked, is not seen.
+An idle reader on a broker without that API, whose monitor is not asked, is not seen. The API is
+that of the broker which is asked for offsets, or it is not asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowstream.cli.exits import CommandError
-from flowstream.cli.management import Management
+from flowstream.cli.management import Management, management_of
 from flowstream.cli.monitors import DEFAULT, Address, NoMonitor, shown, snapshot
 
 if TYPE_CHECKING:
     from flowstream.client import Environment
+
+T = TypeVar("T")
 
 LOOK = 1.0
 """Seconds between two looks at the stored offsets."""
@@ -46,11 +49,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`seen` says how a reader was seen, in words; `sure` whether nothing could have been missed
-    of consumers by the management API."""
+    """`seen` says how a reader was seen, in words; `asked` who listed all consumers, `blind` why
+    nobody did."""
 
     seen: str | None
-    sure: bool = False
+    asked: str = ""
+    blind: str = ""
 
 
 async def running_reader(environment: Environment, question: Question) -> Answer:
@@ -61,12 +65,20 @@ async def running_reader(environment: Environment, question: Question) -> Answer
     found = await _by_monitor(question)
     if found is not None:
         return Answer(found)
-    consumers = await _consumers(question)
-    if consumers is not None:
-        found = reader_among(consumers, question)
+    asked, blind = "", ""
+    try:
+        api = await management_of(environment, question.url, question.management)
+        found = reader_among(await _consumers(api, question), question)
         if found is not None:
             return Answer(found)
-    return Answer(await _by_commits(environment, question), sure=consumers is not None)
+        asked = f"the management API at {api.base}"
+        if not await _answer(api, Management.sees_everything):
+            asked, blind = "", f"{asked} shows {api.user!r} no consumers of other users"
+    except CommandError as error:
+        if question.management:
+            raise
+        blind = str(error)
+    return Answer(await _by_commits(environment, question), asked, blind)
 
 
 async def _by_monitor(question: Question) -> str | None:
@@ -97,21 +109,18 @@ def phase_of(board: Mapping[str, Any], question: Question) -> str | None:
     return None
 
 
-async def _consumers(question: Question) -> list[dict[str, Any]] | None:
-    """All consumers of the virtual host; None where there is nobody to ask."""
-    from anyio import to_thread
-
+async def _consumers(api: Management, question: Question) -> list[dict[str, Any]]:
+    """All consumers of the virtual host."""
     from flowstream.client import StreamUrl
 
-    named = question.management
     vhost = StreamUrl.parse(question.url).virtual_host
-    api = Management.parse(named) if named else Management.beside(question.url)
-    try:
-        return await to_thread.run_sync(api.stream_consumers, vhost, abandon_on_cancel=True)
-    except CommandError:
-        if named:
-            raise
-        return None
+    return await _answer(api, lambda it: it.stream_consumers(vhost))
+
+
+async def _answer(api: Management, ask: Callable[[Management], T]) -> T:
+    from anyio import to_thread
+
+    return await to_thread.run_sync(api.answer, ask, abandon_on_cancel=True)
 
 
 def reader_among(consumers: Iterable[Mapping[str, Any]], question: Question) -> str | None:

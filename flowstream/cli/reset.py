@@ -109,8 +109,8 @@ def reset(
 
     Shows what would be handled again or skipped, asks, stores and reads back. It refuses while the
     reader runs: a pipeline reads its offset when it starts, and would store its own over this one.
-    A reader is seen by its monitor (--http), by the consumers that RabbitMQ's management API
-    lists, and by commits on every broker. One that is idle is not seen where neither a monitor
+    A reader is seen by its monitor (--http), by the consumers that the broker's own management
+    API lists, and by commits on every broker. One that is idle is not seen where neither a monitor
     nor that API answers: stop it first. Times and "last" lead to the beginning of a chunk.
     """
     if (to is None) == (by is None):
@@ -163,8 +163,13 @@ async def _refuse_while_running(environment: Environment, wish: Wish, streams: l
             "does it all the same)",
             ExitCode.IN_USE,
         )
-    if not answer.sure:
-        note("no reader was seen; an idle one cannot be without --http or --management")
+    if answer.blind:
+        note(
+            f"no reader was seen, but an idle one could not be looked for: {answer.blind}; stop "
+            "the reader first, or say where to look with --http or --management"
+        )
+    else:
+        note(f"no reader was seen (asked {answer.asked})")
 
 
 async def _move(environment: Environment, wish: Wish, stream: str) -> Move:

@@ -154,20 +154,18 @@ def list_(
 ) -> None:
     """List the streams of the virtual host.
 
-    The stream protocol has no command for this, so RabbitMQ's management API is asked. It counts
-    messages a few seconds late; flowstream streams stats is exact.
+    The stream protocol has no command for this, so RabbitMQ's management API is asked: at
+    --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's. It
+    counts messages a few seconds late; flowstream streams stats is exact.
     """
-    from flowstream.cli.management import Management
-    from flowstream.client import StreamUrl
+    from flowstream.cli.management import Management, ask_for_list
 
-    vhost = StreamUrl.parse(url).virtual_host
-    api = Management.parse(management) if management else Management.beside(url)
-    rows = [_listed(queue) for queue in api.streams(vhost)]
+    rows = [_listed(queue) for queue in ask_for_list(url, management, Management.streams)]
     if json:
         print_json(rows)
     else:
         columns = ["stream", "messages", "leader", "replicas", "max_age", "max_bytes"]
-        print_rows(rows, columns, empty=f"the virtual host {vhost} has no streams")
+        print_rows(rows, columns, empty="the virtual host has no streams")
 
 
 def _listed(queue: dict[str, Any]) -> dict[str, Any]:

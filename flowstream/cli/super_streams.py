@@ -143,17 +143,19 @@ def list_(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """List the super streams of the virtual host, from RabbitMQ's management API."""
-    from flowstream.cli.management import Management
-    from flowstream.client import StreamUrl
+    """List the super streams of the virtual host.
 
-    vhost = StreamUrl.parse(url).virtual_host
-    api = Management.parse(management) if management else Management.beside(url)
-    rows = [{"super_stream": name} for name in api.super_streams(vhost)]
+    The stream protocol has no command for this, so RabbitMQ's management API is asked: at
+    --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's.
+    """
+    from flowstream.cli.management import Management, ask_for_list
+
+    found = ask_for_list(url, management, Management.super_streams)
+    rows = [{"super_stream": name} for name in found]
     if json:
         print_json(rows)
     else:
-        print_rows(rows, ["super_stream"], empty=f"the virtual host {vhost} has no super streams")
+        print_rows(rows, ["super_stream"], empty="the virtual host has no super streams")
 
 
 @app.command(

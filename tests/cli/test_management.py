@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from typing import Any
 
 import pytest
 
+from flowstream.cli import management
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.management import Management
+from flowstream.cli.management import Management, ask_for_list
+from flowstream.cli.readers import Answer, Question, running_reader
+from flowstream.client import Address, Environment, StreamUrl
+from tests.brokers.running import Broker
 
 
 @pytest.mark.parametrize(
@@ -50,9 +56,114 @@ def test_what_cannot_work_is_refused_without_the_password(url: str, says: str) -
         error = error.__cause__ or error.__context__
 
 
-def test_it_is_beside_the_first_broker_of_the_url() -> None:
-    found = Management.beside("rabbitmq-stream://u:p%40@[::1]:5552,b2/v")
+def test_it_is_beside_the_node_that_answered() -> None:
+    url = StreamUrl.parse("rabbitmq-stream://u:p%40@b1,[::1]:5552/v")
+    found = Management.beside(url, Address("::1", 5552), "ca.pem")
     assert found == Management("http://[::1]:15672", "u", "p@")
+
+
+def test_where_the_broker_has_tls_no_password_goes_without() -> None:
+    url = StreamUrl.parse("rabbitmq-stream+tls://u:p@host")
+    found = Management.beside(url, Address("host", 5551), "ca.pem")
+    assert found == Management("https://host:15671", "u", "p", "ca.pem")
+
+
+class Api(BaseHTTPRequestHandler):
+    """The API of a cluster `named`, in which nobody consumes; its user has `tags`."""
+
+    named: str
+    tags: list[str]
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        path = self.path.removeprefix("/api/").partition("?")[0]
+        self.seen.append(path)
+        found: Any = {
+            "overview": {"cluster_name": self.named},
+            "whoami": {"name": "guest", "tags": self.tags},
+            "exchanges/%2F": {"page_count": 1, "items": []},
+        }.get(path, [])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Api]]:
+    """What listens where a broker's API usually is."""
+
+    class Mine(Api):
+        named, tags, seen = "another cluster", ["administrator"], []
+
+    with HTTPServer(("127.0.0.1", 0), Mine) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        monkeypatch.setattr(management, "PORT", server.server_port)
+        yield Mine
+        server.shutdown()
+
+
+def listed(url: str, named: str | None = None) -> list[str]:
+    return ask_for_list(url, named, Management.super_streams)
+
+
+def test_the_api_of_another_broker_is_not_asked(broker: Broker, api: type[Api]) -> None:
+    """On one host there may be several brokers: one of them has the usual port."""
+    with pytest.raises(CommandError, match=r"no management API|belongs to the cluster") as caught:
+        listed(broker.url)
+    assert caught.value.exit_code is ExitCode.CONNECTION
+    assert "--management URL" in str(caught.value)
+    assert api.seen == ([] if broker.management is None else ["overview"])
+
+
+def test_the_brokers_own_api_is_asked_and_named(
+    rabbitmq: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = str(rabbitmq.management).rpartition("@")[2]
+    monkeypatch.setattr(management, "PORT", int(base.rpartition(":")[2]))
+    listed(rabbitmq.url)
+    assert capsys.readouterr().err == f"asked the management API at http://{base}\n"
+
+
+def test_what_was_named_is_asked_and_named_in_the_output(
+    api: type[Api], capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = f"http://127.0.0.1:{management.PORT}"
+    assert listed("rabbitmq-stream://nowhere.invalid", base) == []
+    assert capsys.readouterr().err == f"asked the management API at {base}\n"
+
+
+async def reader(broker: Broker, named: str | None = None) -> Answer:
+    question = Question(broker.url, "me", "s", (), management=named, watch=0)
+    async with Environment(broker.url) as environment:
+        return await running_reader(environment, question)
+
+
+@pytest.mark.anyio
+async def test_readers_are_not_looked_for_at_another_broker(broker: Broker, api: type[Api]) -> None:
+    answer = await reader(broker)
+    assert (answer.seen, answer.asked) == (None, "")
+    assert "no management API" in answer.blind or "belongs to the cluster" in answer.blind
+    with pytest.raises(CommandError, match="belongs to the cluster 'another cluster', and the b"):
+        await reader(broker, f"http://127.0.0.1:{management.PORT}")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("tags", [["administrator"], ["monitoring"], ["management"]])
+async def test_a_user_who_may_not_see_all_readers_is_said_to(
+    broker: Broker, api: type[Api], tags: list[str]
+) -> None:
+    async with Environment(broker.url) as environment:
+        api.named = (await environment.server_info()).properties["cluster_name"]
+    api.tags = tags
+    base = f"http://127.0.0.1:{management.PORT}"
+    answer = await reader(broker, base)
+    if tags == ["management"]:
+        assert "no consumers of other users" in answer.blind
+    else:
+        assert (answer.asked, answer.blind) == (f"the management API at {base}", "")
 
 
 class Odd(BaseHTTPRequestHandler):

@@ -1,26 +1,39 @@
-"""`flowstream` as a process: through pipes, or on a terminal of its own."""
+"""`flowstream` as a process: through pipes, or on a terminal of its own.
+
+Each command is a process, with signals, pipes, a terminal and an exit code. It is forked from one
+that has everything imported (warm.py) and so costs 20 ms of CPU instead of 700. That is as cheap as
+to call it in the process of the tests, and nothing needs to be put back afterwards: not the
+variables, folder, modules, handlers of signals, loggers, loop, nor the garbage collector. Where the
+start or the end of the interpreter itself is tested, the command is a `fresh` one.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import fcntl
+import functools
 import json
 import os
 import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 COMMAND = (sys.executable, "-m", "flowstream")
 TIMEOUT = 60.0
+WARM = Path(__file__).with_name("warm.py")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
 
 
@@ -52,38 +65,141 @@ def environment(url: str | None, extra: Mapping[str, str] | None = None) -> dict
     return {**kept, **(extra or {})}
 
 
-def flowstream(
-    *arguments: str,
-    url: str | None = None,
-    cwd: Path | None = None,
-    stdin: bytes = b"",
-    env: Mapping[str, str] | None = None,
-) -> Result:
-    """Run a command through pipes to its end."""
-    done = subprocess.run(
+class Process(Protocol):
+    """What is needed of a process, whether it was forked or begun anew."""
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class _Forked:
+    """A command in a fork of the process that has flowstream imported (warm.py)."""
+
+    def __init__(
+        self, arguments: Sequence[str], standard: Sequence[int], folder: Path, env: dict[str, str]
+    ) -> None:
+        request = {"arguments": arguments, "folder": str(folder), "variables": env}
+        self._answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            message = json.dumps(request).encode()
+            warm = _warm(on_terminal=os.isatty(standard[1]))
+            socket.send_fds(warm, [message], [*standard, theirs.fileno()])
+        self.returncode: int | None = None
+        self._pid = self._answer(TIMEOUT)
+
+    def _answer(self, timeout: float | None) -> int:
+        self._answers.settimeout(timeout)
+        answer = self._answers.recv(16)
+        assert answer, "the process that forks for commands has ended: see its standard error"
+        return int(answer)
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(BlockingIOError):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(self._answer(timeout))
+            self._answers.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self._pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _warm(*, on_terminal: bool) -> socket.socket:
+    """The socket of a process that forks for commands; it ends with this one.
+
+    Modules ask as they are imported whether there is a terminal, so there is one process for each.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    output = pty.openpty()[1] if on_terminal else None  # the other side stays open to the end
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, WARM, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            env=environment(None),
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is for the tests, which end what they started
+        )
+    atexit.register(process.wait)
+    atexit.register(ours.close)
+    return ours
+
+
+def start(
+    arguments: Sequence[str],
+    standard: Sequence[int],
+    folder: Path | None,
+    env: dict[str, str],
+    *,
+    fresh: bool = False,
+) -> Process:
+    """Start a command: forked, or `fresh` in an interpreter of its own."""
+    folder = folder or Path.cwd()
+    fresh = fresh or sys.platform != "linux" or any(map(_for_the_interpreter, env.items()))
+    if not fresh:
+        return _Forked(arguments, standard, folder, env)
+    stdin, stdout, stderr = standard
+    return subprocess.Popen(
         [*COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        cwd=cwd,
-        env=environment(url, env),
-        timeout=TIMEOUT,
-        check=False,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=folder,
+        env=env,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
     )
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def _for_the_interpreter(variable: tuple[str, str]) -> bool:
+    """Whether it is read as the interpreter starts, and not what it was when that of ours did."""
+    name, value = variable
+    return name.startswith(("PYTHON", "LANG", "LC_")) and os.environ.get(name) != value
+
+
+def _take_terminal() -> None:
+    """Make a terminal the controlling one, so that Ctrl-C on it is a signal."""
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Started:
     """A command that goes on in the background, through pipes; killed at the end of `with`."""
 
-    def __init__(self, *arguments: str, url: str | None = None, cwd: Path | None = None) -> None:
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=cwd,
-            env=environment(url),
+    def __init__(
+        self,
+        *arguments: str,
+        url: str | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        (stdin, to), (out, stdout), (err, stderr) = (os.pipe() for _ in range(3))
+        standard = stdin, stdout, stderr
+        self.stdin, self.stdout, self.stderr = (
+            os.fdopen(to, "wb"),
+            os.fdopen(out, "rb"),
+            os.fdopen(err, "rb"),
         )
+        try:
+            self.process = start(arguments, standard, cwd, environment(url, env), fresh=fresh)
+        finally:
+            for descriptor in standard:
+                os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -94,24 +210,24 @@ class Started:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        self.process.kill()
+        self.process.wait(TIMEOUT)
+        with contextlib.suppress(BrokenPipeError):  # of what it did not read
+            self.stdin.close()
+        self.stdout.close()
+        self.stderr.close()
 
     def line(self, pattern: str, *, out: bool = False) -> str:
         """Wait for a line on standard error (or output) that matches."""
-        stream = self.process.stdout if out else self.process.stderr
-        assert stream is not None
-        for line in stream:
+        for line in self.stdout if out else self.stderr:
             if re.search(pattern, line.decode()):
                 return line.decode()
         raise AssertionError(f"ended without a line like {pattern!r}")
 
     def write(self, data: bytes) -> None:
         """Write to its standard input."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        self.stdin.write(data)
+        self.stdin.flush()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -119,13 +235,35 @@ class Started:
     def end(self) -> Result:
         """Wait for its end, standard input still open."""
         self.process.wait(TIMEOUT)
-        out, err = self.process.communicate()
-        return Result(self.process.returncode, out.decode(), err.decode())
+        return Result(self.process.wait(), self.stdout.read().decode(), self.stderr.read().decode())
+
+    def feed(self, data: bytes) -> Result:
+        """Write all its standard input while its output is read, to the end of both."""
+        with ThreadPoolExecutor(3) as pool:
+            out, err = pool.submit(self.stdout.read), pool.submit(self.stderr.read)
+            pool.submit(self._write_all, data)
+            try:
+                code = self.process.wait(TIMEOUT)
+            except BaseException:
+                self.process.kill()
+                raise
+            return Result(code, out.result().decode(), err.result().decode())
+
+    def _write_all(self, data: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError), self.stdin:
+            self.stdin.write(data)
 
 
-def _take_terminal() -> None:
-    """Make standard input the controlling terminal, so that Ctrl-C on it is a signal."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def flowstream(
+    *arguments: str,
+    url: str | None = None,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> Result:
+    """Run a command through pipes to its end."""
+    with Started(*arguments, url=url, cwd=cwd, env=env) as command:
+        return command.feed(stdin)
 
 
 class Terminal:
@@ -140,17 +278,11 @@ class Terminal:
     ) -> None:
         self._master, slave = pty.openpty()
         self.raw = b""
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=cwd,
-            env=environment(url, {"LINES": "50", **(env or {})}),
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
-        os.close(slave)
+        try:
+            variables = environment(url, {"LINES": "50", **(env or {})})
+            self.process = start(arguments, (slave, slave, slave), cwd, variables)
+        finally:
+            os.close(slave)
 
     def __enter__(self) -> Self:
         return self
@@ -161,9 +293,8 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait(TIMEOUT)
         os.close(self._master)
 
     @property

@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from flowstream.cli.options import run_async
-from tests.cli.command import COMMAND, TIMEOUT, Terminal, environment, flowstream
+from tests.cli.command import (
+    COMMAND,
+    TIMEOUT,
+    Result,
+    Started,
+    Terminal,
+    environment,
+    flowstream,
+    start,
+)
 from tests.cli.modules import write_module
 
 WAITING = [
@@ -45,17 +54,11 @@ def test_ctrl_c_ends_with_130_and_without_a_word(
 ) -> None:
     write_module(tmp_path, "x")
     port = silent.getsockname()[1]
-    process = subprocess.Popen(
-        [*COMMAND, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment(f"rabbitmq-stream://guest:guest@127.0.0.1:{port}"),
-    )
-    with process, silent.accept()[0]:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=TIMEOUT)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    url = f"rabbitmq-stream://guest:guest@127.0.0.1:{port}"
+    fresh = command == ("doctor",)
+    with Started(*command, url=url, cwd=tmp_path, fresh=fresh) as waiting, silent.accept()[0]:
+        waiting.signal(signal.SIGINT)
+        assert waiting.end() == Result(130, "", "")
 
 
 @pytest.mark.parametrize("answer", ["\x03", "\x04", "n\n"], ids=["ctrl-c", "ctrl-d", "no"])
@@ -64,7 +67,7 @@ def test_a_question_that_is_not_answered_with_yes(answer: str) -> None:
         terminal.expect("Delete x with all messages?")
         while terminal.process.poll() is None:  # a Ctrl-C just before input() begins is not seen
             terminal.type(answer)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
                 terminal.process.wait(5)
         assert terminal.end() == 130
     assert "nothing was done" in terminal.screen
@@ -86,20 +89,16 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path, command: tuple[str, ..
     write_module(tmp_path, "x")
     reader, writer = os.pipe()
     os.close(reader)
+    fresh = command == ("check", "shop")
     try:
-        done = subprocess.run(
-            [*COMMAND, *command],
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            cwd=tmp_path,
-            env=environment(None),
-            timeout=TIMEOUT,
-            check=False,
-        )
+        with (tmp_path / "err").open("wb") as err, Path(os.devnull).open("rb") as stdin:
+            standard = stdin.fileno(), writer, err.fileno()
+            process = start(command, standard, tmp_path, environment(None), fresh=fresh)
+            code = process.wait(TIMEOUT)
     finally:
         os.close(writer)
-    assert "Error" not in done.stderr.decode()
-    assert done.returncode == 0
+    assert "Error" not in (tmp_path / "err").read_text()
+    assert code == 0
 
 
 @pytest.mark.parametrize("command", [("config",), ("check", "shop"), ("graph", "shop")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from flowstream.cli.messages import decoded, printable, shown
 from flowstream.protocol import Properties, encode_message
 from tests.brokers.running import Broker
-from tests.cli.command import COMMAND, Started, Terminal, environment, flowstream
+from tests.cli.command import Started, Terminal, flowstream
 
 LINES = b"".join(b'{"n":%d}\n' % number for number in range(1_000))
 
@@ -60,10 +59,9 @@ def test_lines_for_people(url: str, stream_name: str) -> None:
 
 def test_tail_follows_until_ctrl_c(url: str, stream_name: str) -> None:
     with Started("tail", stream_name, "--from", "999", "--json", url=url) as tail:
-        assert tail.process.stdout is not None
-        assert numbers(tail.process.stdout.readline().decode()) == [999]
+        assert numbers(tail.stdout.readline().decode()) == [999]
         flowstream("publish", stream_name, "-", url=url, stdin=b'{"n":1000}\n')
-        assert numbers(tail.process.stdout.readline().decode()) == [1000]
+        assert numbers(tail.stdout.readline().decode()) == [1000]
         tail.signal(signal.SIGINT)
         assert tail.end().code == 0
 
@@ -86,8 +84,7 @@ def test_a_super_stream_is_followed_in_all_its_partitions(broker: Broker, stream
         body = partition[-1:].encode()
         flowstream("publish", partition, "-", url=broker.url, stdin=body)
     with Started("tail", stream_name, "--from", "first", url=broker.url) as tail:
-        assert tail.process.stdout is not None
-        lines = sorted(tail.process.stdout.readline().decode().split() for _ in range(2))
+        lines = sorted(tail.stdout.readline().decode().split() for _ in range(2))
         tail.signal(signal.SIGINT)
         assert tail.end().code == 0
     assert [(line[0], line[1], line[3]) for line in lines] == [(one, "0", "0"), (two, "0", "1")]
@@ -98,15 +95,10 @@ def test_a_super_stream_is_followed_in_all_its_partitions(broker: Broker, stream
 
 
 def test_a_reader_that_leaves_ends_it_quietly(url: str, stream_name: str) -> None:
-    line = [*COMMAND, "peek", stream_name, "-n", "1000", "--from", "first"]
-    with subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(url)
-    ) as peek:
-        assert peek.stdout is not None
-        assert peek.stderr is not None
+    with Started("peek", stream_name, "-n", "1000", "--from", "first", url=url) as peek:
         peek.stdout.close()
         assert peek.stderr.read() == b""
-        assert peek.wait(60) == 0
+        assert peek.process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

@@ -110,13 +110,11 @@ def test_on_a_terminal_a_run_leaves_and_comes_back(shop: Shop) -> None:
 def test_through_a_pipe_it_is_lines(shop: Shop) -> None:
     line = ("top", "--http", shop.address, "--interval", "0.1")
     with shop.start(), Started(*line) as top:
-        assert top.process.stdout is not None
-        assert shop.stream in top.process.stdout.readline().decode()
+        top.line(shop.stream, out=True)
         top.signal(signal.SIGINT)
         assert top.end().code == 0
     with shop.start(), Started(*line, "--json") as top:
-        assert top.process.stdout is not None
-        document = json.loads(top.process.stdout.readline())
+        document = json.loads(top.stdout.readline())
         assert document["monitor"] == f"http://{shop.address}/"
         top.signal(signal.SIGTERM)
         assert top.end().code == 0

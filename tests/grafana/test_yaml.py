@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.monitor.dashboards.yaml import dump
@@ -26,7 +26,6 @@ DOCUMENTS = st.dictionaries(
 )
 
 
-@settings(max_examples=50)
 @given(DOCUMENTS)
 def test_any_document_survives(document: Any) -> None:
     assert yaml.safe_load(dump(document)) == document

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import protocol as p
@@ -32,7 +32,6 @@ def shape(value: Any) -> Any:
 
 
 @given(values | nested_arrays)
-@settings(max_examples=300)
 def test_a_value_is_read_as_it_was_written(value: Any):
     data = encode_value(value)
     assert skip_value(data, 0) == len(data)
@@ -83,7 +82,6 @@ def test_encodings_of_the_specification(data: str, value: Any):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=300)
 def test_garbage_is_a_protocol_error_or_a_value(data: bytes):
     for read in (read_value, skip_value):
         with contextlib.suppress(ProtocolError):
@@ -167,7 +165,6 @@ def test_what_amqp_cannot_carry_is_refused(value: Any):
 
 
 @given(sections, bodies)
-@settings(max_examples=200)
 def test_a_message_is_read_as_it_was_written(given_sections, body):
     raw = p.encode_message(**body, **given_sections)
     message = p.AmqpMessage(raw)
@@ -230,7 +227,6 @@ def test_data_of_takes_text_values_and_bodies_that_are_not_amqp():
 
 
 @given(sections, bodies, st.data())
-@settings(max_examples=200)
 def test_a_damaged_message_is_a_protocol_error_or_read(given_sections, body, data):
     raw = bytearray(p.encode_message(**body, **given_sections))
     for _ in range(data.draw(st.integers(1, 3))):

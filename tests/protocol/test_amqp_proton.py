@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flowstream import protocol as p
@@ -117,13 +117,11 @@ def proton_decode(raw: bytes) -> Any:
 
 
 @given(values | nested_arrays)
-@settings(max_examples=300)
 def test_proton_reads_what_we_write(value: Any):
     assert shape(proton_decode(encode_value(value))) == shape(value)
 
 
 @given(values | nested_arrays)
-@settings(max_examples=300)
 def test_we_read_what_proton_writes(value: Any):
     raw = proton_encode(value)
     assert shape(read_value(raw)) == shape((value, len(raw)))
@@ -183,7 +181,6 @@ def check_fields(theirs: Any, ours: p.AmqpMessage) -> None:
 
 
 @given(proton_sections, bodies)
-@settings(max_examples=200)
 def test_proton_reads_our_messages(given_sections: dict[str, Any], body: tuple[int, Any]):
     section, content = body
     given_sections = {**given_sections, "footer": None}
@@ -196,7 +193,6 @@ def test_proton_reads_our_messages(given_sections: dict[str, Any], body: tuple[i
 
 
 @given(proton_sections, bodies, st.booleans())
-@settings(max_examples=200)
 def test_we_read_protons_messages(given_sections, body: tuple[int, Any], durable: bool):
     section, content = body
     assume(content is not None)  # proton writes no body then

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from struct import pack, pack_into
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import protocol as p
@@ -63,7 +63,6 @@ def test_a_chunk_is_read_from_anywhere_and_up_to_its_end_only(content, before, a
 
 
 @given(contents(), st.data())
-@settings(max_examples=200)
 def test_a_damaged_chunk_is_a_protocol_error_or_bodies(content: Content, data: st.DataObject):
     raw = bytearray(chunk_of(content.entries, len(content.bodies)))
     for _ in range(data.draw(st.integers(1, 3))):

@@ -67,7 +67,6 @@ def test_garbage_is_a_protocol_error_or_a_command(data: bytes):
     edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
     end=st.integers(0, 400),
 )
-@settings(max_examples=300)
 def test_a_damaged_frame_is_a_protocol_error_or_a_command(command, edits, end):
     frame = bytearray(p.encode(command)[4:])
     for position, value in edits:

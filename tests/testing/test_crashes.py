@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import anyio
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowstream import (
@@ -52,7 +52,6 @@ def declared(workers: int, batch: int, done: list[tuple[str, int]]) -> Pipeline:
     return pipeline
 
 
-@settings(max_examples=60, deadline=None)
 @example(["slow", "ok", Wait(1), Crash(), "ok"], 2, 1, "asyncio")
 @example(["flaky", "ok", "fail", Wait(0.05), Crash(), "slow", "drop", Wait(1)], 3, 2, "trio")
 @given(SOURCES, st.integers(1, 3), st.integers(1, 4), st.sampled_from(["asyncio", "trio"]))

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from flowstream.texts import interrupts, printable, shown
+
 _log = logging.getLogger("flowstream.telemetry")
 
 
@@ -74,9 +76,14 @@ class Telemetry:
         for observer in self._observers:
             try:
                 observer.observe(event)
-            except Exception:
+            except BaseException as error:
+                if interrupts(error):
+                    raise
                 self.detach(observer)
-                _log.exception("observer %r raised and was detached", observer)
+                _log.error(
+                    "observer %s raised and was detached", shown(observer),
+                    exc_info=printable(error),
+                )  # fmt: skip
 
 
 # --- the pipeline -------------------------------------------------------------------------------

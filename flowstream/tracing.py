@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstream import __version__
 from flowstream.errors import FlowstreamError, NotSupported
+from flowstream.texts import printable, text_of, type_name
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, TracerProvider
@@ -134,9 +135,9 @@ class Tracing:
 
     def _outcome(self, span: Span, messages: Sequence[Traced], error: BaseException | None) -> None:
         if error is not None:
-            span.record_exception(error)
-            span.set_attribute("error.type", type(error).__qualname__)
-            failed, reason = len(messages), str(error)
+            span.record_exception(printable(error))
+            span.set_attribute("error.type", type_name(error))
+            failed, reason = len(messages), text_of(error)
         else:
             reasons = [message.failed for message in messages if message.failed is not None]
             failed, reason = len(reasons), next(iter(reasons), "")

@@ -19,23 +19,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = {
     "errors": set[str](),
-    "telemetry": set[str](),
+    "texts": set[str](),
+    "telemetry": {"texts"},
     "protocol": {"errors"},
-    "client": {"errors", "telemetry", "protocol"},
-    "pipeline": {"errors", "telemetry"},
-    "connectors": {"errors", "telemetry", "client", "pipeline"},
-    "broker": {"errors", "telemetry", "protocol"},
+    "client": {"errors", "texts", "telemetry", "protocol"},
+    "pipeline": {"errors", "texts", "telemetry"},
+    "connectors": {"errors", "texts", "telemetry", "client", "pipeline"},
+    "broker": {"errors", "texts", "telemetry", "protocol"},
     "metrics": {"telemetry"},
-    "tracing": {"errors"},
-    "monitor": {"metrics", "telemetry", "pipeline"},
+    "tracing": {"errors", "texts"},
+    "monitor": {"texts", "metrics", "telemetry", "pipeline"},
     "testing": {
-        *("errors", "telemetry", "protocol", "client", "pipeline"),
+        *("errors", "texts", "telemetry", "protocol", "client", "pipeline"),
         *("connectors", "broker", "metrics"),
     },
 }
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "telemetry", "protocol"}
+STANDARD_LIBRARY_ONLY = {"errors", "texts", "telemetry", "protocol"}
 # The codecs of compressed sub-batches are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # What the example applications may use beside flowstream and the standard library.

@@ -38,6 +38,7 @@ from flowstream.protocol import (
     State,
     encode,
 )
+from flowstream.texts import printable
 
 _log = logging.getLogger("flowstream.broker")
 
@@ -104,8 +105,11 @@ class Session:
                         tasks.cancel_scope.cancel()
         except* (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
             _log.debug("connection from %s broke", self.peer_host)
-        except* Exception:
-            _log.exception("connection from %s failed and was closed", self.peer_host)
+        except* Exception as error:
+            _log.error(
+                "connection from %s failed and was closed", self.peer_host,
+                exc_info=printable(error),
+            )  # fmt: skip
         finally:
             self._leave()
 

@@ -6,8 +6,10 @@ A code never changes its meaning. `describe()` is what `flowstream exit-codes` p
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import cast
 
 from flowstream import errors
+from flowstream.texts import is_a, leaves
 
 
 class ExitCode(IntEnum):
@@ -110,21 +112,15 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 def exit_code(error: BaseException) -> ExitCode:
     """The exit code for an error that ended a command."""
-    if isinstance(error, CommandError):
-        return error.exit_code
+    if is_a(error, CommandError):
+        return cast(CommandError, error).exit_code
     for cls, code in _CODES:
-        if isinstance(error, cls):
+        if is_a(error, cls):
             return code
     return ExitCode.UNEXPECTED
 
 
 def root_cause(error: BaseException) -> BaseException:
     """The one error that explains a group: the first known one, or the first of all."""
-    found = _leaves(error)
+    found = list(leaves(error))
     return next((leaf for leaf in found if exit_code(leaf) != ExitCode.UNEXPECTED), found[0])
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from flowstream import errors
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.output import one_line
+from flowstream.texts import text_of, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline
@@ -66,7 +66,9 @@ def pipelines_of(module: ModuleType) -> dict[str, Pipeline]:
 
     found: dict[str, Pipeline] = {}
     for variable, value in vars(module).items():
-        if isinstance(value, Pipeline) and not any(value is other for other in found.values()):
+        if issubclass(type(value), Pipeline) and not any(
+            value is other for other in found.values()
+        ):
             found[variable] = value
     return found
 
@@ -123,5 +125,5 @@ def _broken(name: str, error: BaseException) -> str:
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename:
         where = f" ({os.path.relpath(error.filename)}, line {error.lineno})"
-    text = one_line(str(error.msg if isinstance(error, SyntaxError) else error))
-    return f"{name} cannot be imported: {type(error).__name__}: {text}{where}"
+    text = text_of(error.msg if isinstance(error, SyntaxError) else error)
+    return f"{name} cannot be imported: {type_name(error)}: {text}{where}"

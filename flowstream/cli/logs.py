@@ -13,12 +13,14 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from flowstream.cli import output
 from flowstream.pipeline import add_place
+from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of
 
 LIMIT = 5
 """Records of one kind that are written in INTERVAL; later ones are counted and left out."""
@@ -26,6 +28,7 @@ INTERVAL = 10.0
 KINDS = 1_000
 """Kinds of records that are remembered."""
 LEFT_OUT = "left_out"
+_OWN = (str, int, float, bool, type(None))
 
 _PLAIN = logging.LogRecord("", 0, "", 0, "", None, None)
 _STANDARD = {*vars(_PLAIN), "message", "asctime", "taskName"}
@@ -57,6 +60,14 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         for record in self._repeats.rest():
             self.emit(record)
         super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A record that cannot be written, such as one with arguments that do not fit, is named."""
+        error = sys.exc_info()[1]
+        where = f"{record.pathname}:{record.lineno}"
+        said = "" if error is None else describe(error)
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"a log record of {record.name} ({where}) is not written: {said}\n")
 
     @property
     def stream(self) -> TextIO:
@@ -157,7 +168,15 @@ def document(record: logging.LogRecord, formatter: logging.Formatter) -> dict[st
     return found
 
 
-class TextFormatter(logging.Formatter):
+class SafeFormatter(logging.Formatter):
+    """Writes a traceback whatever its exception does."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        error = ei[1]
+        return "" if error is None else traceback_of(error, LOG_LIMIT).rstrip("\n")
+
+
+class TextFormatter(SafeFormatter):
     """`2026-11-25 05:39:00,123 WARNING flowstream.pipeline: message [pipeline=orders]`."""
 
     def __init__(self) -> None:
@@ -172,14 +191,14 @@ class TextFormatter(logging.Formatter):
         return text if left_out is None else f"{text} ({left_out:,} like it were left out)"
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(SafeFormatter):
     """One JSON object per line; `time` is UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(document(record, self), default=str, ensure_ascii=False)
+        return json.dumps(document(record, self), default=_said, ensure_ascii=False)
 
 
-class LogfmtFormatter(logging.Formatter):
+class LogfmtFormatter(SafeFormatter):
     """`key=value` pairs in one line; `time` is UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -189,6 +208,10 @@ class LogfmtFormatter(logging.Formatter):
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}
 
 
+def _said(value: Any) -> str:
+    return str(value) if type(value) in _OWN else text_of(value, LOG_LIMIT)
+
+
 def _pairs(values: dict[str, Any]) -> str:
     return " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
 
@@ -196,6 +219,6 @@ def _pairs(values: dict[str, Any]) -> str:
 def _quoted(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value)
+    text = _said(value)
     plain = text.isprintable() and text and not any(c in text for c in ' "=')
     return text if plain else json.dumps(text, ensure_ascii=False)

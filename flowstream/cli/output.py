@@ -12,13 +12,13 @@ import logging
 import math
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowstream.cli.exits import ExitCode, exit_code, root_cause
 from flowstream.cli.tables import GAP, Row, Table
+from flowstream.texts import LOG_LIMIT, printable, text_of, traceback_of, type_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _tracebacks: list[bool] = []
 _notes: list[logging.Logger] = []
 
+REPORT_LIMIT = 16_384
+"""Characters of an error; one about threads that hang shows where each of them is."""
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -185,7 +187,7 @@ def one_line(text: str) -> str:
 
 def why(error: object) -> str:
     """Why the network failed, as every command says it: `connection refused`."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    said = error.strerror if isinstance(error, OSError) and error.strerror else text_of(error)
     return one_line(said[:1].lower() + said[1:])
 
 
@@ -193,14 +195,14 @@ def report(error: BaseException) -> ExitCode:
     """Say on standard error what went wrong, in one line; return the exit code to end with."""
     cause = root_cause(error)
     code = exit_code(cause)
-    text = one_line(str(cause)) or type(cause).__name__
+    text = text_of(cause, REPORT_LIMIT)
     if code is ExitCode.UNEXPECTED:
-        text = f"{type(cause).__name__}: {text} (flowstream --debug ... shows the traceback)"
+        text = f"{type_name(cause)}: {text} (flowstream --debug ... shows the traceback)"
     if _notes:
         _notes[-1].error("%s", text, extra={"exit_code": int(code)}, exc_info=_traced(error))
         return code
     if _tracebacks:
-        sys.stderr.write("".join(traceback.format_exception(error)))
+        sys.stderr.write(traceback_of(error, LOG_LIMIT))
     if drawn(sys.stderr):
         stderr().print("error: ", style="bold red", end="")
         stderr().print(text, markup=False)
@@ -210,4 +212,4 @@ def report(error: BaseException) -> ExitCode:
 
 
 def _traced(error: BaseException) -> BaseException | None:
-    return error if _tracebacks else None
+    return printable(error) if _tracebacks else None

@@ -22,7 +22,7 @@ from flowstream.cli.embedded import own_broker, somebody_listens
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.feed import Feed, FeedPlan
 from flowstream.cli.options import on_signal
-from flowstream.cli.output import note, one_line, plural
+from flowstream.cli.output import note, plural, why
 from flowstream.cli.view import show
 from flowstream.cli.wiring import wiring
 from flowstream.connectors import SuperStreamProducer
@@ -165,7 +165,7 @@ class Supervisor:
             host, port = await group.start(monitor.run, host, port)
         except OSError as error:
             raise CommandError(
-                f"cannot listen on {host}:{port}: {error.strerror or one_line(str(error))}; "
+                f"cannot listen on {host}:{port}: {why(error)}; "
                 "choose another address with --http HOST:PORT",
                 ExitCode.USAGE,
             ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from flowstream.errors import ConfigurationError, TokenUnavailable
+from flowstream.texts import describe
 
 
 class Credentials(ABC):
@@ -96,7 +97,9 @@ class TokenCredentials(Credentials):
                 try:
                     self._token = await self._fetch()
                 except Exception as error:
-                    raise TokenUnavailable(f"no token could be fetched: {error}") from error
+                    raise TokenUnavailable(
+                        f"no token could be fetched: {describe(error)}"
+                    ) from error
                 self._renew_time = anyio.current_time() + self._token.expires_in * self._renew_at
             return self._token
 

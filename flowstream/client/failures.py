@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from flowstream.errors import SERVER_ERRORS, FlowstreamError, PublishFailed
+from flowstream.texts import interrupts, printable, shown
 
 from .options import PublisherOptions
 from .settings import log
@@ -62,5 +63,9 @@ def call(callback: Callable[..., None], *args: object) -> None:
     """Calls the application back; what it raises is logged and goes no further."""
     try:
         callback(*args)
-    except Exception:
-        log.exception("a callback of a publisher raised: %r", callback)
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        log.error(
+            "a callback of a publisher raised: %s", shown(callback), exc_info=printable(error)
+        )

@@ -30,6 +30,7 @@ from flowstream.protocol import (
     Unsubscribe,
 )
 from flowstream.telemetry import ChunkReceived
+from flowstream.texts import text_of
 
 from .attachment import Attachment
 from .codes import check
@@ -142,7 +143,7 @@ class Subscription:
             self.failure = error
             self._accepting = False
             self._forget()
-            self._state.set(State.CLOSED, str(error))
+            self._state.set(State.CLOSED, text_of(error))
             self.arrived.notify()
 
     def _give(self, credit: int) -> None:

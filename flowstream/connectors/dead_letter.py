@@ -20,6 +20,7 @@ from flowstream.connectors.stream_producer import check_stream
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import ConfigurationError, FlowstreamError
 from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext
+from flowstream.texts import type_name
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -108,7 +109,7 @@ def dead_letter(pipeline: str, failure: Failure) -> bytes:
         "x-stage": failure.stage,
         "x-attempts": failure.attempts,
         "x-reason": failure.reason[:REASON_LIMIT],
-        "x-error": "" if failure.error is None else type(failure.error).__name__,
+        "x-error": "" if failure.error is None else type_name(failure.error),
         "x-traceback": failure.traceback(),
         "x-failed-at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }

@@ -13,6 +13,7 @@ from flowstream.connectors.stream_producer import check_stream
 from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.pipeline import Batch, Message, RunContext, Sink
 from flowstream.telemetry import Tracer
+from flowstream.texts import interrupts, shown, type_name
 
 
 class StreamSink(Sink):
@@ -35,7 +36,9 @@ class StreamSink(Sink):
     ) -> None:
         check_stream("StreamSink > stream", stream)
         if not callable(encode):
-            raise ConfigurationError(f"StreamSink > encode: expected a function, got {encode!r}")
+            raise ConfigurationError(
+                f"StreamSink > encode: expected a function, got {shown(encode)}"
+            )
         self.stream = stream
         self.encode = encode
         self.amqp = amqp
@@ -77,8 +80,10 @@ class StreamSink(Sink):
             try:
                 body = self.encode(message.data)
                 if not isinstance(body, bytes):
-                    raise TypeError(f"encode returned {type(body).__name__}, not bytes")
-            except Exception as error:
+                    raise TypeError(f"encode returned {type_name(body)}, not bytes")
+            except BaseException as error:
+                if interrupts(error):
+                    raise
                 message.fail(error, retry=False)
             else:
                 well.append(message)

@@ -105,7 +105,7 @@ class Board:
 
     def _on_commit_failed(self, figures: PipelineFigures, event: telemetry.CommitFailed) -> None:
         figures.commit_failures += 1
-        key = ("committer", "commit", event.error.partition("(")[0])
+        key = ("committer", "commit", event.error.partition(":")[0])
         reason = f"{event.stream}@{event.offset}: {event.error}"
         figures.failed(key, reason, messages=0, at=self._clock())
 
@@ -122,7 +122,7 @@ class Board:
 
     def _on_stage_crashed(self, figures: PipelineFigures, event: telemetry.StageCrashed) -> None:
         figures.crashes += 1
-        key = (event.stage, "crash", event.error.partition("(")[0])
+        key = (event.stage, "crash", event.error.partition(":")[0])
         figures.failed(key, event.error, messages=0, at=self._clock())
 
     def _on_phase_changed(self, figures: PipelineFigures, event: telemetry.PhaseChanged) -> None:

@@ -18,6 +18,8 @@ import anyio
 import h11
 from anyio.abc import ByteStream, SocketAttribute, TaskStatus
 
+from flowstream.texts import printable
+
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 * 1024
 MAX_BODY = 16 * 1024
@@ -140,8 +142,8 @@ class _Connection:
     async def _answer(self, request: Request) -> Response:
         try:
             return await self._handler(request)
-        except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
+        except Exception as error:
+            _log.error("%s %s failed", request.method, request.path, exc_info=printable(error))
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _next_event(self) -> h11.Event | type[h11.PAUSED]:

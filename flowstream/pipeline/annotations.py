@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Message
+from flowstream.texts import describe, shown, text_of
 
 Handler = Callable[..., Any]
 
@@ -32,10 +33,10 @@ def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2)
     `wraps` is Message, Batch or list; `depth` how many frames up the handler was declared, so
     that types local to a function are found. Raises ConfigurationError.
     """
-    name = getattr(handler, "__qualname__", None) or repr(handler)
+    name = getattr(handler, "__qualname__", None) or shown(handler)
     where = f"{path}: {name}"
     if not callable(handler):
-        raise ConfigurationError(f"{path}: a handler must be a function, got {handler!r}")
+        raise ConfigurationError(f"{path}: a handler must be a function, got {shown(handler)}")
     plain = _unwrap(handler)
     if inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain):
         raise ConfigurationError(f"{where}: a handler must not be a generator (no `yield`)")
@@ -74,7 +75,9 @@ def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
     try:
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{where}: its signature cannot be read: {error}") from error
+        raise ConfigurationError(
+            f"{where}: its signature cannot be read: {text_of(error)}"
+        ) from error
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     for p in parameters:
         if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is p.empty:
@@ -98,7 +101,7 @@ def _annotation(handler: Handler, parameter: inspect.Parameter, frame: Any, wher
         return eval(annotation, names)  # noqa: S307 - the module's own annotation
     except Exception as error:
         raise ConfigurationError(
-            f"{where}: the annotation {annotation!r} cannot be resolved: {error}"
+            f"{where}: the annotation {annotation!r} cannot be resolved: {describe(error)}"
         ) from error
 
 
@@ -111,9 +114,9 @@ def _payload(annotation: Any, wraps: type, where: str) -> Any:
         expected = {Message: "Message[Order]", Batch: "Batch[Order]"}.get(
             wraps, "list[Message[Order]]"
         )
-        shown = getattr(annotation, "__qualname__", None) or repr(annotation)
+        found = getattr(annotation, "__qualname__", None) or shown(annotation)
         raise UnsupportedPayloadType(
-            f"{where}: unsupported annotation {shown}; annotate the first parameter as {expected}"
+            f"{where}: unsupported annotation {found}; annotate the first parameter as {expected}"
         )
     payload = arguments[0]
     if wraps is list and get_origin(payload) is Message:

@@ -6,6 +6,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from flowstream.pipeline.message import Message
+from flowstream.texts import type_name
 
 UNFINISHED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _NO_KEYS = frozenset({Message, *UNFINISHED})
@@ -13,7 +14,7 @@ _NO_KEYS = frozenset({Message, *UNFINISHED})
 
 def discard(answer: Any) -> None:
     """Close a coroutine that nobody will await, so that Python does not complain about it."""
-    if isinstance(answer, CoroutineType):
+    if type(answer) is CoroutineType:
         answer.close()
 
 
@@ -24,5 +25,5 @@ def hash_of(key: Any) -> int:
     """
     if type(key) in _NO_KEYS:
         discard(key)
-        raise TypeError(f"a {type(key).__name__} is no key; return a value such as an id")
+        raise TypeError(f"a {type_name(key)} is no key; return a value such as an id")
     return hash(key)

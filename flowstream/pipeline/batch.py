@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
 from flowstream.pipeline.message import Extra, Message
+from flowstream.texts import shown
 
 T = TypeVar("T")
 
@@ -67,7 +68,7 @@ class Batch(Generic[T]):
         return iter(self.messages)
 
     def __repr__(self) -> str:
-        return f"<Batch {self.batcher} size={self.size} key={self.key!r} {self.trigger}>"
+        return f"<Batch {self.batcher} size={self.size} key={shown(self.key)} {self.trigger}>"
 
 
 def again(batch: Batch[Any], messages: list[Message[Any]]) -> Batch[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from flowstream.pipeline.answers import discard
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Message
+from flowstream.texts import interrupts, shown
 
 Splitter = Callable[[Message[Any], Any], tuple[bool, Any]]
 """Called with a message and the accumulator: (is the batch full with it, the next accumulator)."""
@@ -82,9 +83,9 @@ class Batching:
             try:
                 full = self._split is not None and self._ask(where, message)
                 self._add(where, message, now, closed)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
+                if interrupts(error):
+                    raise
                 raise Rejected(index, closed) from error
             if where in self._open:
                 self._settle_size(where, full, extra is not None and extra.flush, closed)
@@ -121,7 +122,9 @@ class Batching:
         answer: Any = self._split(message, self._states.get(where, self._initial))
         if not isinstance(answer, tuple) or len(answer) != 2:
             discard(answer)
-            raise TypeError(f"the batch size function returned {answer!r}, not (full, accumulator)")
+            raise TypeError(
+                f"the batch size function returned {shown(answer)}, not (full, accumulator)"
+            )
         full, state = answer
         self._states[where] = state
         return bool(full)

@@ -23,6 +23,7 @@ from flowstream.pipeline.stages.slot import Slot, current_slot
 from flowstream.pipeline.threads import Threads
 from flowstream.pipeline.window import Window
 from flowstream.telemetry import Event, Outcome, PhaseChanged, StageCrashed, Telemetry
+from flowstream.texts import describe, is_a, printable
 
 log = logging.getLogger("flowstream.pipeline")
 
@@ -228,14 +229,14 @@ class Core:
             try:
                 return await body()
             except BaseException as error:
-                if isinstance(error, GeneratorExit) or passes(error):
+                if is_a(error, GeneratorExit) or passes(error):
                     raise
                 restart = self.restarts.allow(self.clock())
-                log.exception(
-                    "pipeline %r: stage %r crashed", self.name, stage,
+                log.error(
+                    "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
                     extra={"pipeline": self.name, "stage": stage},
                 )  # fmt: skip
-                self.emit(StageCrashed(self.name, stage, repr(error), restart))
+                self.emit(StageCrashed(self.name, stage, describe(error), restart))
                 await crashed(error)
                 if not restart:
                     self.fail(as_exception(f"stage {stage!r} crashed too often", error))

@@ -28,6 +28,7 @@ from flowstream.pipeline.running import RunningPipeline, start
 from flowstream.pipeline.sink import Sink
 from flowstream.pipeline.statistics import RunResult, StageTopology, Topology
 from flowstream.telemetry import Telemetry
+from flowstream.texts import shown, type_name
 
 F = TypeVar("F", bound=Handler)
 KeyFunction = Callable[[Message[Any]], Any]
@@ -174,10 +175,10 @@ class Pipeline:
         path = f"{self._path} > sink {name!r}"
         if not isinstance(sink, Sink):
             raise ConfigurationError(
-                f"{path}: expected a Sink such as StreamSink(...), got {sink!r}"
+                f"{path}: expected a Sink such as StreamSink(...), got {shown(sink)}"
             )
         checked = self._check_batcher({"name": name, **options}, path)
-        kind = type(sink).__name__
+        kind = type_name(sink)
         signature = Signature(name=kind, is_async=True, payload=Any, resource=None)
         self._add_batcher(Declared(_unused, signature, checked, sink), path)
 
@@ -296,7 +297,7 @@ class Pipeline:
 
     def topology(self) -> Topology:
         """The stages as declared."""
-        stages = [StageTopology("producer", "producer", type(self.producer).__name__, 1,
+        stages = [StageTopology("producer", "producer", type_name(self.producer), 1,
                                 dict(self.producer.describe()))]  # fmt: skip
         kinds = [("processor", d) for k, d in self.declared.items() if k == "processor"]
         for kind, declared in (*kinds, *(("batcher", d) for d in self.batchers.values())):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from flowstream.errors import CommitNotVerified, DrainTimeout
+from flowstream.errors import CommitNotVerified, DrainTimeout, StageFailed
 from flowstream.pipeline.core import log
 from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.stages.feed import COMMIT_GRACE
@@ -32,7 +32,12 @@ async def finish_batches(run: Run) -> None:
 
 
 async def settle(run: Run) -> None:
-    await run.core.changed.until(lambda: run.disposal.idle and not run.core.window.messages)
+    await run.core.changed.until(lambda: run.disposal.idle and not (run.in_flight and run.busy))
+    if run.in_flight:
+        raise StageFailed(
+            f"pipeline {run.core.name!r}: {run.in_flight} messages were left by a stage that "
+            f"broke; they stay unsettled and are replayed"
+        )
 
 
 STEPS: tuple[tuple[str, Step], ...] = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -18,6 +18,7 @@ from flowstream.pipeline.answers import UNFINISHED, discard
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot, current_slot
 from flowstream.pipeline.threads import Threads
+from flowstream.texts import describe, interrupts, is_a, leaves, type_name
 
 
 def being_cancelled() -> bool:
@@ -26,32 +27,24 @@ def being_cancelled() -> bool:
 
 
 def passes(error: BaseException) -> bool:
-    """Must this exception of a handler go through, instead of failing a message?"""
-    if isinstance(error, KeyboardInterrupt):
+    """Must this exception of a handler, or one in its group, go through?"""
+    if interrupts(error):
         return True
     cancelled = anyio.get_cancelled_exc_class()
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(cancelled) is not None and being_cancelled()
-    return isinstance(error, cancelled) and being_cancelled()
-
-
-def reason_of(error: BaseException) -> str:
-    """One line about an exception."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return being_cancelled() and any(is_a(leaf, cancelled) for leaf in leaves(error))
 
 
 def as_exception(what: str, error: BaseException) -> Exception:
     """What ends the run when something broke for good; SystemExit and the like are wrapped."""
-    if isinstance(error, Exception):
-        return error
-    failed = StageFailed(f"{what}: {reason_of(error)}")
+    if is_a(error, Exception):
+        return cast(Exception, error)
+    failed = StageFailed(f"{what}: {describe(error)}")
     failed.__cause__ = error
     return failed
 
 
 def fail(message: Message[Any], error: BaseException) -> None:
-    message._more().failure = Failure(message, reason_of(error), error=error)
+    message._more().failure = Failure(message, describe(error), error=error)
 
 
 def accept(message: Message[Any], result: Any) -> None:
@@ -61,7 +54,7 @@ def accept(message: Message[Any], result: Any) -> None:
             fail(message, TypeError("the handler returned another message; return data or nothing"))
     elif isinstance(result, UNFINISHED):
         discard(result)
-        fail(message, TypeError(f"the handler returned a {type(result).__name__}, not awaited"))
+        fail(message, TypeError(f"the handler returned a {type_name(result)}, not awaited"))
     else:
         message.data = result
 
@@ -108,6 +101,8 @@ def process_sync(
             if result is not None:
                 accept(message, result)
         except BaseException as error:
+            if interrupts(error):
+                raise
             fail(message, error)
         if message._extra is not None:
             rare.append(message)
@@ -125,7 +120,7 @@ def thread_handler(
         slot = current_slot.get() or Slot(name, 0)
         result, error = await threads.run(name, slot, _caught, function, args)
         if error is not None:
-            raise RuntimeError(reason_of(error)) from error
+            raise RuntimeError(describe(error)) from error
         return result
 
     return call
@@ -137,6 +132,8 @@ def _caught(
     try:
         return function(*args), None
     except BaseException as error:
+        if interrupts(error):
+            raise
         return None, error
 
 
@@ -161,6 +158,6 @@ def wrong_return(result: Any, batch: Any) -> TypeError | None:
         return None
     discard(result)
     return TypeError(
-        f"the batch handler returned {type(result).__name__}; it returns nothing, and fails "
+        f"the batch handler returned {type_name(result)}; it returns nothing, and fails "
         f"messages by message.fail() or by raising"
     )

@@ -30,11 +30,12 @@ class Lineup:
     def put(self, batch: Batch[Any]) -> None:
         """A batch was closed."""
         tokens = self._tokens_of(batch)
+        lines = [self._lines.setdefault(token, deque()) for token in tokens]  # a key may raise
         self.batches += 1
         self.messages += len(batch._own)
         self._tokens[id(batch)] = tokens
-        for token in tokens:
-            self._lines.setdefault(token, deque()).append(batch)
+        for line in lines:
+            line.append(batch)
         if self._first(batch, tokens):
             self._ready.append(batch)
 

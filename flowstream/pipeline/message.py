@@ -7,9 +7,10 @@ never need lives behind one slot, `_extra`, which stays None.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from flowstream.pipeline.span import Span
+from flowstream.texts import shown, text_of, traceback_of, type_name
 
 T = TypeVar("T")
 
@@ -58,15 +59,11 @@ class Failure:
     @property
     def kind(self) -> str:
         """The exception's class, "fail" where a handler failed the message itself."""
-        return "fail" if self.error is None else type(self.error).__name__
+        return "fail" if self.error is None else type_name(self.error)
 
     def traceback(self, limit: int = 8192) -> str:
         """The traceback as text, its last `limit` characters; empty without an exception."""
-        if self.error is None:
-            return ""
-        import traceback
-
-        return "".join(traceback.format_exception(self.error))[-limit:]
+        return "" if self.error is None else traceback_of(self.error, limit)
 
     def __repr__(self) -> str:
         where = f"{self.message.stream}@{self.message.offset}"
@@ -95,7 +92,6 @@ class Extra:
         "early",
         "failure",
         "flush",
-        "gone",
         "joint",
         "key",
         "routes",
@@ -108,7 +104,6 @@ class Extra:
         self.routes: tuple[str, ...] = ()
         self.key: Hashable = None
         self.flush = False
-        self.gone = False
         self.early = False
         self.joint: Joint | None = None
         self.ack: dict[str, Any] | None = None
@@ -224,13 +219,14 @@ class Message(Generic[T]):
 
         `retry=False` says that trying again is pointless and goes straight to the policy.
         """
-        error = reason if isinstance(reason, BaseException) else None
-        text = str(reason) or type(reason).__name__
-        self._more().failure = Failure(self, text, error=error, retry=retry)
+        error = reason if issubclass(type(reason), BaseException) else None
+        self._more().failure = Failure(
+            self, text_of(reason), error=cast("BaseException | None", error), retry=retry
+        )
 
     def drop(self, reason: object = "dropped") -> None:
         """Filter the message out: it goes to no batcher and settles as dropped."""
-        self._more().dropped = str(reason)
+        self._more().dropped = text_of(reason)
 
     def to(self, *batchers: str, key: Hashable = None, flush: bool = False) -> None:
         """Route the message to one or more batchers; it settles when all of them are done.
@@ -276,7 +272,7 @@ class Message(Generic[T]):
         return _arrived, (self.data, self.raw, where, self.attempt, self.key)
 
     def __repr__(self) -> str:
-        return f"<Message {self.stream}@{self.offset} {self.data!r:.80}>"
+        return f"<Message {self.stream}@{self.offset} {shown(self.data)}>"
 
 
 class Detached:

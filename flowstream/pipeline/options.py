@@ -17,6 +17,7 @@ from typing import Any
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.ratelimit import RateLimit
+from flowstream.texts import shown
 
 Check = tuple[str, Callable[[Any], bool]]
 """What is expected, in words, and the test of it."""
@@ -146,7 +147,7 @@ def check_value(rule: Check, value: Any, path: str) -> None:
     """Raise ConfigurationError unless `value` passes."""
     expected, test = rule
     if not test(value):
-        raise ConfigurationError(f"{path}: expected {expected}, got {value!r:.200}")
+        raise ConfigurationError(f"{path}: expected {expected}, got {shown(value, 200)}")
 
 
 def make(kind: type[Any], values: dict[str, Any], path: str) -> Any:

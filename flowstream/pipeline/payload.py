@@ -20,7 +20,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, NamedTuple, Union, get_args, get_origin, is_typeddict
+from typing import Any, NamedTuple, Union, cast, get_args, get_origin, is_typeddict
 
 import pydantic
 import typing_extensions
@@ -28,6 +28,7 @@ from pydantic_core import from_json
 
 from flowstream.errors import PayloadError, UnsupportedPayloadType
 from flowstream.pipeline.message import Codec
+from flowstream.texts import interrupts, is_a, text_of
 
 Decode = Callable[[bytes], Any]
 
@@ -95,11 +96,14 @@ def decode_slice(
     bad: list[tuple[int, PayloadError]] = []
     rest = map(decode, bodies)
     while len(data) < len(bodies):
+        error: BaseException = StopIteration()  # what ends an iteration without an exception
         try:
             data.extend(rest)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except BaseException as raised:
+            if interrupts(raised):
+                raise
+            error = raised
+        if len(data) < len(bodies):
             bad.append((len(data), payload_error(error)))
             data.append(None)
     return data, bad
@@ -107,18 +111,25 @@ def decode_slice(
 
 def payload_error(error: BaseException) -> PayloadError:
     """The decoder's exception as one readable line."""
-    if isinstance(error, PayloadError):
-        return error
-    if isinstance(error, pydantic.ValidationError):
-        text = "; ".join(
+    if is_a(error, PayloadError):
+        return cast(PayloadError, error)
+    text = ""
+    if is_a(error, pydantic.ValidationError):
+        text = _located(cast(pydantic.ValidationError, error))
+    wrapped = PayloadError(text or text_of(error))
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _located(error: pydantic.ValidationError) -> str:
+    """Which fields are wrong, and why; empty where that cannot be told."""
+    try:
+        return "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}"
             for e in error.errors(include_url=False, include_context=False, include_input=False)[:5]
         )
-    else:
-        text = str(error) or type(error).__name__
-    wrapped = PayloadError(text)
-    wrapped.__cause__ = error
-    return wrapped
+    except Exception:  # a message of a validator of the user's
+        return ""
 
 
 def _text(body: bytes) -> str:

@@ -1,8 +1,10 @@
 """Handlers in worker processes: for plain functions that compute, by `processes=True`.
 
 A slice goes to a process and its decisions come back. The handler must be importable by name, its
-messages' data picklable, and what it changes it must return. A process that hangs is killed. Where
-one dies with a slice, its messages are handled again one by one, so that only one of them fails.
+messages' data picklable, and what it changes it must return. Each decision is pickled by itself:
+one that cannot be sent, or read, fails its message and no other. A process that hangs is killed.
+Where one dies with a slice, its messages are handled again one by one, so that only one of them
+fails.
 """
 
 from __future__ import annotations
@@ -10,23 +12,54 @@ from __future__ import annotations
 import math
 import pickle
 import signal
-import traceback
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_process
 
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.batch import Batch
-from flowstream.pipeline.handlers import accept, fail, passes, reason_of, wrong_return
+from flowstream.pipeline.handlers import accept, fail, passes, wrong_return
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot
+from flowstream.texts import describe, interrupts, is_a, traceback_of
 
 Handler = Callable[[Any], Any]
 KEPT = 60.0
 """Seconds that an idle process is sure to be kept; anyio ends those that were idle for 300."""
+
+
+@dataclass(slots=True)
+class Raised:
+    """An exception on its way back: pickled by itself, for it may not come back as it was."""
+
+    reason: str
+    pickled: bytes
+    where: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        try:
+            pickled = pickle.dumps(error)
+        except BaseException:
+            pickled = b""
+        return cls(describe(error), pickled, traceback_of(error))
+
+    def error(self) -> BaseException:
+        """The exception with its traceback as a note; a stand-in where it cannot be made again."""
+        try:
+            error = pickle.loads(self.pickled)  # noqa: S301 - our own
+            error.add_note(f"in a worker process:\n{self.where}")
+            if is_a(error, BaseException):
+                return cast(BaseException, error)
+        except BaseException as broken:
+            if interrupts(broken):
+                raise
+        stand_in = RuntimeError(self.reason)
+        stand_in.add_note(f"in a worker process:\n{self.where}")
+        return stand_in
 
 
 @dataclass(slots=True)
@@ -36,7 +69,7 @@ class Decision:
     data: Any = None
     changed: bool = False
     reason: str | None = None
-    error: BaseException | None = None
+    error: Raised | None = None
     retry: bool = True
     dropped: str | None = None
     routes: tuple[str, ...] = ()
@@ -95,39 +128,40 @@ async def process_elsewhere(
     if not todo:
         return False
 
-    async def decide(messages: list[Message[Any]]) -> list[Decision]:
+    async def handle(messages: list[Message[Any]]) -> list[bool]:
+        """Handle messages; whether each was well."""
         try:
-            decided: list[Decision] = await processes.run(
-                slot, _process, handler, messages, ordered
-            )
+            decisions = await processes.run(slot, _process, handler, messages, ordered)
         except BaseException as error:
             if passes(error):
                 raise
-            if len(messages) == 1:
-                return [Decision(reason=reason_of(error), error=error)]
-            return await _one_by_one(decide, messages, ordered)
-        return decided
+            if len(messages) > 1:
+                return await _one_by_one(handle, messages, ordered)
+            fail(messages[0], error)
+            rare.append(messages[0])
+            return [False]
+        for message, decision in zip(messages, decisions, strict=False):
+            if apply(message, decision):
+                rare.append(message)
+        return [message.failed is None for message in messages[: len(decisions)]]
 
-    decisions = await decide(todo)
-    for message, decision in zip(todo, decisions, strict=False):
-        if apply(message, decision):
-            rare.append(message)
-    slot.walk(todo[len(decisions) :])
-    return ordered and decisions[-1].reason is not None
+    handled = await handle(todo)
+    slot.walk(todo[len(handled) :])
+    return ordered and not handled[-1]
 
 
 async def _one_by_one(
-    decide: Callable[[list[Message[Any]]], Awaitable[list[Decision]]],
+    handle: Callable[[list[Message[Any]]], Awaitable[list[bool]]],
     messages: list[Message[Any]],
     ordered: bool,
-) -> list[Decision]:
-    """The process died with the slice, or cannot give it back: find the message that does it."""
-    decisions: list[Decision] = []
+) -> list[bool]:
+    """The process died with the slice, or cannot be given it: find the message that does it."""
+    handled: list[bool] = []
     for message in messages:
-        decisions += await decide([message])
-        if ordered and decisions[-1].reason is not None:
+        handled += await handle([message])
+        if ordered and not handled[-1]:
             break
-    return decisions
+    return handled
 
 
 async def batch_elsewhere(
@@ -135,25 +169,35 @@ async def batch_elsewhere(
 ) -> BaseException | None:
     """Call a batch handler in a worker process; the exception that fails the batch, or None."""
     try:
-        error, decisions = await processes.run(slot, _batch, handler, batch)
-    except BaseException as raised:
-        if passes(raised):
+        raised, decisions = await processes.run(slot, _batch, handler, batch)
+    except BaseException as error:
+        if passes(error):
             raise
-        return raised
+        return error
     for message, decision in zip(batch.messages, decisions, strict=True):
-        decision.changed = False
         apply(message, decision)
-    failed: BaseException | None = error
+    failed: BaseException | None = None if raised is None else raised.error()
     return failed
 
 
-def apply(message: Message[Any], decision: Decision) -> bool:
+def apply(message: Message[Any], pickled: bytes) -> bool:
     """Do in the pipeline what was decided elsewhere; True when it is more than new data."""
+    try:
+        _apply(message, pickle.loads(pickled))  # noqa: S301 - our own
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        fail(message, error)
+    return message._extra is not None
+
+
+def _apply(message: Message[Any], decision: Decision) -> None:
     if decision.changed:
         message.data = decision.data
     if decision.reason is not None:
+        error = None if decision.error is None else decision.error.error()
         message._more().failure = Failure(
-            message, decision.reason, error=decision.error, retry=decision.retry
+            message, decision.reason, error=error, retry=decision.retry
         )
     if decision.dropped is not None:
         message.drop(decision.dropped)
@@ -163,7 +207,6 @@ def apply(message: Message[Any], decision: Decision) -> bool:
         message.configure_ack(**decision.ack)
     if decision.early:
         message.settle()
-    return message._extra is not None
 
 
 def _begin(handler: Handler) -> None:
@@ -171,7 +214,7 @@ def _begin(handler: Handler) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[Decision]:
+def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[bytes]:
     decisions = []
     for message in messages:
         before = message.data
@@ -182,22 +225,32 @@ def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> l
         except BaseException as error:
             fail(message, error)
         decisions.append(_decided(message, before))
-        if ordered and decisions[-1].reason is not None:
+        if ordered and message.failed is not None:
             break
     return decisions
 
 
-def _batch(handler: Handler, batch: Batch[Any]) -> tuple[BaseException | None, list[Decision]]:
+def _batch(handler: Handler, batch: Batch[Any]) -> tuple[Raised | None, list[bytes]]:
     messages = list(batch.messages)
     error: BaseException | None = None
     try:
         error = wrong_return(handler(batch), batch)
     except BaseException as raised:
-        error = _sendable(raised)
-    return error, [_decided(message, message.data) for message in messages]
+        error = raised
+    decisions = [_decided(message, message.data) for message in messages]
+    return None if error is None else Raised.of(error), decisions
 
 
-def _decided(message: Message[Any], before: Any) -> Decision:
+def _decided(message: Message[Any], before: Any) -> bytes:
+    """The decision, pickled; a failure where it holds what cannot be."""
+    try:
+        return pickle.dumps(_decision(message, before))
+    except BaseException as error:
+        fail(message, error)
+        return pickle.dumps(Decision(reason=describe(error), error=Raised.of(error)))
+
+
+def _decision(message: Message[Any], before: Any) -> Decision:
     changed = message.data is not before
     decision = Decision(message.data if changed else None, changed)
     extra = message._extra
@@ -206,18 +259,6 @@ def _decided(message: Message[Any], before: Any) -> Decision:
         decision.routes, decision.key, decision.flush = extra.routes, extra.key, extra.flush
         if extra.failure is not None:
             decision.reason, decision.retry = extra.failure.reason, extra.failure.retry
-            decision.error = _sendable(extra.failure.error)
+            error = extra.failure.error
+            decision.error = None if error is None else Raised.of(error)
     return decision
-
-
-def _sendable(error: BaseException | None) -> BaseException | None:
-    """The exception with its traceback as a note, or a stand-in where it cannot be pickled."""
-    if error is None:
-        return None
-    where = "".join(traceback.format_tb(error.__traceback__))
-    try:
-        copy: BaseException = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:
-        copy = RuntimeError(reason_of(error))
-    copy.add_note(f"in a worker process:\n{where}")
-    return copy

@@ -32,6 +32,7 @@ from flowstream.pipeline.stages.router import Router
 from flowstream.pipeline.statistics import RunResult
 from flowstream.pipeline.watchdog import LoopWatch, Watchdog
 from flowstream.telemetry import Telemetry
+from flowstream.texts import is_a, leaves, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline.declaration import Declared, Pipeline
@@ -143,7 +144,7 @@ class Run:
         async with AsyncExitStack() as stack:
             producer = self.pipeline.producer
             stack.push_async_callback(_closing, producer.close)
-            await self.core.watched(f"{type(producer).__name__}.open", producer.open(self.context))
+            await self.core.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.core.name, producer.reads())
             await self._open_resources(stack)
             await self._build()
@@ -265,7 +266,7 @@ class Run:
             self.core.fail(error)
         except ExceptionGroup as group:
             known = unwrap(group)
-            if not isinstance(known, FlowstreamError):
+            if not is_a(known, FlowstreamError):
                 raise
             self.core.fail(known)
 
@@ -308,6 +309,17 @@ class Run:
     def pools(self) -> list[Pool]:
         return [self.processors, *self.batchers.values()]
 
+    @property
+    def in_flight(self) -> int:
+        """The messages that were taken in and are neither settled nor held."""
+        return self.core.window.messages
+
+    @property
+    def busy(self) -> bool:
+        """Does a stage still have something to do?"""
+        batchers_idle = all(batcher.idle for batcher in self.batchers.values())
+        return not (self.processors.idle and self.disposal.idle and batchers_idle)
+
     def busy_handlers(self) -> list[str]:
         """Where a run is that does not end: handlers of workers, and other callbacks."""
         slots = (slot for pool in self.pools for slot in pool.slots.values() if slot.active)
@@ -338,11 +350,9 @@ class Run:
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """The one exception inside a group of one, or the first that flowstream raised on purpose."""
-    while isinstance(error, BaseExceptionGroup):
-        known = error.subgroup(FlowstreamError)
-        error = (known or error).exceptions[0]
-    return error
+    """The exception itself, or of a group's the first that flowstream raised on purpose."""
+    found = list(leaves(error))
+    return next((leaf for leaf in found if is_a(leaf, FlowstreamError)), found[0])
 
 
 async def _nothing_held(error: BaseException) -> None:

@@ -22,6 +22,7 @@ from flowstream.pipeline.run import Run
 from flowstream.pipeline.stages.pool import inside
 from flowstream.pipeline.statistics import RunResult, Statistics, Topology
 from flowstream.telemetry import Telemetry
+from flowstream.texts import shown, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline.declaration import Pipeline
@@ -150,7 +151,7 @@ class RunningPipeline:
         received = run.core.received
         producer = run.pipeline.producer
         caught_up = await run.core.watched(
-            f"{type(producer).__name__}.caught_up", producer.caught_up(positions)
+            f"{type_name(producer)}.caught_up", producer.caught_up(positions)
         )
         return caught_up and run.core.received == received
 
@@ -168,7 +169,7 @@ class RunningPipeline:
     def _set_limit(self, limit: RateLimit | None) -> None:
         if limit is not None and not isinstance(limit, RateLimit):
             raise ConfigurationError(
-                f"rate_limit: expected a RateLimit(...) or None, got {limit!r}"
+                f"rate_limit: expected a RateLimit(...) or None, got {shown(limit)}"
             )
         self._run.limiter.limit = limit
         self._run.feed.reopen()

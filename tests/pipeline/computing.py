@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flowstream.pipeline import Batch, Message
+from tests.test_texts import Hostile
 
 
 class Foreign(BaseException):
@@ -19,6 +20,18 @@ class Foreign(BaseException):
 class Unpicklable(Exception):
     def __init__(self, first: int, second: int) -> None:
         super().__init__(first)
+
+
+class ComesBackAsText(Exception):
+    def __reduce__(self) -> Any:
+        return str, ("text",)
+
+
+class DoesNotComeBack:
+    """Data that can be pickled, and not be read again."""
+
+    def __reduce__(self) -> Any:
+        return _raise, (Hostile(),)
 
 
 async def _coroutine() -> None:
@@ -45,6 +58,9 @@ DOINGS: dict[str, Callable[[Any], Any]] = {
     "unpicklable": lambda item: lambda: None,
     "raise": lambda item: _raise(ValueError("no")),
     "raise what cannot be pickled": lambda item: _raise(Unpicklable(1, 2)),
+    "raise what comes back as text": lambda item: _raise(ComesBackAsText()),
+    "raise what cannot be printed": lambda item: _raise(Hostile()),
+    "data that does not come back": lambda item: DoesNotComeBack(),
     "group": lambda item: _group(),
     "foreign error": lambda item: _raise(Foreign("x")),
     "exit": lambda item: sys.exit(3),
@@ -66,6 +82,9 @@ def process(message: Message[dict]) -> Any:
     elif doing == "settle":
         message.settle()
         message.configure_ack(requeue=True)
+    elif doing == "note":
+        with open(message.data["file"], "a") as file:
+            file.write("x")
     elif doing == "slow":
         time.sleep(0.1)
         return os.getpid()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -59,6 +60,21 @@ async def test_only_the_messages_concerned_fail(concurrency: int) -> None:
     assert "not awaited" in reasons["generator"]
     assert reasons["raise"] == "ValueError: no"
     assert reasons["exit"] == "SystemExit: 3"
+    assert reasons["raise what comes back as text"] == "ComesBackAsText"
+
+
+async def test_what_does_not_come_back_fails_alone_and_nothing_is_handled_twice(
+    tmp_path: Path,
+) -> None:
+    done = tmp_path / "done"
+    what = ["note", "raise what comes back as text", "data that does not come back", "note"]
+    bodies = [json.dumps({"do": each, "file": str(done)}).encode() for each in what]
+    pipeline = pipeline_of(MemoryStream(bodies), on_failure=Drop())
+    pipeline.processor(processes=True)(process)
+    settled, reasons = await settled_by(pipeline)
+    assert settled == {"ok": 2, "discarded": 2}
+    assert set(reasons) == {*what} - {"note"}
+    assert done.read_text() == "xx"
 
 
 async def test_what_a_handler_decides_comes_back() -> None:

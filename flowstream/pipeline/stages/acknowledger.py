@@ -18,6 +18,7 @@ from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.producer import Acknowledger
 from flowstream.pipeline.span import HELD, SETTLED, Ledger
 from flowstream.telemetry import Dropped, Held, Settled
+from flowstream.texts import describe, type_name
 
 _WORST = ("ok", "dropped", "discarded", "dead_lettered", "halted")
 
@@ -96,7 +97,7 @@ class Settlement:
                 run = 0
             index = message._index
             if flags[index]:
-                raise AssertionError(f"{message!r} was settled twice")
+                raise AssertionError(f"{message.stream}@{message.offset} was settled twice")
             flags[index] = SETTLED
             run += 1
             size += len(message.raw)
@@ -213,14 +214,15 @@ class Settlement:
     ) -> bool:
         try:
             await self.core.watched(
-                f"{type(acknowledger).__name__}.acknowledge",
+                f"{type_name(acknowledger)}.acknowledge",
                 acknowledger.acknowledge(messages, outcome),
             )
         except BaseException as error:
             if passes(error):
                 raise
-            failure = Failure(messages[0], f"the acknowledger raised {error!r}", error=error)
-            failure.phase, failure.stage = "commit", type(acknowledger).__name__
+            reason = f"the acknowledger raised {describe(error)}"
+            failure = Failure(messages[0], reason, error=error)
+            failure.phase, failure.stage = "commit", type_name(acknowledger)
             self.core.halt(failure)
             return False
         return True

@@ -17,7 +17,7 @@ from flowstream.pipeline.answers import hash_of
 from flowstream.pipeline.batch import Batch, again
 from flowstream.pipeline.batching import Batching, Rejected
 from flowstream.pipeline.core import Core
-from flowstream.pipeline.handlers import handle_batch, passes, reason_of
+from flowstream.pipeline.handlers import handle_batch, passes
 from flowstream.pipeline.lineup import Lineup
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
@@ -28,6 +28,7 @@ from flowstream.pipeline.stages.disposal import Disposal
 from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.slot import Slot
 from flowstream.telemetry import BatchReady, HandlerDone, Retried
+from flowstream.texts import describe
 
 
 class Batcher(Pool):
@@ -149,7 +150,7 @@ class Batcher(Pool):
             except BaseException as error:
                 if passes(error):
                     raise
-                failure = Failure(message, f"partition_by raised {reason_of(error)}", error=error)
+                failure = Failure(message, f"partition_by raised {describe(error)}", error=error)
                 wrong.append(self._stamp(failure, 1))
         self.disposal.put(wrong)
         return good
@@ -167,7 +168,7 @@ class Batcher(Pool):
         self._line_up(rejected.closed, now)
         message = messages[rejected.index]
         failure = Failure(
-            message, f"the batch key or size function: {reason_of(error)}", error=error
+            message, f"the batch key or size function: {describe(error)}", error=error
         )
         self.disposal.put([self._stamp(failure, 1)])
         self._put_each(messages[rejected.index + 1 :], now)
@@ -176,7 +177,13 @@ class Batcher(Pool):
         for batch in batches:
             if self.partitioned and batch.partition is None:
                 batch.partition = 0
-            self.lineup.put(batch)
+            try:
+                self.lineup.put(batch)
+            except BaseException as error:
+                if passes(error):
+                    raise
+                self._reject(batch, error)
+                continue
             if self.core.telemetry.active:
                 self.core.emit(
                     BatchReady(
@@ -189,6 +196,12 @@ class Batcher(Pool):
                 )
         if batches:
             self.idle_workers.wake(len(batches))
+
+    def _reject(self, batch: Batch[Any], error: BaseException) -> None:
+        """The batch key does not compare with others': the batch cannot be put in its order."""
+        reason = f"the batch key: {describe(error)}"
+        failures = [Failure(message, reason, error=error) for message in batch._own]
+        self.disposal.put([self._stamp(failure, batch.attempt) for failure in failures])
 
     def _expire(self) -> None:
         now = self.core.clock()
@@ -262,9 +275,9 @@ class Batcher(Pool):
         """Settle what is well, see to what failed, and return the failures."""
         if self.settlement.early:
             await self.settlement.settle_early()
-        own, slot.messages = slot.messages, []
+        own = slot.messages
         if error is not None:
-            reason = reason_of(error)
+            reason = describe(error)
             failures = [Failure(message, reason, error=error) for message in own]
         else:
             rare = [message for message in own if message._extra is not None]
@@ -272,14 +285,19 @@ class Batcher(Pool):
             dropped = [m for m in rare if m.dropped is not None and m.failed is None]
             if failures or dropped:
                 own = [m for m in own if m.failed is None and m.dropped is None]
+                failed = [failure.message for failure in failures]
+                slot.messages = failed + own + dropped
                 if dropped:
                     await self.settlement.settle(dropped, "dropped")
+                    slot.messages = failed + own
             if own:
                 await self.settlement.settle(own, "ok")
+                slot.messages = [failure.message for failure in failures]
         if failures:
             self._failed(batch, [self._stamp(failure, batch.attempt) for failure in failures])
         else:
             self._done(batch)
+        slot.messages = []
         return failures
 
     # -- failures
@@ -354,10 +372,10 @@ class Batcher(Pool):
         batch = self._handling.pop(slot, None)
         failures = [
             self._stamp(
-                Failure(message, f"the stage crashed: {reason_of(error)}", error=error),
+                Failure(message, f"the stage crashed: {describe(error)}", error=error),
                 message.attempt,
             )
-            for message in slot.messages
+            for message in slot.unsettled
         ]
         self.release(slot)
         if batch is not None:

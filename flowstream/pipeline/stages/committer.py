@@ -8,11 +8,12 @@ import anyio
 
 from flowstream.errors import CommitNotVerified
 from flowstream.pipeline.core import Core, log
-from flowstream.pipeline.handlers import passes, reason_of
+from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.policies import Backoff
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import CommitFailed, Committed
+from flowstream.texts import describe, type_name
 
 BACKOFF = Backoff()
 LAST_TRIES = 6
@@ -56,17 +57,18 @@ class Committer:
                 continue
             try:
                 await self.core.watched(
-                    f"{type(self.producer).__name__}.commit", self.producer.commit(stream, offset)
+                    f"{type_name(self.producer)}.commit", self.producer.commit(stream, offset)
                 )
             except BaseException as error:
                 if passes(error):
                     raise
-                self._failed[stream] = f"{stream}@{offset} could not be stored: {reason_of(error)}"
+                why = describe(error)
+                self._failed[stream] = f"{stream}@{offset} could not be stored: {why}"
                 log.warning(
-                    "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, error,
+                    "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, why,
                     extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
                 )  # fmt: skip
-                self.core.emit(CommitFailed(self.core.name, stream, offset, repr(error)))
+                self.core.emit(CommitFailed(self.core.name, stream, offset, why))
                 self.settlement.schedule.settled(1)
                 self.settlement.uncommitted_since = since
                 continue

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from flowstream.errors import FlowstreamError
 from flowstream.pipeline.answers import discard
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
-from flowstream.pipeline.handlers import passes, reason_of
+from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.message import Failure
 from flowstream.pipeline.policies import Disposer, FailurePolicy
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import Dropped, Failed
+from flowstream.texts import describe, is_a, printable, shown, text_of, type_name
+
+OUTCOMES = ("dead_lettered", "discarded", "dropped", "ok", "halted")
+"""What a policy may settle failures with."""
 
 OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
@@ -86,7 +90,8 @@ class Disposal:
         """Give up what was being disposed of."""
         if self._current is not None:
             failures, done = self._current
-            self._halt(failures, f"disposing of it broke: {reason_of(error)}")
+            left = [f for f in failures if not f.message._span.flags[f.message._index]]
+            self._halt(left, f"disposing of it broke: {describe(error)}")
             self._finish(failures, done)
 
     def _finish(self, failures: list[Failure], done: Done | None) -> None:
@@ -97,19 +102,18 @@ class Disposal:
         self.core.changed.notify()
 
     async def _dispose(self, failures: list[Failure]) -> None:
-        groups: dict[FailurePolicy, list[Failure]] = {}
-        for failure in failures:
-            groups.setdefault(await self._choose(failure), []).append(failure)
-        for policy, group in groups.items():
+        for policy, group in await self._by_policy(failures):
             try:
                 disposer = await self._disposer(policy)
-                name = f"{type(policy).__name__}.dispose"
+                name = f"{type_name(policy)}.dispose"
                 outcome = await self.core.watched(name, disposer.dispose(group))
+                if outcome not in OUTCOMES:
+                    raise TypeError(f"dispose returned {shown(outcome)}, not one of {OUTCOMES}")
             except BaseException as error:
                 if passes(error):
                     raise
-                told = str(error) if isinstance(error, FlowstreamError) else reason_of(error)
-                why = f"{group[0].reason} (and {type(policy).__name__}: {told})"
+                told = text_of(error) if is_a(error, FlowstreamError) else describe(error)
+                why = f"{group[0].reason} (and {type_name(policy)}: {told})"
                 self._halt(group, why)
                 continue
             if outcome == "halted":
@@ -118,6 +122,19 @@ class Disposal:
                 await self.settlement.settle([f.message for f in group], outcome)
                 if outcome == "discarded" and self.core.telemetry.active:
                     self._tell_discarded(group)
+
+    async def _by_policy(
+        self, failures: list[Failure]
+    ) -> list[tuple[FailurePolicy, list[Failure]]]:
+        groups: dict[FailurePolicy, list[Failure]] = {}
+        alone: list[tuple[FailurePolicy, list[Failure]]] = []
+        for failure in failures:
+            policy = await self._choose(failure)
+            try:
+                groups.setdefault(policy, []).append(failure)
+            except Exception:  # a policy of the user's that has no hash: it halts, and says why
+                alone.append((policy, [failure]))
+        return [*groups.items(), *alone]
 
     def _halt(self, failures: list[Failure], reason: str | None = None) -> None:
         for failure in failures:
@@ -138,22 +155,21 @@ class Disposal:
         except BaseException as error:
             if passes(error):
                 raise
-            log.exception(
-                "%s: on_failed raised for %r", self.core.name, failure, extra=self._fields(failure)
-            )
+            log.error(
+                "%s: on_failed raised for %r", self.core.name, failure, exc_info=printable(error),
+                extra=self._fields(failure),
+            )  # fmt: skip
             return self.policy
         if answer is None:
             return self.policy
-        if not isinstance(answer, FailurePolicy):
+        if not issubclass(type(answer), FailurePolicy):
             discard(answer)
             log.error(
-                "%s: on_failed returned %r, not a policy",
-                self.core.name,
-                answer,
+                "%s: on_failed returned %s, not a policy", self.core.name, shown(answer),
                 extra=self._fields(failure),
-            )
+            )  # fmt: skip
             return self.policy
-        return answer
+        return cast(FailurePolicy, answer)
 
     def _fields(self, failure: Failure) -> dict[str, Any]:
         """Where a log record is about."""

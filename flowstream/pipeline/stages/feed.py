@@ -26,6 +26,7 @@ from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.times import StateTimes
 from flowstream.pipeline.window import fitting
 from flowstream.telemetry import Dropped, Received
+from flowstream.texts import interrupts, text_of
 
 SLICE = 1000
 """Messages admitted at once, at most; the loop gets a turn in between."""
@@ -259,7 +260,11 @@ class SourceFeed:
         if codec is not None:
             try:
                 payloads = codec.bodies(bodies)
-            except Exception:  # one of them is malformed, or a value: one by one
+            except BaseException as error:
+                if interrupts(error):
+                    raise
+                payloads = []
+            if len(payloads) != len(bodies):  # one of them is malformed, or a value: one by one
                 return decode_slice(functools.partial(self.decoder.of, codec), bodies)
         return (payloads, []) if decode is None else decode_slice(decode, payloads)
 
@@ -322,6 +327,6 @@ async def _nothing(stream: str) -> None:
 
 
 def _undecodable(message: Message[Any], error: Exception) -> Failure:
-    failure = Failure(message, str(error), error=error, retry=False)
+    failure = Failure(message, text_of(error), error=error, retry=False)
     failure.phase, failure.stage = "decode", "decode"
     return failure

@@ -22,7 +22,6 @@ from flowstream.pipeline.handlers import (
     passes,
     process_async,
     process_sync,
-    reason_of,
 )
 from flowstream.pipeline.message import Extra, Failure, Message
 from flowstream.pipeline.options import ProcessorOptions
@@ -34,6 +33,7 @@ from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.queue import Queues
 from flowstream.pipeline.stages.slot import Slot
 from flowstream.telemetry import HandlerDone, Retried
+from flowstream.texts import describe
 
 Runner = Callable[..., Any]
 
@@ -99,7 +99,7 @@ class Processors(Pool):
             except BaseException as error:
                 if passes(error):
                     raise
-                failure = Failure(message, f"partition_by raised {reason_of(error)}", error=error)
+                failure = Failure(message, f"partition_by raised {describe(error)}", error=error)
                 wrong.append(self._stamp(failure))
         if not wrong:
             return messages
@@ -174,8 +174,8 @@ class Processors(Pool):
         if rare or slot.skipped:
             failed = await self._pass_on(slot, rare)
         else:
-            slot.messages = []
             await self.forward(messages, True)
+            slot.messages = []
         if core.telemetry.active:
             core.emit(HandlerDone(core.name, self.name, len(messages), failed, seconds))
 
@@ -288,25 +288,26 @@ class Processors(Pool):
             await self.settlement.settle_early()
         failures: list[Failure] = []
         dropped: list[Message[Any]] = []
-        for message in rare:
+        well: list[Message[Any]] = []
+        for message in slot.unsettled:
             extra = message._extra
-            if extra is None or extra.gone:
-                continue
-            if extra.failure is not None:
+            if extra is None:
+                well.append(message)
+            elif extra.failure is not None:
                 failures.append(self._stamp(extra.failure))
-                extra.gone = True
             elif extra.dropped is not None:
                 dropped.append(message)
-                extra.gone = True
-        well = slot.unsettled
-        for message in rare:
-            message._more().attempt = 1 if not message._more().gone else message.attempt
-        slot.messages = []
+            else:
+                extra.attempt = 1
+                well.append(message)
         self._failed(failures)
+        slot.messages = dropped + well
         if dropped:
             await self.settlement.settle(dropped, "dropped")
+            slot.messages = well
         if well:
             await self.forward(well, False)
+            slot.messages = []
         if self.queues.blocked:
             for message in (*well, *dropped):
                 self._unblock(message)
@@ -331,19 +332,29 @@ class Processors(Pool):
                 final.append(failure)
             elif due > self.core.deadline:
                 self._give_up(failure.message)
-            else:
-                self._park(failure, due)
+            elif self._park(failure, due):
                 parked[failure.kind, failure.attempts] += 1
                 longest = max(longest, delay)
+            else:
+                final.append(failure)
         if parked and self.core.telemetry.active:
             for (kind, attempt), count in parked.items():
                 self.core.emit(Retried(self.core.name, self.name, count, attempt, longest, kind))
         self.disposal.put(final, self._disposed)
 
-    def _park(self, failure: Failure, due: float) -> None:
-        """Try the message again later, as it was when it was delivered."""
+    def _park(self, failure: Failure, due: float) -> bool:
+        """Try the message again later, as it was when it was delivered.
+
+        False where its body does not decode a second time.
+        """
         core = self.core
-        twin = self._twin(failure.message, 1)
+        try:
+            twin = self._twin(failure.message, 1)
+        except BaseException as error:
+            if passes(error):
+                raise
+            failure.reason += f" (and decoding it again: {describe(error)})"
+            return False
         blocked = self.queues.blocked.get(self.queues._key(failure.message))
         if blocked is not None and blocked.holder is failure.message:
             blocked.holder = twin
@@ -351,6 +362,7 @@ class Processors(Pool):
         self.retried += 1
         core.retried += 1
         core.park(due, lambda: self._again(twin), lambda: self._give_up_parked(twin))
+        return True
 
     def _twin(self, message: Message[Any], tries: int) -> Message[Any]:
         twin: Message[Any] = Message(
@@ -400,7 +412,7 @@ class Processors(Pool):
         """What a broken worker had in its hands fails, and goes to the policy."""
         failures = []
         for message in slot.unsettled:
-            failure = Failure(message, f"the stage crashed: {reason_of(error)}", error=error)
+            failure = Failure(message, f"the stage crashed: {describe(error)}", error=error)
             failures.append(self._stamp(failure))
         self.release(slot)
         self.disposal.put(failures, self._disposed)

@@ -7,6 +7,7 @@ from typing import Any
 from flowstream.pipeline.message import Failure, Joint, Message, branch
 from flowstream.pipeline.stages.batcher import Batcher
 from flowstream.pipeline.stages.disposal import Disposal
+from flowstream.texts import shown
 
 
 class Router:
@@ -44,7 +45,7 @@ class Router:
     def _lost(self, message: Message[Any], name: str) -> Failure:
         known = ", ".join(repr(known) for known in self._batchers)
         failure = Failure(
-            message, f"there is no batcher named {name!r}; there are {known}", retry=False
+            message, f"there is no batcher named {shown(name)}; there are {known}", retry=False
         )
         failure.phase, failure.stage, failure.attempts = "process", self._stage, message.attempt
         return failure

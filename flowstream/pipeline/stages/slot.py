@@ -85,13 +85,9 @@ class Slot:
 
     @property
     def unsettled(self) -> list[Message[Any]]:
-        """What the worker has to see to: not skipped, nor passed on as failed or dropped."""
+        """What the worker has to see to: neither skipped nor passed on."""
         skipped = self.skipped
-        return [
-            message
-            for message in self.messages
-            if id(message) not in skipped and (message._extra is None or not message._extra.gone)
-        ]
+        return [message for message in self.messages if id(message) not in skipped]
 
     def elapsed(self, now: float) -> float:
         """The seconds since the handler was last seen to get on, to the watchdog's precision."""

@@ -1,0 +1,159 @@
+"""Texts about the errors and values of users. Nothing here raises, whatever an object does.
+
+An exception's `__str__`, `__repr__`, `__class__` or its class's `__name__` may raise, return what
+is no text, or return a megabyte. So every text about an error or a value that is not our own is
+made here: exact `str`, bounded, in one line (but for tracebacks), and always encodable as UTF-8.
+Types are asked for by `type()`, because `isinstance` asks an object's own `__class__`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+LIMIT = 2048
+"""Characters of a text about an error."""
+NAME_LIMIT = 100
+SHOWN = 80
+"""Characters of a value."""
+TRACEBACK_LIMIT = 8192
+LOG_LIMIT = 65_536
+"""Characters of a traceback in a log record."""
+LOG_ERRORS = 200
+"""Errors (causes, and those of groups) in a traceback in a log record."""
+LEAVES = 10
+"""Errors of a group that are described."""
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
+_name_of = vars(type)["__name__"].__get__
+_errors_of = vars(BaseExceptionGroup)["exceptions"].__get__
+_traceback_of = vars(BaseException)["__traceback__"].__get__
+
+
+class Unprintable(Exception):
+    """Stands in a log record for an exception that cannot be formatted."""
+
+
+def type_name(value: object) -> str:
+    """The name of the value's class."""
+    return clipped(str.__str__(_name_of(type(value))), NAME_LIMIT)
+
+
+def is_a(error: object, kind: type[BaseException]) -> bool:
+    """`isinstance` by the real class, which an object cannot deny."""
+    return issubclass(type(error), kind)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions inside a group and its groups, each once; the exception itself otherwise."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if is_a(each, BaseExceptionGroup):
+            waiting.extend(reversed(_errors_of(each)))
+        else:
+            yield each
+
+
+def interrupts(error: BaseException) -> bool:
+    """Is the exception a KeyboardInterrupt, or a group with one in it?"""
+    return any(is_a(leaf, KeyboardInterrupt) for leaf in leaves(error))
+
+
+def describe(error: BaseException, limit: int = LIMIT) -> str:
+    """One line about an exception: its class and its text, and those of the errors in a group."""
+    name, text = type_name(error), _made(str, error, limit)
+    line = f"{name}: {text}" if text else name
+    if is_a(error, BaseExceptionGroup):
+        found = list(leaves(error))
+        line += ": " + "; ".join(_leaf(leaf, limit) for leaf in found[:LEAVES])
+        if len(found) > LEAVES:
+            line += f"; and {len(found) - LEAVES:,} more"
+    return clipped(line, limit)
+
+
+def text_of(error: object, limit: int = LIMIT) -> str:
+    """What an error says, without its class; its class where it says nothing."""
+    return _made(str, error, limit) or type_name(error)
+
+
+def shown(value: object, limit: int = SHOWN) -> str:
+    """The value's `repr`."""
+    return _made(repr, value, limit)
+
+
+def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
+    """The end of the exception's traceback, at most `limit` characters."""
+    text = _formatted(error)
+    if text is None:
+        text = _formatted(_stand_in(error)) or describe(error)
+    return _encodable(text[-limit:])[-limit:]
+
+
+def printable(error: BaseException) -> BaseException:
+    """The exception for a log record: itself, or a stand-in where it cannot be formatted."""
+    return error if _formatted(error) is not None else _stand_in(error)
+
+
+def clipped(text: str, limit: int) -> str:
+    """At most `limit` characters of `text` in one line, without what cannot be printed."""
+    line = " ".join(_encodable(text[: 2 * limit]).translate(_CONTROLS).split())
+    if len(line) <= limit and len(text) <= 2 * limit:
+        return line
+    return line[: limit - 1] + "…"
+
+
+def _leaf(error: BaseException, limit: int) -> str:
+    text = _made(str, error, limit // LEAVES)
+    return f"{type_name(error)}: {text}" if text else type_name(error)
+
+
+def _made(make: Callable[[Any], str], value: object, limit: int) -> str:
+    """`str(value)` or `repr(value)`, or what went wrong instead."""
+    try:
+        text = str.__str__(make(value))
+    except BaseException as broken:
+        return f"<its {make.__name__}() raised {type_name(broken)}>"
+    return clipped(text, limit)
+
+
+def _formatted(error: BaseException) -> str | None:
+    """The whole traceback; None where it cannot be made, or is too large."""
+    try:
+        if not _is_small(error):
+            return None
+        text = "".join(traceback.format_exception(error))
+    except BaseException:
+        return None
+    return str.__str__(text) if len(text) <= LOG_LIMIT else None
+
+
+def _is_small(error: BaseException) -> bool:
+    """Whether `traceback` comes to an end: it visits a group once for each place that it is in."""
+    seen: set[int] = set()
+    waiting = [error]
+    for _ in range(LOG_ERRORS):
+        if not waiting:
+            return True
+        each = waiting.pop()
+        seen.add(id(each))
+        if is_a(each, BaseExceptionGroup):
+            waiting.extend(_errors_of(each))
+        behind = (each.__cause__, each.__context__)
+        waiting.extend(other for other in behind if other is not None and id(other) not in seen)
+    return not waiting
+
+
+def _stand_in(error: BaseException) -> Unprintable:
+    where: TracebackType | None = _traceback_of(error)
+    return Unprintable(describe(error)).with_traceback(where)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,156 @@
+"""Texts about errors and values of users: made whatever those do, bounded, and encodable."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from typing import Any
+
+import pytest
+
+from flowstream import texts
+
+
+class NoName(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override,misc]
+        raise ValueError("no name")
+
+
+class Hostile(Exception, metaclass=NoName):
+    """Raises whatever it is asked."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise SystemExit(3)
+
+    @property
+    def __notes__(self) -> Any:  # type: ignore[override]
+        raise OSError("no notes")
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        return 3  # type: ignore[return-value] # noqa: PLE0307
+
+    __repr__ = __str__
+
+
+class Text(str):
+    """A text that cannot be used."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+    def __getitem__(self, key: Any) -> str:
+        raise ValueError("no")
+
+    __len__ = __str__  # type: ignore[assignment]
+    split = encode = translate = __format__ = __str__  # type: ignore[assignment]
+
+
+class Huge(Exception):
+    def __str__(self) -> str:
+        return Text("x\ud800\x1b[2J\n" * 100_000)
+
+    __repr__ = __str__
+
+
+def hostile() -> BaseException:
+    return Hostile()
+
+
+def no_text() -> BaseException:
+    return NoText()
+
+
+def huge() -> BaseException:
+    return Huge()
+
+
+def surrogate() -> BaseException:
+    return ValueError("\udc80\ud800")
+
+
+def group() -> BaseException:
+    return BaseExceptionGroup("both", [Hostile(), ValueError("x"), Huge()])
+
+
+def deep_group() -> BaseException:
+    error: Exception = Hostile()
+    for _ in range(3000):
+        error = ExceptionGroup("deep", [error, error])
+    return error
+
+
+def cycle() -> BaseException:
+    first, second = Hostile(), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    return second
+
+
+HOSTILE = [hostile, no_text, huge, surrogate, group, deep_group, cycle]
+
+
+@pytest.mark.parametrize("make", HOSTILE, ids=[make.__name__ for make in HOSTILE])
+def test_every_text_is_made_bounded_and_encodable(make: Any) -> None:
+    error = make()
+    for text, limit in (
+        (texts.describe(error), texts.LIMIT),
+        (texts.describe(error, 50), 50),
+        (texts.text_of(error), texts.LIMIT),
+        (texts.shown(error), texts.SHOWN),
+        (texts.type_name(error), texts.NAME_LIMIT),
+    ):
+        assert type(text) is str
+        assert 0 < len(text) <= limit
+        assert text.encode().isascii() or "…" in text
+        assert text.isprintable()
+    trace = texts.traceback_of(error)
+    assert len(trace.encode()) <= 3 * texts.TRACEBACK_LIMIT
+    record = texts.printable(error)
+    logging.Formatter().formatException((type(record), record, record.__traceback__))
+
+
+def test_a_group_is_described_by_the_errors_in_it() -> None:
+    error = ExceptionGroup("both", [ValueError("a"), ExceptionGroup("in", [KeyError("b")])])
+    assert (
+        texts.describe(error)
+        == "ExceptionGroup: both (2 sub-exceptions): ValueError: a; KeyError: 'b'"
+    )
+    many = texts.describe(ExceptionGroup("many", [ValueError(n) for n in range(15)]))
+    assert many.endswith("ValueError: 9; and 5 more")
+
+
+def test_common_errors_read_as_ever() -> None:
+    assert texts.describe(ValueError("no\n  way")) == "ValueError: no way"
+    assert texts.describe(SystemExit()) == "SystemExit"
+    assert texts.text_of(ValueError()) == "ValueError"
+    assert texts.shown("x" * 100) == "'" + "x" * 78 + "…"
+    error = ValueError("x")
+    assert texts.printable(error) is error
+    assert texts.traceback_of(error) == "ValueError: x\n"
+
+
+def test_a_keyboard_interrupt_is_found_in_any_group() -> None:
+    deep: BaseException = KeyboardInterrupt()
+    for _ in range(2000):
+        deep = BaseExceptionGroup("deep", [ValueError(), deep, deep])
+    assert texts.interrupts(deep)
+    assert not texts.interrupts(deep_group())
+    assert not texts.interrupts(pickle.loads(pickle.dumps(ValueError())))
+
+
+def test_a_class_cannot_pass_for_another() -> None:
+    class Liar(Exception):
+        __class__ = KeyboardInterrupt  # type: ignore[assignment]
+
+    assert isinstance(Liar(), KeyboardInterrupt)
+    assert not texts.interrupts(Liar())

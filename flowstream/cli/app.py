@@ -110,7 +110,7 @@ def take_debug(args: list[str]) -> tuple[bool, list[str]]:
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # results and notes in the order they were told
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     debug, args = take_debug(sys.argv[1:])
     if debug:
         show_tracebacks()

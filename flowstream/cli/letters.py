@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowstream.cli.output import note, plural
+from flowstream.cli.safe_text import visible
 
 if TYPE_CHECKING:
     from flowstream.client import Environment
@@ -43,7 +43,9 @@ class Letter:
     @property
     def time(self) -> str:
         """When it was buried, UTC."""
-        return datetime.fromtimestamp(self.timestamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        from flowstream.cli.messages import moment
+
+        return moment(self.timestamp)
 
     def row(self) -> dict[str, Any]:
         """What a list shows."""
@@ -72,15 +74,15 @@ class Letter:
 
     def text(self) -> str:
         """Everything, for people."""
-        from flowstream.cli.messages import printable, shown
+        from flowstream.cli.messages import shown
 
         original = shown(self.source, self.source_offset, self.timestamp, self.body)
-        lines = [f"{key:9} {value}" for key, value in self.row().items()]
+        lines = [f"{key:9} {visible(str(value))}" for key, value in self.row().items()]
         if self.error:
-            lines.append(f"{'error':9} {self.error}")
-        lines += ["", printable(original.body)]
+            lines.append(f"{'error':9} {visible(self.error)}")
+        lines += ["", original.text()]
         if self.traceback:
-            lines += ["", self.traceback.rstrip()]
+            lines += ["", visible(self.traceback.rstrip(), keep="\n")]
         return "\n".join(lines)
 
 
@@ -96,20 +98,22 @@ def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
         about, body = message.application_properties or {}, message.data
     except ProtocolError:
         return None
-    if body is None or not {PREFIX + "pipeline", PREFIX + "stream", PREFIX + "offset"} <= set(
-        about
-    ):
+    source_offset = about.get(PREFIX + "offset")
+    if body is None or not isinstance(source_offset, int):
         return None
+    if not {PREFIX + "pipeline", PREFIX + "stream"} <= set(about):
+        return None
+    attempts = about.get(PREFIX + "attempts")
     return Letter(
         offset,
         timestamp,
         body,
         pipeline=str(about[PREFIX + "pipeline"]),
         source=str(about[PREFIX + "stream"]),
-        source_offset=int(about[PREFIX + "offset"]),
+        source_offset=source_offset,
         stage=str(about.get(PREFIX + "stage", "")),
         phase=str(about.get(PREFIX + "phase", "")),
-        attempts=int(about.get(PREFIX + "attempts", 0)),
+        attempts=attempts if isinstance(attempts, int) else 0,
         reason=str(about.get(PREFIX + "reason", "")),
         error=str(about.get(PREFIX + "error", "")),
         traceback=str(about.get(PREFIX + "traceback", "")),

@@ -7,7 +7,6 @@ fields of their own; those of handlers get their place by themselves.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from flowstream.cli import output
+from flowstream.cli.safe_text import json_text, visible
 from flowstream.pipeline import add_place
 from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of
 
@@ -182,6 +182,9 @@ class TextFormatter(SafeFormatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         found = fields(record)
         left_out = found.pop(LEFT_OUT, None)
@@ -195,7 +198,7 @@ class JsonFormatter(SafeFormatter):
     """One JSON object per line; `time` is UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(document(record, self), default=_said, ensure_ascii=False)
+        return json_text(document(record, self))
 
 
 class LogfmtFormatter(SafeFormatter):
@@ -221,4 +224,4 @@ def _quoted(value: Any) -> str:
         return str(value).lower()
     text = _said(value)
     plain = text.isprintable() and text and not any(c in text for c in ' "=')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else json_text(text)

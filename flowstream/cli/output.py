@@ -1,13 +1,13 @@
 """Standard output and error, the same way for every command.
 
 On a terminal tables and colours come from Rich, which honours `NO_COLOR`. In a pipe everything is
-plain text, written without Rich (a tenth of a second to load), and JSON is one document. Nothing
-is cut off (tables.py), and no text is taken for markup or for an emoji's name.
+plain text, written without Rich (a tenth of a second to load), and JSON is one document. No name
+is cut off (tables.py), no text is taken for markup or for an emoji's name, and nothing that others
+wrote reaches a terminal as a control sequence (text.py).
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowstream.cli.exits import ExitCode, exit_code, root_cause
+from flowstream.cli.safe_text import json_text, visible
 from flowstream.cli.tables import GAP, Row, Table
 from flowstream.texts import LOG_LIMIT, printable, text_of, traceback_of, type_name
 
@@ -59,6 +60,7 @@ def _console(stream: TextIO) -> Console:
 
 
 def _print(stream: TextIO, text: str, style: str | None) -> None:
+    text = visible(text, keep="\n\t")
     if drawn(stream):
         _console(stream).print(text, style=style, markup=False)
     else:
@@ -85,7 +87,16 @@ def notes_to(log: logging.Logger) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value, indent=2, ascii_only=not _unicode()) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One of several JSON documents on standard output, in a line of its own."""
+    sys.stdout.write(json_text(value, ascii_only=not _unicode()) + "\n")
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "utf-8").lower().replace("-", "") in {"utf8", "utf16", "utf32"}
 
 
 def print_rows(
@@ -105,7 +116,7 @@ def print_rows(
         return
     table = Table.of(rows, columns)
     if drawn(sys.stdout):
-        _draw(table, styles or {})
+        _draw(table.shortened(), styles or {})
     else:
         sys.stdout.write("".join(f"{line}\n" for line in table.lines()))
 
@@ -195,14 +206,14 @@ def report(error: BaseException) -> ExitCode:
     """Say on standard error what went wrong, in one line; return the exit code to end with."""
     cause = root_cause(error)
     code = exit_code(cause)
-    text = text_of(cause, REPORT_LIMIT)
+    text = visible(text_of(cause, REPORT_LIMIT))
     if code is ExitCode.UNEXPECTED:
         text = f"{type_name(cause)}: {text} (flowstream --debug ... shows the traceback)"
     if _notes:
         _notes[-1].error("%s", text, extra={"exit_code": int(code)}, exc_info=_traced(error))
         return code
     if _tracebacks:
-        sys.stderr.write(traceback_of(error, LOG_LIMIT))
+        sys.stderr.write(visible(traceback_of(error, LOG_LIMIT), keep="\n"))
     if drawn(sys.stderr):
         stderr().print("error: ", style="bold red", end="")
         stderr().print(text, markup=False)

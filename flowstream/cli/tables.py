@@ -1,7 +1,7 @@
 """Rows as text: a table where it fits the width, else each row as a record of lines.
 
-Nothing is cut off and no word is broken, since names and offsets are copied out of tables. Pure:
-what draws it is in output.py.
+No name is cut off and no word is broken, since names and offsets are copied out of tables; only
+prose of many lines is shortened on a terminal. Pure: what draws it is in output.py.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flowstream.cli.safe_text import shortened, visible
+
 Row = Mapping[str, Any]
 
 GAP = 2
 """Spaces between columns."""
+
+LONGEST = 400
+"""Characters of a cell on a terminal; no name is longer."""
 
 PROSE = 16
 """What a column of several words a cell is not made narrower than: it would be a tower of lines."""
@@ -35,6 +40,11 @@ class Table:
             [[text_of(row.get(column)) for column in columns] for row in rows],
             [_is_numeric([row.get(column) for row in rows]) for column in columns],
         )
+
+    def shortened(self) -> Table:
+        """The same for a terminal."""
+        cells = [[shortened(cell, LONGEST) for cell in row] for row in self.cells]
+        return Table(self.headings, cells, self.numeric)
 
     def widths(self, room: int, measure: Callable[[str], int] = len) -> list[int] | None:
         """The width of each column in `room`, with whole words; None where that is too little."""
@@ -94,4 +104,4 @@ def text_of(value: object) -> str:
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return visible(str(value))

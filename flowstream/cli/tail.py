@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -13,7 +12,8 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import DEFAULT_URL, Url, examples, on_signal, pattern, run_async
-from flowstream.cli.output import note
+from flowstream.cli.output import note, print_json_line
+from flowstream.cli.safe_text import visible
 from flowstream.cli.values import parse_place
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ Grep = Annotated[
     typer.Option(metavar="REGEX", help="Only messages whose body or properties match."),
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON document a line.")]
-Bodies = Annotated[bool, typer.Option("--bodies", help="Bodies only, byte by byte.")]
+Bodies = Annotated[
+    bool,
+    typer.Option("--bodies", help="Bodies only: byte by byte in a pipe, escaped on a terminal."),
+]
 From = Annotated[
     str | None,
     typer.Option(
@@ -91,7 +94,8 @@ def peek(
 ) -> None:
     """Show some messages of a stream and end.
 
-    Nothing is taken from the stream and no offset is stored.
+    With --json a message has its `body` (JSON, every digit as it was published), or `text`, or
+    `base64` with the `reason`. Nothing is taken from the stream and no offset is stored.
     """
     if last is not None and start is not None:
         raise CommandError("--last and --from exclude each other", ExitCode.USAGE)
@@ -191,11 +195,18 @@ async def _messages(
 
 
 def _print(message: Shown, style: str, *, named: bool) -> None:
-    """`named`: each line begins with the stream's name."""
+    """`named`: each line begins with the stream's name. A terminal gets nothing it would act on."""
+    from flowstream.cli.messages import ON_SCREEN
+
+    on_screen = sys.stdout.isatty()
     if style == "json":
-        sys.stdout.write(json_module.dumps(message.document(), ensure_ascii=False) + "\n")
-    elif style == "bodies":
+        print_json_line(message.document())
+    elif style == "bodies" and not on_screen:
         sys.stdout.buffer.write(message.body + b"\n")
         sys.stdout.buffer.flush()
+    elif style == "bodies":
+        body = message.body.decode(errors="backslashreplace")
+        sys.stdout.write(visible(body, keep="\n\t") + "\n")
     else:
-        sys.stdout.write(f"{message.stream}  " * named + message.line() + "\n")
+        line = message.line(ON_SCREEN if on_screen else None)
+        sys.stdout.write(f"{message.stream}  " * named + line + "\n")

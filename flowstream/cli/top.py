@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,15 @@ import typer
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.monitors import DEFAULT, Address, NoMonitor, shown, snapshot
 from flowstream.cli.options import examples, on_signal, run_async
-from flowstream.cli.output import drawn, note, print_json, say, short_duration, stdout
+from flowstream.cli.output import (
+    drawn,
+    note,
+    print_json,
+    print_json_line,
+    say,
+    short_duration,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -178,7 +185,7 @@ async def _print(watches: Sequence[Watch], every: float, as_json: bool) -> None:
             note(line)
         for watch in watches:
             if as_json:
-                sys.stdout.write(json_module.dumps(watch.document(), ensure_ascii=False) + "\n")
+                print_json_line(watch.document())
             elif watch.gone_since is None:
                 for line in lines(watch):
                     say(line)

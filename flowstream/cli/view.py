@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from flowstream.cli.output import note, plural, short_duration, stderr
+from flowstream.cli.safe_text import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -163,8 +164,10 @@ def _failures(pipeline: dict[str, Any]) -> list[RenderableType]:
 
     return [
         Text(
-            f"{failure['phase']} failed in {failure['stage']}: {failure['error']} "
-            f"({plural(failure['messages'], 'message')})",
+            visible(
+                f"{failure['phase']} failed in {failure['stage']}: {failure['error']} "
+                f"({plural(failure['messages'], 'message')})"
+            ),
             style="red",
         )
         for failure in pipeline["failures"][:3]

@@ -8,6 +8,7 @@
     │   └── DuplicateName             two parts of one pipeline have the same name
     ├── ConnectionFailed              nothing (or nobody we trust) answers at the address
     │   └── ConnectionClosed          the connection ended while it was in use
+    ├── EnvironmentClosed             the environment was closed, before or while it was used
     ├── RequestTimeout                the server did not answer in time
     ├── ServerError                   the server answered with an error code (see SERVER_ERRORS)
     │   ├── StreamDoesNotExist, StreamAlreadyExists, StreamNotAvailable
@@ -94,6 +95,13 @@ class ConnectionClosed(ConnectionFailed):
     def __init__(self, message: str = "", *, cause: str = "") -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class EnvironmentClosed(FlowstreamError):
+    """An environment was used after it was closed, or closed while somebody used it.
+
+    The text names who: a publisher, consumer or pipeline. Open a new environment.
+    """
 
 
 class RequestTimeout(FlowstreamError):

@@ -98,6 +98,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (errors.DuplicateName, ExitCode.DUPLICATE_NAME),
     (errors.ConfigurationError, ExitCode.DECLARATION),
     (errors.ConnectionFailed, ExitCode.CONNECTION),
+    (errors.EnvironmentClosed, ExitCode.CONNECTION),
     (errors.RequestTimeout, ExitCode.TIMEOUT),
     (errors.StreamDoesNotExist, ExitCode.STREAM_MISSING),
     (errors.AuthenticationFailed, ExitCode.AUTHENTICATION),

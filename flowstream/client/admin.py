@@ -77,11 +77,16 @@ class Administration:
     """The part of an environment that manages what the broker holds."""
 
     _core: Core
-    _offsets: OffsetStore
+
+    @property
+    def _open(self) -> Core:
+        """The connections; raises where the environment cannot be used here and now."""
+        self._core.check()
+        return self._core
 
     async def server_info(self) -> ServerInfo:
         """Who answers, and what was agreed in the handshake."""
-        wire = (connection := await self._core.locator.get()).wire
+        wire = (connection := await self._open.locator.get()).wire
         known = {int(key) for key in Key}
         return ServerInfo(
             connection.address,
@@ -120,7 +125,7 @@ class Administration:
             initial_cluster_size=initial_cluster_size,
             leader_locator=leader_locator,
         )
-        connection = await self._core.locator.get()
+        connection = await self._open.locator.get()
         answer = await connection.request(lambda c: CreateStream(c, name, arguments), Response)
         if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
             return
@@ -128,14 +133,14 @@ class Administration:
 
     async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist."""
-        connection = await self._core.locator.get()
+        connection = await self._open.locator.get()
         answer = await connection.request(lambda c: DeleteStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
             return
         check(answer.code, f'delete stream "{name}"', stream=name)
 
     async def stream_exists(self, name: str) -> bool:
-        answer = await self._core.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
+        answer = await self._open.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
         try:
             stream_nodes(answer, name)
         except StreamDoesNotExist:
@@ -144,18 +149,18 @@ class Administration:
 
     async def metadata(self, name: str) -> StreamNodes:
         """The nodes of the stream's leader and replicas; raises StreamDoesNotExist."""
-        return await self._core.locate(name)
+        return await self._open.locate(name)
 
     async def stream_stats(self, name: str) -> StreamStatistics:
         """Where the stream begins and ends; found out by reading where the server is below 3.11."""
-        connection = await self._core.locator.get()
+        connection = await self._open.locator.get()
         if not connection.supports(Key.STREAM_STATS):
-            first = await probe(self._core, name, OffsetSpec.first())
-            last = await probe(self._core, name, OffsetSpec.last())
+            first = await probe(self._open, name, OffsetSpec.first())
+            last = await probe(self._open, name, OffsetSpec.last())
             return StreamStatistics(
                 first.offset if first else None, last.offset if last else None, {}
             )
-        answer = await self._core.locator.request(
+        answer = await self._open.locator.request(
             lambda c: StreamStats(c, name), StreamStatsResponse
         )
         check(answer.code, f'read the statistics of "{name}"', stream=name)
@@ -168,7 +173,7 @@ class Administration:
 
     async def last_offset(self, stream: str) -> int | None:
         """The offset of the stream's last message; None while it is empty."""
-        chunk = await probe(self._core, stream, OffsetSpec.last())
+        chunk = await probe(self._open, stream, OffsetSpec.last())
         return chunk.offset + chunk.records - 1 if chunk else None
 
     async def resolve_offset(self, stream: str, offset: Offset) -> int:
@@ -178,14 +183,14 @@ class Administration:
             last = await self.last_offset(stream)
             return 0 if last is None else last + 1
         asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
-        connection = await self._core.locator.get()
+        connection = await self._open.locator.get()
         if connection.supports(Key.RESOLVE_OFFSET_SPEC):
             answer = await connection.request(
                 lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
             )
             check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
             return max(answer.offset.value, asked)  # it may be that of the chunk
-        chunk = await probe(self._core, stream, spec)
+        chunk = await probe(self._open, stream, spec)
         if chunk is None:
             return await self.resolve_offset(stream, OffsetSpec.next())
         return max(int(chunk.offset), asked)
@@ -195,18 +200,18 @@ class Administration:
     async def query_offset(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference: the last settled one, -1 where not even offset 0
         is; None where nothing is stored."""
-        return await self._offsets.query(reference, stream)
+        return await OffsetStore(self._open).query(reference, stream)
 
     async def store_offset(self, reference: str, stream: str, offset: int) -> None:
         """Sends the last settled offset to be stored, -1 to begin with offset 0.
 
         The server never answers: it can be lost without a word.
         """
-        await self._offsets.store(reference, stream, offset)
+        await OffsetStore(self._open).store(reference, stream, offset)
 
     async def store_offset_verified(self, reference: str, stream: str, offset: int) -> None:
         """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
-        await self._offsets.store_verified(reference, stream, offset)
+        await OffsetStore(self._open).store_verified(reference, stream, offset)
 
     # --- super streams --------------------------------------------------------------------------
 
@@ -239,7 +244,7 @@ class Administration:
         check_name("name", name)
         keys = _binding_keys(partitions)
         streams = tuple(f"{name}-{key}" for key in keys)
-        connection = await self._core.locator.get()
+        connection = await self._open.locator.get()
         if not connection.supports(Key.CREATE_SUPER_STREAM):
             raise NotSupported(
                 "creating super streams over the stream protocol needs RabbitMQ 3.13 or later; "
@@ -256,7 +261,7 @@ class Administration:
 
     async def delete_super_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a super stream with all its partitions; NotSupported below RabbitMQ 3.13."""
-        connection = await self._core.locator.get()
+        connection = await self._open.locator.get()
         if not connection.supports(Key.DELETE_SUPER_STREAM):
             raise NotSupported(
                 "deleting super streams over the stream protocol needs RabbitMQ 3.13 or later; on "
@@ -270,11 +275,11 @@ class Administration:
 
     async def partitions(self, super_stream: str) -> list[str]:
         """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
-        return await read_partitions(self._core, super_stream)
+        return await read_partitions(self._open, super_stream)
 
     async def route(self, routing_key: str, super_stream: str) -> list[str]:
         """The partitions that are bound with the routing key; empty where none is."""
-        return await read_route(self._core, routing_key, super_stream)
+        return await read_route(self._open, routing_key, super_stream)
 
 
 def stream_arguments(

@@ -68,6 +68,13 @@ class Attachment:
         self._lost = anyio.Event()
         self._reason = ""
 
+    def give_up(self, error: FlowstreamError) -> None:
+        """Ends it: `error` says why, and the state is CLOSED."""
+        if self.state.value is not State.CLOSED:
+            self.error = error
+            self.state.set(State.CLOSED, str(error))
+            self._gave_up(error)
+
     def lose(self, reason: str) -> None:
         """The attachment is gone; the loop will make another one. The first reason counts."""
         if not self._lost.is_set():
@@ -89,7 +96,7 @@ class Attachment:
                     attempt += 1
                     elapsed = anyio.current_time() - since
                     if not self._may_retry(error, elapsed):
-                        self._give_up(error)
+                        self.give_up(error)
                         return
                     log.info(
                         "%s %s: %s", self.state.kind, self.state.name, error,
@@ -123,8 +130,3 @@ class Attachment:
             limit = settings.recovery_timeout
             return limit is None or elapsed < limit
         return isinstance(error, SETTLING) and elapsed < settings.missing_timeout
-
-    def _give_up(self, error: FlowstreamError) -> None:
-        self.error = error
-        self.state.set(State.CLOSED, str(error))
-        self._gave_up(error)

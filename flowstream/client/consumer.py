@@ -98,6 +98,7 @@ class Consumer:
         self._tracker = None if options.tracking is None else Tracker(options.tracking)
         self._current: Delivery | None = None
         self._tasks: list[Task] = []
+        self._user: object = None
 
     def __repr__(self) -> str:
         return f"<consumer of {self.stream!r} {self.state.value}>"
@@ -254,6 +255,18 @@ class Consumer:
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Consumer:
+        self._user = self._core.use(f'the consumer of "{self.stream}"', self._fail)
+        try:
+            await self._begin()
+            await self._state.wait(State.OPEN, State.CLOSED)
+            if self._subscription.failure is not None:
+                raise self._subscription.failure
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def _begin(self) -> None:
         options, spawn = self.options, self._core.owner.spawn
         if self._tracker is not None and not options.single_active:
             self._subscription.begin_at(await self._tracked_start())
@@ -266,14 +279,6 @@ class Consumer:
             interval = options.tracking.interval
             name = f"offset tracking of {self.stream}"
             self._tasks.append(spawn(self._store_by_clock, self._tracker, interval, name=name))
-        try:
-            await self._state.wait(State.OPEN, State.CLOSED)
-            if self._subscription.failure is not None:
-                raise self._subscription.failure
-        except BaseException:
-            await self._end()
-            raise
-        return self
 
     async def __aexit__(
         self,
@@ -305,6 +310,7 @@ class Consumer:
             )
 
     async def _end(self) -> None:
+        self._core.release(self._user)
         with anyio.CancelScope(shield=True):
             for task in self._tasks:
                 task.cancel()

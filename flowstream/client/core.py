@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
+from typing import TypeAlias
 
 import anyio
+from anyio.lowlevel import EventLoopToken, current_token
 
-from flowstream.errors import FlowstreamError
+from flowstream.errors import ConfigurationError, EnvironmentClosed, FlowstreamError
 from flowstream.protocol import Address, Metadata, MetadataResponse
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, Telemetry
 
@@ -21,6 +23,9 @@ from .settings import Settings, log
 from .states import State, StateCell
 from .tasks import TaskOwner
 from .transport import Dial
+
+User: TypeAlias = tuple[str, Callable[[EnvironmentClosed], None]]
+"""Who uses an environment, and what to call when it is closed."""
 
 
 class Core:
@@ -43,6 +48,9 @@ class Core:
         self.telemetry = telemetry
         self.owner = TaskOwner()
         self.connections: set[ClientConnection] = set()
+        self.loop: EventLoopToken | None = None
+        self._users: dict[object, User] = {}
+        self._closed_by = ""
         self._virtual_host = virtual_host
         self._credentials = credentials
         self._dial = dial
@@ -66,6 +74,39 @@ class Core:
         """The nodes of a stream; raises StreamDoesNotExist, StreamNotAvailable and the like."""
         answer = await self.locator.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
         return stream_nodes(answer, stream)
+
+    # --- whether it can be used -------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises unless the environment is open, on the event loop that this is called on."""
+        self.check_not_closed()
+        if self.loop is None:
+            raise ConfigurationError(
+                f'environment "{self.name}" is not open: use it inside of `async with environment:`'
+            )
+        if self.loop != _this_loop():
+            raise ConfigurationError(
+                f'environment "{self.name}" was opened on another event loop (or thread): '
+                "open an environment on each loop that uses one"
+            )
+
+    def check_not_closed(self) -> None:
+        if self.state.value is State.CLOSED:
+            raise EnvironmentClosed(
+                f'environment "{self.name}" {self._closed_by}: nothing can use it any more; open '
+                "a new one"
+            )
+
+    def use(self, who: str, closed: Callable[[EnvironmentClosed], None]) -> object:
+        """`closed` is called if the environment is closed before `release` is; checks it first."""
+        self.check()
+        user = object()
+        self._users[user] = (who, closed)
+        return user
+
+    def release(self, user: object) -> None:
+        """The user has ended, or never was one."""
+        self._users.pop(user, None)
 
     async def open(self) -> None:
         """Connects the locator; raises why it does not work."""
@@ -94,9 +135,18 @@ class Core:
             "tasks": len(self.owner),
         }
 
-    async def close(self) -> None:
-        """Closes every connection; bounded by `close_timeout`."""
+    async def close(self, reason: str) -> None:
+        """Ends who uses it, then closes every connection; bounded by `close_timeout`."""
+        self._closed_by = reason
         self.state.set(State.CLOSED)
+        for who, closed in list(self._users.values()):
+            closed(
+                EnvironmentClosed(
+                    f'environment "{self.name}" {reason} while {who} was running: leave its block '
+                    "after everything that uses it has ended"
+                )
+            )
+        self._users.clear()
         await self.publishing.close()
         await self.consuming.close()
         await self.tracking.close()
@@ -114,6 +164,7 @@ class Core:
             self.owner.spawn(self._heal, name="locator")
 
     async def _open(self, address: Address, role: str) -> ClientConnection:
+        self.check_not_closed()
         connection = await open_connection(
             self._dial,
             address,
@@ -141,3 +192,10 @@ class Core:
             error = connection.error
             cause = "" if error is None else error.cause
             self.telemetry.emit(ConnectionLost(address, connection.role, str(error), cause))
+
+
+def _this_loop() -> EventLoopToken | None:
+    try:
+        return current_token()
+    except anyio.NoEventLoopError:
+        return None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import anyio
+from anyio.lowlevel import current_token
 
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, EnvironmentClosed
 from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
 
@@ -38,7 +40,6 @@ from .settings import Settings
 from .states import State
 from .super_consumer import SuperStreamConsumer
 from .super_publisher import KeyOf, Routing, SuperStreamPublisher
-from .tracking import OffsetStore
 from .transport import Dial, Tls, tcp, tls_dial
 from .url import DEFAULT_URL, StreamUrl
 
@@ -104,7 +105,6 @@ class Environment(Administration):
             telemetry=self.telemetry,
             resolver=address_resolver,
         )
-        self._offsets = OffsetStore(self._core)
 
     def __repr__(self) -> str:
         return f"<environment {self.url} {self.state.value}>"
@@ -116,6 +116,8 @@ class Environment(Administration):
 
     async def wait_for(self, *states: State) -> State:
         """Returns once the environment is in one of these states."""
+        if self.state not in states:
+            self._core.check()
         return await self._core.state.wait(*states)
 
     def statistics(self) -> dict[str, int]:
@@ -123,11 +125,20 @@ class Environment(Administration):
         return self._core.statistics()
 
     async def __aenter__(self) -> Environment:
-        await self._core.owner.__aenter__()
+        core = self._core
+        core.check_not_closed()
+        if core.loop is not None:
+            raise ConfigurationError(
+                f'environment "{core.name}" is open already: leave that block first, or pass the '
+                "environment on"
+            )
+        core.loop = current_token()
+        await core.owner.__aenter__()
         try:
-            await self._core.open()
+            await core.open()
         except BaseException as error:
-            await self._core.owner.__aexit__(type(error), error, error.__traceback__)
+            core.loop = None
+            await core.owner.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -137,9 +148,28 @@ class Environment(Administration):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
+        if self.state is State.CLOSED:
+            return None
+        self._core.check()
+        cause = "" if kind is None else f" because of {kind.__name__}"
+        reason = f"was closed by the task {anyio.get_current_task().name!r}{cause}"
         with anyio.CancelScope(shield=True):
-            await self._core.close()
+            await self._core.close(reason)
         return await self._core.owner.__aexit__(kind, error, trace)
+
+    @contextmanager
+    def used_by(
+        self, who: str, closed: Callable[[EnvironmentClosed], None]
+    ) -> Iterator[Environment]:
+        """Calls `closed` with an error that names `who` if it is closed inside of the block.
+
+        Raises where it cannot be used: not open, closed, or opened on another event loop.
+        """
+        user = self._core.use(who, closed)
+        try:
+            yield self
+        finally:
+            self._core.release(user)
 
     # --- publishing and consuming ---------------------------------------------------------------
 

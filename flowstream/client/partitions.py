@@ -61,6 +61,7 @@ class Partitions:
         self._task: Task | None = None
 
     async def start(self) -> None:
+        self._core.check()
         self.streams = await read_partitions(self._core, self.super_stream)
         self._task = self._core.owner.spawn(self._follow, name=f"partitions of {self.super_stream}")
 

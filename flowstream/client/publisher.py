@@ -43,6 +43,7 @@ class Publisher:
         self._declaration = Declaration(core, stream, options, self._state)
         self._out = self._declaration.out
         self._tasks: list[Task] = []
+        self._user: object = None
         self._deduplicated = 0
 
     def __repr__(self) -> str:
@@ -207,7 +208,9 @@ class Publisher:
     async def _settled(self, waiter: Waiter) -> None:
         await waiter.settled.wait()
         if waiter.failures:
-            raise self._declaration.failures.error(waiter.failures)
+            raise self._declaration.failures.error(waiter.failures) from (
+                self._declaration.failures.cause
+            )
 
     def _closed_error(self) -> FlowstreamError:
         error = self._declaration.attachment.error
@@ -218,6 +221,8 @@ class Publisher:
     async def __aenter__(self) -> Publisher:
         spawn = self._core.owner.spawn
         declaration, timeout = self._declaration, self.options.confirm_timeout
+        who = f'the publisher of "{self.stream}"'
+        self._user = self._core.use(who, declaration.attachment.give_up)
         self._tasks.append(spawn(declaration.attachment.run, name=f"publisher of {self.stream}"))
         if timeout is not None:
             name = f"confirm timeout of {self.stream}"
@@ -249,6 +254,7 @@ class Publisher:
             await self._end()
 
     async def _end(self) -> None:
+        self._core.release(self._user)
         with anyio.CancelScope(shield=True):
             for task in self._tasks:
                 task.cancel()

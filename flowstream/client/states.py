@@ -6,6 +6,7 @@ from enum import Enum
 
 import anyio
 
+from flowstream.errors import ConnectionClosed
 from flowstream.telemetry import StateChanged, Telemetry
 
 from .signals import Signal
@@ -31,7 +32,7 @@ class StateCell:
         self.value = State.CONNECTING
         self._telemetry = telemetry
         self._changed = Signal()
-        self._since = anyio.current_time()
+        self._since: float | None = None
 
     def begin(self) -> None:
         """Tells that it is CONNECTING now."""
@@ -44,13 +45,16 @@ class StateCell:
         if self.value in (state, State.CLOSED):
             return
         now = anyio.current_time()
-        elapsed, self._since, self.value = now - self._since, now, state
+        elapsed = 0.0 if self._since is None else now - self._since
+        self._since, self.value = now, state
         self._changed.notify()
         if self._telemetry.active:
             self._telemetry.emit(StateChanged(self.kind, self.name, state.value, reason, elapsed))
 
     async def wait(self, *states: State) -> State:
-        """Returns once the state is one of these."""
+        """Returns once the state is one of these; raises ConnectionClosed when none can come."""
         while self.value not in states:
+            if self.value is State.CLOSED:
+                raise ConnectionClosed(f'the {self.kind} "{self.name}" is closed', cause="request")
             await self._changed.wait()
         return self.value

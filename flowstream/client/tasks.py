@@ -50,9 +50,8 @@ class TaskOwner:
     """
 
     def __init__(self) -> None:
-        self._group: TaskGroup = anyio.create_task_group()
+        self._group: TaskGroup | None = None
         self._tasks: set[Task] = set()
-        self._closed = True
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -62,12 +61,11 @@ class TaskOwner:
         return sorted(task.name for task in self._tasks)
 
     async def __aenter__(self) -> TaskOwner:
-        await self._group.__aenter__()
-        self._closed = False
+        self._group = await anyio.create_task_group().__aenter__()
         return self
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
-        if self._closed:
+        if self._group is None:
             raise RuntimeError(f"{name}: the owner of background tasks has ended")
         task = Task(name)
         self._tasks.add(task)
@@ -88,14 +86,15 @@ class TaskOwner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        self._closed = True
+        group, self._group = self._group, None
+        assert group is not None
         for task in tuple(self._tasks):
             task.cancel()
         with anyio.CancelScope(shield=True):
             for task in tuple(self._tasks):
                 await task.wait()
-        if error is not None and self._group.cancel_scope.cancel_called:
-            return await self._group.__aexit__(kind, error, trace)
+        if error is not None and group.cancel_scope.cancel_called:
+            return await group.__aexit__(kind, error, trace)
         # The host's own error is not the group's: it leaves unwrapped.
-        await self._group.__aexit__(None, None, None)
+        await group.__aexit__(None, None, None)
         return None

@@ -45,6 +45,7 @@ class OffsetStore:
         return offset
 
     async def _read(self, reference: str, stream: str) -> int | None:
+        self._core.check()
         answer = await self._core.tracking.request(
             lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
         )
@@ -57,6 +58,7 @@ class OffsetStore:
 
     async def store(self, reference: str, stream: str, offset: int) -> None:
         """Sends an offset to be stored. The server never answers: it can be lost without a word."""
+        self._core.check()
         check_reference("the reference of an offset", reference)
         if reference.endswith(KEPT_SUFFIX):
             raise ConfigurationError(f'a reference cannot end in "{KEPT_SUFFIX}": {reference!r}')

@@ -37,6 +37,7 @@ class RunContext:
         telemetry: Telemetry | None = None,
         counts: dict[str, int] | None = None,
         watched: Watched | None = None,
+        fail: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.url = url
@@ -44,6 +45,7 @@ class RunContext:
         self.telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
         self._watched = watched or _unwatched
+        self._fail = fail
         self._shared: dict[str, Any] = {}
         self._lock = anyio.Lock()
         self._requests: deque[_Request] = deque()
@@ -52,6 +54,11 @@ class RunContext:
         self._scope = anyio.CancelScope(shield=True)
         self._stack: AsyncExitStack | None = None
         self._keeper = 0
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error, from whatever the run uses: it drains, and raises that."""
+        if self._fail is not None:
+            self._fail(error)
 
     async def shared(self, key: str, make: Callable[[], AbstractAsyncContextManager[Any]]) -> Any:
         """What `make` opens, once for the run."""

@@ -49,7 +49,7 @@ class Run:
         self.core = core = Core(pipeline.name, pipeline.options, telemetry or Telemetry())
         self.context = RunContext(
             pipeline.name, url=url, environment=environment, telemetry=core.telemetry,
-            counts=core.counts, watched=core.watched,
+            counts=core.counts, watched=core.watched, fail=core.fail,
         )  # fmt: skip
         self.limiter = RateLimiter(pipeline.options.rate_limit)
         self.watchdog = Watchdog(core)

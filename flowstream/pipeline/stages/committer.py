@@ -6,14 +6,14 @@ from typing import Any
 
 import anyio
 
-from flowstream.errors import CommitNotVerified
+from flowstream.errors import CommitNotVerified, EnvironmentClosed
 from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.policies import Backoff
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import CommitFailed, Committed
-from flowstream.texts import describe, type_name
+from flowstream.texts import describe, is_a, type_name
 
 BACKOFF = Backoff()
 LAST_TRIES = 6
@@ -29,6 +29,7 @@ class Committer:
         self.producer = producer
         self.stored: dict[str, int] = {}
         self._failed: dict[str, str] = {}
+        self._hopeless = False
         self._turn = anyio.Lock()
 
     async def run(self) -> None:
@@ -62,6 +63,7 @@ class Committer:
             except BaseException as error:
                 if passes(error):
                     raise
+                self._hopeless = is_a(error, EnvironmentClosed)
                 why = describe(error)
                 self._failed[stream] = f"{stream}@{offset} could not be stored: {why}"
                 log.warning(
@@ -88,7 +90,7 @@ class Committer:
             if stream in (None, name)
         }
         for attempt in range(1, LAST_TRIES):
-            if not self._failed.keys() & ledgers:
+            if self._hopeless or not self._failed.keys() & ledgers:
                 break
             await anyio.sleep(BACKOFF.delay(attempt))
             await self.commit()

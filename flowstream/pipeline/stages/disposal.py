@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from flowstream.errors import FlowstreamError
+from flowstream.errors import EnvironmentClosed, FlowstreamError
 from flowstream.pipeline.answers import discard
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
@@ -26,6 +26,8 @@ OUTCOMES = ("dead_lettered", "discarded", "dropped", "ok", "halted")
 
 OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
+DEPTH = 10
+"""Causes of causes that are looked at."""
 
 
 class Disposal:
@@ -102,6 +104,9 @@ class Disposal:
         self.core.changed.notify()
 
     async def _dispose(self, failures: list[Failure]) -> None:
+        if closed := [failure for failure in failures if _lost_environment(failure.error)]:
+            self._hold(closed, closed[0].error)
+            failures = [failure for failure in failures if failure not in closed]
         for policy, group in await self._by_policy(failures):
             try:
                 disposer = await self._disposer(policy)
@@ -112,6 +117,9 @@ class Disposal:
             except BaseException as error:
                 if passes(error):
                     raise
+                if _lost_environment(error):
+                    self._hold(group, error)
+                    continue
                 told = text_of(error) if is_a(error, FlowstreamError) else describe(error)
                 why = f"{group[0].reason} (and {type_name(policy)}: {told})"
                 self._halt(group, why)
@@ -135,6 +143,12 @@ class Disposal:
             except Exception:  # a policy of the user's that has no hash: it halts, and says why
                 alone.append((policy, [failure]))
         return [*groups.items(), *alone]
+
+    def _hold(self, failures: list[Failure], error: BaseException | None) -> None:
+        """The environment was closed: no message is to blame, so none goes to a policy."""
+        assert error is not None
+        self.core.fail(error)
+        self.settlement.hold([failure.message for failure in failures])
 
     def _halt(self, failures: list[Failure], reason: str | None = None) -> None:
         for failure in failures:
@@ -187,3 +201,12 @@ class Disposal:
             manager = policy.disposer(self._context)
             self._disposers[policy] = await self._context.enter(manager)
         return self._disposers[policy]
+
+
+def _lost_environment(error: BaseException | None) -> bool:
+    """Did it fail because an environment was closed, directly or as the cause of another error?"""
+    for _ in range(DEPTH):
+        if error is None or is_a(error, EnvironmentClosed):
+            return error is not None
+        error = vars(BaseException)["__cause__"].__get__(error)  # not what its class makes of it
+    return False

@@ -45,7 +45,7 @@ COLUMNS = ["measured", "messages", "seconds", "messages_per_s", "MB_per_s", "p50
 class Plan:
     """`messages` at most of `size` bytes, and `seconds` at most for each measurement."""
 
-    url: str
+    url: str = field(repr=False)
     messages: int
     seconds: float
     size: int

@@ -9,7 +9,7 @@ import typer
 
 from flowstream.cli.defaults import setting_of
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import Json, examples
+from flowstream.cli.options import COMMAND_LINE, Json, examples
 from flowstream.cli.output import print_json, print_rows
 
 
@@ -29,7 +29,7 @@ def config(
     context: typer.Context,
     line: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="Show what this command line would run with."),
+        typer.Argument(metavar=COMMAND_LINE, help="Show what this command line would run with."),
     ] = None,
     json: Json = False,
 ) -> None:

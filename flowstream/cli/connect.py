@@ -19,7 +19,7 @@ LIMITS = ("heartbeat", "frame_max", "connect_timeout", "request_timeout")
 class Connection:
     """An address, and the options of every connection to it."""
 
-    url: str
+    url: str = field(repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def environment(

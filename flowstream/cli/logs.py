@@ -69,6 +69,9 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         with suppress(OSError, ValueError):
             sys.stderr.write(f"a log record of {record.name} ({where}) is not written: {said}\n")
 
+    def format(self, record: logging.LogRecord) -> str:
+        return output.without_passwords(super().format(record))
+
     @property
     def stream(self) -> TextIO:
         return sys.stderr

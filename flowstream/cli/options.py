@@ -6,7 +6,8 @@ import inspect
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.output import note
+from flowstream.cli.output import note, without_addresses
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -27,6 +28,12 @@ DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 
 BROKER, LOGIN = "Broker", "TLS and login"
 """Headings of options in the help on a terminal."""
+
+COMMAND_LINE = "COMMAND"
+"""The argument that is a command line of its own."""
+
+_URL = re.compile(r"\s*(rabbitmq-stream(\+tls)?|amqps?|https?)://", re.IGNORECASE)
+_EXTRA = re.compile(r"(unexpected extra arguments?\S*) \(.*", re.DOTALL)
 
 RICH_HELP = sys.stdout.isatty()
 """Whether help is drawn with Rich; a pipe gets plain text."""
@@ -146,12 +153,26 @@ def examples(*lines: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command whose help on a terminal is as narrow as it can be."""
+    """A command whose help on a terminal is as narrow as it can be, and that takes no address for
+    a name: it would be quoted, with its password."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.help = flowing(self.help)
         leave_flags_bare(self.params)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        param: Any
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            words = value if isinstance(value, list | tuple) else [value]
+            named = param.param_type_name == "argument" and param.metavar != COMMAND_LINE
+            if named and any(isinstance(word, str) and _URL.match(word) for word in words):
+                raise typer.BadParameter(
+                    "this is an address, not a name; write --url in front of it", ctx, param
+                )
+        return rest
 
     def get_help_option(self, ctx: Any) -> Any:
         return bare(super().get_help_option(ctx))
@@ -166,6 +187,28 @@ class Group(TyperGroup):
 
     def get_help_option(self, ctx: Any) -> Any:
         return bare(super().get_help_option(ctx))
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with unquoted():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with unquoted():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def unquoted() -> Iterator[None]:
+    """The parser's errors quote the line: without addresses' passwords, and without arguments that
+    are too many, which may be the rest of a password with a space in it."""
+    try:
+        yield
+    except Exception as error:
+        usage: Any = error  # Typer keeps the class of its parser's errors to itself
+        if hasattr(usage, "format_message"):
+            said = without_addresses(str(usage.message))
+            usage.message = _EXTRA.sub(r"\1; put quotes around a value with spaces in it", said)
+        raise
 
 
 def flowing(text: str | None) -> str | None:

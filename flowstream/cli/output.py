@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -29,6 +30,11 @@ _notes: list[logging.Logger] = []
 
 REPORT_LIMIT = 16_384
 """Characters of an error; one about threads that hang shows where each of them is."""
+
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*@")
+_QUOTED = re.compile(r"""(['"])[\w+.-]+://.*?(?<!\\)\1""", re.DOTALL)
+_ADDRESS = re.compile("://.*@", re.DOTALL)
+
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -196,6 +202,16 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def without_passwords(text: str) -> str:
+    """`text` with *** for the password of every address in it: others' errors may quote one."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def without_addresses(text: str) -> str:
+    """The same for what quotes a command line, where a password may have spaces in it."""
+    return _ADDRESS.sub("://***@", _QUOTED.sub(r"\1***\1", text))
+
+
 def why(error: object) -> str:
     """Why the network failed, as every command says it: `connection refused`."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else text_of(error)
@@ -206,14 +222,16 @@ def report(error: BaseException) -> ExitCode:
     """Say on standard error what went wrong, in one line; return the exit code to end with."""
     cause = root_cause(error)
     code = exit_code(cause)
-    text = visible(text_of(cause, REPORT_LIMIT))
+    hide = without_addresses if code is ExitCode.USAGE else without_passwords
+    text = hide(visible(text_of(cause, REPORT_LIMIT)))
     if code is ExitCode.UNEXPECTED:
         text = f"{type_name(cause)}: {text} (flowstream --debug ... shows the traceback)"
     if _notes:
         _notes[-1].error("%s", text, extra={"exit_code": int(code)}, exc_info=_traced(error))
         return code
     if _tracebacks:
-        sys.stderr.write(visible(traceback_of(error, LOG_LIMIT), keep="\n"))
+        trace = without_passwords(traceback_of(error, LOG_LIMIT))
+        sys.stderr.write(visible(trace, keep="\n"))
     if drawn(sys.stderr):
         stderr().print("error: ", style="bold red", end="")
         stderr().print(text, markup=False)

@@ -14,7 +14,7 @@ that of the broker which is asked for offsets, or it is not asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowstream.cli.exits import CommandError
@@ -38,12 +38,12 @@ class Question:
     beside the broker; offsets are watched for `watch` seconds.
     """
 
-    url: str
+    url: str = field(repr=False)
     reference: str
     name: str
     streams: tuple[str, ...]
     monitors: tuple[Address, ...] = ()
-    management: str | None = None
+    management: str | None = field(default=None, repr=False)
     watch: float = 6.0
 
 

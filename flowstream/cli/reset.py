@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,13 +46,13 @@ class Move:
 class Wish:
     """What was asked for: `to` a place, or `by` so many offsets from where the reader stands."""
 
-    url: str
+    url: str = field(repr=False)
     reference: str
     name: str
     to: str | None
     by: int | None
     monitors: tuple[str, ...]
-    management: str | None
+    management: str | None = field(repr=False)
     watch: float
 
 

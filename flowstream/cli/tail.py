@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,7 +48,7 @@ GAPS = 1_000
 class Look:
     """What to read and how to show it; `limit` None is no limit, `follow` waits for more."""
 
-    url: str
+    url: str = field(repr=False)
     stream: str
     start: str
     limit: int | None

@@ -11,6 +11,8 @@ import anyio
 from flowstream.errors import ConfigurationError, TokenUnavailable
 from flowstream.texts import describe
 
+from .checks import check_seconds
+
 
 class Credentials(ABC):
     """What the SASL exchange sends. Subclasses keep secrets out of their `repr`."""
@@ -30,9 +32,23 @@ class Credentials(ABC):
         """Seconds until live connections must authenticate again; None: never."""
         return None
 
+    def __str__(self) -> str:
+        """What an error says of them: no `repr` that a subclass might have with its secrets."""
+        return type(self).__name__
+
 
 def _plain(user: str, password: str) -> bytes:
     return b"\0" + user.encode() + b"\0" + password.encode()
+
+
+def check_secret(option: str, value: object) -> None:
+    """A string that SASL PLAIN can carry; an error does not show it."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{option}: expected a string, not {type(value).__name__}")
+    if "\0" in value or value.encode(errors="replace").decode() != value:
+        raise ConfigurationError(
+            f"{option}: NUL characters and lone surrogates cannot be sent to a broker"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,13 @@ class PlainCredentials(Credentials):
 
     user: str
     password: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_secret("PlainCredentials(user=...)", self.user)
+        check_secret("PlainCredentials(password=...)", self.password)
+
+    def __str__(self) -> str:
+        return f"PlainCredentials(user={self.user!r})"
 
     async def response(self) -> bytes:
         return _plain(self.user, self.password)
@@ -63,6 +86,10 @@ class Token:
     value: str = field(repr=False)
     expires_in: float
 
+    def __post_init__(self) -> None:
+        check_secret("Token(value=...)", self.value)
+        check_seconds("Token expires_in", self.expires_in)
+
 
 class TokenCredentials(Credentials):
     """OAuth 2.0: `fetch` is called for a fresh token before the last one ends.
@@ -81,6 +108,7 @@ class TokenCredentials(Credentials):
     ) -> None:
         if not 0 < renew_at < 1:
             raise ConfigurationError("TokenCredentials(renew_at=...) must lie between 0 and 1")
+        check_secret("TokenCredentials(user=...)", user)
         self._fetch = fetch
         self._user = user
         self._renew_at = renew_at
@@ -90,6 +118,8 @@ class TokenCredentials(Credentials):
 
     def __repr__(self) -> str:
         return f"TokenCredentials(user={self._user!r})"
+
+    __str__ = __repr__
 
     async def _current(self) -> Token:
         async with self._lock:

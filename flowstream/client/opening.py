@@ -148,7 +148,7 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
         check(answer.code, f"authenticate at {where}")
     except AuthenticationFailed as error:
         credentials.refused(data)
-        raise type(error)(f"{error} ({mechanism}, {credentials!r})", code=error.code) from None
+        raise type(error)(f"{error} ({mechanism}, {credentials})", code=error.code) from None
     except ServerError as error:
         raise AuthenticationFailed(str(error), code=error.code) from None
 

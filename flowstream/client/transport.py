@@ -50,14 +50,19 @@ class Tls:
             raise ConfigurationError("Tls(key=...) needs Tls(certificate=...) too")
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"Tls(ca_file={str(self.ca_file)!r}): {error}") from error
         if self.certificate is not None:
             try:
-                context.load_cert_chain(self.certificate, self.key, self.key_password)
-            except (OSError, ssl.SSLError) as error:
+                # Without any password OpenSSL would ask for one on the terminal, and wait.
+                password = self.key_password or ""
+                context.load_cert_chain(self.certificate, self.key, password)
+            except (OSError, ValueError) as error:
                 name = str(self.certificate)
-                raise ConfigurationError(f"Tls(certificate={name!r}, key=...): {error}") from error
+                raise ConfigurationError(
+                    f"Tls(certificate={name!r}, key=...): {error}; are both PEM files, is the key "
+                    "the certificate's, and is key_password right?"
+                ) from error
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

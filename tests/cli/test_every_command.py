@@ -59,7 +59,7 @@ class Row:
     code: int = 0
 
 
-LIST = Bad("--management ftp://x", 2, "--management wants an address")
+LIST = Bad("--management ftp://x", 2, "--management: the scheme must be http:// or")
 MISSING = '"no-such-stream": the stream does not exist; create it first'
 
 ALONE: dict[Words, Row] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -534,6 +535,16 @@ def test_tls_options_are_checked(tmp_path: Any) -> None:
     broken.write_text("nothing")
     with pytest.raises(ConfigurationError, match="certificate"):
         Tls(certificate=broken).context()
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -passout pass:{SECRET} -subj /CN=x -keyout k -out c",
+        shell=True, cwd=tmp_path, check=True, capture_output=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    files = {"certificate": tmp_path / "c", "key": tmp_path / "k"}
+    Tls(**files, key_password=SECRET).context()
+    for wrong in (None, "", f"{SECRET}x", SECRET * 500):  # and nobody is asked on the terminal
+        with pytest.raises(ConfigurationError, match="is key_password right") as caught:
+            Tls(**files, key_password=wrong).context()
+        assert SECRET not in str(caught.value)
     with pytest.raises(ConfigurationError, match=r"not rabbitmq-stream\+tls://"):
         Environment(URL, tls=Tls())
 

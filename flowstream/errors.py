@@ -24,7 +24,7 @@
     ├── PublishFailed                 a message was refused, or its confirm never came
     │   └── MessageTooLarge           it can never fit into a frame
     ├── ChecksumMismatch              a chunk does not match its CRC-32
-    ├── OffsetTruncated               the stored offset is older than the first retained one
+    ├── OffsetTruncated               retention removed messages before they were read
     ├── CommitNotVerified             a stored offset could not be read back
     ├── PayloadError                  a message body does not decode to its declared type
     ├── HandlerTimeout                a handler did not return inside its timeout
@@ -319,9 +319,10 @@ class ChecksumMismatch(FlowstreamError):
 
 
 class OffsetTruncated(FlowstreamError):
-    """The stored offset is older than the first retained one: messages in between are lost.
+    """Retention removed messages before they were read, while the reader was away or as it ran.
 
-    Fields: `stream`, `stored`, `first`.
+    Fields: `stream`, `stored` (the last offset before them: stored, or read), `first` (the first
+    offset behind them).
     """
 
     def __init__(self, message: str, *, stream: str, stored: int, first: int) -> None:

@@ -297,6 +297,25 @@ class ChunkReceived(Event):
 
 
 @dataclass(slots=True)
+class Overtaken(Event):
+    """Retention removed `messages` offsets before a consumer had read them: lost to it."""
+
+    stream: str
+    messages: int
+
+
+@dataclass(slots=True)
+class RetentionLooked(Event):
+    """A consumer looked where its stream begins: `headroom` offsets before what it reads next.
+
+    Below 0 retention has passed what is settled: what was not read of it is lost.
+    """
+
+    stream: str
+    headroom: int
+
+
+@dataclass(slots=True)
 class Published(Event):
     stream: str
     messages: int

@@ -56,7 +56,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.STREAM_MISSING: "the stream does not exist",
     ExitCode.HALTED: "a failure policy stopped the pipeline; the offset is before the message",
     ExitCode.DRAIN_TIMEOUT: "the drain took longer than its deadline; the rest is replayed",
-    ExitCode.TRUNCATED: "the stored offset is older than the first message the stream has kept",
+    ExitCode.TRUNCATED: "retention removed messages before they were handled",
     ExitCode.MODULE_MISSING: "the module does not exist",
     ExitCode.MODULE_BROKEN: "the module raised an exception while it was imported",
     ExitCode.NO_PIPELINE: "the module has no pipeline, or none of that name",

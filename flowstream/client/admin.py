@@ -22,10 +22,7 @@ from flowstream.protocol import (
     Key,
     Metadata,
     MetadataResponse,
-    OffsetKind,
     OffsetSpec,
-    ResolveOffsetSpec,
-    ResolveOffsetSpecResponse,
     Response,
     StreamStats,
     StreamStatsResponse,
@@ -37,7 +34,7 @@ from .core import Core
 from .nodes import StreamNodes, stream_nodes
 from .offsets import Offset, offset_spec
 from .partitions import read_partitions, read_route
-from .probe import probe
+from .probe import find_ends, probe, resolve
 from .tracking import OffsetStore
 
 LEADER_LOCATORS = ("client-local", "balanced")
@@ -155,11 +152,8 @@ class Administration:
         """Where the stream begins and ends; found out by reading where the server is below 3.11."""
         connection = await self._open.locator.get()
         if not connection.supports(Key.STREAM_STATS):
-            first = await probe(self._open, name, OffsetSpec.first())
-            last = await probe(self._open, name, OffsetSpec.last())
-            return StreamStatistics(
-                first.offset if first else None, last.offset if last else None, {}
-            )
+            first, newest = await find_ends(self._open, connection, name)
+            return StreamStatistics(first, newest, {})
         answer = await self._open.locator.request(
             lambda c: StreamStats(c, name), StreamStatsResponse
         )
@@ -178,22 +172,7 @@ class Administration:
 
     async def resolve_offset(self, stream: str, offset: Offset) -> int:
         """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""
-        spec = offset_spec(offset)
-        if spec.kind is OffsetKind.NEXT:
-            last = await self.last_offset(stream)
-            return 0 if last is None else last + 1
-        asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
-        connection = await self._open.locator.get()
-        if connection.supports(Key.RESOLVE_OFFSET_SPEC):
-            answer = await connection.request(
-                lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
-            )
-            check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
-            return max(answer.offset.value, asked)  # it may be that of the chunk
-        chunk = await probe(self._open, stream, spec)
-        if chunk is None:
-            return await self.resolve_offset(stream, OffsetSpec.next())
-        return max(int(chunk.offset), asked)
+        return await resolve(self._open, stream, offset_spec(offset))
 
     # --- stored offsets -------------------------------------------------------------------------
 

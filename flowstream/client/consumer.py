@@ -15,11 +15,12 @@ from types import TracebackType
 import anyio
 
 from flowstream.errors import ConfigurationError, FlowstreamError
-from flowstream.protocol import OffsetSpec
+from flowstream.protocol import OffsetKind, OffsetSpec
 
 from .core import Core
 from .delivery import Delivery
 from .options import AutoTracking, ConsumerOptions
+from .probe import resolve
 from .settings import log
 from .signals import Signal
 from .single_active import Turns
@@ -120,8 +121,16 @@ class Consumer:
 
     @property
     def position(self) -> int | None:
-        """The offset after the last message that was handed over; None before the first."""
+        """The offset after the last message that was handed over; None before the first.
+
+        Where the consumer began by a number, or a chunk has come, it is known before that.
+        """
         return self._subscription.position
+
+    @property
+    def lost(self) -> int:
+        """How many offsets retention removed before they were read."""
+        return self._subscription.lost
 
     def statistics(self) -> dict[str, int]:
         subscription = self._subscription
@@ -131,6 +140,7 @@ class Consumer:
             "buffered_bytes": subscription.buffered_bytes,
             "max_chunks": self.options.credit.initial,
             "recoveries": subscription.attachment.recoveries,
+            "lost": subscription.lost,
         }
 
     # --- iterating ------------------------------------------------------------------------------
@@ -141,8 +151,9 @@ class Consumer:
     async def __anext__(self) -> Delivery:
         """The next messages; the ones before count as processed, and their credit goes back.
 
-        Raises ChecksumMismatch or ProtocolError for a damaged chunk, and why the consumer was
-        given up; ends when it was closed.
+        Raises OffsetTruncated where retention removed messages before they were read (with
+        `on_truncated="skip"` they are counted in `lost`), ChecksumMismatch or ProtocolError for a
+        damaged chunk, and why the consumer was given up; ends when it was closed.
         """
         await self.done()
         while True:
@@ -213,22 +224,35 @@ class Consumer:
             assert self.options.name is not None
             await self._offsets.store_verified(self.options.name, self.stream, offset)
 
-    async def _tracked_start(self) -> OffsetSpec:
-        """Behind the stored offset; the `offset` option where none is stored."""
+    async def _beginning(self) -> OffsetSpec:
+        """Where `on_active` says; behind the stored offset; else where the `offset` option says.
+
+        With automatic tracking the place of that option is stored: what is consumed before the
+        first store would be skipped after a crash, where "next" is elsewhere then.
+        """
+        if self.options.on_active is not None:
+            return await self.options.on_active(self.stream)
+        if self._tracker is None:
+            return self.options.offset
         stored = await self.stored_offset()
-        return self.options.offset if stored is None else OffsetSpec.offset(stored + 1)
+        if stored is not None:
+            return OffsetSpec.offset(stored + 1)
+        if not isinstance(self.options.tracking, AutoTracking):
+            return self.options.offset
+        assert self.options.name is not None
+        asked = self.options.offset
+        if asked.kind is not OffsetKind.OFFSET:
+            asked = OffsetSpec.offset(await resolve(self._core, self.stream, asked))
+        if asked.value or self.options.offset.kind is not OffsetKind.FIRST:
+            await self._offsets.store_verified(self.options.name, self.stream, asked.value - 1)
+        return asked
 
     # --- single active consumer -----------------------------------------------------------------
 
     async def _promoted(self) -> OffsetSpec:
         if self._tracker is not None:
             self._tracker.forget()
-        if self.options.on_active is not None:
-            offset = await self.options.on_active(self.stream)
-        elif self._tracker is not None:
-            offset = await self._tracked_start()
-        else:
-            offset = self.options.offset
+        offset = await self._beginning()
         self._subscription.begin_at(offset)
         self._subscription.active = True
         return offset
@@ -269,9 +293,11 @@ class Consumer:
     async def _begin(self) -> None:
         options, spawn = self.options, self._core.owner.spawn
         if self._tracker is not None and not options.single_active:
-            self._subscription.begin_at(await self._tracked_start())
+            self._subscription.begin_at(await self._beginning())
         attachment = self._subscription.attachment
         self._tasks.append(spawn(attachment.run, name=f"consumer of {self.stream}"))
+        watch = self._subscription.watch
+        self._tasks.append(spawn(watch, name=f"retention watch of {self.stream}"))
         if options.single_active:
             name = f"single active consumer of {self.stream}"
             self._tasks.append(spawn(self._turns.run, name=name))

@@ -14,7 +14,8 @@ class Delivery:
 
     `bodies` are raw; `offset` is that of the first one, `offsets` those of all. `timestamp` is when
     the chunk was written, in milliseconds since 1970. `committed_chunk_id` is the broker's newest
-    chunk at the time of sending (None before 3.11). `bytes` is the size of the whole chunk.
+    chunk at the time of sending (None before 3.11). `bytes` is the size of the whole chunk, `lost`
+    how many offsets before these messages retention removed (on_truncated="skip").
     """
 
     __slots__ = (
@@ -22,6 +23,7 @@ class Delivery:
         "bytes",
         "chunk_id",
         "committed_chunk_id",
+        "lost",
         "offset",
         "offsets",
         "stream",
@@ -35,8 +37,11 @@ class Delivery:
         bodies: list[bytes],
         chunk: Chunk,
         committed_chunk_id: int | None,
+        *,
+        lost: int = 0,
     ) -> None:
         self.stream = stream
+        self.lost = lost
         self.offset = offsets[0]
         self.offsets = offsets
         self.bodies = bodies
@@ -53,7 +58,13 @@ class Delivery:
 
 
 def make_delivery(
-    stream: str, chunk: Chunk, start: int, committed_chunk_id: int | None, match: Match | None
+    stream: str,
+    chunk: Chunk,
+    start: int,
+    committed_chunk_id: int | None,
+    match: Match | None,
+    *,
+    lost: int = 0,
 ) -> Delivery | None:
     """The messages of a chunk from offset `start` on that match; None when there are none.
 
@@ -69,4 +80,6 @@ def make_delivery(
     if match is not None:
         kept = [(offset, body) for offset, body in zip(offsets, bodies, strict=True) if match(body)]
         offsets, bodies = [offset for offset, _ in kept], [body for _, body in kept]
-    return Delivery(stream, offsets, bodies, chunk, committed_chunk_id) if bodies else None
+    return (
+        Delivery(stream, offsets, bodies, chunk, committed_chunk_id, lost=lost) if bodies else None
+    )

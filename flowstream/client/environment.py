@@ -32,7 +32,9 @@ from .options import (
     OnConfirm,
     OnError,
     OnInactive,
+    OnTruncated,
     PublisherOptions,
+    Settled,
 )
 from .partitions import Partitions
 from .publisher import Publisher
@@ -218,6 +220,8 @@ class Environment(Administration):
         on_active: OnActive | None = None,
         on_inactive: OnInactive | None = None,
         hand_over_timeout: float = 30.0,
+        on_truncated: OnTruncated = "error",
+        settled: Settled | None = None,
     ) -> Consumer:
         """A consumer of one stream, as an async context manager; see `ConsumerOptions`."""
         check_name("stream", stream)
@@ -234,6 +238,8 @@ class Environment(Administration):
             on_active=on_active,
             on_inactive=on_inactive,
             hand_over_timeout=hand_over_timeout,
+            on_truncated=on_truncated,
+            settled=settled,
         )
         return Consumer(self._core, stream, options)
 
@@ -285,6 +291,8 @@ class Environment(Administration):
         on_active: OnActive | None = None,
         on_inactive: OnInactive | None = None,
         hand_over_timeout: float = 30.0,
+        on_truncated: OnTruncated = "error",
+        settled: Settled | None = None,
     ) -> SuperStreamConsumer:
         """A consumer over the partitions, with credit for each; see `SuperStreamConsumer`."""
         check_name("super_stream", super_stream)
@@ -300,6 +308,8 @@ class Environment(Administration):
             on_active=on_active,
             on_inactive=on_inactive,
             hand_over_timeout=hand_over_timeout,
+            on_truncated=on_truncated,
+            settled=settled,
         )
         partitions = Partitions(self._core, super_stream, refresh)
         return SuperStreamConsumer(self._core, partitions, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, OffsetSpec, sub_batch
@@ -21,6 +21,8 @@ OnActive: TypeAlias = Callable[[str], Awaitable[OffsetSpec]]
 
 Called again after an error that passes, such as ConnectionFailed; any other ends the consumer.
 """
+Settled: TypeAlias = Callable[[str], int | None]
+"""The last offset of a stream that the application is done with; None while there is none."""
 OnInactive: TypeAlias = Callable[[str], Awaitable[None]]
 """Called with the stream when another consumer takes over, which waits until this returns."""
 
@@ -79,6 +81,10 @@ class AutoTracking:
         check_seconds("AutoTracking interval", self.interval)
 
 
+OnTruncated: TypeAlias = Literal["error", "skip"]
+"""What to do where retention removed messages before they were read."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
     """`name` is the reference of stored offsets and of a group of single active consumers.
@@ -88,6 +94,10 @@ class ConsumerOptions:
     that cannot match, and `match` decides on each message. `hand_over_timeout` bounds (in seconds)
     how long a demoted consumer waits for the application to be done with what it has, before
     `on_inactive` is called; the broker waits 60 s for both.
+
+    Where retention removes messages before they were read, the consumer ends with OffsetTruncated;
+    `on_truncated="skip"` logs and counts them and goes on. Before that happens it warns: it takes
+    what was handed over as done with, unless `settled` tells.
     """
 
     offset: OffsetSpec = field(default_factory=OffsetSpec.first)
@@ -102,12 +112,18 @@ class ConsumerOptions:
     on_active: OnActive | None = None
     on_inactive: OnInactive | None = None
     hand_over_timeout: float = 30.0
+    on_truncated: OnTruncated = "error"
+    settled: Settled | None = None
 
     def __post_init__(self) -> None:
         check_reference("name", self.name)
         check_seconds("hand_over_timeout", self.hand_over_timeout)
-        for name in ("match", "on_active", "on_inactive"):
+        for name in ("match", "on_active", "on_inactive", "settled"):
             check_callable(name, getattr(self, name))
+        if self.on_truncated not in ("error", "skip"):
+            raise ConfigurationError(
+                f'on_truncated={self.on_truncated!r}: expected "error" or "skip"'
+            )
         if self.single_active and self.name is None:
             raise ConfigurationError("single_active=True needs name=, the group's name")
         if (self.on_active or self.on_inactive) and not self.single_active:
@@ -141,6 +157,11 @@ class ConsumerOptions:
             found["single-active-consumer"] = "true"
         if self.super_stream is not None:
             found["super-stream"] = self.super_stream
+        return found | self.filters()
+
+    def filters(self) -> dict[str, str]:
+        """The properties that make the broker leave chunks out."""
+        found: dict[str, str] = {}
         for number, value in enumerate(self.filter_values):
             found[f"filter.{number}"] = value
         if self.match_unfiltered:

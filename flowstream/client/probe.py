@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import anyio
 
 from flowstream.errors import ConnectionClosed, StreamNotAvailable
@@ -13,6 +15,8 @@ from flowstream.protocol import (
     MetadataResponse,
     OffsetKind,
     OffsetSpec,
+    ResolveOffsetSpec,
+    ResolveOffsetSpecResponse,
     Response,
     StreamStats,
     StreamStatsResponse,
@@ -23,6 +27,10 @@ from flowstream.protocol import (
 from .codes import check
 from .connection import ClientConnection
 from .core import Core
+
+OWN_RECORDS = 100
+"""Below RabbitMQ 3.11 nothing tells whether the offsets before the first message were removed, or
+are taken by stored offsets of readers that came before it. So few are the latter."""
 
 
 class _Probe:
@@ -49,19 +57,25 @@ class _Probe:
         """The request that is waited for raises it."""
 
 
-async def probe(core: Core, stream: str, offset: OffsetSpec) -> Chunk | None:
+async def probe(
+    core: Core, stream: str, offset: OffsetSpec, properties: Mapping[str, str] | None = None
+) -> Chunk | None:
     """The chunk that a subscription at `offset` begins with now; None when there is none yet.
+
+    `properties` are those of the subscription: a filter.
 
     A stream that holds nothing but stored offsets has none. Raises StreamNotAvailable where a new
     leader does not know yet what is committed (from 3.11 on, where statistics tell).
     """
-    chunk, doubtful = await _look(core, stream, offset)
+    chunk, doubtful = await _look(core, stream, offset, properties or {})
     if doubtful:  # either only offsets are stored there, or it was committed just now
-        chunk, _ = await _look(core, stream, offset)
+        chunk, _ = await _look(core, stream, offset, properties or {})
     return chunk
 
 
-async def _look(core: Core, stream: str, offset: OffsetSpec) -> tuple[Chunk | None, bool]:
+async def _look(
+    core: Core, stream: str, offset: OffsetSpec, properties: Mapping[str, str]
+) -> tuple[Chunk | None, bool]:
     """One subscription's first chunk, and whether there may be one though none came.
 
     Brokers send what there is before they look at the next command, so the answer to any request
@@ -73,7 +87,7 @@ async def _look(core: Core, stream: str, offset: OffsetSpec) -> tuple[Chunk | No
     connection = place.connection
     try:
         answer = await connection.request(
-            lambda c: Subscribe(c, place.id, stream, offset, 1, {}), Response
+            lambda c: Subscribe(c, place.id, stream, offset, 1, properties), Response
         )
         check(answer.code, f'read "{stream}"', stream=stream)
         if user.chunk is None:
@@ -89,15 +103,68 @@ async def _look(core: Core, stream: str, offset: OffsetSpec) -> tuple[Chunk | No
             await core.consuming.leave(place)
 
 
-async def _has_committed(connection: ClientConnection, stream: str) -> bool:
-    if not connection.supports(Key.STREAM_STATS):
-        return False
+async def find_first(core: Core, connection: ClientConnection, stream: str) -> int | None:
+    """The first retained offset of the member at this connection; None for an empty stream.
+
+    Below RabbitMQ 3.11 that of the first message, as the leader has it: see `OWN_RECORDS`.
+    """
+    if connection.supports(Key.STREAM_STATS):
+        return (await _statistics(connection, stream))[0]
+    chunk = await probe(core, stream, OffsetSpec.first())
+    if chunk is None:
+        return None
+    return 0 if chunk.offset <= OWN_RECORDS else int(chunk.offset)
+
+
+async def find_ends(
+    core: Core, connection: ClientConnection, stream: str
+) -> tuple[int | None, int | None]:
+    """The first retained offset, and the offset at which the newest committed chunk begins."""
+    if connection.supports(Key.STREAM_STATS):
+        return await _statistics(connection, stream)
+    last = await probe(core, stream, OffsetSpec.last())
+    return await find_first(core, connection, stream), None if last is None else last.offset
+
+
+async def resolve(core: Core, stream: str, spec: OffsetSpec) -> int:
+    """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""
+    if spec.kind is OffsetKind.NEXT:
+        return await _end(core, stream)
+    asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
+    connection = await core.locator.get()
+    if connection.supports(Key.RESOLVE_OFFSET_SPEC):
+        answer = await connection.request(
+            lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
+        )
+        check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
+        return max(answer.offset.value, asked)  # it may be that of the chunk
+    chunk = await probe(core, stream, spec)
+    return await _end(core, stream) if chunk is None else max(int(chunk.offset), asked)
+
+
+async def _end(core: Core, stream: str) -> int:
+    """The offset behind the last message; where none is left, that of the broker's own records."""
+    last = await probe(core, stream, OffsetSpec.last())
+    if last is not None:
+        return int(last.offset + last.records)
+    return await find_first(core, await core.locator.get(), stream) or 0
+
+
+async def _statistics(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:
     answer = await connection.request(lambda c: StreamStats(c, stream), StreamStatsResponse)
     check(answer.code, f'read "{stream}"', stream=stream)
     values = dict(answer.stats)
-    if values.get("first_chunk_id", -1) < 0:
+    first, newest = values.get("first_chunk_id", -1), values.get("committed_chunk_id", -1)
+    return None if first < 0 else first, None if newest < 0 else newest
+
+
+async def _has_committed(connection: ClientConnection, stream: str) -> bool:
+    if not connection.supports(Key.STREAM_STATS):
         return False
-    if values.get("committed_chunk_id", -1) < 0:
+    first, newest = await _statistics(connection, stream)
+    if first is None:
+        return False
+    if newest is None:
         raise StreamNotAvailable(
             f'the leader of "{stream}" does not know yet what is committed; try again',
             stream=stream,

@@ -2,13 +2,15 @@
 
 Chunks that were not handed over when a connection is lost are dropped and read again: `position`,
 the offset behind what was handed over, is what a new subscription needs, and the chunk before it,
-which tells whether this is still the same stream (lineage.py).
+which tells whether this is still the same stream (lineage.py). `watch` looks at where the stream
+begins: behind every gap between chunks, and now and then (retention.py).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+
+import anyio
 
 from flowstream.errors import (
     ConnectionClosed,
@@ -29,9 +31,10 @@ from flowstream.protocol import (
     Subscribe,
     Unsubscribe,
 )
-from flowstream.telemetry import ChunkReceived
+from flowstream.telemetry import ChunkReceived, Overtaken, RetentionLooked
 from flowstream.texts import text_of
 
+from .arrivals import Arrival, Arrivals
 from .attachment import Attachment
 from .codes import check
 from .connection import ClientConnection, SubscriptionUser
@@ -40,13 +43,19 @@ from .delivery import Delivery, make_delivery
 from .lineage import Lineage, Verdict
 from .options import ConsumerOptions
 from .pool import Place
-from .probe import probe
+from .probe import find_ends, find_first, probe
+from .retention import Distance, Headroom, overtaken
 from .settings import log
 from .signals import Signal
 from .states import State, StateCell
 
 OnUpdate = Callable[[ClientConnection | None, int, bool], None]
 """Connection (None: it was lost), correlation id, active."""
+
+FIRST_LOOK = 1.0
+LOOK_INTERVAL = 5.0
+PROBE_INTERVAL = 30.0
+"""Seconds between looks at where the stream begins; below RabbitMQ 3.11 a look reads a chunk."""
 
 
 class Subscription:
@@ -68,8 +77,8 @@ class Subscription:
         self.position: int | None = start.value if start.kind is OffsetKind.OFFSET else None
         self.active = not options.single_active
         self.failure: Exception | None = None
-        self.buffered_bytes = 0
         self.credits = 0
+        self.lost = 0
         self.attachment = Attachment(
             state, core.settings, attach=self._attach, detach=self._detach, gave_up=self.fail
         )
@@ -82,14 +91,23 @@ class Subscription:
         self._place: Place[SubscriptionUser] | None = None
         self._accepting = False
         self._fresh = False
-        self._chunks: deque[tuple[Chunk, int | None]] = deque()
+        self._arrivals = Arrivals()
+        self._gap = Signal()
+        self._headroom = Headroom()
+        self._received = 0
+        self._quiet_since: tuple[object, int] | None = None
+        self._untold = 0
         self._held = False
         self._lineage = Lineage()
         self._tries = 0
 
     @property
     def buffered(self) -> int:
-        return len(self._chunks)
+        return len(self._arrivals)
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self._arrivals.bytes
 
     @property
     def held(self) -> bool:
@@ -106,13 +124,19 @@ class Subscription:
             self._give(self._credit.done())
 
     def take(self) -> Delivery | None:
-        """The next messages, if there are any; raises for a damaged chunk and after a failure."""
-        while self._chunks and self.active:
-            chunk, committed = self._chunks.popleft()
-            self.buffered_bytes -= len(chunk.data)
-            start = self.position or 0
+        """The next messages, if there are any.
+
+        Raises for a damaged chunk, where retention has overtaken the reader, and after a failure.
+        """
+        while self.active and (arrival := self._arrivals.take()) is not None:
+            if arrival.lost:
+                self._overtaken(arrival)
+            chunk, start = arrival.chunk, self.position or 0
             try:
-                delivery = make_delivery(self.stream, chunk, start, committed, self._options.match)
+                delivery = make_delivery(
+                    self.stream, chunk, start, arrival.committed_chunk_id, self._options.match,
+                    lost=self._untold,
+                )  # fmt: skip
             except FlowstreamError as error:
                 self.fail(error)
                 raise
@@ -120,17 +144,37 @@ class Subscription:
             self._lineage.read(chunk)
             if delivery is not None:
                 self._held = True
+                self._untold = 0
                 return delivery
             self._give(self._credit.done())
         if self.failure is not None:
             raise self.failure
         return None
 
+    def _overtaken(self, arrival: Arrival) -> None:
+        """Retention has removed what was to come before this chunk; raises unless that is accepted.
+
+        The position stays before what was lost, so that nothing behind it is stored.
+        """
+        self.lost += arrival.lost
+        self._core.telemetry.emit(Overtaken(self.stream, arrival.lost))
+        error = overtaken(self.stream, arrival.expected, arrival.lost)
+        if self._options.on_truncated == "error":
+            self.fail(error)
+            raise error
+        self._untold += arrival.lost
+        log.warning(
+            "retention overtook the consumer of %r: it skips %d offsets from %d on", self.stream,
+            arrival.lost, arrival.expected,
+            extra={"stream": self.stream, "offset": arrival.expected},
+        )  # fmt: skip
+
     def begin_at(self, offset: OffsetSpec) -> None:
         """Sets where the next chunk is expected (single active consumers)."""
         self._start = offset
         self._lineage.forget()
         self.position = offset.value if offset.kind is OffsetKind.OFFSET else None
+        self._forget()
 
     def pause(self) -> None:
         """Stands by: what is buffered will be read by somebody else."""
@@ -153,8 +197,7 @@ class Subscription:
             place.connection.send(Credit(place.id, credit))
 
     def _forget(self) -> None:
-        self._chunks.clear()
-        self.buffered_bytes = 0
+        self._arrivals.clear(self.position)
 
     # --- what the connection tells --------------------------------------------------------------
 
@@ -167,13 +210,15 @@ class Subscription:
             self.fail(error)
             return
         self.credits -= 1
+        self._received += 1
         if self._fresh:
             self._fresh = False
             if self._is_not_to_be_read(chunk):
                 return
-        self._chunks.append((chunk, deliver.committed_chunk_id))
-        self.buffered_bytes += len(chunk.data)
-        self.arrived.notify()
+        if self.position is None:  # a loss from now on goes on here, wherever "first" leads then
+            self.position = chunk.offset
+        arrival = self._arrivals.add(chunk, deliver.committed_chunk_id)
+        (self.arrived if arrival.gap is None else self._gap).notify()
         self._give(self._credit.arrived())
         if self._core.telemetry.active:
             self._core.telemetry.emit(
@@ -248,6 +293,93 @@ class Subscription:
         elif self._lineage.judge(first) is Verdict.OTHER:
             self._begin_again()
 
+    # --- retention ------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Explains gaps as they come, and warns before retention overtakes the reader."""
+        pause = FIRST_LOOK
+        while True:
+            if not self._arrivals.unexplained():
+                with anyio.move_on_after(pause):
+                    await self._gap.wait()
+            place = self._place
+            if place is None or not self._accepting:
+                continue
+            try:
+                if gaps := self._arrivals.unexplained():
+                    await self._explain(place.connection, gaps)
+                elif self.active:
+                    await self._look(place.connection)
+                    stats = place.connection.supports(Key.STREAM_STATS)
+                    pause = LOOK_INTERVAL if stats else PROBE_INTERVAL
+            except FlowstreamError as error:
+                log.debug(
+                    "consumer of %r: where the stream begins is not known: %s", self.stream, error,
+                    extra={"stream": self.stream},
+                )  # fmt: skip
+                await anyio.sleep(self._core.settings.backoff.delay(1))
+
+    async def _explain(self, connection: ClientConnection, gaps: list[Arrival]) -> None:
+        """Those that came before the question was asked: the answer is of a time behind them."""
+        first = await find_first(self._core, connection, self.stream)
+        for arrival in gaps:
+            arrival.judge(first)
+        self.arrived.notify()
+
+    async def _look(self, connection: ClientConnection) -> None:
+        first, newest = await find_ends(self._core, connection, self.stream)
+        if first is None or newest is None:
+            return
+        await self._pass_what_does_not_come(connection, newest)
+        settled = self._settled()
+        if settled is None:
+            return
+        self._core.telemetry.emit(RetentionLooked(self.stream, settled + 1 - first))
+        distance = self._headroom.looked(first, settled, newest)
+        if distance is Distance.CLOSE:
+            log.warning(
+                "retention is about to overtake the consumer of %r: it goes on with offset %d, the "
+                "stream begins at %d, and %d offsets were removed last. Make the reader faster or "
+                "give the stream a longer retention",
+                self.stream, settled + 1, first, self._headroom.step,
+                extra={"stream": self.stream, "offset": settled},
+            )  # fmt: skip
+        elif distance is Distance.BEHIND:
+            log.warning(
+                "retention has overtaken the consumer of %r: it goes on with offset %d, and the "
+                "stream begins at %d. What it has not read yet of the offsets between is lost",
+                self.stream, settled + 1, first,
+                extra={"stream": self.stream, "offset": settled},
+            )  # fmt: skip
+
+    async def _pass_what_does_not_come(self, connection: ClientConnection, newest: int) -> None:
+        """Goes on behind chunks that a filter leaves out, and the broker's own records.
+
+        Nothing tells of them, so a reader that waits for others would seem to stay where it is
+        until retention overtakes it. Where nothing came since the last look, a probe shows that
+        nothing is left up to the newest chunk: brokers send what there is before they answer.
+        """
+        now = self._place, self._received
+        quiet, self._quiet_since = self._quiet_since == now, now
+        position = self.position
+        if not quiet or self.buffered or position is None or newest <= position:
+            return
+        if not connection.supports(Key.STREAM_STATS):
+            return
+        asked = OffsetSpec.offset(position)
+        if await probe(self._core, self.stream, asked, self._options.filters()) is not None:
+            return
+        if self._quiet_since == (self._place, self._received) and self.position == position:
+            self.position = self._arrivals.next = newest
+            self.arrived.notify()
+
+    def _settled(self) -> int | None:
+        """The last offset that the reader is done with, as far as it tells."""
+        settled = self._options.settled
+        if settled is not None and (offset := settled(self.stream)) is not None:
+            return offset
+        return None if self.position is None else self.position - 1
+
     # --- attaching ------------------------------------------------------------------------------
 
     async def _attach(self) -> None:
@@ -262,6 +394,7 @@ class Subscription:
         last_read = self._lineage.start()
         start = last_read or self._asked()
         self._held = False
+        self._forget()
         self.credits = options.credit.initial
         self._accepting = self._fresh = True
         answer = await place.connection.request(
@@ -301,6 +434,7 @@ class Subscription:
     async def _detach(self) -> None:
         place, self._place = self._place, None
         self._accepting = False
+        self._forget()
         if place is not None:
             timeout = self._core.settings.close_timeout
             await self._core.consuming.retire(place, lambda c: Unsubscribe(c, place.id), timeout)

@@ -1,4 +1,9 @@
-"""Where to begin in a stream: behind the stored offset, or where the declaration says. Pure."""
+"""Where to begin in a stream: behind the stored offset, or where the declaration says. Pure.
+
+Wherever that is, it is a number, and it is stored before the first message is handled: "next" and
+"a minute ago" are elsewhere after a restart. Only a beginning at offset 0 that was asked for by its
+name needs no storing: the next run is led to it again.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,23 @@ log = logging.getLogger("flowstream.connectors")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """`offset` is what to subscribe with; `lost` messages were truncated before it."""
+    """`offset` is the first one to handle, and `lost` messages before it were truncated.
 
-    offset: Offset
-    stored: int | None
+    `known`: the store says so already; otherwise `settled`, the offset before it, is to be stored.
+    """
+
+    offset: int
+    known: bool
     lost: int = 0
+
+    @property
+    def settled(self) -> int:
+        return self.offset - 1
+
+    @property
+    def committed(self) -> int | None:
+        """The same as an offset of a message; None where it begins with the first of all."""
+        return self.settled if self.offset else None
 
 
 def where_to_start(
@@ -25,31 +42,38 @@ def where_to_start(
     reference: str,
     *,
     stored: int | None,
+    declared: Offset,
+    asked: int,
     first: int | None,
-    default: Offset,
     skip_truncated: bool,
 ) -> Start:
-    """Behind what is stored under `reference`; where nothing is, `default`. `first` is the first
-    retained offset.
+    """Behind what is stored under `reference`; where nothing is, at the offset `asked` for. What is
+    `declared` leads to it, or it is a new partition's. `first` is the first retained offset.
 
-    Raises OffsetTruncated when messages behind `stored` are gone, unless `skip_truncated`.
+    Raises OffsetTruncated when messages from there on are gone, unless `skip_truncated`.
     """
-    if stored is None:
-        return Start(default, None)
-    lost = 0 if first is None else max(first - stored - 1, 0)
-    if lost and not skip_truncated:
-        raise OffsetTruncated(
-            f"the stored offset of {stream!r} is {stored} and its first message is {first}: "
-            f"{lost} offsets were truncated before they were handled. Give the stream a longer "
-            f'retention; to accept the loss, declare on_truncated="skip", or once: '
-            f"flowstream offsets reset {reference} {stream} --to first",
-            stream=stream,
-            stored=stored,
-            first=first if first is not None else 0,
-        )
-    if lost:
-        log.warning(
-            "%s: skipped %d truncated offsets behind %d", stream, lost, stored,
-            extra={"stream": stream, "offset": stored},
-        )  # fmt: skip
-    return Start(stored + 1, stored, lost)
+    offset = asked if stored is None else stored + 1
+    lost = 0 if first is None else max(first - offset, 0)
+    if not lost:
+        found_again = offset == 0 and declared in ("first", 0)
+        return Start(offset, known=stored is not None or found_again)
+    if not skip_truncated:
+        raise truncated(stream, reference, offset - 1, offset + lost)
+    log.warning(
+        "%s: skipped %d truncated offsets behind %d", stream, lost, offset - 1,
+        extra={"stream": stream, "offset": offset - 1},
+    )  # fmt: skip
+    return Start(offset + lost, known=False, lost=lost)
+
+
+def truncated(stream: str, reference: str, stored: int, first: int) -> OffsetTruncated:
+    """The error of a pipeline that goes on behind `stored` in a stream that begins at `first`."""
+    return OffsetTruncated(
+        f"the stored offset of {stream!r} is {stored} and its first message is {first}: "
+        f"{first - stored - 1} offsets were truncated before they were handled. Give the stream a "
+        'longer retention; to accept the loss, declare on_truncated="skip", or once: '
+        f"flowstream offsets reset {reference} {stream} --to first",
+        stream=stream,
+        stored=stored,
+        first=first,
+    )

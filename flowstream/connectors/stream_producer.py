@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import anyio
@@ -12,8 +12,13 @@ from flowstream.client import Consumer, Delivery, Environment, Offset, offset_sp
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.filtering import Filter
-from flowstream.connectors.start import Start, where_to_start
-from flowstream.errors import ConfigurationError, FlowstreamError, OffsetTruncated
+from flowstream.connectors.start import Start, truncated, where_to_start
+from flowstream.errors import (
+    ConfigurationError,
+    FlowstreamError,
+    OffsetTruncated,
+    StreamNotAvailable,
+)
 from flowstream.pipeline import Feed, Lane, Producer, RunContext
 from flowstream.telemetry import StateChanged, Telemetry, Truncated
 
@@ -22,17 +27,21 @@ log = logging.getLogger("flowstream.connectors")
 SKIP_INTERVAL = 5.0
 """Seconds after which commits may pass messages that a filter left out."""
 
+ELECTION = 10.0
+"""Seconds to wait for a stream's leader when a pipeline starts."""
+
 
 class StreamProducer(Producer):
     """Consumes one stream from behind its stored offset on.
 
     `reference` is the name offsets are stored under: the pipeline's name unless it is given.
     `offset` says where to begin when nothing is stored: "first" (nothing is skipped), "last",
-    "next", an offset, a datetime or a timedelta (so long ago). `credit` is how many chunks the
-    broker may send ahead; they wait in memory beside `max_in_flight_bytes`. A stored offset older
-    than the first retained message is an error, OffsetTruncated, unless `on_truncated="skip"`
-    accepts and logs the loss. Bodies that are AMQP 1.0 messages are decoded from their data
-    section.
+    "next", an offset, a datetime or a timedelta (so long ago); the place that this leads to is
+    stored before the first message is handled. `credit` is how many chunks the broker may send
+    ahead; they wait in memory beside `max_in_flight_bytes`. Messages that retention removed before
+    they were handled, while the pipeline was away or while it runs, are an error, OffsetTruncated,
+    unless `on_truncated="skip"` accepts, logs and counts the loss. Bodies that are AMQP 1.0
+    messages are decoded from their data section.
     """
 
     def __init__(
@@ -70,14 +79,17 @@ class StreamProducer(Producer):
         self._pipeline = ""
         self._consumed: list[str] = []
         self._telemetry = Telemetry()
-        self._start = Start(offset, None)
+        self._start = Start(0, known=True)
         self._consumer: Consumer | None = None
         self._lane: Lane | None = None
 
     async def open(self, context: RunContext) -> None:
         self._lane = None
         await self._enter(context)
-        self._start = await self._where(self.stream)
+        try:
+            self._start = (await self._begin({self.stream: self.offset}))[self.stream]
+        except OffsetTruncated as error:
+            raise self._overtaken(error) from None
         self._will_consume(self.stream)
 
     async def _enter(self, context: RunContext) -> None:
@@ -100,15 +112,41 @@ class StreamProducer(Producer):
         offset = self._start.offset
         if self._lane is not None and self._lane.next:  # restarted: go on behind what was taken in
             offset = self._lane.next
-        lane = self._lane = feed.open(self.stream, codec=AMQP, committed=self._start.stored)
-        options = consumer_options(self.filter)
-        async with self.environment.consumer(
-            self.stream, offset=offset, credit=self.credit, **options
-        ) as consumer:
-            self._consumer = consumer
-            deliveries = consumer if self.filter is None else _patiently(consumer, lane)
-            async for delivery in deliveries:
-                await send(lane, delivery)
+        lane = self._lane = feed.open(self.stream, codec=AMQP, committed=self._start.committed)
+        try:
+            async with self.environment.consumer(
+                self.stream, offset=offset, **self._options(self._settled)
+            ) as consumer:
+                self._consumer = consumer
+                deliveries = consumer if self.filter is None else _patiently(consumer, lane)
+                async for delivery in deliveries:
+                    await self._send(lane, delivery)
+        except OffsetTruncated as error:
+            raise self._overtaken(error) from None
+
+    def _options(self, settled: Callable[[str], int | None]) -> dict[str, Any]:
+        """The options of a consumer; `settled` tells it how far the pipeline is."""
+        options: dict[str, Any] = {
+            "credit": self.credit,
+            "on_truncated": self.on_truncated,
+            "settled": settled,
+        }
+        if self.filter is not None:
+            options |= {
+                "filter_values": self.filter.values,
+                "match": self.filter.match,
+                "match_unfiltered": self.filter.unfiltered,
+            }
+        return options
+
+    def _settled(self, stream: str) -> int | None:
+        settled = None if self._lane is None else self._lane.settled
+        return self._start.settled if settled is None else settled
+
+    async def _send(self, lane: Lane, delivery: Delivery) -> None:
+        if delivery.lost:
+            self._truncated(delivery.stream, delivery.lost)
+        await send(lane, delivery)
 
     async def commit(self, stream: str, offset: int) -> None:
         await self.environment.store_offset(self._name, stream, offset)
@@ -152,28 +190,57 @@ class StreamProducer(Producer):
         position = None if self._consumer is None else self._consumer.position
         if position is not None:
             return position
-        return self._start.offset if isinstance(self._start.offset, int) else 0
+        return self._start.offset
 
-    async def _where(self, stream: str) -> Start:
-        """Where to begin in `stream`; checks for truncation."""
+    async def _begin(self, places: Mapping[str, Offset]) -> dict[str, Start]:
+        """Where to begin in each stream: behind what is stored, else at the place given.
+
+        When this returns, all of it is stored. Raises OffsetTruncated.
+        """
+        environment = self.environment
+        starts = {stream: await self._where(stream, place) for stream, place in places.items()}
+        new = {stream: start for stream, start in starts.items() if not start.known}
+        if len(new) > 1:  # at once: who is killed meanwhile has stored all or none
+            for stream, start in new.items():
+                await environment.store_offset(self._name, stream, start.settled)
+        for stream, start in new.items():
+            await environment.store_offset_verified(self._name, stream, start.settled)
+            if start.lost:
+                self._truncated(stream, start.lost)
+        return starts
+
+    async def _where(self, stream: str, place: Offset) -> Start:
         environment = self.environment
         stored = await environment.query_offset(self._name, stream)
-        statistics = await environment.stream_stats(stream)
-        try:
-            start = where_to_start(
-                stream,
-                self._name,
-                stored=stored,
-                first=statistics.first_offset,
-                default=self.offset,
-                skip_truncated=self.on_truncated == "skip",
-            )
-        except OffsetTruncated as error:
-            self._truncated(stream, error.first - error.stored - 1)
-            raise
-        if start.lost:
-            self._truncated(stream, start.lost)
-        return start
+        asked = 0 if stored is not None else await self._resolve(stream, place)
+        first = (await environment.stream_stats(stream)).first_offset
+        return where_to_start(
+            stream,
+            self._name,
+            stored=stored,
+            declared=self.offset,
+            asked=asked,
+            first=first,
+            skip_truncated=self.on_truncated == "skip",
+        )
+
+    async def _resolve(self, stream: str, place: Offset) -> int:
+        """The offset at a place; waits for a leader that is being elected."""
+        if isinstance(place, int):
+            return place
+        deadline = anyio.current_time() + ELECTION
+        while True:
+            try:
+                return await self.environment.resolve_offset(stream, place)
+            except StreamNotAvailable:
+                if anyio.current_time() >= deadline:
+                    raise
+                await anyio.sleep(0.5)
+
+    def _overtaken(self, error: OffsetTruncated) -> OffsetTruncated:
+        """Counts what is lost, and says what can be done about it in a pipeline."""
+        self._truncated(error.stream, error.first - error.stored - 1)
+        return truncated(error.stream, self._name, error.stored, error.first)
 
     def _truncated(self, stream: str, lost: int) -> None:
         self.lost += lost
@@ -184,17 +251,6 @@ def check_stream(path: str, name: Any) -> None:
     """Raise ConfigurationError unless `name` can name a stream or a reference."""
     if not isinstance(name, str) or not 0 < len(name.encode()) < 256:
         raise ConfigurationError(f"{path}: expected a name of 1 to 255 bytes, got {name!r}")
-
-
-def consumer_options(filter: Filter | None) -> dict[str, Any]:
-    """A filter as options of a consumer."""
-    if filter is None:
-        return {}
-    return {
-        "filter_values": filter.values,
-        "match": filter.match,
-        "match_unfiltered": filter.unfiltered,
-    }
 
 
 async def send(lane: Lane, delivery: Delivery) -> None:

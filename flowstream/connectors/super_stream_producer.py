@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import anyio
 
-from flowstream.client import Offset, OffsetSpec, SuperStreamConsumer, offset_spec
+from flowstream.client import Offset, OffsetSpec, SuperStreamConsumer
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start
-from flowstream.connectors.stream_producer import StreamProducer, consumer_options, send
-from flowstream.errors import FlowstreamError
+from flowstream.connectors.stream_producer import StreamProducer
+from flowstream.errors import FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Feed, Lane, RunContext
 from flowstream.telemetry import PartitionMoved
 
@@ -30,7 +30,8 @@ class SuperStreamProducer(StreamProducer):
     With `single_active=True` the processes that run this pipeline share the partitions, and the
     broker moves them when processes come and go: a partition is drained, committed and verified
     before it is handed over, and resumed behind its stored offset. Other options are those of
-    `StreamProducer`; `offset` counts for partitions without a stored offset.
+    `StreamProducer`; `offset` counts where nothing is stored. Partitions that are added later are
+    handled from their first message on.
     """
 
     def __init__(
@@ -56,20 +57,36 @@ class SuperStreamProducer(StreamProducer):
         self._feed: Feed | None = None
         self._lanes: dict[str, Lane] = {}
         self._starts: dict[str, Start] = {}
+        self._known: set[str] = set()
         self._partitions: SuperStreamConsumer | None = None
         self._consuming = AsyncExitStack()
 
     async def open(self, context: RunContext) -> None:
         await self._enter(context)
-        self._lanes, self._starts = {}, {}
-        for partition in await self.environment.partitions(self.stream):
-            self._starts[partition] = await self._where(partition)
+        partitions = await self.environment.partitions(self.stream)
+        self._lanes, self._starts, self._known = {}, {}, set(partitions)
+        if not self.single_active:
+            try:
+                self._starts = await self._begin(await self._places(partitions))
+            except OffsetTruncated as error:
+                raise self._overtaken(error) from None
+        for partition in partitions:
             self._moved(partition, active=not self.single_active)
             self._will_consume(partition)
 
+    async def _places(self, partitions: Sequence[str]) -> dict[str, Offset]:
+        """Where to begin where nothing is stored.
+
+        A start stores it for every partition, so one without it beside others that have it was
+        added while the pipeline was away: all of it is new.
+        """
+        stored = [await self.environment.query_offset(self._name, each) for each in partitions]
+        away = any(offset is not None for offset in stored)
+        return dict.fromkeys(partitions, "first" if away else self.offset)
+
     async def run(self, feed: Feed) -> None:
         self._feed, self._lanes = feed, {}
-        options = consumer_options(self.filter)
+        options = self._options(self._settled)
         if self.single_active:
             options |= {
                 "single_active": True,
@@ -78,18 +95,19 @@ class SuperStreamProducer(StreamProducer):
                 "hand_over_timeout": HAND_OVER,
             }
         else:
-            options["tracking"] = "manual"
-        consumer = self._partitions = await self._consuming.enter_async_context(
-            self.environment.super_stream_consumer(
-                self.stream, name=self._name, offset=self.offset, credit=self.credit, **options
-            )
-        )
+            options |= {"tracking": "manual", "offset": self.offset}
         try:
+            consumer = self._partitions = await self._consuming.enter_async_context(
+                self.environment.super_stream_consumer(self.stream, name=self._name, **options)
+            )
             async for delivery in consumer:
                 lane = self._lanes.get(delivery.stream)
                 if lane is None:
                     lane = self._open_lane(delivery.stream)
-                await send(lane, delivery)
+                await self._send(lane, delivery)
+        except OffsetTruncated as error:
+            await self._leave()
+            raise self._overtaken(error) from None
         except Exception:
             await self._leave()
             raise
@@ -131,22 +149,28 @@ class SuperStreamProducer(StreamProducer):
         """The last offset that was received or settled before."""
         position = positions.get(partition)
         start = self._starts.get(partition)
-        stored = None if start is None else start.stored
-        return max(-1 if position is None else position, -1 if stored is None else stored)
+        return max(-1 if position is None else position, -1 if start is None else start.settled)
+
+    def _settled(self, stream: str) -> int | None:
+        lane = self._lanes.get(stream)
+        settled = None if lane is None else lane.settled
+        start = self._starts.get(stream)
+        return settled if start is None or settled is not None else start.settled
 
     def _open_lane(self, partition: str) -> Lane:
         assert self._feed is not None
         start = self._starts.get(partition)
-        stored = None if start is None else start.stored
-        lane = self._lanes[partition] = self._feed.open(partition, codec=AMQP, committed=stored)
+        committed = None if start is None else start.committed
+        lane = self._lanes[partition] = self._feed.open(partition, codec=AMQP, committed=committed)
         return lane
 
     async def _promoted(self, partition: str) -> OffsetSpec:
         """This process was given the partition: resume behind what its last owner committed."""
-        start = self._starts[partition] = await self._where(partition)
+        place = self.offset if partition in self._known else "first"
+        self._starts |= await self._begin({partition: place})
         self._open_lane(partition)
         self._moved(partition, active=True)
-        return offset_spec(start.offset)
+        return OffsetSpec.offset(self._starts[partition].offset)
 
     async def _demoted(self, partition: str) -> None:
         """The partition goes to another process, once what is in flight here is settled."""

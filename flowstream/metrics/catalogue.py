@@ -198,6 +198,12 @@ CLIENT: tuple[Metric, ...] = (
            "Chunks the broker may still send before it waits for more credit.", "client"),
     Metric("buffered_bytes", "gauge", "bytes", ("stream",),
            "Bytes of chunks that were delivered and not handed to the pipeline yet.", "client"),
+    Metric("overtaken_messages", "counter", "messages", ("stream",),
+           "Offsets that retention removed before a consumer had read them: lost to it.", "client"),
+    Metric("retention_headroom_messages", "gauge", "messages", ("stream",),
+           "Offsets that the stream still has before what a consumer goes on with, "
+           "looked up every 5 seconds (every 30 below RabbitMQ 3.11). Retention comes near as it "
+           "falls to 0; below 0 it has removed what is not settled.", "client"),
     Metric("published_messages", "counter", "messages", ("stream",),
            "Messages sent to a stream.", "client"),
     Metric("published_bytes", "counter", "bytes", ("stream",),

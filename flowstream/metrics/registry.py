@@ -86,6 +86,8 @@ class Metrics:
             telemetry.ConnectionLost: self._on_connection_lost,
             telemetry.StateChanged: self._on_state_changed,
             telemetry.ChunkReceived: self._on_chunk_received,
+            telemetry.Overtaken: self._on_overtaken,
+            telemetry.RetentionLooked: self._on_retention_looked,
             telemetry.Published: self._on_published,
             telemetry.Confirmed: self._on_confirmed,
             telemetry.LoopTurned: self._on_loop_turned,
@@ -273,8 +275,15 @@ class Metrics:
         self._add("chunks", 1, event.stream)
         self._add("delivered_messages", event.messages, event.stream)
         self._add("delivered_bytes", event.bytes, event.stream)
+        self._ensure("overtaken_messages", event.stream)
         self.set("credits", event.credits, event.stream)
         self.set("buffered_bytes", event.buffered, event.stream)
+
+    def _on_overtaken(self, event: telemetry.Overtaken) -> None:
+        self._add("overtaken_messages", event.messages, event.stream)
+
+    def _on_retention_looked(self, event: telemetry.RetentionLooked) -> None:
+        self.set("retention_headroom_messages", event.headroom, event.stream)
 
     def _on_published(self, event: telemetry.Published) -> None:
         self._add("published_messages", event.messages, event.stream)

@@ -88,6 +88,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "delivered_bytes": ("partitions / Bytes delivered",),
     "credits": ("partitions / Credits",),
     "buffered_bytes": ("partitions / Buffered",),
+    "overtaken_messages": ("partitions / Overtaken by retention",),
+    "retention_headroom_messages": ("partitions / Before retention",),
     "published_messages": ("publisher / Published",),
     "published_bytes": ("publisher / Bytes published",),
     "confirmed_messages": ("publisher / Confirmed", "publisher / Refused or not answered"),

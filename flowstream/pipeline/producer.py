@@ -52,6 +52,10 @@ class Lane(Protocol):
     def next(self) -> int:
         """The offset behind the last one taken in; 0 before the first."""
 
+    @property
+    def settled(self) -> int | None:
+        """The watermark: every message up to it is settled; None before the first is."""
+
     async def send(
         self,
         bodies: list[Any],

@@ -22,10 +22,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from flowstream.client import Offset, StreamStatistics, hash_route
+from flowstream.client import Offset, StreamStatistics, hash_route, offset_spec
 from flowstream.errors import (
     CommitNotVerified,
     FlowstreamError,
+    OffsetTruncated,
     PublishFailed,
     StreamDoesNotExist,
 )
@@ -47,6 +48,7 @@ class MemoryDelivery:
     bodies: list[bytes]
     timestamp: int
     committed_chunk_id: int | None
+    lost: int = 0
 
     @property
     def offset(self) -> int:
@@ -136,6 +138,9 @@ class MemoryEnvironment:
     async def last_offset(self, stream: str) -> int | None:
         return self.stream(stream).last_offset
 
+    async def resolve_offset(self, stream: str, offset: Offset) -> int:
+        return self.stream(stream).locate(offset)
+
     async def partitions(self, super_stream: str) -> list[str]:
         return list(self.super_stream(super_stream))
 
@@ -163,9 +168,10 @@ class MemoryEnvironment:
         *,
         offset: Offset = "first",
         match: Callable[[bytes], bool] | None = None,
+        on_truncated: str = "error",
         **_: Any,
     ) -> AsyncIterator[MemoryConsumer]:
-        consumer = MemoryConsumer(self, stream, offset, match)
+        consumer = MemoryConsumer(self, stream, offset, match, on_truncated)
         self._consumers.append(consumer)
         try:
             yield consumer
@@ -181,6 +187,7 @@ class MemoryEnvironment:
         offset: Offset = "first",
         match: Callable[[bytes], bool] | None = None,
         on_active: Callable[[str], Any] | None = None,
+        on_truncated: str = "error",
         **_: Any,
     ) -> AsyncIterator[MemorySuperStreamConsumer]:
         consumers = []
@@ -189,7 +196,7 @@ class MemoryEnvironment:
             start: Offset = offset if stored is None else stored + 1
             if on_active is not None:
                 start = await on_active(partition)
-            consumers.append(MemoryConsumer(self, partition, start, match))
+            consumers.append(MemoryConsumer(self, partition, start, match, on_truncated))
         self._consumers.extend(consumers)
         try:
             yield MemorySuperStreamConsumer(self, consumers)
@@ -267,9 +274,15 @@ class MemoryConsumer:
         stream: str,
         offset: Offset,
         match: Callable[[bytes], bool] | None,
+        on_truncated: str,
     ) -> None:
         self.stream = stream
-        self.position = environment.stream(stream).locate(offset)
+        spec = offset_spec(offset)
+        number = spec.value if spec.kind.name == "OFFSET" else None
+        self.position = environment.stream(stream).locate(offset) if number is None else number
+        self.lost = 0
+        self._on_truncated = on_truncated
+        self._untold = 0
         self._environment = environment
         self._match = match
         self._log.forget_markers(self.position)
@@ -295,6 +308,8 @@ class MemoryConsumer:
             if chunk is None:
                 return None
             start = max(self.position, chunk.offset)
+            if start > self.position:
+                self._overtaken(start)
             self.position = chunk.last + 1
             bodies = list(chunk.bodies[start - chunk.offset :])
             offsets: Sequence[int] = range(start, self.position)
@@ -303,10 +318,24 @@ class MemoryConsumer:
                 offsets, bodies = [o for o, _ in kept], [b for _, b in kept]
             if bodies:
                 delivery = MemoryDelivery(
-                    self.stream, offsets, bodies, chunk.timestamp, log.last_chunk_id
+                    self.stream, offsets, bodies, chunk.timestamp, log.last_chunk_id, self._untold
                 )
+                self._untold = 0
                 self._environment.deliveries.append(delivery)
                 return delivery
+
+    def _overtaken(self, first: int) -> None:
+        """Messages were truncated before they were read; raises unless that is accepted."""
+        lost = first - self.position
+        self.lost += lost
+        if self._on_truncated == "error":
+            raise OffsetTruncated(
+                f"{self.stream!r} was truncated up to offset {first}, and {self.position} was next",
+                stream=self.stream,
+                stored=self.position - 1,
+                first=first,
+            )
+        self._untold += lost
 
     @property
     def _log(self) -> MemoryStream:

@@ -65,7 +65,7 @@ async def test_roles_never_share_a_connection(cluster: Cluster, connect: Connect
                 "connections": 4,
                 "publishers": 2,
                 "subscriptions": 2,
-                "tasks": 4 + 2 * 2 + 2,
+                "tasks": 4 + 2 * 2 + 2 + 2,
             }
         assert roles(cluster.node) == ["locating", "tracking"]
     assert cluster.node.live() == []

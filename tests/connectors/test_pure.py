@@ -5,34 +5,58 @@ from __future__ import annotations
 import pytest
 
 from flowstream import Message, Pipeline, StreamProducer
-from flowstream.client import Environment
+from flowstream.client import Environment, Offset
 from flowstream.connectors.start import Start, where_to_start
 from flowstream.connectors.valve import BLOCK, SafetyValve
 from flowstream.errors import ConfigurationError, OffsetTruncated
 
 
-def start(stored: int | None, first: int | None, *, skip: bool = False) -> Start:
+def start(
+    stored: int | None,
+    first: int | None,
+    *,
+    declared: Offset = "next",
+    asked: int = 0,
+    skip: bool = False,
+) -> Start:
     return where_to_start(
-        "orders", "billing", stored=stored, first=first, default="first", skip_truncated=skip
-    )
+        "orders", "billing", stored=stored, declared=declared, asked=asked, first=first,
+        skip_truncated=skip,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("stored", "first", "offset"), [(None, 0, "first"), (4, 0, 5), (4, 5, 5), (4, None, 5)]
+    ("stored", "first", "offset"), [(-1, 0, 0), (0, 0, 1), (4, 0, 5), (4, 5, 5), (4, None, 5)]
 )
 def test_it_starts_behind_the_stored_offset(stored, first, offset):
-    assert start(stored, first) == Start(offset, stored)
+    assert start(stored, first, asked=9) == Start(offset, known=True)
 
 
-def test_truncated_messages_are_an_error_that_says_how_many():
+@pytest.mark.parametrize(("asked", "first"), [(0, 0), (0, None), (7, 7), (7, None), (9, 2)])
+def test_where_nothing_is_stored_it_starts_where_it_was_asked_to_and_stores_that(asked, first):
+    found = start(None, first, asked=asked)
+    assert found == Start(asked, known=False)
+    assert found.settled == asked - 1
+
+
+@pytest.mark.parametrize("declared", ["first", 0])
+def test_the_beginning_of_all_needs_no_storing(declared):
+    assert start(None, 0, declared=declared) == Start(0, known=True)
+    assert start(None, 5, declared="first", asked=5) == Start(5, known=False)
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(4, 0), (None, 5)])
+def test_truncated_messages_are_an_error_that_says_how_many(stored, asked):
     with pytest.raises(OffsetTruncated, match="5 offsets were truncated") as caught:
-        start(4, 10)
+        start(stored, 10, asked=asked)
     assert (caught.value.stored, caught.value.first) == (4, 10)
     assert "flowstream offsets reset billing orders --to first" in str(caught.value)
 
 
-def test_truncated_messages_can_be_skipped_and_are_counted():
-    assert start(4, 10, skip=True) == Start(5, 4, lost=5)
+def test_truncated_messages_can_be_skipped_and_are_counted_once():
+    found = start(4, 10, skip=True)
+    assert found == Start(10, known=False, lost=5)
+    assert start(found.settled, 10, skip=True) == Start(10, known=True)
 
 
 def test_the_valve_trips_at_more_than_the_ratio_of_a_block():

@@ -5,7 +5,8 @@ RabbitMQ itself has forgotten the stored offset by then: all of them, from 3.10 
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -13,9 +14,11 @@ import pytest
 from flowstream import Environment, Message, Pipeline, StreamProducer
 from flowstream.errors import OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
+from flowstream.telemetry import Event, Telemetry, Truncated
+from flowstream.testing import MemoryEnvironment
 from tests.broker.raw import logged_in
 from tests.brokers.running import Broker
-from tests.connectors.reading import PATIENCE, contents, numbers
+from tests.connectors.reading import PATIENCE, contents, numbers, until
 
 pytestmark = pytest.mark.anyio
 
@@ -83,3 +86,101 @@ async def test_what_retention_took_is_told_and_what_it_left_is_handled(
         assert first <= seen[0]
         assert first - COMMITTED - 1 <= skipping.lost <= seen[0] - COMMITTED - 1
         assert {place for place, _, _ in await contents(environment, stream_name)} <= set(seen)
+
+
+async def outrun(environment: Environment, stream: str, behind: int) -> None:
+    """Publish until retention has removed what is at that offset."""
+    async with environment.publisher(stream) as publisher:
+        with anyio.fail_after(PATIENCE):
+            while ((await environment.stream_stats(stream)).first_offset or 0) <= behind:
+                await publisher.publish_many([b"x" * 1000] * 100)
+
+
+@pytest.mark.parametrize("on_truncated", ["error", "skip"])
+async def test_a_paused_pipeline_that_retention_overtook_is_told_when_it_goes_on(
+    broker: Broker,
+    stream_name: str,
+    on_truncated: Literal["error", "skip"],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    producer = StreamProducer(stream_name, credit=2, on_truncated=on_truncated)
+    pipeline = Pipeline(NAME, producer, max_in_flight=50)
+    seen: list[int] = []
+    events = Recorded()
+
+    @pipeline.processor(concurrency=1)
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(message.offset)
+
+    async with Environment(broker.url) as environment:
+        await environment.create_stream(
+            stream_name, max_length_bytes=200_000, max_segment_size_bytes=50_000
+        )
+        async with pipeline.start(environment=environment, telemetry=Telemetry(events)) as running:
+            async with environment.publisher(stream_name) as publisher:
+                await publisher.publish_many(numbers(200))
+            await until(lambda: len(seen) == 200)
+            running.pause()
+            await outrun(environment, stream_name, 2_000)
+            last = await environment.last_offset(stream_name)
+            assert last is not None
+            running.resume()
+            if on_truncated == "skip":
+                await until(lambda: seen[-1] >= last)
+                running.stop()
+            with anyio.fail_after(PATIENCE):
+                result = await running.wait()
+        gaps = [(a, b) for a, b in pairwise(seen) if b > a + 3]  # beside the broker's own records
+        stored = await environment.query_offset(NAME, stream_name)
+        assert stored is not None
+        assert producer.lost == sum(it.messages for it in events.truncated) > 0
+        if on_truncated == "error":
+            assert isinstance(result.error, OffsetTruncated)
+            assert "flowstream offsets reset away" in str(result.error)
+            assert (gaps, stored) == ([], seen[-1])
+            assert result.error.stored >= stored
+            with pytest.raises(OffsetTruncated):
+                await run(environment, StreamProducer(stream_name), 0)
+        else:
+            assert (result.error, len(gaps)) == (None, 1)
+            assert abs(producer.lost - (gaps[0][1] - gaps[0][0] - 1)) <= 2
+            assert "retention overtook" in caplog.text
+            assert stored == last
+
+
+class Recorded:
+    def __init__(self) -> None:
+        self.truncated: list[Truncated] = []
+
+    def observe(self, event: Event, /) -> None:
+        if isinstance(event, Truncated):
+            self.truncated.append(event)
+
+
+@pytest.mark.parametrize("on_truncated", ["error", "skip"])
+async def test_in_memory_it_is_as_on_a_broker(on_truncated: Literal["error", "skip"]) -> None:
+    environment = MemoryEnvironment({"orders": [b"x"] * 20}, chunk_size=5)
+    producer = StreamProducer("orders", on_truncated=on_truncated)
+    pipeline = Pipeline("orders", producer, max_in_flight=5)
+    seen: list[int] = []
+
+    @pipeline.processor(concurrency=1)
+    async def handle(message: Message[bytes]) -> None:
+        if message.offset == 4:
+            environment.stream("orders").truncate(15)
+        seen.append(message.offset)
+
+    async with pipeline.start(environment=environment) as running:
+        if on_truncated == "skip":
+            await until(lambda: seen[-1:] == [19])
+            running.stop()
+        result = await running.wait()
+    if on_truncated == "error":
+        assert isinstance(result.error, OffsetTruncated)
+        assert seen == [*range(len(seen))]
+        assert environment.offsets["orders", "orders"] == seen[-1] == result.error.stored
+        assert producer.lost == 15 - len(seen)
+    else:
+        before = len(seen) - 5
+        assert seen == [*range(before), *range(15, 20)]
+        assert producer.lost == 15 - before

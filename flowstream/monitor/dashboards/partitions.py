@@ -191,6 +191,21 @@ _DELIVERY = Row(
             (Query(panels.fold("sum", "buffered_bytes", "stream"), "{{stream}}"),),
             "bytes",
         ),
+        Panel(
+            "Before retention",
+            "Offsets that the stream still has before what is settled. Where it falls to 0, "
+            "retention is about to overtake the reader: make it faster, or keep more.",
+            (Query(panels.fold("min", "retention_headroom_messages", "stream"), "{{stream}}"),),
+            "short",
+        ),
+        Panel(
+            "Overtaken by retention",
+            "Offsets that were removed before a consumer had read them, since the processes "
+            "started.",
+            (Query(panels.fold("sum", "overtaken_messages", "stream"), "{{stream}}"),),
+            "short",
+            thresholds=(Threshold(1, "red"),),
+        ),
     ),
 )
 

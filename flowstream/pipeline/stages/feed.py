@@ -56,6 +56,10 @@ class SourceLane:
         self.discarding = False
         self._feed = feed
 
+    @property
+    def settled(self) -> int | None:
+        return self.mark.value
+
     async def send(
         self,
         bodies: list[Any],

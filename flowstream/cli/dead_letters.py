@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.letters import Letter, read
+from flowstream.cli.letters import Letter, read, whole
 from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
@@ -128,7 +128,7 @@ async def _one(url: str, stream: str, offset: int) -> Letter:
     async with connect(url) as environment:
         async for batch in read(environment, stream, offset):
             if batch and batch[0].offset == offset:
-                return batch[0]
+                return await whole(environment, batch[0])
             break
     raise CommandError(f"{stream} has no dead letter at offset {offset}", ExitCode.INPUT)
 
@@ -163,17 +163,36 @@ def replay(
     Each letter is replayed once: the next replay goes on behind the last one, and the broker drops
     what a replay that was killed had published already. Letters that arrive meanwhile are left to
     the next one. The letters stay in their stream; purge removes them.
+
+    A body that was too large for its letter is fetched from where it came from. A letter that
+    cannot be replayed, because its original is gone or too large for a frame, is named and passed
+    over.
     """
     chosen = sorted(set(offset or []))
     done = run_async(_replay, url, stream, chosen, to, dry_run)
-    missing = len(chosen) - done.published.total()
+    missing = len(chosen) - done.published.total() - len(done.left)
     if chosen and missing:
         note(f"{plural(missing, 'offset')} given with --offset had no dead letter")
     if json:
         counts = done.published
         print_json([{"stream": name, "messages": counts[name]} for name in sorted(counts)])
-        return
-    _tell(stream, done, dry_run)
+    else:
+        _tell(stream, done, dry_run)
+    for left, why in sorted(done.left.items()):
+        note(f"letter {left} of {stream} cannot be replayed: {why}")
+    if done.left:
+        raise CommandError(
+            f"{plural(len(done.left), 'dead letter')} of {stream} could not be replayed; replay "
+            f"them with --offset once that is possible ({_options(done)})",
+            ExitCode.NOT_REPLAYED,
+        )
+
+
+def _options(done: Replayed) -> str:
+    """The options that name the letters that were left, some of them."""
+    offsets = sorted(done.left)
+    more = " ..." if len(offsets) > 10 else ""
+    return " ".join(f"--offset {offset}" for offset in offsets[:10]) + more
 
 
 def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
@@ -186,7 +205,7 @@ def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
                 f"{plural(done.before[name], 'message')} of a replay that was broken off "
                 f"{'is' if done.before[name] == 1 else 'are'} in {name} already"
             )
-    if not done.published:
+    if not done.published and not done.left:
         say(f"nothing to replay: every dead letter of {stream} was replayed before")
 
 

@@ -43,6 +43,7 @@ class ExitCode(IntEnum):
     THREADS = 25
     LAG = 30
     IN_USE = 31
+    NOT_REPLAYED = 32
     FORCED = 130
 
 
@@ -75,6 +76,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.THREADS: "all worker threads of a run hang in handlers; the rest is replayed",
     ExitCode.LAG: "a reader is further behind than --fail-above allows",
     ExitCode.IN_USE: "refused while a pipeline runs that it would disturb; --force insists",
+    ExitCode.NOT_REPLAYED: "dead letters were not replayed: their originals are gone, or too large",
     ExitCode.FORCED: "ended by whoever runs it: Ctrl-C, an answer of no, or of a run a second "
     "signal before it was drained",
 }

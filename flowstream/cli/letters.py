@@ -1,13 +1,18 @@
-"""A dead letter, read back: the original message and how it failed."""
+"""A dead letter, read back: the original message and how it failed.
+
+A body that was too large for its letter is fetched from where it came from.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowstream.cli.output import note, plural
 from flowstream.cli.safe_text import visible
+from flowstream.errors import FlowstreamError
 
 if TYPE_CHECKING:
     from flowstream.client import Environment
@@ -20,7 +25,8 @@ class Letter:
     """`body` is the original entry byte for byte; `offset` is the letter's own.
 
     `source` and `source_offset` are where the message came from; `timestamp` (ms) is when it was
-    buried.
+    buried. `omitted` is the size of a body that is not in the letter, `sha256` its checksum, and
+    `missing` why it could not be fetched; see `whole`.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -39,6 +45,9 @@ class Letter:
     reason: str
     error: str
     traceback: str
+    omitted: int = 0
+    sha256: str = ""
+    missing: str = ""
 
     @property
     def time(self) -> str:
@@ -64,12 +73,19 @@ class Letter:
         """Everything, for programs."""
         from flowstream.cli.messages import shown
 
-        original = shown(self.source, self.source_offset, self.timestamp, self.body)
+        original = shown(self.source, self.source_offset, self.timestamp, self.body).document()
+        if self.missing:
+            original = {
+                "stream": self.source,
+                "offset": self.source_offset,
+                "timestamp": self.timestamp,
+                "missing": self.missing,
+            }
         return {
             **self.row(),
             "error": self.error,
             "traceback": self.traceback,
-            "message": original.document(),
+            "message": original,
         }
 
     def text(self) -> str:
@@ -80,7 +96,7 @@ class Letter:
         lines = [f"{key:9} {visible(str(value))}" for key, value in self.row().items()]
         if self.error:
             lines.append(f"{'error':9} {visible(self.error)}")
-        lines += ["", original.text()]
+        lines += ["", visible(self.missing) or original.text()]
         if self.traceback:
             lines += ["", visible(self.traceback.rstrip(), keep="\n")]
         return "\n".join(lines)
@@ -103,7 +119,7 @@ def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
         return None
     if not {PREFIX + "pipeline", PREFIX + "stream"} <= set(about):
         return None
-    attempts = about.get(PREFIX + "attempts")
+    attempts, omitted = about.get(PREFIX + "attempts"), about.get(PREFIX + "omitted-bytes")
     return Letter(
         offset,
         timestamp,
@@ -117,7 +133,42 @@ def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
         reason=str(about.get(PREFIX + "reason", "")),
         error=str(about.get(PREFIX + "error", "")),
         traceback=str(about.get(PREFIX + "traceback", "")),
+        omitted=omitted if isinstance(omitted, int) else 0,
+        sha256=str(about.get(PREFIX + "omitted-sha256", "")),
     )
+
+
+async def whole(environment: Environment, letter: Letter) -> Letter:
+    """The letter with its body, from its source where the letter has none; `missing` says why it
+    is not there."""
+    if not letter.omitted:
+        return letter
+    place = f"{letter.source}@{letter.source_offset}"
+    what = f"its body ({letter.omitted:,} bytes) did not fit into the letter, and {place}"
+    try:
+        body = await _message_at(environment, letter.source, letter.source_offset)
+    except FlowstreamError as error:
+        return replace(letter, missing=f"{what} cannot be read: {error}")
+    if body is None:
+        return replace(letter, missing=f"{what} is gone: the stream does not hold it any more")
+    if hashlib.sha256(body).hexdigest() != letter.sha256:
+        return replace(letter, missing=f"{what} is another message now: the stream was made anew")
+    return replace(letter, body=body)
+
+
+async def _message_at(environment: Environment, stream: str, offset: int) -> bytes | None:
+    """The body of the message at an offset; None where the stream does not hold it."""
+    statistics = await environment.stream_stats(stream)
+    end = await environment.last_offset(stream)
+    first = statistics.first_offset
+    if end is None or first is None or not first <= offset <= end:
+        return None
+    async with environment.consumer(stream, offset=offset) as consumer:
+        async for delivery in consumer:
+            for place, body in zip(delivery.offsets, delivery.bodies, strict=True):
+                if place >= offset:
+                    return body if place == offset else None
+    return None
 
 
 async def read(environment: Environment, stream: str, start: int) -> AsyncIterator[list[Letter]]:

@@ -14,17 +14,21 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flowstream.cli.letters import Letter, read
+from flowstream.cli.letters import Letter, read, whole
 
 if TYPE_CHECKING:
     from flowstream.client import Environment, Publisher
 
 REFERENCE = "flowstream-replay"
 """The reference that a replay's position is stored under."""
+
+GROUP_BYTES = 16 << 20
+"""Bodies that are held at a time."""
 
 EDITION = "flowstream-replay-edition"
 """The reference that the number of the stream's edition is stored under."""
@@ -33,10 +37,12 @@ EDITION = "flowstream-replay-edition"
 @dataclass(slots=True)
 class Replayed:
     """Messages by the stream they went into; `before` those that an earlier replay, which did not
-    get to store its position, had published."""
+    get to store its position, had published. `left` says, by the letter's offset, why it could not
+    be replayed."""
 
     published: Counter[str] = field(default_factory=Counter)
     before: Counter[str] = field(default_factory=Counter)
+    left: dict[int, str] = field(default_factory=dict)
 
 
 async def position(environment: Environment, stream: str) -> int:
@@ -57,14 +63,18 @@ async def replay_waiting(
         async for batch in read(environment, stream, start):
             for target, letters in by_target(batch, to).items():
                 publisher = await targets.publisher(target)
-                new = [it for it in letters if it.offset + 1 > (publisher.last_publishing_id or 0)]
-                if new and not dry_run:
-                    await publisher.publish_many(
-                        [letter.body for letter in new],
-                        publishing_ids=[letter.offset + 1 for letter in new],
-                    )
-                done.published[target] += len(new)
-                done.before[target] += len(letters) - len(new)
+                last = publisher.last_publishing_id or 0
+                earlier = [letter for letter in letters if letter.offset + 1 <= last]
+                new = letters[len(earlier) :]
+                async for group in _groups(environment, earlier, publisher, done):
+                    done.before[target] += len(group)
+                async for group in _groups(environment, new, publisher, done):
+                    if not dry_run:
+                        await publisher.publish_many(
+                            [letter.body for letter in group],
+                            publishing_ids=[letter.offset + 1 for letter in group],
+                        )
+                    done.published[target] += len(group)
             if batch and not dry_run:
                 await environment.store_offset_verified(REFERENCE, stream, batch[-1].offset)
     return done
@@ -82,12 +92,44 @@ async def replay_chosen(
             chosen = [letter for letter in batch if letter.offset in offsets]
             for target, letters in by_target(chosen, to).items():
                 publisher = await targets.publisher(target)
-                if not dry_run:
-                    await publisher.publish_many([letter.body for letter in letters])
-                done.published[target] += len(letters)
+                async for group in _groups(environment, letters, publisher, done):
+                    if not dry_run:
+                        await publisher.publish_many([letter.body for letter in group])
+                    done.published[target] += len(group)
             if batch and batch[-1].offset >= max(offsets):
                 break
     return done
+
+
+async def _groups(
+    environment: Environment, letters: list[Letter], publisher: Publisher, done: Replayed
+) -> AsyncIterator[list[Letter]]:
+    """The letters with their bodies, about GROUP_BYTES at a time; `done` is told which cannot be
+    published, and why."""
+    group: list[Letter] = []
+    size = 0
+    for each in letters:
+        letter = await whole(environment, each)
+        why = letter.missing or _too_large(letter, publisher.max_body)
+        if why:
+            done.left[letter.offset] = why
+            continue
+        group.append(letter)
+        size += len(letter.body)
+        if size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _too_large(letter: Letter, room: int | None) -> str:
+    if room is None or len(letter.body) <= room:
+        return ""
+    return (
+        f"its body has {len(letter.body):,} bytes, and a frame of this connection holds {room:,}; "
+        "raise frame_max, of the broker and FLOWSTREAM_FRAME_MAX"
+    )
 
 
 def by_target(letters: list[Letter], to: str | None) -> dict[str, list[Letter]]:

@@ -90,6 +90,11 @@ class Outbox:
             return True
         return self.messages + messages <= self.max_messages and self.size + size <= self.max_bytes
 
+    @property
+    def max_body(self) -> int | None:
+        """The bytes of the largest body that is not filtered by a value; None for no limit."""
+        return self.frame_max - FRAME_OVERHEAD - OVERHEAD if self.frame_max else None
+
     def check_size(self, size: int) -> None:
         """Raises MessageTooLarge for a message that takes `size` bytes and can never be sent."""
         if self.frame_max and size + FRAME_OVERHEAD > self.frame_max:

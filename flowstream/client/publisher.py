@@ -73,6 +73,11 @@ class Publisher:
         return self._deduplicated
 
     @property
+    def max_body(self) -> int | None:
+        """The bytes that a body may have, for a frame of this connection to hold it; None: any."""
+        return self._out.max_body
+
+    @property
     def unconfirmed(self) -> int:
         """How many messages were accepted and are not confirmed."""
         return self._out.messages

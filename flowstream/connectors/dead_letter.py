@@ -3,10 +3,15 @@
 A dead letter is an AMQP 1.0 message. Its data section is the original body, byte for byte (also
 where that is an AMQP message itself), so publishing it again replays it exactly. PROPERTIES lists
 its application properties.
+
+A letter has to fit into one frame. Where it would not, the traceback is shortened first, then the
+reason. Where the body alone leaves no room for the rest, it is left out: the letter says where the
+original is, how large it is and what its SHA-256 is, so that it can be fetched from there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +23,7 @@ from flowstream.client import AmqpMessage, Publisher
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.stream_producer import check_stream
 from flowstream.connectors.valve import SafetyValve
-from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.errors import ConfigurationError, FlowstreamError, MessageTooLarge
 from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext
 from flowstream.texts import type_name
 
@@ -36,9 +41,15 @@ PROPERTIES = {
     "x-error": "the exception's class; empty where a handler failed the message itself",
     "x-traceback": "the end of the traceback, at most 8192 characters",
     "x-failed-at": "when it was given up: ISO 8601, UTC",
+    "x-omitted-bytes": "0, or the size of a body that is too large for the letter; it is at "
+    "x-offset of x-stream",
+    "x-omitted-sha256": "the SHA-256 of a body that was left out, in hexadecimal; empty otherwise",
 }
 """The application properties of a dead letter."""
 REASON_LIMIT = 2048
+TRACEBACK_LIMIT = 8192
+LENGTHS = 16
+"""Bytes by which lengths are longer in a message that is not short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +100,47 @@ class DeadLetters(Disposer):
             tripped = self._valve.failed(failure.message.stream, failure.message.offset)
             if tripped is not None:
                 raise SafetyValveTripped(f"the safety valve of dead letters tripped: {tripped}")
-        await self._publisher.publish_many([dead_letter(self._pipeline, f) for f in failures])
-        return "dead_lettered"
+        while True:
+            room = self._publisher.max_body
+            try:
+                letters = [dead_letter(self._pipeline, failure, room) for failure in failures]
+                await self._publisher.publish_many(letters)
+            except MessageTooLarge:
+                if self._publisher.max_body == room:
+                    raise
+            else:
+                return "dead_lettered"
 
 
 class SafetyValveTripped(FlowstreamError):
     """Too many messages fail for dead letters to be the answer."""
 
 
-def dead_letter(pipeline: str, failure: Failure) -> bytes:
-    """The AMQP 1.0 message for a failure; see PROPERTIES."""
+def dead_letter(pipeline: str, failure: Failure, room: int | None = None) -> bytes:
+    """The AMQP 1.0 message for a failure, of at most `room` bytes; see PROPERTIES."""
+    raw = failure.message.raw
+    properties = _about(pipeline, failure)
+    letter = _written(raw, properties)
+    if room is None or len(letter) <= room:
+        return letter
+    reason, trace = properties["x-reason"], properties["x-traceback"]
+    properties["x-reason"] = properties["x-traceback"] = ""
+    spare = room - LENGTHS - len(_written(raw, properties))
+    if spare < 0:
+        properties["x-omitted-bytes"] = len(raw)
+        properties["x-omitted-sha256"] = hashlib.sha256(raw).hexdigest()
+        raw = b""
+        spare = max(0, room - LENGTHS - len(_written(raw, properties)))
+    reason = reason.encode()[:spare]
+    trace = trace.encode()[max(0, len(trace.encode()) - (spare - len(reason))) :]
+    properties["x-reason"] = reason.decode(errors="ignore")
+    properties["x-traceback"] = trace.decode(errors="ignore")
+    return _written(raw, properties)
+
+
+def _about(pipeline: str, failure: Failure) -> dict[str, Any]:
     message = failure.message
-    properties: dict[str, Any] = {
+    about: dict[str, Any] = {
         "x-pipeline": pipeline,
         "x-stream": message.stream,
         "x-offset": message.offset,
@@ -110,7 +150,18 @@ def dead_letter(pipeline: str, failure: Failure) -> bytes:
         "x-attempts": failure.attempts,
         "x-reason": failure.reason[:REASON_LIMIT],
         "x-error": "" if failure.error is None else type_name(failure.error),
-        "x-traceback": failure.traceback(),
+        "x-traceback": failure.traceback(TRACEBACK_LIMIT),
         "x-failed-at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "x-omitted-bytes": 0,
+        "x-omitted-sha256": "",
     }
-    return AmqpMessage.of(message.raw, application_properties=properties).raw
+    return {name: _utf8(it) if isinstance(it, str) else it for name, it in about.items()}
+
+
+def _utf8(text: str) -> str:
+    """The text with what UTF-8 cannot hold (half a pair of surrogates) escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _written(body: bytes, properties: dict[str, Any]) -> bytes:
+    return AmqpMessage.of(body, application_properties=properties).raw

@@ -385,6 +385,8 @@ class MemoryPublisher:
         self._reference = reference
         self._sequences = sequences
 
+    max_body: int | None = None
+
     @property
     def last_publishing_id(self) -> int | None:
         """The highest id of the reference, 0 where there is none; None without reference."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
+from flowstream import Environment, Message
 from flowstream.cli.letters import letter
-from flowstream.client import encode_data, encode_message
+from flowstream.client import Compression, encode_data, encode_message
+from flowstream.connectors.dead_letter import dead_letter
+from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import handled, numbered, write_module
@@ -162,3 +168,72 @@ def test_what_is_no_letter() -> None:
     found = letter(3, 1_000, raw)
     assert found is not None
     assert (found.body, found.source, found.time) == (b"x", "s", "1970-01-01T00:00:01Z")
+
+
+LARGEST = 1_048_576 - 9 - 12
+
+
+def test_a_body_that_was_too_large_for_its_letter_is_fetched(
+    broker: Broker, stream_name: str
+) -> None:
+    dead = f"{stream_name}.dead"
+    bodies = [b"s" * 10, b"f" * LARGEST, b"h" * 2_000_000]
+
+    def buried(offset: int, raw: bytes) -> bytes:
+        message = Message.new(None, raw=raw, stream=stream_name, offset=offset)
+        return dead_letter("p", Failure(message, f"reason {offset}"), LARGEST)
+
+    async def fill() -> None:
+        letters = [buried(offset, body) for offset, body in enumerate(bodies)]
+        letters += [buried(999, bodies[1]), buried(0, bodies[1]), buried(0, bodies[0])]
+        async with Environment(broker.url) as environment:
+            for name in (stream_name, dead):
+                await environment.create_stream(name)
+            async with environment.publisher(stream_name) as publisher:
+                await publisher.publish_many(bodies[:2])
+            async with environment.publisher(
+                stream_name, sub_batch=1, compression=Compression.GZIP
+            ) as publisher:
+                await publisher.publish(bodies[2])
+            async with environment.publisher(dead) as publisher:
+                await publisher.publish_many(letters)
+
+    def letters(*arguments: str) -> Result:
+        command, *rest = arguments
+        return flowstream("dead-letters", command, dead, *rest, url=broker.url)
+
+    anyio.run(fill)
+    assert [row["reason"][:6] for row in letters("list", "--json").json] == ["reason"] * 6
+    for offset in (1, 2):
+        shown = letters("show", str(offset), "--json").json["message"]
+        assert shown["text"].encode() == bodies[offset]
+        assert shown["offset"] == offset
+    assert bodies[1].decode() in letters("show", "1").out
+    gone = letters("show", "3")
+    assert gone.code == 0
+    assert f"{stream_name}@999 is gone" in gone.out
+    assert "is gone" in letters("show", "3", "--json").json["message"]["missing"]
+    assert "another message now" in letters("show", "4").out
+
+    tried = letters("replay", "--dry-run")
+    assert tried.code == 32
+    assert f"3 messages would be replayed into {stream_name}" in tried.out
+    done = letters("replay")
+    assert done.code == 32
+    assert f"3 messages replayed and confirmed into {stream_name}" in done.out
+    assert re.search(r"letter 2 of .*2,000,000 bytes.*1,048,555", done.err)
+    assert re.search(r"letter 3 of .* is gone", done.err)
+    assert re.search(r"letter 4 of .* is another message", done.err)
+    assert "3 dead letters of" in done.err
+    assert "--offset 2 --offset 3 --offset 4" in done.err
+    peeked = flowstream("peek", stream_name, "--from", "3", "--json", url=broker.url).out
+    replayed = [json.loads(line)["text"].encode() for line in peeked.splitlines()]
+    assert replayed == [bodies[0], bodies[1], bodies[0]]
+    assert letters("replay").code == 0
+    assert letters("replay", "--offset", "3", "--offset", "1").code == 32
+
+    flowstream("streams", "delete", stream_name, "--yes", url=broker.url)
+    without = letters("show", "1")
+    assert without.code == 0
+    assert "cannot be read" in without.out
+    flowstream("streams", "delete", dead, "--yes", url=broker.url)

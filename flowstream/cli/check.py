@@ -63,6 +63,7 @@ def check(
 
     findings: list[Finding] = []
     pipelines = list(_load(targets, findings))
+    findings += _chains(targets, pipelines)
     if connect:
         broker = connection(
             url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
@@ -149,6 +150,19 @@ def _loops(pipeline: Pipeline) -> Iterator[Finding]:
             f"it reads {stream} and publishes to it: an endless loop",
             "publish to another stream",
         )
+
+
+def _chains(targets: list[str], pipelines: list[Pipeline]) -> Iterator[Finding]:
+    """Ways through several pipelines, of these modules, that lead back to where they began."""
+    from flowstream.cli.load import neighbours
+    from flowstream.cli.wiring import chains, endless, told, wiring
+
+    checked = {pipeline.name for pipeline in pipelines}
+    for chain in chains(wiring(each) for each in neighbours(targets)) if pipelines else ():
+        name = next((edge.pipeline for edge in chain if edge.pipeline in checked), None)
+        if name is not None:
+            finding = bad if endless(chain) else warn
+            yield finding(name, "streams", told(chain), "publish to another stream")
 
 
 def _times(pipeline: Pipeline) -> Iterator[Finding]:

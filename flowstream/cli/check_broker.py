@@ -71,6 +71,11 @@ async def _source(
             yield bad(name, "stream", f"reads the super stream {producer.stream}: {error}")
             return
         yield ok(name, "stream", f"super stream {producer.stream}: {', '.join(partitions)}")
+        for stream in {*streams.sinks, streams.dead_letters} & {*partitions}:
+            yield bad(
+                name, "streams", f"it reads the partition {stream} and publishes to it: an endless "
+                "loop", "publish to another stream",
+            )  # fmt: skip
     for stream in partitions:
         try:
             first = (await environment.stream_stats(stream)).first_offset

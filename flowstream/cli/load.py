@@ -60,6 +60,12 @@ def load_pipeline(target: str) -> Pipeline:
     return next(iter(found.values()))
 
 
+def neighbours(targets: list[str]) -> list[Pipeline]:
+    """All pipelines of the modules that the targets name, each once."""
+    modules = dict.fromkeys(target.partition(":")[0] for target in targets)
+    return [pipeline for name in modules for pipeline in pipelines_of(load_module(name)).values()]
+
+
 def pipelines_of(module: ModuleType) -> dict[str, Pipeline]:
     """Variable -> pipeline for every pipeline at module level; one under two names counts once."""
     from flowstream.pipeline import Pipeline

@@ -219,6 +219,7 @@ def run(
     for pipeline in pipelines.values():
         override(pipeline)
         pipeline.check()
+    _check_chains(targets, pipelines)
     plan = Plan(
         pipelines=pipelines,
         connection=connection(
@@ -269,6 +270,22 @@ def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
     if file == STDIN:
         raise CommandError("--feed needs a file: stdin cannot be read twice", ExitCode.USAGE)
     return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True)
+
+
+def _check_chains(targets: list[str], pipelines: dict[str, Pipeline]) -> None:
+    """Refuse pipelines that dead-letter in a circle; warn of other circles."""
+    from flowstream.cli.load import neighbours
+    from flowstream.cli.wiring import chains, endless, told, wiring
+
+    running = {pipeline.name for pipeline in pipelines.values()}
+    for chain in chains(wiring(each) for each in neighbours(targets)):
+        names = {edge.pipeline for edge in chain}
+        if endless(chain) and names <= running:
+            raise CommandError(
+                f"{told(chain)}; dead-letter into another stream", ExitCode.DECLARATION
+            )
+        if names & running:
+            note(f"warning: {told(chain)}")
 
 
 def _places(texts: list[str]) -> tuple[Place, ...]:

@@ -46,6 +46,59 @@ def wiring(pipeline: Pipeline) -> Wiring:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A pipeline's way from a stream that it reads to one that it writes."""
+
+    pipeline: str
+    reads: str
+    writes: str
+    dead_letters: bool
+
+
+def chains(wirings: Iterable[Wiring]) -> list[tuple[Edge, ...]]:
+    """Every way through two or more pipelines that leads back to where it began. Pure."""
+    edges = [
+        Edge(each.pipeline, read, written, written == each.dead_letters)
+        for each in wirings
+        for read in each.reads
+        for written in dict.fromkeys((*each.sinks, each.dead_letters))
+        if written is not None
+    ]
+    found: list[tuple[Edge, ...]] = []
+
+    def follow(path: tuple[Edge, ...]) -> None:
+        first, last = path[0], path[-1]
+        if last.writes == first.reads and len(path) > 1:
+            found.append(path)
+            return
+        for number in range(edges.index(first) + 1, len(edges)):  # each chain once
+            edge = edges[number]
+            if edge.reads == last.writes and all(edge.pipeline != it.pipeline for it in path):
+                follow((*path, edge))
+
+    for edge in edges:
+        follow((edge,))
+    return found
+
+
+def endless(chain: Iterable[Edge]) -> bool:
+    """Does what fails go round by itself, because all of the way is dead letters?"""
+    return all(edge.dead_letters for edge in chain)
+
+
+def told(chain: tuple[Edge, ...]) -> str:
+    """A chain in words."""
+    way = ", ".join(
+        f"{edge.pipeline} {'dead-letters' if edge.dead_letters else 'publishes'} from {edge.reads} "
+        f"into {edge.writes}"
+        for edge in chain
+    )
+    if endless(chain):
+        return f"{way}: a message that fails goes round without end"
+    return f"{way}: messages may go round without end"
+
+
 def _sinks(pipeline: Pipeline) -> Iterable[str]:
     for declared in pipeline.batchers.values():
         if isinstance(declared.sink, StreamSink):

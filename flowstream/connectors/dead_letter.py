@@ -73,6 +73,9 @@ class DeadLetter(FailurePolicy):
         if row is not None and row < 1:
             raise ConfigurationError(f"DeadLetter > max_consecutive: at least 1, got {row}")
 
+    def writes(self) -> Sequence[str]:
+        return [self.stream]
+
     @asynccontextmanager
     async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
         environment = await environment_of(context)

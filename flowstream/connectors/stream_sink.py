@@ -45,6 +45,9 @@ class StreamSink(Sink):
         self.filter_value = filter_value
         self.max_unconfirmed = max_unconfirmed
 
+    def writes(self) -> Sequence[str]:
+        return [self.stream]
+
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Any]:
         environment = await environment_of(context)

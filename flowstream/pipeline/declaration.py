@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from flowstream.errors import ConfigurationError, DuplicateName
 from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
 from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.loops import refuse_loop, sources
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import (
     NAME,
@@ -222,6 +223,7 @@ class Pipeline:
     def check(self) -> None:
         """Raise ConfigurationError for what only the whole declaration shows."""
         self.processor_declared  # noqa: B018
+        refuse_loop(self.name, self.options.on_failure, sources(self.producer))
         for declared in (*self.declared.values(), *self.batchers.values()):
             if declared.signature.resource is not None and self.options.lifespan is None:
                 raise ConfigurationError(

@@ -89,6 +89,10 @@ class FailurePolicy(ABC):
     def disposer(self, context: RunContext) -> AbstractAsyncContextManager[Disposer]:
         """Open what the policy needs for one run."""
 
+    def writes(self) -> Sequence[str]:
+        """The streams that it writes what failed into: none of them may be a source."""
+        return ()
+
 
 class _Always(Disposer):
     def __init__(self, outcome: str) -> None:

@@ -18,6 +18,7 @@ from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.discards import Discards, Place, named
 from flowstream.pipeline.halting import advise
 from flowstream.pipeline.handlers import as_exception, passes, thread_handler
+from flowstream.pipeline.loops import fed_back, refuse_loop, sources
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.ratelimit import RateLimiter
@@ -75,7 +76,9 @@ class Run:
 
     def stop(self) -> None:
         """Stop taking messages in, then drain."""
-        if self.reason == "ended" and not (self._taking.cancel_called or self.finished.is_set()):
+        if self.finished.is_set():
+            return
+        if self.reason == "ended" and not self._taking.cancel_called:
             self.reason = "stopped"
         self._stop_taking()
 
@@ -118,8 +121,10 @@ class Run:
             if self.core.error is not None and self.reason in ("ended", "stopped"):
                 self.reason = "halted" if isinstance(self.core.error, Halted) else "failed"
             self._conclude()
-            self.seconds = self.core.clock() - self.core.started
+            ended = self.core.clock()
+            self.seconds = ended - self.core.started
             self.core.enter("stopped")
+            self.core.clock = lambda: ended  # a run that is over gets no older
             self.ready.set()
             self.finished.set()
 
@@ -146,6 +151,7 @@ class Run:
             stack.push_async_callback(_closing, producer.close)
             await self.core.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.core.name, producer.reads())
+            self._check_loops()
             await self._open_resources(stack)
             await self._build()
             async with anyio.create_task_group() as group:
@@ -162,6 +168,19 @@ class Run:
                 self.core.enter("closing")
                 group.cancel_scope.cancel()
 
+    def _check_loops(self) -> None:
+        """Once more, with the partitions that only the broker knows."""
+        pipeline = self.pipeline
+        reads = sources(pipeline.producer)
+        refuse_loop(pipeline.name, pipeline.options.on_failure, reads)
+        sinks = [each.sink for each in pipeline.batchers.values() if each.sink is not None]
+        for stream in fed_back(sinks, reads):
+            log.warning(
+                "pipeline %r: a sink publishes into %s, which the pipeline reads: its messages "
+                "come back, without end unless a handler drops them", pipeline.name, stream,
+                extra={"pipeline": pipeline.name, "stream": stream},
+            )  # fmt: skip
+
     async def _open_resources(self, stack: AsyncExitStack) -> None:
         lifespan = self.pipeline.options.lifespan
         if lifespan is not None:
@@ -177,6 +196,7 @@ class Run:
             self.settlement,
             pipeline.options.on_failure,
             None if on_failed is None else self._async("on_failed", on_failed),
+            reads=sources(pipeline.producer),
         )
         await self.disposal.open(self.context)
         self.processors = self._build_processors()
@@ -331,17 +351,17 @@ class Run:
         return self.core.received - sum(self.core.counts.values())
 
     def result(self) -> RunResult:
-        core = self.core
+        core, running = self.core, not self.finished.is_set()
         return RunResult(
             pipeline=core.name,
-            reason=self.reason,
+            reason="running" if running else self.reason,
             received=core.received,
             settled=dict(core.counts),
             failed=core.failed,
             retried=core.retried,
             unsettled=self.unsettled,
             committed=self.committer.committed(),
-            seconds=self.seconds,
+            seconds=core.clock() - core.started if running else self.seconds,
             error=core.error,
             hung=core.threads.hung,
             discarded=tuple(self.discards.met),

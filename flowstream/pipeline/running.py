@@ -1,6 +1,7 @@
 """The face of a running pipeline: look at it, control it, wait for its end.
 
-Everything here may be called from handlers too, also from those in worker threads.
+Control and looks may be had from every thread: from handlers, from worker threads, from threads of
+your own. What is awaited (`push`, `wait`, `wait_idle`) belongs to the event loop of the run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.from_thread
+from anyio.lowlevel import current_token
 
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.discards import parse_places
@@ -43,6 +45,7 @@ class RunningPipeline:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._thread = threading.get_ident()
+        self._loop = current_token()
         self._told = False
 
     @property
@@ -95,6 +98,7 @@ class RunningPipeline:
         Returns once all of them are inside `max_in_flight`. From inside a handler they are taken
         in at once, beyond it if need be, and the producer waits until there is room again.
         """
+        self._check_loop("push")
         run, feed = self._run, self._run.feed
         within = inside.get() is run.core
         if run.core.phase not in ("running", "draining") or (run.stopping and not within):
@@ -125,6 +129,7 @@ class RunningPipeline:
 
     async def wait(self) -> RunResult:
         """Wait for the end and tell how it went; an error is in the result, not raised."""
+        self._check_loop("wait")
         await self._run.finished.wait()
         self._told = True
         return self._run.result()
@@ -132,8 +137,10 @@ class RunningPipeline:
     async def wait_idle(self, seconds: float) -> RunResult:
         """Wait until nothing is in flight, nothing came for `seconds`, and nothing is left to come.
 
-        Returns early when the pipeline ends by itself; it is not stopped here.
+        What is settled then is committed. The pipeline is not stopped here: the result is about
+        what it did until now, with the reason "running". Returns early when it ends by itself.
         """
+        self._check_loop("wait_idle")
         run, core = self._run, self._run.core
         while not run.finished.is_set():
             quiet_at = max(core.arrival, core.progress) + seconds
@@ -141,6 +148,7 @@ class RunningPipeline:
                 await run.finished.wait()
             quiet = core.clock() >= max(core.arrival, core.progress) + seconds
             if quiet and not core.window.messages and await self._caught_up():
+                await run.committer.commit()
                 break
         self._told = self._told or run.finished.is_set()
         return run.result()
@@ -160,7 +168,21 @@ class RunningPipeline:
     def _call(self, function: Callable[..., R], *args: Any) -> R:
         if threading.get_ident() == self._thread:
             return function(*args)
-        return anyio.from_thread.run_sync(function, *args)
+        try:
+            return anyio.from_thread.run_sync(function, *args, token=self._loop)
+        except anyio.RunFinishedError as error:
+            raise ConfigurationError(
+                f"pipeline {self.name!r} has ended, and its event loop with it: there is nothing "
+                "left to control"
+            ) from error
+
+    def _check_loop(self, name: str) -> None:
+        """Refuse to wait on another event loop for what happens on the run's."""
+        if current_token() != self._loop and not self._run.finished.is_set():
+            raise ConfigurationError(
+                f"{name}: pipeline {self.name!r} runs on another event loop; call it there, such "
+                "as with anyio.from_thread.run"
+            )
 
     def _set_paused(self, paused: bool) -> None:
         self._run.feed.paused = paused

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -24,3 +24,7 @@ class Sink(ABC):
         The function it gives returns once the batch is safe, and fails messages with
         `message.fail` or the whole batch by raising.
         """
+
+    def writes(self) -> Sequence[str]:
+        """The streams that it writes into; one that is also a source is warned of."""
+        return ()

@@ -116,9 +116,10 @@ class RunResult:
     """How a run ended. `settled` counts messages by outcome, `committed` is by stream.
 
     `reason` is "ended" (a finite source), "stopped", "halted", "drain timeout", "aborted" or
-    "failed"; `error` the exception for all but the first two. `hung` names handlers that could
-    not be ended: their threads still run. `discarded` are the messages of `discard=` that were
-    settled so, by stream and offset; `not_discarded` tells of the others why they never came.
+    "failed"; `error` the exception for all but the first two. It is "running" where a run that goes
+    on was waited for (`wait_idle`): the figures are those until then. `hung` names handlers that
+    could not be ended: their threads still run. `discarded` are the messages of `discard=` that
+    were settled so, by stream and offset; `not_discarded` tells of the others why they never came.
     """
 
     pipeline: str

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import anyio
+import anyio.to_thread
 import pytest
 
 from flowstream.errors import ConfigurationError
@@ -270,3 +273,89 @@ async def test_statistics_show_every_fill():
 
 async def sink(batch: Batch[dict]) -> None:
     """Takes batches."""
+
+
+async def test_waiting_until_idle_tells_of_a_run_that_goes_on():
+    producer = MemoryStream(numbers(5), endless=True)
+    pipeline = pipeline_of(producer, commit_interval=1000.0)
+    pipeline.processor(nothing)
+    async with pipeline.start() as running:
+        idle = await running.wait_idle(2.0)
+        assert (idle.reason, idle.error) == ("running", None)
+        assert idle.seconds == pytest.approx(2.0, abs=0.5)
+        assert (idle.settled, idle.committed) == ({"ok": 5}, {"orders": 4})
+        assert producer.stored == {"orders": 4}
+        running.stop()
+        result = await running.wait()
+    assert (result.reason, result.committed) == ("stopped", {"orders": 4})
+
+
+CONTROLS = {
+    "pause": lambda running: running.pause(),
+    "resume": lambda running: running.resume(),
+    "resize": lambda running: running.resize("processor", 2),
+    "limit": lambda running: setattr(running, "rate_limit", RateLimit(messages=5)),
+    "statistics": lambda running: running.statistics(),
+    "stop": lambda running: running.stop(),
+    "abort": lambda running: running.abort(),
+}
+
+
+def in_a_thread(function):
+    """What a thread that knows no event loop gets."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result(timeout=15)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+async def test_every_thread_may_control(name, threads):
+    pipeline = pipeline_of(MemoryStream(numbers(5), endless=True))
+    pipeline.processor(nothing)
+    async with pipeline.start() as running:
+        control = CONTROLS[name]
+        await anyio.to_thread.run_sync(in_a_thread, lambda: control(running))
+        if name == "pause":
+            assert running.paused
+        elif name == "resize":
+            assert running.statistics().stages[0].concurrency == 2
+        elif name == "limit":
+            assert running.rate_limit == RateLimit(messages=5)
+        elif name in ("stop", "abort"):
+            await running.wait()
+        running.stop()
+        await running.wait()
+        control(running)  # of a run that is over: it changes nothing
+        await anyio.to_thread.run_sync(in_a_thread, lambda: control(running))
+    assert running.phase == "stopped"
+
+
+def test_a_run_whose_loop_has_ended_cannot_be_controlled():
+    pipeline = pipeline_of(3)
+    pipeline.processor(nothing)
+
+    async def run():
+        async with pipeline.start() as running:
+            await running.wait()
+            return running
+
+    running = anyio.run(run)
+    for control in CONTROLS.values():
+        control(running)  # on the thread of the loop: nothing is left to do
+        with pytest.raises(ConfigurationError, match="pipeline 'test' has ended, and its event"):
+            in_a_thread(lambda control=control: control(running))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("wait", ()), ("wait_idle", (0.1,)), ("push", ([b"{}"],))]
+)
+async def test_waiting_on_another_loop_is_refused_by_name(name, arguments, threads):
+    pipeline = pipeline_of(MemoryStream([], endless=True))
+    pipeline.processor(nothing)
+
+    async def elsewhere():
+        with pytest.raises(ConfigurationError, match=f"{name}: pipeline 'test' runs on another"):
+            await getattr(running, name)(*arguments)
+
+    async with pipeline.start() as running:
+        await anyio.to_thread.run_sync(in_a_thread, lambda: anyio.run(elsewhere))
+        running.stop()

@@ -7,7 +7,7 @@ gathered while one group was disposed of goes as the next group.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from flowstream.errors import EnvironmentClosed, FlowstreamError
@@ -15,6 +15,7 @@ from flowstream.pipeline.answers import discard
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
 from flowstream.pipeline.handlers import passes
+from flowstream.pipeline.loops import refuse_loop
 from flowstream.pipeline.message import Failure
 from flowstream.pipeline.policies import Disposer, FailurePolicy
 from flowstream.pipeline.stages.acknowledger import Settlement
@@ -39,12 +40,15 @@ class Disposal:
         settlement: Settlement,
         policy: FailurePolicy,
         on_failed: OnFailed | None,
+        *,
+        reads: Sequence[str] = (),
     ) -> None:
         self.core = core
         self.settlement = settlement
         self.policy = policy
         self.waiting = 0
         self._on_failed = on_failed
+        self._reads = reads
         self._queue: deque[tuple[list[Failure], Done | None]] = deque()
         self._current: tuple[list[Failure], Done | None] | None = None
         self._arrived = Signal()
@@ -198,6 +202,7 @@ class Disposal:
     async def _disposer(self, policy: FailurePolicy) -> Disposer:
         if policy not in self._disposers:
             assert self._context is not None
+            refuse_loop(self.core.name, policy, self._reads)
             manager = policy.disposer(self._context)
             self._disposers[policy] = await self._context.enter(manager)
         return self._disposers[policy]

@@ -30,6 +30,7 @@
     ├── HandlerTimeout                a handler did not return inside its timeout
     ├── Halted                        a failure policy stopped the pipeline
     ├── StageFailed                   a stage crashed more often than it may be restarted
+    ├── SourceFailed                  the source of a pipeline raised an exception
     ├── ThreadsExhausted              all worker threads hang in handlers
     ├── StoreFailed                   the embedded broker cannot write to its store
     └── DrainTimeout                  the drain did not end inside its deadline
@@ -365,6 +366,11 @@ class Halted(FlowstreamError):
 class StageFailed(FlowstreamError):
     """A stage, or what a run opens or closes, was broken for good by something that is no
     Exception, such as SystemExit; `__cause__` is it."""
+
+
+class SourceFailed(FlowstreamError):
+    """The source of a pipeline raised an exception, which is `__cause__`; what it had given is
+    handled before the run ends."""
 
 
 class ThreadsExhausted(FlowstreamError):

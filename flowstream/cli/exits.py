@@ -41,6 +41,7 @@ class ExitCode(IntEnum):
     NOT_VERIFIED = 23
     CHECK_FAILED = 24
     THREADS = 25
+    SOURCE_FAILED = 26
     LAG = 30
     IN_USE = 31
     NOT_REPLAYED = 32
@@ -74,6 +75,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.NOT_VERIFIED: "an offset was stored but could not be read back",
     ExitCode.CHECK_FAILED: "a check found something that will not work",
     ExitCode.THREADS: "all worker threads of a run hang in handlers; the rest is replayed",
+    ExitCode.SOURCE_FAILED: "a pipeline's source (a generator, file, own producer) raised an error",
     ExitCode.LAG: "a reader is further behind than --fail-above allows",
     ExitCode.IN_USE: "refused while a pipeline runs that it would disturb; --force insists",
     ExitCode.NOT_REPLAYED: "dead letters were not replayed: their originals are gone, or too large",
@@ -110,6 +112,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (errors.PublishFailed, ExitCode.PUBLISH),
     (errors.NotSupported, ExitCode.NOT_SUPPORTED),
     (errors.ThreadsExhausted, ExitCode.THREADS),
+    (errors.SourceFailed, ExitCode.SOURCE_FAILED),
 )
 
 

@@ -44,6 +44,8 @@ class StreamProducer(Producer):
     messages are decoded from their data section.
     """
 
+    resumable = True
+
     def __init__(
         self,
         stream: str,
@@ -109,10 +111,8 @@ class StreamProducer(Producer):
         self._environment = self._consumer = None
 
     async def run(self, feed: Feed) -> None:
-        offset = self._start.offset
-        if self._lane is not None and self._lane.next:  # restarted: go on behind what was taken in
-            offset = self._lane.next
         lane = self._lane = feed.open(self.stream, codec=AMQP, committed=self._start.committed)
+        offset = lane.next or self._start.offset  # run again, it goes on behind what was taken in
         try:
             async with self.environment.consumer(
                 self.stream, offset=offset, **self._options(self._settled)

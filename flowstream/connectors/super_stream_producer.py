@@ -34,6 +34,8 @@ class SuperStreamProducer(StreamProducer):
     handled from their first message on.
     """
 
+    resumable = False  # partitions that it leaves go to others, who begin behind the stored offsets
+
     def __init__(
         self,
         super_stream: str,

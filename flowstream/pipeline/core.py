@@ -218,6 +218,14 @@ class Core:
             (go if limit is None or message.offset < limit else held).append(message)
         return go, held
 
+    def crashed(self, stage: str, error: BaseException, *, restart: bool) -> None:
+        """Tell that a stage broke."""
+        log.error(
+            "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
+            extra={"pipeline": self.name, "stage": stage},
+        )  # fmt: skip
+        self.emit(StageCrashed(self.name, stage, describe(error), restart))
+
     async def supervise(
         self,
         stage: str,
@@ -232,11 +240,7 @@ class Core:
                 if is_a(error, GeneratorExit) or passes(error):
                     raise
                 restart = self.restarts.allow(self.clock())
-                log.error(
-                    "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
-                    extra={"pipeline": self.name, "stage": stage},
-                )  # fmt: skip
-                self.emit(StageCrashed(self.name, stage, describe(error), restart))
+                self.crashed(stage, error, restart=restart)
                 await crashed(error)
                 if not restart:
                     self.fail(as_exception(f"stage {stage!r} crashed too often", error))

@@ -50,7 +50,10 @@ class Lane(Protocol):
 
     @property
     def next(self) -> int:
-        """The offset behind the last one taken in; 0 before the first."""
+        """The offset behind the last one taken in; 0 before the first.
+
+        In a producer that is run again it counts on from where it was.
+        """
 
     @property
     def settled(self) -> int | None:
@@ -105,7 +108,13 @@ class Feed(Protocol):
 
 
 class Producer(ABC):
-    """The source of a pipeline."""
+    """The source of a pipeline.
+
+    `resumable`: after an exception `run` may be called again in the same run of the pipeline, and
+    goes on at `lane.next` of the lanes it opens then: behind what it sent before.
+    """
+
+    resumable: bool = False
 
     async def open(self, context: RunContext) -> None:  # noqa: B027 - a hook
         """Connect and check, before the first message; an exception ends the run."""
@@ -117,8 +126,10 @@ class Producer(ABC):
     async def run(self, feed: Feed) -> None:
         """Send messages until the source has ended; cancelled when the pipeline stops.
 
-        A FlowstreamError ends the run. Any other exception restarts the producer, as often as
-        max_restarts allows.
+        A FlowstreamError ends the run as it is, and any other exception as the cause of a
+        SourceFailed, once what was sent before is handled and committed. Only a producer that is
+        `resumable` is run again first, as often as max_restarts allows: another one might begin
+        anew and repeat what it sent, or go on and leave out what it had not.
         """
 
     def reads(self) -> Sequence[str] | None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
-from flowstream.errors import FlowstreamError, Halted
+from flowstream.errors import FlowstreamError, Halted, SourceFailed
 from flowstream.pipeline import drain
 from flowstream.pipeline.annotations import bind
 from flowstream.pipeline.collector import tuned_collector
@@ -32,8 +33,8 @@ from flowstream.pipeline.stages.processor import Processors
 from flowstream.pipeline.stages.router import Router
 from flowstream.pipeline.statistics import RunResult
 from flowstream.pipeline.watchdog import LoopWatch, Watchdog
-from flowstream.telemetry import Telemetry
-from flowstream.texts import is_a, leaves, type_name
+from flowstream.telemetry import StageCrashed, Telemetry
+from flowstream.texts import describe, is_a, leaves, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline.declaration import Declared, Pipeline
@@ -139,6 +140,14 @@ class Run:
                 if offset > (-1 if committed.get(stream) is None else committed[stream])
             ]
             advise(core.error, tuple(core.halted), again)
+        for lane in self.feed.lanes if self.opened else ():
+            if lane.lost:
+                log.error(
+                    "pipeline %r: %d messages of %r are not settled; it has no offsets to go on "
+                    "from, so the next run gets them only if the source gives them again",
+                    core.name, lane.lost, lane.stream,
+                    extra={"pipeline": core.name, "stream": lane.stream, "lost": lane.lost},
+                )  # fmt: skip
         for place, why in discards.unmet().items() if self.opened else ():
             log.warning(
                 "pipeline %r: did not discard %s: %s", core.name, named(place), why,
@@ -277,18 +286,39 @@ class Run:
 
     async def _produce(self) -> None:
         with self._taking:
-            await self.core.supervise("producer", self._run_producer, _nothing_held)
+            while await self._run_producer():
+                self.feed.begin_again()
+                await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
 
-    async def _run_producer(self) -> None:
+    async def _run_producer(self) -> bool:
+        """Run the producer until it ends; True where it is to be run again."""
+        core, producer = self.core, self.pipeline.producer
         try:
-            await self.pipeline.producer.run(self.feed)
-        except FlowstreamError as error:
-            self.core.fail(error)
-        except ExceptionGroup as group:
-            known = unwrap(group)
-            if not is_a(known, FlowstreamError):
+            await producer.run(self.feed)
+        except BaseException as error:
+            if is_a(error, GeneratorExit) or passes(error):
                 raise
-            self.core.fail(known)
+            known = unwrap(error)
+            if is_a(known, FlowstreamError):
+                core.fail(known)
+                return False
+            restart = producer.resumable and core.restarts.allow(core.clock())
+            if restart:
+                core.crashed("producer", error, restart=True)
+            else:
+                core.emit(StageCrashed(core.name, "producer", describe(error), False))
+                core.fail(self._source_failed(error))
+            return restart
+        return False
+
+    def _source_failed(self, error: BaseException) -> SourceFailed:
+        failed = SourceFailed(
+            f"pipeline {self.core.name!r}: its source {type_name(self.pipeline.producer)} failed "
+            f"after {self.core.received:,} messages: {describe(error)}. Those are handled before "
+            "the run ends, and what the source has not given is not"
+        )
+        failed.__cause__ = error
+        return failed
 
     # -- between the stages
 

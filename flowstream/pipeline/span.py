@@ -106,6 +106,11 @@ class Watermark:
         return span.offset(first - 1) if first else self._below
 
     @property
+    def unsettled(self) -> int:
+        """How many messages are not settled."""
+        return sum(span.remaining + span.held for span in self._spans)
+
+    @property
     def barrier(self) -> int | None:
         """The first offset that must not be committed; None when nothing is unsettled."""
         span = self.open

@@ -141,6 +141,7 @@ class RecordedProducer(Producer):
 
     def __init__(self, producer: Producer, record: Record) -> None:
         self._producer = producer
+        self.resumable = producer.resumable
         self._record = record
         self.feed: RecordedFeed | None = None
         self._pushed: Lane | None = None

@@ -24,6 +24,7 @@ def test_every_code_is_described() -> None:
         (errors.ConfigurationError("x"), ExitCode.DECLARATION),
         (errors.OffsetTruncated("x", stream="s", stored=1, first=2), ExitCode.TRUNCATED),
         (errors.ThreadsExhausted("x"), ExitCode.THREADS),
+        (errors.SourceFailed("x"), ExitCode.SOURCE_FAILED),
         (ZeroDivisionError(), ExitCode.UNEXPECTED),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from flowstream.errors import Halted, StageFailed
+from flowstream.errors import Halted, SourceFailed
 from flowstream.pipeline import (
     Acknowledger,
     Batch,
@@ -121,6 +121,7 @@ async def test_a_failure_policy_that_raises_halts(error):
 async def test_a_producer_that_raises_is_restarted_and_then_ends_the_run(error):
     class Broken(MemoryStream):
         tries = 0
+        resumable = True
 
         async def run(self, feed: Feed) -> None:
             self.tries += 1
@@ -129,9 +130,9 @@ async def test_a_producer_that_raises_is_restarted_and_then_ends_the_run(error):
     producer = Broken([])
     pipeline = Pipeline("test", producer, max_restarts=2)
     pipeline.processor(nothing)
-    kind = ValueError if isinstance(error, ValueError) else StageFailed
-    with pytest.raises(kind):
+    with pytest.raises(SourceFailed) as caught:
         await pipeline.run()
+    assert caught.value.__cause__ is error
     assert producer.tries == 3
 
 

@@ -108,6 +108,13 @@ class SourceLane:
     def settle_early(self, message: Message[Any]) -> None:
         self._feed.settlement.tell_early(message)
 
+    @property
+    def lost(self) -> int:
+        """Messages that are not settled, and that no offset brings to the next run again."""
+        if self.ledger is not None or self.acknowledger is not None:
+            return 0
+        return self.mark.unsettled
+
     def _given_up(self) -> bool:
         span = self.mark.open
         return span is not None and bool(span.held) and not span.remaining
@@ -137,6 +144,7 @@ class SourceFeed:
         self.settlement = settlement
         self.limiter = limiter
         self.lanes: list[SourceLane] = []
+        self._taken_in: dict[str, int] = {}
         self.gate = Signal()
         self.paused = False
         self.blocked = 0
@@ -165,9 +173,14 @@ class SourceFeed:
         if acknowledger is not None:
             self.settlement.acknowledgers += 1
         lane = SourceLane(self, stream, codec, acknowledger, ledger)
+        lane.next = lane.first = self._taken_in.get(stream, 0)
         lane.discarding = self.discards.opened(lane, committed)
         self.lanes.append(lane)
         return lane
+
+    def begin_again(self) -> None:
+        """The producer is run again: the lanes it opens go on behind those it has."""
+        self._taken_in = {lane.stream: lane.next for lane in self.lanes if not lane.closed}
 
     def forget(self, lane: SourceLane) -> None:
         if lane in self.lanes and lane.mark.open is None:

@@ -20,6 +20,7 @@ class StreamSink(Sink):
     """Publishes each message of a batch to `stream`, in order, and waits for all confirms.
 
     The body is `encode(data)`: bytes and str as they are, models, dataclasses and dicts as JSON.
+    JSON has neither NaN nor infinity (`1e400` is read as infinity): a message with one fails.
     A message that cannot be encoded, or is too large, fails alone; when the broker refuses any, the
     batch fails and may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0
     messages, which carry the context of a trace to who consumes them.

@@ -45,9 +45,38 @@ async def _pipeline(environment: Environment, pipeline: Pipeline) -> AsyncIterat
         async for finding in _source(environment, pipeline.producer, streams):
             yield finding
     for stream in streams.sinks:
-        yield await _publishes(environment, streams.pipeline, stream)
+        async for finding in _sink(environment, streams, stream):
+            yield finding
     if streams.dead_letters is not None:
         yield await _dead_letters(environment, streams.pipeline, streams.dead_letters)
+
+
+async def _sink(environment: Environment, streams: Wiring, stream: str) -> AsyncIterator[Finding]:
+    """Is it a stream, or with a key a super stream, and may each partition be published to?"""
+    name, keyed = streams.pipeline, stream in streams.super_streams
+    try:
+        partitions = await environment.partitions(stream)
+    except StreamDoesNotExist:
+        partitions = []
+    except FlowstreamError as error:
+        yield bad(name, "publish", f"{stream}: {error}")
+        return
+    if partitions and not keyed and not await environment.stream_exists(stream):
+        text = f"publishes to {stream}, which is a super stream"
+        yield bad(name, "stream", text, "StreamSink(..., key=...) chooses the partition")
+        return
+    if keyed and not partitions:
+        text = f"publishes to the super stream {stream}, which does not exist"
+        remedy = f"flowstream super-streams create {stream}"
+        if await environment.stream_exists(stream):
+            text = f"publishes by key to {stream}, which is a stream and not a super stream"
+            remedy = "StreamSink without key="
+        yield bad(name, "stream", text, remedy)
+        return
+    if keyed:
+        yield ok(name, "stream", f"super stream {stream}: {', '.join(partitions)}")
+    for each in partitions if keyed else [stream]:
+        yield await _publishes(environment, name, each)
 
 
 async def _dead_letters(environment: Environment, name: str, stream: str) -> Finding:
@@ -82,7 +111,7 @@ async def _source(
             last = await environment.last_offset(stream)
             stored = await environment.query_offset(streams.reference, stream)
         except StreamDoesNotExist:
-            yield bad(name, "stream", f"reads {stream}, which does not exist", _create(stream))
+            yield await _missing(environment, name, stream)
         except FlowstreamError as error:
             yield bad(name, "read", f"{stream}: {error}")
         else:
@@ -130,6 +159,15 @@ async def _publishes(environment: Environment, name: str, stream: str) -> Findin
         return bad(name, "stream", f"publishes to {stream}, which does not exist", _create(stream))
     except FlowstreamError as error:
         return bad(name, "publish", f"{stream}: {error}")
+
+
+async def _missing(environment: Environment, name: str, stream: str) -> Finding:
+    try:
+        partitions = await environment.partitions(stream)
+    except FlowstreamError:
+        return bad(name, "stream", f"reads {stream}, which does not exist", _create(stream))
+    text = f"reads {stream}, which is a super stream: {', '.join(partitions)}"
+    return bad(name, "stream", text, "SuperStreamProducer reads all partitions")
 
 
 def _create(stream: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +31,7 @@ from flowstream.cli.output import note, plural, print_json, print_rows, say
 
 if TYPE_CHECKING:
     from flowstream.cli.replay import Replayed
+    from flowstream.client import Environment
 
 app = new_app(
     "dead-letters",
@@ -86,13 +89,24 @@ def _by_reason(letters: list[Letter]) -> list[dict[str, Any]]:
     ]
 
 
+@asynccontextmanager
+async def _opened(url: str, stream: str) -> AsyncIterator[Environment]:
+    """An environment, where `stream` is one that can have dead letters."""
+    from flowstream.cli.connect import connect
+    from flowstream.cli.standing import require_stream
+
+    async with connect(url) as environment:
+        why = "dead letters are kept in streams: name a partition"
+        await require_stream(environment, stream, why)
+        yield environment
+
+
 async def _collect(
     url: str, stream: str, wanted: re.Pattern[str] | None, everything: bool
 ) -> list[Letter]:
-    from flowstream.cli.connect import connect
     from flowstream.cli.replay import position
 
-    async with connect(url) as environment:
+    async with _opened(url, stream) as environment:
         start = 0 if everything else await position(environment, stream)
         return [
             letter
@@ -123,9 +137,7 @@ def show(
 
 
 async def _one(url: str, stream: str, offset: int) -> Letter:
-    from flowstream.cli.connect import connect
-
-    async with connect(url) as environment:
+    async with _opened(url, stream) as environment:
         async for batch in read(environment, stream, offset):
             if batch and batch[0].offset == offset:
                 return await whole(environment, batch[0])
@@ -152,6 +164,13 @@ def replay(
         str | None,
         typer.Option(metavar="STREAM", help="Into this stream instead of where it came from."),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Of a super stream given with --to: the field that chooses the partition.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be replayed, and do nothing.")
     ] = False,
@@ -168,8 +187,10 @@ def replay(
     cannot be replayed, because its original is gone or too large for a frame, is named and passed
     over.
     """
+    if key is not None and to is None:
+        raise CommandError("--key needs --to, the super stream to publish to", ExitCode.USAGE)
     chosen = sorted(set(offset or []))
-    done = run_async(_replay, url, stream, chosen, to, dry_run)
+    done = run_async(lambda: _replay(url, stream, chosen, to=to, key=key, dry_run=dry_run))
     missing = len(chosen) - done.published.total() - len(done.left)
     if chosen and missing:
         note(f"{plural(missing, 'offset')} given with --offset had no dead letter")
@@ -210,15 +231,14 @@ def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
 
 
 async def _replay(
-    url: str, stream: str, offsets: list[int], to: str | None, dry_run: bool
+    url: str, stream: str, offsets: list[int], *, to: str | None, key: str | None, dry_run: bool
 ) -> Replayed:
-    from flowstream.cli.connect import connect
     from flowstream.cli.replay import replay_chosen, replay_waiting
 
-    async with connect(url) as environment:
+    async with _opened(url, stream) as environment:
         if offsets:
-            return await replay_chosen(environment, stream, offsets, to, dry_run=dry_run)
-        return await replay_waiting(environment, stream, to, dry_run=dry_run)
+            return await replay_chosen(environment, stream, offsets, to, key=key, dry_run=dry_run)
+        return await replay_waiting(environment, stream, to, key=key, dry_run=dry_run)
 
 
 @app.command(epilog=examples("flowstream dead-letters purge orders.dead"))
@@ -249,17 +269,13 @@ def purge(
 
 async def _waiting(url: str, stream: str) -> tuple[int, int | None]:
     """How many letters were never replayed, and the end of the stream that was looked at."""
-    from flowstream.cli.connect import connect
-
-    async with connect(url) as environment:
+    async with _opened(url, stream) as environment:
         end = await environment.last_offset(stream)
     return len(await _collect(url, stream, None, False)), end
 
 
 async def _purge(url: str, stream: str, end: int | None) -> None:
-    from flowstream.cli.connect import connect
-
-    async with connect(url) as environment:
+    async with _opened(url, stream) as environment:
         if await environment.last_offset(stream) != end:
             raise CommandError(
                 f"{stream} got new dead letters meanwhile; stop the pipeline that writes to it "

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from flowstream.cli.exits import CommandError
+from flowstream.cli.exits import CommandError, ExitCode, exit_code
 from flowstream.cli.findings import Finding, bad, ok, warn
 from flowstream.cli.management import Management, management_of
 from flowstream.cli.output import short_size
-from flowstream.client import Address, Environment, ServerInfo, StreamUrl, Tls
+from flowstream.cli.standing import partitions_of
+from flowstream.client import Address, Environment, ServerInfo, StreamNodes, StreamUrl, Tls
 from flowstream.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FlowstreamError,
-    StreamDoesNotExist,
     VirtualHostAccessFailed,
 )
 from flowstream.protocol import Key
@@ -120,23 +120,33 @@ async def _nodes(
     nodes: dict[Address, str] = {}
     if server.advertised is not None:
         nodes[server.advertised] = "this node"
-    for stream in streams:
+    for name in streams:
         try:
-            held = await environment.metadata(stream)
-        except StreamDoesNotExist:
-            yield bad(
-                BROKER, "stream", f"{stream} does not exist", f"flowstream streams create {stream}"
-            )
-            continue
+            partitions = await partitions_of(environment, name)
         except FlowstreamError as error:
-            yield bad(BROKER, "stream", error)
+            remedy = f"flowstream streams create {name}, or super-streams create {name}"
+            missing = exit_code(error) is ExitCode.STREAM_MISSING
+            yield bad(BROKER, "stream", error, remedy if missing else "")
             continue
-        if held.leader is not None:
-            nodes.setdefault(held.leader, f"leader of {stream}")
-        for replica in held.replicas:
-            nodes.setdefault(replica, f"replica of {stream}")
+        if partitions is not None:
+            yield ok(BROKER, "stream", f"{name} is a super stream: {', '.join(partitions)}")
+        for stream in partitions or [name]:
+            try:
+                held = await environment.metadata(stream)
+            except FlowstreamError as error:
+                yield bad(BROKER, "stream", error)
+                continue
+            _add(nodes, held, stream)
     for node, what in nodes.items():
         yield await _reached(node, what)
+
+
+def _add(nodes: dict[Address, str], held: StreamNodes, stream: str) -> None:
+    """The nodes that have the stream, with what they are to it."""
+    if held.leader is not None:
+        nodes.setdefault(held.leader, f"leader of {stream}")
+    for replica in held.replicas:
+        nodes.setdefault(replica, f"replica of {stream}")
 
 
 async def _reached(node: Address, what: str) -> Finding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -18,11 +18,14 @@ from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.pace import Pace
 from flowstream.cli.record_formats import InputError, Slice
 from flowstream.cli.records import LONGEST, Format, Source
-from flowstream.client import encode_data_all
+from flowstream.cli.standing import partitions_of
+from flowstream.client import Publisher, SuperStreamPublisher, encode_data_all
 from flowstream.errors import MessageTooLarge, PublishFailed
 
 if TYPE_CHECKING:
-    from flowstream.client import Environment, Publisher
+    from flowstream.client import Environment
+
+AnyPublisher: TypeAlias = Publisher | SuperStreamPublisher
 
 PATIENCE = 30.0
 """Seconds without any confirm, while some are due, after which the broker is given up."""
@@ -34,7 +37,9 @@ AT_ONCE = 1_000
 @dataclass(frozen=True, slots=True)
 class FeedPlan:
     """What to publish, where to and how; `rate` is messages per second, `first` the line to begin
-    with, `name` the reference under which the broker knows lines again."""
+    with, `name` the reference under which the broker knows lines again. In a super stream the
+    value of the field `key` chooses the partition, or with `by_line` the number of the line.
+    """
 
     stream: str
     file: str
@@ -44,6 +49,8 @@ class FeedPlan:
     loop: bool = False
     first: int = 1
     name: str | None = None
+    key: str | None = None
+    by_line: bool = False
 
 
 @dataclass(slots=True)
@@ -120,13 +127,7 @@ class Feed:
         start = time.monotonic()
         frame = (await environment.server_info()).frame_max
         self._slices = self._read(frame or LONGEST)
-        publisher = environment.publisher(
-            self.plan.stream,
-            reference=self.plan.name,
-            confirm_timeout=None,  # an id that fails while later ones go on would leave a hole
-            on_confirm=self._confirmed,
-            on_error=self._refused,
-        )
+        publisher = await self._publisher(environment)
         try:
             async with publisher:
                 await self._send_all(publisher, shown)
@@ -141,7 +142,32 @@ class Feed:
         if self._failure is not None:
             raise self._failure
 
-    async def _send_all(self, publisher: Publisher, shown: Callable[[], None]) -> None:
+    async def _publisher(self, environment: Environment) -> AnyPublisher:
+        """Of the stream or super stream, which must fit the plan."""
+        plan = self.plan
+        options: dict[str, Any] = {
+            "reference": plan.name,
+            "confirm_timeout": None,  # an id that fails while later ones go on would leave a hole
+            "on_confirm": self._confirmed,
+            "on_error": self._refused,
+        }
+        if await partitions_of(environment, plan.stream) is None:
+            if plan.key is not None:
+                raise CommandError(
+                    f"{plan.stream} is a stream, and --key chooses the partition of a super stream",
+                    ExitCode.USAGE,
+                )
+            return environment.publisher(plan.stream, **options)
+        if plan.key is None and not plan.by_line:
+            raise CommandError(
+                f"{plan.stream} is a super stream: name the field that chooses the partition with "
+                "--key FIELD, or publish to one of its partitions",
+                ExitCode.USAGE,
+            )
+        routing = await environment.routing_of(plan.stream) if plan.key is not None else "hash"
+        return environment.super_stream_publisher(plan.stream, routing=routing, **options)
+
+    async def _send_all(self, publisher: AnyPublisher, shown: Callable[[], None]) -> None:
         mistake: CommandError | None = None
         try:
             while (part := await self._next()) is not None:
@@ -153,11 +179,17 @@ class Feed:
         if mistake is not None:
             raise mistake
 
-    async def _hand_over(self, publisher: Publisher, part: Slice) -> None:
+    async def _hand_over(self, publisher: AnyPublisher, part: Slice) -> None:
         bodies = part.bodies if self.plan.raw else encode_data_all(part.bodies)
         ids = None if self.plan.loop else part.lines
         try:
-            await self._patiently(lambda: publisher.send_many(bodies, publishing_ids=ids))
+            if isinstance(publisher, SuperStreamPublisher):
+                keys = await self._keys(publisher, part)
+                await self._patiently(
+                    lambda: publisher.send_many(bodies, keys=keys, publishing_ids=ids)
+                )
+            else:
+                await self._patiently(lambda: publisher.send_many(bodies, publishing_ids=ids))
         except MessageTooLarge as error:
             await self._one_by_one(publisher, part, error)
             return
@@ -165,7 +197,25 @@ class Feed:
         self.tally.bytes += sum(map(len, part.bodies))
         self.tally.next_line = part.lines[-1] + 1
 
-    async def _one_by_one(self, publisher: Publisher, part: Slice, error: MessageTooLarge) -> None:
+    async def _keys(self, publisher: SuperStreamPublisher, part: Slice) -> list[str]:
+        """The keys of a slice; raises InputError for the first that leads to no partition, after
+        everything before it was sent."""
+        if self.plan.by_line:
+            return list(map(str, part.lines))
+        for index, key in enumerate(part.keys):
+            try:
+                await publisher.partitions_of(key)
+            except PublishFailed as error:
+                if index:
+                    await self._hand_over(publisher, part.cut(0, index))
+                raise InputError(
+                    self._source.name, part.lines[index], f"cannot be routed: {error}"
+                ) from error
+        return part.keys
+
+    async def _one_by_one(
+        self, publisher: AnyPublisher, part: Slice, error: MessageTooLarge
+    ) -> None:
         """Everything before the message that is too large, which is named by its line."""
         if len(part) == 1:
             problem = f"is too large: {error}"
@@ -229,7 +279,8 @@ class Feed:
         return count
 
     def _open(self) -> Source:
-        return Source(self.plan.file, self.plan.format, first=self.plan.first)
+        plan = self.plan
+        return Source(plan.file, plan.format, first=plan.first, key=plan.key)
 
     def _read(self, longest: int) -> Iterator[Slice]:
         yield from self._source.slices(longest)

@@ -103,8 +103,15 @@ def moved(reference: str, stream: str, before: int | None, offset: int) -> str:
 async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, Any]:
     from flowstream.cli.connect import connect
     from flowstream.cli.reset import move
+    from flowstream.cli.standing import require_stream
 
     async with connect(url) as environment:
+        await require_stream(
+            environment,
+            stream,
+            "offsets differ between partitions: set one partition's, or move the reader in all "
+            f"with flowstream offsets reset {reference} {stream} --to first|last|next|TIME",
+        )
         before = await environment.query_offset(reference, stream)
         first = (await environment.stream_stats(stream)).first_offset or 0
         last = await environment.last_offset(stream)

@@ -14,6 +14,7 @@ from flowstream.cli.records import STDIN, Format
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan, Tally
+    from flowstream.client import Environment
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
             "flowstream publish orders orders.csv --create",
             "flowstream publish events events.ndjson.gz",
             "flowstream publish orders orders.csv --name orders-2026-11 --from-line 100001",
+            "flowstream publish orders orders.csv --key customer_id",
             "flowstream publish orders orders.csv --rate 500 --loop",
             "tail -f app.log | flowstream publish logs -",
         )
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def publish(
-    stream: Annotated[str, typer.Argument(help="The stream to publish to.")],
+    stream: Annotated[str, typer.Argument(help="The stream or super stream to publish to.")],
     file: Annotated[str, typer.Argument(help="NDJSON, CSV or lines; .gz too; - for stdin.")],
     *,
     format: Annotated[
@@ -52,6 +54,14 @@ def publish(
     loop: Annotated[
         bool, typer.Option("--loop", help="Start over at the end of the file, until Ctrl-C.")
     ] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="FIELD",
+            help="Of a super stream: the field whose value chooses the partition.",
+        ),
+    ] = None,
     first: Annotated[
         int,
         typer.Option(
@@ -80,12 +90,15 @@ def publish(
     Sending the same file twice publishes it twice, except under the same --name: the broker then
     drops every line up to the last one it has of that name. Use a name for one file only, and
     correct lines in place: what counts is the line's number.
+
+    In a super stream the values of --key choose partitions as in all clients: by their hash, or, in
+    one that was made with routing keys, as these keys. A value is a string or a number.
     """
     if loop:
         _check_loop(file, first, name)
     from flowstream.cli.feed import FeedPlan
 
-    plan = FeedPlan(stream, file, format, raw, rate, loop, first, name)
+    plan = FeedPlan(stream, file, format, raw, rate, loop, first, name, key)
     tally = run_async(_publish, plan, url, create, json)
     _tell(plan, tally, json=json)
     if tally.interrupted and not loop:
@@ -139,7 +152,7 @@ def standing(plan: FeedPlan, tally: Tally) -> str:
     if plan.loop:
         return confirmed
     line = tally.next_line
-    if tally.beyond:
+    if tally.beyond and not (plan.key and plan.name):  # a partition's lines have no such hole
         again = (
             f"a line before {tally.beyond} that is missing is dropped under the same --name, so "
             "publish it without"
@@ -154,6 +167,17 @@ def standing(plan: FeedPlan, tally: Tally) -> str:
     return f"{confirmed}: every line before {line}; go on with --from-line {line}{same}"
 
 
+async def _create(environment: Environment, stream: str) -> None:
+    from flowstream.cli.standing import partitions_of
+
+    try:
+        await partitions_of(environment, stream)
+    except CommandError as error:
+        if error.exit_code is not ExitCode.STREAM_MISSING:
+            raise
+        await environment.create_stream(stream, exist_ok=True)
+
+
 async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
     import anyio
 
@@ -163,8 +187,8 @@ async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
     with Feed(plan) as feed:
         try:
             async with connect(url) as environment, anyio.create_task_group() as group:
-                if create:
-                    await environment.create_stream(plan.stream, exist_ok=True)
+                if create and plan.key is None:
+                    await _create(environment, plan.stream)
                 await group.start(on_signal, feed.stop)
                 with Progress(f"publishing to {plan.stream}", feed.size) as progress:
                     await feed.send(

@@ -184,6 +184,11 @@ def _json(line: bytes, number: int, wanted: Wanted) -> Any:
         raise wanted.error(number, f"is not JSON: {error}") from error
 
 
+def key_in(line: bytes, number: int, wanted: Wanted) -> str:
+    """The key of a line of JSON; raises InputError."""
+    return _key(_json(line, number, wanted), number, wanted) or ""
+
+
 def _key(value: Any, number: int, wanted: Wanted) -> str | None:
     """The text of the key field: a string, or a number as it is written."""
     name = wanted.key

@@ -103,6 +103,10 @@ class Source:
         self.file = file
         self.name = "standard input" if file == STDIN else file
         self.format = format or guess_format(file)
+        if key is not None and self.format is Format.LINES:
+            raise CommandError(
+                f"--key {key}: lines have no fields; --format ndjson or csv has", ExitCode.USAGE
+            )
         self.size: int | None = None
         self._first = first
         self._key = key

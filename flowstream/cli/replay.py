@@ -19,7 +19,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.letters import Letter, read, whole
+from flowstream.errors import ProtocolError
 
 if TYPE_CHECKING:
     from flowstream.client import Environment, Publisher
@@ -51,17 +53,60 @@ async def position(environment: Environment, stream: str) -> int:
     return 0 if stored is None else stored + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Into `to`, or back to where letters came from; of a super stream into the one of `partitions`
+    that the value of the field `key` leads to."""
+
+    to: str | None
+    partitions: list[str] = field(default_factory=list)
+    key: str = ""
+
+
+async def way_of(environment: Environment, to: str | None, key: str | None) -> Way:
+    """Raises CommandError where `to` and `key` do not fit each other."""
+    from flowstream.cli.standing import partitions_of
+
+    partitions = None if to is None else await partitions_of(environment, to)
+    if to is None or partitions is None:
+        if key is not None:
+            raise CommandError(
+                f"--to {to} is a stream, and --key chooses the partition of a super stream",
+                ExitCode.USAGE,
+            )
+        return Way(to)
+    if key is None:
+        raise CommandError(
+            f"--to {to} is a super stream: name the field that chooses the partition with --key "
+            "FIELD, or one of its partitions",
+            ExitCode.USAGE,
+        )
+    if await environment.routing_of(to) == "key":
+        raise CommandError(
+            f"--to {to} routes by routing keys: name one of its partitions "
+            f"({', '.join(partitions)})",
+            ExitCode.NOT_SUPPORTED,
+        )
+    return Way(to, partitions, key)
+
+
 async def replay_waiting(
-    environment: Environment, stream: str, to: str | None, *, dry_run: bool
+    environment: Environment,
+    stream: str,
+    to: str | None,
+    *,
+    key: str | None = None,
+    dry_run: bool,
 ) -> Replayed:
     """Publish every letter that was not replayed yet, up to the present end of the stream, into
-    where it came from or `to`; with `dry_run` only tell."""
+    where it came from or `to` (by `key` where that is a super stream); with `dry_run` only tell."""
     done = Replayed()
+    way = await way_of(environment, to, key)
     async with AsyncExitStack() as stack:
         targets = Targets(environment, stack, await _reference(environment, stream, dry_run))
         start = await position(environment, stream)
         async for batch in read(environment, stream, start):
-            for target, letters in by_target(batch, to).items():
+            for target, letters in (await _by_way(environment, batch, way, done)).items():
                 publisher = await targets.publisher(target)
                 last = publisher.last_publishing_id or 0
                 earlier = [letter for letter in letters if letter.offset + 1 <= last]
@@ -81,16 +126,23 @@ async def replay_waiting(
 
 
 async def replay_chosen(
-    environment: Environment, stream: str, offsets: list[int], to: str | None, *, dry_run: bool
+    environment: Environment,
+    stream: str,
+    offsets: list[int],
+    to: str | None,
+    *,
+    key: str | None = None,
+    dry_run: bool,
 ) -> Replayed:
     """Publish the letters at these offsets, whether they were replayed before or not; the position
     stays."""
     done = Replayed()
+    way = await way_of(environment, to, key)
     async with AsyncExitStack() as stack:
         targets = Targets(environment, stack, None)
         async for batch in read(environment, stream, min(offsets)):
             chosen = [letter for letter in batch if letter.offset in offsets]
-            for target, letters in by_target(chosen, to).items():
+            for target, letters in (await _by_way(environment, chosen, way, done)).items():
                 publisher = await targets.publisher(target)
                 async for group in _groups(environment, letters, publisher, done):
                     if not dry_run:
@@ -99,6 +151,35 @@ async def replay_chosen(
             if batch and batch[-1].offset >= max(offsets):
                 break
     return done
+
+
+async def _by_way(
+    environment: Environment, letters: list[Letter], way: Way, done: Replayed
+) -> dict[str, list[Letter]]:
+    """As `by_target`; `done` is told which letters lead to no partition."""
+    from flowstream.client import hash_route
+
+    if not way.partitions:
+        return by_target(letters, way.to)
+    targets: dict[str, list[Letter]] = {}
+    for letter in letters:
+        complete = await whole(environment, letter)
+        try:
+            key = _key_of(complete, way.key)
+        except (CommandError, ProtocolError) as error:
+            done.left[letter.offset] = complete.missing or str(error)
+        else:
+            targets.setdefault(hash_route(key, way.partitions), []).append(letter)
+    return targets
+
+
+def _key_of(letter: Letter, field: str) -> str:
+    """The text of a field of a letter's body, which must be JSON; raises CommandError."""
+    from flowstream.cli.record_formats import Wanted, key_in
+    from flowstream.cli.records import LONGEST
+    from flowstream.protocol import data_of
+
+    return key_in(data_of(letter.body), 1, Wanted("its body:", LONGEST, key=field))
 
 
 async def _groups(

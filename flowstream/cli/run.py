@@ -269,7 +269,7 @@ def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
         raise CommandError("--feed: no pipeline of this run reads a stream", ExitCode.USAGE)
     if file == STDIN:
         raise CommandError("--feed needs a file: stdin cannot be read twice", ExitCode.USAGE)
-    return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True)
+    return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True, by_line=True)
 
 
 def _check_chains(targets: list[str], pipelines: dict[str, Pipeline]) -> None:

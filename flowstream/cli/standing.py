@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowstream.cli.exits import CommandError, ExitCode
+
 if TYPE_CHECKING:
     from flowstream.client import Environment
 
@@ -54,17 +56,61 @@ def lost(stored: int | None, first: int | None) -> int:
     return 0 if stored is None or first is None else max(0, first - stored - 1)
 
 
-async def streams_of(environment: Environment, name: str) -> list[str]:
-    """The partitions of a super stream, or the stream itself; raises StreamDoesNotExist."""
+async def partitions_of(environment: Environment, name: str) -> list[str] | None:
+    """The partitions of a super stream, None where `name` is a stream.
+
+    Raises CommandError where it is neither, or both: commands take either by its name.
+    """
     from flowstream.errors import StreamDoesNotExist
 
-    if await environment.stream_exists(name):
-        return [name]
+    try:
+        partitions = await environment.partitions(name)
+    except StreamDoesNotExist:
+        partitions = None
+    if partitions is None:
+        try:
+            await environment.metadata(name)
+        except StreamDoesNotExist as error:
+            raise CommandError(
+                f"{error}, and no super stream has this name", ExitCode.STREAM_MISSING
+            ) from error
+    elif await environment.stream_exists(name):
+        raise CommandError(
+            f"{name} is the name of a stream and of a super stream too (partitions: "
+            f"{', '.join(partitions)}), so it does not say which; name a partition, or delete one "
+            "of the two (streams delete, super-streams delete)",
+            ExitCode.USAGE,
+        )
+    return partitions
+
+
+async def streams_of(environment: Environment, name: str) -> list[str]:
+    """The partitions of a super stream, or the stream itself; as `partitions_of`."""
+    return await partitions_of(environment, name) or [name]
+
+
+async def require_stream(environment: Environment, name: str, why: str) -> None:
+    """Raises CommandError, which says `why`, where `name` is a super stream; as `partitions_of`."""
+    partitions = await partitions_of(environment, name)
+    if partitions is not None:
+        raise CommandError(
+            f"{name} is a super stream, and {why} (partitions: {', '.join(partitions)})",
+            ExitCode.USAGE,
+        )
+
+
+async def require_super_stream(environment: Environment, name: str) -> list[str]:
+    """The partitions of a super stream; raises CommandError where it is a stream, or missing."""
+    from flowstream.errors import StreamDoesNotExist
+
     try:
         return await environment.partitions(name)
-    except StreamDoesNotExist:
-        await environment.metadata(name)  # says that it is missing as a stream, and the remedy
-        raise
+    except StreamDoesNotExist as error:
+        if not await environment.stream_exists(name):
+            raise
+        raise CommandError(
+            f"{name} is a stream and not a super stream", ExitCode.STREAM_MISSING
+        ) from error
 
 
 async def standing(environment: Environment, reference: str, stream: str) -> Standing:

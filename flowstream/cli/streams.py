@@ -119,12 +119,28 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
 
     async with connect(url) as environment:
         for stream in streams:
-            if if_exists and not await environment.stream_exists(stream):
-                say(f"{stream} does not exist")
-                continue
+            if not await environment.stream_exists(stream):
+                await _refuse_super_stream(environment, stream)
+                if if_exists:
+                    say(f"{stream} does not exist")
+                    continue
             with missing_is_told(stream):
                 await environment.delete_stream(stream)
             say(f"{stream} deleted")
+
+
+async def _refuse_super_stream(environment: Environment, name: str) -> None:
+    from flowstream.errors import StreamDoesNotExist
+
+    try:
+        await environment.partitions(name)
+    except StreamDoesNotExist:
+        return
+    raise CommandError(
+        f"{name} is a super stream; delete it with all its partitions: "
+        f"flowstream super-streams delete {name}",
+        ExitCode.USAGE,
+    )
 
 
 @contextmanager
@@ -184,7 +200,10 @@ def _listed(queue: dict[str, Any]) -> dict[str, Any]:
     epilog=examples("flowstream streams stats orders", "flowstream streams stats orders --json")
 )
 def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the first and last offset of streams, and who holds them."""
+    """Show the first and last offset of streams, and who holds them.
+
+    Of a super stream every partition is shown.
+    """
     rows = run_async(_stats, url, streams)
     if json:
         print_json(rows)
@@ -195,9 +214,14 @@ def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
 
 async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.standing import streams_of
 
     async with connect(url) as environment:
-        return [await stats_of(environment, stream) for stream in streams]
+        return [
+            await stats_of(environment, stream)
+            for name in streams
+            for stream in await streams_of(environment, name)
+        ]
 
 
 async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:

@@ -117,14 +117,15 @@ def delete(
 
 async def _delete(url: str, super_stream: str, if_exists: bool) -> bool:
     from flowstream.cli.connect import connect
+    from flowstream.cli.standing import require_super_stream
     from flowstream.cli.streams import missing_is_told
     from flowstream.errors import StreamDoesNotExist
 
     async with connect(url) as environment:
-        if if_exists:
-            try:
-                await environment.partitions(super_stream)
-            except StreamDoesNotExist:
+        try:
+            await require_super_stream(environment, super_stream)
+        except StreamDoesNotExist:
+            if if_exists:
                 return False
         with missing_is_told(super_stream):
             await environment.delete_super_stream(super_stream, missing_ok=if_exists)
@@ -177,10 +178,11 @@ def list_partitions(super_stream: Name, url: Url = DEFAULT_URL, json: Json = Fal
 
 async def _partitions(url: str, super_stream: str) -> list[dict[str, Any]]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.standing import require_super_stream
     from flowstream.cli.streams import stats_of
 
     async with connect(url) as environment:
-        streams = await environment.partitions(super_stream)
+        streams = await require_super_stream(environment, super_stream)
         return [
             {"number": number, **await stats_of(environment, stream)}
             for number, stream in enumerate(streams)
@@ -213,10 +215,11 @@ def route(
 
 async def _route(url: str, super_stream: str, keys: list[str]) -> list[dict[str, Any]]:
     from flowstream.cli.connect import connect
+    from flowstream.cli.standing import require_super_stream
     from flowstream.client import hash_route
 
     async with connect(url) as environment:
-        streams = await environment.partitions(super_stream)
+        streams = await require_super_stream(environment, super_stream)
         return [
             {
                 "key": key,

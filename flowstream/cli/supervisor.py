@@ -26,6 +26,7 @@ from flowstream.cli.output import note, plural, why
 from flowstream.cli.view import show
 from flowstream.cli.wiring import wiring
 from flowstream.connectors import SuperStreamProducer
+from flowstream.errors import StreamDoesNotExist
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.pipeline import named
@@ -33,6 +34,7 @@ from flowstream.telemetry import Telemetry
 from flowstream.tracing import Tracing
 
 if TYPE_CHECKING:
+    from flowstream.client import Environment
     from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult
 
 
@@ -132,10 +134,9 @@ class Supervisor:
             create = True
         if create:
             async with self._plan.connection.environment() as environment:
-                for stream in [stream for each in wirings for stream in each.all]:
-                    if not await environment.stream_exists(stream):
-                        await environment.create_stream(stream, exist_ok=True)
-                        note(f"created the stream {stream}")
+                for each in wirings:
+                    for stream in each.all:
+                        await _create(environment, stream, stream in each.super_streams)
 
     async def _assign_discards(self) -> None:
         """Each message of --discard to the pipeline that reads its stream."""
@@ -279,3 +280,18 @@ def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
         f"{option}: no pipeline of this run reads the stream {stream!r}; they read {listed}",
         ExitCode.USAGE,
     )
+
+
+async def _create(environment: Environment, stream: str, is_super: bool) -> None:
+    """Make what is missing, and say so."""
+    if not is_super:
+        if not await environment.stream_exists(stream):
+            await environment.create_stream(stream, exist_ok=True)
+            note(f"created the stream {stream}")
+        return
+    try:
+        await environment.partitions(stream)
+    except StreamDoesNotExist:
+        await environment.create_super_stream(stream, exist_ok=True)
+        partitions = await environment.partitions(stream)
+        note(f"created the super stream {stream}: {', '.join(partitions)}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from flowstream.cli.messages import Shown
     from flowstream.client import Environment, Offset
 
-Stream = Annotated[str, typer.Argument(help="The stream.")]
+Stream = Annotated[str, typer.Argument(help="The stream or super stream.")]
 Grep = Annotated[
     str | None,
     typer.Option(metavar="REGEX", help="Only messages whose body or properties match."),
@@ -95,7 +96,8 @@ def peek(
     """Show some messages of a stream and end.
 
     With --json a message has its `body` (JSON, every digit as it was published), or `text`, or
-    `base64` with the `reason`. Nothing is taken from the stream and no offset is stored.
+    `base64` with the `reason`. Of a super stream so many messages of each partition are shown.
+    Nothing is taken and no offset is stored.
     """
     if last is not None and start is not None:
         raise CommandError("--last and --from exclude each other", ExitCode.USAGE)
@@ -140,24 +142,30 @@ async def _show(look: Look) -> None:
     start = parse_place("--from", look.start)
     async with connect(look.url) as environment, anyio.create_task_group() as group:
         group.start_soon(on_signal, group.cancel_scope.cancel)
-        count = 0
         streams = await streams_of(environment, look.stream)
-        partitions = streams if streams != [look.stream] else []
-        if partitions and not look.follow:
-            raise CommandError(
-                f"{look.stream} is a super stream; name a partition: {', '.join(partitions)}",
-                ExitCode.USAGE,
-            )
-        messages = _messages(environment, look, start, partitions)
-        async for message in messages if look.last is None else _last(messages, look.last):
-            if wanted is None or wanted.search(message.text()):
-                _print(message, look.style, named=bool(partitions))
-                count += 1
-                if count == look.limit:
-                    break
+        partitioned = streams != [look.stream]
+        looks = [look] if look.follow else [replace(look, stream=stream) for stream in streams]
+        count = 0
+        for each in looks:
+            messages = _messages(environment, each, start, partitioned and look.follow)
+            count += await _print_all(messages, look, wanted, named=partitioned)
         if not count:
             note(f"no message of {look.stream} to show")
         group.cancel_scope.cancel()
+
+
+async def _print_all(
+    messages: AsyncIterator[Shown], look: Look, wanted: re.Pattern[str] | None, *, named: bool
+) -> int:
+    """Print what is wanted, up to the limit of `look`; returns how many that were."""
+    count = 0
+    async for message in messages if look.last is None else _last(messages, look.last):
+        if wanted is None or wanted.search(message.text()):
+            _print(message, look.style, named=named)
+            count += 1
+            if count == look.limit:
+                break
+    return count
 
 
 async def _last(messages: AsyncIterator[Shown], count: int) -> AsyncIterator[Shown]:
@@ -169,10 +177,10 @@ async def _last(messages: AsyncIterator[Shown], count: int) -> AsyncIterator[Sho
 
 
 async def _messages(
-    environment: Environment, look: Look, start: Offset, partitions: list[str]
+    environment: Environment, look: Look, start: Offset, partitioned: bool
 ) -> AsyncIterator[Shown]:
-    """Messages from where `look` starts, to the present end or on and on; those of `partitions`
-    as they come in."""
+    """Messages from where `look` starts, to the present end or on and on; those of all partitions
+    of a super stream as they come in."""
     from flowstream.cli.messages import shown
 
     end = None
@@ -184,7 +192,7 @@ async def _messages(
             start = max(0, end - 2 * look.last - GAPS)
         if await environment.resolve_offset(look.stream, start) > end:
             return
-    reader = environment.super_stream_consumer if partitions else environment.consumer
+    reader = environment.super_stream_consumer if partitioned else environment.consumer
     async with reader(look.stream, offset=start) as consumer:
         async for delivery in consumer:
             for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):

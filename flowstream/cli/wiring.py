@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flowstream.connectors import DeadLetter, StreamProducer, StreamSink
+from flowstream.connectors import DeadLetter, StreamProducer, StreamSink, SuperStreamProducer
 from flowstream.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Streams by what they are to a pipeline; offsets are stored under `reference`."""
+    """Streams by what they are to a pipeline; offsets are stored under `reference`. Those of
+    `reads` and `sinks` that are in `super_streams` are super streams."""
 
     pipeline: str
     reads: tuple[str, ...]
     reference: str
     sinks: tuple[str, ...]
     dead_letters: str | None
+    super_streams: frozenset[str] = frozenset()
 
     @property
     def needs_broker(self) -> bool:
@@ -43,6 +45,7 @@ def wiring(pipeline: Pipeline) -> Wiring:
         (producer.reference if isinstance(producer, StreamProducer) else None) or pipeline.name,
         tuple(_sinks(pipeline)),
         policy.stream if isinstance(policy, DeadLetter) else None,
+        frozenset(_super_streams(pipeline)),
     )
 
 
@@ -100,6 +103,20 @@ def told(chain: tuple[Edge, ...]) -> str:
 
 
 def _sinks(pipeline: Pipeline) -> Iterable[str]:
+    for sink in stream_sinks(pipeline):
+        yield sink.stream
+
+
+def _super_streams(pipeline: Pipeline) -> Iterable[str]:
+    if isinstance(pipeline.producer, SuperStreamProducer):
+        yield pipeline.producer.stream
+    for sink in stream_sinks(pipeline):
+        if sink.key is not None:
+            yield sink.stream
+
+
+def stream_sinks(pipeline: Pipeline) -> Iterable[StreamSink]:
+    """The sinks that publish to streams."""
     for declared in pipeline.batchers.values():
         if isinstance(declared.sink, StreamSink):
-            yield declared.sink.stream
+            yield declared.sink

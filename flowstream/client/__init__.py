@@ -37,7 +37,7 @@ from flowstream.client.publisher import Publisher
 from flowstream.client.routing import hash_index, hash_route
 from flowstream.client.states import State
 from flowstream.client.super_consumer import SuperStreamConsumer
-from flowstream.client.super_publisher import SuperStreamPublisher
+from flowstream.client.super_publisher import Routing, SuperStreamPublisher
 from flowstream.client.transport import Tls
 from flowstream.client.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.protocol import (
@@ -84,6 +84,7 @@ __all__ = [
     "PlainCredentials",
     "Properties",
     "Publisher",
+    "Routing",
     "ServerInfo",
     "State",
     "StreamMessage",

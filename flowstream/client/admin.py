@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from flowstream.errors import (
     ConfigurationError,
@@ -255,6 +256,12 @@ class Administration:
     async def partitions(self, super_stream: str) -> list[str]:
         """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
         return await read_partitions(self._open, super_stream)
+
+    async def routing_of(self, super_stream: str) -> Literal["hash", "key"]:
+        """How keys choose a partition: "hash" where the first one is bound with "0", as in super
+        streams made by a number of partitions, and "key" where routing keys were given."""
+        partitions = await self.partitions(super_stream)
+        return "hash" if await self.route("0", super_stream) == partitions[:1] else "key"
 
     async def route(self, routing_key: str, super_stream: str) -> list[str]:
         """The partitions that are bound with the routing key; empty where none is."""

@@ -257,6 +257,7 @@ class Environment(Administration):
         filter_value: Callable[[bytes], str | None] | None = None,
         sub_batch: int = 0,
         compression: Compression = Compression.NONE,
+        on_confirm: OnConfirm | None = None,
         on_error: OnError | None = None,
     ) -> SuperStreamPublisher:
         """A publisher over the partitions, with a window for each; see `SuperStreamPublisher`."""
@@ -270,6 +271,7 @@ class Environment(Administration):
             filter_value=filter_value,
             sub_batch=sub_batch,
             compression=compression,
+            on_confirm=on_confirm,
             on_error=on_error,
         )
         partitions = Partitions(self._core, super_stream, refresh)

@@ -163,6 +163,12 @@ class Publisher:
             await self._accept(bodies, publishing_ids, filter_values, waiter)
             await self._settled(waiter)
 
+    def check_fits(self, bodies: Sequence[bytes]) -> None:
+        """Raises MessageTooLarge where one of the bodies can never be sent."""
+        value = self.options.filter_value
+        values = [None if value is None else value(body) for body in bodies]
+        self._out.check_size(max(map(size_of, bodies, values)))
+
     async def flush(self) -> None:
         """Returns when all that was sent so far is settled.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TypeAlias, TypeVar
 
@@ -22,6 +23,14 @@ from .states import State
 KeyOf: TypeAlias = Callable[[bytes], str]
 Routing: TypeAlias = Literal["hash", "key"]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What goes to one partition, with its publishing ids if they were given."""
+
+    bodies: list[bytes]
+    ids: list[int] | None
 
 
 class SuperStreamPublisher:
@@ -62,6 +71,11 @@ class SuperStreamPublisher:
         return list(self._partitions.streams)
 
     @property
+    def deduplicated(self) -> int:
+        """As `Publisher.deduplicated`, of all partitions."""
+        return sum(publisher.deduplicated for publisher in self._publishers.values())
+
+    @property
     def unconfirmed(self) -> int:
         return sum(publisher.unconfirmed for publisher in self._publishers.values())
 
@@ -98,41 +112,34 @@ class SuperStreamPublisher:
             await publisher.publish(body, publishing_id=publishing_id, filter_value=filter_value)
 
     async def send_many(
-        self, bodies: Sequence[bytes], *, keys: Sequence[str] | None = None
+        self,
+        bodies: Sequence[bytes],
+        *,
+        keys: Sequence[str] | None = None,
+        publishing_ids: Sequence[int] | None = None,
     ) -> None:
         """As `Publisher.send_many`; order is kept within each partition."""
-        for stream, group in (await self._grouped(bodies, keys)).items():
-            publisher = await self._publisher(stream)
-            await publisher.send_many(group)
+        for publisher, group in await self._grouped(bodies, keys, publishing_ids):
+            await publisher.send_many(group.bodies, publishing_ids=group.ids)
 
     async def publish_many(
-        self, bodies: Sequence[bytes], *, keys: Sequence[str] | None = None
+        self,
+        bodies: Sequence[bytes],
+        *,
+        keys: Sequence[str] | None = None,
+        publishing_ids: Sequence[int] | None = None,
     ) -> None:
         """As `Publisher.publish_many`, to all partitions at the same time."""
-        groups = await self._grouped(bodies, keys)
-        publishers = [(await self._publisher(stream), group) for stream, group in groups.items()]
-        await _each(lambda pair: pair[0].publish_many(pair[1]), publishers)
 
-    async def flush(self) -> None:
-        """Returns when all that was sent so far is settled; raises PublishFailed."""
-        await _each(Publisher.flush, list(self._publishers.values()))
+        async def publish(pair: tuple[Publisher, _Group]) -> None:
+            publisher, group = pair
+            await publisher.publish_many(group.bodies, publishing_ids=group.ids)
 
-    async def _grouped(
-        self, bodies: Sequence[bytes], keys: Sequence[str] | None
-    ) -> dict[str, list[bytes]]:
-        if keys is not None and len(keys) != len(bodies):
-            raise ConfigurationError(f"keys has {len(keys)} items for {len(bodies)} bodies")
-        groups: dict[str, list[bytes]] = {}
-        for number, body in enumerate(bodies):
-            for stream in await self._route(body, None if keys is None else keys[number]):
-                groups.setdefault(stream, []).append(body)
-        return groups
+        await _each(publish, await self._grouped(bodies, keys, publishing_ids))
 
-    async def _route(self, body: bytes | AmqpMessage, key: str | None) -> Sequence[str]:
-        if key is None:
-            if self._key is None:
-                raise ConfigurationError("a message needs key=, or the publisher a key= function")
-            key = self._key(plain_body(body))
+    async def partitions_of(self, key: str) -> Sequence[str]:
+        """Where a message with this key goes; raises PublishFailed where no partition is bound
+        with it."""
         if not isinstance(key, str):
             raise ConfigurationError(f"key={key!r}: keys are texts; make one of it")
         if self._routing == "hash":
@@ -144,6 +151,36 @@ class SuperStreamPublisher:
                 stream=self.super_stream,
             )
         return streams
+
+    async def flush(self) -> None:
+        """Returns when all that was sent so far is settled; raises PublishFailed."""
+        await _each(Publisher.flush, list(self._publishers.values()))
+
+    async def _grouped(
+        self, bodies: Sequence[bytes], keys: Sequence[str] | None, ids: Sequence[int] | None
+    ) -> list[tuple[Publisher, _Group]]:
+        """What goes to each partition; raises MessageTooLarge before anything is sent."""
+        for name, given in (("keys", keys), ("publishing_ids", ids)):
+            if given is not None and len(given) != len(bodies):
+                raise ConfigurationError(f"{name} has {len(given)} items for {len(bodies)} bodies")
+        groups: dict[str, _Group] = {}
+        for number, body in enumerate(bodies):
+            for stream in await self._route(body, None if keys is None else keys[number]):
+                group = groups.setdefault(stream, _Group([], None if ids is None else []))
+                group.bodies.append(body)
+                if ids is not None and group.ids is not None:
+                    group.ids.append(ids[number])
+        grouped = [(await self._publisher(stream), group) for stream, group in groups.items()]
+        for publisher, group in grouped:
+            publisher.check_fits(group.bodies)
+        return grouped
+
+    async def _route(self, body: bytes | AmqpMessage, key: str | None) -> Sequence[str]:
+        if key is None:
+            if self._key is None:
+                raise ConfigurationError("a message needs key=, or the publisher a key= function")
+            key = self._key(plain_body(body))
+        return await self.partitions_of(key)
 
     async def _publisher(self, stream: str) -> Publisher:
         """The partition's publisher: a new one where the last one has given up on its stream."""

@@ -6,11 +6,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from flowstream.client import AmqpMessage, Publisher, encode_data_all
+from flowstream.client import (
+    AmqpMessage,
+    Environment,
+    Publisher,
+    Routing,
+    SuperStreamPublisher,
+    encode_data_all,
+)
 from flowstream.connectors.encoding import encode_data
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.stream_producer import check_stream
-from flowstream.errors import ConfigurationError, MessageTooLarge
+from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
 from flowstream.pipeline import Batch, Message, RunContext, Sink
 from flowstream.telemetry import Tracer
 from flowstream.texts import interrupts, shown, type_name
@@ -19,17 +26,25 @@ from flowstream.texts import interrupts, shown, type_name
 class StreamSink(Sink):
     """Publishes each message of a batch to `stream`, in order, and waits for all confirms.
 
+    With `key`, `stream` is a super stream: the key of a message (a string or an int) chooses its
+    partition, within which the order is kept. `key` is the name of a field of the message's data,
+    or a function of the message. Keys are routed by their hash, or as routing keys where the super
+    stream was made with such; `routing` says it ("hash" or "key") instead of asking the broker.
+
     The body is `encode(data)`: bytes and str as they are, models, dataclasses and dicts as JSON.
     JSON has neither NaN nor infinity (`1e400` is read as infinity): a message with one fails.
-    A message that cannot be encoded, or is too large, fails alone; when the broker refuses any, the
-    batch fails and may be published again (at least once). `amqp=True` wraps bodies into AMQP 1.0
-    messages, which carry the context of a trace to who consumes them.
+    A message that cannot be encoded, is too large, or has no key that leads to a partition fails
+    alone; when the broker refuses any, the batch fails and may be published again (at least once).
+    `amqp=True` wraps bodies into AMQP 1.0 messages, which carry the context of a trace to who
+    consumes them.
     """
 
     def __init__(
         self,
         stream: str,
         *,
+        key: str | Callable[[Message[Any]], str | int] | None = None,
+        routing: Routing | None = None,
         encode: Callable[[Any], bytes] = encode_data,
         amqp: bool = False,
         filter_value: Callable[[bytes], str | None] | None = None,
@@ -40,7 +55,19 @@ class StreamSink(Sink):
             raise ConfigurationError(
                 f"StreamSink > encode: expected a function, got {shown(encode)}"
             )
+        if not (bool(key) if isinstance(key, str) else key is None or callable(key)):
+            raise ConfigurationError(
+                f"StreamSink > key: expected the name of a field or a function, got {shown(key)}"
+            )
+        if routing not in (None, "hash", "key"):
+            raise ConfigurationError(
+                f'StreamSink > routing: expected "hash", "key" or None, got {shown(routing)}'
+            )
+        if routing is not None and key is None:
+            raise ConfigurationError("StreamSink > routing: it needs key=, which it routes by")
         self.stream = stream
+        self.key = key
+        self.routing = routing
         self.encode = encode
         self.amqp = amqp
         self.filter_value = filter_value
@@ -52,29 +79,40 @@ class StreamSink(Sink):
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Any]:
         environment = await environment_of(context)
-        async with environment.publisher(
-            self.stream, filter_value=self.filter_value, max_unconfirmed=self.max_unconfirmed
-        ) as publisher:
+        async with await self._publisher(environment) as publisher:
 
             async def write(batch: Batch[Any]) -> None:
                 await self._publish(publisher, batch.messages, context.telemetry.tracer)
 
             yield write
 
+    async def _publisher(self, environment: Environment) -> Publisher | SuperStreamPublisher:
+        options: dict[str, Any] = {
+            "filter_value": self.filter_value,
+            "max_unconfirmed": self.max_unconfirmed,
+        }
+        if self.key is None:
+            return environment.publisher(self.stream, **options)
+        routing = self.routing or await environment.routing_of(self.stream)
+        return environment.super_stream_publisher(self.stream, routing=routing, **options)
+
     async def _publish(
-        self, publisher: Publisher, messages: Sequence[Message[Any]], tracer: Tracer | None
+        self, publisher: Any, messages: Sequence[Message[Any]], tracer: Tracer | None
     ) -> None:
         well, bodies = self._encoded(messages)
+        keys: list[str] | None = None
+        if self.key is not None:
+            well, bodies, keys = await _routed(self.key, publisher, well, bodies)
         if self.amqp:
             bodies = encode_data_all(bodies)
         if bodies and tracer is None:
-            await _publish(publisher, well, bodies)
+            await _publish(publisher, well, bodies, keys)
         elif bodies and tracer is not None:
             with tracer.publishing(self.stream, len(bodies)) as properties:
                 if self.amqp and properties:
                     head = _section(properties)
                     bodies = [head + body for body in bodies]
-                await _publish(publisher, well, bodies)
+                await _publish(publisher, well, bodies, keys)
 
     def _encoded(self, messages: Sequence[Message[Any]]) -> tuple[list[Message[Any]], list[bytes]]:
         """The messages that can be encoded, and their bodies; the others fail."""
@@ -98,15 +136,72 @@ class StreamSink(Sink):
         return f"StreamSink({self.stream!r})"
 
 
-async def _publish(publisher: Publisher, messages: list[Message[Any]], bodies: list[bytes]) -> None:
+async def _routed(
+    key: str | Callable[[Message[Any]], str | int],
+    publisher: Any,
+    messages: list[Message[Any]],
+    bodies: list[bytes],
+) -> tuple[list[Message[Any]], list[bytes], list[str]]:
+    """Those with a key that leads to a partition, with their keys; the others fail."""
+    well: list[Message[Any]] = []
+    theirs: list[bytes] = []
+    keys: list[str] = []
+    for message, body in zip(messages, bodies, strict=True):
+        try:
+            found = key_of(key, message)
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            message.fail(error, retry=False)
+            continue
+        try:
+            await publisher.partitions_of(found)
+        except PublishFailed as error:  # no partition is bound with it
+            message.fail(error, retry=False)
+        else:
+            well.append(message)
+            theirs.append(body)
+            keys.append(found)
+    return well, theirs, keys
+
+
+def key_of(key: str | Callable[[Message[Any]], str | int], message: Message[Any]) -> str:
+    """The key of a message as text; raises whatever keeps it from having one."""
+    data = message.data
+    if callable(key):
+        found: Any = key(message)
+    elif isinstance(data, Mapping):
+        if key not in data:
+            raise LookupError(f"the data has no field {key!r}, which is the key")
+        found = data[key]
+    else:
+        found = getattr(data, key)
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(int(found))
+    if not isinstance(found, str):
+        raise TypeError(f"the key is a {type_name(found)}, and must be a string or an int")
+    return str.__str__(found).encode().decode()  # raises for half a surrogate pair
+
+
+async def _publish(
+    publisher: Any,
+    messages: list[Message[Any]],
+    bodies: list[bytes],
+    keys: list[str] | None,
+) -> None:
     """Publish; what no frame can hold fails alone, for nothing was sent when that is told."""
     while bodies:
         try:
-            await publisher.publish_many(bodies)
+            if keys is None:
+                await publisher.publish_many(bodies)
+            else:
+                await publisher.publish_many(bodies, keys=keys)
             return
         except MessageTooLarge as error:
             largest = max(range(len(bodies)), key=lambda index: len(bodies[index]))
             del bodies[largest]
+            if keys is not None:
+                del keys[largest]
             messages.pop(largest).fail(error, retry=False)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from flowstream.client import Offset, StreamStatistics, hash_route, offset_spec
+from flowstream.client import Offset, Routing, StreamStatistics, hash_route, offset_spec
 from flowstream.errors import (
     CommitNotVerified,
     FlowstreamError,
@@ -210,6 +210,15 @@ class MemoryEnvironment:
     ) -> AsyncIterator[MemoryPublisher]:
         yield MemoryPublisher(self, stream, reference, self._sequences)
 
+    async def routing_of(self, super_stream: str) -> Routing:
+        return "hash" if self.super_stream(super_stream)[0] == f"{super_stream}-0" else "key"
+
+    @asynccontextmanager
+    async def super_stream_publisher(
+        self, super_stream: str, *, routing: Routing = "hash", **_: Any
+    ) -> AsyncIterator[MemorySuperStreamPublisher]:
+        yield MemorySuperStreamPublisher(self, super_stream, routing)
+
     # -- what happens
 
     def check_refusal(self, stream: str) -> None:
@@ -365,6 +374,34 @@ class MemorySuperStreamConsumer:
                 self._turn = [*self._turn[:place], *self._turn[place + 1 :], consumer]
                 return found
         return None
+
+
+class MemorySuperStreamPublisher:
+    """As `flowstream.client.SuperStreamPublisher`, for bodies that come with their keys."""
+
+    def __init__(self, environment: MemoryEnvironment, super_stream: str, routing: Routing) -> None:
+        self.super_stream = super_stream
+        self._environment = environment
+        self._routing = routing
+
+    async def partitions_of(self, key: str) -> Sequence[str]:
+        """As the client's; a routing key is bound to the partition that is named with it."""
+        if self._routing == "hash":
+            return (self._environment.route(self.super_stream, key),)
+        bound = f"{self.super_stream}-{key}"
+        if bound not in self._environment.super_stream(self.super_stream):
+            raise PublishFailed(f'no partition of "{self.super_stream}" is bound with {key!r}')
+        return (bound,)
+
+    async def publish_many(self, bodies: Sequence[Any], *, keys: Sequence[str]) -> None:
+        await self._environment.until_connected()
+        routed = [
+            (await self.partitions_of(key), body) for key, body in zip(keys, bodies, strict=True)
+        ]
+        for (stream,), _ in routed:
+            self._environment.check_refusal(stream)
+        for (stream,), body in routed:
+            self._environment.append(stream, [encoded(body)])
 
 
 class MemoryPublisher:

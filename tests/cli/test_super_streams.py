@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
-from flowstream.client import hash_route
+from flowstream.client import AmqpMessage, Environment, hash_route
 from tests.brokers.running import Broker
-from tests.cli.command import Result, Terminal, flowstream
+from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import numbered
 from tests.integration.test_client_consuming import declare_super_stream
 
@@ -76,6 +81,152 @@ def test_every_partition_is_shown_and_reset(
     assert len(flowstream("offsets", "get", "me", stream_name, "--json", url=broker.url).json) == 2
 
 
+def lines(count: int) -> bytes:
+    return b"".join(b'{"n":%d,"customer":"c%d"}\n' % (n, n % 7) for n in range(count))
+
+
+def found(broker: Broker, partitions: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """The bodies in each partition."""
+    peeked = {
+        name: flowstream("peek", name, "-n", "1000", "--bodies", url=broker.url).out
+        for name in partitions
+    }
+    return {name: [json.loads(line) for line in text.splitlines()] for name, text in peeked.items()}
+
+
+@pytest.mark.every_broker
+def test_every_command_takes_one(
+    broker: Broker, stream_name: str, partitions: list[str], tmp_path: Path
+) -> None:
+    url = broker.url
+    (tmp_path / "o.ndjson").write_bytes(lines(100))
+    publish = ("publish", stream_name, str(tmp_path / "o.ndjson"), "--name", "once")
+    unkeyed = flowstream(*publish, "--create", url=url)
+    assert unkeyed.code == 2
+    assert "is a super stream: name the field that chooses the partition" in unkeyed.err
+    assert not any(found(broker, partitions[1:]).values())
+    sent = flowstream(*publish, "--key", "customer", url=url)
+    assert sent.out.startswith(f"100 messages confirmed in {stream_name}")
+    again = flowstream(*publish, "--key", "customer", url=url)
+    assert f"100 messages were in {stream_name} already under 'once'" in again.err
+    bodies = found(broker, partitions)
+    bodies[partitions[0]] = bodies[partitions[0]][10:]  # the fixture's
+    assert bodies == {
+        name: [
+            {"n": n, "customer": f"c{n % 7}"}
+            for n in range(100)
+            if hash_route(f"c{n % 7}", partitions) == name
+        ]
+        for name in partitions
+    }
+    rows = flowstream("streams", "stats", stream_name, "--json", url=url).json
+    assert [row["stream"] for row in rows] == partitions
+    peeked = flowstream("peek", stream_name, "-n", "2", url=url).out.splitlines()
+    assert [line.split()[0] for line in peeked] == [partitions[0]] * 2 + [partitions[1]] * 2
+    last = flowstream("peek", stream_name, "--last", "1", "--json", url=url).out.splitlines()
+    assert [json.loads(line)["stream"] for line in last] == partitions
+    examined = flowstream("doctor", stream_name, url=url)
+    assert examined.code == 0
+    assert f"{stream_name} is a super stream: {', '.join(partitions)}" in examined.out
+    refused = flowstream("offsets", "set", "me", stream_name, "5", url=url)
+    assert refused.code == 2
+    assert f"flowstream offsets reset me {stream_name} --to" in refused.err
+    assert partitions[1] in refused.err
+    letters = flowstream("dead-letters", "list", stream_name, url=url)
+    assert (letters.code, letters.out) == (2, "")
+    assert "name a partition" in letters.err
+    deleted = flowstream("streams", "delete", stream_name, "--yes", "--if-exists", url=url)
+    assert deleted.code == 2
+    assert f"flowstream super-streams delete {stream_name}" in deleted.err
+
+
+def test_a_message_without_its_key_is_named_and_all_before_it_confirmed(
+    broker: Broker, stream_name: str, partitions: list[str], tmp_path: Path
+) -> None:
+    text = lines(20) + b'{"n":20}\n' + lines(1)
+    line = ("publish", stream_name, "-", "--format", "ndjson", "--key", "customer")
+    failed = flowstream(*line, url=broker.url, stdin=text)
+    assert failed.code == 20
+    assert "standard input line 21 has no field 'customer' for --key" in failed.err
+    assert "20 messages are confirmed: every line before 21" in failed.err
+
+
+def test_routing_keys_are_routed_by(broker: Broker, stream_name: str, tmp_path: Path) -> None:
+    commands(broker, "create", stream_name, "--key", "eu", "--key", "us")
+    (tmp_path / "o.csv").write_text("n,region\n1,eu\n2,us\n3,us\n4,asia\n5,eu\n")
+    line = ("publish", stream_name, str(tmp_path / "o.csv"), "--key", "region")
+    failed = flowstream(*line, url=broker.url)
+    assert failed.code == 20
+    assert "line 5 cannot be routed: no partition" in failed.err
+    assert "3 messages are confirmed: every line before 5" in failed.err
+    bodies = found(broker, [f"{stream_name}-eu", f"{stream_name}-us"])
+    assert [[body["n"] for body in its] for its in bodies.values()] == [["1"], ["2", "3"]]
+    commands(broker, "delete", stream_name, "--yes")
+
+
+def test_a_stream_is_no_super_stream(broker: Broker, stream_name: str) -> None:
+    flowstream("streams", "create", stream_name, url=broker.url)
+    line = ("publish", stream_name, "-", "--format", "ndjson", "--key", "n")
+    keyed = flowstream(*line, url=broker.url, stdin=b'{"n":"1"}')
+    assert keyed.code == 2
+    assert "--key chooses the partition of a super stream" in keyed.err
+    for command, *rest in (["list-partitions"], ["route", "k"], ["delete", "--yes"]):
+        refused = commands(broker, command, stream_name, *rest)
+        assert refused.code == 6, refused
+        assert "is a stream and not a super stream" in refused.err
+
+
+def test_a_name_of_both_is_refused(broker: Broker, stream_name: str, partitions: list[str]) -> None:
+    flowstream("streams", "create", stream_name, url=broker.url)
+    for line in (("streams", "stats"), ("peek",), ("lag",)):
+        refused = flowstream(*line, stream_name, url=broker.url)
+        assert (refused.code, refused.out) == (2, "")
+        assert "a stream and of a super stream too" in refused.err
+    examined = flowstream("doctor", stream_name, url=broker.url)
+    assert examined.code == 24
+    assert "a super stream too" in examined.out
+
+
+def test_a_name_of_neither_says_so(broker: Broker) -> None:
+    for line in (("streams", "stats"), ("peek",), ("lag",)):
+        refused = flowstream(*line, "no-such-stream", url=broker.url)
+        assert refused.code == 6
+        assert "and no super stream has this name" in refused.err
+
+
+def test_letters_are_replayed_into_one(
+    broker: Broker, stream_name: str, partitions: list[str]
+) -> None:
+    dead = f"{stream_name}.dead"
+
+    async def bury() -> None:
+        about = {"x-pipeline": "p", "x-stream": "gone"}
+        letters = [
+            AmqpMessage.of(line, application_properties={**about, "x-offset": number}).raw
+            for number, line in enumerate(lines(10).splitlines())
+        ]
+        async with Environment(broker.url) as environment:
+            await environment.create_stream(dead)
+            async with environment.publisher(dead) as publisher:
+                await publisher.publish_many(letters)
+
+    anyio.run(bury)
+    line = ("dead-letters", "replay", dead, "--to", stream_name)
+    unkeyed = flowstream(*line, url=broker.url)
+    assert unkeyed.code == 2
+    assert "--key FIELD" in unkeyed.err
+    lost = flowstream(*line, "--key", "nothing", "--dry-run", url=broker.url)
+    assert "letter 0" in lost.err
+    assert "has no field 'nothing' for --key" in lost.err
+    rows = flowstream(*line, "--key", "customer", "--json", url=broker.url).json
+    assert sum(row["messages"] for row in rows) == 10
+    for name, bodies in found(broker, partitions).items():
+        for body in bodies:
+            if "customer" in body:
+                assert hash_route(body["customer"], partitions) == name
+    assert flowstream("dead-letters", "replay", dead, "--key", "n", url=broker.url).code == 2
+
+
 def test_a_key_leads_to_a_partition(
     broker: Broker, stream_name: str, partitions: list[str]
 ) -> None:
@@ -125,3 +276,60 @@ def test_bad_input(broker: Broker, stream_name: str) -> None:
         key = ("k",) if command == "route" else ()
         refused(6, "does not exist", command, "no-such-super-stream", *key)
     refused(6, "does not exist", "delete", "no-such-super-stream", "--yes")
+
+
+MODULE = """
+from flowstream import Message, Pipeline, StreamProducer, StreamSink, SuperStreamProducer
+
+pipeline = Pipeline("shop", {producer}("{stream}"))
+
+@pipeline.processor
+async def handle(message: Message[dict]) -> None: ...
+
+pipeline.sink("out", StreamSink("{stream}.out"{key}), timeout=0.1)
+"""
+
+
+def test_a_run_makes_them_feeds_them_and_is_checked(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    names = [stream_name, f"{stream_name}.out"]
+    (tmp_path / "some.ndjson").write_bytes(lines(20))
+
+    def write(producer: str, key: str) -> None:
+        text = MODULE.format(producer=producer, stream=stream_name, key=key)
+        (tmp_path / "shop.py").write_text(text)
+
+    def check() -> list[str]:
+        line = ("check", "shop", "--connect", "--json")
+        rows = flowstream(*line, url=broker.url, cwd=tmp_path).json
+        return [f"{row['detail']} ({row['remedy']})" for row in rows if row["result"] == "bad"]
+
+    write("SuperStreamProducer", ', key="customer"')
+    (source, sink) = check()
+    assert f"reads the super stream {stream_name}" in source
+    assert f"publishes to the super stream {names[1]}, which does not exist" in sink
+
+    def filled(name: str) -> int:
+        stats = flowstream("streams", "stats", name, "--json", url=broker.url).json
+        return sum(row["last_offset"] is not None for row in stats)
+
+    line = ("run", "shop", "--create", "--feed", "some.ndjson@1000", "--plain")
+    with Started(*line, url=broker.url, cwd=tmp_path) as run:
+        run.line(f"created the super stream {stream_name}: {stream_name}-0")
+        run.line(f"created the super stream {names[1]}: {names[1]}-0")
+        while not all(filled(name) > 1 for name in names):
+            assert run.process.poll() is None, run.end().err
+        run.signal(signal.SIGINT)
+        assert run.end().code == 0
+    assert check() == []
+    write("StreamProducer", "")
+    (source, sink) = check()
+    assert "which is a super stream" in source
+    assert "SuperStreamProducer reads all partitions" in source
+    assert "which is a super stream (StreamSink(..., key=...) chooses the partition)" in sink
+    for name in names:
+        commands(broker, "delete", name, "--yes")
+    flowstream("streams", "create", names[1], url=broker.url)
+    write("SuperStreamProducer", ', key="customer"')
+    assert "by key to" in check()[1]

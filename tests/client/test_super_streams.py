@@ -10,6 +10,7 @@ import pytest
 from flowstream.client import AutoTracking, OffsetSpec, State, hash_index
 from flowstream.errors import (
     ConfigurationError,
+    MessageTooLarge,
     PublishFailed,
     StreamDoesNotExist,
 )
@@ -67,6 +68,28 @@ async def test_messages_go_where_their_keys_hash_to(invoices: Cluster, connect: 
     assert stored(invoices, "invoices-1") == [b"hello1", b"hello3", b"hello8"]
     assert stored(invoices, "invoices-2") == [b"hello4", b"hello6", b"by its key"]
     assert invoices.node.live() == []
+
+
+async def test_publishing_ids_are_kept_and_what_is_too_large_is_refused_before_anything_is_sent(
+    invoices: Cluster, connect: Connect
+) -> None:
+    from flowstream.protocol import Publish
+
+    async with (
+        connect(invoices) as env,
+        env.super_stream_publisher("invoices", reference="once") as publisher,
+    ):
+        keys = [f"hello{n}" for n in range(1, 11)]
+        await publisher.publish_many([b"x"] * 10, keys=keys, publishing_ids=range(5, 15))
+        with pytest.raises(MessageTooLarge):
+            await publisher.publish_many([b"y", b"y" * (2 << 20)], keys=keys[:2])
+        with pytest.raises(ConfigurationError, match="publishing_ids has 1 items for 2"):
+            await publisher.send_many([b"x", b"y"], keys=keys[:2], publishing_ids=[1])
+        assert await publisher.partitions_of("hello1") == ("invoices-1",)
+        assert (publisher.unconfirmed, publisher.deduplicated) == (0, 0)
+    sent = list(invoices.node.received(Publish))
+    assert sorted(n for command in sent for n in command.messages.ids) == [*range(5, 15)]
+    assert not any(b"y" in stored(invoices, name) for name in invoices.super_streams["invoices"])
 
 
 async def test_routing_by_key_asks_the_broker_once(invoices: Cluster, connect: Connect) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
 from flowstream import Drop, Environment, IterableProducer, Message, Pipeline, Retry, StreamSink
-from flowstream.errors import MessageTooLarge
+from flowstream.client import hash_route
+from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 from tests.connectors.reading import PATIENCE, contents
+from tests.integration.test_client_consuming import declare_super_stream
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +55,103 @@ async def test_what_cannot_be_encoded_or_is_too_large_fails_alone(
         3: ValueError, 4: TypeError, 5: TypeError, 7: MessageTooLarge, 8: MessageTooLarge,
     }  # fmt: skip
     assert {(failure.phase, failure.attempts) for failure in failures} == {("sink", 1)}
+
+
+@pytest.fixture
+async def partitions(broker: Broker, stream_name: str) -> AsyncIterator[list[str]]:
+    """A super stream of two partitions, named like the test."""
+    async with Environment(broker.url) as environment:
+        if broker.version < (3, 13):
+            declare_super_stream(broker, stream_name, 2)
+        else:
+            await environment.create_super_stream(stream_name, partitions=2)
+        yield await environment.partitions(stream_name)
+        if broker.version >= (3, 13):
+            await environment.delete_super_stream(stream_name)
+
+
+@pytest.mark.parametrize("key", ["customer", lambda message: message.data.get("customer")])
+async def test_keys_choose_the_partitions_of_a_super_stream(
+    broker: Broker, stream_name: str, partitions: list[str], key: Any
+) -> None:
+    """In order within each; a message without a key, or one too large, fails alone."""
+    customers: list[Any] = [f"c{n % 5}" for n in range(20)]
+    customers[3:7] = [7, None, 1.5, "\ud800"]
+    items = [{"n": n, "customer": customer} for n, customer in enumerate(customers)]
+    items[8]["n"] = "x" * (2 << 20)
+    del items[9]["customer"]
+    failures: list[Failure] = []
+    pipeline = Pipeline("sunk", IterableProducer(items), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[Any]) -> None: ...
+
+    @pipeline.on_failed
+    async def failed(failure: Failure) -> None:
+        failures.append(failure)
+
+    sink = StreamSink(stream_name, key=key, encode=lambda data: json.dumps(data).encode())
+    pipeline.sink("out", sink, size=10)
+    async with Environment(broker.url) as environment:
+        with anyio.fail_after(PATIENCE):
+            result = await pipeline.run(environment=environment)
+        found = {
+            name: [json.loads(body)["n"] for _, _, body in await contents(environment, name)]
+            for name in partitions
+        }
+    assert result.settled == {"ok": 15, "discarded": 5}
+    assert sorted(items.index(failure.message.data) for failure in failures) == [4, 5, 6, 8, 9]
+    assert found == {
+        name: [
+            n
+            for n, item in enumerate(items)
+            if n not in {4, 5, 6, 8, 9} and hash_route(str(item["customer"]), partitions) == name
+        ]
+        for name in partitions
+    }
+
+
+async def test_routing_keys_lead_to_their_partitions(broker: Broker, stream_name: str) -> None:
+    if broker.version < (3, 13):
+        pytest.skip("creating one takes RabbitMQ 3.13")
+    failures: list[Failure] = []
+    items = [{"region": region} for region in ("eu", "us", "asia", "eu")]
+    pipeline = Pipeline("sunk", IterableProducer(items), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[Any]) -> None: ...
+
+    @pipeline.on_failed
+    async def failed(failure: Failure) -> None:
+        failures.append(failure)
+
+    pipeline.sink("out", StreamSink(stream_name, key="region"), size=4)
+    async with Environment(broker.url) as environment:
+        await environment.create_super_stream(stream_name, partitions=["eu", "us"])
+        with anyio.fail_after(PATIENCE):
+            result = await pipeline.run(environment=environment)
+        found = [
+            [
+                json.loads(body)["region"]
+                for _, _, body in await contents(environment, f"{stream_name}-{key}")
+            ]
+            for key in ("eu", "us")
+        ]
+        await environment.delete_super_stream(stream_name)
+    assert result.settled == {"ok": 3, "discarded": 1}, failures
+    assert found == [["eu", "eu"], ["us"]]
+    assert "bound with the key 'asia'" in failures[0].reason
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"key": ""}, "key: expected the name of a field or a function"),
+        ({"key": 7}, "key: expected the name of a field or a function"),
+        ({"routing": "hash"}, "routing: it needs key="),
+        ({"key": "k", "routing": "round"}, 'routing: expected "hash", "key" or None'),
+    ],
+)
+def test_wrong_keys_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"StreamSink > {says}")):
+        StreamSink("s", **options)

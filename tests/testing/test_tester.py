@@ -258,6 +258,27 @@ async def test_what_a_sink_got():
     assert [batch.trigger for batch in result.of("out")] == ["size", "timeout"]
 
 
+async def test_a_sink_publishes_by_key_to_a_super_stream():
+    pipeline = Pipeline("spread", StreamProducer("in"), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[Order]) -> None: ...
+
+    pipeline.sink("out", StreamSink("out", key="id"), size=2, timeout=0.5)
+    tester = PipelineTester(pipeline)
+    partitions = tester.environment.super_stream("out", 2)
+    result = await tester.run(*(Order(n) for n in range(6)))
+    assert result.statuses == ["ok"] * 6
+    found = {
+        name: [json.loads(body)["id"] for body in tester.published(name)] for name in partitions
+    }
+    assert found == {
+        name: [n for n in range(6) if tester.environment.route("out", str(n)) == name]
+        for name in partitions
+    }
+    assert all(found.values())
+
+
 async def test_a_sink_that_refuses_is_tried_again_and_halts_in_the_end():
     pipeline = Pipeline("copy", StreamProducer("in"), retry=Retry(attempts=3))
     pipeline.processor(_nothing)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,18 @@ def environment(url: str | None, extra: Mapping[str, str] | None = None) -> dict
     }
     kept["COLUMNS"] = "120"
     kept["TERM"] = "xterm-256color"
+    kept["PYTEST_ADDOPTS"] = "-p no:hypothesispytest -p no:xdist"  # slow to import, and not needed
     if url is not None:
         kept["FLOWSTREAM_URL"] = url
     return {**kept, **(extra or {})}
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Look again and again until it holds: for what only the file system tells."""
+    deadline = time.monotonic() + TIMEOUT
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {TIMEOUT:g} s"
+        time.sleep(0.01)
 
 
 class Process(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from flowstream.cli.templates import SAMPLE
 from tests.brokers.running import Broker
-from tests.cli.command import flowstream
+from tests.cli.command import environment, flowstream
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -22,7 +21,7 @@ def run(*command: str, cwd: Path) -> str:
         capture_output=True,
         text=True,
         timeout=60,
-        env={name: value for name, value in os.environ.items() if name != "FLOWSTREAM_URL"},
+        env=environment(None),
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from flowstream.cli.reload import child_command, is_source
 from tests.brokers.running import Broker
-from tests.cli.command import Started, Terminal, flowstream
+from tests.cli.command import Started, Terminal, flowstream, wait_until
 from tests.cli.modules import handled, numbered, write_module
 
 
@@ -34,13 +34,11 @@ def test_a_change_drains_and_starts_again(broker: Broker, stream_name: str, tmp_
     target = write_module(tmp_path, stream_name, policy="Drop()")
     replace(tmp_path, "DeadLetter,", "DeadLetter, Drop,")
     with Started("run", target, "--reload", "--plain", url=broker.url, cwd=tmp_path) as run:
-        while len(handled(tmp_path)) < 9:  # the one with a 7 is dropped
-            pass
+        wait_until(lambda: len(handled(tmp_path)) >= 9)  # the one with a 7 is dropped
         replace(tmp_path, 'open("handled.txt"', 'open("second.txt"')
         run.line("shop.py changed: draining")
         publish(broker, stream_name, 5)
-        while not (tmp_path / "second.txt").exists():
-            pass
+        wait_until(lambda: (tmp_path / "second.txt").exists())
         replace(tmp_path, "async def load", "async def load(:")
         run.line("error: shop cannot be imported: SyntaxError")
         run.line("exit code 11: waiting for a change")
@@ -63,8 +61,7 @@ def test_a_signal_drains_the_run_and_ends_both(
     target = write_module(tmp_path, stream_name, policy="Halt()")
     replace(tmp_path, "== 7", "== 70")
     with Terminal("run", target, "--reload", "--plain", url=broker.url, cwd=tmp_path) as run:
-        while len(handled(tmp_path)) < 10:
-            pass
+        wait_until(lambda: len(handled(tmp_path)) >= 10)
         run.type("\x03")
         assert run.end() == 0
     assert "committed offset 9" in run.screen
@@ -87,8 +84,7 @@ def test_the_run_drains_when_the_reloader_is_killed(
     publish(broker, stream_name, 3)
     target = write_module(tmp_path, stream_name, policy="Halt()")
     with Started("run", target, "--reload", "--plain", url=broker.url, cwd=tmp_path) as run:
-        while len(handled(tmp_path)) < 3:
-            pass
+        wait_until(lambda: len(handled(tmp_path)) >= 3)
         run.signal(signal.SIGKILL)
         result = run.end()
     assert "draining" in result.err

@@ -15,7 +15,7 @@ from flowstream.cli.exits import CommandError
 from flowstream.cli.run import parse_address, parse_feed
 from flowstream.cli.supervisor import reader_of
 from tests.brokers.running import Broker
-from tests.cli.command import Started, Terminal, flowstream
+from tests.cli.command import Started, Terminal, flowstream, wait_until
 from tests.cli.modules import FAIL, HANG, HEAD, LOAD, SLOW, handled, numbered, write_module
 
 COUNT = 2_000
@@ -83,8 +83,7 @@ def test_sigterm_drains_commits_and_exits_zero(shop: Shop) -> None:
     with Started("run", target, "--http", "127.0.0.1:0", url=shop.url, cwd=shop.folder) as run:
         metrics = re.search(r"http\S+/metrics", run.line("live page on"))
         assert metrics is not None
-        while not handled(shop.folder):
-            pass
+        wait_until(lambda: handled(shop.folder))
         with urllib.request.urlopen(metrics[0], timeout=10) as answer:
             exposition = answer.read().decode()
         run.signal(signal.SIGTERM)
@@ -101,8 +100,7 @@ def test_sigterm_drains_commits_and_exits_zero(shop: Shop) -> None:
 def test_a_handler_that_hangs_ends_at_the_deadline(shop: Shop) -> None:
     target = write_module(shop.folder, shop.stream, handler=HANG, drain=0.5)
     with Started("run", target, url=shop.url, cwd=shop.folder) as run:
-        while not (shop.folder / "hanging").exists():
-            pass
+        wait_until(lambda: (shop.folder / "hanging").exists())
         run.signal(signal.SIGTERM)
         result = run.end()
     assert result.code == 8
@@ -116,8 +114,7 @@ def test_retries_that_are_due_after_the_deadline_are_no_success(shop: Shop) -> N
     late = f'DeadLetter("{shop.stream}.dead"), retry=Retry(9, backoff=Backoff(initial=1000))'
     target = write_module(shop.folder, shop.stream, handler=FAIL, policy=late)
     with Started("run", target, "--json", url=shop.url, cwd=shop.folder) as run:
-        while not (shop.folder / "failed").exists():
-            pass
+        wait_until(lambda: (shop.folder / "failed").exists())
         run.signal(signal.SIGTERM)
         result = run.end()
     assert result.code == 8, result.err
@@ -131,8 +128,7 @@ def test_retries_that_are_due_after_the_deadline_are_no_success(shop: Shop) -> N
 def test_a_second_signal_forces(shop: Shop) -> None:
     target = write_module(shop.folder, shop.stream, handler=HANG)
     with Started("run", target, url=shop.url, cwd=shop.folder) as run:
-        while not (shop.folder / "hanging").exists():
-            pass
+        wait_until(lambda: (shop.folder / "hanging").exists())
         run.signal(signal.SIGINT)
         run.line("draining")
         run.signal(signal.SIGINT)
@@ -243,8 +239,7 @@ def test_a_feed_runs_beside_and_ends_with_it(
     (tmp_path / "some.ndjson").write_bytes(numbered(50))
     line = ("run", target, "--create", "--feed", "some.ndjson@200", "--json")
     with Started(*line, url=broker.url, cwd=tmp_path) as run:
-        while len(handled(tmp_path)) < 60:
-            pass
+        wait_until(lambda: len(handled(tmp_path)) >= 60)
         run.signal(signal.SIGINT)
         result = run.end()
     flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)

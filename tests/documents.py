@@ -83,7 +83,8 @@ def run_page(page: Path, folder: Path, url: str) -> None:
         _python(folder, url, "-P", str(Path(__file__)), str(page))
     tests = [str(file) for file in files if file.name.startswith("test_")]
     if tests:
-        _python(folder, url, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+        unneeded = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+        _python(folder, url, "-m", "pytest", "-q", *unneeded, *tests)
 
 
 def _python(folder: Path, url: str, *arguments: str) -> None:

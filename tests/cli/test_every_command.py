@@ -23,7 +23,6 @@ from tests.cli.command import Result, Started, Terminal
 from tests.cli.modules import write_module
 from tests.cli.tree import Words, leaves
 from tests.cli.world import World
-from tests.conftest import embedded_broker
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -344,9 +343,8 @@ def place(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with embedded_broker() as broker:
-        yield from place_at(broker, tmp_path_factory.mktemp("embedded"))
+def embedded(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    yield from place_at(embedded_broker, tmp_path_factory.mktemp("embedded"))
 
 
 @pytest.mark.parametrize("words", BROKER, ids=named)

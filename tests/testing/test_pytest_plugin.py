@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+PYTEST = (sys.executable, "-W", "error", "-m", "pytest")
 CONFTEST = 'pytest_plugins = ["flowstream.testing.pytest_plugin"]\n'
 TESTS = """
 import os
@@ -41,7 +42,7 @@ def test_the_fixtures(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", str(tmp_path)],
+        [*PYTEST, "-p", "no:hypothesispytest", "-p", "no:xdist", "-q", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,

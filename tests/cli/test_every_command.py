@@ -101,11 +101,11 @@ BROKER: dict[Words, Row] = {
     ),
     ("peek",): Row(
         "{stream} -n 2", r'0  20\S+Z  \{"n":0\}\r?\n1  20\S+Z  \{"n":1\}',
-        Bad("{stream} --from soon", 2, "is no place in a stream"), document='{"n": 0}',
+        Bad("{stream} --from soon", 2, "is no place in a stream"), document='{"n":0}',
     ),
     ("tail",): Row(
         "{stream} --from first", r'0  20\S+Z  \{"n":0\}',
-        Bad("no-such-stream", 6, MISSING), document='{"n": 0}', endless="out",
+        Bad("no-such-stream", 6, MISSING), document='{"n":0}', endless="out",
     ),
     ("check",): Row(
         "{module} --connect", r"ok +\S+ +offset +\S+: none is stored; a run begins at first",

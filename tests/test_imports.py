@@ -20,23 +20,24 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "errors": set[str](),
     "texts": set[str](),
+    "checks": {"errors", "texts"},
     "telemetry": {"texts"},
     "protocol": {"errors"},
-    "client": {"errors", "texts", "telemetry", "protocol"},
-    "pipeline": {"errors", "texts", "telemetry"},
-    "connectors": {"errors", "texts", "telemetry", "client", "pipeline"},
-    "broker": {"errors", "texts", "telemetry", "protocol"},
+    "client": {"errors", "texts", "checks", "telemetry", "protocol"},
+    "pipeline": {"errors", "texts", "checks", "telemetry"},
+    "connectors": {"errors", "texts", "checks", "telemetry", "client", "pipeline"},
+    "broker": {"errors", "texts", "checks", "telemetry", "protocol"},
     "metrics": {"telemetry"},
     "tracing": {"errors", "texts"},
     "monitor": {"texts", "metrics", "telemetry", "pipeline"},
     "testing": {
-        *("errors", "texts", "telemetry", "protocol", "client", "pipeline"),
+        *("errors", "texts", "checks", "telemetry", "protocol", "client", "pipeline"),
         *("connectors", "broker", "metrics"),
     },
 }
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "texts", "telemetry", "protocol"}
+STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "telemetry", "protocol"}
 # The codecs of compressed sub-batches are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # What the example applications may use beside flowstream and the standard library.

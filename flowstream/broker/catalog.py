@@ -20,9 +20,12 @@ from flowstream.broker.records import (
     StreamRecord,
 )
 from flowstream.broker.retention import parse_age
+from flowstream.checks import MAX_NAME, longest_stream
 from flowstream.protocol import Code
 
-MAX_NAME_BYTES = 255
+VIRTUAL_HOST = "/"
+MAX_STREAM = longest_stream(VIRTUAL_HOST)
+"""Bytes of a stream's name. RabbitMQ takes longer ones, up to 255, and then cannot keep them."""
 MAX_PARTITIONS = 1000
 MAX_SEGMENT_BYTES = 3_000_000_000
 LEADER_LOCATORS = ("client-local", "balanced", "least-leaders", "random")
@@ -35,10 +38,10 @@ _LIMITS = {
 ARGUMENTS = (*_LIMITS, "max-age", "queue-leader-locator")
 
 
-def clean_name(name: str) -> str | None:
+def clean_name(name: str, most: int = MAX_NAME) -> str | None:
     """The name as the server takes it, without line ends; None when it is not allowed."""
     name = name.replace("\n", "").replace("\r", "")
-    if not name or name.startswith("amq.") or len(name.encode()) > MAX_NAME_BYTES:
+    if not name or name.startswith("amq.") or len(name.encode()) > most:
         return None
     return name
 
@@ -78,7 +81,7 @@ class Catalog:
     # --- streams ----------------------------------------------------------------------------
 
     def create(self, name: str, arguments: Mapping[str, str]) -> tuple[Code, list[Change]]:
-        cleaned = clean_name(name)
+        cleaned = clean_name(name, MAX_STREAM)
         known = clean_arguments(arguments)
         if cleaned is None or known is None:
             return Code.PRECONDITION_FAILED, []
@@ -115,7 +118,7 @@ class Catalog:
         arguments: Mapping[str, str],
     ) -> tuple[Code, list[Change]]:
         cleaned = clean_name(name)
-        names = [clean_name(partition) for partition in partitions]
+        names = [clean_name(partition, MAX_STREAM) for partition in partitions]
         if (
             cleaned is None
             or None in names

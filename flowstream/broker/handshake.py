@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from flowstream.broker.access import MECHANISMS, check_plain
+from flowstream.broker.catalog import VIRTUAL_HOST
 from flowstream.protocol import (
     OK,
     Close,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 BEHAVES_LIKE = "4.3.6"
 """The version clients are told: that of the RabbitMQ whose answers this broker gives."""
-VIRTUAL_HOST = "/"
 _VERSION_2 = (Key.PUBLISH,)
 _TOLD = (
     Key.DECLARE_PUBLISHER,

@@ -63,8 +63,8 @@ class Filter:
         self.match_unfiltered = match_unfiltered
 
     def matches(self, filters: frozenset[str] | None) -> bool:
-        if filters is None:
-            return self.match_unfiltered
+        if filters is None:  # "" is the value of messages without one
+            return "" in self.values
         return not self.values.isdisjoint(filters)
 
 

@@ -8,6 +8,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from flowstream.checks import (
+    MAX_NAME,
+    check_name,
+    check_stream,
+    check_text,
+    check_whole,
+    longest_stream,
+)
 from flowstream.errors import (
     ConfigurationError,
     NotSupported,
@@ -28,8 +36,8 @@ from flowstream.protocol import (
     StreamStats,
     StreamStatsResponse,
 )
+from flowstream.texts import shown
 
-from .checks import check_name, check_whole
 from .codes import check
 from .core import Core
 from .nodes import StreamNodes, stream_nodes
@@ -38,6 +46,7 @@ from .partitions import read_partitions, read_route
 from .probe import find_ends, probe, resolve
 from .tracking import OffsetStore
 
+MOST_PARTITIONS = 10_000
 LEADER_LOCATORS = ("client-local", "balanced")
 
 
@@ -114,7 +123,7 @@ class Administration:
         Raises StreamAlreadyExists, or PreconditionFailed where it exists with other arguments;
         with `exist_ok` an existing one is left as it is.
         """
-        check_name("name", name)
+        check_stream("name", name, self._core.virtual_host)
         arguments = stream_arguments(
             max_length_bytes=max_length_bytes,
             max_age=max_age,
@@ -130,7 +139,12 @@ class Administration:
         check(answer.code, f'create stream "{name}"', stream=name)
 
     async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
-        """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist."""
+        """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist.
+
+        A name that is too long for a stream is refused: RabbitMQ would try for ever to delete it.
+        """
+        if len(name.encode(errors="replace")) > longest_stream(self._core.virtual_host):
+            check_stream("name", name, self._core.virtual_host)
         connection = await self._open.locator.get()
         answer = await connection.request(lambda c: DeleteStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
@@ -224,6 +238,8 @@ class Administration:
         check_name("name", name)
         keys = _binding_keys(partitions)
         streams = tuple(f"{name}-{key}" for key in keys)
+        for stream in streams:
+            check_stream("partition", stream, self._core.virtual_host)
         connection = await self._open.locator.get()
         if not connection.supports(Key.CREATE_SUPER_STREAM):
             raise NotSupported(
@@ -312,8 +328,15 @@ def stream_arguments(
 
 def _binding_keys(partitions: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(partitions, int):
-        partitions = [str(number) for number in range(partitions)]
-    if isinstance(partitions, str) or not partitions or len(set(partitions)) != len(partitions):
+        check_whole("partitions", partitions, 1, MOST_PARTITIONS)
+        return tuple(str(number) for number in range(partitions))
+    if isinstance(partitions, str) or not isinstance(partitions, Sequence):
+        raise ConfigurationError(
+            f"partitions={shown(partitions)}: give a number from 1 on, or a list of routing keys"
+        )
+    for key in partitions:
+        check_text("partitions", key, 0, MAX_NAME)
+    if not partitions or len(set(partitions)) != len(partitions):
         raise ConfigurationError("partitions: give a number from 1 on, or distinct routing keys")
     return tuple(partitions)
 

@@ -6,9 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flowstream.checks import check_seconds
 from flowstream.errors import ConfigurationError
-
-from .checks import check_seconds
 
 
 @dataclass(frozen=True, slots=True)

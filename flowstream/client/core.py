@@ -51,7 +51,7 @@ class Core:
         self.loop: EventLoopToken | None = None
         self._users: dict[object, User] = {}
         self._closed_by = ""
-        self._virtual_host = virtual_host
+        self.virtual_host = virtual_host
         self._credentials = credentials
         self._dial = dial
         self._numbers = count(1)
@@ -170,7 +170,7 @@ class Core:
             address,
             role,
             name=f"{self.name}-{role}-{next(self._numbers)}",
-            virtual_host=self._virtual_host,
+            virtual_host=self.virtual_host,
             credentials=self._credentials,
             settings=self.settings,
             owner=self.owner,

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from flowstream.checks import check_seconds
 from flowstream.errors import ConfigurationError, TokenUnavailable
 from flowstream.texts import describe
-
-from .checks import check_seconds
 
 
 class Credentials(ABC):

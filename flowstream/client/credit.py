@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from flowstream.checks import check_whole
 from flowstream.errors import ConfigurationError
-
-from .checks import check_whole
 
 MOST = 32767
 

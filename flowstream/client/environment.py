@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 from anyio.lowlevel import current_token
 
+from flowstream.checks import check_callable, check_name, check_stream
 from flowstream.errors import ConfigurationError, EnvironmentClosed
 from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
 
 from .admin import Administration
 from .backoff import Backoff
-from .checks import check_callable, check_name
 from .consumer import Consumer
 from .core import Core
 from .credentials import Credentials, PlainCredentials
@@ -190,7 +190,7 @@ class Environment(Administration):
         on_error: OnError | None = None,
     ) -> Publisher:
         """A publisher of one stream, as an async context manager; see `PublisherOptions`."""
-        check_name("stream", stream)
+        check_stream("stream", stream, self.url.virtual_host)
         options = PublisherOptions(
             reference=reference,
             max_unconfirmed=max_unconfirmed,
@@ -224,7 +224,7 @@ class Environment(Administration):
         settled: Settled | None = None,
     ) -> Consumer:
         """A consumer of one stream, as an async context manager; see `ConsumerOptions`."""
-        check_name("stream", stream)
+        check_stream("stream", stream, self.url.virtual_host)
         options = ConsumerOptions(
             offset=offset_spec(offset),
             credit=credit_strategy(credit),

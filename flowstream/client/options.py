@@ -6,11 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from flowstream.checks import check_callable, check_name, check_seconds, check_text, check_whole
 from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, OffsetSpec, sub_batch
+from flowstream.texts import shown
 
-from .checks import check_callable, check_name, check_seconds, check_whole
 from .credit import CreditStrategy, CreditWhenDone
+
+MOST_FILTER_VALUE = 32_767
+"""Bytes of a filter value; "" is the same as to have none."""
 
 Match: TypeAlias = Callable[[bytes], bool]
 """Whether a body is wanted; the half of filtering that the broker cannot do."""
@@ -138,8 +142,10 @@ class ConsumerOptions:
         values = self.filter_values
         if isinstance(values, str) or not all(isinstance(value, str) for value in values):
             raise ConfigurationError(
-                f"filter_values={values!r}: give a list of texts, such as ['eu', 'us']"
+                f"filter_values={shown(values)}: give a list of texts, such as ['eu', 'us']"
             )
+        for value in values:
+            check_text("filter_values", value, 0, MOST_FILTER_VALUE)
         if self.filter_values and self.match is None:
             raise ConfigurationError(
                 "filter_values needs match=, which decides on each message: the broker only "
@@ -162,9 +168,11 @@ class ConsumerOptions:
     def filters(self) -> dict[str, str]:
         """The properties that make the broker leave chunks out."""
         found: dict[str, str] = {}
-        for number, value in enumerate(self.filter_values):
+        # "" stands for messages without a value. RabbitMQ forgets it in front of other values.
+        values = [value for value in self.filter_values if value] or self.filter_values
+        for number, value in enumerate(values):
             found[f"filter.{number}"] = value
-        if self.match_unfiltered:
+        if self.match_unfiltered or len(values) < len(self.filter_values):
             found["match-unfiltered"] = "true"
         return found
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flowstream.checks import check_text
 from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.protocol import AmqpMessage, Compression, split_at, sub_batch
 
@@ -20,6 +21,7 @@ from .framing import (
     encode_entry,
     weights,
 )
+from .options import MOST_FILTER_VALUE
 from .unconfirmed import Entry, Unconfirmed, Waiter
 
 TAIL_MESSAGES = 512
@@ -122,10 +124,8 @@ class Outbox:
         _check_pairs(count, "publishing_ids", ids)
         _check_pairs(count, "filter_values", filters)
         for value in filters or ():
-            if value is not None and not isinstance(value, str):
-                raise ConfigurationError(f"filter_value={value!r}: give a text or None")
-            if value is not None and len(value.encode()) >= 32768:
-                raise ConfigurationError("a filter_value has more than 32767 bytes: shorten it")
+            if value is not None:
+                check_text("filter_value", value, 0, MOST_FILTER_VALUE)
         items = plain_bodies(bodies)
         if self._sub_batch:
             return self._batches(items, ids, filters)

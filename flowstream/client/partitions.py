@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
+from flowstream.checks import check_seconds
 from flowstream.errors import FlowstreamError
 from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
 
-from .checks import check_seconds
 from .codes import check
 from .core import Core
 from .settings import log

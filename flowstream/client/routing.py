@@ -10,12 +10,19 @@ from collections.abc import Sequence
 
 import mmh3
 
+from flowstream.errors import ConfigurationError
+from flowstream.texts import shown
+
 SEED = 104729
 
 
 def hash_index(key: str, partitions: int) -> int:
     """The index of the key's partition."""
-    return mmh3.hash(key.encode(), SEED, signed=False) % partitions
+    try:
+        data = key.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"key={shown(key)}: UTF-8 cannot have lone surrogates") from None
+    return mmh3.hash(data, SEED, signed=False) % partitions
 
 
 def hash_route(key: str, partitions: Sequence[str]) -> str:

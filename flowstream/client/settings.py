@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from flowstream.checks import check_seconds, check_whole
 from flowstream.errors import ConfigurationError
 
 from .backoff import Backoff
-from .checks import check_seconds, check_whole
 
 log = logging.getLogger("flowstream.client")
 

@@ -11,6 +11,7 @@ import anyio
 
 from flowstream.errors import ConfigurationError, FlowstreamError, PublishFailed
 from flowstream.protocol import AmqpMessage
+from flowstream.texts import shown
 
 from .core import Core
 from .options import PublisherOptions
@@ -141,7 +142,7 @@ class SuperStreamPublisher:
         """Where a message with this key goes; raises PublishFailed where no partition is bound
         with it."""
         if not isinstance(key, str):
-            raise ConfigurationError(f"key={key!r}: keys are texts; make one of it")
+            raise ConfigurationError(f"key={shown(key)}: expected a string, such as str(number)")
         if self._routing == "hash":
             return (hash_route(key, self._partitions.streams),)
         streams = await self._partitions.bound(key)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import anyio
 
+from flowstream.checks import MAX_NAME
 from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
 
 from .attachment import PASSING
-from .checks import MAX_NAME
 from .codes import check
 from .core import Core
 from .options import AutoTracking, check_reference

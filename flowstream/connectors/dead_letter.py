@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from flowstream.checks import check_stream
 from flowstream.client import AmqpMessage, Publisher
 from flowstream.connectors.environment import environment_of
-from flowstream.connectors.stream_producer import check_stream
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import ConfigurationError, FlowstreamError, MessageTooLarge
 from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext

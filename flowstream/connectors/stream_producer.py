@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import anyio
 
+from flowstream.checks import check_name, check_stream
 from flowstream.client import Consumer, Delivery, Environment, Offset, offset_spec
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import environment_of
@@ -58,7 +59,7 @@ class StreamProducer(Producer):
     ) -> None:
         check_stream(f"{type(self).__name__} > stream", stream)
         if reference is not None:
-            check_stream(f"{type(self).__name__} > reference", reference)
+            check_name(f"{type(self).__name__} > reference", reference)
         if on_truncated not in ("error", "skip"):
             raise ConfigurationError(
                 f'{type(self).__name__} > on_truncated: expected "error" or "skip", '
@@ -245,12 +246,6 @@ class StreamProducer(Producer):
     def _truncated(self, stream: str, lost: int) -> None:
         self.lost += lost
         self._telemetry.emit(Truncated(self._pipeline, stream, lost))
-
-
-def check_stream(path: str, name: Any) -> None:
-    """Raise ConfigurationError unless `name` can name a stream or a reference."""
-    if not isinstance(name, str) or not 0 < len(name.encode()) < 256:
-        raise ConfigurationError(f"{path}: expected a name of 1 to 255 bytes, got {name!r}")
 
 
 async def send(lane: Lane, delivery: Delivery) -> None:

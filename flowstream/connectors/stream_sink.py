@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from flowstream.checks import check_stream
 from flowstream.client import (
     AmqpMessage,
     Environment,
@@ -16,7 +17,6 @@ from flowstream.client import (
 )
 from flowstream.connectors.encoding import encode_data
 from flowstream.connectors.environment import environment_of
-from flowstream.connectors.stream_producer import check_stream
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
 from flowstream.pipeline import Batch, Message, RunContext, Sink
 from flowstream.telemetry import Tracer

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowstream.checks import MAX_NAME, is_name, is_seconds, is_whole
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.ratelimit import RateLimit
@@ -24,15 +24,7 @@ Check = tuple[str, Callable[[Any], bool]]
 
 
 def _whole(minimum: int) -> Check:
-    def check(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-
-    return f"a whole number of at least {minimum}", check
-
-
-def _seconds(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
+    return f"a whole number of at least {minimum}", lambda value: is_whole(value, minimum)
 
 
 def _or_none(check: Check) -> Check:
@@ -56,13 +48,10 @@ def _opens(value: Any) -> bool:
     return _plain(value) and not inspect.isasyncgenfunction(value)
 
 
-SECONDS: Check = ("seconds greater than 0", _seconds)
+SECONDS: Check = ("seconds greater than 0", is_seconds)
 FUNCTION: Check = ("a function of one message, a plain def", _plain)
 LIFESPAN: Check = ("a function decorated with @asynccontextmanager", _opens)
-NAME: Check = (
-    "a name of 1 to 255 bytes",
-    lambda v: isinstance(v, str) and 0 < len(v.encode()) < 256,
-)
+NAME: Check = (f"a name of 1 to {MAX_NAME} bytes", is_name)
 FLAG: Check = _a(bool, "True or False")
 SIZE: Check = (
     "a whole number of at least 1, or (accumulator, a plain def)",

@@ -27,6 +27,19 @@ def test_names() -> None:
         assert clean_name(refused) is None
 
 
+def test_a_stream_has_a_shorter_name_than_a_super_stream() -> None:
+    """RabbitMQ takes it and then cannot keep the stream; nothing of it comes to be here."""
+    catalog = empty()
+    assert catalog.create("s" * 233, {})[0] is Code.OK
+    assert catalog.create("s" * 234, {}) == (Code.PRECONDITION_FAILED, [])
+    assert catalog.create_super("x", ("a", "p" * 234), ("0", "1"), {}) == (
+        Code.PRECONDITION_FAILED,
+        [],
+    )
+    assert catalog.create_super("x" * 255, ("a",), ("0",), {})[0] is Code.OK
+    assert list(catalog.streams) == ["s" * 233, "a"]
+
+
 def test_unknown_arguments_are_left_out() -> None:
     assert clean_arguments({"x": "y", "max-age": "1D"}) == {"max-age": "1D"}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flowstream import DeadLetter, StreamProducer, StreamSink
 from flowstream.client import AutoTracking, Backoff, Compression, Environment, StreamUrl, Tls
 from flowstream.client import CreditOnArrival as OnArrival
 from flowstream.client.credentials import TokenCredentials
@@ -23,12 +24,12 @@ NAIVE = datetime(2024, 1, 1)
 URL = "rabbitmq-stream://localhost:5552"
 
 ENVIRONMENTS: list[tuple[dict[str, Any], str]] = [
-    ({"url": 5}, r"url=5: give a text such as rabbitmq-stream://"),
+    ({"url": 5}, r"url: expected a string such as rabbitmq-stream://"),
     ({"url": []}, r"url must name at least one broker"),
     ({"url": "amqp://localhost"}, r"the scheme must be rabbitmq-stream://"),
     ({"url": [URL, "rabbitmq-stream://localhost:5553/other"]}, r"must have the same virtual_host"),
     ({"tls": Tls()}, r"tls= is given, but .* is not rabbitmq-stream\+tls://"),
-    ({"name": ""}, r"name='': give a text of 1 to 255 bytes"),
+    ({"name": ""}, r"name='': expected a string of 1 to 255 bytes"),
     ({"address_resolver": "host"}, r"address_resolver='host': give a function"),
     ({"heartbeat": 1.5}, r"heartbeat=1.5: give a whole number from 0"),
     ({"heartbeat": -1}, r"heartbeat=-1: give a whole number from 0"),
@@ -57,10 +58,10 @@ VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: StreamUrl.parse("rabbitmq-stream://h/a/b"), r"write a virtual host's / as %2f"),
 ]
 PUBLISHERS: list[tuple[dict[str, Any], str]] = [
-    ({"stream": ""}, r"stream='': give a text of 1 to 255 bytes"),
-    ({"stream": 5}, r"stream=5: give a text"),
-    ({"reference": ""}, r"reference='': give a text of 1 to 255 bytes"),
-    ({"reference": LONG}, r"reference='é+': give a text of 1 to 255 bytes"),
+    ({"stream": ""}, r"stream='': expected a string of 1 to 255 bytes"),
+    ({"stream": 5}, r"stream=5: expected a string"),
+    ({"reference": ""}, r"reference='': expected a string of 1 to 255 bytes"),
+    ({"reference": LONG}, r"reference='é+…: expected a string of 1 to 255 bytes"),
     ({"max_unconfirmed": 0}, r"max_unconfirmed=0: give a whole number from 1 on"),
     ({"max_unconfirmed": True}, r"max_unconfirmed=True: give a whole number"),
     ({"max_unconfirmed_bytes": 0.5}, r"max_unconfirmed_bytes=0.5: give a whole number"),
@@ -74,13 +75,13 @@ PUBLISHERS: list[tuple[dict[str, Any], str]] = [
     ({"on_error": 1}, r"on_error=1: give a function"),
 ]
 CONSUMERS: list[tuple[dict[str, Any], str]] = [
-    ({"stream": LONG}, r"stream='é+': give a text of 1 to 255 bytes"),
+    ({"stream": LONG}, r"stream='é+…: expected a string of 1 to 255 bytes"),
     ({"offset": "end"}, r"offset='end': give \"first\", \"last\", \"next\""),
     ({"offset": -1}, r"offset=-1: give"),
     ({"offset": NAIVE}, r"offset=datetime needs a time zone"),
     ({"credit": 0}, r"credit=0: give a whole number from 1 to 32767"),
     ({"credit": "10"}, r"credit='10': give a number of chunks"),
-    ({"name": ""}, r"name='': give a text of 1 to 255 bytes"),
+    ({"name": ""}, r"name='': expected a string of 1 to 255 bytes"),
     ({"tracking": AutoTracking()}, r"tracking needs name="),
     ({"tracking": "auto", "name": "n"}, r"tracking='auto': give \"manual\" or AutoTracking"),
     ({"filter_values": "eu", "match": bool}, r"filter_values='eu': give a list of texts"),
@@ -94,13 +95,13 @@ CONSUMERS: list[tuple[dict[str, Any], str]] = [
     ({"hand_over_timeout": 0}, r"hand_over_timeout=0: give seconds"),
 ]
 SUPER_PUBLISHERS: list[tuple[dict[str, Any], str]] = [
-    ({"super_stream": ""}, r"super_stream='': give a text"),
+    ({"super_stream": ""}, r"super_stream='': expected a string"),
     ({"routing": "round-robin"}, r"routing='round-robin': give \"hash\" or \"key\""),
     ({"refresh": 0}, r"refresh=0: give seconds"),
     ({"key": "id"}, r"key='id': give a function"),
 ]
 STREAMS: list[tuple[dict[str, Any], str]] = [
-    ({"name": ""}, r"name='': give a text of 1 to 255 bytes"),
+    ({"name": ""}, r"name='': expected a string of 1 to 255 bytes"),
     ({"max_length_bytes": 0}, r"max_length_bytes=0: give a whole number from 1 on"),
     ({"max_length_bytes": "1GB"}, r"max_length_bytes='1GB': give a whole number"),
     ({"max_segment_size_bytes": -5}, r"max_segment_size_bytes=-5: give a whole number"),
@@ -118,8 +119,11 @@ SENDS: list[tuple[Callable[[Any], Awaitable[None]], str]] = [
     (lambda p: p.send(b"a", publishing_id="1"), r"publishing_id='1': give a whole number"),
     (lambda p: p.send(b"a", publishing_id=1 << 64), r"publishing_id \d+ has more than 64 bits"),
     (lambda p: p.send_many([b"a"], publishing_ids=[1, 2]), r"publishing_ids has 2 items for 1"),
-    (lambda p: p.send(b"a", filter_value=5), r"filter_value=5: give a text or None"),
-    (lambda p: p.send(b"a", filter_value="x" * 32768), r"filter_value has more than 32767 bytes"),
+    (lambda p: p.send(b"a", filter_value=5), r"filter_value=5: expected a string"),
+    (
+        lambda p: p.send(b"a", filter_value="x" * 32768),
+        r"filter_value=.*string of 0 to 32767 bytes",
+    ),
 ]
 
 
@@ -164,10 +168,84 @@ async def test_a_stream(options: dict[str, Any], text: str) -> None:
             await create(**{"name": "s"} | options)
 
 
-@pytest.mark.parametrize("partitions", [0, "eu", ["a", "a"], []])
-async def test_partitions(partitions: Any) -> None:
-    with pytest.raises(ConfigurationError, match="partitions: give a number from 1 on, or"):
+@pytest.mark.parametrize(
+    ("partitions", "text"),
+    [
+        (0, "partitions=0: give a whole number from 1"),
+        (True, "partitions=True: give a whole number from 1"),
+        (10**9, "partitions=1000000000: give a whole number from 1 to"),
+        (1.5, "partitions=1.5: give a number from 1 on, or"),
+        (None, "partitions=None: give a number from 1 on, or"),
+        ("eu", "partitions='eu': give a number from 1 on, or"),
+        (["a", "a"], "partitions: give a number from 1 on, or distinct"),
+        ([], "partitions: give a number from 1 on, or"),
+        ([1, 2], "partitions=1: expected a string"),
+        (["a", None], "partitions=None: expected a string"),
+        (["\udc80"], "partitions='.udc80': expected a string without lone surrogates"),
+        (["a\nb"], r"partition='x-a\\nb': expected a name without control characters"),
+        (["e" * 232], "partition='x-e+…: expected a name of 1 to 233 bytes, this one has 234"),
+    ],
+)
+async def test_partitions(partitions: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
         await Environment(URL).create_super_stream("x", partitions=partitions)
+
+
+NAMES = [
+    ("", "expected a string of 1 to 255 bytes"),
+    (None, "expected a string of 1 to 255 bytes"),
+    (b"s", "expected a string of 1 to 255 bytes"),
+    ("s" * 256, "expected a string of 1 to 255 bytes"),
+    ("s\udc80", "without lone surrogates"),
+    ("s\nt", "without control characters"),
+    ("s\x7f", "without control characters"),
+    ("s\x85", "without control characters"),
+]
+STREAM_NAMES = [
+    *NAMES,
+    ("s" * 234, "expected a name of 1 to 233 bytes, this one has 234; RabbitMQ cannot make"),
+    ("\u00e9" * 117, "expected a name of 1 to 233 bytes, this one has 234"),
+    (f"{URL}/user:secret@x", "this is an address"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), STREAM_NAMES)
+async def test_a_name_that_no_stream_can_have_is_refused_before_anything_is_sent(
+    name: Any, text: str, cluster: Cluster, connect: Connect
+) -> None:
+    async with connect(cluster) as env:
+        sent = len(cluster.nodes[0].live("locating")[0].received)
+        with pytest.raises(ConfigurationError, match=text):
+            await env.create_stream(name)
+        for use in (env.publisher, env.consumer, DeadLetter, StreamSink, StreamProducer):
+            with pytest.raises(ConfigurationError, match=text) as caught:
+                use(name)
+            assert "secret" not in str(caught.value)
+        assert len(cluster.nodes[0].live("locating")[0].received) == sent
+
+
+@pytest.mark.parametrize(("name", "text"), NAMES)
+async def test_a_reference_that_cannot_be_one(name: Any, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        StreamProducer("s", reference="" if name is None else name)
+    with pytest.raises(ConfigurationError, match=text):
+        Environment(URL).publisher("s", reference="" if name is None else name)
+    with pytest.raises(ConfigurationError, match=text):
+        Environment(URL).consumer("s", name="" if name is None else name)
+
+
+async def test_the_longest_name_of_a_stream_depends_on_the_virtual_host(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """Its folder is named VIRTUAL-HOST_NAME_TIME, and has 255 bytes at most."""
+    async with connect(cluster) as env:
+        await env.create_stream("s" * 233)
+    async with connect(cluster, "rabbitmq-stream://guest:guest@node0:5552/production") as env:
+        await env.create_stream("s" * 224)
+        with pytest.raises(ConfigurationError, match="1 to 224 bytes, this one has 225"):
+            await env.create_stream("s" * 225)
+        with pytest.raises(ConfigurationError, match="1 to 224 bytes, this one has 225"):
+            await env.delete_stream("s" * 225)
 
 
 @pytest.mark.parametrize(("send", "text"), SENDS)
@@ -186,9 +264,9 @@ async def test_a_key(cluster: Cluster, connect: Connect) -> None:
     cluster.super_streams["x"] = ["x-0", "x-1"]
     async with connect(cluster) as env:
         async with env.super_stream_publisher("x", key=lambda body: body) as publisher:  # type: ignore[arg-type,return-value]
-            with pytest.raises(ConfigurationError, match=r"key=b'a': keys are texts"):
+            with pytest.raises(ConfigurationError, match=r"key=b'a': expected a string"):
                 await publisher.send(b"a")
-            with pytest.raises(ConfigurationError, match=r"key=5: keys are texts"):
+            with pytest.raises(ConfigurationError, match=r"key=5: expected a string"):
                 await publisher.send_many([b"a"], keys=[5])  # type: ignore[list-item]
         async with env.super_stream_publisher("x") as publisher:
             with pytest.raises(ConfigurationError, match=r"a message needs key=, or"):

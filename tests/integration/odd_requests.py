@@ -7,7 +7,7 @@ RabbitMQ then drops the connection without a word, and 3.10 its whole listener a
 The name S stands for a stream of the test's own.
 
 Not asked at all: stream names over 230 bytes. RabbitMQ takes them and then tries for ever to make
-a directory whose name is too long; the embedded broker takes up to 255 bytes.
+a directory whose name is too long; the embedded broker refuses those over 233 bytes.
 """
 
 from __future__ import annotations

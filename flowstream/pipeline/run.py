@@ -58,6 +58,7 @@ class Run:
         self.settlement = Settlement(core)
         self.discards = Discards(discard)
         self.committer = Committer(core, self.settlement, pipeline.producer)
+        self.reads = [*sources(pipeline.producer)]
         self.reason = "ended"
         self.drain_step = ""
         self.opened = False
@@ -180,10 +181,10 @@ class Run:
     def _check_loops(self) -> None:
         """Once more, with the partitions that only the broker knows."""
         pipeline = self.pipeline
-        reads = sources(pipeline.producer)
-        refuse_loop(pipeline.name, pipeline.options.on_failure, reads)
+        self.reads = [*dict.fromkeys((*self.reads, *sources(pipeline.producer)))]
+        refuse_loop(pipeline.name, pipeline.options.on_failure, self.reads)
         sinks = [each.sink for each in pipeline.batchers.values() if each.sink is not None]
-        for stream in fed_back(sinks, reads):
+        for stream in fed_back(sinks, self.reads):
             log.warning(
                 "pipeline %r: a sink publishes into %s, which the pipeline reads: its messages "
                 "come back, without end unless a handler drops them", pipeline.name, stream,
@@ -205,7 +206,7 @@ class Run:
             self.settlement,
             pipeline.options.on_failure,
             None if on_failed is None else self._async("on_failed", on_failed),
-            reads=sources(pipeline.producer),
+            reads=self.reads,
         )
         await self.disposal.open(self.context)
         self.processors = self._build_processors()

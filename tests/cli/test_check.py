@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from flowstream import Environment
 from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import numbered, write_module
@@ -140,8 +142,12 @@ def test_where_it_stands(broker: Broker, stream_name: str, tmp_path: Path) -> No
     sent = flowstream("publish", stream_name, "-", "--create", url=broker.url, stdin=numbered(10))
     assert sent.code == 0, sent.err
 
+    async def store(offset: int) -> None:
+        async with Environment(broker.url) as environment:
+            await environment.store_offset_verified(stream_name, stream_name, offset)
+
     def offset(stored: int) -> dict[str, Any]:
-        flowstream("offsets", "set", stream_name, stream_name, str(stored), url=broker.url)
+        anyio.run(store, stored)  # `offsets set` refuses what is behind the end
         result = flowstream("check", target, "--connect", "--json", url=broker.url, cwd=tmp_path)
         (found,) = (row for row in result.json if row["check"] == "offset")
         return dict(found)

@@ -69,8 +69,11 @@ async def test_a_policy_chosen_later_halts_instead() -> None:
     assert environment.stream("orders").last_offset == 1
 
 
-async def test_a_sink_into_the_source_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    pipeline = pipeline_of(StreamProducer("orders"))
+@pytest.mark.parametrize("producer", [StreamProducer("orders"), SuperStreamProducer("orders")])
+async def test_a_sink_into_the_source_is_warned_of(
+    caplog: pytest.LogCaptureFixture, producer: StreamProducer
+) -> None:
+    pipeline = pipeline_of(producer)
     pipeline.sink("again", StreamSink("orders"))
     with caplog.at_level(logging.WARNING):
         async with pipeline.start(environment=MemoryEnvironment({"orders": []})) as running:

@@ -18,8 +18,13 @@ from flowstream.texts import LOG_LIMIT, text_of
 MAX_NESTING = 500
 """How deep a body's JSON may be nested to be shown as JSON: readers of it have limits, too."""
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+MAX_LEVELS = 100
+"""How deep a value that is not text already may be nested."""
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
+"""A string, also one without its end (so that no text is looked at twice), or a bracket."""
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 _SPACE = str.maketrans("\t\r\n", "   ")
 
 
@@ -68,8 +73,8 @@ def nesting(text: str) -> int:
     if text.count("[") + text.count("{") <= MAX_NESTING:
         return 0
     depth = deepest = 0
-    for bracket in re.findall(r"[\[{\]}]", _STRING.sub("", text)):
-        depth += 1 if bracket in "[{" else -1
+    for token in _TOKEN.finditer(text):
+        depth += _STEP.get(token[0], 0)
         deepest = max(deepest, depth)
     return deepest
 
@@ -78,9 +83,10 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
     """Valid JSON of any value, in one line unless it is indented.
 
     Bytes are `{"base64": ...}`, numbers that are not finite are strings, other objects are their
-    `str()`. Keys are text, and a mapping in which two keys are the same text is a list of pairs.
+    `str()`, and so is what contains itself or is nested more than MAX_LEVELS deep. Keys are text,
+    and a mapping in which two keys are the same text is a list of pairs.
     """
-    text = _encoded(value, None if indent is None else "\n", " " * (indent or 0))
+    text = _encoded(value, None if indent is None else "\n", " " * (indent or 0), ())
     if text.isascii() and text.isprintable():
         return text
 
@@ -93,22 +99,28 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
     return _NOT_ASCII.sub(escaped, text)
 
 
-def _encoded(value: Any, line: str | None, step: str) -> str:
-    """`line` is the line end with the indentation of this level; None for one line."""
+def _encoded(value: Any, line: str | None, step: str, within: tuple[int, ...]) -> str:
+    """`line` is the line end with the indentation of this level (None for one line), `within` the
+    ids of what the value is in."""
     if isinstance(value, Verbatim):
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         value = {"base64": base64.b64encode(value).decode()}
+    if id(value) in within or len(within) > MAX_LEVELS:
+        return _scalar(value)
+    within = (*within, id(value))
     deeper = None if line is None else line + step
     if isinstance(value, Mapping):
         keys = list(map(_key, value))
         if len(set(keys)) < len(keys):
-            return _encoded([list(pair) for pair in value.items()], line, step)
+            return _encoded([list(pair) for pair in value.items()], line, step, within)
         pairs = zip(keys, value.values(), strict=True)
-        items = [f"{_scalar(key)}: {_encoded(item, deeper, step)}" for key, item in pairs]
+        items = [f"{_scalar(key)}: {_encoded(item, deeper, step, within)}" for key, item in pairs]
         return _joined("{", items, "}", line, deeper)
     if isinstance(value, list | tuple | set | frozenset):
-        return _joined("[", [_encoded(item, deeper, step) for item in value], "]", line, deeper)
+        return _joined(
+            "[", [_encoded(item, deeper, step, within) for item in value], "]", line, deeper
+        )
     return _scalar(value)
 
 

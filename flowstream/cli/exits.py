@@ -94,6 +94,7 @@ class CommandError(errors.FlowstreamError):
 
 # Ordered: the first class that fits decides.
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
+    (KeyboardInterrupt, ExitCode.FORCED),
     (errors.Halted, ExitCode.HALTED),
     (errors.DrainTimeout, ExitCode.DRAIN_TIMEOUT),
     (errors.OffsetTruncated, ExitCode.TRUNCATED),

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.output import note, without_addresses
+from flowstream.texts import interrupts
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -293,7 +294,13 @@ def run_async(main: Callable[..., Awaitable[T]], *args: Any) -> T:
     import anyio
 
     use_uvloop = find_spec("uvloop") is not None
-    return anyio.run(main, *args, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
+    options = {"use_uvloop": use_uvloop}
+    try:
+        return anyio.run(main, *args, backend="asyncio", backend_options=options)
+    except BaseExceptionGroup as group:
+        if interrupts(group):
+            raise KeyboardInterrupt from group
+        raise
 
 
 async def on_signal(

@@ -182,7 +182,7 @@ class Supervisor:
                 running = await self._start(stack, target, pipeline)
                 del self._opening[target]
                 self._outcome.results[target] = await self._follow(pipeline.name, running)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             self._opening.pop(target, None)
             self._failed(error)
 

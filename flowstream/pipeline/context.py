@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from flowstream.pipeline.handlers import as_exception, passes
+from flowstream.pipeline.handlers import as_exception, let_through, passes
 from flowstream.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -89,8 +89,7 @@ class RunContext:
         try:
             await self._keep()
         except BaseException as error:
-            if passes(error):
-                raise
+            let_through(error)
             raise as_exception(BROKEN, error) from error
 
     async def _keep(self) -> None:

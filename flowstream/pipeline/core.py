@@ -15,7 +15,7 @@ from flowstream.errors import ThreadsExhausted
 from flowstream.pipeline.agenda import Agenda
 from flowstream.pipeline.discards import Place
 from flowstream.pipeline.halting import halted
-from flowstream.pipeline.handlers import as_exception, passes
+from flowstream.pipeline.handlers import as_exception, let_through
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
 from flowstream.pipeline.restarts import Restarts
@@ -237,8 +237,9 @@ class Core:
             try:
                 return await body()
             except BaseException as error:
-                if is_a(error, GeneratorExit) or passes(error):
+                if is_a(error, GeneratorExit):
                     raise
+                let_through(error)
                 restart = self.restarts.allow(self.clock())
                 self.crashed(stage, error, restart=restart)
                 await crashed(error)

@@ -34,6 +34,18 @@ def passes(error: BaseException) -> bool:
     return being_cancelled() and any(is_a(leaf, cancelled) for leaf in leaves(error))
 
 
+def let_through(error: BaseException) -> None:
+    """At the end of a task: raise the exception where it passes.
+
+    A KeyboardInterrupt goes in a group. Alone it would leave asyncio's event loop at once, with all
+    that runs on it; `Pipeline.start` takes it out of its group again.
+    """
+    if is_a(error, KeyboardInterrupt):
+        raise BaseExceptionGroup("interrupted", [error])
+    if passes(error):
+        raise error
+
+
 def as_exception(what: str, error: BaseException) -> Exception:
     """What ends the run when something broke for good; SystemExit and the like are wrapped."""
     if is_a(error, Exception):

@@ -24,7 +24,7 @@ from flowstream.pipeline.run import Run
 from flowstream.pipeline.stages.pool import inside
 from flowstream.pipeline.statistics import RunResult, Statistics, Topology
 from flowstream.telemetry import Telemetry
-from flowstream.texts import shown, type_name
+from flowstream.texts import interrupts, shown, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline.declaration import Pipeline
@@ -239,6 +239,10 @@ async def start(
                 except Exception as error:
                     raised = error
                 run.stop()
+    except BaseExceptionGroup as group:
+        if interrupts(group):
+            raise KeyboardInterrupt from group
+        raise
     finally:
         pipeline.running = None
         if running in _running:

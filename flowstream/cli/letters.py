@@ -174,11 +174,14 @@ async def _message_at(environment: Environment, stream: str, offset: int) -> byt
 async def read(environment: Environment, stream: str, start: int) -> AsyncIterator[list[Letter]]:
     """Dead letters from `start` to the present end, a chunk at a time; other messages are left out
     with a note."""
+    from flowstream.cli.standing import retained
+
     end = await environment.last_offset(stream)
     if end is None or start > end:
         return
     strange = 0
-    async with environment.consumer(stream, offset=start) as consumer:
+    start = await retained(environment, stream, start)
+    async with environment.consumer(stream, offset=start, on_truncated="skip") as consumer:
         async for delivery in consumer:
             batch = []
             for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):

@@ -1,4 +1,4 @@
-"""`flowstream offsets get|set`: where a reader of a stream goes on."""
+"""`flowstream offsets get|set|forget`: where a reader of a stream goes on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, new_app, run_async
+from flowstream.cli.options import (
+    DEFAULT_URL,
+    Json,
+    Url,
+    Yes,
+    confirm,
+    examples,
+    new_app,
+    run_async,
+)
 from flowstream.cli.output import note, plural, print_json, print_rows, say
 
 app = new_app(
     "offsets",
-    "Show and set stored offsets: the last message a reader has settled.",
+    "Show, set and forget stored offsets: the last message a reader has settled.",
     examples("flowstream offsets get orders orders", "flowstream offsets set orders orders 41999"),
 )
 
@@ -89,6 +98,44 @@ def skips(reference: str, stream: str, before: int | None, goes_on_with: int, co
     )
 
 
+@app.command(
+    epilog=examples(
+        "flowstream offsets forget audit orders", "flowstream offsets forget audit orders --yes"
+    )
+)
+def forget(
+    reference: Reference,
+    stream: Annotated[str, typer.Argument(help="The stream or super stream.")],
+    *,
+    yes: Yes = False,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Give up a reader's reference: it begins at its offset= again, as one that is new.
+
+    A pipeline's offset is remembered for good. RabbitMQ has no command that deletes one, so 0 is
+    stored under it, which counts as nothing stored, and RabbitMQ drops it when retention next
+    removes messages of the stream. A reader that runs now stores its offset again.
+    """
+    rows = run_async(_get, url, reference, stream)
+    known = [row for row in rows if row["offset"] is not None]
+    if not json:
+        print_rows(known, ["reference", "stream", "offset"], empty="nothing is stored")
+    if known:
+        confirm(f"Forget where {reference} goes on?", yes=yes)
+        run_async(_forget, url, reference, [row["stream"] for row in known])
+    if json:
+        print_json([{**row, "forgotten": True} for row in known])
+
+
+async def _forget(url: str, reference: str, streams: list[str]) -> None:
+    from flowstream.cli.connect import connect
+
+    async with connect(url) as environment:
+        for stream in streams:
+            await environment.forget_offset(reference, stream)
+
+
 def holds(first: int, end: int) -> str:
     """What a stream has, whose next message gets the offset `end`."""
     return f"holds {first:,} to {end - 1:,}" if end > first else "is empty"
@@ -124,7 +171,7 @@ async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, 
                 ExitCode.INPUT,
             )
         change = move(stream, reference, before, offset + 1, first)
-        await environment.store_offset_verified(reference, stream, offset)
+        await environment.store_offset_verified(reference, stream, offset, keep=before is None)
     return {
         "stream": stream,
         "reference": reference,

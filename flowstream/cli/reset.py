@@ -227,4 +227,6 @@ async def _store(url: str, moves: list[Move]) -> None:
 
     async with connect(url) as environment:
         for it in moves:
-            await environment.store_offset_verified(it.reference, it.stream, it.goes_on_with - 1)
+            await environment.store_offset_verified(
+                it.reference, it.stream, it.goes_on_with - 1, keep=it.offset is None
+            )

@@ -128,11 +128,17 @@ async def standing(environment: Environment, reference: str, stream: str) -> Sta
     return Standing(stream, reference, stored, first, last, behind, age, lost(stored, first))
 
 
+async def retained(environment: Environment, stream: str, offset: int) -> int:
+    """The offset, or the stream's first one where retention has passed it."""
+    return max(offset, (await environment.stream_stats(stream)).first_offset or 0)
+
+
 async def _written(environment: Environment, stream: str, offset: int) -> int | None:
     """When the chunk of the first message from `offset` on was written, in ms since 1970."""
     import anyio
 
-    async with environment.consumer(stream, offset=offset, credit=1) as consumer:
+    options: dict[str, Any] = {"credit": 1, "on_truncated": "skip"}
+    async with environment.consumer(stream, offset=offset, **options) as consumer:
         with anyio.move_on_after(PATIENCE):
             return int((await anext(consumer)).timestamp)
     return None

@@ -182,6 +182,7 @@ async def _messages(
     """Messages from where `look` starts, to the present end or on and on; those of all partitions
     of a super stream as they come in."""
     from flowstream.cli.messages import shown
+    from flowstream.cli.standing import retained
 
     end = None
     if not look.follow:
@@ -192,8 +193,10 @@ async def _messages(
             start = max(0, end - 2 * look.last - GAPS)
         if await environment.resolve_offset(look.stream, start) > end:
             return
+    if isinstance(start, int) and not partitioned:
+        start = await retained(environment, look.stream, start)
     reader = environment.super_stream_consumer if partitioned else environment.consumer
-    async with reader(look.stream, offset=start) as consumer:
+    async with reader(look.stream, offset=start, on_truncated="skip") as consumer:
         async for delivery in consumer:
             for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
                 if end is None or offset <= end:

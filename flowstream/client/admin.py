@@ -196,16 +196,30 @@ class Administration:
         is; None where nothing is stored."""
         return await OffsetStore(self._open).query(reference, stream)
 
-    async def store_offset(self, reference: str, stream: str, offset: int) -> None:
+    async def store_offset(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None:
         """Sends the last settled offset to be stored, -1 to begin with offset 0.
 
-        The server never answers: it can be lost without a word.
+        The server never answers: it can be lost without a word. It forgets the offset once
+        retention has passed it; `keep` has it stored a second time, where retention never gets.
+        That is for names that are meant to last, as those of pipelines: only `forget_offset` ends
+        it.
         """
-        await OffsetStore(self._open).store(reference, stream, offset)
+        await OffsetStore(self._open).store(reference, stream, offset, keep=keep)
 
-    async def store_offset_verified(self, reference: str, stream: str, offset: int) -> None:
+    async def store_offset_verified(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None:
         """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
-        await OffsetStore(self._open).store_verified(reference, stream, offset)
+        await OffsetStore(self._open).store_verified(reference, stream, offset, keep=keep)
+
+    async def forget_offset(self, reference: str, stream: str) -> None:
+        """Gives a reference up: `query_offset` answers None from now on, until somebody stores.
+
+        Servers have no command that deletes one; they drop it when retention removes messages.
+        """
+        await OffsetStore(self._open).forget(reference, stream)
 
     # --- super streams --------------------------------------------------------------------------
 

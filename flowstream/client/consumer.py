@@ -180,7 +180,8 @@ class Consumer:
             return
         self._subscription.done()
         if self._tracker is not None:
-            offset = self._tracker.processed(delivery.offsets[-1], len(delivery.bodies))
+            last = max(delivery.offsets[-1], (self.position or 0) - 1)
+            offset = self._tracker.processed(last, len(delivery.bodies))
             if offset is not None:
                 await self._store(offset)
 
@@ -191,7 +192,9 @@ class Consumer:
         if self._tracker is None or self.options.name is None:
             raise ConfigurationError('store_offset needs name= and tracking="manual"')
         self._tracker.stored = offset
-        await self._offsets.store(self.options.name, self.stream, offset)
+        await self._offsets.store(
+            self.options.name, self.stream, offset, keep=self.options.keep_offset
+        )
 
     async def stored_offset(self) -> int | None:
         """The offset stored under the consumer's name; None where there is none."""
@@ -203,7 +206,9 @@ class Consumer:
         """Stores what tracking wants stored; a failure is made good by the next time."""
         assert self.options.name is not None
         try:
-            await self._offsets.store(self.options.name, self.stream, offset)
+            await self._offsets.store(
+                self.options.name, self.stream, offset, keep=self.options.keep_offset
+            )
         except FlowstreamError as error:
             log.warning(
                 "offset %d of %r was not stored: %s", offset, self.stream, error,
@@ -213,16 +218,27 @@ class Consumer:
     async def _store_by_clock(self, tracker: Tracker, interval: float) -> None:
         while True:
             await anyio.sleep(interval)
+            self._pass(tracker)
             offset = tracker.due()
             if offset is not None:
                 await self._store(offset)
 
+    def _pass(self, tracker: Tracker) -> None:
+        """Tracks what came and was left out by `match`, while nothing is held."""
+        subscription = self._subscription
+        if subscription.active and not subscription.held and subscription.position is not None:
+            tracker.passed(subscription.position - 1)
+
     async def _verify(self) -> None:
         """The tracked offset is in the store; raises CommitNotVerified."""
+        if self._tracker is not None:
+            self._pass(self._tracker)
         offset = None if self._tracker is None else self._tracker.unverified()
         if offset is not None:
             assert self.options.name is not None
-            await self._offsets.store_verified(self.options.name, self.stream, offset)
+            await self._offsets.store_verified(
+                self.options.name, self.stream, offset, keep=self.options.keep_offset
+            )
 
     async def _beginning(self) -> OffsetSpec:
         """Where `on_active` says; behind the stored offset; else where the `offset` option says.
@@ -234,17 +250,24 @@ class Consumer:
             return await self.options.on_active(self.stream)
         if self._tracker is None:
             return self.options.offset
+        begin = await self._tracked_beginning()
+        self._tracker.begun = begin.value - 1 if begin.kind is OffsetKind.OFFSET else None
+        return begin
+
+    async def _tracked_beginning(self) -> OffsetSpec:
         stored = await self.stored_offset()
         if stored is not None:
             return OffsetSpec.offset(stored + 1)
-        if not isinstance(self.options.tracking, AutoTracking):
-            return self.options.offset
-        assert self.options.name is not None
         asked = self.options.offset
+        if not isinstance(self.options.tracking, AutoTracking):
+            return asked
+        assert self.options.name is not None
         if asked.kind is not OffsetKind.OFFSET:
             asked = OffsetSpec.offset(await resolve(self._core, self.stream, asked))
         if asked.value or self.options.offset.kind is not OffsetKind.FIRST:
-            await self._offsets.store_verified(self.options.name, self.stream, asked.value - 1)
+            await self._offsets.store_verified(
+                self.options.name, self.stream, asked.value - 1, keep=self.options.keep_offset
+            )
         return asked
 
     # --- single active consumer -----------------------------------------------------------------

@@ -48,6 +48,8 @@ class Core:
         self.telemetry = telemetry
         self.owner = TaskOwner()
         self.connections: set[ClientConnection] = set()
+        self.not_kept: set[tuple[str, str]] = set()
+        """References and streams whose offsets are stored once: see tracking.py."""
         self.loop: EventLoopToken | None = None
         self._users: dict[object, User] = {}
         self._closed_by = ""

@@ -220,6 +220,7 @@ class Environment(Administration):
         on_active: OnActive | None = None,
         on_inactive: OnInactive | None = None,
         hand_over_timeout: float = 30.0,
+        keep_offset: bool = False,
         on_truncated: OnTruncated = "error",
         settled: Settled | None = None,
     ) -> Consumer:
@@ -238,6 +239,7 @@ class Environment(Administration):
             on_active=on_active,
             on_inactive=on_inactive,
             hand_over_timeout=hand_over_timeout,
+            keep_offset=keep_offset,
             on_truncated=on_truncated,
             settled=settled,
         )
@@ -293,6 +295,7 @@ class Environment(Administration):
         on_active: OnActive | None = None,
         on_inactive: OnInactive | None = None,
         hand_over_timeout: float = 30.0,
+        keep_offset: bool = False,
         on_truncated: OnTruncated = "error",
         settled: Settled | None = None,
     ) -> SuperStreamConsumer:
@@ -310,6 +313,7 @@ class Environment(Administration):
             on_active=on_active,
             on_inactive=on_inactive,
             hand_over_timeout=hand_over_timeout,
+            keep_offset=keep_offset,
             on_truncated=on_truncated,
             settled=settled,
         )

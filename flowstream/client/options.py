@@ -94,7 +94,11 @@ class ConsumerOptions:
     """`name` is the reference of stored offsets and of a group of single active consumers.
 
     With `tracking` the stored offset decides where to begin, and `offset` only where there is none;
-    "manual" stores when `store_offset` is called. With `filter_values` the broker leaves out chunks
+    "manual" stores when `store_offset` is called. RabbitMQ forgets what is stored once retention
+    has passed it, and a consumer that comes back then looks like a new one; `keep_offset` has it
+    stored a second time, out of reach, for names that are meant to last.
+
+    With `filter_values` the broker leaves out chunks
     that cannot match, and `match` decides on each message. `hand_over_timeout` bounds (in seconds)
     how long a demoted consumer waits for the application to be done with what it has, before
     `on_inactive` is called; the broker waits 60 s for both.
@@ -116,6 +120,7 @@ class ConsumerOptions:
     on_active: OnActive | None = None
     on_inactive: OnInactive | None = None
     hand_over_timeout: float = 30.0
+    keep_offset: bool = False
     on_truncated: OnTruncated = "error"
     settled: Settled | None = None
 
@@ -139,6 +144,8 @@ class ConsumerOptions:
                 )
             if self.name is None:
                 raise ConfigurationError("tracking needs name=, under which offsets are stored")
+        elif self.keep_offset:
+            raise ConfigurationError("keep_offset=True needs tracking=, which stores the offset")
         values = self.filter_values
         if isinstance(values, str) or not all(isinstance(value, str) for value in values):
             raise ConfigurationError(

@@ -353,7 +353,7 @@ class Subscription:
             )  # fmt: skip
 
     async def _pass_what_does_not_come(self, connection: ClientConnection, newest: int) -> None:
-        """Goes on behind chunks that a filter leaves out, and the broker's own records.
+        """Goes on behind chunks that the broker left out because of a filter.
 
         Nothing tells of them, so a reader that waits for others would seem to stay where it is
         until retention overtakes it. Where nothing came since the last look, a probe shows that
@@ -361,17 +361,20 @@ class Subscription:
         """
         now = self._place, self._received
         quiet, self._quiet_since = self._quiet_since == now, now
-        position = self.position
+        position, filters = self.position, self._options.filters()
         if not quiet or self.buffered or position is None or newest <= position:
             return
         if not connection.supports(Key.STREAM_STATS):
             return
         asked = OffsetSpec.offset(position)
-        if await probe(self._core, self.stream, asked, self._options.filters()) is not None:
+        messages = await probe(self._core, self.stream, asked) is not None
+        if filters and await probe(self._core, self.stream, asked, filters) is not None:
             return
-        if self._quiet_since == (self._place, self._received) and self.position == position:
-            self.position = self._arrivals.next = newest
-            self.arrived.notify()
+        if (messages and not filters) or self._quiet_since != (self._place, self._received):
+            return
+        self._arrivals.next = newest
+        if messages:  # not for the broker's own records: storing that would make another one
+            self.position = newest
 
     def _settled(self) -> int | None:
         """The last offset that the reader is done with, as far as it tells."""

@@ -55,6 +55,11 @@ class SuperStreamConsumer:
         """The partitions whose messages come here."""
         return [stream for stream, each in self._consumers.items() if each.active]
 
+    @property
+    def positions(self) -> dict[str, int | None]:
+        """Where the consumer of each partition is; see `Consumer.position`."""
+        return {stream: each.position for stream, each in self._consumers.items()}
+
     def statistics(self) -> dict[str, dict[str, int]]:
         """The statistics of each partition's consumer."""
         return {stream: each.statistics() for stream, each in self._consumers.items()}

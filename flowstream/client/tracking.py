@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import anyio
 
 from flowstream.checks import MAX_NAME
-from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset
+from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset, ServerError
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
 
 from .attachment import PASSING
@@ -23,14 +26,17 @@ KEPT = 1 << 62
 KEPT_SUFFIX = "#kept"
 """RabbitMQ forgets a stored offset once retention has passed it (osiris_tracking.erl: snapshot). A
 reader that was away for long would look like one that is new: it would begin at its `offset=`, and
-nobody would learn what it missed. So every offset is stored a second time, under the reference with
-this suffix and KEPT higher: no stream's first offset ever gets there."""
+nobody would learn what it missed. So the offsets of names that are meant to last are stored a
+second time, under the reference with this suffix and KEPT higher: no stream's first offset ever
+gets there. Nothing ever forgets such a reference, so it is not for readers that come and go."""
+
+MOST_REMEMBERED = 10_000
 
 
 class OffsetStore:
     """The offsets that the broker keeps under references, over a connection of their own.
 
-    What is stored is remembered when retention has passed it, too: see `KEPT`.
+    What is stored with `keep` is remembered when retention has passed it, too: see `KEPT`.
     """
 
     def __init__(self, core: Core) -> None:
@@ -39,10 +45,13 @@ class OffsetStore:
     async def query(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference; None where there is none, -1 before the first."""
         offset = await self._read(reference, stream)
-        if offset is None and (kept := kept_reference(reference)) is not None:
-            offset = await self._read(kept, stream)
-            return None if offset is None else offset - KEPT
-        return offset
+        kept = kept_reference(reference)
+        if kept is None or offset not in (None, 0):
+            return offset
+        copy = await self._read(kept, stream)
+        if copy == 0:  # see `forget`
+            return None
+        return offset if offset is not None or copy is None else copy - KEPT
 
     async def _read(self, reference: str, stream: str) -> int | None:
         self._core.check()
@@ -56,33 +65,80 @@ class OffsetStore:
             return None
         return answer.offset - WORDS if answer.offset >= WORDS >> 1 else answer.offset
 
-    async def store(self, reference: str, stream: str, offset: int) -> None:
-        """Sends an offset to be stored. The server never answers: it can be lost without a word."""
+    async def store(self, reference: str, stream: str, offset: int, *, keep: bool = False) -> None:
+        """Sends an offset to be stored. The server never answers: it can be lost without a word.
+
+        One that is kept already stays so: the copy would contradict it otherwise.
+        """
         self._core.check()
         check_reference("the reference of an offset", reference)
         if reference.endswith(KEPT_SUFFIX):
             raise ConfigurationError(f'a reference cannot end in "{KEPT_SUFFIX}": {reference!r}')
         if not BEFORE_FIRST <= offset < KEPT:
             raise ConfigurationError(f"offset {offset} is none: give a number from -1 on")
+        kept = kept_reference(reference)
+        if kept is not None and not keep and not await self._has_copy(kept, stream):
+            kept = None
         connection = await self._core.tracking.get()
         await connection.drained()
-        kept = kept_reference(reference)
         if kept is not None:
             connection.send(StoreOffset(kept, stream, KEPT + offset))
         connection.send(StoreOffset(reference, stream, offset % WORDS))
 
-    async def store_verified(self, reference: str, stream: str, offset: int) -> None:
+    async def _has_copy(self, kept: str, stream: str) -> bool:
+        """Whether the reference was stored with `keep`; asked once for those that were not."""
+        if (kept, stream) in self._core.not_kept:
+            return False
+        try:
+            if await self._read(kept, stream):
+                return True
+        except ServerError:  # what cannot be read cannot be stored either, and storing is silent
+            return False
+        if len(self._core.not_kept) >= MOST_REMEMBERED:
+            self._core.not_kept.clear()
+        self._core.not_kept.add((kept, stream))
+        return False
+
+    async def forget(self, reference: str, stream: str) -> None:
+        """Gives a reference up: nothing counts as stored under it from now on.
+
+        There is no command that deletes one. 0 is stored under both of its names, so the broker
+        drops them with the others that retention has passed. Raises CommitNotVerified.
+        """
+        kept = kept_reference(reference)
+        if kept is None:
+            raise ConfigurationError(
+                f"the reference {reference!r} cannot be forgotten: it is not kept, and the broker "
+                "drops it when retention has passed its offset"
+            )
+        for name in (kept, reference):
+            await self._until_found(name, stream, 0, partial(self._send, name, stream, 0))
+
+    async def _send(self, reference: str, stream: str, number: int) -> None:
+        connection = await self._core.tracking.get()
+        await connection.drained()
+        connection.send(StoreOffset(reference, stream, number))
+
+    async def store_verified(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None:
         """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive.
 
         For `request_timeout` both are tried again, over lost connections too.
         """
+        send = partial(self.store, reference, stream, offset, keep=keep)
+        await self._until_found(reference, stream, offset, send)
+
+    async def _until_found(
+        self, reference: str, stream: str, offset: int, send: Callable[[], Awaitable[None]]
+    ) -> None:
         settings = self._core.settings
         deadline = anyio.current_time() + settings.request_timeout
         attempt = 0
         while True:
             found, failure = None, None
             try:
-                await self.store(reference, stream, offset)
+                await send()
                 found = await self._read(reference, stream)
             except PASSING as error:
                 failure = error
@@ -112,11 +168,13 @@ class Tracker:
     when it is time by count; `due` is asked when it is time by the clock, and at the end.
     """
 
-    __slots__ = ("_count", "_every", "last", "stored")
+    __slots__ = ("_count", "_every", "begun", "last", "stored")
 
     def __init__(self, tracking: AutoTracking | str) -> None:
         self._every = tracking.messages if isinstance(tracking, AutoTracking) else None
         self._count = 0
+        self.begun: int | None = None
+        """The offset it began behind: up to there nothing is its own to store."""
         self.last: int | None = None
         self.stored: int | None = None
 
@@ -126,6 +184,12 @@ class Tracker:
         self.last = last_offset
         self._count += messages
         return self.due() if self._count >= self._every else None
+
+    def passed(self, offset: int) -> None:
+        """Everything up to `offset` is done with: what a filter left out, too."""
+        behind = self.begun if self.last is None else self.last
+        if self._every is not None and behind is not None and offset > behind:
+            self.last = offset
 
     def due(self) -> int | None:
         """The offset to store, if it has advanced; it counts as stored from now on."""
@@ -141,5 +205,5 @@ class Tracker:
 
     def forget(self) -> None:
         """A hand-over: what was consumed before is no more this consumer's to store."""
-        self.last = self.stored = None
+        self.last = self.stored = self.begun = None
         self._count = 0

@@ -119,8 +119,7 @@ class StreamProducer(Producer):
                 self.stream, offset=offset, **self._options(self._settled)
             ) as consumer:
                 self._consumer = consumer
-                deliveries = consumer if self.filter is None else _patiently(consumer, lane)
-                async for delivery in deliveries:
+                async for delivery in self._deliveries(consumer):
                     await self._send(lane, delivery)
         except OffsetTruncated as error:
             raise self._overtaken(error) from None
@@ -144,16 +143,41 @@ class StreamProducer(Producer):
         settled = None if self._lane is None else self._lane.settled
         return self._start.settled if settled is None else settled
 
+    async def _deliveries(self, consumer: Any) -> AsyncIterator[Delivery]:
+        """Deliveries; with a filter, commits are let past what it left out now and then."""
+        if self.filter is None:
+            async for delivery in consumer:
+                yield delivery
+            return
+        due = anyio.current_time() + SKIP_INTERVAL
+        while True:
+            delivery = None
+            with anyio.move_on_after(due - anyio.current_time()):
+                try:
+                    delivery = await anext(consumer)
+                except StopAsyncIteration:
+                    return
+            if delivery is not None:
+                yield delivery
+            if anyio.current_time() >= due:
+                self._skip_left_out()
+                due = anyio.current_time() + SKIP_INTERVAL
+
+    def _skip_left_out(self) -> None:
+        """All that was handed over is sent by now: the rest up to the position was left out."""
+        if self._lane is not None and self._consumer is not None and self._consumer.position:
+            self._lane.skip(self._consumer.position - 1)
+
     async def _send(self, lane: Lane, delivery: Delivery) -> None:
         if delivery.lost:
             self._truncated(delivery.stream, delivery.lost)
         await send(lane, delivery)
 
     async def commit(self, stream: str, offset: int) -> None:
-        await self.environment.store_offset(self._name, stream, offset)
+        await self.environment.store_offset(self._name, stream, offset, keep=True)
 
     async def verify(self, stream: str, offset: int) -> None:
-        await self.environment.store_offset_verified(self._name, stream, offset)
+        await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self.filter is not None:
@@ -203,9 +227,9 @@ class StreamProducer(Producer):
         new = {stream: start for stream, start in starts.items() if not start.known}
         if len(new) > 1:  # at once: who is killed meanwhile has stored all or none
             for stream, start in new.items():
-                await environment.store_offset(self._name, stream, start.settled)
+                await environment.store_offset(self._name, stream, start.settled, keep=True)
         for stream, start in new.items():
-            await environment.store_offset_verified(self._name, stream, start.settled)
+            await environment.store_offset_verified(self._name, stream, start.settled, keep=True)
             if start.lost:
                 self._truncated(stream, start.lost)
         return starts
@@ -260,18 +284,3 @@ async def send(lane: Lane, delivery: Delivery) -> None:
         timestamp=delivery.timestamp,
         tail=last if newest is None else max(last, newest),
     )
-
-
-async def _patiently(consumer: Consumer, lane: Lane) -> AsyncIterator[Delivery]:
-    """Deliveries; while none come, commits are let past what was filtered out."""
-    while True:
-        delivery: Delivery | None = None
-        with anyio.move_on_after(SKIP_INTERVAL):
-            try:
-                delivery = await anext(consumer)
-            except StopAsyncIteration:
-                return
-        if delivery is not None:
-            yield delivery
-        elif consumer.position:
-            lane.skip(consumer.position - 1)

@@ -102,7 +102,7 @@ class SuperStreamProducer(StreamProducer):
             consumer = self._partitions = await self._consuming.enter_async_context(
                 self.environment.super_stream_consumer(self.stream, name=self._name, **options)
             )
-            async for delivery in consumer:
+            async for delivery in self._deliveries(consumer):
                 lane = self._lanes.get(delivery.stream)
                 if lane is None:
                     lane = self._open_lane(delivery.stream)
@@ -152,6 +152,15 @@ class SuperStreamProducer(StreamProducer):
         position = positions.get(partition)
         start = self._starts.get(partition)
         return max(-1 if position is None else position, -1 if start is None else start.settled)
+
+    def _skip_left_out(self) -> None:
+        if self._partitions is None:
+            return
+        positions = self._partitions.positions
+        for stream in self._partitions.active:  # others are somebody else's to commit
+            if position := positions[stream]:
+                lane = self._lanes.get(stream) or self._open_lane(stream)
+                lane.skip(position - 1)
 
     def _settled(self, stream: str) -> int | None:
         lane = self._lanes.get(stream)

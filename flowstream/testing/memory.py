@@ -148,11 +148,15 @@ class MemoryEnvironment:
         await self.until_connected()
         return self.offsets.get((reference, stream))
 
-    async def store_offset(self, reference: str, stream: str, offset: int) -> None:
+    async def store_offset(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None:
         await self.until_connected()
         self.offsets[reference, stream] = offset
 
-    async def store_offset_verified(self, reference: str, stream: str, offset: int) -> None:
+    async def store_offset_verified(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None:
         await self.until_connected()
         if self.offsets.get((reference, stream)) != offset:
             await self.store_offset(reference, stream, offset)
@@ -160,6 +164,10 @@ class MemoryEnvironment:
             raise CommitNotVerified(
                 f'offset {offset} of "{reference}" on "{stream}" was not stored'
             )
+
+    async def forget_offset(self, reference: str, stream: str) -> None:
+        await self.until_connected()
+        self.offsets.pop((reference, stream), None)
 
     @asynccontextmanager
     async def consumer(
@@ -359,6 +367,10 @@ class MemorySuperStreamConsumer:
         self._turn = consumers
         self.partitions = [consumer.stream for consumer in consumers]
         self.active = self.partitions
+
+    @property
+    def positions(self) -> dict[str, int | None]:
+        return {consumer.stream: consumer.position for consumer in self._turn}
 
     def __aiter__(self) -> MemorySuperStreamConsumer:
         return self

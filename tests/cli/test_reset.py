@@ -299,3 +299,18 @@ def test_who_is_the_reader_by_the_management_api() -> None:
     assert reader_among(others, QUESTION) is None
     young = {**mine, "connection_details": []}
     assert "a new connection" in str(reader_among([young], QUESTION))
+
+
+def test_a_reference_is_forgotten(broker: Broker, stream_name: str) -> None:
+    def run(*arguments: str) -> Result:
+        return flowstream("offsets", *arguments, url=broker.url)
+
+    flowstream("streams", "create", stream_name, url=broker.url)
+    flowstream("publish", stream_name, "-", url=broker.url, stdin=b"1\n2\n")
+    line = ("me", stream_name)
+    assert run("set", *line, "1").code == 0
+    assert run("forget", *line).code == 2  # nobody is there to say yes
+    assert run("get", *line, "--json").json["offset"] == 1
+    assert run("forget", *line, "--yes", "--json").json[0]["forgotten"]
+    assert run("get", *line, "--json").json["offset"] is None
+    assert "nothing is stored" in run("forget", *line, "--yes").err

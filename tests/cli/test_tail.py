@@ -16,6 +16,7 @@ import pytest
 
 from flowstream.cli.messages import decoded, shown
 from flowstream.cli.safe_text import json_text
+from flowstream.cli.tail import Look, _messages
 from flowstream.client import Environment
 from flowstream.protocol import Array, Described, Properties, Symbol, UInt, encode_message
 from tests.brokers.running import Broker
@@ -53,6 +54,25 @@ def test_peek_shows_what_was_asked_for(url: str, stream_name: str) -> None:
     assert peek("--from", "next") == []
     assert peek("--from", "2000-01-01T00:00", "-n", "1") == [0]
     assert peek("--grep", "Z  ") == []  # the pattern is for what was published, not for our columns
+
+
+@pytest.mark.anyio
+async def test_what_retention_removed_does_not_end_it(broker: Broker, stream_name: str) -> None:
+    async with Environment(broker.url) as environment:
+        await environment.create_stream(
+            stream_name, max_length_bytes=200_000, max_segment_size_bytes=50_000
+        )
+        async with environment.publisher(stream_name) as publisher:
+            for _ in range(20):
+                await publisher.publish_many([b"x" * 1000] * 50)
+        first = (await environment.stream_stats(stream_name)).first_offset
+        assert first
+
+        for last in (None, 900):
+            asked = Look(broker.url, stream_name, "0", None, last, False, None, "json")
+            there = [it.offset async for it in _messages(environment, asked, 0, False)]
+            assert there == [*range(there[0], 1000)]
+            assert there[0] >= first  # retention works in the background
 
 
 def test_lines_for_people(url: str, stream_name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import anyio
 import pytest
@@ -14,8 +15,9 @@ from flowstream.client import AutoTracking, Consumer
 from flowstream.client.arrivals import Arrivals
 from flowstream.client.retention import Distance, Headroom, removed
 from flowstream.errors import OffsetTruncated
-from flowstream.protocol import Chunk, build_chunk, simple_entry
+from flowstream.protocol import Chunk, Code, QueryOffset, build_chunk, simple_entry
 from flowstream.telemetry import Overtaken, Telemetry
+from tests.broker.raw import logged_in
 from tests.brokers.running import Broker
 from tests.client.conftest import Recorder
 
@@ -159,6 +161,51 @@ async def test_what_is_lost_can_be_accepted_and_is_counted(
                     expected = delivery.offsets[-1] + 1
             assert consumer.lost == lost > 0
             assert "skips" in caplog.text
+
+
+async def references(broker: Broker, stream: str, *names: str) -> list[str]:
+    """Those that the broker has an offset of, as it tells any client."""
+    found = []
+    async with logged_in(broker.url) as raw:
+        for number, name in enumerate(names, 1):
+            answer: Any = await raw.call(QueryOffset(number, name, stream), object)
+            if answer.code == Code.OK:
+                found.append(name)
+    return found
+
+
+@pytest.mark.anyio
+async def test_only_who_asks_for_it_is_remembered_when_retention_has_passed(
+    broker: Broker, stream_name: str
+) -> None:
+    """And nobody for ever: a reference can be forgotten."""
+    names = ("once", "once#kept", "kept", "kept#kept", "gone", "gone#kept", "own", "own#kept")
+    async with Environment(broker.url) as environment:
+        await make_stream(environment, stream_name)
+        await environment.store_offset_verified("once", stream_name, 5)
+        await environment.store_offset_verified("kept", stream_name, 5, keep=True)
+        await environment.store_offset_verified("kept", stream_name, 3)  # the copy follows
+        await environment.store_offset_verified("gone", stream_name, 50, keep=True)
+        async with environment.consumer(
+            stream_name, name="own", tracking="manual", keep_offset=True
+        ) as consumer:
+            await consumer.store_offset(7)
+        stored = await references(broker, stream_name, *names)
+        assert stored == [name for name in names if name != "once#kept"]
+        await environment.forget_offset("gone", stream_name)
+        assert await environment.query_offset("gone", stream_name) is None
+
+        with anyio.fail_after(PATIENCE):
+            async with environment.publisher(stream_name) as publisher:
+                while set(names[:1] + names[4:6]) & set(
+                    await references(broker, stream_name, *names)
+                ):
+                    await publisher.publish_many([b"x" * 1000] * 50)
+        assert await references(broker, stream_name, *names) == ["kept#kept", "own#kept"]
+        offsets = [await environment.query_offset(name, stream_name) for name in names[::2]]
+        assert offsets == [None, 3, None, 7]
+        await environment.store_offset_verified("gone", stream_name, 9, keep=True)
+        assert await environment.query_offset("gone", stream_name) == 9
 
 
 @pytest.mark.anyio

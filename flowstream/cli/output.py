@@ -33,7 +33,7 @@ REPORT_LIMIT = 16_384
 
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*@")
 _QUOTED = re.compile(r"""(['"])[\w+.-]+://.*?(?<!\\)\1""", re.DOTALL)
-_ADDRESS = re.compile("://(?! or ).*@", re.DOTALL)  # "http:// or https://" is not one
+_ADDRESS = re.compile(r"://(?! or | \().*@", re.DOTALL)  # "http:// or https:// (such as" is none
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flowstream.broker import Limits
 from flowstream.protocol import (
     Chunk,
     Deliver,
@@ -70,7 +71,7 @@ def comparable(commands: Iterator[Any]) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("run", CASES)
 def test_the_same_answers_as_4_3(run: Callable[[Session], None]) -> None:
     captured = (VECTORS / "4.3" / f"{run.__name__}.txt").read_text().splitlines()
-    with broker_in_thread() as embedded:
+    with broker_in_thread(limits=Limits(refusal_delay=0)) as embedded:
         session = Session(Broker("embedded", (4, 3, 6), embedded.url))
         run(session)
     assert comparable(said(session.lines)) == comparable(said(captured))

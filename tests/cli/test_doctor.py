@@ -85,7 +85,9 @@ def test_nobody_answers_and_a_stream_is_missing(broker: Broker) -> None:
     assert by_check(refused.json)["connection"]["remedy"]
     missing = flowstream("doctor", "no-such-stream", "--json", url=broker.url)
     assert missing.code == 24
-    assert by_check(missing.json)["stream"]["remedy"] == "flowstream streams create no-such-stream"
+    assert by_check(missing.json)["stream"]["remedy"] == (
+        "flowstream streams create no-such-stream, or super-streams create no-such-stream"
+    )
 
 
 def test_tls_and_a_client_certificate(

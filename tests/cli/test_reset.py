@@ -226,7 +226,11 @@ def test_the_management_api_tells_of_an_idle_reader(
         (("--by", "1"), 20, "nothing is stored under"),
         (("--to", "101"), 20, "holds 0 to 99"),
         (("--to", "first", "--http", "x"), 2, "is no address"),
-        (("--to", "first", "--management", "ftp://x"), 2, "--management wants an address"),
+        (
+            ("--to", "first", "--management", "ftp://x"),
+            2,
+            "--management: the scheme must be http:// or",
+        ),
         (("--to", "first", "--management", "http://localhost:9"), 4, "no management API"),
     ],
 )

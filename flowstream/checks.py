@@ -15,6 +15,8 @@ MAX_NAME = 255
 MOST_WHOLE = (1 << 63) - 1
 MOST_SECONDS = 1e9
 """Three decades: more is a mistake, and longer than timers of event loops can wait."""
+MOST_FACTOR = 1e3
+"""Of a backoff: to the power of 64 it still is a number."""
 
 _FOLDER_NAME = 255
 _AROUND = len("_") + len("_1234567890123456789")

@@ -29,7 +29,7 @@ ROOMS = {
     "broker": {"errors", "texts", "checks", "telemetry", "protocol"},
     "metrics": {"telemetry"},
     "tracing": {"errors", "texts"},
-    "monitor": {"texts", "metrics", "telemetry", "pipeline"},
+    "monitor": {"errors", "texts", "metrics", "telemetry", "pipeline"},
     "testing": {
         *("errors", "texts", "checks", "telemetry", "protocol", "client", "pipeline"),
         *("connectors", "broker", "metrics"),

@@ -60,10 +60,13 @@ def check(
     not work.
     """
     from flowstream.cli.connect import connection
+    from flowstream.cli.overrides import unused
 
     findings: list[Finding] = []
     pipelines = list(_load(targets, findings))
     findings += _chains(targets, pipelines)
+    names = [pipeline.name for pipeline in pipelines]
+    findings += [warn("settings", "pipelines", said) for said in unused(names) if names]
     if connect:
         broker = connection(
             url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl

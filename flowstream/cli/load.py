@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -110,8 +111,22 @@ def load_module(name: str) -> ModuleType:
 
 
 def _not_a_module(name: str) -> str:
-    dotted = name.removesuffix(".py").strip("./").replace("/", ".")
-    return f"{name!r} is a path, and a module is wanted; write {dotted or 'pipelines.orders'}"
+    """Where a path leads, as a module and the folder to run from."""
+    if not name:
+        return "a module is wanted, such as pipelines.orders"
+    here, full = Path.cwd(), Path(os.path.abspath(name))
+    inside = full.is_relative_to(here) and full != here
+    folder = here if inside else full.parent
+    parts = list(Path(str(full.relative_to(folder)).removesuffix(".py")).parts)
+    if parts[-1:] == ["__init__"] and len(parts) > 1:
+        parts.pop()
+    said = f"{name!r} is a path, and a module is wanted"
+    if not full.exists() and not full.with_suffix(".py").exists():
+        return f"{said}, such as pipelines.orders; there is no file of that name"
+    if not parts or not all(part.isidentifier() for part in parts):
+        return f"{said}; rename it: a module's name has letters, digits and _ only"
+    module = ".".join(parts)
+    return f"{said}; write {module}" if inside else f"{said}; run in {folder} and write {module}"
 
 
 def _no_module(name: str, directory: str) -> str:

@@ -33,6 +33,9 @@ BROKER, LOGIN = "Broker", "TLS and login"
 COMMAND_LINE = "COMMAND"
 """The argument that is a command line of its own."""
 
+MOST_NUMBER = 1e9
+"""Of seconds, or of messages a second."""
+
 _URL = re.compile(r"\s*(rabbitmq-stream(\+tls)?|amqps?|https?)://", re.IGNORECASE)
 _EXTRA = re.compile(r"(unexpected extra arguments?\S*) \(.*", re.DOTALL)
 
@@ -168,6 +171,9 @@ class Command(TyperCommand):
         for param in self.params:
             value = ctx.params.get(param.name)
             words = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(word, float) and not abs(word) <= MOST_NUMBER for word in words):
+                said = f"a number of at most {MOST_NUMBER:,.0f} is expected"
+                raise typer.BadParameter(said, ctx, param)
             named = param.param_type_name == "argument" and param.metavar != COMMAND_LINE
             if named and any(isinstance(word, str) and _URL.match(word) for word in words):
                 raise typer.BadParameter(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from flowstream.cli.settings import Origin, settings
+from flowstream.cli.settings import PIPELINES, PYPROJECT, Origin, names_of, settings
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import RateLimit
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline
+
+NEAR = 0.75
+"""How alike two names are where one of them may be a mistake."""
 
 
 def override(pipeline: Pipeline) -> dict[str, Origin]:
@@ -28,3 +33,21 @@ def override(pipeline: Pipeline) -> dict[str, Origin]:
         places = ", ".join(str(origin) for _, origin in found.values())
         raise ConfigurationError(f"{error} (configured by {places})") from None
     return {name: origin for name, (_, origin) in found.items()}
+
+
+def unused(pipelines: Iterable[str]) -> Iterator[str]:
+    """What options of pipelines change nothing here, in words.
+
+    Variables are for this run. Tables of a file may be for other pipelines: they are told of where
+    a name is nearly that of a pipeline.
+    """
+    there = list(pipelines)
+    known = {name for pipeline in there for name in names_of(pipeline)}
+    for key, origin in settings().origins.items():
+        if not key.startswith(f"{PIPELINES}."):
+            continue
+        name = key.removeprefix(f"{PIPELINES}.").rpartition(".")[0]
+        near = difflib.get_close_matches(name, known, 1, NEAR)
+        if name not in known and (near or origin.place != PYPROJECT):
+            names = ", ".join(there)
+            yield f"{origin} changes nothing: no pipeline here is named {name!r}, only {names}"

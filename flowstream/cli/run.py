@@ -13,6 +13,7 @@ import typer
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import (
     BROKER,
+    MOST_NUMBER,
     Json,
     LogFormat,
     LogLevel,
@@ -209,7 +210,7 @@ def run(
     from flowstream.cli import logs
     from flowstream.cli.connect import connection
     from flowstream.cli.load import load_pipelines
-    from flowstream.cli.overrides import override
+    from flowstream.cli.overrides import override, unused
     from flowstream.cli.supervisor import Plan
 
     if reload:
@@ -219,6 +220,8 @@ def run(
     for pipeline in pipelines.values():
         override(pipeline)
         pipeline.check()
+    for said in unused(pipeline.name for pipeline in pipelines.values()):
+        note(said)
     _check_chains(targets, pipelines)
     plan = Plan(
         pipelines=pipelines,
@@ -304,8 +307,16 @@ def parse_feed(text: str) -> tuple[str, float]:
     try:
         number = float(rate)
     except ValueError:
-        number = 0.0
-    return (file, number) if at and file and number > 0 else (text, float(FEED_RATE))
+        return text, float(FEED_RATE)
+    if not (at and file):
+        return text, float(FEED_RATE)
+    if not 0 < number <= MOST_NUMBER:
+        raise CommandError(
+            f"--feed {text!r}: a rate is more than 0 and at most {MOST_NUMBER:,.0f} messages a "
+            "second",
+            ExitCode.USAGE,
+        )
+    return file, number
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -37,6 +37,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from flowstream.checks import MOST_SECONDS, MOST_WHOLE
 from flowstream.client import StreamUrl, UrlParts
 from flowstream.errors import ConfigurationError, FlowstreamError
 
@@ -53,8 +54,9 @@ PIPELINES = "pipelines"
 LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
 """What Kubernetes puts into the environment for a service that is named flowstream..."""
 
-Seconds = Annotated[float, Field(gt=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST_WHOLE)]
 
 
 class PipelineOverrides(BaseModel):
@@ -66,12 +68,10 @@ class PipelineOverrides(BaseModel):
     max_in_flight_bytes: AtLeastOne | None = Field(
         default=None, description="bytes of unsettled messages at most"
     )
-    rate_limit: Annotated[float, Field(ge=0)] | None = Field(
+    rate_limit: Number | None = Field(
         default=None, description="messages a second at most; 0 takes none in"
     )
-    rate_limit_bytes: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="bytes a second at most"
-    )
+    rate_limit_bytes: Number | None = Field(default=None, description="bytes a second at most")
     drain_timeout: Seconds | None = Field(
         default=None, description="seconds a stop may wait for what is in flight"
     )
@@ -84,7 +84,7 @@ class PipelineOverrides(BaseModel):
     max_threads: AtLeastOne | None = Field(
         default=None, description="worker threads of plain `def` handlers"
     )
-    max_restarts: Annotated[int, Field(ge=0)] | None = Field(
+    max_restarts: Annotated[int, Field(ge=0, le=MOST_WHOLE)] | None = Field(
         default=None, description="restarts of a crashed stage in restart_window"
     )
     restart_window: Seconds | None = Field(
@@ -130,10 +130,10 @@ class Settings(BaseSettings):
     sasl: Literal["PLAIN", "EXTERNAL"] = Field(
         default="PLAIN", description="PLAIN: user and password; EXTERNAL: the client's certificate"
     )
-    heartbeat: Annotated[int, Field(ge=0)] = Field(
+    heartbeat: Annotated[int, Field(ge=0, le=MOST_WHOLE)] = Field(
         default=60, description="seconds between heartbeats that are asked for; 0: none"
     )
-    frame_max: Annotated[int, Field(ge=0)] = Field(
+    frame_max: Annotated[int, Field(ge=0, le=MOST_WHOLE)] = Field(
         default=1_048_576, description="the largest frame that is asked for, in bytes"
     )
     connect_timeout: Seconds = Field(default=10.0, description="seconds a connection may take")
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json", "logfmt"] = Field(
         default="text", description="how a record is written to standard error"
     )
-    until_idle: Annotated[float, Field(ge=0)] | None = Field(
+    until_idle: Number | None = Field(
         default=None,
         description="end a run when nothing is left and nothing came for so many seconds",
     )
@@ -226,16 +226,19 @@ class Loaded:
         return plain(getattr(self.settings, key)) if key in self.origins else None
 
     def overrides(self, pipeline: str) -> dict[str, tuple[Any, Origin]]:
-        """Options of one pipeline, by option, with their origin.
-
-        A name in the environment is lower case, with _ for what a variable cannot have.
-        """
+        """Options of one pipeline, by option, with their origin."""
         found: dict[str, tuple[Any, Origin]] = {}
-        for name in dict.fromkeys((pipeline, re.sub(r"\W", "_", pipeline).lower())):
+        for name in names_of(pipeline):
             for option, value in self.settings.pipelines.get(name, ()):
                 if value is not None:
                     found[option] = (value, self.origins[f"{PIPELINES}.{name}.{option}"])
         return found
+
+
+def names_of(pipeline: str) -> list[str]:
+    """What a pipeline may be called in the settings: a variable's name is lower case, with _ for
+    what it cannot have."""
+    return list(dict.fromkeys((pipeline, re.sub(r"\W", "_", pipeline).lower())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +320,7 @@ def _environment() -> Layer:
 
 def _dotenv(file: Path) -> Layer:
     try:
-        source = DotEnvSettingsSource(Settings, env_file=file, env_file_encoding="utf-8")
+        source = DotEnvSettingsSource(Settings, env_file=file, env_file_encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{_short(file)} cannot be read: {error}") from error
     names = [name for name in source.env_vars if name.upper().startswith(PREFIX)]
@@ -348,7 +351,7 @@ def _pyproject(folder: Path) -> Layer:
     if file is None:
         return Layer({}, PYPROJECT)
     try:
-        table: Any = tomllib.loads(file.read_text("utf-8"))
+        table: Any = tomllib.loads(file.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{_short(file)} cannot be read: {error}") from error
     for name in TABLE.split("."):

@@ -6,13 +6,15 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flowstream.checks import MOST_SECONDS
 from flowstream.cli.exits import CommandError, ExitCode
 
 if TYPE_CHECKING:
     from flowstream.client import Offset
 
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?i?b?)", re.IGNORECASE)
-_TIME = re.compile(r"(\d+)\s*(s|m|h|d|w)", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18})\s*([kmgt]?i?b?)", re.IGNORECASE)
+_TIME = re.compile(r"([0-9]{1,10})\s*(s|m|h|d|w)", re.IGNORECASE)
+_OFFSET = re.compile(r"[0-9]{1,19}")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -36,12 +38,20 @@ def parse_duration(option: str, text: str | None) -> timedelta | None:
     """A time span from `30s`, `10m`, `12h`, `7d` or `2w`."""
     if text is None:
         return None
-    match = _TIME.fullmatch(text.strip())
-    if match is None:
+    span = _span(text)
+    if span is None:
         raise CommandError(
             f"{option} {text!r} is no time span; write 30s, 10m, 12h or 7d", ExitCode.USAGE
         )
-    return timedelta(seconds=int(match[1]) * _SECONDS[match[2].lower()])
+    return span
+
+
+def _span(text: str) -> timedelta | None:
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    seconds = int(match[1]) * _SECONDS[match[2].lower()]
+    return timedelta(seconds=seconds) if seconds <= MOST_SECONDS else None
 
 
 def retention(
@@ -60,17 +70,16 @@ def parse_place(option: str, text: str) -> Offset:
     an age such as `30m`."""
     if text in {"first", "last", "next"}:
         return text
-    if text.isdecimal():
+    if _OFFSET.fullmatch(text):
         return int(text)
-    match = _TIME.fullmatch(text.strip())
-    if match is not None:
-        return timedelta(seconds=int(match[1]) * _SECONDS[match[2].lower()])
+    span = _span(text)
+    if span is not None:
+        return span
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise CommandError(
             f"{option} {text!r} is no place in a stream; write first, last, next, an offset, a "
             "time such as 2026-11-23T09:00, or an age such as 30m, 2h or 7d",
             ExitCode.USAGE,
         ) from None
-    return moment.astimezone(UTC)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flowstream.checks import check_seconds
+from flowstream.checks import MOST_FACTOR, check_number, check_seconds
 from flowstream.errors import ConfigurationError
 
 
@@ -27,8 +27,7 @@ class Backoff:
         check_seconds("Backoff maximum", self.maximum)
         if self.initial > self.maximum:
             raise ConfigurationError("Backoff: initial is more than maximum; exchange them")
-        if not self.factor >= 1:
-            raise ConfigurationError(f"Backoff factor={self.factor!r}: give a number from 1 on")
+        check_number("Backoff factor", self.factor, 1, MOST_FACTOR)
 
     def delay(
         self, attempt: int, uniform: Callable[[float, float], float] = random.uniform

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from flowstream.checks import check_seconds
+from flowstream.checks import check_seconds, is_number
 from flowstream.errors import ConfigurationError, TokenUnavailable
 from flowstream.texts import describe
 
@@ -105,7 +105,7 @@ class TokenCredentials(Credentials):
     def __init__(
         self, fetch: Callable[[], Awaitable[Token]], *, user: str = "", renew_at: float = 0.8
     ) -> None:
-        if not 0 < renew_at < 1:
+        if not is_number(renew_at, 0, 1) or renew_at in (0, 1):
             raise ConfigurationError("TokenCredentials(renew_at=...) must lie between 0 and 1")
         check_secret("TokenCredentials(user=...)", user)
         self._fetch = fetch

@@ -98,6 +98,7 @@ class Subscription:
         self._quiet_since: tuple[object, int] | None = None
         self._untold = 0
         self._held = False
+        self._since = _since(start)
         self._lineage = Lineage()
         self._tries = 0
 
@@ -142,6 +143,10 @@ class Subscription:
                 raise
             self.position = max(start, chunk.offset + chunk.records)
             self._lineage.read(chunk)
+            if chunk.timestamp < self._since:
+                delivery = None
+            else:
+                self._since = 0
             if delivery is not None:
                 self._held = True
                 self._untold = 0
@@ -172,6 +177,7 @@ class Subscription:
     def begin_at(self, offset: OffsetSpec) -> None:
         """Sets where the next chunk is expected (single active consumers)."""
         self._start = offset
+        self._since = _since(offset)
         self._lineage.forget()
         self.position = offset.value if offset.kind is OffsetKind.OFFSET else None
         self._forget()
@@ -441,3 +447,9 @@ class Subscription:
         if place is not None:
             timeout = self._core.settings.close_timeout
             await self._core.consuming.retire(place, lambda c: Unsubscribe(c, place.id), timeout)
+
+
+def _since(start: OffsetSpec) -> int:
+    """When what is read at first was written, at the earliest: brokers take a point in the future
+    for now."""
+    return start.value if start.kind is OffsetKind.TIMESTAMP else 0

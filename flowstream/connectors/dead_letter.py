@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flowstream.checks import check_stream
+from flowstream.checks import check_number, check_stream, check_whole
 from flowstream.client import AmqpMessage, Publisher
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.valve import SafetyValve
-from flowstream.errors import ConfigurationError, FlowstreamError, MessageTooLarge
+from flowstream.errors import FlowstreamError, MessageTooLarge
 from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext
 from flowstream.texts import type_name
 
@@ -68,10 +68,10 @@ class DeadLetter(FailurePolicy):
     def __post_init__(self) -> None:
         check_stream("DeadLetter > stream", self.stream)
         ratio, row = self.max_ratio, self.max_consecutive
-        if ratio is not None and not 0 <= ratio <= 1:
-            raise ConfigurationError(f"DeadLetter > max_ratio: between 0 and 1, got {ratio}")
-        if row is not None and row < 1:
-            raise ConfigurationError(f"DeadLetter > max_consecutive: at least 1, got {row}")
+        if ratio is not None:
+            check_number("DeadLetter > max_ratio", ratio, 0, 1)
+        if row is not None:
+            check_whole("DeadLetter > max_consecutive", row, 1)
 
     def writes(self) -> Sequence[str]:
         return [self.stream]

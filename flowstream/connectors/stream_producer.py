@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import anyio
 
-from flowstream.checks import check_name, check_stream
+from flowstream.checks import check_name, check_stream, check_whole
 from flowstream.client import Consumer, Delivery, Environment, Offset, offset_spec
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import environment_of
@@ -37,8 +38,8 @@ class StreamProducer(Producer):
 
     `reference` is the name offsets are stored under: the pipeline's name unless it is given.
     `offset` says where to begin when nothing is stored: "first" (nothing is skipped), "last",
-    "next", an offset, a datetime or a timedelta (so long ago); the place that this leads to is
-    stored before the first message is handled. `credit` is how many chunks the broker may send
+    "next", an offset, a datetime (one in the future is "next") or a timedelta (so long ago); the
+    place that this leads to is stored before the first message is handled. `credit` is how many chunks the broker may send
     ahead; they wait in memory beside `max_in_flight_bytes`. Messages that retention removed before
     they were handled, while the pipeline was away or while it runs, are an error, OffsetTruncated,
     unless `on_truncated="skip"` accepts, logs and counts the loss. Bodies that are AMQP 1.0
@@ -65,10 +66,7 @@ class StreamProducer(Producer):
                 f'{type(self).__name__} > on_truncated: expected "error" or "skip", '
                 f"got {on_truncated!r}"
             )
-        if credit < 2:
-            raise ConfigurationError(
-                f"{type(self).__name__} > credit: at least 2 chunks, got {credit!r}"
-            )
+        check_whole(f"{type(self).__name__} > credit", credit, 2, 32_767)
         offset_spec(offset)
         self.stream = stream
         self.reference = reference
@@ -253,6 +251,11 @@ class StreamProducer(Producer):
         """The offset at a place; waits for a leader that is being elected."""
         if isinstance(place, int):
             return place
+        if isinstance(place, datetime) and place > datetime.now(UTC):
+            log.warning(
+                "%s: offset=%s is in the future: begins with what comes from now on", stream, place,
+                extra={"stream": stream},
+            )  # fmt: skip
         deadline = anyio.current_time() + ELECTION
         while True:
             try:

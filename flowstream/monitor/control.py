@@ -14,8 +14,10 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from flowstream.errors import ConfigurationError
 from flowstream.monitor.http import Request, Response
 from flowstream.pipeline import RateLimit, RunningPipeline, running_pipelines
+from flowstream.texts import shown
 
 
 class Refused(Exception):
@@ -101,10 +103,8 @@ def _apply(running: RunningPipeline, asked: dict[str, Any]) -> None:
 def _limit(messages: Any) -> RateLimit | None:
     if messages is None:
         return None
-    number = isinstance(messages, (int, float)) and not isinstance(messages, bool)
-    if not number or not 0 <= messages < float("inf"):
-        raise Refused(
-            HTTPStatus.BAD_REQUEST,
-            f"messages {messages!r}: a number a second, or null for no limit",
-        )
-    return RateLimit(messages=messages)
+    try:
+        return RateLimit(messages=messages)
+    except ConfigurationError as error:
+        said = f"messages {shown(messages)}: a number a second, or null for no limit ({error})"
+        raise Refused(HTTPStatus.BAD_REQUEST, said) from None

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flowstream.checks import MOST_FACTOR, MOST_SECONDS, check_number, check_whole
 from flowstream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ class Backoff:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.initial < 0 or self.maximum < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise ConfigurationError(
-                f"Backoff: initial and maximum are seconds >= 0, factor is >= 1, jitter is "
-                f"between 0 and 1; got {self}"
-            )
+        for name, least, most in (
+            ("initial", 0, MOST_SECONDS),
+            ("factor", 1, MOST_FACTOR),
+            ("maximum", 0, MOST_SECONDS),
+            ("jitter", 0, 1),
+        ):
+            check_number(f"Backoff {name}", getattr(self, name), least, most)
 
     def delay(self, attempt: int, chance: float = 0.5) -> float:
         """The seconds to wait after `attempt` (1, 2, ...) failed; `chance` is in [0, 1)."""
@@ -59,8 +62,7 @@ class Retry:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigurationError(f"Retry: attempts must be at least 1, got {self.attempts}")
+        check_whole("Retry attempts", self.attempts, 1)
         if not isinstance(self.backoff, Backoff):
             raise ConfigurationError(f"Retry: backoff must be a Backoff(...), got {self.backoff!r}")
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from flowstream.checks import MOST_SECONDS, check_number, is_number
 from flowstream.errors import ConfigurationError
 
 SLACK = 0.1
+SHORTEST = 1e-3
+LEAST, MOST = 1e-6, 1e15
+"""Of messages or bytes in an interval; 0 is none at all."""
 UNLIMITED = 1 << 62
 
 
@@ -30,10 +34,11 @@ class RateLimit:
     def __post_init__(self) -> None:
         if self.messages is None and self.bytes is None:
             raise ConfigurationError("RateLimit: give messages=, bytes= or both")
-        if self.interval <= 0 or min(self.messages or 0, self.bytes or 0) < 0:
-            raise ConfigurationError(
-                "RateLimit: interval is seconds greater than 0, messages and bytes are not negative"
-            )
+        check_number("RateLimit interval", self.interval, SHORTEST, MOST_SECONDS)
+        for name in ("messages", "bytes"):
+            value = getattr(self, name)
+            if value is not None and not is_number(value, 0, 0):
+                check_number(f"RateLimit {name}", value, LEAST, MOST)
 
 
 class RateLimiter:

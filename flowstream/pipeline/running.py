@@ -15,6 +15,7 @@ import anyio
 import anyio.from_thread
 from anyio.lowlevel import current_token
 
+from flowstream.checks import MOST_SECONDS, check_number
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.discards import parse_places
 from flowstream.pipeline.options import make
@@ -140,6 +141,7 @@ class RunningPipeline:
         What is settled then is committed. The pipeline is not stopped here: the result is about
         what it did until now, with the reason "running". Returns early when it ends by itself.
         """
+        check_number("wait_idle", seconds, 0, MOST_SECONDS)
         self._check_loop("wait_idle")
         run, core = self._run, self._run.core
         while not run.finished.is_set():

@@ -54,6 +54,34 @@ def test_the_environment_goes_before_dotenv_and_that_before_the_file(
     ]
 
 
+def test_files_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text('\ufeff[tool.flowstream]\nhttp = ":1"\n', "utf-8")
+    (folder / ".env").write_text("\ufeffFLOWSTREAM_LOG_FORMAT=json\n", "utf-8")
+    loaded = load(folder)
+    assert (loaded.given("http"), loaded.given("log_format")) == (":1", "json")
+
+
+def test_options_of_a_pipeline_that_is_not_there_are_told_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of a file may be for others, unless their name is nearly that of one that is there."""
+    pyproject(
+        folder,
+        "[tool.flowstream.pipelines.order]\ncommit_every = 1\n"
+        "[tool.flowstream.pipelines.audit]\ncommit_every = 1\n",
+    )
+    (folder / ".env").write_text("FLOWSTREAM_PIPELINES__EU_ORDERS__COMMIT_EVERY=2\n")
+    monkeypatch.setenv("FLOWSTREAM_PIPELINES__PAYMENTS__COMMIT_EVERY", "3")
+    loaded = load(folder)
+    monkeypatch.setattr(overrides, "settings", lambda: loaded)
+    assert list(overrides.unused(["orders", "eu.orders"])) == [
+        "pyproject.toml: [tool.flowstream.pipelines.order] commit_every changes nothing: "
+        "no pipeline here is named 'order', only orders, eu.orders",
+        "FLOWSTREAM_PIPELINES__PAYMENTS__COMMIT_EVERY changes nothing: no pipeline here is named "
+        "'payments', only orders, eu.orders",
+    ]
+
+
 def test_the_nearest_pyproject_upwards_is_read(folder: Path) -> None:
     pyproject(folder, '[tool.flowstream]\nhttp = ":1"\n')
     inner = folder / "a" / "b"
@@ -80,6 +108,15 @@ REFUSED = [
     (".env", "FLOWSTREAM_HTPT=:1", ".env: FLOWSTREAM_HTPT: there is no such setting; "
      "did you mean FLOWSTREAM_HTTP?"),
     (".env", "FLOWSTREAM_HEARTBEAT=-1", ".env: FLOWSTREAM_HEARTBEAT: input should be greater"),
+    ("env", "FLOWSTREAM_CONNECT_TIMEOUT=inf", "FLOWSTREAM_CONNECT_TIMEOUT: input should be a fin"),
+    ("env", "FLOWSTREAM_UNTIL_IDLE=nan", "FLOWSTREAM_UNTIL_IDLE: input should be"),
+    ("env", "FLOWSTREAM_UNTIL_IDLE=1e300", "FLOWSTREAM_UNTIL_IDLE: input should be less"),
+    (".env", "FLOWSTREAM_PIPELINES__A__RATE_LIMIT=inf",
+     ".env: FLOWSTREAM_PIPELINES__A__RATE_LIMIT: input should be a finite number"),
+    ("toml", "[tool.flowstream.pipelines.a]\ndrain_timeout = inf",
+     "[tool.flowstream.pipelines.a] drain_timeout: input should be a finite number"),
+    ("toml", "[tool.flowstream]\nrequest_timeout = nan",
+     "[tool.flowstream] request_timeout: input should be"),
     ("toml", "[tool.flowstream]\nurls = 1",
      "pyproject.toml: [tool.flowstream] urls: there is no such setting; "
      "did you mean [tool.flowstream] url?"),

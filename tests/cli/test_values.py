@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.values import parse_duration, parse_size
+from flowstream.cli.run import parse_feed
+from flowstream.cli.values import parse_duration, parse_place, parse_size
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,35 @@ def test_no_size_names_the_option(text: str) -> None:
 def test_no_time_names_the_option(text: str) -> None:
     with pytest.raises(CommandError, match="--max-age"):
         parse_duration("--max-age", text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 19 + "B", "\u0663", "\uff13MB"])
+def test_a_size_has_at_most_18_digits(text: str) -> None:
+    with pytest.raises(CommandError, match="is no size"):
+        parse_size("--max-bytes", text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000 + "s", "99999999w", "\u0663s"])
+def test_a_time_span_is_at_most_three_decades(text: str) -> None:
+    with pytest.raises(CommandError, match="is no time span"):
+        parse_duration("--max-age", text)
+    with pytest.raises(CommandError, match="is no place in a stream"):
+        parse_place("--from", text)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "-1", "nan", "0001-01-01T00:00:00+14:00", "\u0663"])
+def test_no_place_in_a_stream(text: str) -> None:
+    with pytest.raises(CommandError, match="is no place in a stream"):
+        parse_place("--from", text)
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan", "0", "-5", "1e300"])
+def test_a_rate_of_a_feed_is_finite_and_more_than_0(rate: str) -> None:
+    assert parse_feed("a@b.csv@500") == ("a@b.csv", 500.0)
+    assert parse_feed("a@b.csv") == ("a@b.csv", 500.0)
+    with pytest.raises(CommandError, match="a rate is more than 0 and at most") as caught:
+        parse_feed(f"orders.csv@{rate}")
+    assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_nothing_given_is_nothing() -> None:

@@ -116,8 +116,9 @@ def test_offsets_as_applications_write_them() -> None:
     assert offset_spec(5) == OffsetSpec.offset(5)
     assert offset_spec(now) == OffsetSpec.timestamp(1704110400000)
     assert offset_spec(timedelta(hours=1), now) == OffsetSpec.timestamp(1704106800000)
-    assert offset_spec(timedelta(hours=-1), now) == OffsetSpec.timestamp(1704106800000)
-    for wrong in ("end", -1, True, 1.5, None, 1 << 63):
+    assert offset_spec(timedelta.max, now) == OffsetSpec.timestamp(0)
+    assert offset_spec(datetime.min.replace(tzinfo=UTC)) == OffsetSpec.timestamp(0)
+    for wrong in ("end", -1, True, 1.5, None, 1 << 63, timedelta(hours=-1), timedelta.min):
         with pytest.raises(ConfigurationError, match="offset="):
             offset_spec(wrong)  # type: ignore[arg-type]
 

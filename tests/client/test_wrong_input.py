@@ -12,7 +12,7 @@ import pytest
 from flowstream import DeadLetter, StreamProducer, StreamSink
 from flowstream.client import AutoTracking, Backoff, Compression, Environment, StreamUrl, Tls
 from flowstream.client import CreditOnArrival as OnArrival
-from flowstream.client.credentials import TokenCredentials
+from flowstream.client.credentials import Token, TokenCredentials
 from flowstream.errors import ConfigurationError
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster
@@ -41,13 +41,24 @@ ENVIRONMENTS: list[tuple[dict[str, Any], str]] = [
     ({"recovery_timeout": 0}, r"recovery_timeout=0: give seconds"),
     ({"missing_timeout": None}, r"missing_timeout=None: give seconds"),
     ({"backoff": 1.0}, r"backoff=1.0: give a Backoff"),
+    ({"connect_timeout": float("inf")}, r"connect_timeout=inf: give seconds"),
+    ({"request_timeout": float("nan")}, r"request_timeout=nan: give seconds"),
+    ({"missing_timeout": 1e10}, r"missing_timeout=10000000000.0: give seconds"),
+    ({"close_timeout": 10**400}, r"close_timeout=1000+…?: give seconds"),
+    ({"node_attempts": 1 << 63}, r"node_attempts=9\d+: give a whole number"),
     ({"per_connection": 257}, r"per_connection=257: give a whole number from 1 to 256"),
     ({"node_attempts": 0}, r"node_attempts=0: give a whole number from 1 on"),
 ]
 VALUES: list[tuple[Callable[[], object], str]] = [
     (lambda: Backoff(initial=0), r"Backoff initial=0: give seconds"),
     (lambda: Backoff(initial=2, maximum=1), r"Backoff: initial is more than maximum"),
-    (lambda: Backoff(factor=0.5), r"Backoff factor=0.5: give a number from 1 on"),
+    (lambda: Backoff(factor=0.5), r"Backoff factor=0.5: give a number from 1 to 1000"),
+    (lambda: Backoff(factor=float("nan")), r"Backoff factor=nan: give a number from 1 to 1000"),
+    (lambda: Backoff(factor=float("inf")), r"Backoff factor=inf: give a number from 1 to 1000"),
+    (lambda: Backoff(maximum=float("inf")), r"Backoff maximum=inf: give seconds"),
+    (lambda: Token("t", float("nan")), r"Token expires_in=nan: give seconds"),
+    (lambda: Token("s3cret", float("inf")), r"^Token expires_in=inf: give seconds"),
+    (lambda: TokenCredentials(None, renew_at=float("nan")), r"renew_at=...\) must lie"),  # type: ignore[arg-type]
     (lambda: AutoTracking(messages=0), r"AutoTracking messages=0: give a whole number"),
     (lambda: AutoTracking(interval=0), r"AutoTracking interval=0: give seconds"),
     (lambda: OnArrival(0), r"credit=0: give a whole number from 1 to 32767"),
@@ -78,6 +89,7 @@ CONSUMERS: list[tuple[dict[str, Any], str]] = [
     ({"stream": LONG}, r"stream='é+…: expected a string of 1 to 255 bytes"),
     ({"offset": "end"}, r"offset='end': give \"first\", \"last\", \"next\""),
     ({"offset": -1}, r"offset=-1: give"),
+    ({"offset": timedelta(seconds=-1)}, r"offset=.*: a timedelta says how long ago and is not neg"),
     ({"offset": NAIVE}, r"offset=datetime needs a time zone"),
     ({"credit": 0}, r"credit=0: give a whole number from 1 to 32767"),
     ({"credit": "10"}, r"credit='10': give a number of chunks"),

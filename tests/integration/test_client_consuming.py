@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -238,3 +239,23 @@ async def test_single_active_members_share_the_partitions(broker: Broker, stream
         assert sorted(map(int, seen)) == list(range(1500))
         assert len(active["c"]) == 3
         await env.delete_super_stream(stream_name)
+
+
+async def test_a_point_in_the_future_begins_with_what_is_written_then(
+    broker: Broker, stream_name: str
+) -> None:
+    """Brokers take it for now; what comes in between is not delivered, but passed."""
+    async with Environment(broker.url) as env:
+        await env.create_stream(stream_name)
+        async with env.publisher(stream_name) as publisher:
+            await publisher.publish(b"before")
+            moment = datetime.now(UTC) + timedelta(seconds=1.5)
+            async with env.consumer(stream_name, offset=moment) as consumer:
+                await publisher.publish(b"too early")
+                await publisher.publish(b"too early")
+                await anyio.sleep(max(0, (moment - datetime.now(UTC)).total_seconds()) + 0.2)
+                await publisher.publish(b"then")
+                await publisher.publish(b"later")
+                with anyio.fail_after(30):
+                    assert await read(consumer, 2) == [b"then", b"later"]
+                assert consumer.position == 5

@@ -108,6 +108,8 @@ async def test_it_is_off_unless_allowed(running: RunningPipeline) -> None:
         ({"pipeline": "controlled", "action": "rate_limit", "messages": "fast"}, 400),
         ({"pipeline": "controlled", "action": "rate_limit", "messages": True}, 400),
         ({"pipeline": "controlled", "action": "rate_limit", "messages": float("nan")}, 400),
+        ({"pipeline": "controlled", "action": "rate_limit", "messages": 1e300}, 400),
+        ({"pipeline": "controlled", "action": "rate_limit", "messages": False}, 400),
     ],
 )
 async def test_bad_requests(running: RunningPipeline, asked: Any, status: int) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +17,8 @@ from flowstream.pipeline.commits import CommitSchedule
 from flowstream.pipeline.ratelimit import RateLimiter
 from flowstream.pipeline.restarts import Restarts
 from flowstream.pipeline.window import Window, fitting
+
+NO_NUMBERS: tuple[Any, ...] = (math.inf, -math.inf, math.nan, 10**400, True, "1")
 
 
 @given(
@@ -142,6 +148,22 @@ def test_retry_counts_attempts_in_all():
         lambda: RateLimit(),
         lambda: RateLimit(messages=-1),
         lambda: RateLimit(messages=1, interval=0),
+        *(
+            partial(make, **{name: value})
+            for value in (*NO_NUMBERS, 1e-300)
+            for make, name in (
+                (RateLimit, "messages"),
+                (RateLimit, "bytes"),
+                (partial(RateLimit, 1), "interval"),
+                (partial(Backoff, maximum=1e9), "factor"),
+                (Retry, "attempts"),
+            )
+        ),
+        *(
+            partial(Backoff, **{name: value})
+            for value in NO_NUMBERS
+            for name in ("initial", "maximum", "factor", "jitter")
+        ),
     ],
 )
 def test_values_that_cannot_work_are_refused(make):

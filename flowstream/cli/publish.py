@@ -96,6 +96,8 @@ def publish(
     """
     if loop:
         _check_loop(file, first, name)
+    if name is not None and not 0 < len(name.encode(errors="replace")) < 256:
+        raise CommandError(f"--name {name[:20]!r}: it must have 1 to 255 bytes", ExitCode.USAGE)
     from flowstream.cli.feed import FeedPlan
 
     plan = FeedPlan(stream, file, format, raw, rate, loop, first, name, key)
@@ -132,6 +134,8 @@ def _tell(plan: FeedPlan, tally: Tally, *, json: bool) -> None:
         f"{plural(tally.messages, 'message')} confirmed in {plan.stream} "
         f"({short_duration(tally.seconds)}, {per_second:,.0f}/s)"
     )
+    if not tally.messages and not tally.deduplicated and plan.first > 1:
+        note(f"{plan.file} has no message at or behind line {plan.first}")
     if tally.deduplicated:
         note(f"{_deduplicated(plan, tally)}: not added again")
 

@@ -7,15 +7,18 @@ import itertools
 import json
 import re
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
 
+from flowstream.broker import Broker as EmbeddedBroker
 from flowstream.cli.feed import Feed, FeedPlan, Tally
 from flowstream.cli.publish import standing
-from flowstream.client import Environment
+from flowstream.client import Backoff, Environment, StreamUrl
 from flowstream.errors import FlowstreamError, PublishFailed
 from flowstream.protocol import data_of, encode_data
 from flowstream.testing import broker as embedded
@@ -206,11 +209,54 @@ def test_a_stream_deleted_meanwhile_ends_it_with_what_was_confirmed(
     assert re.search(r"every line before \d+; go on with --from-line \d+", anyio.run(publish))
 
 
+def test_a_named_file_outlives_a_broker_that_is_started_again(
+    tmp_path: Path, stream_name: str
+) -> None:
+    """What was sent and not confirmed is sent again, and what the broker had is dropped."""
+    count = 20_000
+    plan = FeedPlan(stream_name, ndjson(tmp_path / "o.ndjson", count), raw=True, name="once")
+
+    async def publish() -> tuple[Tally, list[bytes]]:
+        lost = anyio.Event()
+
+        async def serve(task_status: TaskStatus[str]) -> None:
+            async with EmbeddedBroker(port=0, data=tmp_path / "data") as first:
+                port = StreamUrl.parse(first.url).port
+                task_status.started(first.url)
+                await lost.wait()
+            async with EmbeddedBroker(port=port, data=tmp_path / "data"):
+                await anyio.sleep_forever()
+
+        def shown() -> None:
+            if feed.tally.messages > count // 3:
+                lost.set()
+
+        async with anyio.create_task_group() as group:
+            url = await group.start(serve)
+            async with Environment(url, backoff=Backoff(initial=0.02)) as environment:
+                await environment.create_stream(stream_name)
+                with Feed(plan) as feed:
+                    await feed.send(environment, shown)
+                bodies: list[bytes] = []
+                async with environment.consumer(stream_name) as consumer:
+                    async for delivery in consumer:
+                        bodies += delivery.bodies
+                        if len(bodies) >= count:
+                            break
+            group.cancel_scope.cancel()
+        return feed.tally, bodies
+
+    tally, bodies = anyio.run(publish)
+    assert (tally.messages, tally.next_line) == (count, count + 1)
+    assert [json.loads(body)["n"] for body in bodies] == [*range(1, count + 1)]
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["in time", "by two signals"])
 def test_a_broker_that_confirms_nothing_is_given_up(
-    tmp_path: Path, stream_name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stream_name: str, monkeypatch: pytest.MonkeyPatch, by_hand: bool
 ) -> None:
     """The broker goes away in the middle: what it has confirmed is an unbroken run."""
-    monkeypatch.setattr("flowstream.cli.feed.PATIENCE", 0.3)
+    monkeypatch.setattr("flowstream.cli.feed.PATIENCE", 600.0 if by_hand else 0.3)
     file = ndjson(tmp_path / "o.ndjson", 100_000)
 
     async def publish() -> Tally:
@@ -220,6 +266,9 @@ def test_a_broker_that_confirms_nothing_is_given_up(
             async with embedded() as running:
                 task_status.started(running.url)
                 await lost.wait()
+            for _ in range(2 * by_hand):
+                feed.stop()
+                await anyio.lowlevel.checkpoint()
 
         def shown() -> None:
             if feed.tally.messages > 20_000:
@@ -230,11 +279,16 @@ def test_a_broker_that_confirms_nothing_is_given_up(
             with Feed(FeedPlan(stream_name, file, raw=True)) as feed:
                 async with Environment(url, close_timeout=0.1) as environment:
                     await environment.create_stream(stream_name)
-                    with pytest.raises(PublishFailed, match="confirmed nothing of"):
+                    with (
+                        nullcontext()
+                        if by_hand
+                        else pytest.raises(PublishFailed, match="confirmed nothing of")
+                    ):
                         await feed.send(environment, shown)
         return feed.tally
 
     tally = anyio.run(publish)
+    assert tally.interrupted is by_hand
     assert 0 < tally.messages == tally.next_line - 1 < 100_000
 
 
@@ -247,6 +301,8 @@ def test_a_broker_that_confirms_nothing_is_given_up(
         (("s", "-", "--loop"), b"", 2, "--loop needs a file"),
         (("s", "-", "--rate", "0"), b"", 2, "--rate"),
         (("s", "-", "--from-line", "0"), b"", 2, "--from-line"),
+        (("s", "-", "--name", ""), b"", 2, "--name '': it must have 1 to 255 bytes"),
+        (("s", "-", "--name", "é" * 128), b"", 2, "it must have 1 to 255 bytes"),
         (("s", "a.txt", "--loop", "--name", "n"), b"", 2, "--loop and --name exclude"),
         (("s", "a.txt", "--loop", "--from-line", "2"), b"", 2, "--loop and --from-line exclude"),
         (("s", "-", "--format", "ndjson"), b"[" * 99_999, 20, "line 1 is nested too deeply"),

@@ -312,10 +312,16 @@ def run_async(main: Callable[..., Awaitable[T]], *args: Any) -> T:
 async def on_signal(
     action: Callable[[], None], *, task_status: TaskStatus[None] | None = None
 ) -> None:
-    """Call `action` for every SIGINT or SIGTERM, until cancelled; started once it listens."""
+    """Call `action` for every signal that ends a process, until cancelled; started once it listens.
+
+    SIGHUP, of a terminal that is closed, is one unless it is ignored (nohup).
+    """
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*numbers) as signals:
         if task_status is not None:
             task_status.started()
         async for _ in signals:

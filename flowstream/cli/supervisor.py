@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -241,7 +241,8 @@ class Supervisor:
     def _signalled(self) -> None:
         self._signals += 1
         if self._signals == 1:
-            note("draining: what was received is finished and committed; again to end at once")
+            with suppress(OSError):  # the terminal may be what has gone
+                note("draining: what was received is finished and committed; again to end at once")
             self._stop_all()
         elif self._signals == 2:
             self._outcome.forced = True

@@ -189,11 +189,7 @@ class SuperStreamProducer(StreamProducer):
         if lane is None:
             return
         since = anyio.current_time()
-        if not await lane.drain(HAND_OVER - 5):
-            log.warning(
-                "%s: handed over with messages in flight; they are repeated", partition,
-                extra={"stream": partition},
-            )  # fmt: skip
+        await lane.drain(HAND_OVER - 5)
         self._moved(partition, active=False, seconds=anyio.current_time() - since)
 
     def _moved(self, partition: str, *, active: bool, seconds: float | None = None) -> None:

@@ -10,10 +10,14 @@ fails.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import anyio
@@ -27,6 +31,10 @@ from flowstream.pipeline.stages.slot import Slot
 from flowstream.texts import describe, interrupts, is_a, traceback_of
 
 Handler = Callable[[Any], Any]
+STARTS = 3
+"""Times that a process is started which ends before it is ready."""
+PARENT_CHECK = 0.5
+"""Seconds between looks of a process at whether the pipeline's process lives."""
 KEPT = 60.0
 """Seconds that an idle process is sure to be kept; anyio ends those that were idle for 300."""
 
@@ -111,10 +119,21 @@ class Processes:
         return result
 
     async def _begin(self, slot: Slot, handler: Handler) -> None:
-        """Start a process where none is idle, and let it import the handler."""
+        """Start a process where none is idle, and let it import the handler.
+
+        One that ends meanwhile did nothing yet, such as by a signal to its process group.
+        """
         slot.queued = True
         try:
-            await anyio.to_process.run_sync(_begin, handler, cancellable=True, limiter=self.limiter)
+            for tries_left in reversed(range(STARTS)):
+                try:
+                    await anyio.to_process.run_sync(
+                        _begin, handler, cancellable=True, limiter=self.limiter
+                    )
+                    break
+                except anyio.BrokenWorkerProcess:
+                    if not tries_left:
+                        raise
         finally:
             slot.queued = False
             slot.since = anyio.current_time()
@@ -210,11 +229,32 @@ def _apply(message: Message[Any], decision: Decision) -> None:
 
 
 def _begin(handler: Handler) -> None:
-    """In the process: Ctrl-C at a terminal reaches it too, and is for the pipeline to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In the process: it only had to be started, and to import the handler."""
+    _outlast_signals()
+
+
+@cache
+def _outlast_signals() -> None:
+    """In the process, once: signals to its process group are for the pipeline to answer.
+
+    Terminals send them to all processes of a group, and so do supervisors. The process ends with
+    that of the pipeline: killed by it, or by itself where that one is killed. (PR_SET_PDEATHSIG
+    would end it with the thread that started it, which on trio is not the main one.)
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[bytes]:
+    _outlast_signals()
     decisions = []
     for message in messages:
         before = message.data
@@ -231,6 +271,7 @@ def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> l
 
 
 def _batch(handler: Handler, batch: Batch[Any]) -> tuple[Raised | None, list[bytes]]:
+    _outlast_signals()
     messages = list(batch.messages)
     error: BaseException | None = None
     try:

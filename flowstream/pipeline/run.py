@@ -220,6 +220,7 @@ class Run:
         )  # fmt: skip
         self.feed.flush = self._flush
         self.feed.commit = self._commit_now
+        self.feed.busy_handlers = self.busy_handlers
         core.relieve = self._relieve
         if self.batchers:
             router = Router(self.batchers, self.disposal, self.processors.name)

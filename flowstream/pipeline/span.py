@@ -111,6 +111,14 @@ class Watermark:
         return sum(span.remaining + span.held for span in self._spans)
 
     @property
+    def repeated(self) -> int:
+        """How many messages come again where the next one to be delivered is the barrier."""
+        span = self.open
+        if span is None:
+            return 0
+        return sum(each.count for each in self._spans) - span.first_unsettled()
+
+    @property
     def barrier(self) -> int | None:
         """The first offset that must not be committed; None when nothing is unsettled."""
         span = self.open

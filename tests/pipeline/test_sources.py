@@ -238,6 +238,37 @@ async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
     assert "messages of 'iterable' are not settled; it has no offsets" in caplog.text
 
 
+class HandsOver(Producer):
+    """Hands its stream over while the message at offset 3 does not settle."""
+
+    async def run(self, feed: Feed) -> None:
+        lane = feed.open("orders")
+        await lane.send(numbers(20))
+        assert not await lane.drain(2)
+        await anyio.sleep_forever()
+
+
+async def test_a_hand_over_that_runs_out_of_time_says_how_many_come_again_and_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pipeline = Pipeline("test", HandsOver(), drain_timeout=1)
+
+    @pipeline.processor(concurrency=2, max_demand=1)
+    async def handle(message: Message[Any]) -> None:
+        if message.offset == 3:
+            await anyio.sleep_forever()
+
+    with caplog.at_level(logging.WARNING, "flowstream"):
+        async with pipeline.start() as running:
+            await anyio.sleep(5)
+            running.stop()
+            await running.wait()
+    text = next(r.getMessage() for r in caplog.records if "handed over" in r.getMessage())
+    assert "orders is handed over with 1 messages that are not settled (after 2 s" in text
+    assert "in handlers: processor" in text
+    assert "The next owner gets 17 messages again: all from offset 3 on" in text
+
+
 # -- producers of users
 
 

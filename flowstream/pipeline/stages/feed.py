@@ -92,10 +92,27 @@ class SourceLane:
                 self._feed.flush("drain")
                 await self._feed.core.changed.wait(0.1)
             drained = self.mark.open is None
+        if not drained:
+            self._warn(timeout)
         with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
             await self._feed.commit(self.stream)
         self.close()
         return drained
+
+    def _warn(self, timeout: float | None) -> None:
+        """Say what whoever owns the stream next gets again, and why."""
+        core, mark = self._feed.core, self.mark
+        why = "they were given up by a halt"
+        if not self._given_up():
+            busy = ", ".join(self._feed.busy_handlers()) or "none; they wait for their next attempt"
+            why = f"after {timeout:g} s; in handlers: {busy}"
+        log.warning(
+            "pipeline %r: %s is handed over with %d messages that are not settled (%s). The next "
+            "owner gets %d messages again: all from offset %s on, the first of those",
+            core.name, self.stream, mark.unsettled, why, mark.repeated, mark.barrier,
+            extra={"pipeline": core.name, "stream": self.stream, "unsettled": mark.unsettled,
+                   "repeated": mark.repeated},
+        )  # fmt: skip
 
     def close(self) -> None:
         self.closed = True
@@ -150,6 +167,7 @@ class SourceFeed:
         self.blocked = 0
         self.times = StateTimes("idle", core.clock())
         self.flush: Callable[[str], None] = lambda trigger: None
+        self.busy_handlers: Callable[[], list[str]] = list
         self.commit: Callable[[str], Any] = _nothing
         self.decoder = decoder
         self.discards = discards

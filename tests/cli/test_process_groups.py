@@ -1,0 +1,91 @@
+"""Signals to the whole process group drain a run with worker processes: nothing is repeated."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Started
+
+pytestmark = pytest.mark.slow  # each starts an interpreter and two worker processes
+
+SHOP = """
+import os, time
+from flowstream import IterableProducer, Message, Pipeline
+
+pipeline = Pipeline("shop", IterableProducer(iter(range(1000))), max_in_flight=8)
+
+@pipeline.processor(processes=True, concurrency=2, max_demand=2)
+def work(message: Message) -> None:
+    with open("handled.txt", "a") as file:
+        file.write(f"{message.data} {os.getpid()}\\\\n")
+    time.sleep(0.05)
+    with open("done.txt", "a") as file:
+        file.write(f"{message.data}\\\\n")
+""".replace("\\\\n", "\\n")
+
+
+def group_of(run: Started) -> int:
+    process = run.process
+    assert isinstance(process, subprocess.Popen)
+    return process.pid  # of a session of its own
+
+
+def lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def pids(folder: Path) -> set[int]:
+    return {int(line.split()[1]) for line in (folder / "handled.txt").read_text().splitlines()}
+
+
+def until_handled(folder: Path, run: Started) -> None:
+    """Wait until the run is in the middle of its work."""
+    for _ in range(3000):
+        file = folder / "done.txt"
+        if file.exists() and len(file.read_text().splitlines()) >= 20:
+            return
+        time.sleep(0.01)
+    raise AssertionError("nothing is handled")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_process_group_drains(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    with Started("run", "shop", cwd=tmp_path, fresh=True) as run:
+        until_handled(tmp_path, run)
+        os.killpg(group_of(run), number)
+        result = run.end()
+    assert result.code == 0, result.err
+    assert "stay unsettled" not in result.err
+    handled = [line.split()[0] for line in (tmp_path / "handled.txt").read_text().splitlines()]
+    done = (tmp_path / "done.txt").read_text().split()
+    assert Counter(handled) == Counter(done)
+    assert max(Counter(handled).values()) == 1
+    assert f"{len(done)} messages" in result.out
+    assert len(pids(tmp_path)) == 2  # none was killed, and replaced
+
+
+def test_worker_processes_end_with_the_process_of_the_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        SHOP.replace("time.sleep(0.05)", "time.sleep(0.05 + 30 * (message.data > 30))")
+    )
+    with Started("run", "shop", cwd=tmp_path, fresh=True) as run:
+        until_handled(tmp_path, run)
+        workers = pids(tmp_path)
+        run.process.kill()
+        run.process.wait(10)
+        for _ in range(1000):
+            if not any(map(lives, workers)):
+                break
+            time.sleep(0.01)
+        assert not [each for each in workers if lives(each)]

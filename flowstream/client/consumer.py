@@ -155,6 +155,7 @@ class Consumer:
         `on_truncated="skip"` they are counted in `lost`), ChecksumMismatch or ProtocolError for a
         damaged chunk, and why the consumer was given up; ends when it was closed.
         """
+        self._core.check_thread()
         await self.done()
         while True:
             delivery = self.take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TypeAlias
@@ -51,6 +52,7 @@ class Core:
         self.not_kept: set[tuple[str, str]] = set()
         """References and streams whose offsets are stored once: see tracking.py."""
         self.loop: EventLoopToken | None = None
+        self._thread = 0
         self._users: dict[object, User] = {}
         self._closed_by = ""
         self.virtual_host = virtual_host
@@ -87,10 +89,21 @@ class Core:
                 f'environment "{self.name}" is not open: use it inside of `async with environment:`'
             )
         if self.loop != _this_loop():
-            raise ConfigurationError(
-                f'environment "{self.name}" was opened on another event loop (or thread): '
-                "open an environment on each loop that uses one"
-            )
+            raise self._elsewhere()
+
+    def check_thread(self) -> None:
+        """Raises on another thread than the environment's, where waiting would never end.
+
+        It costs next to nothing, and another loop is nearly always on another thread.
+        """
+        if self._thread != threading.get_ident():
+            raise self._elsewhere()
+
+    def _elsewhere(self) -> ConfigurationError:
+        return ConfigurationError(
+            f'environment "{self.name}" was opened on another event loop (or thread): '
+            "open an environment on each loop that uses one"
+        )
 
     def check_not_closed(self) -> None:
         if self.state.value is State.CLOSED:
@@ -112,6 +125,7 @@ class Core:
 
     async def open(self) -> None:
         """Connects the locator; raises why it does not work."""
+        self._thread = threading.get_ident()
         await self.locator.get()
         self.state.set(State.OPEN)
 

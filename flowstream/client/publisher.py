@@ -174,6 +174,7 @@ class Publisher:
 
         Raises PublishFailed if any of it failed and nobody else was told.
         """
+        self._core.check_thread()
         self._out.seal(anyio.current_time())
         through = self._out.next_id - 1
         while not self._out.log.settled_through(through):
@@ -187,6 +188,7 @@ class Publisher:
         filter_values: Sequence[str | None] | None,
         waiter: Waiter | None,
     ) -> None:
+        self._core.check_thread()
         await anyio.lowlevel.checkpoint_if_cancelled()
         if filter_values is None and self.options.filter_value is not None:
             filter_values = [self.options.filter_value(plain_body(body)) for body in bodies]
@@ -209,6 +211,7 @@ class Publisher:
 
     async def _room(self, messages: int, size: int) -> None:
         """Waits until the window has room; raises once the publisher is closed."""
+        self._core.check_thread()
         while True:
             if self._state.value is State.CLOSED:
                 raise self._closed_error()

@@ -75,6 +75,7 @@ class SuperStreamConsumer:
 
     async def __anext__(self) -> Delivery:
         """The next messages of any partition; the ones before count as processed."""
+        self._core.check_thread()
         last, self._last = self._last, None
         if last is not None:
             await last.done()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -103,6 +104,33 @@ async def test_one_of_another_loop_is_refused_by_name(url: str, anyio_backend: s
     assert errors.keys() == CALLS.keys()
     for error in errors.values():
         assert isinstance(error, ConfigurationError)
+        assert 'environment "shop" was opened on another event loop' in str(error)
+
+
+async def test_who_was_opened_on_another_loop_is_not_used_here(
+    url: str, anyio_backend: str
+) -> None:
+    """Its publishers and consumers refuse whatever could wait for that loop."""
+    errors: list[Exception] = []
+
+    async def elsewhere(call: Call, env: Environment) -> None:
+        errors.append(await refused(call, env))
+
+    async with Environment(url, name="shop") as env:
+        await env.create_stream("closing", exist_ok=True)
+        async with env.publisher("closing") as publisher, env.consumer("closing") as consumer:
+            calls: list[Call] = [
+                lambda _: publisher.publish(b"x"),
+                lambda _: publisher.send_many([b"x"]),
+                lambda _: publisher.flush(),
+                lambda _: anext(consumer),
+                lambda _: anext(consumer.messages()),
+            ]
+            for call in calls:
+                there = partial(anyio.run, elsewhere, call, env, backend=anyio_backend)
+                await anyio.to_thread.run_sync(there)
+    assert len(errors) == len(calls)
+    for error in errors:
         assert 'environment "shop" was opened on another event loop' in str(error)
 
 

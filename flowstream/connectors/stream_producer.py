@@ -39,11 +39,11 @@ class StreamProducer(Producer):
     `reference` is the name offsets are stored under: the pipeline's name unless it is given.
     `offset` says where to begin when nothing is stored: "first" (nothing is skipped), "last",
     "next", an offset, a datetime (one in the future is "next") or a timedelta (so long ago); the
-    place that this leads to is stored before the first message is handled. `credit` is how many chunks the broker may send
-    ahead; they wait in memory beside `max_in_flight_bytes`. Messages that retention removed before
-    they were handled, while the pipeline was away or while it runs, are an error, OffsetTruncated,
-    unless `on_truncated="skip"` accepts, logs and counts the loss. Bodies that are AMQP 1.0
-    messages are decoded from their data section.
+    place that this leads to is stored before the first message is handled. `credit` is how many
+    chunks the broker may send ahead; they wait in memory beside `max_in_flight_bytes`. Messages
+    that retention removed before they were handled, while the pipeline was away or while it runs,
+    are an error, OffsetTruncated, unless `on_truncated="skip"` accepts, logs and counts the loss.
+    Bodies that are AMQP 1.0 messages are decoded from their data section.
     """
 
     resumable = True

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import anyio
 import pytest
 
-from flowstream import Environment, Message, Pipeline, StreamProducer
+from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
 from flowstream.errors import OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
 from flowstream.telemetry import Event, Telemetry, Truncated
@@ -146,6 +146,45 @@ async def test_a_paused_pipeline_that_retention_overtook_is_told_when_it_goes_on
             assert abs(producer.lost - (gaps[0][1] - gaps[0][0] - 1)) <= 2
             assert "retention overtook" in caplog.text
             assert stored == last
+
+
+@pytest.mark.parametrize("single_active", [False, True], ids=["all", "single_active"])
+async def test_a_partition_that_retention_overtook_ends_the_pipeline(
+    broker: Broker, stream_name: str, single_active: bool
+) -> None:
+    if broker.version < (3, 13):
+        pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    producer = SuperStreamProducer(stream_name, credit=2, single_active=single_active)
+    pipeline = Pipeline(NAME, producer, max_in_flight=50)
+    seen: list[int] = []
+
+    @pipeline.processor(concurrency=1)
+    async def handle(message: Message[bytes]) -> None:
+        seen.append(message.offset)
+
+    async with Environment(broker.url) as environment:
+        await environment.create_super_stream(
+            stream_name, partitions=1, max_length_bytes=200_000, max_segment_size_bytes=50_000
+        )
+        try:
+            (partition,) = await environment.partitions(stream_name)
+            async with environment.publisher(partition) as publisher:
+                await publisher.publish_many(numbers(200))
+            async with pipeline.start(environment=environment) as running:
+                await until(lambda: len(seen) == 200)
+                running.pause()
+                await outrun(environment, partition, 2_000)
+                running.resume()
+                with anyio.fail_after(PATIENCE):
+                    result = await running.wait()
+            assert isinstance(result.error, OffsetTruncated)
+            assert result.error.stream == partition
+            assert producer.lost == result.error.first - result.error.stored - 1 > 0
+            assert await environment.query_offset(NAME, partition) == seen[-1]
+            with pytest.raises(OffsetTruncated):
+                await run(environment, SuperStreamProducer(stream_name), 0)
+        finally:
+            await environment.delete_super_stream(stream_name)
 
 
 class Recorded:

@@ -1,8 +1,7 @@
 """Where to begin in a stream: behind the stored offset, or where the declaration says. Pure.
 
 Wherever that is, it is a number, and it is stored before the first message is handled: "next" and
-"a minute ago" are elsewhere after a restart. Only a beginning at offset 0 that was asked for by its
-name needs no storing: the next run is led to it again.
+"a minute ago" are elsewhere after a restart, and so is "first" once retention has come.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from flowstream.client import Offset
 from flowstream.errors import OffsetTruncated
 
 log = logging.getLogger("flowstream.connectors")
@@ -42,21 +40,19 @@ def where_to_start(
     reference: str,
     *,
     stored: int | None,
-    declared: Offset,
     asked: int,
     first: int | None,
     skip_truncated: bool,
 ) -> Start:
-    """Behind what is stored under `reference`; where nothing is, at the offset `asked` for. What is
-    `declared` leads to it, or it is a new partition's. `first` is the first retained offset.
+    """Behind what is stored under `reference`; where nothing is, at the offset `asked` for.
+    `first` is the first retained offset.
 
     Raises OffsetTruncated when messages from there on are gone, unless `skip_truncated`.
     """
     offset = asked if stored is None else stored + 1
     lost = 0 if first is None else max(first - offset, 0)
     if not lost:
-        found_again = offset == 0 and declared in ("first", 0)
-        return Start(offset, known=stored is not None or found_again)
+        return Start(offset, known=stored is not None)
     if not skip_truncated:
         raise truncated(stream, reference, offset - 1, offset + lost)
     log.warning(

@@ -223,13 +223,14 @@ class StreamProducer(Producer):
         environment = self.environment
         starts = {stream: await self._where(stream, place) for stream, place in places.items()}
         new = {stream: start for stream, start in starts.items() if not start.known}
+        for stream, start in new.items():
+            if start.lost:  # told of before it is stored: afterwards nobody would know
+                self._truncated(stream, start.lost)
         if len(new) > 1:  # at once: who is killed meanwhile has stored all or none
             for stream, start in new.items():
                 await environment.store_offset(self._name, stream, start.settled, keep=True)
         for stream, start in new.items():
             await environment.store_offset_verified(self._name, stream, start.settled, keep=True)
-            if start.lost:
-                self._truncated(stream, start.lost)
         return starts
 
     async def _where(self, stream: str, place: Offset) -> Start:
@@ -241,7 +242,6 @@ class StreamProducer(Producer):
             stream,
             self._name,
             stored=stored,
-            declared=self.offset,
             asked=asked,
             first=first,
             skip_truncated=self.on_truncated == "skip",

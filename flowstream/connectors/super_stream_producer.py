@@ -60,6 +60,7 @@ class SuperStreamProducer(StreamProducer):
         self._lanes: dict[str, Lane] = {}
         self._starts: dict[str, Start] = {}
         self._known: set[str] = set()
+        self._handing_over: dict[str, anyio.Lock] = {}
         self._partitions: SuperStreamConsumer | None = None
         self._consuming = AsyncExitStack()
 
@@ -108,16 +109,24 @@ class SuperStreamProducer(StreamProducer):
                     lane = self._open_lane(delivery.stream)
                 await self._send(lane, delivery)
         except OffsetTruncated as error:
-            await self._leave()
+            await self._give_up()
             raise self._overtaken(error) from None
         except Exception:
-            await self._leave()
+            await self._give_up()
             raise
+
+    async def _give_up(self) -> None:
+        """The source broke: the group's others get its partitions, as in a hand-over."""
+        if self.single_active:
+            async with anyio.create_task_group() as group:
+                for partition in list(self._lanes):
+                    group.start_soon(self._demoted, partition)
+        await self._leave()
 
     async def close(self) -> None:
         await self._leave()
         await super().close()
-        self._starts = {}
+        self._known = set()
 
     async def _leave(self) -> None:
         """Only now others get the partitions: a run that is stopped has drained and committed."""
@@ -142,7 +151,7 @@ class SuperStreamProducer(StreamProducer):
         return True
 
     def reads(self) -> Sequence[str]:
-        return list(self._starts) or [self.stream]
+        return sorted(self._known) or [self.stream]
 
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), "single_active": self.single_active}
@@ -185,9 +194,12 @@ class SuperStreamProducer(StreamProducer):
 
     async def _demoted(self, partition: str) -> None:
         """The partition goes to another process, once what is in flight here is settled."""
-        lane = self._lanes.pop(partition, None)
-        if lane is None:
-            return
+        async with self._handing_over.setdefault(partition, anyio.Lock()):
+            lane = self._lanes.pop(partition, None)
+            if lane is not None:
+                await self._hand_over(partition, lane)
+
+    async def _hand_over(self, partition: str, lane: Lane) -> None:
         since = anyio.current_time()
         await lane.drain(HAND_OVER - 5)
         self._moved(partition, active=False, seconds=anyio.current_time() - since)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowstream import Message, Pipeline, StreamProducer
-from flowstream.client import Environment, Offset
+from flowstream.client import Environment
 from flowstream.connectors.start import Start, where_to_start
 from flowstream.connectors.valve import BLOCK, SafetyValve
 from flowstream.errors import ConfigurationError, OffsetTruncated
@@ -15,13 +15,11 @@ def start(
     stored: int | None,
     first: int | None,
     *,
-    declared: Offset = "next",
     asked: int = 0,
     skip: bool = False,
 ) -> Start:
     return where_to_start(
-        "orders", "billing", stored=stored, declared=declared, asked=asked, first=first,
-        skip_truncated=skip,
+        "orders", "billing", stored=stored, asked=asked, first=first, skip_truncated=skip
     )  # fmt: skip
 
 
@@ -37,12 +35,6 @@ def test_where_nothing_is_stored_it_starts_where_it_was_asked_to_and_stores_that
     found = start(None, first, asked=asked)
     assert found == Start(asked, known=False)
     assert found.settled == asked - 1
-
-
-@pytest.mark.parametrize("declared", ["first", 0])
-def test_the_beginning_of_all_needs_no_storing(declared):
-    assert start(None, 0, declared=declared) == Start(0, known=True)
-    assert start(None, 5, declared="first", asked=5) == Start(5, known=False)
 
 
 @pytest.mark.parametrize(("stored", "asked"), [(4, 0), (None, 5)])

@@ -43,7 +43,7 @@ class StreamProducer(Producer):
     chunks the broker may send ahead; they wait in memory beside `max_in_flight_bytes`. Messages
     that retention removed before they were handled, while the pipeline was away or while it runs,
     are an error, OffsetTruncated, unless `on_truncated="skip"` accepts, logs and counts the loss.
-    Bodies that are AMQP 1.0 messages are decoded from their data section.
+    Bodies that are AMQP 1.0 messages are decoded from their data section, or hold values already.
     """
 
     resumable = True

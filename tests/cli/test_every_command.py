@@ -171,6 +171,10 @@ BROKER: dict[Words, Row] = {
         "me {stream} 1", r"me on \S+: 0 -> 1; it goes on with offset 2",
         Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
     ),
+    ("offsets", "forget"): Row(
+        "me {stream}", r"me +\S+ +0", Bad("me no-such-stream --yes", 6, MISSING),
+        drawn=TABLE, document='"forgotten": true', asks=r"Forget where me goes on\?",
+    ),
     ("offsets", "reset"): Row(
         "me {stream} --to first --watch 0", r"\S+ +0 +0 +1 +0[\s\S]+me on \S+: 0 -> -1; it goes on",
         Bad("me {stream} --to 99 --watch 0 --yes", 20, "holds 0 to 2"),

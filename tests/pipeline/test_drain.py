@@ -339,6 +339,7 @@ async def test_a_restarted_producer_with_an_older_offset_sets_nothing_back(again
     """-1 is an offset like any other: not even offset 0 is settled."""
 
     class Restarting(MemoryStream):
+        resumable = True
         runs = 0
 
         async def run(self, feed: Feed) -> None:

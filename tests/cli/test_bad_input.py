@@ -204,7 +204,7 @@ def test_nobody_answers(tmp_path: Path, command: tuple[str, ...]) -> None:
     [
         ("http://localhost", "the scheme must be rabbitmq-stream://"),
         ("rabbitmq-stream://", "a host is missing"),
-        ("rabbitmq-stream://me:secret@host:port/", "not a URL"),
+        ("rabbitmq-stream://me:secret@host:port/", "the port after the host must be a number"),
     ],
 )
 def test_an_address_that_is_none(tmp_path: Path, url: str, text: str) -> None:

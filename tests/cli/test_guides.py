@@ -66,7 +66,11 @@ def said(command: str, folder: Path, env: dict[str, str]) -> str:
     with Path(os.devnull).open("rb") as stdin, TemporaryFile() as out:
         if name == "flowstream" and not SHELL & set(command):
             standard = stdin.fileno(), out.fileno(), out.fileno()
-            start(arguments, standard, folder, env).wait(TIMEOUT)
+            process = start(arguments, standard, folder, env)
+            try:
+                process.wait(TIMEOUT)
+            finally:
+                process.kill()
         else:
             words = ["bash", "-c", command]
             subprocess.run(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -117,8 +118,9 @@ class StreamProducer(Producer):
                 self.stream, offset=offset, **self._options(self._settled)
             ) as consumer:
                 self._consumer = consumer
-                async for delivery in self._deliveries(consumer):
-                    await self._send(lane, delivery)
+                async with aclosing(self._deliveries(consumer)) as deliveries:
+                    async for delivery in deliveries:
+                        await self._send(lane, delivery)
         except OffsetTruncated as error:
             raise self._overtaken(error) from None
 
@@ -141,7 +143,7 @@ class StreamProducer(Producer):
         settled = None if self._lane is None else self._lane.settled
         return self._start.settled if settled is None else settled
 
-    async def _deliveries(self, consumer: Any) -> AsyncIterator[Delivery]:
+    async def _deliveries(self, consumer: Any) -> AsyncGenerator[Delivery, None]:
         """Deliveries; with a filter, commits are let past what it left out now and then."""
         if self.filter is None:
             async for delivery in consumer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Literal
 
 import anyio
@@ -103,11 +103,12 @@ class SuperStreamProducer(StreamProducer):
             consumer = self._partitions = await self._consuming.enter_async_context(
                 self.environment.super_stream_consumer(self.stream, name=self._name, **options)
             )
-            async for delivery in self._deliveries(consumer):
-                lane = self._lanes.get(delivery.stream)
-                if lane is None:
-                    lane = self._open_lane(delivery.stream)
-                await self._send(lane, delivery)
+            async with aclosing(self._deliveries(consumer)) as deliveries:
+                async for delivery in deliveries:
+                    lane = self._lanes.get(delivery.stream)
+                    if lane is None:
+                        lane = self._open_lane(delivery.stream)
+                    await self._send(lane, delivery)
         except OffsetTruncated as error:
             await self._give_up()
             raise self._overtaken(error) from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from operator import itemgetter
 
 from flowstream.errors import Halted
 from flowstream.pipeline.discards import Place, named
@@ -28,11 +29,13 @@ def halted(pipeline: str, failure: Failure, reason: str) -> Halted:
     return error
 
 
-def advise(error: Halted, failed: Sequence[Place], discarded: Sequence[Place]) -> None:
+def advise(
+    error: Halted, failed: Sequence[Place], discarded: Sequence[Place], unstored: Collection[str]
+) -> None:
     """Complete the error's text, once it is known which messages `failed` until the run ended.
 
     `discarded` ones were discarded in this run behind one that failed, so the next run gets them
-    again.
+    again. Of `unstored` streams no offset is stored: nobody knows what their sources give next.
     """
     error.messages = (*failed, *(place for place in discarded if place not in failed))
     text = str(error)
@@ -44,10 +47,15 @@ def advise(error: Halted, failed: Sequence[Place], discarded: Sequence[Place]) -
         text += f". So did {_listed(others)}"
     count = len(error.messages)
     what = "this message" if count == 1 else f"these {count} messages"
-    text += (
-        f". The next run gets {what} again: fix the handler and run it, or discard {what} "
-        f"and nothing else with `flowstream run ... {options(error.messages)}`"
-    )
+    if any(stream in unstored for stream, _ in failed):
+        text += (
+            f". Offsets of {_listed([*dict.fromkeys(map(itemgetter(0), failed))])} are not stored: "
+            f"the next run gets {what} only if the source gives {what} again. Fix the handler and "
+            f"run it, or, if the source begins anew with the same offsets, discard {what}"
+        )
+    else:
+        text += f". The next run gets {what} again: fix the handler and run it, or discard {what}"
+    text += f" and nothing else with `flowstream run ... {options(error.messages)}`"
     if len(error.messages) > len(failed):
         text += (
             f" ({_listed([named(place) for place in discarded])}: discarded in this run, but the "

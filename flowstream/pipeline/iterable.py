@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from inspect import isasyncgen
 from itertools import islice
 from typing import Any, TypeVar
 
 import anyio.lowlevel
 import anyio.to_thread
 
+from flowstream.checks import check_whole
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.producer import Feed, Lane, Producer
@@ -28,7 +31,8 @@ class IterableProducer(Producer):
     Offsets count from 0 and are not stored. What can be iterated again, such as a list, is read
     from its beginning by each run. An iterator, such as a generator, an open file or a cursor, goes
     on where the last run left it, with what was read ahead; what that run took in and did not
-    settle is lost, and logged.
+    settle is lost, and logged. An async generator that waits for its next item when a run is
+    stopped ends with it, and a later run says so.
     """
 
     def __init__(
@@ -39,82 +43,108 @@ class IterableProducer(Producer):
         slice_size: int = 1000,
         threaded: bool = False,
     ) -> None:
-        if isinstance(iterable, (str, bytes)):
+        if isinstance(iterable, str | bytes) or not _can_be_iterated(iterable):
             raise ConfigurationError(
-                f"IterableProducer: give a list of items, not {shown(iterable)}"
+                f"IterableProducer: expected a list, a generator or another iterable of items, got "
+                f"{shown(iterable)}"
             )
-        if slice_size < 1:
-            raise ConfigurationError(f"IterableProducer > slice_size: at least 1, got {slice_size}")
+        check_whole("IterableProducer > slice_size", slice_size, 1)
         self.stream = stream
         self._iterable = iterable
         self._slice_size = slice_size
         self._threaded = threaded
-        self._read: list[Any] = []
-        self._end: BaseException | None = None
+        self._reading = _Reading()
 
     async def run(self, feed: Feed) -> None:
         lane = feed.open(self.stream, commits=False)
         if isinstance(self._iterable, AsyncIterable):
-            await self._run_async(lane, self._begin(aiter(self._iterable)))
+            items = aiter(self._iterable)
+            reading = self._begin(items)
+            while reading.unsent or reading.end is None:
+                await self._send(lane, reading.unsent)
+                if reading.end is None:
+                    await reading.one(items)
         else:
-            await self._run(lane, self._begin(await self._call(iter, self._iterable)))
-        if self._end is not None and not is_a(self._end, StopIteration):
-            raise self._end
+            iterator = await self._call(iter, self._iterable)
+            reading = self._begin(iterator)
+            while reading.unsent or reading.end is None:
+                await self._call(reading.slice, iterator, self._slice_size)
+                await self._send(lane, reading.unsent)
+        if not is_a(reading.end, StopIteration):
+            raise reading.end
 
-    def _begin(self, items: T) -> T:
-        """What was read ahead counts for an iterator only: others begin anew."""
+    def _begin(self, items: object) -> _Reading:
+        """What was read before counts for an iterator only: others begin anew."""
         if items is not self._iterable:
-            self._read, self._end = [], None
-        return items
-
-    async def _run(self, lane: Lane, items: Iterator[Any]) -> None:
-        while self._read or self._end is None:
-            if self._end is None:
-                self._end = await self._call(self._read_ahead, items)
-            await self._send(lane)
-
-    async def _run_async(self, lane: Lane, items: AsyncIterator[Any]) -> None:
-        while self._read or self._end is None:
-            await self._send(lane)
-            if self._end is None:
-                await self._read_one(items)
-
-    def _read_ahead(self, items: Iterator[Any]) -> BaseException | None:
-        """Read a slice; what ended the iterable, or None where there may be more."""
-        try:
-            self._read.extend(islice(items, self._slice_size - len(self._read)))
-        except BaseException as error:
-            if interrupts(error):
-                raise
-            return error
-        return None if len(self._read) >= self._slice_size else StopIteration()
-
-    async def _read_one(self, items: AsyncIterator[Any]) -> None:
-        try:
-            self._read.append(await anext(items))
-        except StopAsyncIteration:
-            self._end = StopIteration()
-        except BaseException as error:
-            if passes(error):
-                raise
-            self._end = error
+            self._reading = _Reading()
+        return self._reading
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
         if not self._threaded:
             return function(*args)
         return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
 
-    async def _send(self, lane: Lane) -> None:
+    async def _send(self, lane: Lane, unsent: list[Any]) -> None:
         """Send what was read; what is not taken in, because the run is stopped, is kept."""
         first = lane.next
         try:
-            if self._read:
-                await lane.send([_body(item) for item in self._read])
+            if unsent:
+                await lane.send([_body(item) for item in unsent])
         finally:
-            del self._read[: lane.next - first]
+            del unsent[: lane.next - first]
 
     def describe(self) -> Mapping[str, Any]:
         return {"producer": "IterableProducer", "stream": self.stream}
+
+
+class _Reading:
+    """How far an iterable was read: the items that are not sent yet, and what ended it.
+
+    A stop leaves a thread that reads behind. What that still reads, and how it ends, is kept.
+    """
+
+    def __init__(self) -> None:
+        self.unsent: list[Any] = []
+        self.end: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def slice(self, items: Iterator[Any], size: int) -> None:
+        """Read until `size` items are unsent, or the iterable ends."""
+        with self._lock:
+            if self.end is not None:
+                return
+            try:
+                self.unsent.extend(islice(items, max(0, size - len(self.unsent))))
+            except BaseException as error:
+                if interrupts(error):
+                    raise
+                self.end = error
+                return
+            if len(self.unsent) < size:
+                self.end = StopIteration()
+
+    async def one(self, items: AsyncIterator[Any]) -> None:
+        """Read the next item, or the end."""
+        try:
+            self.unsent.append(await anext(items))
+        except StopAsyncIteration:
+            self.end = StopIteration()
+        except BaseException as error:
+            if not passes(error):
+                self.end = error
+                return
+            if isasyncgen(items) and items.ag_frame is None:
+                self.end = ConfigurationError(
+                    "IterableProducer: the run was stopped while its async generator waited for "
+                    "the next item, which ended the generator: it cannot go on in another run. "
+                    "Give it an object whose __aiter__ begins anew, or where it was"
+                )
+            raise
+
+
+def _can_be_iterated(value: object) -> bool:
+    kind = type(value)
+    return any(hasattr(kind, name) for name in ("__iter__", "__aiter__", "__getitem__"))
 
 
 def _body(item: Any) -> Any:

@@ -70,10 +70,11 @@ class Lane(Protocol):
     ) -> None:
         """Deliver `bodies`; returns once all of them are inside `max_in_flight`.
 
-        `offset` is that of the first body (by default the next one), or `offsets` those of all;
-        they must ascend; after `drain` or `close` bodies are left to whoever owns the stream
-        next. `timestamp` is the broker's, in milliseconds; `tail` the last offset
-        known to be in the stream. Bodies that are not bytes are taken as decoded data.
+        `offset` is that of the first body (by default the next one, which is at first the one
+        behind `committed`), or `offsets` those of all; they must ascend. After `drain` or `close`
+        bodies are left to whoever owns the stream next. `timestamp` is the broker's, in
+        milliseconds; `tail` the last offset known to be in the stream. Bodies that are not bytes
+        are taken as decoded data.
         """
 
     def skip(self, offset: int) -> None:

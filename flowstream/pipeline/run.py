@@ -140,7 +140,9 @@ class Run:
                 for stream, offset in discards.met
                 if offset > (-1 if committed.get(stream) is None else committed[stream])
             ]
-            advise(core.error, tuple(core.halted), again)
+            lanes = self.feed.lanes if self.opened else ()
+            unstored = {lane.stream for lane in lanes if lane.ledger is None}
+            advise(core.error, tuple(core.halted), again, unstored)
         for lane in self.feed.lanes if self.opened else ():
             if lane.lost:
                 log.error(

@@ -217,10 +217,60 @@ async def test_a_read_in_a_thread_that_a_stop_left_behind_is_kept(threads: None)
         await running.wait()
     release.set()
     with anyio.fail_after(1000):
-        while len(pipeline.producer._read) < 5:  # type: ignore[attr-defined]
+        while len(pipeline.producer._reading.unsent) < 5:  # type: ignore[attr-defined]
             await anyio.sleep(0.1)
     await pipeline.run()
     assert seen == list(range(10))
+
+
+async def test_how_a_read_ends_that_a_stop_left_behind_in_a_thread_is_not_forgotten(
+    threads: None,
+) -> None:
+    release = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield from range(5)
+        release.wait(20)
+        yield 5
+        raise OSError("the connection was lost")
+
+    pipeline, seen = over(slow(), threaded=True, slice_size=5)
+    async with pipeline.start() as running:
+        await anyio.sleep(0.5)
+        running.stop()
+        await running.wait()
+    threading.Timer(0.05, release.set).start()  # the next run begins while the thread still reads
+    with pytest.raises(SourceFailed, match="after 1 messages: OSError: the connection was lost"):
+        await pipeline.run()
+    assert seen == list(range(6))
+
+
+async def test_an_async_generator_that_a_stop_has_ended_is_no_source_that_has_ended() -> None:
+    async def slow() -> AsyncIterator[int]:
+        yield 0
+        await anyio.sleep(100)
+        yield 1
+
+    pipeline, seen = over(slow())
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        running.stop()
+        assert (await running.wait()).error is None
+    with pytest.raises(ConfigurationError, match="cannot go on in another run"):
+        await pipeline.run()
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("wrong", [None, 5, generator, async_generator, "text", b"bytes"])
+def test_what_is_no_iterable_is_refused_where_it_is_declared(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="IterableProducer: expected a list, a generator"):
+        IterableProducer(wrong)
+
+
+@pytest.mark.parametrize("size", [0, 2.5, "7", True, float("nan"), None])
+def test_a_slice_size_is_a_whole_number(size: Any) -> None:
+    with pytest.raises(ConfigurationError, match="IterableProducer > slice_size="):
+        IterableProducer([1], slice_size=size)
 
 
 async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
@@ -233,8 +283,11 @@ async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
         if message.data == 7:
             raise ValueError("x")
 
-    with caplog.at_level(logging.ERROR, "flowstream"), pytest.raises(Halted):
+    with caplog.at_level(logging.ERROR, "flowstream"), pytest.raises(Halted) as caught:
         await pipeline.run()
+    told = str(caught.value)
+    assert "Offsets of iterable are not stored: the next run gets this message only if" in told
+    assert "if the source begins anew with the same offsets, discard this message" in told
     assert "messages of 'iterable' are not settled; it has no offsets" in caplog.text
 
 
@@ -348,6 +401,43 @@ async def test_a_producer_that_says_it_resumes_and_repeats_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="offset 0 was delivered before"):
         await pipeline.run()
     assert seen == numbers(5)
+
+
+async def test_what_a_lane_cannot_take_is_refused_instead_of_taken_for_something_else() -> None:
+    class Sends(Producer):
+        def __init__(self, bodies: Any, **options: Any) -> None:
+            self.bodies, self.options = bodies, options
+
+        async def run(self, feed: Feed) -> None:
+            await feed.open("lines").send(self.bodies, **self.options)
+
+    for producer, told in (
+        (Sends(b"line"), r"send takes a list of bodies, got b'line'"),
+        (Sends("line"), r"send takes a list of bodies, got 'line'"),
+        (Sends(None), r"send takes a list of bodies, got None"),
+        (Sends(n for n in [b"1"]), r"send takes a list of bodies, got <generator"),
+        (Sends([b"1", b"2"], offsets=[5]), r"2 bodies were sent with 1 offsets"),
+        (Sends([b"1", b"2"], offsets=[]), r"2 bodies were sent with 0 offsets"),
+        (Sends([b"1", b"2"], offsets=[5, 5]), r"offsets must ascend, got \[5, 5\]"),
+        (Sends([b"1", b"2"], offsets=[6, 5]), r"offsets must ascend, got \[6, 5\]"),
+    ):
+        pipeline, seen = over(producer)
+        with pytest.raises(ConfigurationError, match=f"lane 'lines': {told}"):
+            await pipeline.run()
+        assert seen == []
+
+
+async def test_offsets_go_on_behind_the_committed_one_where_none_is_given() -> None:
+    class GoesOn(Lines):
+        async def run(self, feed: Feed) -> None:
+            lane = feed.open("lines", committed=41)
+            await lane.send(numbers(5))
+            await lane.send(numbers(5))
+
+    producer = GoesOn(0)
+    pipeline, _ = over(producer)
+    assert (await pipeline.run()).committed == {"lines": 51}
+    assert producer.stored[-1] == 51
 
 
 async def test_an_error_of_flowstream_ends_the_run_as_it_is() -> None:

@@ -7,6 +7,7 @@ demand that a producer sees.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
@@ -26,7 +27,7 @@ from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.times import StateTimes
 from flowstream.pipeline.window import fitting
 from flowstream.telemetry import Dropped, Received
-from flowstream.texts import interrupts, text_of
+from flowstream.texts import interrupts, shown, text_of
 
 SLICE = 1000
 """Messages admitted at once, at most; the loop gets a turn in between."""
@@ -50,6 +51,7 @@ class SourceLane:
         self.ledger = ledger
         self.next = 0
         self.first = 0
+        self.begin = 0
         self.tail: int | None = None
         self.closed = False
         self.pushed = False
@@ -69,7 +71,10 @@ class SourceLane:
         timestamp: int = 0,
         tail: int | None = None,
     ) -> None:
-        first = offsets[0] if offsets else self.next if offset is None else offset
+        self._check(bodies, offsets)
+        first = max(self.next, self.begin) if offset is None else offset
+        if offsets:
+            first = offsets[0]
         if bodies and first < self.next:
             raise ConfigurationError(
                 f"lane {self.stream!r}: offset {first} was delivered before; offsets must ascend"
@@ -77,6 +82,22 @@ class SourceLane:
         if tail is not None:
             self.tail = tail
         await self._feed.deliver(self, bodies, first, offsets, timestamp)
+
+    def _check(self, bodies: list[Any], offsets: Sequence[int] | None) -> None:
+        if not isinstance(bodies, list | tuple):
+            raise ConfigurationError(
+                f"lane {self.stream!r}: send takes a list of bodies, got {shown(bodies)}"
+            )
+        if offsets is None:
+            return
+        if len(offsets) != len(bodies):
+            raise ConfigurationError(
+                f"lane {self.stream!r}: {len(bodies)} bodies were sent with {len(offsets)} offsets"
+            )
+        if not all(map(operator.lt, offsets, offsets[1:])):
+            raise ConfigurationError(
+                f"lane {self.stream!r}: offsets must ascend, got {shown(offsets)}"
+            )
 
     def skip(self, offset: int) -> None:
         if offset >= self.next:
@@ -192,6 +213,7 @@ class SourceFeed:
             self.settlement.acknowledgers += 1
         lane = SourceLane(self, stream, codec, acknowledger, ledger)
         lane.next = lane.first = self._taken_in.get(stream, 0)
+        lane.begin = 0 if committed is None else committed + 1
         lane.discarding = self.discards.opened(lane, committed)
         self.lanes.append(lane)
         return lane

@@ -68,7 +68,7 @@ async def handled(environment: Any, producer: Producer, count: int) -> list[tupl
     ("place", "begins_with"),
     [
         ("first", 0),
-        ("last", 5),
+        ("last", 9),
         ("next", 10),
         (3, 3),
         (timedelta(hours=1), 0),
@@ -81,8 +81,8 @@ async def test_what_was_taken_in_before_the_first_commit_is_handled_after_a_kill
 ) -> None:
     async with Environment(broker.url) as environment:
         await environment.create_stream(stream_name)
-        await publish(environment, stream_name, 5)
-        await publish(environment, stream_name, 5)
+        await publish(environment, stream_name, 9)
+        await publish(environment, stream_name, 1)  # a chunk of its own, whatever became of the 9
 
         async def more() -> None:
             await publish(environment, stream_name, 5)
@@ -165,5 +165,8 @@ async def test_a_consumer_that_tracks_by_itself_stores_where_it_began(
             pass
         await publish(environment, stream_name, 5)
         async with environment.consumer(stream_name, **tracking) as consumer:
+            bodies: list[bytes] = []
             with anyio.fail_after(PATIENCE):
-                assert (await anext(consumer)).bodies == numbers(5)
+                while len(bodies) < 5:  # the broker may make several chunks of them
+                    bodies += (await anext(consumer)).bodies
+            assert bodies == numbers(5)

@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
-from flowstream.errors import OffsetTruncated
+from flowstream.cli.standing import standing
+from flowstream.errors import Halted, OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
 from flowstream.telemetry import Event, Telemetry, Truncated
 from flowstream.testing import MemoryEnvironment
@@ -94,6 +95,51 @@ async def outrun(environment: Environment, stream: str, behind: int) -> None:
         with anyio.fail_after(PATIENCE):
             while ((await environment.stream_stats(stream)).first_offset or 0) <= behind:
                 await publisher.publish_many([b"x" * 1000] * 100)
+
+
+@pytest.mark.parametrize("partitions", [0, 2], ids=["stream", "super_stream"])
+async def test_what_retention_took_before_anything_was_settled_is_told(
+    broker: Broker, stream_name: str, partitions: int
+) -> None:
+    """The first message of all halts a pipeline that began at the beginning, as it does unasked."""
+    if partitions and broker.version < (3, 13):
+        pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    make = SuperStreamProducer if partitions else StreamProducer
+    limits: dict[str, Any] = {"max_length_bytes": 200_000, "max_segment_size_bytes": 50_000}
+    async with Environment(broker.url) as environment:
+        if partitions:
+            await environment.create_super_stream(stream_name, partitions=partitions, **limits)
+        else:
+            await environment.create_stream(stream_name, **limits)
+        try:
+            stream = f"{stream_name}-1" if partitions else stream_name
+            async with environment.publisher(stream) as publisher:
+                await publisher.publish_many(numbers(10))
+            poisoned = Pipeline(NAME, make(stream_name))
+
+            @poisoned.processor
+            async def fail(message: Message[bytes]) -> None:
+                raise ValueError("poison")
+
+            with anyio.fail_after(PATIENCE):
+                async with poisoned.start(environment=environment) as running:
+                    assert isinstance((await running.wait()).error, Halted)
+            await outrun(environment, stream, 100)
+            first = (await environment.stream_stats(stream)).first_offset
+            assert first is not None
+            found = await standing(environment, NAME, stream)
+            assert (found.offset, found.lost) == (-1, found.first_offset)
+            with pytest.raises(OffsetTruncated, match="before they were handled") as caught:
+                await run(environment, make(stream_name), 0)
+            assert (caught.value.stream, caught.value.stored) == (stream, -1)
+            last = await environment.last_offset(stream)
+            assert last is not None
+            skipping = make(stream_name, on_truncated="skip")
+            seen = await run(environment, skipping, last)
+            assert first <= skipping.lost <= seen[0]
+        finally:
+            if partitions:
+                await environment.delete_super_stream(stream_name)
 
 
 @pytest.mark.parametrize("on_truncated", ["error", "skip"])

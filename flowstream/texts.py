@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
@@ -86,6 +87,12 @@ def text_of(error: object, limit: int = LIMIT) -> str:
 def shown(value: object, limit: int = SHOWN) -> str:
     """The value's `repr`."""
     return _made(repr, value, limit)
+
+
+def record(value: Any) -> str:
+    """The `repr` of a dataclass whose fields may hold errors and values of users."""
+    told = (f"{each.name}={shown(getattr(value, each.name), LIMIT)}" for each in fields(value))
+    return f"{type_name(value)}({', '.join(told)})"
 
 
 def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:

@@ -34,6 +34,7 @@ from flowstream.cli.defaults import defaults
 from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
 from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
+from flowstream.texts import is_a
 
 HELP = frozenset({"--help", "-h"})
 """Help shows the defaults of the program, not what is configured (which may be secret)."""
@@ -120,8 +121,8 @@ def main() -> NoReturn:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         _nobody_reads()
-    except Exception as error:
-        if not isinstance(root_cause(error), BrokenPipeError):
+    except BaseException as error:
+        if not is_a(root_cause(error), BrokenPipeError):
             sys.exit(report(error))
         _nobody_reads()
     sys.exit(ExitCode.OK)

@@ -12,11 +12,11 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from flowstream import errors
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.texts import text_of, type_name
+from flowstream.texts import describe, interrupts, is_a, text_of, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline
@@ -106,7 +106,9 @@ def load_module(name: str) -> ModuleType:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise CommandError(_no_module(name, directory), ExitCode.MODULE_MISSING) from error
         raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
-    except Exception as error:
+    except BaseException as error:  # also sys.exit(0), which would end the command as a success
+        if interrupts(error):
+            raise
         raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
 
 
@@ -144,7 +146,10 @@ def _broken(name: str, error: BaseException) -> str:
         if not file.startswith("<") and "importlib" not in file and file != __file__:
             where = f" ({os.path.relpath(file)}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    if isinstance(error, SyntaxError) and error.filename:
-        where = f" ({os.path.relpath(error.filename)}, line {error.lineno})"
-    text = text_of(error.msg if isinstance(error, SyntaxError) else error)
-    return f"{name} cannot be imported: {type_name(error)}: {text}{where}"
+    told = describe(error)
+    if is_a(error, SyntaxError):
+        wrong = cast(SyntaxError, error)
+        told = f"{type_name(wrong)}: {text_of(wrong.msg)}"
+        if wrong.filename:
+            where = f" ({os.path.relpath(wrong.filename)}, line {wrong.lineno})"
+    return f"{name} cannot be imported: {told}{where}"

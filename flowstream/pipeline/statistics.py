@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowstream.texts import record
+
 
 @dataclass(frozen=True, slots=True)
 class StageStatistics:
@@ -111,7 +113,7 @@ class Topology:
     stages: tuple[StageTopology, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """How a run ended. `settled` counts messages by outcome, `committed` is by stream.
 
@@ -135,6 +137,8 @@ class RunResult:
     hung: tuple[str, ...] = ()
     discarded: tuple[tuple[str, int], ...] = ()
     not_discarded: Mapping[tuple[str, int], str] = field(default_factory=dict)
+
+    __repr__ = record
 
     @property
     def handled(self) -> int:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from flowstream.pipeline import RunResult
+from flowstream.texts import record
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
     """What became of one message.
 
@@ -30,12 +31,14 @@ class Outcome:
     error: BaseException | None = None
     attempts: int = 0
 
+    __repr__ = record
+
     @property
     def ok(self) -> bool:
         return self.status == "ok"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class HandledBatch:
     """A batch as its handler got it. `error` is what the handler raised."""
 
@@ -47,6 +50,8 @@ class HandledBatch:
     partition: int | None
     attempt: int
     error: BaseException | None = None
+
+    __repr__ = record
 
     @property
     def size(self) -> int:

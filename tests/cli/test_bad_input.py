@@ -56,6 +56,9 @@ DECLARATIONS = [
     pytest.param(PIPELINE.format(name="pipeline"), "shop", 3, ["no processor"], id="no processor"),
     pytest.param(ONE.replace('stream"', 'stream", credit=0'), "shop", 3, ["credit"],
                  id="an option that cannot work"),
+    ("import sys; sys.exit(0)", "shop", 11, ["shop cannot be imported: SystemExit: 0 (shop.py"]),
+    ("import asyncio; raise asyncio.CancelledError", "shop", 11, ["CancelledError (shop.py"]),
+    ("raise BaseExceptionGroup('g', [GeneratorExit()])", "shop", 11, ["GeneratorExit (shop.py"]),
 ]  # fmt: skip
 
 

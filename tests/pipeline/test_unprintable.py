@@ -9,6 +9,7 @@ import anyio
 import pytest
 from pydantic import BaseModel, field_validator
 
+from flowstream.connectors import StreamProducer
 from flowstream.errors import Halted
 from flowstream.pipeline import (
     Batch,
@@ -18,8 +19,10 @@ from flowstream.pipeline import (
     Message,
     Pipeline,
     Retry,
+    RunResult,
     Sink,
 )
+from flowstream.testing import HandledBatch, Outcome, PipelineTester
 from tests.pipeline.support import MemoryStream, Recorder, n_of, numbers, pipeline_of
 from tests.pipeline.test_callbacks import Queue, Told, nothing
 from tests.test_texts import deep_group, hostile, no_text
@@ -102,6 +105,25 @@ async def test_only_the_batch_fails(make: Any, where: str, threads: None) -> Non
     else:
         pipeline.batcher(size=4)(in_a_thread if where == "thread" else store)
     assert await settled(pipeline) == {"ok": 16, "discarded": 4}
+
+
+@errors
+async def test_results_can_be_printed(make: Any) -> None:
+    pipeline = pipeline_of(StreamProducer("any"))
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        raise ExceptionGroup("g", [make()])
+
+    @pipeline.batcher
+    async def store(batch: Batch[dict]) -> None: ...
+
+    report = await PipelineTester(pipeline).run({"n": 0}, {"n": 1})
+    for result in (report, report.run, *report, Outcome("s", 0, "ok", error=make()),
+                   HandledBatch("b", (make(),), (0,), "size", make(), None, 1, make()),
+                   RunResult("p", "failed", 0, {}, 0, 0, 0, {}, 0.0, make())):  # fmt: skip
+        assert repr(result).encode()
+        assert len(repr(result)) < 20_000
 
 
 @errors

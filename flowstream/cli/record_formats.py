@@ -173,6 +173,11 @@ _decode = json.JSONDecoder(parse_constant=_not_json, parse_int=str, parse_float=
 
 def _json(line: bytes, number: int, wanted: Wanted) -> Any:
     text = _text(line, number, wanted)
+    if text.startswith("\ufeff"):
+        raise wanted.error(
+            number,
+            "begins with a byte order mark (U+FEFF), as files that were joined do; remove it",
+        )
     try:
         return _decode(text)
     except RecursionError:
@@ -287,7 +292,10 @@ class _CsvCutter:
                     break
                 first, last = begins + done, begins + rows.line_num - 1
                 where = f" (its record begins on line {first})" if first < last else ""
-                problem = f"is not CSV: {error}{where}"
+                what = str(error)
+                if what.startswith("new-line"):
+                    what = "a carriage return outside of quotes does not end a record"
+                problem = f"is not CSV: {what}{where}"
                 raise self._wanted.error(last, problem, begins=first) from error
             yield begins + done, row
             done = rows.line_num

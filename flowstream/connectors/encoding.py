@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterable, Mapping, Set
+from enum import Enum
 from typing import Any
 
 from pydantic_core import SchemaSerializer, core_schema, to_json
@@ -39,9 +41,11 @@ def _known(value: Any) -> Any:
     raise TypeError(f"JSON cannot hold an object of the type {type(value).__name__}")
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed(body: bytes, pairs: Callable[[list[Any]], Any] | None = None) -> Any:
     """The JSON, its numbers as text: they may have more digits than Python reads."""
-    return json.loads(body, parse_constant=_refuse, parse_int=str, parse_float=str)
+    return json.loads(
+        body, parse_constant=_refuse, parse_int=str, parse_float=str, object_pairs_hook=pairs
+    )
 
 
 def _refuse(constant: str) -> None:
@@ -53,14 +57,19 @@ def _became_null(data: Any, body: bytes) -> bool:
     if getattr(type(data), "model_config", {}).get("ser_json_inf_nan") == "null":
         return False
     values = _ANYTHING.to_python(data, by_alias=True, fallback=_known, warnings=False)
-    return _has_lost(values, _parsed(body))
+    return _has_lost(values, _parsed(body, lambda pairs: [value for _, value in pairs]))
 
 
 def _has_lost(value: Any, written: Any) -> bool:
+    """Compared by place, objects as the lists of their values: keys are written as text."""
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, float):
         return written is None and not math.isfinite(value)
-    if isinstance(value, dict) and isinstance(written, dict):
-        return any(key in written and _has_lost(it, written[key]) for key, it in value.items())
-    if isinstance(value, list | tuple) and isinstance(written, list):
-        return any(map(_has_lost, value, written))
-    return False
+    if not isinstance(written, list):
+        return False
+    if isinstance(value, Set):  # a copy of a set may have another order
+        return any(_has_lost(it, place) for it in value for place in written)
+    if isinstance(value, Mapping):
+        value = value.values()
+    return isinstance(value, Iterable) and any(map(_has_lost, value, written))

@@ -112,6 +112,8 @@ def test_gzip_is_read_transparently(tmp_path: Path) -> None:
         ("a.ndjson", b"[" * 5_000 + b"]" * 5_000, "line 1 is nested too deeply"),
         ("a.ndjson", b"[" * 500_000, "line 1 is nested too deeply"),
         ("a.ndjson", b"\x0c{}", "line 1 is not JSON"),
+        ("a.ndjson", b"{}\n\xef\xbb\xbf{}\n", "line 2 begins with a byte order mark"),
+        ("a.csv", b"a,b\r1,2\r", "line 1 is not CSV: a carriage return outside of quotes"),
         ("a.txt.gz", b"plain text", "is damaged or not gzip"),
         ("a.txt.gz", gzip.compress(b"x" * 9999, mtime=0)[:-12], "is damaged or not gzip"),
     ],

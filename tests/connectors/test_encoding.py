@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import deque
 from datetime import date
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +65,10 @@ class Row:
     value: Any
 
 
+class Level(Enum):
+    HIGHEST = INF
+
+
 class Struct(msgspec.Struct, rename="camel"):
     unit_price: float | None
 
@@ -81,6 +87,8 @@ NO_JSON = [
     Named(amount=NAN),
     Constants(amount=INF),
     [{"order": Order(amount=-INF)}],
+    *(Order(extra=extra) for extra in ({1: NAN}, {None: [{2.5: INF}]}, {NAN}, frozenset([1, INF]))),
+    *(Order(extra=extra) for extra in (deque([1, NAN]), {"1": None, 1: NAN}, Level.HIGHEST)),
     Struct(INF),
     "half a pair \ud800",
     {"a": "\ud800"},
@@ -98,6 +106,8 @@ JSON: list[tuple[Any, Any]] = [
     (Nulls(amount=INF), {"amount": None}),
     (Hidden(amount=INF), {"note": None}),
     (Row({"a": None, "b": Decimal("1.10")}), {"value": {"a": None, "b": "1.10"}}),
+    (Order(extra={1: None, 2: [{None}]}),
+     {**Order().model_dump(), "extra": {"1": None, "2": [[None]]}}),
     (Struct(None), {"unitPrice": None}),
     ([Struct(0.5), date(2026, 1, 2)], [{"unitPrice": 0.5}, "2026-01-02"]),
     ({Symbol("s"): UInt(1), "t": Timestamp(2), "u": UUID(int=0)},

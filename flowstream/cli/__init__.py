@@ -34,14 +34,24 @@ so that `--help` is quick.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
+    _open_standard_streams()
     from flowstream.cli.app import main as run
 
     run()
+
+
+def _open_standard_streams() -> None:
+    """Those that whoever started us has closed: else the next socket would take their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - to the end
 
 
 __all__ = ["main"]

@@ -25,9 +25,9 @@ def override(pipeline: Pipeline) -> dict[str, Origin]:
     found = settings().overrides(pipeline.name)
     values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
     messages, size = values.pop("rate_limit", None), values.pop("rate_limit_bytes", None)
-    if messages is not None or size is not None:
-        values["rate_limit"] = RateLimit(messages, bytes=size)
     try:
+        if messages is not None or size is not None:
+            values["rate_limit"] = RateLimit(messages, bytes=size)
         pipeline.configure(**values)
     except ConfigurationError as error:
         places = ", ".join(str(origin) for _, origin in found.values())

@@ -10,7 +10,7 @@ from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
 from flowstream.cli.output import note, plural, print_json, say, short_duration
 from flowstream.cli.progress import Progress
-from flowstream.cli.records import STDIN, Format
+from flowstream.cli.records import Format, is_pipe
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan, Tally
@@ -109,8 +109,8 @@ def publish(
 
 
 def _check_loop(file: str, first: int, name: str | None) -> None:
-    if file == STDIN:
-        raise CommandError("--loop needs a file: stdin cannot be read twice", ExitCode.USAGE)
+    if is_pipe(file):
+        raise CommandError("--loop needs a file: a pipe cannot be read twice", ExitCode.USAGE)
     if first > 1 or name is not None:
         option = "--name" if name is not None else "--from-line"
         raise CommandError(f"--loop and {option} exclude each other", ExitCode.USAGE)

@@ -58,6 +58,11 @@ def guess_format(file: str) -> Format:
         ) from None
 
 
+def is_pipe(file: str) -> bool:
+    """Whether it can be read once only: standard input, a named pipe, `<(command)`, a terminal."""
+    return file == STDIN or Path(file).is_fifo() or Path(file).is_char_device()
+
+
 class _Stopped(Exception):
     """`Source.stop` was called: the slice under way is given up."""
 
@@ -93,8 +98,8 @@ class _Stoppable:
 class Source:
     """An open file of messages: iterate over `slices()`, ask `position` of `size` for progress.
 
-    `size` is in bytes on disk, None for standard input. Use it as a context manager. `stop` may be
-    called from any thread and ends the iteration at once.
+    `size` is in bytes on disk, None for standard input and other pipes. Use it as a context
+    manager. `stop` may be called from any thread and ends the iteration at once.
     """
 
     def __init__(
@@ -114,13 +119,14 @@ class Source:
         unpacked: Readable = self._raw
         if file.endswith(".gz"):
             unpacked = gzip.GzipFile(fileobj=self._raw)
-        self._input = _Stoppable(unpacked, self._raw.fileno() if file == STDIN else None)
+        self._input = _Stoppable(unpacked, self._raw.fileno() if self.size is None else None)
 
     def _open(self) -> io.BufferedReader:
         if self.file == STDIN:
             return cast(io.BufferedReader, sys.stdin.buffer)
         try:
-            self.size = Path(self.file).stat().st_size
+            if not is_pipe(self.file):
+                self.size = Path(self.file).stat().st_size
             return Path(self.file).open("rb")
         except OSError as error:
             raise CommandError(

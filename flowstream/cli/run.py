@@ -263,15 +263,15 @@ def _reload(*, as_json: bool) -> int:
 
 def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
     from flowstream.cli.feed import FeedPlan
-    from flowstream.cli.records import STDIN, guess_format
+    from flowstream.cli.records import guess_format, is_pipe
     from flowstream.cli.wiring import wiring
 
     file, rate = parse_feed(text)
     streams = [stream for pipeline in pipelines for stream in wiring(pipeline).reads]
     if not streams:
         raise CommandError("--feed: no pipeline of this run reads a stream", ExitCode.USAGE)
-    if file == STDIN:
-        raise CommandError("--feed needs a file: stdin cannot be read twice", ExitCode.USAGE)
+    if is_pipe(file):
+        raise CommandError("--feed needs a file: a pipe cannot be read twice", ExitCode.USAGE)
     return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True, by_line=True)
 
 

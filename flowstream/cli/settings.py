@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -54,9 +55,22 @@ PIPELINES = "pipelines"
 LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
 """What Kubernetes puts into the environment for a service that is named flowstream..."""
 
-Number = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
-AtLeastOne = Annotated[int, Field(ge=1, le=MOST_WHOLE)]
+
+def _no_truth(value: Any) -> Any:
+    """True and False are no numbers, though Python counts with them."""
+    if isinstance(value, bool):
+        raise ValueError("input should be a number, not true or false")
+    return value
+
+
+Number = Annotated[
+    float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
+]
+Seconds = Annotated[
+    float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
+]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST_WHOLE), BeforeValidator(_no_truth)]
+AtLeastZero = Annotated[int, Field(ge=0, le=MOST_WHOLE), BeforeValidator(_no_truth)]
 
 
 class PipelineOverrides(BaseModel):
@@ -84,7 +98,7 @@ class PipelineOverrides(BaseModel):
     max_threads: AtLeastOne | None = Field(
         default=None, description="worker threads of plain `def` handlers"
     )
-    max_restarts: Annotated[int, Field(ge=0, le=MOST_WHOLE)] | None = Field(
+    max_restarts: AtLeastZero | None = Field(
         default=None, description="restarts of a crashed stage in restart_window"
     )
     restart_window: Seconds | None = Field(
@@ -130,10 +144,10 @@ class Settings(BaseSettings):
     sasl: Literal["PLAIN", "EXTERNAL"] = Field(
         default="PLAIN", description="PLAIN: user and password; EXTERNAL: the client's certificate"
     )
-    heartbeat: Annotated[int, Field(ge=0, le=MOST_WHOLE)] = Field(
+    heartbeat: AtLeastZero = Field(
         default=60, description="seconds between heartbeats that are asked for; 0: none"
     )
-    frame_max: Annotated[int, Field(ge=0, le=MOST_WHOLE)] = Field(
+    frame_max: AtLeastZero = Field(
         default=1_048_576, description="the largest frame that is asked for, in bytes"
     )
     connect_timeout: Seconds = Field(default=10.0, description="seconds a connection may take")
@@ -338,7 +352,7 @@ def _from_variables(
     values = dict(_flat(read))
     for name in names:
         key = name[len(PREFIX) :].lower().replace("__", ".")
-        known = key.partition(".")[0] in Settings.model_fields
+        known = key in Settings.model_fields or key.startswith(f"{PIPELINES}.")
         if not known and not LINKS.fullmatch(name[len(PREFIX) :].upper()):
             values[key] = None
     return Layer(values, place, file)

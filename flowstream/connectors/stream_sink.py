@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from flowstream.checks import check_stream
+from flowstream.checks import check_stream, check_whole
 from flowstream.client import (
     AmqpMessage,
     Environment,
@@ -65,6 +65,7 @@ class StreamSink(Sink):
             )
         if routing is not None and key is None:
             raise ConfigurationError("StreamSink > routing: it needs key=, which it routes by")
+        check_whole("StreamSink > max_unconfirmed", max_unconfirmed, 1)
         self.stream = stream
         self.key = key
         self.routing = routing

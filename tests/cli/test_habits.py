@@ -109,6 +109,16 @@ def test_no_color_is_honoured_on_a_terminal(tmp_path: Path, command: tuple[str, 
     assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", plain.raw)
 
 
+def test_standard_streams_may_be_closed() -> None:
+    """As some supervisors start their programs."""
+    typed = f"{shlex.join(COMMAND)} streams stats s --url rabbitmq-stream://127.0.0.1:9 <&- >&-"
+    done = subprocess.run(
+        ["bash", "-c", typed], stderr=subprocess.PIPE, env=environment(None), timeout=TIMEOUT
+    )
+    assert done.returncode == 4, done.stderr
+    assert b"error: no broker at" in done.stderr
+
+
 def complete(words: str) -> list[str]:
     env = {
         "_FLOWSTREAM_COMPLETE": "complete_bash",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import re
 import signal
 from contextlib import nullcontext
@@ -64,6 +65,26 @@ def test_bodies_are_amqp_unless_raw(broker: Broker, stream_name: str) -> None:
     ).json
     assert (figures["messages"], figures["bytes"]) == (1, 3)
     assert read(broker.url, stream_name, 2) == [encode_data(b"one"), b"two"]
+
+
+def test_a_named_pipe_is_read_to_its_end_and_until_ctrl_c(
+    broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    """As `<(command)` is: it has no size, and no position to ask for."""
+    pipe = tmp_path / "pipe.ndjson"
+    os.mkfifo(pipe)
+    line = ("publish", stream_name, str(pipe), "--create", "--raw")
+    with Started(*line, url=broker.url) as command:
+        pipe.write_bytes(b"1\n2\n")
+        result = command.end()
+    assert (result.code, result.out[:21]) == (0, "2 messages confirmed "), result.err
+    with Started(*line, url=broker.url) as command, pipe.open("wb", buffering=0) as writer:
+        writer.write(b"3\n")
+        assert read(broker.url, stream_name, 3) == [b"1", b"2", b"3"]
+        command.signal(signal.SIGINT)
+        result = command.end()
+    assert result.code == 130
+    assert "go on with --from-line 2" in result.err
 
 
 def test_a_stream_that_does_not_exist_is_not_made(broker: Broker, stream_name: str) -> None:
@@ -299,6 +320,8 @@ def test_a_broker_that_confirms_nothing_is_given_up(
         (("s", "some.parquet"), b"", 20, "add --format"),
         (("s", "-", "--format", "ndjson"), b"{", 20, "line 1 is not JSON"),
         (("s", "-", "--loop"), b"", 2, "--loop needs a file"),
+        (("s", "/dev/stdin", "--format", "lines", "--loop"), b"", 2, "--loop needs a file"),
+        (("s", "-", "--format", "csv"), b"a\r1\r", 20, "line 1 is not CSV: a carriage return"),
         (("s", "-", "--rate", "0"), b"", 2, "--rate"),
         (("s", "-", "--from-line", "0"), b"", 2, "--from-line"),
         (("s", "-", "--name", ""), b"", 2, "--name '': it must have 1 to 255 bytes"),

@@ -102,6 +102,12 @@ REFUSED = [
     (".env", "FLOWSTREAM_MANAGEMENT=http://me:sec#ret@host",
      '.env: FLOWSTREAM_MANAGEMENT: percent-encode "#" (%23) in the password'),
     ("env", "FLOWSTREAM_XYZZY=1", "FLOWSTREAM_XYZZY: there is no such setting; there are url,"),
+    ("env", "FLOWSTREAM_URL__HOST=secret", "FLOWSTREAM_URL__HOST: there is no such setting"),
+    (".env", "FLOWSTREAM_HEARTBEAT__X=5", "FLOWSTREAM_HEARTBEAT__X: there is no such setting"),
+    ("toml", "[tool.flowstream]\nheartbeat = true",
+     "heartbeat: input should be a number, not true"),
+    ("toml", "[tool.flowstream.pipelines.a]\nrate_limit = false",
+     "rate_limit: input should be a number, not true or false"),
     ("env", "FLOWSTREAM_PIPELINES={", "environment: error parsing value for field"),
     ("env", "FLOWSTREAM_PIPELINES__A__MAX_FLIGHT=1",
      "did you mean FLOWSTREAM_PIPELINES__A__MAX_IN_FLIGHT?"),
@@ -215,6 +221,10 @@ def test_options_that_do_not_fit_the_declaration_name_their_place(
     with pytest.raises(ConfigurationError, match="can never fill") as caught:
         overrides.override(declared(size=10))
     assert "[tool.flowstream.pipelines.orders] max_in_flight" in str(caught.value)
+    overriding(folder, monkeypatch, "rate_limit = 1e-9")
+    with pytest.raises(ConfigurationError, match="RateLimit messages=1e-09") as caught:
+        overrides.override(declared())
+    assert "[tool.flowstream.pipelines.orders] rate_limit" in str(caught.value)
 
 
 def test_overrides_are_options_of_a_pipeline() -> None:

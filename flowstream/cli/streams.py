@@ -79,6 +79,7 @@ async def _create(
         for stream in streams:
             existed = if_missing and await environment.stream_exists(stream)
             if not existed:
+                await _refuse_super_stream(environment, stream, "give the stream another name")
                 with existing_is_told(stream):
                     await environment.create_stream(stream, exist_ok=if_missing, **arguments)
             say(f"{stream} {'exists' if existed else 'created'}")
@@ -120,7 +121,10 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
     async with connect(url) as environment:
         for stream in streams:
             if not await environment.stream_exists(stream):
-                await _refuse_super_stream(environment, stream)
+                remedy = (
+                    f"delete it with all its partitions: flowstream super-streams delete {stream}"
+                )
+                await _refuse_super_stream(environment, stream, remedy)
                 if if_exists:
                     say(f"{stream} does not exist")
                     continue
@@ -129,18 +133,15 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
             say(f"{stream} deleted")
 
 
-async def _refuse_super_stream(environment: Environment, name: str) -> None:
+async def _refuse_super_stream(environment: Environment, name: str, remedy: str) -> None:
+    """Brokers let a stream have the name of a super stream; commands could not tell them apart."""
     from flowstream.errors import StreamDoesNotExist
 
     try:
         await environment.partitions(name)
     except StreamDoesNotExist:
         return
-    raise CommandError(
-        f"{name} is a super stream; delete it with all its partitions: "
-        f"flowstream super-streams delete {name}",
-        ExitCode.USAGE,
-    )
+    raise CommandError(f"{name} is a super stream; {remedy}", ExitCode.USAGE)
 
 
 @contextmanager

@@ -92,6 +92,10 @@ async def _create(
                 return await environment.partitions(super_stream), True
             except StreamDoesNotExist:
                 pass
+        if await environment.stream_exists(super_stream):
+            raise CommandError(
+                f"{super_stream} is a stream; give the super stream another name", ExitCode.USAGE
+            )
         with existing_is_told(super_stream):
             await environment.create_super_stream(super_stream, exist_ok=if_missing, **arguments)
         return await environment.partitions(super_stream), False

@@ -284,15 +284,24 @@ def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
 
 
 async def _create(environment: Environment, stream: str, is_super: bool) -> None:
-    """Make what is missing, and say so."""
-    if not is_super:
-        if not await environment.stream_exists(stream):
-            await environment.create_stream(stream, exist_ok=True)
-            note(f"created the stream {stream}")
-        return
+    """Make what is missing, and say so; nothing that would share its name with the other kind."""
     try:
-        await environment.partitions(stream)
+        partitions = await environment.partitions(stream)
     except StreamDoesNotExist:
+        partitions = []
+    exists = await environment.stream_exists(stream)
+    if exists if is_super else partitions:
+        kinds = ("stream", "super stream") if is_super else ("super stream", "stream")
+        raise CommandError(
+            f"--create: {stream} is a {kinds[0]}, and a pipeline uses it as a {kinds[1]}",
+            ExitCode.DECLARATION,
+        )
+    if exists or partitions:
+        return
+    if is_super:
         await environment.create_super_stream(stream, exist_ok=True)
         partitions = await environment.partitions(stream)
         note(f"created the super stream {stream}: {', '.join(partitions)}")
+    else:
+        await environment.create_stream(stream, exist_ok=True)
+        note(f"created the stream {stream}")

@@ -20,10 +20,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowstream.checks import check_number, check_stream, check_whole
-from flowstream.client import AmqpMessage, Publisher
+from flowstream.client import AmqpMessage, Environment, Publisher
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.valve import SafetyValve
-from flowstream.errors import FlowstreamError, MessageTooLarge
+from flowstream.errors import (
+    ConfigurationError,
+    FlowstreamError,
+    MessageTooLarge,
+    StreamDoesNotExist,
+)
 from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext
 from flowstream.texts import type_name
 
@@ -80,6 +85,7 @@ class DeadLetter(FailurePolicy):
     async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
         environment = await environment_of(context)
         if not await environment.stream_exists(self.stream):
+            await _refuse_super_stream(environment, self.stream)
             await environment.create_stream(self.stream, exist_ok=True)
             log.warning(
                 "%s: created the stream %r for dead letters", context.pipeline, self.stream,
@@ -88,6 +94,18 @@ class DeadLetter(FailurePolicy):
         async with environment.publisher(self.stream) as publisher:
             valve = SafetyValve(self.max_ratio, self.max_consecutive)
             yield DeadLetters(context.pipeline, publisher, valve)
+
+
+async def _refuse_super_stream(environment: Environment, name: str) -> None:
+    """Brokers would create a stream of the same name, and no command could tell the two apart."""
+    try:
+        partitions = await environment.partitions(name)
+    except StreamDoesNotExist:
+        return
+    raise ConfigurationError(
+        f"DeadLetter({name!r}): this is a super stream, and dead letters go to a stream; name "
+        f"another one (its partitions are {', '.join(partitions)})"
+    )
 
 
 class DeadLetters(Disposer):

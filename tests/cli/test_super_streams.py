@@ -14,7 +14,7 @@ import pytest
 from flowstream.client import AmqpMessage, Environment, hash_route
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
-from tests.cli.modules import numbered
+from tests.cli.modules import numbered, write_module
 from tests.integration.test_client_consuming import declare_super_stream
 
 pytestmark = pytest.mark.timeout(300)  # many processes
@@ -176,8 +176,31 @@ def test_a_stream_is_no_super_stream(broker: Broker, stream_name: str) -> None:
         assert "is a stream and not a super stream" in refused.err
 
 
+def test_no_command_makes_a_name_of_both(
+    broker: Broker, stream_name: str, partitions: list[str], tmp_path: Path
+) -> None:
+    """A stream of a super stream's name, or the reverse, would be found by no command."""
+    target = write_module(tmp_path, stream_name)
+    policy = f'DeadLetter("{stream_name}")'
+    dead = write_module(tmp_path, partitions[0], name="dead", policy=policy, module="dead")
+    for line, code, said in (
+        (("streams", "create", stream_name, "--if-missing"), 2, "is a super stream; give"),
+        (("super-streams", "create", partitions[1]), 2, "is a stream; give the super stream"),
+        (("run", target, "--create", "--until-idle", "0"), 3, "and a pipeline uses it as a stream"),
+        (("run", dead, "--until-idle", "0"), 3, "this is a super stream, and dead letters go to"),
+    ):
+        refused = flowstream(*line, url=broker.url, cwd=tmp_path)
+        assert (refused.code, refused.out) == (code, ""), refused
+        assert said in refused.err
+    assert flowstream("streams", "stats", stream_name, url=broker.url).code == 0
+
+
 def test_a_name_of_both_is_refused(broker: Broker, stream_name: str, partitions: list[str]) -> None:
-    flowstream("streams", "create", stream_name, url=broker.url)
+    async def create() -> None:
+        async with Environment(broker.url) as environment:
+            await environment.create_stream(stream_name)
+
+    anyio.run(create)
     for line in (("streams", "stats"), ("peek",), ("lag",)):
         refused = flowstream(*line, stream_name, url=broker.url)
         assert (refused.code, refused.out) == (2, "")

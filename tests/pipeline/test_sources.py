@@ -457,9 +457,3 @@ async def test_endless_sources_end_by_a_stop_alone() -> None:
     pipeline = Pipeline("test", MemoryStream(numbers(3)))
     pipeline.processor(nothing)
     assert (await pipeline.run()).settled == {"ok": 3}
-
-
-@pytest.mark.parametrize("size", [0, True, 1.5, float("nan"), float("inf"), "5", None])
-def test_a_slice_size_is_a_whole_number(size: Any) -> None:
-    with pytest.raises(ConfigurationError, match="IterableProducer > slice_size="):
-        IterableProducer([], slice_size=size)

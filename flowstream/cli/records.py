@@ -119,7 +119,7 @@ class Source:
         unpacked: Readable = self._raw
         if file.endswith(".gz"):
             unpacked = gzip.GzipFile(fileobj=self._raw)
-        self._input = _Stoppable(unpacked, self._raw.fileno() if self.size is None else None)
+        self._input = _Stoppable(unpacked, self._raw.fileno() if is_pipe(file) else None)
 
     def _open(self) -> io.BufferedReader:
         if self.file == STDIN:

@@ -64,10 +64,12 @@ def where_to_start(
 
 def truncated(stream: str, reference: str, stored: int, first: int) -> OffsetTruncated:
     """The error of a pipeline that goes on behind `stored` in a stream that begins at `first`."""
+    lost = first - stored - 1
+    were = "1 offset was" if lost == 1 else f"{lost} offsets were"
     return OffsetTruncated(
-        f"the stored offset of {stream!r} is {stored} and its first message is {first}: "
-        f"{first - stored - 1} offsets were truncated before they were handled. Give the stream a "
-        'longer retention; to accept the loss, declare on_truncated="skip", or once: '
+        f"offset {stored + 1} of {stream!r} is to be handled next, by the stored offset or else by "
+        f"offset=, and the first message is {first}: {were} truncated before being handled. Give "
+        'the stream a longer retention; to accept the loss, declare on_truncated="skip", or once: '
         f"flowstream offsets reset {reference} {stream} --to first",
         stream=stream,
         stored=stored,

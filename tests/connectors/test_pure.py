@@ -42,6 +42,7 @@ def test_truncated_messages_are_an_error_that_says_how_many(stored, asked):
     with pytest.raises(OffsetTruncated, match="5 offsets were truncated") as caught:
         start(stored, 10, asked=asked)
     assert (caught.value.stored, caught.value.first) == (4, 10)
+    assert "offset 5 of 'orders' is to be handled next" in str(caught.value)
     assert "flowstream offsets reset billing orders --to first" in str(caught.value)
 
 

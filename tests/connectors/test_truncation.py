@@ -129,7 +129,7 @@ async def test_what_retention_took_before_anything_was_settled_is_told(
             assert first is not None
             found = await standing(environment, NAME, stream)
             assert (found.offset, found.lost) == (-1, found.first_offset)
-            with pytest.raises(OffsetTruncated, match="before they were handled") as caught:
+            with pytest.raises(OffsetTruncated, match="truncated before being handled") as caught:
                 await run(environment, make(stream_name), 0)
             assert (caught.value.stream, caught.value.stored) == (stream, -1)
             last = await environment.last_offset(stream)

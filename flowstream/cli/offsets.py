@@ -126,6 +126,8 @@ def forget(
         run_async(_forget, url, reference, [row["stream"] for row in known])
     if json:
         print_json([{**row, "forgotten": True} for row in known])
+    elif known:
+        say(f"forgotten: {reference} begins at its offset= again")
 
 
 async def _forget(url: str, reference: str, streams: list[str]) -> None:

@@ -104,6 +104,9 @@ class OffsetStore:
 
         There is no command that deletes one. 0 is stored under both of its names, so the broker
         drops them with the others that retention has passed. Raises CommitNotVerified.
+
+        Retention may pass at any time between: the copy comes first, so that an end before the last
+        step changes nothing, and last, so that it is never the other name alone that is left at 0.
         """
         kept = kept_reference(reference)
         if kept is None:
@@ -111,7 +114,7 @@ class OffsetStore:
                 f"the reference {reference!r} cannot be forgotten: it is not kept, and the broker "
                 "drops it when retention has passed its offset"
             )
-        for name in (kept, reference):
+        for name in (kept, reference, kept):
             await self._until_found(name, stream, 0, partial(self._send, name, stream, 0))
 
     async def _send(self, reference: str, stream: str, number: int) -> None:

@@ -594,6 +594,30 @@ async def test_an_offset_is_remembered_when_the_broker_has_forgotten_it(
             assert (await anext(consumer)).offset == 13
 
 
+@pytest.mark.parametrize("passes_at", range(4))
+async def test_what_is_forgotten_is_so_whenever_retention_passes(
+    cluster: Cluster, connect: Connect, passes_at: int
+) -> None:
+    cluster.add("s", *chunks(3))
+    offsets = cluster.streams["s"].offsets
+    count = 0
+
+    def pass_then(session: Session, command: StoreOffset) -> bool:
+        nonlocal count
+        count += 1
+        if count == passes_at:
+            for reference in [it for it, offset in offsets.items() if offset == 0]:
+                del offsets[reference]
+        return False
+
+    async with connect(cluster) as env:
+        await env.store_offset_verified("me", "s", 12, keep=True)
+        cluster.node.scripts[StoreOffset] = pass_then
+        await env.forget_offset("me", "s")
+        assert await env.query_offset("me", "s") is None
+        assert count >= passes_at
+
+
 async def test_verifying_goes_on_over_lost_connections(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s", *chunks(1))
     times = 0

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from flowstream.client import DEFAULT_URL, Environment, StreamUrl
+from flowstream.errors import ConfigurationError
 from flowstream.pipeline import RunContext
+from flowstream.texts import type_name
 
 VARIABLE = "FLOWSTREAM_URL"
 
@@ -37,5 +39,10 @@ async def _used(context: RunContext) -> AsyncIterator[Environment]:
     elif isinstance(given, Environment):
         with given.used_by(f"pipeline {context.pipeline!r}", context.fail):
             yield given
+    elif not hasattr(type(given), "query_offset"):
+        raise ConfigurationError(
+            f"environment: expected an Environment that is open, got an object of the type "
+            f"{type_name(given)} (an address goes into url=)"
+        )
     else:
         yield cast(Environment, given)  # one for tests, such as MemoryEnvironment

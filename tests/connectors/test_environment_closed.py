@@ -175,3 +175,15 @@ async def test_a_run_refuses_an_environment_that_it_cannot_use(
     error = await run(env)
     assert isinstance(error, EnvironmentClosed)
     assert 'environment "shared" was closed by the task' in str(error)
+
+
+@pytest.mark.parametrize("given", ["rabbitmq-stream://u:secret@localhost", Environment, 5])
+async def test_what_is_no_environment_is_refused_by_its_type(given: Any) -> None:
+    pipeline = Pipeline("shop", StreamProducer("orders"))
+
+    @pipeline.processor
+    async def handle(message: Message[dict[str, int]]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="environment: expected an Environment") as caught:
+        await pipeline.run(environment=given)
+    assert "secret" not in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import anyio
 import pytest
 
@@ -84,6 +86,36 @@ async def test_a_handler_that_hangs_is_ended_by_the_deadline():
     assert "processor" in str(result.error)
     assert producer.stored == {"orders": 39}
     assert result.unsettled >= 1
+
+
+@pytest.mark.parametrize("handler", ["shielded", "swallows", "a cleanup"])
+async def test_a_handler_that_outlasts_the_deadline_is_not_called_for_another_message(handler: str):
+    producer, began = MemoryStream(numbers(50)), []
+    pipeline = Pipeline("test", producer, drain_timeout=1)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        began.append(message.offset)
+        if handler == "swallows":
+            with contextlib.suppress(BaseException):
+                await anyio.sleep(5)
+        elif handler == "shielded":
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+        else:
+            try:
+                await anyio.sleep(5)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(3)
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        running.stop()
+        result = await running.wait()
+    assert isinstance(result.error, DrainTimeout)
+    assert began == [0]
+    assert (result.unsettled, producer.stored, result.seconds < 7) == (50, {}, True)
 
 
 async def test_retries_that_outlast_the_deadline_are_left_to_the_next_run():

@@ -51,8 +51,10 @@ class Pool(ABC):
         self._fill()
 
     def close(self) -> None:
-        """No worker is started any more."""
+        """No worker is started any more, and no handler is called for another message."""
         self._group = None
+        for slot in self.slots.values():
+            slot.cut()
 
     def set_workers(self, concurrency: int) -> None:
         """More workers start at once; surplus ones end after what they have in hand."""

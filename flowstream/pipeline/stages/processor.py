@@ -196,6 +196,7 @@ class Processors(Pool):
                 else:
                     threads = self.core.threads
                     going = await threads.run(self.name, slot, process_sync, *arguments)
+            await anyio.lowlevel.checkpoint_if_cancelled()  # the run was cut off: nothing counts
             if slot.scope.cancelled_caught:
                 found = self._timed_out(slot, found)
                 going = True

@@ -61,6 +61,11 @@ class Slot:
         self.walked = messages
         self.iterator = iter(messages)
 
+    def cut(self) -> None:
+        """The handler is to see no more of them: it may be shielded from being cancelled."""
+        for _ in self.iterator:
+            pass
+
     def release(self) -> None:
         """Its hands are empty."""
         self.active = False

@@ -245,7 +245,8 @@ class Consumer:
         """Where `on_active` says; behind the stored offset; else where the `offset` option says.
 
         With automatic tracking the place of that option is stored: what is consumed before the
-        first store would be skipped after a crash, where "next" is elsewhere then.
+        first store would be skipped after a crash, where "next" is elsewhere then, and "first" once
+        retention has come (which only a kept offset tells of).
         """
         if self.options.on_active is not None:
             return await self.options.on_active(self.stream)
@@ -265,7 +266,8 @@ class Consumer:
         assert self.options.name is not None
         if asked.kind is not OffsetKind.OFFSET:
             asked = OffsetSpec.offset(await resolve(self._core, self.stream, asked))
-        if asked.value or self.options.offset.kind is not OffsetKind.FIRST:
+        found_again = not asked.value and self.options.offset.kind is OffsetKind.FIRST
+        if self.options.keep_offset or not found_again:
             await self._offsets.store_verified(
                 self.options.name, self.stream, asked.value - 1, keep=self.options.keep_offset
             )

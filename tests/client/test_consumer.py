@@ -618,6 +618,20 @@ async def test_what_is_forgotten_is_so_whenever_retention_passes(
         assert count >= passes_at
 
 
+@pytest.mark.parametrize(("keep", "stored"), [(True, -1), (False, None)])
+async def test_a_kept_name_has_its_beginning_stored_at_the_first_message_too(
+    cluster: Cluster, connect: Connect, keep: bool, stored: int | None
+) -> None:
+    cluster.add("s", *chunks(3))
+    options: dict[str, Any] = {"name": "me", "tracking": AutoTracking(), "keep_offset": keep}
+    async with connect(cluster) as env:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with env.consumer("s", offset="first", **options) as consumer:
+                await anext(consumer)
+                raise ZeroDivisionError
+        assert await env.query_offset("me", "s") == stored
+
+
 async def test_verifying_goes_on_over_lost_connections(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s", *chunks(1))
     times = 0

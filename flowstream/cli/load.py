@@ -41,6 +41,10 @@ def load_pipelines(targets: list[str]) -> list[Pipeline]:
 
 def load_pipeline(target: str) -> Pipeline:
     """The pipeline `MODULE[:NAME]` names; raises `CommandError` with its own exit code."""
+    if "://" in target:
+        raise CommandError(
+            "this is an address, and a module is expected, such as pipelines.orders", ExitCode.USAGE
+        )
     module_name, _, name = target.partition(":")
     module = load_module(module_name)
     found = pipelines_of(module)

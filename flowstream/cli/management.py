@@ -85,7 +85,8 @@ class Management:
         host, port = parts.hosts[0]
         host = f"[{host}]" if ":" in host else host
         base = f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
-        return cls(base + parts.path.rstrip("/"), parts.user or "guest", parts.password or "guest")
+        path = parts.path.rstrip("/").removesuffix("/api")
+        return cls(base + path, parts.user or "guest", parts.password or "guest")
 
     @classmethod
     def beside(cls, url: StreamUrl, node: Address, ca_file: str | Path | None = None) -> Management:
@@ -134,7 +135,8 @@ class Management:
             )
         if error.code == 404:
             return CommandError(
-                f"the management API at {self.base} does not know the virtual host",
+                f"{self.base} has no such virtual host, or is not the management API (usually port "
+                f"{PORT})",
                 ExitCode.VIRTUAL_HOST,
             )
         return CommandError(
@@ -263,7 +265,7 @@ def _reason(error: BaseException) -> str:
         error = error.reason
     if isinstance(error, TimeoutError):
         return f"no answer in {TIMEOUT:g} s"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):
         return "the host name does not resolve"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"

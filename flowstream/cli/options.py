@@ -36,7 +36,7 @@ COMMAND_LINE = "COMMAND"
 MOST_NUMBER = 1e9
 """Of seconds, or of messages a second."""
 
-_URL = re.compile(r"\s*(rabbitmq-stream(\+tls)?|amqps?|https?)://", re.IGNORECASE)
+_URL = re.compile(r"\s*(rabbitmq-stream(\+tls)?|amqps?|https?):/", re.IGNORECASE)
 _EXTRA = re.compile(r"(unexpected extra arguments?\S*) \(.*", re.DOTALL)
 
 RICH_HELP = sys.stdout.isatty()
@@ -175,7 +175,7 @@ class Command(TyperCommand):
                 said = f"a number of at most {MOST_NUMBER:,.0f} is expected"
                 raise typer.BadParameter(said, ctx, param)
             named = param.param_type_name == "argument" and param.metavar != COMMAND_LINE
-            if named and any(isinstance(word, str) and _URL.match(word) for word in words):
+            if named and any(_URL.match(str(word)) for word in words if word is not None):
                 raise typer.BadParameter(
                     "this is an address, not a name; write --url in front of it", ctx, param
                 )

@@ -24,6 +24,7 @@ from tests.brokers.running import Broker
     [
         ("http://host", Management("http://host", "guest", "guest")),
         ("https://u:p%2Fq@Host:1/x/", Management("https://host:1/x", "u", "p/q")),
+        ("http://host:15672/rabbit/api/", Management("http://host:15672/rabbit", "guest", "guest")),
         ("http://u@[::1]:15672", Management("http://[::1]:15672", "u", "guest")),
     ],
 )
@@ -214,3 +215,8 @@ def test_an_answer_that_is_none_is_an_error_of_ours(odd: str, path: str, says: s
         Management.parse(odd).get(path)
     assert "secret" not in str(caught.value)
     assert "/api/other" not in Odd.seen
+
+
+def test_a_host_name_that_cannot_be_is_said_to_be_unknown() -> None:
+    with pytest.raises(CommandError, match=r"http://h\.\.x \(the host name does not resolve\)"):
+        Management.parse("http://h..x").get("overview")

@@ -72,12 +72,12 @@ class Pipeline:
         restart_window: float = 5.0,
         stuck_after: float = 60.0,
     ) -> None:
-        check_value(NAME, name, f"pipeline {name!r} > name")
+        check_value(NAME, name, f"pipeline {shown(name)} > name")
         path = f"pipeline {name!r}"
         if not isinstance(producer, Producer):
             raise ConfigurationError(
                 f"{path} > producer: expected a Producer such as StreamProducer({name!r}), "
-                f"got {producer!r:.80}"
+                f"got {shown(producer)}"
             )
         values: dict[str, Any] = {
             "retry": retry,

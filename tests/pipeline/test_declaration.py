@@ -65,6 +65,17 @@ def test_a_producer_is_needed():
         Pipeline("test", "orders")  # type: ignore[arg-type]
 
 
+def test_what_is_no_name_or_producer_need_not_be_printable():
+    class Silent:
+        def __repr__(self):
+            raise RuntimeError("no words")
+
+    with pytest.raises(ConfigurationError, match="name"):
+        Pipeline(Silent(), IterableProducer([]))
+    with pytest.raises(ConfigurationError, match="expected a Producer"):
+        Pipeline("test", Silent())
+
+
 @pytest.mark.parametrize(
     "options",
     [{"concurrency": 0}, {"max_demand": 0}, {"timeout": -1}, {"partition_by": 1}, {"processes": 1}],

@@ -306,6 +306,9 @@ class Process:
 
     # -- its environment
 
+    async def query_offset(self, reference: str, stream: str) -> int | None:
+        return await self.world.broker.query_offset(reference, stream)
+
     async def store_offset(self, reference: str, stream: str, offset: int, **options: Any) -> None:
         await self.alive()
         self.world.stores(stream, offset)

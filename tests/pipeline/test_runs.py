@@ -66,6 +66,7 @@ class Runs(RuleBasedStateMachine):
     """One pipeline, run again and again, in one process or (as a group) in up to three."""
 
     taken = 0
+    kinds: tuple[str, ...] = ("stream", "stream", "super", "group")
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,8 +88,9 @@ class Runs(RuleBasedStateMachine):
     def processes(self) -> list[Process]:
         return list(self.tasks)
 
-    @initialize(kind=st.sampled_from(["stream", "stream", "super", "group"]))
-    def begin(self, kind: str) -> None:
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        kind = data.draw(st.sampled_from(self.kinds))
         self.world = self.on_loop(World, kind)
         if kind == "group":
             self.group = self.loop.create_task(self.world.keep_group())
@@ -98,6 +100,7 @@ class Runs(RuleBasedStateMachine):
     @rule(data=st.data(), some=st.lists(scripts, min_size=1, max_size=12))
     def publish(self, data: st.DataObject, some: list[Script]) -> None:
         stream = data.draw(st.sampled_from(self.world.streams))
+        self.on_loop(anyio.sleep, 0.001)  # "next" is one place or another while a run finds it
         self.on_loop(self.world.publish, stream, some)
 
     @rule(data=st.data(), number=numbers)

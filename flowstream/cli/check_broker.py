@@ -109,7 +109,7 @@ async def _source(
         try:
             first = (await environment.stream_stats(stream)).first_offset
             last = await environment.last_offset(stream)
-            stored = await environment.query_offset(streams.reference, stream)
+            stored = await environment.query_beginning(streams.reference, stream)
         except StreamDoesNotExist:
             yield await _missing(environment, name, stream)
         except FlowstreamError as error:

@@ -303,12 +303,12 @@ def _places(texts: list[str]) -> tuple[Place, ...]:
 
 def parse_feed(text: str) -> tuple[str, float]:
     """FILE@RATE or FILE; what follows the last @ is a rate only if it is a number."""
-    file, at, rate = text.rpartition("@")
+    file, _, rate = text.rpartition("@")
     try:
         number = float(rate)
     except ValueError:
         return text, float(FEED_RATE)
-    if not (at and file):
+    if not file or number < 0:
         return text, float(FEED_RATE)
     if not 0 < number <= MOST_NUMBER:
         raise CommandError(

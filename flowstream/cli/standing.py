@@ -116,6 +116,7 @@ async def require_super_stream(environment: Environment, name: str) -> list[str]
 async def standing(environment: Environment, reference: str, stream: str) -> Standing:
     """Where `reference` stands in `stream` now."""
     stored = await environment.query_offset(reference, stream)
+    begun = await environment.query_beginning(reference, stream) if stored is None else stored
     last = await environment.last_offset(stream)
     first = (await environment.stream_stats(stream)).first_offset
     behind = lag(stored, first, last)
@@ -125,7 +126,7 @@ async def standing(environment: Environment, reference: str, stream: str) -> Sta
             environment, stream, max(first, -1 if stored is None else stored + 1)
         )
         age = None if written is None else max(0.0, time.time() - written / 1000)
-    return Standing(stream, reference, stored, first, last, behind, age, lost(stored, first))
+    return Standing(stream, reference, stored, first, last, behind, age, lost(begun, first))
 
 
 async def retained(environment: Environment, stream: str, offset: int) -> int:

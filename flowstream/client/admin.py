@@ -196,6 +196,19 @@ class Administration:
         is; None where nothing is stored."""
         return await OffsetStore(self._open).query(reference, stream)
 
+    async def query_beginning(self, reference: str, stream: str) -> int | None:
+        """The offset behind which a pipeline goes on: as `query_offset`, and -1 where it began with
+        offset 0 (`store_beginning`) and nothing is stored since."""
+        return await OffsetStore(self._open).query_beginning(reference, stream)
+
+    async def store_beginning(self, reference: str, stream: str) -> None:
+        """Remembers that the reference began with offset 0, and settled nothing so far.
+
+        `query_offset` still answers None. If retention removes messages before something is stored,
+        their loss can be seen. Raises CommitNotVerified.
+        """
+        await OffsetStore(self._open).store_beginning(reference, stream)
+
     async def store_offset(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
     ) -> None:

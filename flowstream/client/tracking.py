@@ -45,13 +45,24 @@ class OffsetStore:
     async def query(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference; None where there is none, -1 before the first."""
         offset = await self._read(reference, stream)
+        if offset in (None, 0):
+            copy = await self._copy(reference, stream)
+            if copy == 0:  # see `forget`
+                return None
+            if offset is None and copy is not None and copy != KEPT + BEFORE_FIRST:
+                return copy - KEPT  # -1 without an offset is a beginning: see `store_beginning`
+        return offset
+
+    async def query_beginning(self, reference: str, stream: str) -> int | None:
+        """As `query`, and -1 too where `store_beginning` said so and nothing was stored since."""
+        offset = await self.query(reference, stream)
+        if offset is None and await self._copy(reference, stream) == KEPT + BEFORE_FIRST:
+            return BEFORE_FIRST
+        return offset
+
+    async def _copy(self, reference: str, stream: str) -> int | None:
         kept = kept_reference(reference)
-        if kept is None or offset not in (None, 0):
-            return offset
-        copy = await self._read(kept, stream)
-        if copy == 0:  # see `forget`
-            return None
-        return offset if offset is not None or copy is None else copy - KEPT
+        return None if kept is None else await self._read(kept, stream)
 
     async def _read(self, reference: str, stream: str) -> int | None:
         self._core.check()
@@ -98,6 +109,16 @@ class OffsetStore:
             self._core.not_kept.clear()
         self._core.not_kept.add((kept, stream))
         return False
+
+    async def store_beginning(self, reference: str, stream: str) -> None:
+        """Remembers that the reference began with offset 0, while nothing is stored under it.
+
+        Only the copy is stored, so that nothing counts as settled. Raises CommitNotVerified.
+        """
+        kept = kept_reference(reference)
+        if kept is not None:
+            number = KEPT + BEFORE_FIRST
+            await self._until_found(kept, stream, number, partial(self._send, kept, stream, number))
 
     async def forget(self, reference: str, stream: str) -> None:
         """Gives a reference up: nothing counts as stored under it from now on.

@@ -84,6 +84,8 @@ class StreamProducer(Producer):
         self._start = Start(0, known=True)
         self._consumer: Consumer | None = None
         self._lane: Lane | None = None
+        self._at_first: set[str] = set()
+        """Streams that begin with offset 0, where nothing says so yet."""
 
     async def open(self, context: RunContext) -> None:
         self._lane = None
@@ -95,6 +97,7 @@ class StreamProducer(Producer):
         self._will_consume(self.stream)
 
     async def _enter(self, context: RunContext) -> None:
+        self._at_first = set()
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
         self._pipeline, self._telemetry = context.pipeline, context.telemetry
@@ -169,6 +172,9 @@ class StreamProducer(Producer):
             self._lane.skip(self._consumer.position - 1)
 
     async def _send(self, lane: Lane, delivery: Delivery) -> None:
+        if delivery.stream in self._at_first:
+            await self.environment.store_beginning(self._name, delivery.stream)
+            self._at_first.discard(delivery.stream)
         if delivery.lost:
             self._truncated(delivery.stream, delivery.lost)
         await send(lane, delivery)
@@ -220,11 +226,18 @@ class StreamProducer(Producer):
     async def _begin(self, places: Mapping[str, Offset]) -> dict[str, Start]:
         """Where to begin in each stream: behind what is stored, else at the place given.
 
-        When this returns, all of it is stored. Raises OffsetTruncated.
+        When this returns, all of it is stored, but for streams that begin with offset 0 because it
+        is the first: that is the same place until a message has come. Raises OffsetTruncated.
         """
         environment = self.environment
         starts = {stream: await self._where(stream, place) for stream, place in places.items()}
         new = {stream: start for stream, start in starts.items() if not start.known}
+        self._at_first |= {
+            stream
+            for stream, start in new.items()
+            if not start.offset and self.offset in ("first", 0)
+        }
+        new = {stream: start for stream, start in new.items() if stream not in self._at_first}
         for stream, start in new.items():
             if start.lost:  # told of before it is stored: afterwards nobody would know
                 self._truncated(stream, start.lost)
@@ -237,7 +250,7 @@ class StreamProducer(Producer):
 
     async def _where(self, stream: str, place: Offset) -> Start:
         environment = self.environment
-        stored = await environment.query_offset(self._name, stream)
+        stored = await environment.query_beginning(self._name, stream)
         asked = 0 if stored is not None else await self._resolve(stream, place)
         first = (await environment.stream_stats(stream)).first_offset
         return where_to_start(

@@ -83,7 +83,7 @@ class SuperStreamProducer(StreamProducer):
         A start stores it for every partition, so one without it beside others that have it was
         added while the pipeline was away: all of it is new.
         """
-        stored = [await self.environment.query_offset(self._name, each) for each in partitions]
+        stored = [await self.environment.query_beginning(self._name, each) for each in partitions]
         away = any(offset is not None for offset in stored)
         return dict.fromkeys(partitions, "first" if away else self.offset)
 

@@ -63,6 +63,7 @@ class MemoryEnvironment:
     ) -> None:
         self.chunk_size = chunk_size
         self.offsets: dict[tuple[str, str], int] = {}
+        self._beginnings: set[tuple[str, str]] = set()
         self.deliveries: list[MemoryDelivery] = []
         self.disconnects = 0
         self.changed = Signal()
@@ -148,6 +149,14 @@ class MemoryEnvironment:
         await self.until_connected()
         return self.offsets.get((reference, stream))
 
+    async def query_beginning(self, reference: str, stream: str) -> int | None:
+        offset = await self.query_offset(reference, stream)
+        return -1 if offset is None and (reference, stream) in self._beginnings else offset
+
+    async def store_beginning(self, reference: str, stream: str) -> None:
+        await self.until_connected()
+        self._beginnings.add((reference, stream))
+
     async def store_offset(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
     ) -> None:
@@ -168,6 +177,7 @@ class MemoryEnvironment:
     async def forget_offset(self, reference: str, stream: str) -> None:
         await self.until_connected()
         self.offsets.pop((reference, stream), None)
+        self._beginnings.discard((reference, stream))
 
     @asynccontextmanager
     async def consumer(

@@ -128,7 +128,7 @@ async def test_what_retention_took_before_anything_was_settled_is_told(
             first = (await environment.stream_stats(stream)).first_offset
             assert first is not None
             found = await standing(environment, NAME, stream)
-            assert (found.offset, found.lost) == (-1, found.first_offset)
+            assert (found.offset, found.lost) == (None, found.first_offset)
             with pytest.raises(OffsetTruncated, match="truncated before being handled") as caught:
                 await run(environment, make(stream_name), 0)
             assert (caught.value.stream, caught.value.stored) == (stream, -1)

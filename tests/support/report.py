@@ -63,6 +63,13 @@ def ring_of(item: pytest.Item) -> str:
     return "fast" if item.path.relative_to(TESTS).parts[0] in FAST else "test"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Folders that have nothing of the fast ring are not even imported for it."""
+    if config.getoption("ring") != "fast" or collection_path in (TESTS, *TESTS.parents):
+        return None
+    return collection_path.relative_to(TESTS).parts[0] not in FAST or None
+
+
 def on_the_cluster(item: pytest.Item) -> bool:
     """Whether the test asks for the real cluster, and not for a fixture that has its name."""
     info = getattr(item, "_fixtureinfo", None)

@@ -15,6 +15,7 @@ from flowstream.cli import management
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.management import Management, ask_for_list
 from flowstream.cli.readers import Answer, Question, running_reader
+from flowstream.cli.settings import settings
 from flowstream.client import Address, Environment, StreamUrl
 from tests.brokers.running import Broker
 
@@ -134,6 +135,12 @@ def test_what_was_named_is_asked_and_named_in_the_output(
     base = f"http://127.0.0.1:{management.PORT}"
     assert listed("rabbitmq-stream://nowhere.invalid", base) == []
     assert capsys.readouterr().err == f"asked the management API at {base}\n"
+
+
+@pytest.fixture(autouse=True)
+def settings_are_read() -> None:
+    """As a command does it before it has a loop: they are read once for all, blocking."""
+    settings()
 
 
 async def reader(broker: Broker, named: str | None = None) -> Answer:

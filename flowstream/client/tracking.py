@@ -30,6 +30,9 @@ nobody would learn what it missed. So the offsets of names that are meant to las
 second time, under the reference with this suffix and KEPT higher: no stream's first offset ever
 gets there. Nothing ever forgets such a reference, so it is not for readers that come and go."""
 
+BEGINNING = KEPT - 2
+"""The copy of a reference that began with offset 0 and has stored nothing since."""
+
 MOST_REMEMBERED = 10_000
 
 
@@ -49,14 +52,14 @@ class OffsetStore:
             copy = await self._copy(reference, stream)
             if copy == 0:  # see `forget`
                 return None
-            if offset is None and copy is not None and copy != KEPT + BEFORE_FIRST:
-                return copy - KEPT  # -1 without an offset is a beginning: see `store_beginning`
+            if offset is None and copy not in (None, BEGINNING):
+                return copy - KEPT
         return offset
 
     async def query_beginning(self, reference: str, stream: str) -> int | None:
         """As `query`, and -1 too where `store_beginning` said so and nothing was stored since."""
         offset = await self.query(reference, stream)
-        if offset is None and await self._copy(reference, stream) == KEPT + BEFORE_FIRST:
+        if offset is None and await self._copy(reference, stream) == BEGINNING:
             return BEFORE_FIRST
         return offset
 
@@ -117,8 +120,8 @@ class OffsetStore:
         """
         kept = kept_reference(reference)
         if kept is not None:
-            number = KEPT + BEFORE_FIRST
-            await self._until_found(kept, stream, number, partial(self._send, kept, stream, number))
+            send = partial(self._send, kept, stream, BEGINNING)
+            await self._until_found(kept, stream, BEGINNING, send)
 
     async def forget(self, reference: str, stream: str) -> None:
         """Gives a reference up: nothing counts as stored under it from now on.

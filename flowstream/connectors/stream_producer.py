@@ -86,6 +86,8 @@ class StreamProducer(Producer):
         self._lane: Lane | None = None
         self._at_first: set[str] = set()
         """Streams that begin with offset 0, where nothing says so yet."""
+        self._storing = False
+        """Whether a delivery waits for that: no stage has it yet, so the source is not idle."""
 
     async def open(self, context: RunContext) -> None:
         self._lane = None
@@ -173,7 +175,11 @@ class StreamProducer(Producer):
 
     async def _send(self, lane: Lane, delivery: Delivery) -> None:
         if delivery.stream in self._at_first:
-            await self.environment.store_beginning(self._name, delivery.stream)
+            self._storing = True
+            try:
+                await self.environment.store_beginning(self._name, delivery.stream)
+            finally:
+                self._storing = False
             self._at_first.discard(delivery.stream)
         if delivery.lost:
             self._truncated(delivery.stream, delivery.lost)
@@ -186,6 +192,8 @@ class StreamProducer(Producer):
         await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
+        if self._storing:
+            return False
         if self.filter is not None:
             return True  # the rest of the stream may be filtered out: quiet is all there is to see
         try:

@@ -135,8 +135,10 @@ class SuperStreamProducer(StreamProducer):
         await self._consuming.aclose()
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
-        if self.filter is not None or self._partitions is None:
-            return self.filter is not None
+        if self._storing or self._partitions is None:
+            return False
+        if self.filter is not None:
+            return True
         mine = self._partitions.active if self.single_active else self._partitions.partitions
         try:
             for partition in mine:

@@ -136,6 +136,7 @@ async def test_users_of_its_own() -> None:
             await raw.ok(CreateStream(7, "s", {}))
 
 
+@pytest.mark.slow
 async def test_five_hundred_idle_connections() -> None:
     async with broker() as running:
         async with anyio.create_task_group() as tasks:

@@ -69,6 +69,7 @@ def bash(script: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) -> None:
     bash(STEPS, tmp_path)
 

@@ -80,6 +80,7 @@ def said(command: str, folder: Path, env: dict[str, str]) -> str:
         return out.read().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_runs(guide: str, url: str, tmp_path: Path) -> None:
     page = ROOT / "docs" / guide

@@ -14,6 +14,8 @@ from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream, wait_until
 from tests.cli.modules import handled, numbered, write_module
 
+pytestmark = pytest.mark.slow  # each starts a process of its own, and another one with each change
+
 
 def replace(folder: Path, old: str, new: str) -> None:
     """Change the module as an editor does: another file takes its place."""

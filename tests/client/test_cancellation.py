@@ -127,6 +127,7 @@ async def test_inside_an_environment_that_lives_on(
         await use(env)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [use_publisher, use_consumer, use_super_stream])
 async def test_with_the_environment_around_it(
     connect: Connect, use: Callable[[Environment], Coroutine[Any, Any, None]]

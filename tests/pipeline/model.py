@@ -65,6 +65,8 @@ class Shape:
 class LiveStream(Producer):
     """A growing stream with stored offsets; a restarted producer goes on behind what it sent."""
 
+    resumable = True
+
     def __init__(self, model: Model) -> None:
         self.model = model
         self.stored: int | None = None

@@ -20,7 +20,7 @@ from tests.pipeline.computing import DOINGS, load, process
 from tests.pipeline.support import MemoryStream, pipeline_of
 from tests.pipeline.test_callbacks import Queue, Told
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # each starts processes that import all
 
 
 @pytest.fixture(params=["asyncio", "trio"])

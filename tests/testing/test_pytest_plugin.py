@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PYTEST = (sys.executable, "-W", "error", "-m", "pytest")
 CONFTEST = 'pytest_plugins = ["flowstream.testing.pytest_plugin"]\n'
 TESTS = """
@@ -37,6 +39,7 @@ def test_afterwards():
 """
 
 
+@pytest.mark.slow
 def test_the_fixtures(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("FLOWSTREAM_URL", raising=False)
     (tmp_path / "conftest.py").write_text(CONFTEST)

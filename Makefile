@@ -18,7 +18,7 @@ BROKERS ?=
 ARGS ?=
 # Tests run in as many processes as there are cores. ARGS=-n0 runs them in one, for a debugger.
 WORKERS ?= auto
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not benchmark"
+PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup oracle run test test-fast test-all lint format bench screenshots brokers docs clean

@@ -13,8 +13,7 @@ TESTS_REQUIRE_BROKERS=3.10,4.0 a broker that is not up, or on which no test
 ran, fails the run instead.
 
 Tests may run in several processes (pytest-xdist): ports and folders are a test's own, stream
-names too, so real brokers are shared. What must not meet has one `xdist_group`: everything on the
-cluster, whose nodes are killed.
+names too, so real brokers are shared. What must not meet is named in tests/support/report.py.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _MOST_PORT = 65535
 class UrlParts:
     """A URL taken apart; user and password are decoded, the path is as it was written.
 
-    `shown` is the URL as it was written, with *** for the password.
+    `shown` is the URL as it was written, with `***` for the password.
     """
 
     scheme: str

@@ -34,10 +34,7 @@ PAUSE = 0.05
 WINDOW = "10s"
 """$__rate_interval for a scrape every second, as Grafana makes it at least four times that."""
 
-pytestmark = [
-    *(pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(240)),
-    pytest.mark.xdist_group("real run"),  # one run and one Prometheus for all
-]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,7 @@ from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
 if TYPE_CHECKING:
     from tests.monitor.browser import Browser
 
-# One window for all: in one process.
-pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.anyio, pytest.mark.browser]
 
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text()
 PATIENCE = 20.0

@@ -170,10 +170,12 @@ class Watch:
 watch = Watch()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
     watch.set((time.monotonic() + settings.timeout - BEFORE_TIMEOUT, folder_of(item)))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
     watch.set(None)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,15 @@ from tests.brokers.running import REQUIRED, running
 TESTS = Path(__file__).resolve().parents[1]
 FAST = ("pipeline", "protocol", "client", "connectors", "testing", "metrics", "broker")
 LONG = ("broker", "chaos", "browser", "slow")
+TOGETHER = {
+    "tests/brokers/test_brokers.py": "cluster",
+    "tests/chaos/test_client_cluster.py": "cluster",
+    "tests/cli/test_doctor.py": "cluster",
+    "tests/grafana/test_real_run.py": "real run",
+    "tests/monitor/test_page.py": "browser",
+}
+"""Files whose tests share what must not be used twice at a time: the cluster, whose nodes are
+killed, one run with its Prometheus, one window of a browser."""
 RING = "ring"
 TOOK_PART = "broker"
 """The user properties of a report: the ring of its test, and the broker that it ran on."""
@@ -90,7 +100,8 @@ def broker_of(item: pytest.Item) -> str | None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     if on_the_cluster(item):
         item.add_marker("broker")
-        item.add_marker(pytest.mark.xdist_group("cluster"))
+        if group_of(item.nodeid) != "cluster":
+            raise pytest.UsageError(f"{item.nodeid} is on the cluster: name its file in TOGETHER")
 
 
 @pytest.hookimpl(trylast=True)
@@ -105,6 +116,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+# -- several processes ---------------------------------------------------------------
+
+
+def group_of(nodeid: str) -> str:
+    """Tests of one group run in one process, one after the other; most are alone in theirs."""
+    return TOGETHER.get(nodeid.partition("[")[0].partition("::")[0], nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process gets the next test, or the next group (xdist_group needs an older pytest)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 # -- repeating -----------------------------------------------------------------------

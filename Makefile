@@ -18,7 +18,7 @@ BROKERS ?=
 ARGS ?=
 # Tests run in as many processes as there are cores. ARGS=-n0 runs them in one, for a debugger.
 WORKERS ?= auto
-PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark"
+PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup oracle run test test-fast test-all lint format bench screenshots brokers docs clean
@@ -60,7 +60,9 @@ test-fast: setup ## unit tests and properties, in seconds: on every save
 	$(PYTEST) --ring fast $(ARGS)
 
 test-all: setup ## every test, on the RabbitMQ brokers that are up (`make brokers`); what CI runs
-	$(PYTEST) --ring all --durations 25 $(ARGS)
+	@# The nodes of the cluster are killed: with nothing else beside it. 5 is pytest's "no tests".
+	$(PYTEST) --ring all --durations 25 $(ARGS); first=$$?; [ $$first = 0 -o $$first = 5 ] || exit $$first; \
+	  $(BIN)/pytest -m cluster $(ARGS); second=$$?; [ $$second = 5 ] && exit $$first; exit $$second
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check

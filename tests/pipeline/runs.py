@@ -135,7 +135,6 @@ class World:
         self.tries: Counter[tuple[str, int]] = Counter()
         self.mended = False
         self.wrong: list[str] = []
-        self.processes: list[Process] = []
         self.members: list[Member] = []
         self.members_changed = anyio.Event()
         self._owners: dict[str, Member] = {}
@@ -265,8 +264,9 @@ class Process:
         self.result: Any = None
         self.error: BaseException | None = None
         self.before = {stream: world.stored(stream) for stream in world.streams}
-        for book in world.books.values():
-            book.told = 0
+        if not world.members:  # what members of a group told of before holds while they run
+            for book in world.books.values():
+                book.told = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.world.broker, name)

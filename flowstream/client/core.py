@@ -50,6 +50,8 @@ class Core:
         self.owner = TaskOwner()
         self.connections: set[ClientConnection] = set()
         self.not_kept: set[tuple[str, str]] = set()
+        self.probes: set[object] = set()
+        """Subscriptions that only look where a stream begins or ends: they are no consumer's."""
         """References and streams whose offsets are stored once: see tracking.py."""
         self.loop: EventLoopToken | None = None
         self._thread = 0
@@ -147,7 +149,11 @@ class Core:
         return {
             "connections": len(self.connections),
             "publishers": sum(len(c.publishers) for c in self.connections),
-            "subscriptions": sum(len(c.subscriptions) for c in self.connections),
+            "subscriptions": sum(
+                user not in self.probes
+                for c in self.connections
+                for user in c.subscriptions.users()
+            ),
             "tasks": len(self.owner),
         }
 

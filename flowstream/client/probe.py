@@ -81,8 +81,19 @@ async def _look(
     Brokers send what there is before they look at the next command, so the answer to any request
     after Subscribe proves that nothing was there.
     """
-    node = (await core.locate(stream)).for_writer()
     user = _Probe(stream)
+    core.probes.add(user)
+    try:
+        return await _subscribed(core, user, offset, properties)
+    finally:
+        core.probes.discard(user)
+
+
+async def _subscribed(
+    core: Core, user: _Probe, offset: OffsetSpec, properties: Mapping[str, str]
+) -> tuple[Chunk | None, bool]:
+    stream = user.stream
+    node = (await core.locate(stream)).for_writer()
     place = await core.consuming.enter(node, user)
     connection = place.connection
     try:

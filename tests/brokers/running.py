@@ -90,8 +90,10 @@ class Broker:
 
     def remove(self, prefix: str) -> None:
         """Delete every stream and super stream whose name begins with `prefix`."""
+        # Not from the lists of the API: 3.10 answers 500 while another test deletes a stream.
+        definitions = self.api("GET", "definitions/%2F")
         for kind in ("queues", "exchanges"):
-            for thing in self.api("GET", f"{kind}/%2F?columns=name"):
+            for thing in definitions[kind]:
                 if thing["name"].startswith(prefix):
                     self.api("DELETE", f"{kind}/%2F/{urllib.parse.quote(thing['name'], safe='')}")
 

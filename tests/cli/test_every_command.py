@@ -56,6 +56,8 @@ class Row:
     asks: str = ""
     endless: str = ""
     code: int = 0
+    wide: bool = False
+    """Whether its table has names that other tests have given, however long they are."""
 
 
 LIST = Bad("--management ftp://x", 2, "--management: the scheme must be http:// or")
@@ -138,6 +140,7 @@ BROKER: dict[Words, Row] = {
     ),
     ("streams", "list"): Row(
         "--management {management}", r"messages +leader", LIST, drawn=TABLE, document='"leader"',
+        wide=True,
     ),
     ("streams", "stats"): Row(
         "{stream}", r"\S+ +0 +2 +\S+:\d+ +1", Bad("no-such-stream", 6, MISSING),
@@ -153,7 +156,7 @@ BROKER: dict[Words, Row] = {
     ),
     ("super-streams", "list"): Row(
         "--management {management}", r"super stream", LIST, drawn=TABLE,
-        document='"super_stream"',
+        document='"super_stream"', wide=True,
     ),
     ("super-streams", "list-partitions"): Row(
         "{super}", r"1 +\S+-1 +- +- +\S+:\d+ +1", Bad("no-such-stream", 6, "does not exist"),
@@ -237,7 +240,8 @@ class Place:
         return line.format(n=f"n{uuid.uuid4().hex[:6]}").split()
 
     def terminal(self, words: Words, row: Row) -> Terminal:
-        return Terminal(*words, *self.fill(row.line), url=self.url, cwd=self.folder)
+        wide = {"COLUMNS": "400"} if row.wide else None
+        return Terminal(*words, *self.fill(row.line), url=self.url, cwd=self.folder, env=wide)
 
     def pipe(self, words: Words, line: str, *options: str) -> Started:
         return Started(*words, *self.fill(line), *options, url=self.url, cwd=self.folder)

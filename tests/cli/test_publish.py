@@ -333,11 +333,14 @@ def test_a_broker_that_confirms_nothing_is_given_up(
     ],
 )
 def test_bad_input(
-    arguments: tuple[str, ...], stdin: bytes, code: int, text: str, broker: Broker
-) -> None:
-    flowstream("streams", "create", "s", "--if-missing", url=broker.url)
-    result = flowstream("publish", *arguments, url=broker.url, stdin=stdin)
-    flowstream("streams", "delete", "s", "--yes", url=broker.url)
+    arguments: tuple[str, ...], stdin: bytes, code: int, text: str, broker: Broker,
+    stream_name: str,
+) -> None:  # fmt: skip
+    """`s` stands for a stream of the test's own."""
+    flowstream("streams", "create", stream_name, url=broker.url)
+    words = [stream_name if word == "s" else word for word in arguments]
+    result = flowstream("publish", *words, url=broker.url, stdin=stdin)
+    flowstream("streams", "delete", stream_name, "--yes", url=broker.url)
     assert (result.code, result.out) == (code, "")
     assert text in result.err
     assert "Traceback" not in result.err

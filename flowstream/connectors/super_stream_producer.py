@@ -117,10 +117,13 @@ class SuperStreamProducer(StreamProducer):
             raise
 
     async def _give_up(self) -> None:
-        """The source broke: the group's others get its partitions, as in a hand-over."""
+        """The source broke: the group's others get its partitions, as in a hand-over.
+
+        To leave would cut off one that the broker has asked for.
+        """
         if self.single_active:
             async with anyio.create_task_group() as group:
-                for partition in list(self._lanes):
+                for partition in {*self._lanes, *self._handing_over}:
                     group.start_soon(self._demoted, partition)
         await self._leave()
 

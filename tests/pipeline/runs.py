@@ -206,7 +206,6 @@ class World:
         book, before = self.books[stream], self.stored(stream)
         if before is not None and offset < before:
             self.complain(f"{stream}: {before} was stored, and then {offset}")
-        book.firm()
         self.read_letters()
         missing = book.account(offset + 1, self.first(stream))
         if missing:
@@ -313,6 +312,7 @@ class Process:
         await self.alive()
         self.world.stores(stream, offset)
         await self.world.broker.store_offset(reference, stream, offset, **options)
+        self.world.books[stream].firm()
 
     async def store_offset_verified(
         self, reference: str, stream: str, offset: int, **options: Any
@@ -320,6 +320,7 @@ class Process:
         await self.alive()
         self.world.stores(stream, offset)
         await self.world.broker.store_offset_verified(reference, stream, offset, **options)
+        self.world.books[stream].firm()
 
     @asynccontextmanager
     async def consumer(self, stream: str, **options: Any) -> AsyncIterator[Breaking]:

@@ -102,7 +102,7 @@ def longest_stream(virtual_host: str) -> int:
 
     RabbitMQ keeps a stream in a folder named VIRTUAL-HOST_NAME_TIME with 19 digits of time, and
     file systems take names of 255 bytes. A stream whose folder cannot be made never gets a member,
-    and deleting it makes the coordinator of the node try for ever.
+    and deleting it makes the coordinator of the node retry without end.
     """
     return max(1, _FOLDER_NAME - _AROUND - len(virtual_host.encode(errors="replace")))
 

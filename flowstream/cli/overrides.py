@@ -38,7 +38,7 @@ def override(pipeline: Pipeline) -> dict[str, Origin]:
 def unused(pipelines: Iterable[str]) -> Iterator[str]:
     """What options of pipelines change nothing here, in words.
 
-    Variables are for this run. Tables of a file may be for other pipelines: they are told of where
+    Variables are for this run. Tables of a file may be for other pipelines: they are reported where
     a name is nearly that of a pipeline.
     """
     there = list(pipelines)

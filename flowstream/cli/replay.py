@@ -156,7 +156,7 @@ async def replay_chosen(
 async def _by_way(
     environment: Environment, letters: list[Letter], way: Way, done: Replayed
 ) -> dict[str, list[Letter]]:
-    """As `by_target`; `done` is told which letters lead to no partition."""
+    """As `by_target`; `done` gets the letters that lead to no partition."""
     from flowstream.client import hash_route
 
     if not way.partitions:
@@ -185,8 +185,8 @@ def _key_of(letter: Letter, field: str) -> str:
 async def _groups(
     environment: Environment, letters: list[Letter], publisher: Publisher, done: Replayed
 ) -> AsyncIterator[list[Letter]]:
-    """The letters with their bodies, about GROUP_BYTES at a time; `done` is told which cannot be
-    published, and why."""
+    """The letters with their bodies, about GROUP_BYTES at a time; `done` gets those that cannot
+    be published, and why."""
     group: list[Letter] = []
     size = 0
     for each in letters:

@@ -141,7 +141,8 @@ class Administration:
     async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist.
 
-        A name that is too long for a stream is refused: RabbitMQ would try for ever to delete it.
+        A name that is too long for a stream is refused: RabbitMQ would retry its
+        deletion without end.
         """
         if len(name.encode(errors="replace")) > longest_stream(self._core.virtual_host):
             check_stream("name", name, self._core.virtual_host)

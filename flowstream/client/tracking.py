@@ -47,25 +47,25 @@ class OffsetStore:
 
     async def query(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference; None where there is none, -1 before the first."""
-        offset = await self._read(reference, stream)
-        if offset in (None, 0):
-            copy = await self._copy(reference, stream)
-            if copy == 0:  # see `forget`
-                return None
-            if offset is None and copy not in (None, BEGINNING):
-                return copy - KEPT
-        return offset
+        return (await self._found(reference, stream))[0]
 
     async def query_beginning(self, reference: str, stream: str) -> int | None:
         """As `query`, and -1 too where `store_beginning` said so and nothing was stored since."""
-        offset = await self.query(reference, stream)
-        if offset is None and await self._copy(reference, stream) == BEGINNING:
-            return BEFORE_FIRST
-        return offset
+        offset, copy = await self._found(reference, stream)
+        return BEFORE_FIRST if offset is None and copy == BEGINNING else offset
 
-    async def _copy(self, reference: str, stream: str) -> int | None:
+    async def _found(self, reference: str, stream: str) -> tuple[int | None, int | None]:
+        """The offset, by its copy where the broker forgot it, and the copy if it was read."""
+        offset = await self._read(reference, stream)
         kept = kept_reference(reference)
-        return None if kept is None else await self._read(kept, stream)
+        if kept is None or offset not in (None, 0):
+            return offset, None
+        copy = await self._read(kept, stream)
+        if copy == 0:  # see `forget`
+            return None, copy
+        if offset is None and copy is not None and copy != BEGINNING:
+            return copy - KEPT, copy
+        return offset, copy
 
     async def _read(self, reference: str, stream: str) -> int | None:
         self._core.check()

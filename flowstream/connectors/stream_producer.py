@@ -239,15 +239,14 @@ class StreamProducer(Producer):
         """
         environment = self.environment
         starts = {stream: await self._where(stream, place) for stream, place in places.items()}
-        new = {stream: start for stream, start in starts.items() if not start.known}
-        self._at_first |= {
-            stream
-            for stream, start in new.items()
-            if not start.offset and self.offset in ("first", 0)
-        }
-        new = {stream: start for stream, start in new.items() if stream not in self._at_first}
+        new: dict[str, Start] = {}
+        for stream, start in starts.items():
+            if start.offset == 0 and not start.known and self.offset in ("first", 0):
+                self._at_first.add(stream)
+            elif not start.known:
+                new[stream] = start
         for stream, start in new.items():
-            if start.lost:  # told of before it is stored: afterwards nobody would know
+            if start.lost:  # reported before it is stored: afterwards nobody would know
                 self._truncated(stream, start.lost)
         if len(new) > 1:  # at once: who is killed meanwhile has stored all or none
             for stream, start in new.items():

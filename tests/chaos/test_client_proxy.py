@@ -42,6 +42,9 @@ async def test_cuts(rabbitmq: Broker, stream_name: str) -> None:
     async with behind_proxy(rabbitmq, stream_name, backoff=backoff) as (env, proxy):
         async with traffic(env, stream_name) as running, leaves_nothing(running):
             for _ in range(15):
+                with anyio.fail_after(PATIENCE):  # none, while all wait before they connect again
+                    while not proxy.links:
+                        await anyio.sleep(0.005)
                 for link in chance.sample(proxy.links, chance.randint(1, len(proxy.links))):
                     link.reset()
                 await running.recovers("cut", chance.randint(1, 5_000))

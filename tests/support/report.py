@@ -22,17 +22,14 @@ import pytest
 from tests.brokers.running import REQUIRED, running
 
 TESTS = Path(__file__).resolve().parents[1]
-FAST = ("pipeline", "protocol", "client", "connectors", "testing", "metrics", "broker")
+FAST = ("pipeline", "protocol", "client", "connectors", "testing", "broker")
 LONG = ("broker", "chaos", "browser", "slow")
 TOGETHER = {
-    "tests/brokers/test_brokers.py": "cluster",
-    "tests/chaos/test_client_cluster.py": "cluster",
-    "tests/cli/test_doctor.py": "cluster",
     "tests/grafana/test_real_run.py": "real run",
     "tests/monitor/test_page.py": "browser",
 }
-"""Files whose tests share what must not be used twice at a time: the cluster, whose nodes are
-killed, one run with its Prometheus, one window of a browser."""
+"""Files whose tests share what is made once and used by one at a time: a run with its Prometheus,
+the window of a browser. The cluster, whose nodes are killed, has a run of its own: `-m cluster`."""
 RING = "ring"
 TOOK_PART = "broker"
 """The user properties of a report: the ring of its test, and the broker that it ran on."""
@@ -101,8 +98,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if on_the_cluster(item):
         item.add_marker("broker")
         item.add_marker("cluster")
-        if group_of(item.nodeid) != "cluster":
-            raise pytest.UsageError(f"{item.nodeid} is on the cluster: name its file in TOGETHER")
 
 
 @pytest.hookimpl(trylast=True)
@@ -124,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def group_of(nodeid: str) -> str:
     """Tests of one group run in one process, one after the other; most are alone in theirs."""
-    return TOGETHER.get(nodeid.partition("[")[0].partition("::")[0], nodeid)
+    return TOGETHER.get(nodeid.partition("::")[0], nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -86,7 +86,7 @@ class StreamProducer(Producer):
         self._lane: Lane | None = None
         self._at_first: set[str] = set()
         """Streams that begin with offset 0, where nothing says so yet."""
-        self._storing = False
+        self._sending = False
         """Whether a delivery waits for that: no stage has it yet, so the source is not idle."""
 
     async def open(self, context: RunContext) -> None:
@@ -174,16 +174,16 @@ class StreamProducer(Producer):
             self._lane.skip(self._consumer.position - 1)
 
     async def _send(self, lane: Lane, delivery: Delivery) -> None:
-        if delivery.stream in self._at_first:
-            self._storing = True
-            try:
+        self._sending = True
+        try:
+            if delivery.stream in self._at_first:
                 await self.environment.store_beginning(self._name, delivery.stream)
-            finally:
-                self._storing = False
-            self._at_first.discard(delivery.stream)
-        if delivery.lost:
-            self._truncated(delivery.stream, delivery.lost)
-        await send(lane, delivery)
+                self._at_first.discard(delivery.stream)
+            if delivery.lost:
+                self._truncated(delivery.stream, delivery.lost)
+            await send(lane, delivery)
+        finally:
+            self._sending = False
 
     async def commit(self, stream: str, offset: int) -> None:
         await self.environment.store_offset(self._name, stream, offset, keep=True)
@@ -192,10 +192,11 @@ class StreamProducer(Producer):
         await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
-        if self._storing:
+        if self._sending:
             return False
         if self.filter is not None:
             return True  # the rest of the stream may be filtered out: quiet is all there is to see
+        position = self._position()  # before the question: what comes meanwhile is not taken in
         try:
             last = await self.environment.last_offset(self.stream)
         except FlowstreamError as error:
@@ -204,7 +205,7 @@ class StreamProducer(Producer):
                 extra={"stream": self.stream},
             )  # fmt: skip
             return False
-        return last is None or last < self._position()
+        return last is None or last < position
 
     def reads(self) -> Sequence[str]:
         return [self.stream]

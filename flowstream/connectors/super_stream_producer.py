@@ -138,7 +138,7 @@ class SuperStreamProducer(StreamProducer):
         await self._consuming.aclose()
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
-        if self._storing or self._partitions is None:
+        if self._sending or self._partitions is None:
             return False
         if self.filter is not None:
             return True

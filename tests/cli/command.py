@@ -170,7 +170,7 @@ def start(
         cwd=folder,
         env=env,
         start_new_session=True,
-        preexec_fn=_take_terminal,
+        preexec_fn=_begin_anew,
     )
 
 
@@ -180,8 +180,9 @@ def _for_the_interpreter(variable: tuple[str, str]) -> bool:
     return name.startswith(("PYTHON", "LANG", "LC_")) and os.environ.get(name) != value
 
 
-def _take_terminal() -> None:
-    """Make a terminal the controlling one, so that Ctrl-C on it is a signal."""
+def _begin_anew() -> None:
+    """Take a terminal, so that Ctrl-C on it is a signal, and the signals that nohup ignores."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if os.isatty(0):
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

@@ -117,6 +117,7 @@ def end(running: list[int]) -> NoReturn:
 def become(request: Request) -> None:
     """Take the place of `python -m flowstream` in the folder, with the variables and streams."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also below nohup
     for number, descriptor in enumerate(request.standard):
         os.dup2(descriptor, number)
     request.close()

@@ -158,6 +158,7 @@ def play(
     wait_for(lambda: held(second) and held(first) + held(second) == PARTITIONS, every=0.2)
     processes = (first, second)
     wait_for(lambda: settled(second, "dead_lettered"), every=0.2)
+    wait_for(lambda: b"\nflowstream_retention_headroom_messages{" in first.metrics(), every=0.2)
     promtool("check", "metrics", stdin=second.metrics())
     close_connections(broker, url)
     for process in processes:

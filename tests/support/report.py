@@ -25,11 +25,13 @@ TESTS = Path(__file__).resolve().parents[1]
 FAST = ("pipeline", "protocol", "client", "connectors", "testing", "broker")
 LONG = ("broker", "chaos", "browser", "slow")
 TOGETHER = {
+    "tests/chaos/test_sizes_memory.py": "frame_max of a broker",
     "tests/grafana/test_real_run.py": "real run",
     "tests/monitor/test_page.py": "browser",
 }
-"""Files whose tests share what is made once and used by one at a time: a run with its Prometheus,
-the window of a browser. The cluster, whose nodes are killed, has a run of its own: `-m cluster`."""
+"""Files whose tests share what is used by one at a time: an option of a broker, a run with its
+Prometheus, the window of a browser. The cluster, whose nodes are killed, has a run of its own:
+`-m cluster`."""
 RING = "ring"
 TOOK_PART = "broker"
 """The user properties of a report: the ring of its test, and the broker that it ran on."""

@@ -303,21 +303,24 @@ class Subscription:
 
     async def watch(self) -> None:
         """Explains gaps as they come, and warns before retention overtakes the reader."""
-        pause = FIRST_LOOK
+        due = anyio.current_time() + FIRST_LOOK
         while True:
             if not self._arrivals.unexplained():
-                with anyio.move_on_after(pause):
+                with anyio.CancelScope(deadline=due):
                     await self._gap.wait()
             place = self._place
+            look = anyio.current_time() >= due  # however many gaps come, such as by commits
+            if look:
+                due = anyio.current_time() + LOOK_INTERVAL
             if place is None or not self._accepting:
                 continue
             try:
                 if gaps := self._arrivals.unexplained():
                     await self._explain(place.connection, gaps)
-                elif self.active:
-                    await self._look(place.connection)
+                if look and self.active:
                     stats = place.connection.supports(Key.STREAM_STATS)
-                    pause = LOOK_INTERVAL if stats else PROBE_INTERVAL
+                    due = anyio.current_time() + (LOOK_INTERVAL if stats else PROBE_INTERVAL)
+                    await self._look(place.connection)
             except FlowstreamError as error:
                 log.debug(
                     "consumer of %r: where the stream begins is not known: %s", self.stream, error,

@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from flowstream import Environment
-from flowstream.client import AutoTracking, Consumer
+from flowstream.client import AutoTracking, Consumer, subscription
 from flowstream.errors import OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
-from flowstream.telemetry import Overtaken, Telemetry
+from flowstream.telemetry import Overtaken, RetentionLooked, Telemetry
 from tests.broker.raw import logged_in
 from tests.brokers.running import Broker
 from tests.client.conftest import Recorder
@@ -162,3 +162,25 @@ async def test_a_reader_that_comes_back_after_retention_is_told(
             with pytest.raises(OffsetTruncated) as caught, anyio.fail_after(PATIENCE):
                 await anext(late)
         assert caught.value.stored == stored
+
+
+@pytest.mark.anyio
+async def test_the_beginning_is_looked_at_however_often_offsets_are_stored(
+    broker: Broker, stream_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stored offset leaves a gap to be explained; a reader is warned all the same."""
+    for interval in ("FIRST_LOOK", "LOOK_INTERVAL", "PROBE_INTERVAL"):
+        monkeypatch.setattr(subscription, interval, 1.0)
+    recorder = Recorder()
+    async with Environment(broker.url, telemetry=Telemetry(recorder)) as environment:
+        await environment.create_stream(stream_name)
+        async with (
+            environment.publisher(stream_name) as publisher,
+            environment.consumer(
+                stream_name, name="me", tracking=AutoTracking(messages=1)
+            ) as consumer,
+        ):
+            with anyio.fail_after(PATIENCE):
+                while len(recorder.of(RetentionLooked)) < 3:
+                    await publisher.publish(b"x")
+                    await anext(consumer)

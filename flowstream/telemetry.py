@@ -145,7 +145,7 @@ class Dropped(Event):
     """Messages left the pipeline unhandled, and why.
 
     `intentional`: by `message.drop(reason)`, or by the run's `discard` ("discarded on request").
-    Otherwise they failed and the policy Drop discarded them; `reason` is the type of error then.
+    Otherwise they failed and the policy Drop discarded them; `reason` is `Failed.error` then.
     """
 
     pipeline: str
@@ -165,10 +165,11 @@ class Held(Event):
 
 
 @dataclass(slots=True)
-class Failed(Event):
-    """Messages failed for good in `phase` ("decode", "process", "batch", "sink", "commit").
+class AttemptFailed(Event):
+    """Messages failed an attempt in `phase` ("decode", "process", "batch", "sink", "commit").
 
-    `error` is the exception's class ("fail" where a handler failed them itself), `reason` why the
+    `Retried` and `Failed` tell whether they are tried again. `error` is the exception's class, or
+    the reason, with … for numbers and ids, where a handler failed them itself. `reason` is why the
     first of them failed, in words.
     """
 
@@ -181,8 +182,23 @@ class Failed(Event):
 
 
 @dataclass(slots=True)
+class Failed(Event):
+    """Messages failed for good; see `AttemptFailed` for `phase`, `error` and `reason`."""
+
+    pipeline: str
+    stage: str
+    phase: str
+    error: str
+    messages: int
+    reason: str
+
+
+@dataclass(slots=True)
 class Retried(Event):
-    """Messages whose attempt failed with `error` were parked, for at most `delay` seconds."""
+    """Messages whose attempt failed were parked, for at most `delay` seconds.
+
+    `phase`, `error` and `reason` are those of `AttemptFailed`.
+    """
 
     pipeline: str
     stage: str
@@ -190,6 +206,8 @@ class Retried(Event):
     attempt: int
     delay: float
     error: str
+    phase: str = ""
+    reason: str = ""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ Types are asked for by `type()`, because `isinstance` asks an object's own `__cl
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -26,7 +27,13 @@ LOG_ERRORS = 200
 """Errors (causes, and those of groups) in a traceback in a log record."""
 LEAVES = 10
 """Errors of a group that are described."""
+FOLDED = "…"
+"""What a text has in the place of a number or an id."""
 
+_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*@")
+_TOKEN = re.compile(r"([-+]?\w+(?:[.,:@/+-]\w+)*|…)")
+_VOLATILE = re.compile(r"[\d@…]|\A[0-9a-fA-F]{8,}\Z")
+_SEVERAL = re.compile(r"…(?:, …)+")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
 _name_of = vars(type)["__name__"].__get__
 _errors_of = vars(BaseExceptionGroup)["exceptions"].__get__
@@ -114,6 +121,26 @@ def clipped(text: str, limit: int) -> str:
     if len(line) <= limit and len(text) <= 2 * limit:
         return line
     return line[: limit - 1] + "…"
+
+
+def without_passwords(text: str) -> str:
+    """`text` with *** for the password of every address in it: others' errors may quote one."""
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+def folded(text: str) -> str:
+    """The text with `FOLDED` for its numbers, ids, addresses and times: one for texts of a kind."""
+    parts = _TOKEN.split(text)
+    parts[1::2] = (FOLDED if _VOLATILE.search(token) else token for token in parts[1::2])
+    return _SEVERAL.sub(FOLDED, "".join(parts))
+
+
+def common(text: str, other: str) -> str:
+    """What two texts with the same `folded` form say: `FOLDED` only where they differ."""
+    ours, others = _TOKEN.split(text), _TOKEN.split(other)
+    if ours[::2] != others[::2]:
+        return folded(text)
+    return "".join(a if a == b else FOLDED for a, b in zip(ours, others, strict=True))
 
 
 def _leaf(error: BaseException, limit: int) -> str:

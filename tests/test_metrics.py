@@ -15,6 +15,7 @@ from flowstream.metrics.usage import ALERTS, PANELS
 from flowstream.monitor import Board
 from flowstream.monitor.gauges import refresh
 from flowstream.telemetry import (
+    AttemptFailed,
     BatchReady,
     ChunkReceived,
     CommitFailed,
@@ -54,8 +55,9 @@ EVENTS: tuple[Event, ...] = (
     RetentionLooked("s", 1200),
     Received("p", "s", 100, 10_000),
     HandlerDone("p", "processor", 100, 3, 0.02),
+    AttemptFailed("p", "processor", "process", "ValueError", 5, "no"),
     Failed("p", "processor", "process", "ValueError", 3, "no"),
-    Retried("p", "processor", 2, 1, 0.5, "ValueError"),
+    Retried("p", "processor", 2, 1, 0.5, "ValueError", "process", "no"),
     BatchReady("p", "default", 97, "size", 0.3),
     HandlerDone("p", "default", 97, 0, 0.2),
     Settled("p", "s", "ok", 90, 0.5),
@@ -125,6 +127,8 @@ def test_every_event_is_counted() -> None:
 
 def test_counts(fed: Metrics) -> None:
     assert value(fed, "flowstream_received_messages_total", pipeline="p", stream="s") == 100
+    failed = {"stage": "processor", "phase": "process", "error": "ValueError"}
+    assert value(fed, "flowstream_failed_attempts_total", pipeline="p", **failed) == 5
     assert value(fed, "flowstream_batch_messages_sum", pipeline="p", batcher="default") == 97
     assert value(fed, "flowstream_committed_offset", pipeline="p", stream="s") == 89
     assert value(fed, "flowstream_connections", role="consumer") == 1

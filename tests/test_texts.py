@@ -154,3 +154,38 @@ def test_a_class_cannot_pass_for_another() -> None:
 
     assert isinstance(Liar(), KeyboardInterrupt)
     assert not texts.interrupts(Liar())
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("order 17 unknown", "order … unknown"),
+        ("order order-17a unknown", "order … unknown"),
+        ("no customer 7f3e2a10-99aa-4bcd-8f11-0123456789ab", "no customer …"),
+        ("no object deadbeef", "no object …"),
+        ("<Order at 0x7fa1b2c3>", "<Order at …>"),
+        ("refused by bob@example.com", "refused by …"),
+        ("at 2026-11-28T10:00:00+00:00, 10.0.0.1:5552", "at …"),
+        ("amount -5.25 is below 0", "amount … is below …"),
+        ("ids [1, 2, 3] are there", "ids […] are there"),
+        ("50% of 1,234", "…% of …"),
+        ("amount must be positive", "amount must be positive"),
+        ("", ""),
+    ],
+)
+def test_texts_are_folded(text: str, folded: str) -> None:
+    assert texts.folded(text) == folded
+    assert texts.folded(folded) == folded
+    assert texts.common(text, text) == text
+
+
+def test_what_texts_have_in_common() -> None:
+    assert texts.common("order 17 after 5 s", "order 18 after 5 s") == "order … after 5 s"
+    assert texts.common("order … after 5 s", "order 19 after 6 s") == "order … after … s"
+    assert texts.common("ids [1, 2]", "ids [1, 2, 3]") == "ids […]"
+
+
+def test_folding_takes_no_time_for_what_others_wrote() -> None:
+    for text in ("a" * 2048, "a-" * 1024, "1" * 2048, "a." * 1023 + "!", "@" * 2048, "+-" * 1024):
+        for _ in range(100):
+            texts.folded(text)

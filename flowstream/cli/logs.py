@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from flowstream.cli import output
 from flowstream.cli.safe_text import json_text, visible
 from flowstream.pipeline import add_place
-from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of
+from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of, without_passwords
 
 LIMIT = 5
 """Records of one kind that are written in INTERVAL; later ones are counted and left out."""
@@ -70,7 +70,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
             sys.stderr.write(f"a log record of {record.name} ({where}) is not written: {said}\n")
 
     def format(self, record: logging.LogRecord) -> str:
-        return output.without_passwords(super().format(record))
+        return without_passwords(super().format(record))
 
     @property
     def stream(self) -> TextIO:

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flowstream.cli.exits import ExitCode, exit_code, root_cause
 from flowstream.cli.safe_text import json_text, visible
 from flowstream.cli.tables import GAP, Row, Table
-from flowstream.texts import LOG_LIMIT, printable, text_of, traceback_of, type_name
+from flowstream.texts import (
+    LOG_LIMIT,
+    printable,
+    text_of,
+    traceback_of,
+    type_name,
+    without_passwords,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +38,6 @@ _notes: list[logging.Logger] = []
 REPORT_LIMIT = 16_384
 """Characters of an error; one about threads that hang shows where each of them is."""
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*@")
 _QUOTED = re.compile(r"""(['"])[\w+.-]+://.*?(?<!\\)\1""", re.DOTALL)
 _ADDRESS = re.compile(r"://(?! or | \().*@", re.DOTALL)  # "http:// or https:// (such as" is none
 
@@ -200,11 +206,6 @@ def show_tracebacks() -> None:
 def one_line(text: str) -> str:
     """`text` with every run of white space as one space."""
     return " ".join(text.split())
-
-
-def without_passwords(text: str) -> str:
-    """`text` with *** for the password of every address in it: others' errors may quote one."""
-    return _PASSWORD.sub(r"\1***@", text)
 
 
 def without_addresses(text: str) -> str:

@@ -73,11 +73,14 @@ FLOW: tuple[Metric, ...] = (
     Metric("held_messages", "counter", "messages", _PS,
            "Messages given up unsettled, because the run halts or drains: the next run replays "
            "them.", "flow"),
+    Metric("failed_attempts", "counter", "attempts", (*_STAGE, "phase", "error"),
+           "Failed attempts of messages, tried again or not, by phase (decode, process, batch, "
+           "sink, commit) and error: the exception's class, or the reason that a handler gave.",
+           "flow"),
     Metric("failed_messages", "counter", "messages", (*_STAGE, "phase", "error"),
-           "Messages that failed for good, by phase (decode, process, batch, sink, commit) and "
-           "type of error.", "flow"),
+           "Messages that failed for good, by phase and error.", "flow"),
     Metric("retried_messages", "counter", "messages", (*_STAGE, "error"),
-           "Messages whose attempt failed and that are tried again, by type of error.", "flow"),
+           "Messages whose attempt failed and that are tried again, by error.", "flow"),
     Metric("latency_seconds", "histogram", "seconds", _PS,
            "Time from publishing (the chunk's timestamp) until a message was settled.", "flow",
            LATENCY),

@@ -73,6 +73,7 @@ class Metrics:
             telemetry.Settled: self._on_settled,
             telemetry.Dropped: self._on_dropped,
             telemetry.Held: self._on_held,
+            telemetry.AttemptFailed: self._on_attempt_failed,
             telemetry.Failed: self._on_failed,
             telemetry.Retried: self._on_retried,
             telemetry.Committed: self._on_committed,
@@ -173,6 +174,10 @@ class Metrics:
 
     def _on_held(self, event: telemetry.Held) -> None:
         self._add("held_messages", event.messages, event.pipeline, event.stream)
+
+    def _on_attempt_failed(self, event: telemetry.AttemptFailed) -> None:
+        labels = (event.pipeline, event.stage, event.phase)
+        self._add("failed_attempts", event.messages, *labels, self._error(event.error))
 
     def _on_failed(self, event: telemetry.Failed) -> None:
         labels = (event.pipeline, event.stage, event.phase)

@@ -19,6 +19,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "dropped_messages": ("pipeline / Dropped",),
     "held_messages": ("pipeline / Given up unsettled",),
+    "failed_attempts": ("pipeline / Failed attempts",),
     "failed_messages": ("overview / Failed messages", "pipeline / Failed for good"),
     "retried_messages": ("pipeline / Retried",),
     "latency_seconds": ("overview / Latency, 99th percentile", "pipeline / Latency"),

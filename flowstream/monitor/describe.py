@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +44,8 @@ def describe(
         "max_in_flight": statistics.max_in_flight,
         "max_in_flight_bytes": statistics.max_in_flight_bytes,
         "failed": statistics.failed,
+        "failed_attempts": statistics.failed_attempts,
+        "reasons": [asdict(reason) for reason in statistics.reasons],
         "retried": statistics.retried,
         "disposing": statistics.disposing,
         "crashes": figures.crashes,

@@ -81,7 +81,7 @@ class PipelineFigures:
             "at": now,
             "received": statistics.received,
             "settled": sum(statistics.settled.values()),
-            "failed": statistics.failed,
+            "failed": statistics.failed_attempts,
             "in_flight": statistics.in_flight,
             "lag": total_lag(statistics) or 0,
             "latency": self.latency,

@@ -38,6 +38,7 @@ from flowstream.pipeline.place import add_place
 from flowstream.pipeline.policies import Backoff, Disposer, Drop, FailurePolicy, Halt, Retry
 from flowstream.pipeline.producer import Acknowledger, Feed, Lane, Producer
 from flowstream.pipeline.ratelimit import RateLimit
+from flowstream.pipeline.reasons import Reason
 from flowstream.pipeline.running import RunningPipeline, running_pipelines
 from flowstream.pipeline.sink import Sink, Write
 from flowstream.pipeline.statistics import (
@@ -68,6 +69,7 @@ __all__ = [
     "Place",
     "Producer",
     "RateLimit",
+    "Reason",
     "Retry",
     "RunContext",
     "RunResult",

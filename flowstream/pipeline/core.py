@@ -14,6 +14,7 @@ import anyio.lowlevel
 from flowstream.errors import ThreadsExhausted
 from flowstream.pipeline.agenda import Agenda
 from flowstream.pipeline.discards import Place
+from flowstream.pipeline.failures import Failures
 from flowstream.pipeline.halting import halted
 from flowstream.pipeline.handlers import as_exception, let_through
 from flowstream.pipeline.message import Failure, Message
@@ -82,6 +83,7 @@ class Core:
         self.counts: dict[str, int] = {}
         self.failed = 0
         self.retried = 0
+        self.failures = Failures(self)
         self.progress = self.started
         self.arrival = self.started
         self.deadline = math.inf
@@ -186,6 +188,8 @@ class Core:
     def halt(self, failure: Failure, reason: str | None = None) -> None:
         """Stop because of a message; it and what lies past it on its lane stays unsettled."""
         message, offset = failure.message, failure.message.offset
+        self.failures.attempted([failure])
+        self.failures.halted([failure])
         self.stop_at(message)
         if not message._span.lane.pushed:
             self.halted[message.stream, offset] = None
@@ -220,10 +224,11 @@ class Core:
 
     def crashed(self, stage: str, error: BaseException, *, restart: bool) -> None:
         """Tell that a stage broke."""
-        log.error(
-            "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
-            extra={"pipeline": self.name, "stage": stage},
-        )  # fmt: skip
+        if self.failures.broke(stage, "crash", error):
+            log.error(
+                "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
+                extra={"pipeline": self.name, "stage": stage},
+            )  # fmt: skip
         self.emit(StageCrashed(self.name, stage, describe(error), restart))
 
     async def supervise(

@@ -71,6 +71,7 @@ class Pipeline:
         max_restarts: int = 3,
         restart_window: float = 5.0,
         stuck_after: float = 60.0,
+        mask: KeyFunction | None = None,
     ) -> None:
         check_value(NAME, name, f"pipeline {shown(name)} > name")
         path = f"pipeline {name!r}"
@@ -94,6 +95,7 @@ class Pipeline:
             "max_restarts": max_restarts,
             "restart_window": restart_window,
             "stuck_after": stuck_after,
+            "mask": mask,
         }
         self.name = name
         self.producer = producer

@@ -20,6 +20,9 @@ from flowstream.pipeline.stages.slot import Slot, current_slot
 from flowstream.pipeline.threads import Threads
 from flowstream.texts import describe, interrupts, is_a, leaves, type_name
 
+_ENDS = (StopIteration, StopAsyncIteration)
+"""What a coroutine cannot raise."""
+
 
 def being_cancelled() -> bool:
     """Is the current task itself being cancelled, rather than something a handler awaited?"""
@@ -131,9 +134,11 @@ def thread_handler(
     async def call(*args: Any) -> Any:
         slot = current_slot.get() or Slot(name, 0)
         result, error = await threads.run(name, slot, _caught, function, args)
-        if error is not None:
-            raise RuntimeError(describe(error)) from error
-        return result
+        if error is None:
+            return result
+        if is_a(error, Exception) and not any(is_a(error, kind) for kind in _ENDS):
+            raise error
+        raise RuntimeError(describe(error)) from error
 
     return call
 

@@ -7,10 +7,13 @@ never need lives behind one slot, `_extra`, which stays None.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from flowstream.pipeline.span import Span
-from flowstream.texts import shown, text_of, traceback_of, type_name
+from flowstream.texts import folded, shown, text_of, traceback_of, type_name, without_passwords
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.reasons import Kind
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class Failure:
     name, `attempts` how often the message was tried, `retry` whether it may be tried again.
     """
 
-    __slots__ = ("attempts", "error", "message", "phase", "reason", "retry", "stage")
+    __slots__ = ("_kind", "attempts", "error", "message", "phase", "reason", "retry", "stage")
 
     def __init__(
         self,
@@ -49,17 +52,24 @@ class Failure:
         retry: bool = True,
     ) -> None:
         self.message = message
-        self.reason = reason
+        self.reason = without_passwords(reason)
         self.error = error
         self.retry = retry
         self.phase = ""
         self.stage = ""
         self.attempts = 1
+        self._kind: Kind | None = None
+
+    @property
+    def error_name(self) -> str:
+        """The exception's class; empty where a handler failed the message itself."""
+        return "" if self.error is None else type_name(self.error)
 
     @property
     def kind(self) -> str:
-        """The exception's class, "fail" where a handler failed the message itself."""
-        return "fail" if self.error is None else type_name(self.error)
+        """The exception's class; where a handler failed the message itself its reason, with … for
+        numbers and ids."""
+        return self.error_name or folded(self.reason)
 
     def traceback(self, limit: int = 8192) -> str:
         """The traceback as text, its last `limit` characters; empty without an exception."""

@@ -95,6 +95,11 @@ class PipelineOptions:
     max_restarts: int = option(_whole(0), "restarts of a crashed stage in restart_window", 3)
     restart_window: float = option(SECONDS, "the time max_restarts counts in", 5.0)
     stuck_after: float = option(SECONDS, "report a handler that takes longer than this", 60.0)
+    mask: Any = option(
+        _or_none(FUNCTION),
+        "what may be shown of a failed message's body: a function of the message, None for nothing",
+        None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.handlers import accept, fail, passes, wrong_return
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.stages.slot import Slot
-from flowstream.texts import describe, interrupts, is_a, traceback_of
+from flowstream.texts import describe, interrupts, is_a, traceback_of, type_name
 
 Handler = Callable[[Any], Any]
 STARTS = 3
@@ -43,7 +43,8 @@ KEPT = 60.0
 class Raised:
     """An exception on its way back: pickled by itself, for it may not come back as it was."""
 
-    reason: str
+    name: str
+    text: str
     pickled: bytes
     where: str
 
@@ -53,10 +54,13 @@ class Raised:
             pickled = pickle.dumps(error)
         except BaseException:
             pickled = b""
-        return cls(describe(error), pickled, traceback_of(error))
+        name = type_name(error)
+        text = describe(error).removeprefix(name).removeprefix(": ")
+        return cls(name, text, pickled, traceback_of(error))
 
     def error(self) -> BaseException:
-        """The exception with its traceback as a note; a stand-in where it cannot be made again."""
+        """The exception with its traceback as a note; one of the same name where it cannot be made
+        again."""
         try:
             error = pickle.loads(self.pickled)  # noqa: S301 - our own
             error.add_note(f"in a worker process:\n{self.where}")
@@ -65,7 +69,7 @@ class Raised:
         except BaseException as broken:
             if interrupts(broken):
                 raise
-        stand_in = RuntimeError(self.reason)
+        stand_in: RuntimeError = type(self.name, (RuntimeError,), {})(self.text)
         stand_in.add_note(f"in a worker process:\n{self.where}")
         return stand_in
 

@@ -43,6 +43,8 @@ def snapshot(run: Run) -> Statistics:
         commit_interval=core.options.commit_interval,
         stages=tuple(_stage(pool, now) for pool in run.pools),
         lanes=tuple(_lane(lane, now) for lane in run.feed.lanes),
+        failed_attempts=core.failures.attempts,
+        reasons=core.failures.reasons,
     )
 
 

@@ -133,6 +133,7 @@ class Run:
     def _conclude(self) -> None:
         """What can only be said once everything is committed."""
         core, discards = self.core, self.discards
+        core.failures.conclude()
         if isinstance(core.error, Halted):
             committed = self.committer.committed()
             again = [
@@ -310,6 +311,7 @@ class Run:
             if restart:
                 core.crashed("producer", error, restart=True)
             else:
+                core.failures.broke("producer", "crash", error)
                 core.emit(StageCrashed(core.name, "producer", describe(error), False))
                 core.fail(self._source_failed(error))
             return restart
@@ -400,6 +402,7 @@ class Run:
             hung=core.threads.hung,
             discarded=tuple(self.discards.met),
             not_discarded=self.discards.unmet(),
+            reasons=core.failures.reasons,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowstream.pipeline.reasons import Reason
 from flowstream.texts import record
 
 
@@ -60,6 +61,9 @@ class LaneStatistics:
 class Statistics:
     """Everything countable about a run. `progress_age` is the seconds since a message settled.
 
+    `failed` are messages that failed for good, `failed_attempts` every failed attempt of a message;
+    `reasons` tell why, and what became of the messages, the most frequent reason first.
+
     `uncommitted` is for how many seconds settled messages have been waiting for a commit, and
     `source` the producer's seconds by state: busy, idle, backpressured (the window is full),
     rate_limited, paused. `stuck_after`, `batch_timeout` (the longest of any batcher) and
@@ -92,6 +96,8 @@ class Statistics:
     commit_interval: float
     stages: tuple[StageStatistics, ...]
     lanes: tuple[LaneStatistics, ...]
+    failed_attempts: int = 0
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class RunResult:
     on was waited for (`wait_idle`): the figures are those until then. `hung` names handlers that
     could not be ended: their threads still run. `discarded` are the messages of `discard=` that
     were settled so, by stream and offset; `not_discarded` tells of the others why they never came.
+    `failed` are messages that failed for good; `reasons` tell why attempts failed, and what became
+    of the messages, the most frequent reason first.
     """
 
     pipeline: str
@@ -137,6 +145,7 @@ class RunResult:
     hung: tuple[str, ...] = ()
     discarded: tuple[tuple[str, int], ...] = ()
     not_discarded: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
 
     __repr__ = record
 

@@ -197,7 +197,7 @@ def test_what_happened_is_what_should_have(scene: Scene) -> None:
     """Otherwise panels would be empty for the wrong reason, or full for it."""
     for expression in (
         'sum(flowstream_failed_messages_total{phase="decode"})',
-        'sum(flowstream_failed_messages_total{phase="process",error="fail"})',
+        'sum(flowstream_failed_messages_total{phase="process",error="it has no price"})',
         'sum(flowstream_retried_messages_total{error="TimeoutError"})',
         'sum(flowstream_settled_messages_total{outcome="dead_lettered"})',
         'sum(flowstream_dropped_messages_total{reason="a test order",intentional="true"})',

@@ -229,13 +229,14 @@ def check_outcomes(figures: Figures, settled: Any, letters: int) -> None:
     reasons = {
         "not ours": KINDS["dropped"],
         "not for the audit": KINDS["dropped by one of two"],
-        "fail": KINDS["discarded"],
+        "worth nothing": KINDS["discarded"],
     }
     assert figures.by("reason", "dropped_messages_total") == reasons
     intentional = figures.by("reason", "dropped_messages_total", intentional="true")
     assert intentional.keys() == {"not ours", "not for the audit"}
     page = {(row["reason"], row["intentional"]): row["messages"] for row in figures.page["dropped"]}
-    assert page == {(reason, reason != "fail"): count for reason, count in reasons.items()}
+    expected = {(reason, reason != "worth nothing"): count for reason, count in reasons.items()}
+    assert page == expected
     assert figures.total("latency_seconds_count") == COUNT
 
 

@@ -46,6 +46,24 @@ async def settled_by(pipeline: Pipeline) -> tuple[dict[str, int], dict[str, str]
     return dict(result.settled), reasons
 
 
+@pytest.mark.parametrize("stage", ["processor", "batcher"])
+async def test_what_a_process_raised_keeps_its_name_and_traceback(stage: str) -> None:
+    """Also where the exception itself cannot come back."""
+    bodies = doing("raise what cannot be pickled")
+    pipeline = pipeline_of(MemoryStream(bodies), on_failure=Drop())
+    if stage == "processor":
+        pipeline.processor(processes=True)(process)
+    else:
+        pipeline.processor(keep)
+        pipeline.batcher(size=1, processes=True)(load)
+    with anyio.fail_after(60):
+        (reason,) = (await pipeline.run()).reasons
+    assert (reason.error, reason.text) == ("Unpicklable", "Unpicklable: 1")
+    assert reason.traceback is not None
+    assert "in a worker process" in reason.traceback
+    assert "raise error" in reason.traceback
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_only_the_messages_concerned_fail(concurrency: int) -> None:
     well = {"nothing", "number", "itself", "few", "many"}  # a list is data like any other

@@ -90,9 +90,20 @@ _FAILURES = Row(
     "Failures",
     (
         Panel(
+            "Failed attempts",
+            "Attempts per second that failed, tried again or not, by stage, phase and error: the "
+            "exception's class, or the reason that a handler gave.",
+            (
+                Query(
+                    panels.rate("failed_attempts", "stage", "phase", "error"),
+                    "{{stage}} {{phase}} {{error}}",
+                ),
+            ),
+            "cps",
+        ),
+        Panel(
             "Failed for good",
-            "Messages per second that went to the failure policy, by stage, phase and type of "
-            "error.",
+            "Messages per second that went to the failure policy, by stage, phase and error.",
             (
                 Query(
                     panels.rate("failed_messages", "stage", "phase", "error"),
@@ -103,7 +114,7 @@ _FAILURES = Row(
         ),
         Panel(
             "Retried",
-            "Messages per second that failed and are tried again, by stage and type of error.",
+            "Messages per second that failed and are tried again, by stage and error.",
             (Query(panels.rate("retried_messages", "stage", "error"), "{{stage}} {{error}}"),),
             "cps",
         ),

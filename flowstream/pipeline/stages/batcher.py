@@ -305,6 +305,7 @@ class Batcher(Pool):
     def _failed(self, batch: Batch[Any], failures: list[Failure]) -> None:
         """Dispose of what may not be tried again; then try the rest again, in its place."""
         self.failed += len(failures)
+        self.core.failures.attempted(failures)
         delay = None if self._retry is None else self._retry.delay(batch.attempt)
         final = [f for f in failures if delay is None or not f.retry]
         again_for = [f for f in failures if delay is not None and f.retry]
@@ -316,7 +317,7 @@ class Batcher(Pool):
 
         def disposed(_: list[Failure]) -> None:
             if retry:
-                self._park(batch, retry, delay or 0.0, due, again_for[0].kind)
+                self._park(batch, again_for, delay or 0.0, due)
             else:
                 self._done(batch)
 
@@ -325,11 +326,11 @@ class Batcher(Pool):
         else:
             disposed([])
 
-    def _park(
-        self, batch: Batch[Any], messages: list[Message[Any]], delay: float, due: float, kind: str
-    ) -> None:
-        core = self.core
+    def _park(self, batch: Batch[Any], failures: list[Failure], delay: float, due: float) -> None:
+        core, first = self.core, failures[0]
+        messages = [failure.message for failure in failures]
         once_more = again(batch, messages)
+        core.failures.retried(failures)
         self.lineup.swap(batch, once_more)
         self.parked += len(messages)
         self.retried += len(messages)
@@ -347,7 +348,12 @@ class Batcher(Pool):
 
         core.park(due, resume, give_up)
         if core.telemetry.active:
-            core.emit(Retried(core.name, self.name, len(messages), batch.attempt, delay, kind))
+            core.emit(
+                Retried(
+                    core.name, self.name, len(messages), batch.attempt, delay, first.kind,
+                    self.phase, first.reason,
+                )
+            )  # fmt: skip
 
     def _give_up(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
         """Leave messages to the next run, and with them what must not overtake them."""

@@ -66,10 +66,13 @@ class Committer:
                 self._hopeless = is_a(error, EnvironmentClosed)
                 why = describe(error)
                 self._failed[stream] = f"{stream}@{offset} could not be stored: {why}"
-                log.warning(
-                    "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, why,
-                    extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
-                )  # fmt: skip
+                if self.core.failures.broke(
+                    "committer", "commit", error, stream=stream, offset=offset
+                ):
+                    log.warning(
+                        "%s: commit of %s@%d failed: %s", self.core.name, stream, offset, why,
+                        extra={"pipeline": self.core.name, "stream": stream, "offset": offset},
+                    )  # fmt: skip
                 self.core.emit(CommitFailed(self.core.name, stream, offset, why))
                 self.settlement.schedule.settled(1)
                 self.settlement.uncommitted_since = since

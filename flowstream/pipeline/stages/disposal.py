@@ -27,6 +27,8 @@ OUTCOMES = ("dead_lettered", "discarded", "dropped", "ok", "halted")
 
 OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
+NAME_SHOWN = 300
+"""Characters of a stream's name in the log."""
 DEPTH = 10
 """Causes of causes that are looked at."""
 
@@ -64,6 +66,7 @@ class Disposal:
         """Dispose of failures; `done` is called once they are settled or held."""
         if not failures:
             return
+        self.core.failures.attempted(failures)
         self.core.failed += len(failures)
         self.waiting += len(failures)
         if self.core.telemetry.active:
@@ -114,6 +117,7 @@ class Disposal:
         for policy, group in await self._by_policy(failures):
             try:
                 disposer = await self._disposer(policy)
+                into = [shown(stream, NAME_SHOWN) for stream in policy.writes()]
                 name = f"{type_name(policy)}.dispose"
                 outcome = await self.core.watched(name, disposer.dispose(group))
                 if outcome not in OUTCOMES:
@@ -132,6 +136,7 @@ class Disposal:
                 self._halt(group)
             else:
                 await self.settlement.settle([f.message for f in group], outcome)
+                self.core.failures.disposed(group, outcome, into)
                 if outcome == "discarded" and self.core.telemetry.active:
                     self._tell_discarded(group)
 
@@ -173,21 +178,28 @@ class Disposal:
         except BaseException as error:
             if passes(error):
                 raise
-            log.error(
-                "%s: on_failed raised for %r", self.core.name, failure, exc_info=printable(error),
-                extra=self._fields(failure),
-            )  # fmt: skip
+            if self._broke(failure, error):
+                log.error(
+                    "%s: on_failed raised for %r", self.core.name, failure,
+                    exc_info=printable(error), extra=self._fields(failure),
+                )  # fmt: skip
             return self.policy
         if answer is None:
             return self.policy
         if not issubclass(type(answer), FailurePolicy):
             discard(answer)
-            log.error(
-                "%s: on_failed returned %s, not a policy", self.core.name, shown(answer),
-                extra=self._fields(failure),
-            )  # fmt: skip
+            wrong = TypeError(f"on_failed returned {shown(answer)}, not a policy")
+            if self._broke(failure, wrong):
+                log.error("%s: %s", self.core.name, wrong, extra=self._fields(failure))
             return self.policy
         return cast(FailurePolicy, answer)
+
+    def _broke(self, failure: Failure, error: BaseException) -> bool:
+        """The handler failed for a failure; whether that is to be logged."""
+        message = failure.message
+        return self.core.failures.broke(
+            "on_failed", "on_failed", error, stream=message.stream, offset=message.offset
+        )
 
     def _fields(self, failure: Failure) -> dict[str, Any]:
         """Where a log record is about."""

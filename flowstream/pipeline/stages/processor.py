@@ -6,7 +6,6 @@ it is settled, so no handler ever sees them in another order. Without order noth
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -321,8 +320,9 @@ class Processors(Pool):
 
     def _failed(self, failures: list[Failure]) -> None:
         self.failed += len(failures)
+        self.core.failures.attempted(failures)
         final: list[Failure] = []
-        parked: Counter[tuple[str, int]] = Counter()
+        parked: dict[tuple[str, int], list[Failure]] = {}
         longest = 0.0
         for failure in failures:
             delay = None
@@ -334,14 +334,24 @@ class Processors(Pool):
             elif due > self.core.deadline:
                 self._give_up(failure.message)
             elif self._park(failure, due):
-                parked[failure.kind, failure.attempts] += 1
+                parked.setdefault((failure.kind, failure.attempts), []).append(failure)
                 longest = max(longest, delay)
             else:
                 final.append(failure)
-        if parked and self.core.telemetry.active:
-            for (kind, attempt), count in parked.items():
-                self.core.emit(Retried(self.core.name, self.name, count, attempt, longest, kind))
+        for group in parked.values():
+            self._tell_retried(group, longest)
         self.disposal.put(final, self._disposed)
+
+    def _tell_retried(self, failures: list[Failure], delay: float) -> None:
+        core, first = self.core, failures[0]
+        core.failures.retried(failures)
+        if core.telemetry.active:
+            core.emit(
+                Retried(
+                    core.name, self.name, len(failures), first.attempts, delay, first.kind,
+                    first.phase, first.reason,
+                )
+            )  # fmt: skip
 
     def _park(self, failure: Failure, due: float) -> bool:
         """Try the message again later, as it was when it was delivered.

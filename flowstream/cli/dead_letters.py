@@ -28,6 +28,7 @@ from flowstream.cli.options import (
     run_async,
 )
 from flowstream.cli.output import note, plural, print_json, print_rows, say
+from flowstream.texts import common, folded
 
 if TYPE_CHECKING:
     from flowstream.cli.replay import Replayed
@@ -82,10 +83,22 @@ def list_(
 
 
 def _by_reason(letters: list[Letter]) -> list[dict[str, Any]]:
-    counts = Counter((it.pipeline, it.stage, it.phase, it.reason) for it in letters)
+    """Letters counted by reason; reasons that differ in numbers and ids only are one."""
+    counts: Counter[tuple[str, str, str, str]] = Counter()
+    texts: dict[tuple[str, str, str, str], str] = {}
+    for it in letters:
+        key = (it.pipeline, it.stage, it.phase, folded(it.reason))
+        counts[key] += 1
+        texts[key] = common(texts.get(key, it.reason), it.reason)
     return [
-        {"letters": count, "pipeline": pipeline, "stage": stage, "phase": phase, "reason": reason}
-        for (pipeline, stage, phase, reason), count in counts.most_common()
+        {
+            "letters": count,
+            "pipeline": key[0],
+            "stage": key[1],
+            "phase": key[2],
+            "reason": texts[key],
+        }
+        for key, count in counts.most_common()
     ]
 
 

@@ -344,6 +344,9 @@ def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
                 say(line)
         for target in sorted(outcome.unopened):
             say(f"{plan.pipelines[target].name}: stopped before it was running")
+    for result in outcome.results.values():
+        if (warning := summary.warning(result)) is not None:
+            note(warning, style="bold red")
     code = ExitCode.OK
     if outcome.error is not None:
         code = report(outcome.error)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.output import one_line, plural, short_duration
 from flowstream.errors import Halted
 from flowstream.monitor import in_order
 from flowstream.pipeline import discard_options, named
+from flowstream.texts import clipped
 
 if TYPE_CHECKING:
     from flowstream.pipeline import RunResult
@@ -18,6 +21,19 @@ OUTCOMES = {
     "dead_lettered": "dead-lettered",
     "discarded": "discarded",
 }
+FATES = {
+    "dead_lettered": "dead-lettered",
+    "discarded": "discarded",
+    "halted": "halted",
+    "retried": "retried",
+}
+"""What became of failed messages, by the field of `Reason`."""
+REASONS = 5
+"""Reasons that a line names; the others are counted."""
+REASON_LIMIT = 120
+"""Characters of one."""
+NO_MESSAGES = ("commit", "crash", "on_failed")
+"""Phases in which something other than a message fails."""
 
 
 def summarize(
@@ -27,7 +43,7 @@ def summarize(
 
     `dead_letters` is the stream they went to.
     """
-    lines = [_handled(result, idle=idle), *_committed(result)]
+    lines = [_handled(result, idle=idle), *_failures(result), *_committed(result)]
     if result.discarded:
         lines.append(f"  discarded on request: {', '.join(map(named, result.discarded))}")
     if result.unsettled:
@@ -65,6 +81,43 @@ def _handled(result: RunResult, *, idle: bool) -> str:
     return f"{head}, {plural(result.handled, 'message')} handled ({counts}{retried})"
 
 
+def warning(result: RunResult) -> str | None:
+    """What nobody may overlook in a run that ended well."""
+    good = result.settled.get("ok", 0) + result.settled.get("dropped", 0)
+    if good or not result.handled or not result.failed:
+        return None
+    return (
+        f"warning: {result.pipeline}: no message was handled successfully: "
+        f"all {result.handled:,} failed"
+    )
+
+
+def _failures(result: RunResult) -> list[str]:
+    """What became of failed messages, with the reasons."""
+    lines = []
+    for fate, called in FATES.items():
+        reasons: Counter[str] = Counter()
+        for reason in result.reasons:
+            reasons[reason.label] += getattr(reason, fate)
+        if total := reasons.total():
+            lines.append(f"  {total:,} {called}: {_listed(reasons)}")
+    broken = Counter(
+        {r.label: r.attempts for r in result.reasons if r.phase in NO_MESSAGES and not r.halted}
+    )
+    if broken:
+        lines.append(f"  failed beside messages: {_listed(broken)}")
+    return lines
+
+
+def _listed(reasons: Counter[str]) -> str:
+    """`2 ZeroDivisionError in load, 1 amount must be positive`."""
+    found = [(label, count) for label, count in reasons.most_common() if count]
+    parts = [f"{count:,} {clipped(label, REASON_LIMIT)}" for label, count in found[:REASONS]]
+    if rest := sum(count for _, count in found[REASONS:]):
+        parts.append(f"{rest:,} for {len(found) - REASONS} other reasons")
+    return ", ".join(parts)
+
+
 def _committed(result: RunResult) -> list[str]:
     return [
         f"  {stream}: committed offset {'none' if offset is None else format(offset, ',')}"
@@ -85,6 +138,7 @@ def as_json(result: RunResult, target: str) -> dict[str, Any]:
         "failed": result.failed,
         "retried": result.retried,
         "unsettled": result.unsettled,
+        "reasons": [asdict(reason) for reason in result.reasons],
         "committed": dict(result.committed),
         "hung": list(result.hung),
         "discarded": [named(place) for place in result.discarded],

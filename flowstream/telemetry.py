@@ -282,6 +282,18 @@ class PhaseChanged(Event):
     seconds: float
 
 
+@dataclass(slots=True)
+class Halted(Event):
+    """The run is being ended by an error: a message under the policy Halt, or something broken.
+
+    `error` is the exception's class, `reason` what it says.
+    """
+
+    pipeline: str
+    error: str
+    reason: str
+
+
 # --- the client ---------------------------------------------------------------------------------
 
 

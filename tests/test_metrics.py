@@ -26,6 +26,7 @@ from flowstream.telemetry import (
     Dropped,
     Event,
     Failed,
+    Halted,
     HandlerDone,
     HandlerStuck,
     Held,
@@ -77,6 +78,7 @@ EVENTS: tuple[Event, ...] = (
     StateChanged("consumer", "s", "recovering", "gone", 60.0),
     StateChanged("consumer", "s", "open", "", 2.0),
     LoopTurned(0.002),
+    Halted("p", "Halted", "pipeline 'p' halted at s@89"),
 )
 
 

@@ -171,9 +171,11 @@ async def _message_at(environment: Environment, stream: str, offset: int) -> byt
     return None
 
 
-async def read(environment: Environment, stream: str, start: int) -> AsyncIterator[list[Letter]]:
+async def read(
+    environment: Environment, stream: str, start: int, *, quiet: bool = False
+) -> AsyncIterator[list[Letter]]:
     """Dead letters from `start` to the present end, a chunk at a time; other messages are left out
-    with a note."""
+    with a note (unless `quiet`)."""
     from flowstream.cli.standing import retained
 
     end = await environment.last_offset(stream)
@@ -192,5 +194,5 @@ async def read(environment: Environment, stream: str, start: int) -> AsyncIterat
             yield batch
             if delivery.offsets[-1] >= end:
                 break
-    if strange:
+    if strange and not quiet:
         note(f"{plural(strange, 'message')} of {stream} are no dead letters and were left out")

@@ -23,6 +23,7 @@ from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.feed import Feed, FeedPlan
 from flowstream.cli.options import on_signal
 from flowstream.cli.output import note, plural, why
+from flowstream.cli.page_letters import PageLetters
 from flowstream.cli.view import show
 from flowstream.cli.wiring import wiring
 from flowstream.connectors import SuperStreamProducer
@@ -162,7 +163,12 @@ class Supervisor:
 
     async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
         try:
-            monitor = Monitor(self._metrics, self._board, control=self._plan.http_control)
+            monitor = Monitor(
+                self._metrics,
+                self._board,
+                control=self._plan.http_control,
+                dead_letters=self._dead_letters(),
+            )
             host, port = await group.start(monitor.run, host, port)
         except OSError as error:
             raise CommandError(
@@ -171,6 +177,17 @@ class Supervisor:
                 ExitCode.USAGE,
             ) from error
         note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
+
+    def _dead_letters(self) -> PageLetters:
+        """Of the pipelines that have some, for the live page."""
+        streams, masked = {}, set()
+        for pipeline in self._plan.pipelines.values():
+            stream = wiring(pipeline).dead_letters
+            if stream is not None:
+                streams[pipeline.name] = stream
+                if pipeline.options.mask is not None:
+                    masked.add(stream)
+        return PageLetters(self._plan.connection, streams, frozenset(masked))
 
     async def _show(self) -> None:
         await show(self._board, live=self._plan.live)
@@ -181,7 +198,7 @@ class Supervisor:
                 self._opening[target] = stack.enter_context(anyio.CancelScope())
                 running = await self._start(stack, target, pipeline)
                 del self._opening[target]
-                self._outcome.results[target] = await self._follow(pipeline.name, running)
+                self._outcome.results[target] = await self._follow(pipeline, running)
         except (Exception, KeyboardInterrupt) as error:
             self._opening.pop(target, None)
             self._failed(error)
@@ -207,10 +224,10 @@ class Supervisor:
             )
         )
 
-    async def _follow(self, name: str, running: RunningPipeline) -> RunResult:
+    async def _follow(self, pipeline: Pipeline, running: RunningPipeline) -> RunResult:
         """From the moment it runs to its result."""
         self._running.append(running)
-        self._board.watch(name, running.statistics)
+        self._board.watch(pipeline.name, running.statistics, pipeline)
         if self._plan.until_idle is not None:
             await running.wait_idle(self._plan.until_idle)
             running.stop()

@@ -16,8 +16,12 @@ from flowstream.metrics import Metrics
 from flowstream.monitor.board import Board
 from flowstream.monitor.control import control
 from flowstream.monitor.gauges import refresh
+from flowstream.monitor.guard import named_by_address
 from flowstream.monitor.health import Check, readiness
 from flowstream.monitor.http import Request, Response, serve
+from flowstream.monitor.letters import DeadLetters, LetterBox
+from flowstream.monitor.settings import settings
+from flowstream.monitor.usage import resident_memory
 from flowstream.telemetry import LoopTurned, Observer
 
 SAMPLE_INTERVAL = 1.0
@@ -25,13 +29,14 @@ LOOP_INTERVAL = 0.25
 
 _JSON = "application/json"
 _SCRIPT = "text/javascript; charset=utf-8"
+SCRIPTS = (
+    "main.js", "pipeline.js", "control.js", "graph.js", "reasons.js", "letters.js", "settings.js",
+    "run.js", "chart.js", "parts.js", "format.js",
+)  # fmt: skip
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page/style.css": ("style.css", "text/css; charset=utf-8"),
-    **{
-        f"/page/{name}": (name, _SCRIPT)
-        for name in ("main.js", "pipeline.js", "graph.js", "parts.js", "format.js")
-    },
+    **{f"/page/{name}": (name, _SCRIPT) for name in SCRIPTS},
 }
 """The parts of the live page: path -> file and content type."""
 
@@ -43,25 +48,39 @@ class Monitor:
     | --- | --- |
     | `/` | the live page; its parts are below `/page/` |
     | `/api/snapshot` | the board as JSON, which the page reads once a second |
+    | `/api/settings` | the options in force, of the pipeline that `?pipeline=` names |
+    | `/api/dead-letters` | those of `?pipeline=`, with `&offset=` one; POST replays (letters.py) |
     | `/metrics` | Prometheus (text or OpenMetrics, as asked for) |
     | `/livez` | 200 while the event loop turns |
     | `/startupz` | 200 once every pipeline has been ready, else 503 |
     | `/readyz` | 200 while every pipeline makes progress, else 503; `?verbose` lists the checks |
     | `/api/control` | POST, with `control=True` only: pause, resume, rate limit (control.py) |
 
-    Whoever can reach the port can read it, and with `control=True` may pause pipelines: listen on
-    loopback, or behind something that asks who is there.
+    Whoever can reach the port can read it, also the bodies of messages that failed (by IP address
+    or as localhost only, see guard.py), and with `control=True` may pause pipelines and replay dead
+    letters: listen on loopback, or behind something that asks who is there.
     """
 
-    def __init__(self, metrics: Metrics, board: Board, *, control: bool = False) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        board: Board,
+        *,
+        control: bool = False,
+        dead_letters: DeadLetters | None = None,
+    ) -> None:
         self._metrics = metrics
         self._board = board
         self._control = control
+        self._letters = None
+        if dead_letters is not None:
+            self._letters = LetterBox(dead_letters, self._tell, control=control)
         self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
         self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
             **{path: partial(self._page, path) for path in PAGE},
             "/api/snapshot": self._snapshot,
+            "/api/settings": self._settings,
             "/metrics": self._exposition,
             "/livez": self._live,
             "/readyz": self._ready,
@@ -82,6 +101,8 @@ class Monitor:
         """The response to one request."""
         if request.path == "/api/control":
             return self._controlled(request)
+        if request.path == "/api/dead-letters" and self._letters is not None:
+            return await self._letters.answer(request)
         route = self._routes.get(request.path)
         if route is None:
             return Response(HTTPStatus.NOT_FOUND, b"no such page; see / for the run\n")
@@ -93,17 +114,25 @@ class Monitor:
         name, content_type = PAGE[path]
         return Response(body=await to_thread.run_sync(_part, name), content_type=content_type)
 
-    async def _snapshot(self, _: Request) -> Response:
-        checks = readiness(self._board.watched())
-        shown = self._board.snapshot() | {
-            "control": self._control,
-            "not_ready": [
-                {"pipeline": check.pipeline, "check": check.name, "detail": check.detail}
-                for check in checks
-                if not check.ok
-            ],
-        }
+    async def _snapshot(self, request: Request) -> Response:
+        letters = {} if self._letters is None else self._letters.streams
+        by_address = named_by_address(request)
+        shown = self._board.snapshot() | {"control": self._control, "samples": by_address}
+        for pipeline in shown["pipelines"]:
+            pipeline["dead_letters"] = letters.get(pipeline["name"])
+            if not by_address:
+                for reason in pipeline["reasons"]:
+                    reason["sample"] = None
         return Response(body=json.dumps(shown).encode(), content_type=_JSON)
+
+    async def _settings(self, request: Request) -> Response:
+        figures = self._board.pipelines.get(request.query.get("pipeline", ""))
+        if figures is None or figures.pipeline is None:
+            return Response(HTTPStatus.NOT_FOUND, b"no such pipeline runs here\n")
+        running = figures.pipeline.running
+        return Response(
+            body=json.dumps(settings(figures.pipeline, running)).encode(), content_type=_JSON
+        )
 
     async def _exposition(self, request: Request) -> Response:
         await to_thread.run_sync(self._metrics.measure_process)
@@ -122,6 +151,9 @@ class Monitor:
         failing = {check.pipeline for check in checks if not check.ok}
         self._started |= {check.pipeline for check in checks} - failing
         return _checked([c for c in checks if c.pipeline not in self._started], request, "started")
+
+    def _tell(self, pipeline: str, text: str) -> None:
+        self._board.events.add(self._board.now(), "info", text, pipeline=pipeline)
 
     def _controlled(self, request: Request) -> Response:
         if request.method != "POST":
@@ -153,6 +185,7 @@ def _part(name: str) -> bytes:
 async def keep_sampling(board: Board, observer: Observer | None = None) -> None:
     """Sample the board once a second until cancelled; tell `observer` how late the loop turns."""
     ticks = 0
+    looking = anyio.CapacityLimiter(1)  # not behind threads of handlers that hang
     while True:
         due = anyio.current_time() + LOOP_INTERVAL
         await anyio.sleep_until(due)
@@ -160,4 +193,6 @@ async def keep_sampling(board: Board, observer: Observer | None = None) -> None:
             observer.observe(LoopTurned(anyio.current_time() - due))
         ticks += 1
         if ticks % round(SAMPLE_INTERVAL / LOOP_INTERVAL) == 0:
-            board.sample()
+            board.sample(
+                await to_thread.run_sync(resident_memory, limiter=looking, abandon_on_cancel=True)
+            )

@@ -1,8 +1,8 @@
 """What a run looks like now and over the last minutes, as plain data.
 
 `Board` joins two sources: the statistics of each running pipeline, read when somebody looks, and
-telemetry events for what statistics do not keep (batches, failures with their reasons, commits,
-connections). `sample` once a second keeps a bounded history. The live page, the health endpoints
+telemetry events for what statistics do not keep (batches, commits, connections, the event log).
+`sample` once a second keeps a bounded history. The live page, the health endpoints
 and the terminal view all read it. It does no I/O; the clock is an argument.
 """
 
@@ -14,10 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 from flowstream import __version__, telemetry
+from flowstream.monitor.condition import ORDER
 from flowstream.monitor.describe import describe
+from flowstream.monitor.events import EventLog
 from flowstream.monitor.figures import BatchFigures, PipelineFigures
-from flowstream.monitor.health import Away, Truncation, Watched
-from flowstream.pipeline import Statistics
+from flowstream.monitor.health import Away, Check, Truncation, Watched, readiness
+from flowstream.monitor.runbooks import advice
+from flowstream.monitor.usage import Usage
+from flowstream.pipeline import Pipeline, Statistics
+
+FREQUENT = frozenset({telemetry.Settled, telemetry.ChunkReceived, telemetry.BatchReady})
+"""Events that are never worth an entry in the log, and come for every slice."""
 
 
 class Board:
@@ -29,6 +36,8 @@ class Board:
         self.pipelines: dict[str, PipelineFigures] = {}
         self.connections: Counter[str] = Counter()
         self.lost = 0
+        self.events = EventLog()
+        self.usage = Usage()
         self._away: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._credits: dict[str, int] = {}
         self._handlers: dict[type[telemetry.Event], Callable[..., None]] = {
@@ -48,32 +57,40 @@ class Board:
             telemetry.ConnectionLost: self._on_connection_lost,
             telemetry.StateChanged: self._on_state_changed,
             telemetry.ChunkReceived: self._on_chunk_received,
+            telemetry.Halted: self._on_halted,
         }
 
     def expect(self, pipeline: str) -> None:
         """A pipeline is being started: from now on the run is not ready without it."""
         self.pipelines[pipeline] = PipelineFigures(pipeline, self._clock())
 
-    def watch(self, pipeline: str, read: Callable[[], Statistics]) -> None:
-        """Show a pipeline that runs, whose statistics `read` returns at any time."""
+    def watch(
+        self, pipeline: str, read: Callable[[], Statistics], declared: Pipeline | None = None
+    ) -> None:
+        """Show a pipeline that runs, whose statistics `read` returns at any time.
+
+        With the pipeline as it was `declared`, its settings can be shown as well.
+        """
         if pipeline not in self.pipelines:
             self.expect(pipeline)
         figures = self.pipelines[pipeline]
         figures.read = read
+        figures.pipeline = declared
         figures.sample(read(), self._clock())
 
     # --- events ---------------------------------------------------------------------------------
 
     def observe(self, event: telemetry.Event) -> None:
         """Fold one event in; those of pipelines that are not expected are ignored."""
-        handler = self._handlers.get(type(event))
-        if handler is None:
-            return
         name = getattr(event, "pipeline", None)
-        if name is None:
-            handler(event)
-        elif (figures := self.pipelines.get(name)) is not None:
-            handler(figures, event)
+        figures = None if name is None else self.pipelines.get(name)
+        if name is not None and figures is None:
+            return
+        if type(event) not in FREQUENT:
+            self.events.observe(event, self._clock())
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(*(event,) if figures is None else (figures, event))
 
     def _on_batch_ready(self, figures: PipelineFigures, event: telemetry.BatchReady) -> None:
         batches = figures.batches.setdefault(event.batcher, BatchFigures())
@@ -86,6 +103,7 @@ class Board:
         if event.latency is not None:
             figures.latency += event.latency * event.messages
             figures.timed += event.messages
+            figures.latencies.observe(event.latency, event.messages)
 
     def _on_dropped(self, figures: PipelineFigures, event: telemetry.Dropped) -> None:
         figures.drop(event.reason, event.messages, intentional=event.intentional)
@@ -122,8 +140,12 @@ class Board:
 
     def _on_stage_crashed(self, figures: PipelineFigures, event: telemetry.StageCrashed) -> None:
         figures.crashes += 1
+        figures.crashed_at = self._clock()
         key = (event.stage, "crash", event.error.partition(":")[0])
         figures.failed(key, event.error, messages=0, at=self._clock())
+
+    def _on_halted(self, figures: PipelineFigures, event: telemetry.Halted) -> None:
+        figures.error = event.reason
 
     def _on_phase_changed(self, figures: PipelineFigures, event: telemetry.PhaseChanged) -> None:
         figures.phase_since = self._clock()
@@ -152,9 +174,13 @@ class Board:
         """The time by the board's clock."""
         return self._clock()
 
-    def sample(self) -> None:
-        """Keep the counts of this moment; call it once a second."""
+    def sample(self, memory: int | None = None) -> None:
+        """Keep the counts of this moment; call it once a second.
+
+        `memory` are the bytes that the process holds, where somebody has looked.
+        """
         now = self._clock()
+        self.usage.sample(now, memory)
         for figures in self.pipelines.values():
             if figures.read is not None:
                 figures.sample(figures.read(), now)
@@ -181,8 +207,9 @@ class Board:
         ]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything the live page shows, as JSON-ready data."""
+        """Everything the live page shows, as JSON-ready data; what matters first in front."""
         now = self._clock()
+        checks = readiness(self.watched())
         return {
             "version": __version__,
             "now": now,
@@ -194,9 +221,30 @@ class Board:
                 for (kind, name), (state, reason, since) in self._away.items()
             ],
             "starting": [each.name for each in self.pipelines.values() if each.read is None],
-            "pipelines": [
-                describe(figures, figures.read(), self._credits, now)
-                for figures in self.pipelines.values()
-                if figures.read is not None
-            ],
+            "not_ready": [_shown(check) for check in checks if not check.ok],
+            "pipelines": self._pipelines(checks, now),
+            "events": self.events.newest(),
+            "process": self.usage.describe(),
         }
+
+    def _pipelines(self, checks: list[Check], now: float) -> list[dict[str, Any]]:
+        """By what matters first; of the same rank those that read a stream, as declared."""
+        described = [
+            describe(
+                figures,
+                figures.read(),
+                self._credits,
+                [check for check in checks if check.pipeline == figures.name],
+                now,
+            )
+            for figures in self.pipelines.values()
+            if figures.read is not None
+        ]
+        return sorted(
+            described, key=lambda it: (ORDER.index(it["condition"]["name"]), it["lag"] is None)
+        )
+
+
+def _shown(check: Check) -> dict[str, str]:
+    about = advice(check.name)
+    return {"pipeline": check.pipeline, "check": check.name, "detail": check.detail, **about}

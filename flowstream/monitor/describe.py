@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from flowstream.monitor.figures import PipelineFigures, Sample, total_lag
+from flowstream.monitor.condition import (
+    ATTEMPTS,
+    LAGGING_AFTER,
+    RECENT,
+    Condition,
+    Seen,
+    Share,
+    condition,
+    worth_waking,
+)
+from flowstream.monitor.figures import LATENCY_WINDOW, PipelineFigures, Sample, total_lag
+from flowstream.monitor.health import Check
+from flowstream.monitor.runbooks import advice
 from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
 
 WINDOW = 5
 """Samples a rate is taken over."""
 
-FAILING_FOR = 30.0
-"""Seconds after its last failure for which a stage is shown as failing."""
-
-LAGGING_AFTER = 30.0
-"""Age in seconds of the oldest unsettled message from which on a stream is shown as lagging."""
+CATCH_UP_WINDOW = 30
+"""Samples that the time to catch up is taken from."""
 
 
 def describe(
-    figures: PipelineFigures, statistics: Statistics, credits: Mapping[str, int], now: float
+    figures: PipelineFigures,
+    statistics: Statistics,
+    credits: Mapping[str, int],
+    checks: Sequence[Check],
+    now: float,
 ) -> dict[str, Any]:
-    """One pipeline."""
+    """One pipeline; `checks` are those of its readiness."""
     history = figures.history
-    failing = {stage for stage, at in figures.failed_at.items() if now - at < FAILING_FOR}
+    attempts = {stage.name: _attempts(history, stage.name) for stage in statistics.stages}
+    state = condition(_seen(figures, statistics, [*attempts.values()], checks, now))
     return {
         "name": statistics.pipeline,
         "phase": "paused" if statistics.paused else statistics.phase,
         "phase_seconds": now - figures.phase_since,
+        "condition": _condition(state),
         "received": statistics.received,
         "settled": sum(statistics.settled.values()),
         "outcomes": in_order(statistics.settled),
@@ -56,16 +71,16 @@ def describe(
         "rate": rate(history, "settled"),
         "received_rate": rate(history, "received"),
         "latency": _mean_latency(history),
+        "latency_quantiles": figures.latencies.quantiles(),
         "lag": total_lag(statistics),
         "lag_seconds": max((lane.lag_seconds for lane in statistics.lanes), default=0.0),
+        "catch_up": catch_up(history),
         "source": {
             "name": "producer",
             "states": shares(history, "producer"),
-            "failing": "decode" in failing or "producer" in failing,
+            "failing": False,
         },
-        "stages": [
-            _stage(figures, stage, failing=stage.name in failing) for stage in statistics.stages
-        ],
+        "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
         "streams": [_lane(figures, lane, credits, now) for lane in statistics.lanes],
         "elsewhere": sorted(name for name, active in figures.partitions.items() if not active),
         "failures": [dict(kind) for kind in reversed(figures.failures.values())],
@@ -73,7 +88,46 @@ def describe(
     }
 
 
-def _stage(figures: PipelineFigures, stage: StageStatistics, *, failing: bool) -> dict[str, Any]:
+def _seen(
+    figures: PipelineFigures,
+    statistics: Statistics,
+    attempts: Sequence[Share],
+    checks: Sequence[Check],
+    now: float,
+) -> Seen:
+    history = figures.history
+    return Seen(
+        phase=statistics.phase,
+        paused=statistics.paused,
+        error=figures.error,
+        attempts=attempts,
+        given_up=Share(statistics.pipeline, grown(history, "settled"), grown(history, "given_up")),
+        crashed=figures.crashed_at is not None and now - figures.crashed_at < RECENT,
+        checks=checks,
+        lagging=[lane.stream for lane in statistics.lanes if _lags(lane)],
+        lag=total_lag(statistics),
+        received=grown(history, "received"),
+        in_flight=statistics.in_flight,
+        elsewhere=sum(not active for active in figures.partitions.values()),
+        streams=len(statistics.lanes),
+    )
+
+
+def _condition(state: Condition) -> dict[str, Any]:
+    shown = {"name": state.name, "level": state.level, "why": state.why}
+    return shown | advice(state.about)
+
+
+def _attempts(history: deque[Sample], stage: str) -> Share:
+    """What a stage tried lately, and what of it failed."""
+    return Share(stage, grown(history, f"handled:{stage}"), grown(history, f"failed:{stage}"))
+
+
+def _lags(lane: LaneStatistics) -> bool:
+    return bool(lane.lag) and lane.lag_seconds > LAGGING_AFTER
+
+
+def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) -> dict[str, Any]:
     batches = figures.batches.get(stage.name)
     states = shares(figures.history, stage.name)
     return {
@@ -83,12 +137,13 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, *, failing: bool) -
         "active": stage.busy,
         "busy": states.get("busy", 0.0),
         "states": states,
-        "failing": failing,
+        "failing": worth_waking(attempts, ATTEMPTS),
         "waiting": stage.waiting,
         "parked": stage.parked,
         "handled": stage.handled,
         "failed": stage.failed,
         "retried": stage.retried,
+        "failing_share": attempts.failed / attempts.total if attempts.total else 0.0,
         "longest": stage.longest,
         "hung": stage.hung,
         "rate": rate(figures.history, f"handled:{stage.name}"),
@@ -114,7 +169,7 @@ def _lane(
         "lag": lane.lag,
         "lag_seconds": lane.lag_seconds,
         "oldest": lane.oldest,
-        "lagging": bool(lane.lag) and lane.lag_seconds > LAGGING_AFTER,
+        "lagging": _lags(lane),
         "credits": credits.get(lane.stream),
     }
 
@@ -158,11 +213,30 @@ def shares(history: deque[Sample], name: str, window: int = WINDOW) -> dict[str,
     return {state: seconds / whole for state, seconds in spent.items()} if whole > 0 else {}
 
 
+def grown(history: deque[Sample], key: str, window: int = RECENT) -> float:
+    """How much a count grew within the last `window` samples."""
+    if len(history) < 2:
+        return 0.0
+    first, last = _ends(history, window)
+    return max(last.get(key, 0.0) - first.get(key, 0.0), 0.0)
+
+
+def catch_up(history: deque[Sample], window: int = CATCH_UP_WINDOW) -> float | None:
+    """Seconds until the lag is gone if it shrinks as it did lately; None where it does not."""
+    if len(history) < 2:
+        return None
+    first, last = _ends(history, window)
+    gained, passed = first["lag"] - last["lag"], last["at"] - first["at"]
+    if not last["lag"]:
+        return 0.0
+    return last["lag"] * passed / gained if gained > 0 else None
+
+
 def _ends(history: deque[Sample], window: int) -> tuple[Sample, Sample]:
     return history[max(0, len(history) - 1 - window)], history[-1]
 
 
-def _mean_latency(history: deque[Sample], window: int = WINDOW) -> float | None:
+def _mean_latency(history: deque[Sample], window: int = LATENCY_WINDOW) -> float | None:
     """Seconds from publishing to settled, of what was settled lately."""
     if len(history) < 2:
         return None
@@ -183,6 +257,7 @@ def curves(history: deque[Sample]) -> dict[str, list[float]]:
         "rate": [_per_second(before, after, "settled") for before, after in steps],
         "failed": [_per_second(before, after, "failed") for before, after in steps],
         "latency": [_latency(before, after) or 0.0 for before, after in steps],
+        "p99": [point["p99"] for point in points[1:]],
         "lag": [point["lag"] for point in points[1:]],
         "in_flight": [point["in_flight"] for point in points[1:]],
     }

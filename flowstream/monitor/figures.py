@@ -6,10 +6,14 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from flowstream.pipeline import Statistics
+from flowstream.monitor.latencies import Latencies
+from flowstream.pipeline import Pipeline, Statistics
 
 HISTORY = 300
 """Samples kept: five minutes at one a second."""
+
+LATENCY_WINDOW = 10
+"""Samples that latencies are taken over: the mean and the quantiles."""
 
 MAX_KINDS = 50
 """Kinds of failures (of one stage, phase and error) and reasons of drops that are kept."""
@@ -43,11 +47,15 @@ class PipelineFigures:
         self.commits: dict[str, float] = {}
         self.commit_failures = 0
         self.crashes = 0
+        self.crashed_at: float | None = None
+        self.pipeline: Pipeline | None = None
+        self.error = ""
         self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.failed_at: dict[str, float] = {}
         self.dropped: Counter[tuple[str, bool]] = Counter()
         self.held = 0
         self.latency = self.timed = 0.0
+        self.latencies = Latencies(LATENCY_WINDOW)
         self.lost = 0
         self.lost_at = 0.0
         self.partitions: dict[str, bool] = {}
@@ -75,8 +83,14 @@ class PipelineFigures:
             key = ("other", intentional)
         self.dropped[key] += count
 
+    def given_up(self, statistics: Statistics) -> int:
+        """Messages that failed for good: dead-lettered, or discarded by the policy."""
+        discarded = sum(n for (_, intentional), n in self.dropped.items() if not intentional)
+        return statistics.settled.get("dead_lettered", 0) + discarded
+
     def sample(self, statistics: Statistics, now: float) -> None:
         """Keep the counts of this moment."""
+        self.latencies.sample()
         sample: Sample = {
             "at": now,
             "received": statistics.received,
@@ -86,6 +100,8 @@ class PipelineFigures:
             "lag": total_lag(statistics) or 0,
             "latency": self.latency,
             "timed": self.timed,
+            "p99": self.latencies.last(0.99) or 0.0,
+            "given_up": self.given_up(statistics),
         }
         for state, seconds in statistics.source.items():
             sample[f"producer:{state}"] = seconds
@@ -93,6 +109,7 @@ class PipelineFigures:
             for state, seconds in stage.times.items():
                 sample[f"{stage.name}:{state}"] = seconds
             sample[f"handled:{stage.name}"] = stage.handled
+            sample[f"failed:{stage.name}"] = stage.failed
         self.history.append(sample)
 
 

@@ -31,13 +31,17 @@ _log = logging.getLogger("flowstream.monitor")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; header names are lower case, `path` is without the query."""
+    """One request; header names are lower case, `path` is without the query.
+
+    `peer` is the address it came from, "" where that is not known.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes = b""
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class _Connection:
     def __init__(self, stream: ByteStream, handler: Handler) -> None:
         self._stream = stream
         self._handler = handler
+        self._peer = _peer(stream)
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     async def run(self) -> None:
@@ -175,6 +180,7 @@ class _Connection:
             dict(parse_qsl(target.query, keep_blank_values=True)),
             {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
             bytes(body),
+            self._peer,
         )
 
     async def _write(self, response: Response, *, head: bool) -> None:
@@ -192,6 +198,14 @@ class _Connection:
         data += self._http.send(h11.EndOfMessage()) or b""
         with anyio.fail_after(WRITE_TIMEOUT):
             await self._stream.send(data)
+
+
+def _peer(stream: ByteStream) -> str:
+    try:
+        address = stream.extra(SocketAttribute.remote_address)  # noqa: S610 - no Django here
+    except (OSError, anyio.TypedAttributeLookupError):
+        return ""  # it is gone already
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _plain(status: HTTPStatus) -> Response:

@@ -23,8 +23,8 @@ from flowstream.pipeline.restarts import Restarts
 from flowstream.pipeline.stages.slot import Slot, current_slot
 from flowstream.pipeline.threads import Threads
 from flowstream.pipeline.window import Window
-from flowstream.telemetry import Event, Outcome, PhaseChanged, StageCrashed, Telemetry
-from flowstream.texts import describe, is_a, printable
+from flowstream.telemetry import Event, Halted, Outcome, PhaseChanged, StageCrashed, Telemetry
+from flowstream.texts import describe, is_a, printable, text_of, type_name
 
 log = logging.getLogger("flowstream.pipeline")
 
@@ -200,6 +200,7 @@ class Core:
                 extra={"pipeline": self.name, "stage": failure.stage, "stream": message.stream,
                        "offset": offset},
             )  # fmt: skip
+            self.emit(Halted(self.name, type_name(self.error), text_of(self.error)))
         self.stop()
 
     def stop_at(self, message: Message[Any]) -> None:
@@ -211,6 +212,7 @@ class Core:
         """Stop because something other than a message is broken."""
         if self.error is None:
             self.error = error
+            self.emit(Halted(self.name, type_name(error), text_of(error)))
         self.stop()
 
     def sift(self, messages: list[Message[Any]]) -> tuple[list[Message[Any]], list[Message[Any]]]:

@@ -1,56 +1,99 @@
-"""Takes the screenshots of README and docs: the shop's live page, for a minute at work.
+"""Takes screenshots of the live page, of every scene and as different people see it.
 
-python -m tests.monitor.screenshots      (`make screenshots`; needs chromium, see browser.py)
+python -m tests.monitor.screenshots [FOLDER]   (`make screenshots`; needs chromium, see browser.py)
+
+Without a folder those of SHOTS that the docs use are taken, into docs/images; with one, every scene
+in light and dark and on a phone, to be looked at.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
-from tests.monitor.browser import DESKTOP, PHONE, WHY_NOT, browser, installed
-from tests.monitor.shop import shop
+from tests.monitor.browser import DESKTOP, PHONE, WHY_NOT, Browser, browser, installed
+from tests.monitor.scenes import LONG, SCENES, at_work
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
-WARM_UP = 60.0
-"""Seconds the shop works before: the charts should show something."""
+WARM_UP = LONG + 15.0
+"""Seconds the scenes work before: the charts should show something."""
+
+OPEN = ".reason summary"
+"""What is clicked in the scene "failing": the first reason, with its traceback."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture: of a scene, at most `height` pixels of it."""
+
+    name: str
+    scene: str
+    dark: bool = False
+    phone: bool = False
+    height: int = 2600
+    click: str = ""
+
 
 SHOTS = (
-    ("live-page.webp", DESKTOP, False),
-    ("live-page-dark.webp", DESKTOP, True),
-    ("live-page-phone.webp", PHONE, False),
+    Shot("live-page", "healthy"),
+    Shot("live-page-dark", "failing", dark=True, height=1300, click=OPEN),
+    Shot("live-page-phone", "healthy", phone=True, height=1700),
+    Shot("live-page-backlog", "backlog", height=560),
+    Shot("live-page-halted", "halting", height=700),
+    Shot("live-page-broker-gone", "broker_gone", height=560),
+    Shot("live-page-two", "two_pipelines", height=640),
 )
 
 
-def take(address: str) -> None:
-    """One picture of the whole page for each of SHOTS."""
+def every_shot() -> tuple[Shot, ...]:
+    """Every scene, as everybody sees it."""
+    return tuple(
+        Shot(f"{scene}-{'phone-' if phone else ''}{'dark' if dark else 'light'}", scene,
+             dark=dark, phone=phone, height=4000, click=OPEN)
+        for scene in ("healthy", *SCENES)
+        for dark, phone in ((False, False), (True, False), (False, True))
+    )  # fmt: skip
+
+
+def take(addresses: dict[str, str], shots: tuple[Shot, ...], folder: Path) -> None:
+    """Take the pictures; ends with what the browser complains about."""
     with browser() as window:
-        for name, (width, height), dark in SHOTS:
-            phone = width == PHONE[0]
-            window.shape((width, height), dark=dark, phone=phone)
-            window.driver.get(address)
-            window.run("return document.fonts.ready")
-            window.wait_for(".stage.calm, .stage.warm, .stage.hot")
-            window.shape((width, window.height()), dark=dark, phone=phone)
-            window.wait_for("svg path.moving")
-            window.screenshot(FOLDER / name)
-            if errors := window.errors():
-                sys.exit("\n".join(errors))
+        for shot in shots:
+            _take(window, addresses[shot.scene], shot, folder)
+
+
+def _take(window: Browser, address: str, shot: Shot, folder: Path) -> None:
+    width, height = PHONE if shot.phone else DESKTOP
+    window.shape((width, height), dark=shot.dark, phone=shot.phone)
+    window.driver.get(address)
+    window.run("return document.fonts.ready")
+    window.wait_for(".stage")
+    if shot.click:
+        window.run("document.querySelector(arguments[0])?.click()", shot.click)
+    window.wait_for("svg path.curve[d^=M]")
+    shown = min(window.height(), shot.height)
+    window.shape((width, shown), dark=shot.dark, phone=shot.phone)
+    window.screenshot(folder / f"{shot.name}.webp")
+    if errors := window.errors():
+        sys.exit("\n".join(errors))
 
 
 async def main() -> None:
     if not installed():
         sys.exit(WHY_NOT)
-    await anyio.Path(FOLDER).mkdir(parents=True, exist_ok=True)
-    async with shop() as address:
+    folder = Path(sys.argv[1]) if sys.argv[1:] else FOLDER
+    shots = every_shot() if sys.argv[1:] else SHOTS
+    await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
+    async with at_work(sorted({shot.scene for shot in shots})) as addresses:
         await anyio.sleep(WARM_UP)
-        await to_thread.run_sync(take, address)
-    for name, _, _ in SHOTS:
-        size = (await anyio.Path(FOLDER / name).stat()).st_size
-        print(f"{name}: {size // 1024} KB")
+        await to_thread.run_sync(take, addresses, shots, folder)
+    for shot in shots:
+        size = (await anyio.Path(folder / f"{shot.name}.webp").stat()).st_size
+        print(f"{shot.name}.webp: {size // 1024} KB")
 
 
 if __name__ == "__main__":

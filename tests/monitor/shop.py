@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
+from flowstream.cli.connect import Connection
+from flowstream.cli.page_letters import PageLetters
 from flowstream.client import Environment
 from flowstream.connectors import DeadLetter, StreamSink, SuperStreamProducer
 from flowstream.metrics import Metrics
@@ -45,7 +47,7 @@ def declare() -> Pipeline:
             message.fail("amount must be positive", retry=False)
         elif order["customer_id"] == 13:
             message.drop("test customer")
-        elif order["customer_id"] == 17 and random.random() < 0.3:
+        elif order["customer_id"] == 17 and random.random() < 0.2:
             raise TimeoutError("customer service did not answer within 2 s")
         elif order["amount"] > 180:
             message.to("warehouse", "audit")
@@ -95,12 +97,13 @@ async def shop(port: int = 0) -> AsyncIterator[str]:
     ):
         await environment.create_super_stream("orders", partitions=3)
         await environment.create_stream("orders.audit")
-        monitor = Monitor(metrics, board, control=True)
+        letters = PageLetters(Connection(running.url), {"orders": "orders.dead"}, frozenset())
+        monitor = Monitor(metrics, board, control=True, dead_letters=letters)
         _, port = await group.start(monitor.run, "127.0.0.1", port)
         group.start_soon(keep_sampling, board, metrics)
         group.start_soon(_feed, environment)
         async with pipeline.start(environment=environment, telemetry=telemetry) as run:
-            board.watch("orders", run.statistics)
+            board.watch("orders", run.statistics, pipeline)
             yield f"http://127.0.0.1:{port}/"
             _end(group)
 

@@ -17,6 +17,7 @@ from anyio import to_thread
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.monitor.app import PAGE
+from flowstream.pipeline import IterableProducer, Pipeline, Reason
 from flowstream.telemetry import Received, Telemetry
 from tests.monitor.figures import RUNNING, Changing
 
@@ -35,12 +36,15 @@ class Face:
     def watch(self) -> None:
         self.board.watch("p", self.statistics)
 
-    async def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
+    async def get(
+        self, path: str, method: str = "GET", host: str = "127.0.0.1"
+    ) -> tuple[int, str, str]:
         """Status, content type and body."""
-        return await to_thread.run_sync(self._get, path, method)
+        return await to_thread.run_sync(self._get, path, method, host)
 
-    def _get(self, path: str, method: str) -> tuple[int, str, str]:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
+    def _get(self, path: str, method: str, host: str) -> tuple[int, str, str]:
+        address = f"http://127.0.0.1:{self.port}{path}"
+        request = urllib.request.Request(address, method=method, headers={"host": host})
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return answer.status, answer.headers["content-type"], answer.read().decode()
@@ -75,6 +79,40 @@ async def test_the_snapshot_is_json(face: Face) -> None:
     status, content_type, body = await face.get("/api/snapshot")
     assert (status, content_type) == (200, "application/json")
     assert json.loads(body)["pipelines"][0]["in_flight"] == 50
+
+
+async def test_what_is_not_ready_says_what_to_do(face: Face) -> None:
+    face.watch()
+    face.statistics.change(uncommitted=100.0)
+    (problem,) = json.loads((await face.get("/api/snapshot"))[2])["not_ready"]
+    assert (problem["pipeline"], problem["check"]) == ("p", "commits")
+    assert problem["runbook"].endswith("#flowstreamnotcommitting")
+    assert problem["advice"]
+
+
+async def test_messages_are_shown_by_address_only(face: Face) -> None:
+    """A name could be made to point here by a page from anywhere, which would read them."""
+    reason = Reason(
+        "processor", "process", "ValueError", "no", 2, 0, 2, 0, 0, 1.0, 2.0, "s", 7, "Trace", "{}"
+    )
+    face.watch()
+    face.statistics.change(reasons=(reason,))
+    for host, sample in (("127.0.0.1", "{}"), ("localhost", "{}"), ("evil.example", None)):
+        body = (await face.get("/api/snapshot", host=host))[2]
+        (shown,) = json.loads(body)["pipelines"][0]["reasons"]
+        assert (shown["traceback"], shown["sample"]) == ("Trace", sample)
+        assert json.loads(body)["samples"] is (sample is not None)
+
+
+async def test_settings_are_those_of_the_pipeline_that_is_asked_for(face: Face) -> None:
+    pipeline = Pipeline("p", IterableProducer([]), max_in_flight=77)
+    face.board.watch("p", face.statistics, pipeline)
+    status, _, body = await face.get("/api/settings?pipeline=p")
+    (options, *_) = json.loads(body)
+    assert (status, options["kind"], options["name"]) == (200, "pipeline", "p")
+    assert {"77"} == {it["value"] for it in options["options"] if it["name"] == "max_in_flight"}
+    assert (await face.get("/api/settings?pipeline=q"))[0] == 404
+    assert (await face.get("/api/settings"))[0] == 404
 
 
 async def test_the_page_needs_nothing_from_elsewhere(face: Face) -> None:
@@ -141,6 +179,7 @@ async def test_the_loop_is_measured_and_the_board_sampled() -> None:
         group.start_soon(keep_sampling, board, metrics)
         while len(board.snapshot()["pipelines"][0]["history"]["at"]) < 1:
             await anyio.sleep(0.05)
+        assert board.snapshot()["process"]["memory"] != 0
         group.cancel_scope.cancel()
     assert (metrics.registry.get_sample_value("flowstream_event_loop_lag_seconds_count") or 0) >= 4
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
+
 from flowstream.monitor import Board
+from flowstream.monitor.condition import RECENT
 from flowstream.monitor.figures import HISTORY, MAX_KINDS
 from flowstream.telemetry import (
     BatchReady,
@@ -13,11 +16,14 @@ from flowstream.telemetry import (
     Committed,
     ConnectionLost,
     ConnectionOpened,
+    Dropped,
     Failed,
+    Halted,
     PhaseChanged,
+    Settled,
     StageCrashed,
 )
-from tests.monitor.figures import LANE, PROCESSOR, Changing
+from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
 
 
 class Clock:
@@ -116,6 +122,108 @@ def test_failures_of_one_kind_are_counted_together() -> None:
     first, second = board.snapshot()["pipelines"][0]["failures"]
     assert (first["error"], first["messages"], first["at"]) == ("ValueError", 4, clock.now)
     assert (second["error"], second["messages"]) == ("KeyError", 2)
+
+
+def test_what_matters_first_is_in_front() -> None:
+    clock = Clock()
+    board = Board(clock)
+    still = dataclasses.replace(RUNNING, received=0, in_flight=0, lanes=())
+    names = ("feed", "idle", "orders", "audit", "broken")
+    runs = {name: Changing(dataclasses.replace(still, pipeline=name)) for name in names}
+    for name, statistics in runs.items():
+        board.watch(name, statistics)
+    runs["feed"].change(received=500)
+    runs["orders"].change(received=500, lanes=(LANE,))
+    runs["audit"].change(received=500, lanes=(dataclasses.replace(LANE, lag_seconds=95.0),))
+    failing = dataclasses.replace(PROCESSOR, handled=110, failed=12)
+    runs["broken"].change(received=500, stages=(failing,))
+    clock.now += 1
+    board.sample()
+    conditions = {it["name"]: it["condition"]["name"] for it in board.snapshot()["pipelines"]}
+    assert list(conditions.items()) == [
+        ("broken", "failing"),
+        ("audit", "lagging"),
+        ("orders", "running"),
+        ("feed", "running"),
+        ("idle", "idle"),
+    ]
+
+
+def test_a_pipeline_that_an_error_ends_is_halted() -> None:
+    board = Board(Clock())
+    board.watch("p", Changing())
+    board.observe(Halted("p", "Halted", "pipeline 'p' stopped at s@7: no"))
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert pipeline["condition"]["name"] == "halted"
+    assert "s@7" in pipeline["condition"]["why"]
+    assert "--discard" in pipeline["condition"]["advice"]
+    assert board.snapshot()["events"][0]["level"] == "error"
+
+
+def test_a_stage_fails_by_its_attempts_of_the_last_minute() -> None:
+    """Also where every one of them is to be tried again, and nothing is given up."""
+    clock, statistics = Clock(), Changing()
+    board = Board(clock)
+    statistics.change(settled={}, failed=0, retried=0)
+    board.watch("p", statistics)
+    failing = dataclasses.replace(BATCHER, handled=2_300, failed=2_200, retried=2_200)
+    statistics.change(stages=(PROCESSOR, failing), failed_attempts=2_200)
+    clock.now += 1
+    board.sample()
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert pipeline["condition"]["why"] == (
+        "2,200 of 2,200 attempts of default failed in the last minute"
+    )
+    assert [stage["failing"] for stage in pipeline["stages"]] == [False, True]
+    assert pipeline["history"]["failed"] == [2_200]
+    for _ in range(RECENT):
+        clock.now += 1
+        board.sample()
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert pipeline["condition"]["name"] == "running"
+
+
+def test_messages_that_were_discarded_on_request_are_not_given_up() -> None:
+    clock, statistics = Clock(), Changing()
+    board = Board(clock)
+    board.watch("p", statistics)
+    statistics.change(settled={"ok": 548, "dead_lettered": 2, "discarded": 5})
+    board.observe(Dropped("p", "s", "discarded on request", 5, True))
+    clock.now += 1
+    board.sample()
+    assert board.snapshot()["pipelines"][0]["condition"]["name"] == "running"
+    statistics.change(settled={"ok": 548, "dead_lettered": 2, "discarded": 10})
+    board.observe(Dropped("p", "s", "ValueError", 5, False))
+    clock.now += 1
+    board.sample()
+    assert board.snapshot()["pipelines"][0]["condition"]["name"] == "failing"
+
+
+def test_the_time_to_catch_up_is_taken_from_the_lag() -> None:
+    clock, statistics = Clock(), Changing()
+    board = Board(clock)
+    board.watch("p", statistics)
+    for lag, left in ((450, None), (400, 16), (350, 10.5), (600, None), (0, 0)):
+        statistics.change(lanes=(dataclasses.replace(LANE, lag=lag),))
+        clock.now += 1
+        board.sample()
+        assert board.snapshot()["pipelines"][0]["catch_up"] == left
+
+
+def test_latencies_have_quantiles_beside_the_mean() -> None:
+    clock = Clock()
+    board = Board(clock)
+    board.watch("p", Changing())
+    board.observe(Settled("p", "s", "ok", 980, 0.02))
+    board.observe(Settled("p", "s", "ok", 20, 2.0))
+    clock.now += 1
+    board.sample()
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert pipeline["latency"] == pytest.approx(0.0596)
+    quantiles = pipeline["latency_quantiles"]
+    assert quantiles["p50"] == pytest.approx(0.02, rel=0.1)
+    assert quantiles["p99"] == pytest.approx(2.0, rel=0.1)
+    assert pipeline["history"]["p99"] == [pytest.approx(2.0, rel=0.1)]
 
 
 def test_the_lag_is_unknown_while_no_end_is_known() -> None:

@@ -15,16 +15,17 @@ from anyio import to_thread
 
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor
-from flowstream.pipeline import IterableProducer, Message, Pipeline
+from flowstream.pipeline import IterableProducer, Message, Pipeline, Reason
 from flowstream.telemetry import (
     BatchReady,
     Committed,
     ConnectionOpened,
     Dropped,
-    Failed,
     PartitionMoved,
+    PhaseChanged,
     Settled,
     Telemetry,
+    Truncated,
 )
 from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
 
@@ -82,6 +83,10 @@ class Page:
         missing = [text for text in texts if text not in seen]
         raise AssertionError(f"{missing} not in\n{seen}")
 
+    async def click(self, selector: str) -> None:
+        """Click the first element that matches."""
+        await self.do(self.window.run, "document.querySelector(arguments[0]).click()", selector)
+
     async def matches(self, selector: str) -> int:
         """How many elements match, now."""
         found = await self.do(
@@ -90,12 +95,16 @@ class Page:
         return int(found)
 
 
+HOSTILE = '<img src=x onerror="window.broken = 1">'
+REASON = Reason("processor", "process", "", "amount must be positive", 2, 0, 2, 0, 0,
+                first=1_000.0, last=1_060.0, stream="s", offset=7,
+                traceback="Traceback (most recent call last): ...", sample=HOSTILE)  # fmt: skip
 EVENTS = (
+    PhaseChanged("p", "running", 0.1),
     ConnectionOpened("a:1", "consuming"),
     BatchReady("p", "default", 50, "size", 0.25),
     Settled("p", "s", "ok", 100, 0.5),
     Dropped("p", "s", "test order", 7, True),
-    Failed("p", "processor", "process", "ValueError", 2, "ValueError: amount must be positive"),
     Committed("p", "s", 500, False),
     PartitionMoved("p", "all", "s-elsewhere", False, None),
 )
@@ -118,13 +127,15 @@ async def page(window: Browser) -> AsyncIterator[Page]:
         board.watch("p", page.statistics)
         for event in EVENTS:
             Telemetry(board).emit(event)
+        page.statistics.change(reasons=(REASON,))
         yield page
 
 
 async def test_it_shows_what_the_run_does_and_updates(page: Page) -> None:
     await page.load()
     await page.shows("processor", "548 ok", "2 dead-lettered", "amount must be positive",
-                     "test order", "size 1", "s-elsewhere", "elsewhere", "ready")  # fmt: skip
+                     "test order", "size 1", "s-elsewhere", "elsewhere", "ready",
+                     "the run is running", "CPU", "p50 514 ms")  # fmt: skip
     page.statistics.change(settled={"ok": 9_876_543})
     page.board.sample()
     await page.shows("9.9M ok")
@@ -150,12 +161,117 @@ async def test_it_loads_in_less_than_a_second(page: Page) -> None:
 
 
 async def test_a_failing_stage_and_a_lagging_partition_are_shown_as_such(page: Page) -> None:
+    """Failing is a tenth of the attempts of the last minute, not one of them just now."""
     lagging = dataclasses.replace(LANE, stream="s-2", lag_seconds=95.0)
-    page.statistics.change(lanes=(LANE, lagging))
+    bad = dataclasses.replace(PROCESSOR, handled=200, failed=12)
+    page.statistics.change(lanes=(LANE, lagging), stages=(bad, BATCHER))
+    page.board.sample()
     await page.load()
-    await page.shows("failing", "450 · lagging")
+    await page.shows("failing", "450 · lagging", "10 of 100 attempts of processor failed")
     assert await page.matches(".stage.failing") == 1
     assert await page.matches("tr.alarm") == 1
+
+
+async def test_a_few_failures_are_shown_and_are_no_alarm(page: Page) -> None:
+    bad = dataclasses.replace(PROCESSOR, handled=1_100, failed=4)
+    page.statistics.change(stages=(bad, BATCHER))
+    page.board.sample()
+    await page.load()
+    await page.shows("4 attempts failed", "amount must be positive")
+    assert await page.matches(".stage.failing, .verdict:not([hidden])") == 0
+
+
+async def test_a_reason_opens_with_its_traceback_and_sample(page: Page) -> None:
+    await page.load()
+    seen = await page.shows("amount must be positive", "2 dead-lettered")
+    assert "Traceback" not in seen
+    await page.click(".reason summary")
+    await page.shows(
+        "Traceback (most recent call last)", HOSTILE, "flowstream peek s --from 7 -n 1"
+    )
+    page.board.sample()
+    await anyio.sleep(1.2)
+    assert await page.matches(".reason[open]") == 1
+    assert await page.do(page.window.run, "return window.broken === undefined")
+
+
+async def test_the_pointer_shows_time_and_values_in_every_chart(page: Page) -> None:
+    for settled in (600, 900):
+        page.statistics.change(settled={"ok": settled})
+        await anyio.sleep(0.02)
+        page.board.sample()
+    await page.load()
+    await page.shows("ago", "now", "at most")
+    point = """
+        const chart = document.querySelector("svg.chart"), frame = chart.getBoundingClientRect();
+        chart.dispatchEvent(new PointerEvent(arguments[0], {clientX: frame.right - 1}));
+        return [...document.querySelectorAll("section.pipeline .axis.pointed")]
+          .map(each => each.textContent);
+    """
+    shown = await page.do(page.window.run, point, "pointermove")
+    assert len(shown) == 5
+    assert all(":" in each for each in shown)
+    assert "mean" in shown[2]
+    assert "p99" in shown[2]
+    assert await page.do(page.window.run, point, "pointerleave") == []
+
+
+async def test_what_is_wrong_comes_first_and_what_idles_folds_up(page: Page) -> None:
+    quiet = dataclasses.replace(RUNNING, pipeline="quiet", in_flight=0, lanes=())
+    page.board.watch("quiet", Changing(quiet))
+    bad = Changing(dataclasses.replace(RUNNING, pipeline="bad"))
+    page.board.watch("bad", bad)
+    bad.change(stages=(dataclasses.replace(PROCESSOR, handled=200, failed=102),), received=700)
+    page.statistics.change(received=700)
+    page.board.sample()
+    await page.load()
+    await page.shows("100 of 100 attempts of processor failed")
+    names = (
+        "return [...document.querySelectorAll('section.pipeline')].map(each => "
+        "[each.querySelector('h2').textContent, each.querySelector('details').open])"
+    )
+    assert await page.do(page.window.run, names) == [
+        ["bad", True], ["p", True], ["quiet", False],
+    ]  # fmt: skip
+    await page.do(
+        page.window.run,
+        "document.querySelector('section:nth-child(3) summary').click()",
+    )
+    await anyio.sleep(1.2)
+    assert (await page.do(page.window.run, names))[2] == ["quiet", True]
+    assert await page.do(page.window.run, CHECKS) == []
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+async def test_long_names_and_numbers_break_no_card(page: Page, size: tuple[int, int]) -> None:
+    name, huge = "x" * 255, (1 << 62) - 3
+    stage = dataclasses.replace(PROCESSOR, name=name, waiting=huge, handled=huge, failed=huge,
+                                parked=huge, longest=1e9, hung=huge)  # fmt: skip
+    lane = dataclasses.replace(LANE, stream=name, lag=huge, lag_seconds=1e9, received=huge,
+                               watermark=huge, committed=huge)  # fmt: skip
+    long = dataclasses.replace(REASON, stage=name, text=name, error=name, stream=name,
+                               attempts=huge, retried=huge, dead_lettered=huge,
+                               traceback=name, sample=name)  # fmt: skip
+    much = dataclasses.replace(RUNNING, pipeline=name, settled={"ok": huge, "dead_lettered": huge},
+                               in_flight=huge, in_flight_bytes=huge, max_in_flight=huge,
+                               retried=huge, failed=huge, stages=(stage,), lanes=(lane,),
+                               reasons=(long,))  # fmt: skip
+    board = page.board
+    board.watch(name, Changing(much))
+    board.observe(Dropped(name, "s", name, huge, True))
+    board.observe(Truncated(name, name, huge))
+    board.sample()
+    await page.load(size)
+    await page.shows("dead-lettered", "retention removed")
+    await page.click(".reason summary")
+    broken = """
+        const inside = "#status, h2, .tile, .stage, .card, .reason, .events li, .verdict, summary";
+        const wide = [...document.querySelectorAll(inside)]
+          .filter(node => node.scrollWidth > node.clientWidth + 1 && node.clientWidth > 0)
+          .map(node => `${node.className}: ${node.scrollWidth} of ${node.clientWidth}`);
+        return [document.documentElement.scrollWidth > innerWidth, wide];
+    """
+    assert await page.do(page.window.run, broken) == [False, []]
 
 
 async def test_stages_are_coloured_by_how_busy_they_are(page: Page) -> None:

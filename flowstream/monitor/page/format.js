@@ -14,9 +14,11 @@ export function make(tag, attributes = {}, ...children) {
 
 export const known = value => value !== null && value !== undefined;
 
+// At most seven characters, however large.
 export function number(value) {
   if (!known(value)) return "–";
-  return value >= 1e6 ? compact.format(value) : whole.format(Math.round(value));
+  if (Math.abs(value) >= 1e15) return value.toExponential(1);
+  return Math.abs(value) >= 1e6 ? compact.format(value) : whole.format(Math.round(value));
 }
 
 export const offset = value => known(value) ? whole.format(value) : "–";
@@ -32,20 +34,24 @@ export function span(seconds) {
   if (seconds < 100) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
-  return `${Math.round(seconds / 86400)} days`;
+  return `${number(seconds / 86400)} days`;
 }
 
+export const clock = time => new Date(time * 1000).toLocaleTimeString("en-GB");
+
 export function bytes(value) {
+  if (!known(value)) return "–";
   if (value < 1024) return `${value} B`;
-  const units = ["KiB", "MiB", "GiB", "TiB"];
+  const units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
   let unit = -1;
   while (value >= 1024 && unit < units.length - 1) { value /= 1024; unit += 1; }
   return `${value.toFixed(value < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-export const percent = share => `${Math.round(share * 100)} %`;
+export const percent = share => known(share) ? `${Math.round(share * 100)} %` : "–";
 
-export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+export const plural = (count, word, words = `${word}s`) =>
+  `${number(count)} ${count === 1 ? word : words}`;
 
 // Sets text only where it changed, so that nothing is selected, announced or painted anew in vain.
 export function text(node, value) {
@@ -54,4 +60,24 @@ export function text(node, value) {
 
 export function className(node, value) {
   if (node.getAttribute("class") !== value) node.setAttribute("class", value);
+}
+
+// What to do, and a link to the runbook where it has an address.
+export function advice({advice: words, runbook}) {
+  const node = make("span", {class: "advice"}, words ?? "");
+  if (/^https?:/.test(runbook ?? "")) {
+    node.append(" ", make("a", {href: runbook, target: "_blank", rel: "noreferrer"}, "Runbook"));
+  } else if (runbook) {
+    node.append(` (runbook: ${runbook})`);
+  }
+  return node;
+}
+
+// Asks this run; raises an Error with what it answered where that is no success.
+export async function ask(path, body) {
+  const options = body === undefined ? {} : {method: "POST",
+    headers: {"content-type": "application/json"}, body: JSON.stringify(body)};
+  const answer = await fetch(path, options);
+  if (!answer.ok) throw new Error((await answer.text()).trim() || `answer ${answer.status}`);
+  return answer.json();
 }

@@ -3,8 +3,11 @@
 import {className, make, number, percent, plural, rate, span, text} from "./format.js";
 
 const STATES = ["busy", "backpressured", "rate_limited", "paused"];
-const NAMES = {busy: "busy", backpressured: "held back: window full", rate_limited: "rate-limited",
+const NAMES = {busy: "busy", backpressured: "held back: no room in the window", rate_limited: "rate-limited",
   paused: "paused", idle: "idle"};
+const WARM = 0.6, HOT = 0.85;
+const EDGES = {calm: `busy up to ${percent(WARM)}`, warm: `up to ${percent(HOT)}`,
+  hot: "above: this stage is the limit", failing: "framed: failing (1 in 10 attempts of the last minute)"};
 
 function box(kind) {
   const name = make("b"), what = make("span", {class: "kind"}, kind), badge = make("span");
@@ -19,7 +22,7 @@ function box(kind) {
     text(badge, failing ? "failing" : "");
     className(badge, failing ? "pill bad" : "pill");
     const busy = states?.busy ?? 0;
-    const heat = !states ? "" : busy > 0.85 ? "hot" : busy > 0.6 ? "warm" : "calm";
+    const heat = !states ? "" : busy > HOT ? "hot" : busy > WARM ? "warm" : "calm";
     className(node, `stage ${tone || heat} ${failing ? "failing" : ""}`);
     bar.hidden = !states;
     for (const state of STATES) parts[state].style.width = `${(states?.[state] ?? 0) * 100}%`;
@@ -40,7 +43,8 @@ function box(kind) {
 function ofSource(pipeline) {
   const {source} = pipeline, told = [`${rate(pipeline.received_rate)}/s received`];
   const held = source.states.backpressured ?? 0;
-  if (held > 0.05) told.push(`held back ${percent(held)}: the window is full`);
+  if (held > 0.05) told.push(`held back ${percent(held)}` +
+    (pipeline.in_flight > pipeline.max_in_flight / 2 ? ": the window is full" : ""));
   if (source.states.rate_limited > 0.05) told.push(`rate-limited ${percent(source.states.rate_limited)}`);
   told.push(plural(pipeline.received, "message"));
   return {title: source.name, states: source.states, failing: source.failing, told};
@@ -55,8 +59,8 @@ function ofStage(stage) {
   if (stage.longest > 5) told.push([`one call has been running for ${span(stage.longest)}`,
     stage.longest > 30 ? "bad" : "warn"]);
   if (stage.hung) told.push([`${plural(stage.hung, "thread")} hung`, "bad"]);
-  if (stage.failed) told.push([`${plural(stage.failed, "attempt")} failed, ${number(stage.retried)} retried`,
-    stage.failing ? "bad" : "soft"]);
+  if (stage.failed) told.push([`${plural(stage.failed, "attempt")} failed, ${number(stage.retried)} retried` +
+    (stage.failing_share ? ` (lately ${percent(stage.failing_share)})` : ""), stage.failing ? "bad" : "soft"]);
   const workers = plural(stage.concurrency, "worker");
   return {title: stage.name, subtitle: stage.name === stage.kind ? workers : `${stage.kind}, ${workers}`,
     states: stage.states, failing: stage.failing, told};
@@ -73,9 +77,10 @@ function ofEnd(pipeline) {
 export function graph() {
   const edges = make("svg", {"aria-hidden": "true"});
   const node = make("div", {class: "graph"}, edges);
-  const legend = make("div", {class: "legend"}, ...["busy", "backpressured", "rate_limited",
-    "paused", "idle"].map(state => make("span", {}, make("i", {class: state}), NAMES[state])));
-  const card = make("div", {class: "card"}, make("h3", {}, "Stages"), node, legend);
+  const key = (title, names) => make("p", {class: "legend"}, make("span", {}, title),
+    ...Object.entries(names).map(([name, told]) => make("span", {}, make("i", {class: name}), told)));
+  const card = make("div", {class: "card"}, make("h3", {}, "Stages"), node,
+    key("Bars, the time of the workers:", NAMES), key("Edges of the boxes:", EDGES));
   const boxes = new Map();
   let columns = [];
   let moving = new Set();

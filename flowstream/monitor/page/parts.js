@@ -1,39 +1,22 @@
 // Parts of the page. Each is made once and has `node` and `update(...)`.
 
+import {chart} from "./chart.js";
 import {className, make, number, text} from "./format.js";
 
-const WIDTH = 300, HEIGHT = 40;
-
-function chart() {
-  const area = make("path", {class: "area"});
-  const curve = make("path", {class: "curve", "vector-effect": "non-scaling-stroke"});
-  const node = make("svg", {class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-    preserveAspectRatio: "none", role: "img"}, area, curve);
-  return {node, update(points, label, show) {
-    const top = Math.max(...points, 1e-9);
-    const line = points.map((value, index) =>
-      `${(index / Math.max(points.length - 1, 1) * WIDTH).toFixed(1)},` +
-      `${(HEIGHT - value / top * (HEIGHT - 4) - 1).toFixed(1)}`).join(" L");
-    const drawn = points.length > 1;
-    curve.setAttribute("d", drawn ? `M${line}` : "");
-    area.setAttribute("d", drawn ? `M${line} L${WIDTH},${HEIGHT} L0,${HEIGHT}Z` : "");
-    const most = points.length ? `at most ${show(Math.max(...points))}` : "nothing yet";
-    node.setAttribute("aria-label", `${label}, last ${points.length} seconds: ${most}`);
-  }};
-}
-
-export function tile(title, unit, show = number) {
+// A figure, a line about it, and its curve; `curves` are names where there are several.
+export function tile(title, unit, pointer, show = number, curves = [""]) {
   const figure = make("span"), small = make("small", {}, unit), note = make("div", {class: "note"});
   const value = make("div", {class: "value"}, figure, " ", small);
-  const curve = chart();
+  const curve = chart(title, show, pointer, curves);
   const node = make("div", {class: "card tile"}, make("h3", {}, title), value, note, curve.node);
-  return {node, update(amount, detail, points, tone = "") {
+  return {node, update(amount, detail, at, series, tone = "") {
     text(figure, show(amount));
+    figure.title = amount ?? "";
     text(note, detail);
     note.title = detail;
     className(value, `value ${tone}`);
     className(node, `card tile ${tone === "bad" ? "alarm" : ""}`);
-    curve.update(points, title, show);
+    curve.update(at, ...series);
   }};
 }
 
@@ -48,33 +31,57 @@ export function table(title, columns, {key, state = () => "", empty = ""}) {
     "aria-label": title}, whole);
   const nothing = make("p", {class: "empty"}, empty);
   const node = make("div", {class: "card"}, make("h3", {}, title), region, nothing);
-  const lines = new Map();
-
-  function line() {
+  const lines = keyed(body, () => {
     const cells = columns.map(column =>
       make("td", {class: column.wrap ? "wrap" : column.text ? "" : "number"}));
-    return {node: make("tr", {}, ...cells), cells};
-  }
+    return {node: make("tr", {}, ...cells), cells, update(row) {
+      className(this.node, state(row));
+      columns.forEach((column, place) => {
+        text(cells[place], column.of(row));
+        if (column.tone) className(cells[place], `${column.text ? "" : "number"} ${column.tone(row)}`);
+      });
+    }};
+  }, key);
 
   return {node, update(rows) {
+    lines.update(rows);
+    region.hidden = rows.length === 0;
+    nothing.hidden = rows.length > 0;
+  }};
+}
+
+// Children of `parent`, one for each row by its key: made by `line()`, kept, moved and removed.
+export function keyed(parent, line, key) {
+  const lines = new Map();
+  return {update(rows, ...more) {
     const seen = new Set();
     rows.forEach((row, index) => {
       const name = key(row);
       seen.add(name);
-      if (!lines.has(name)) lines.set(name, line());
+      if (!lines.has(name)) lines.set(name, line(row));
       const entry = lines.get(name);
-      className(entry.node, state(row));
-      columns.forEach((column, place) => {
-        const cell = entry.cells[place];
-        text(cell, column.of(row));
-        if (column.tone) className(cell, `${column.text ? "" : "number"} ${column.tone(row)}`);
-      });
-      if (body.children[index] !== entry.node)
-        body.insertBefore(entry.node, body.children[index] ?? null);
+      entry.update(row, ...more);
+      if (parent.children[index] !== entry.node)
+        parent.insertBefore(entry.node, parent.children[index] ?? null);
     });
     for (const [name, entry] of lines)
       if (!seen.has(name)) { entry.node.remove(); lines.delete(name); }
-    region.hidden = rows.length === 0;
-    nothing.hidden = rows.length > 0;
+  }};
+}
+
+// A part that opens; `opened` is called whenever it does.
+export function fold(attributes, summary, opened, ...body) {
+  const node = make("details", attributes, summary, ...body);
+  node.addEventListener("toggle", () => { if (node.open) opened(); });
+  return node;
+}
+
+// Text in several lines as it is, under a heading; nothing where there is none.
+export function block(title) {
+  const body = make("pre", {tabindex: "0"});
+  const node = make("div", {class: "block"}, make("h4", {}, title), body);
+  return {node, update(value) {
+    node.hidden = !value;
+    text(body, value ?? "");
   }};
 }

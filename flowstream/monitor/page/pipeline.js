@@ -1,9 +1,14 @@
-// One pipeline: figures, graph, partitions, failures, batches, and controls where they are allowed.
+// One pipeline: its condition, figures, reasons, graph, partitions, batches, and controls.
 
-import {bytes, className, known, make, number, offset, percent, rate, span, text}
+import {controls} from "./control.js";
+import {cursor} from "./chart.js";
+import {advice, bytes, className, known, make, number, offset, percent, rate, span, text}
   from "./format.js";
 import {graph} from "./graph.js";
+import {letters} from "./letters.js";
 import {table, tile} from "./parts.js";
+import {became, reasons} from "./reasons.js";
+import {settings} from "./settings.js";
 
 const PARTITIONS = [
   {title: "stream", text: true, of: r => r.stream},
@@ -17,15 +22,8 @@ const PARTITIONS = [
   {title: "last commit", of: r => known(r.commit_age) ? `${span(r.commit_age)} ago` : "–"},
   {title: "credits", of: r => number(r.credits)},
 ];
-const FAILURES = [
-  {title: "last", text: true, of: r => new Date(r.at * 1000).toLocaleTimeString("en-GB")},
-  {title: "why", text: true, wrap: true, of: why},
-  {title: "stage", text: true, of: r => r.stage},
-  {title: "phase", text: true, of: r => r.phase},
-  {title: "messages", of: r => number(r.messages)},
-];
 const DROPS = [
-  {title: "reason", text: true, wrap: true, of: r => r.reason || "none given"},
+  {title: "reason", text: true, wrap: true, of: r => r.reason || "not given"},
   {title: "by", text: true, of: r => r.intentional ? "a handler" : "the failure policy"},
   {title: "messages", of: r => number(r.messages)},
 ];
@@ -38,106 +36,108 @@ const BATCHES = [
     .map(([trigger, count]) => `${trigger} ${number(count)}`).join(", ")},
 ];
 
-function why(failure) {
-  const {error, reason} = failure;
-  return error === "fail" || reason.startsWith(error) ? reason : `${error}: ${reason}`;
-}
-
-const tone = phase => phase === "running" ? "good" : phase === "stopped" ? "bad" : "warn";
-
-function controls(name, failed) {
-  let paused = false;
-  const pause = make("button", {type: "button"}, "Pause");
-  const input = make("input", {type: "number", min: "0", step: "any", inputmode: "decimal",
-    placeholder: "no limit", id: `limit-${name}`});
-  const label = make("label", {for: `limit-${name}`}, "messages/s");
-  const limit = make("button", {type: "submit"}, "Limit");
-  const form = make("form", {class: "controls", "aria-label": `Control ${name}`},
-    pause, label, input, limit);
-
-  async function send(body) {
-    try {
-      const answer = await fetch("api/control", {method: "POST",
-        headers: {"content-type": "application/json"},
-        body: JSON.stringify({pipeline: name, ...body})});
-      if (!answer.ok) throw new Error((await answer.text()).trim());
-      failed("");
-    } catch (error) {
-      failed(`${name}: ${error.message}`);
-    }
-  }
-
-  pause.addEventListener("click", () => send({action: paused ? "resume" : "pause"}));
-  form.addEventListener("submit", event => {
-    event.preventDefault();
-    send({action: "rate_limit", messages: input.value === "" ? null : Number(input.value)});
-  });
-  return {node: form, update(pipeline) {
-    paused = pipeline.phase === "paused";
-    text(pause, paused ? "Resume" : "Pause");
-    const limited = pipeline.rate_limit?.messages;
-    if (document.activeElement !== input && input.dataset.shown !== String(limited)) {
-      input.value = known(limited) ? limited / pipeline.rate_limit.interval : "";
-      input.dataset.shown = String(limited);
-    }
+// The line above the figures: name, condition, and since when; it opens and closes the rest.
+function headline(name) {
+  const pill = make("span"), since = make("span", {class: "soft"}), brief = make("span", {class: "brief"});
+  const node = make("summary", {class: "title"}, make("h2", {}, name), pill, since, brief);
+  return {node, update(pipeline) {
+    const {condition} = pipeline;
+    text(pill, condition.name);
+    className(pill, `pill ${condition.level}`);
+    const limit = pipeline.rate_limit?.messages;
+    text(since, `${pipeline.phase} for ${span(pipeline.phase_seconds)}` +
+      (known(limit) ? `, limited to ${rate(limit / pipeline.rate_limit.interval)}/s` : ""));
+    text(brief, `${rate(pipeline.rate)}/s` + (known(pipeline.lag) ? ` · lag ${number(pipeline.lag)}` : "") +
+      ` · ${number(pipeline.settled)} settled`);
   }};
 }
 
-export function pipelineSection(name, failed) {
-  const pill = make("span"), since = make("span", {class: "soft"});
-  const title = make("div", {class: "title"}, make("h2", {}, name), pill, since);
-  const steering = controls(name, failed);
+// Why the condition is not good, and what to do.
+function verdict() {
+  const node = make("p");
+  return {node, update({level, name, why, ...more}) {
+    const now = JSON.stringify([level, why, more]);
+    if (node.dataset.told === now) return;
+    node.dataset.told = now;
+    node.hidden = level === "good" || name === "not ready" || !why;  // the top of the page says that
+    className(node, `verdict ${level}`);
+    const said = why ? `${why[0].toUpperCase()}${why.slice(1)}.` : "";
+    node.replaceChildren(make("b", {}, said), " ", advice(more));
+  }};
+}
+
+function figures(pointer) {
   const tiles = {
-    rate: tile("Settled", "messages/s", rate),
-    lag: tile("Lag", "messages"),
-    latency: tile("Published to settled", "mean", span),
-    flight: tile("In flight", "messages"),
-    failed: tile("Failed", "messages"),
+    rate: tile("Settled", "messages/s", pointer, rate),
+    lag: tile("Lag", "messages", pointer),
+    latency: tile("Published to settled", "mean", pointer, span, ["mean", "p99"]),
+    flight: tile("In flight", "messages", pointer),
+    failed: tile("Failed attempts", "", pointer),
   };
-  const flow = graph();
+  const node = make("div", {class: "tiles"}, ...Object.values(tiles).map(each => each.node));
+  return {node, update(pipeline) {
+    const {history, latency_quantiles: q} = pipeline;
+    const full = pipeline.in_flight / pipeline.max_in_flight;
+    tiles.rate.update(pipeline.rate, `${number(pipeline.settled)} in all`, history.at, [history.rate]);
+    tiles.lag.update(pipeline.lag, waiting(pipeline), history.at, [history.lag],
+      pipeline.streams.some(stream => stream.lagging) ? "bad" : "");
+    tiles.latency.update(pipeline.latency, known(q.p50)
+      ? `p50 ${span(q.p50)} · p95 ${span(q.p95)} · p99 ${span(q.p99)}`
+      : "nothing was settled lately", history.at, [history.latency, history.p99]);
+    tiles.flight.update(pipeline.in_flight, `${percent(full)} of ${number(pipeline.max_in_flight)}, ` +
+      bytes(pipeline.in_flight_bytes), history.at, [history.in_flight]);
+    tiles.failed.update(pipeline.failed_attempts, became(pipeline.reasons).join(" · ") ||
+      (pipeline.failed_attempts ? "" : "nothing has failed"), history.at, [history.failed],
+      pipeline.condition.name === "failing" ? "bad" : "");
+  }};
+}
+
+const KEEPING_UP = 5;  // seconds that messages may wait without anybody asking for how long still
+
+function waiting({lag, lag_seconds: age, catch_up: left, rate: settled}) {
+  if (!lag) return known(lag) ? "nothing waits" : "no stream is read";
+  const old = age > 0 ? `the oldest is ${span(age)} old` : "";
+  if (age < KEEPING_UP) return old;
+  const end = known(left) ? `caught up in ${span(left)}` : settled > 0 ? "it does not shrink" : "";
+  return [old, end].filter(Boolean).join(" · ");
+}
+
+export function pipelineSection(name, failed) {
+  const head = headline(name), steering = controls(name, failed), judged = verdict();
+  const numbers = figures(cursor()), flow = graph(), why = reasons(), buried = letters(name);
   const partitions = table("Streams and partitions", PARTITIONS, {key: r => r.stream,
     state: r => r.lagging ? "alarm" : r.away ? "away" : "", empty: "No partition is consumed here."});
-  const failures = table("Failures", FAILURES, {key: r => `${r.stage} ${r.phase} ${r.error}`,
-    empty: "Nothing has failed."});
   const batches = table("Batches", BATCHES, {key: r => r.name, empty: "No batch yet."});
   const drops = table("Dropped", DROPS, {key: r => `${r.intentional} ${r.reason}`,
     empty: "Nothing was dropped."});
   const halves = make("div", {class: "halves"}, batches.node, drops.node);
-  const node = make("section", {class: "pipeline", "aria-label": `pipeline ${name}`}, title,
-    make("div", {class: "tiles"}, ...Object.values(tiles).map(each => each.node)),
-    flow.node, partitions.node, failures.node, halves);
+  const body = make("div", {class: "body"}, judged.node, numbers.node, why.node,
+    buried.node, flow.node, partitions.node, halves, settings(name).node);
+  const opening = make("details", {open: ""}, head.node, body);
+  const node = make("section", {class: "pipeline", "aria-label": `pipeline ${name}`}, opening);
+  let chosen = false;
+  head.node.addEventListener("click", () => { chosen = true; });
 
-  function figures(pipeline) {
-    const {history} = pipeline, full = pipeline.in_flight / pipeline.max_in_flight;
-    const lagging = pipeline.streams.some(stream => stream.lagging);
-    tiles.rate.update(pipeline.rate, `${number(pipeline.settled)} in all`, history.rate);
-    tiles.lag.update(pipeline.lag, pipeline.lag_seconds > 0
-      ? `the oldest is ${span(pipeline.lag_seconds)} old` : "nothing waits", history.lag,
-      lagging ? "bad" : "");
-    tiles.latency.update(pipeline.latency, "over the last 5 s", history.latency);
-    tiles.flight.update(pipeline.in_flight, `${percent(full)} of ${number(pipeline.max_in_flight)}, ` +
-      bytes(pipeline.in_flight_bytes), history.in_flight);
-    tiles.failed.update(pipeline.failed, `${number(pipeline.retried)} tried again`, history.failed,
-      pipeline.failures.length && history.failed.slice(-30).some(value => value > 0) ? "bad" : "");
-  }
-
-  return {node, update(pipeline, controllable) {
-    text(pill, pipeline.phase);
-    className(pill, `pill ${tone(pipeline.phase)}`);
-    const limit = pipeline.rate_limit?.messages;
-    text(since, `for ${span(pipeline.phase_seconds)}` +
-      (known(limit) ? `, limited to ${rate(limit / pipeline.rate_limit.interval)}/s` : ""));
-    if (controllable && !steering.node.isConnected) title.append(steering.node);
+  return {node, update(pipeline, run) {
+    // One that idles beside others folds up, until somebody says otherwise.
+    if (!chosen) opening.open = pipeline.condition.level !== "quiet" || run.pipelines.length === 1;
+    head.update(pipeline);
+    if (!opening.open) return;
+    const controllable = run.control && pipeline.phase !== "stopped";
+    if (controllable && !steering.node.isConnected) body.prepend(steering.node);
     if (!controllable) steering.node.remove();
     steering.update(pipeline);
-    figures(pipeline);
+    judged.update(pipeline.condition);
+    numbers.update(pipeline);
+    why.update(pipeline.reasons, run.now, run.samples);
+    buried.update(pipeline.dead_letters, run.control, pipeline.outcomes.dead_lettered ?? 0);
     flow.update(pipeline);
     partitions.update([...pipeline.streams,
       ...pipeline.elsewhere.map(stream => ({stream, away: true}))]);
-    failures.update(pipeline.failures.slice(0, 12));
     batches.update(pipeline.stages.filter(stage => stage.kind === "batcher"));
     drops.update(pipeline.dropped);
     drops.node.hidden = pipeline.dropped.length === 0;
     batches.node.hidden = !pipeline.stages.some(stage => stage.kind === "batcher");
+    halves.hidden = batches.node.hidden && drops.node.hidden;
   }};
 }

@@ -1,0 +1,167 @@
+"""What happened in a run, in words: the event log of the live page, fed by telemetry. No I/O.
+
+Entries are few and bounded: the same thing that happens again within `REPEATED_WITHIN` seconds is
+counted in the entry that is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from flowstream import telemetry
+from flowstream.texts import clipped
+
+MOST = 200
+"""Entries kept; the oldest goes."""
+
+REPEATED_WITHIN = 60.0
+LOOKED_AT = 8
+"""Newest entries that are compared with one that arrives."""
+
+LENGTH = 500
+
+Level: TypeAlias = Literal["info", "warning", "error"]
+Told: TypeAlias = tuple[Level, str] | None
+
+
+@dataclass(slots=True)
+class Entry:
+    """One thing that happened; `pipeline` is None for what concerns the whole process."""
+
+    at: float
+    level: Level
+    pipeline: str | None
+    text: str
+    count: int = 1
+
+
+class EventLog:
+    """The last entries; the clock is an argument."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=MOST)
+        self._states: dict[tuple[str, str], str] = {}
+
+    def observe(self, event: telemetry.Event, now: float) -> None:
+        """Fold one event in; most of them are not worth an entry."""
+        words = _WORDS.get(type(event))
+        if words is not None:
+            told = words(event)
+        elif isinstance(event, telemetry.StateChanged):
+            told = self._state(event)
+        else:
+            return
+        if told is not None:
+            self.add(now, *told, pipeline=getattr(event, "pipeline", None))
+
+    def add(self, now: float, level: Level, text: str, *, pipeline: str | None = None) -> None:
+        """Write an entry, or count it in the one that says the same."""
+        text = clipped(text, LENGTH)
+        for _, entry in zip(range(LOOKED_AT), reversed(self._entries), strict=False):
+            same = (entry.level, entry.pipeline, entry.text) == (level, pipeline, text)
+            if same and now - entry.at < REPEATED_WITHIN:
+                self._entries.remove(entry)
+                self._entries.append(Entry(now, level, pipeline, text, entry.count + 1))
+                return
+        self._entries.append(Entry(now, level, pipeline, text))
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Every entry as JSON-ready data, the newest first."""
+        return [
+            {
+                "at": entry.at,
+                "level": entry.level,
+                "pipeline": entry.pipeline,
+                "text": entry.text,
+                "count": entry.count,
+            }
+            for entry in reversed(self._entries)
+        ]
+
+    def _state(self, event: telemetry.StateChanged) -> Told:
+        """Of publishers, consumers and the client: lost, and back after how long."""
+        key = (event.kind, event.name)
+        before = self._states.get(key)
+        if event.state == "closed":
+            self._states.pop(key, None)
+        else:
+            self._states[key] = event.state
+        who = named(event.kind, event.name)
+        if event.state == "recovering":
+            why = f": {event.reason}" if event.reason else ""
+            return "warning", f"{who} lost its broker{why}; it is being connected again"
+        if event.state != "open":
+            return None
+        if before == "recovering":
+            return "info", f"{who} is back after {event.seconds:.1f} s"
+        return "info", f"{who} is connected"
+
+
+def named(kind: str, name: str) -> str:
+    """An environment, publisher or consumer as it is called in texts."""
+    return "the client" if kind == "environment" else f"the {kind} of {name!r}"
+
+
+def _phase(event: telemetry.PhaseChanged) -> Told:
+    return "info", f"the run is {event.phase}"
+
+
+def _connection_lost(event: telemetry.ConnectionLost) -> Told:
+    if event.cause == "request":
+        return None
+    return "warning", f"a connection to {event.address} ({event.role}) was lost: {event.reason}"
+
+
+def _moved(event: telemetry.PartitionMoved) -> Told:
+    if event.active:
+        return "info", f"partition {event.stream!r} is read by this process"
+    if event.seconds is None:
+        return None
+    return "info", f"partition {event.stream!r} was handed over after {event.seconds:.1f} s"
+
+
+def _halted(event: telemetry.Halted) -> Told:
+    return "error", f"the run is ended by {event.error}: {event.reason}"
+
+
+def _truncated(event: telemetry.Truncated) -> Told:
+    return "error", f"retention removed {_messages(event)} before anybody had handled them"
+
+
+def _messages(event: telemetry.Held | telemetry.Truncated) -> str:
+    return f"{event.messages:,} message{'s' * (event.messages != 1)} of {event.stream!r}"
+
+
+def _crashed(event: telemetry.StageCrashed) -> Told:
+    then = "and was restarted" if event.restarted else "and is not restarted"
+    return "error", f"stage {event.stage!r} crashed {then}: {event.error}"
+
+
+def _stuck(event: telemetry.HandlerStuck) -> Told:
+    where = event.where.strip().splitlines()
+    at = f"; it is at {where[-1].strip()}" if where else ""
+    return "warning", f"{event.stage!r} has not come back for {event.seconds:.0f} s{at}"
+
+
+def _commit_failed(event: telemetry.CommitFailed) -> Told:
+    return "warning", f"an offset of {event.stream!r} could not be stored: {event.error}"
+
+
+def _held(event: telemetry.Held) -> Told:
+    return "warning", f"{_messages(event)} left to the next run"
+
+
+_WORDS: dict[type[telemetry.Event], Callable[[Any], Told]] = {
+    telemetry.PhaseChanged: _phase,
+    telemetry.ConnectionLost: _connection_lost,
+    telemetry.PartitionMoved: _moved,
+    telemetry.Halted: _halted,
+    telemetry.Truncated: _truncated,
+    telemetry.StageCrashed: _crashed,
+    telemetry.HandlerStuck: _stuck,
+    telemetry.CommitFailed: _commit_failed,
+    telemetry.Held: _held,
+}

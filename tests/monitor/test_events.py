@@ -1,0 +1,103 @@
+"""The event log: what happened in words, few entries, and never too many."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flowstream.monitor.events import LENGTH, MOST, REPEATED_WITHIN, EventLog
+from flowstream.telemetry import (
+    CommitFailed,
+    ConnectionLost,
+    Event,
+    Halted,
+    HandlerStuck,
+    Held,
+    PartitionMoved,
+    PhaseChanged,
+    Settled,
+    StageCrashed,
+    StateChanged,
+    Truncated,
+)
+
+
+def told(*events: Event) -> list[tuple[str, str | None, str]]:
+    """What is in the log after these, the newest last."""
+    log = EventLog()
+    for number, event in enumerate(events):
+        log.observe(event, float(number))
+    return [(it["level"], it["pipeline"], it["text"]) for it in reversed(log.newest())]
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "text"),
+    [
+        (PhaseChanged("p", "running", 0.1), "info", "the run is running"),
+        (Halted("p", "Halted", "order 7"), "error", "the run is ended by Halted: order 7"),
+        (PartitionMoved("p", "all", "s-1", True, None), "info",
+         "partition 's-1' is read by this process"),
+        (PartitionMoved("p", "all", "s-1", False, 0.25), "info",
+         "partition 's-1' was handed over after 0.2 s"),
+        (Truncated("p", "s", 7_000), "error",
+         "retention removed 7,000 messages of 's' before anybody had handled them"),
+        (StageCrashed("p", "load", "OSError: full", True), "error",
+         "stage 'load' crashed and was restarted: OSError: full"),
+        (HandlerStuck("p", "load", 61.2, "File x\n  requests.get(url)\n"), "warning",
+         "'load' has not come back for 61 s; it is at requests.get(url)"),
+        (CommitFailed("p", "s", 7, "TimeoutError"), "warning",
+         "an offset of 's' could not be stored: TimeoutError"),
+        (Held("p", "s", 1), "warning", "1 message of 's' left to the next run"),
+    ],
+)  # fmt: skip
+def test_what_happened_is_told(event: Event, level: str, text: str) -> None:
+    assert told(event) == [(level, "p", text)]
+
+
+def test_what_is_lost_comes_back_after_so_long() -> None:
+    assert told(
+        StateChanged("consumer", "s", "connecting", "", 0.0),
+        StateChanged("consumer", "s", "open", "", 0.1),
+        StateChanged("consumer", "s", "recovering", "the node went away", 60.0),
+        StateChanged("consumer", "s", "open", "", 3.25),
+        StateChanged("consumer", "s", "closed", "", 9.0),
+        ConnectionLost("a:1", "consumer", "reset by peer", "network"),
+    ) == [
+        ("info", None, "the consumer of 's' is connected"),
+        ("warning", None, "the consumer of 's' lost its broker: the node went away; it is being "
+         "connected again"),
+        ("info", None, "the consumer of 's' is back after 3.2 s"),
+        ("warning", None, "a connection to a:1 (consumer) was lost: reset by peer"),
+    ]  # fmt: skip
+
+
+def test_what_is_asked_for_or_flows_is_no_news() -> None:
+    assert told(
+        ConnectionLost("a:1", "consumer", "closed", "request"),
+        PartitionMoved("p", "all", "s-1", False, None),
+        Settled("p", "s", "ok", 100, 0.5),
+    ) == []  # fmt: skip
+
+
+def test_what_happens_again_is_counted() -> None:
+    log = EventLog()
+    again = CommitFailed("p", "s", 7, "TimeoutError")
+    log.observe(again, 10.0)
+    log.observe(PhaseChanged("p", "draining", 0.0), 11.0)
+    log.observe(again, 12.0)
+    first, second = log.newest()
+    assert (first["at"], first["count"], second["count"]) == (12.0, 2, 1)
+    log.observe(again, 12.0 + REPEATED_WITHIN)
+    assert [it["count"] for it in log.newest()] == [1, 2, 1]
+
+
+def test_it_is_bounded() -> None:
+    log = EventLog()
+    for number in range(3 * MOST):
+        log.add(float(number), "info", f"{number} " + "x" * 2 * LENGTH)
+    entries = log.newest()
+    assert len(entries) == MOST
+    assert entries[0]["text"].startswith(f"{3 * MOST - 1} ")
+    assert max(len(it["text"]) for it in entries) == LENGTH
+    assert json.loads(json.dumps(entries)) == entries

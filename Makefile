@@ -22,6 +22,9 @@ WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2
 test-all: WORKERS := auto
 PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
+# Without it each process of the tests would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup oracle run test test-fast test-all lint format bench screenshots brokers docs clean
 

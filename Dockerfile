@@ -7,7 +7,10 @@ COPY flowstream flowstream
 RUN pip install --no-cache-dir ".[compression,uvloop]"
 COPY pipelines pipelines
 
-RUN useradd --system flowstream && install --directory --owner=flowstream /data
+# Where the orders pipeline keeps its warehouse, and an embedded broker its streams.
+RUN useradd --system flowstream && \
+    install --directory --owner=flowstream /data /app/.flowstream
+ENV ORDERS_WAREHOUSE=/data/orders.sqlite3
 USER flowstream
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["flowstream"]

@@ -55,8 +55,8 @@ endif
 	@$(INSTALL) --editable '.[all]' --group dev
 	@touch $(RUNTIME) $@
 
-run: $(RUNTIME) ## watch real orders flow into a warehouse, on an embedded broker (Ctrl-C drains)
-	@$(BIN)/flowstream run pipelines.feed pipelines.orders --http $(ARGS)
+run: $(RUNTIME) ## watch real orders flow into a warehouse, on a broker of its own (Ctrl-C drains)
+	@$(BIN)/flowstream run pipelines.feed pipelines.orders --embedded --http $(ARGS)
 
 test: setup ## all tests that need no RabbitMQ and are not long (ARGS='-k name --lf')
 	$(PYTEST) --ring test $(ARGS)

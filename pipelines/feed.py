@@ -1,6 +1,7 @@
 """Replay the CDNOW purchase log into the stream `orders`, so that there is something to watch.
 
-FEED_RATE orders a second (500 by default), from the first to the last, then it ends.
+FEED_RATE orders a second (500 by default), from the first to the last, and from the first again
+for as long as it runs.
 """
 
 import csv
@@ -16,8 +17,9 @@ LOG = Path(__file__).parent / "data" / "cdnow_orders.csv.gz"
 
 
 def purchases() -> Iterator[dict[str, str]]:
-    with gzip.open(LOG, "rt", newline="") as file:
-        yield from csv.DictReader(file)
+    while True:
+        with gzip.open(LOG, "rt", newline="") as file:
+            yield from csv.DictReader(file)
 
 
 pipeline = Pipeline(

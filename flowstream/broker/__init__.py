@@ -19,7 +19,7 @@
     cache.py          the newest chunks in memory
     store.py          what a store is; the one in memory
     sqlite.py         the one on disk
-    folder.py         the data folder and its lock
+    folder.py         the data folder, its lock, and where its broker listens
     records.py        what a store keeps
 
 Bytes become frames and commands in `flowstream.protocol`; a command becomes a call of its handler,
@@ -33,7 +33,8 @@ Where it differs from RabbitMQ 4.3, whose answers it gives otherwise:
 - one virtual host "/", SASL PLAIN, no permissions; a client cannot leave out Tune.
 """
 
+from flowstream.broker.folder import Occupant, occupant
 from flowstream.broker.node import Limits
 from flowstream.broker.server import Broker, BrokerStatistics
 
-__all__ = ["Broker", "BrokerStatistics", "Limits"]
+__all__ = ["Broker", "BrokerStatistics", "Limits", "Occupant", "occupant"]

@@ -50,7 +50,8 @@ class BrokerStatistics:
 class Broker:
     """A broker for one machine that speaks the stream protocol of RabbitMQ.
 
-    `data` is a folder that only one broker at a time can have; None keeps everything in memory.
+    `data` is a folder that only one broker at a time can have, in which it says where it listens
+    (`occupant` reads that); None keeps everything in memory.
     `port` 0 takes a free one. `tls` makes it a TLS listener. Use it as an async context manager, or
     start `serve` in a task group:
 
@@ -82,9 +83,17 @@ class Broker:
     def url(self) -> str:
         """Where clients connect, with the first user's name and password."""
         scheme = "rabbitmq-stream" if self._tls is None else "rabbitmq-stream+tls"
-        host = "localhost" if self.host in _WILDCARDS else self.host
         user = ":".join(quote(it, safe="") for it in next(iter(self._users.items()), ("", "")))
-        return f"{scheme}://{user}@{Address(host, self.port)}/%2f"
+        return f"{scheme}://{user}@{Address(self._host, self.port)}/%2f"
+
+    @property
+    def _host(self) -> str:
+        return "localhost" if self.host in _WILDCARDS else self.host
+
+    @property
+    def _open_to_guests(self) -> bool:
+        """Whether the address alone is enough to connect."""
+        return self._users == DEFAULT_USERS and self._tls is None
 
     def statistics(self) -> BrokerStatistics:
         """What it does now; the totals of its last run while it does not run."""
@@ -131,6 +140,8 @@ class Broker:
             self._node = node = Node(store, contents, self._users, self._limits)
             async with AsyncExitStack() as exits:
                 listeners = [await exits.enter_async_context(it) for it in await self._listen()]
+                if isinstance(store, FolderStore) and self._open_to_guests:
+                    await anyio.to_thread.run_sync(store.announce, Address(self._host, self.port))
                 tasks = await exits.enter_async_context(anyio.create_task_group())
                 tasks.start_soon(node.run)
                 for listener in listeners:

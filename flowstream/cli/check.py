@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def check(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="MODULE[:NAME]", help="Modules with a pipeline."),
+        typer.Argument(metavar="MODULE[:NAME]", help="Modules with pipelines."),
     ],
     *,
     connect: Annotated[
@@ -77,22 +77,23 @@ def check(
 
 def _load(targets: list[str], findings: list[Finding]) -> Iterator[Pipeline]:
     """The pipelines that load; why others do not is a finding."""
-    from flowstream.cli.load import load_pipeline
+    from flowstream.cli.load import load_target
 
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, Pipeline]] = {}
     for target in targets:
         try:
-            pipeline = load_pipeline(target)
+            found = load_target(target)
         except FlowstreamError as error:
             findings.append(bad(target, "module", error))
             continue
-        other = seen.setdefault(pipeline.name, target)
-        if other != target:
-            text = f"{other} is named {pipeline.name!r} too, and offsets are stored by name"
-            findings.append(bad(target, "name", text, "give one of them another name"))
-        else:
-            findings += declaration(pipeline, target)
-            yield pipeline
+        for name, pipeline in found.items():
+            other, same = seen.setdefault(pipeline.name, (name, pipeline))
+            if same is not pipeline:
+                text = f"{other} is named {pipeline.name!r} too, and offsets are stored by name"
+                findings.append(bad(name, "name", text, "give one of them another name"))
+            elif other == name:
+                findings += declaration(pipeline, name)
+                yield pipeline
 
 
 async def _ask(broker: Any, pipelines: list[Pipeline]) -> list[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.nearby import mention, nearby
 from flowstream.cli.settings import settings
 from flowstream.client import DEFAULT_URL, Environment, ExternalCredentials, StreamUrl, Tls
 
@@ -34,6 +35,10 @@ def connection(url: str | None = None, **flags: Any) -> Connection:
 
     Raises ConfigurationError or CommandError for options that do not fit each other.
     """
+    found = nearby()
+    if found is not None and url == found.url:
+        mention(found)
+        return local(url)
     configured = settings()
     if url is None:
         url = str(configured.given("url") or DEFAULT_URL)
@@ -52,6 +57,14 @@ def connection(url: str | None = None, **flags: Any) -> Connection:
     if values.get("sasl") == "EXTERNAL":
         options["credentials"] = ExternalCredentials()
     return Connection(url, options)
+
+
+def local(url: str) -> Connection:
+    """The embedded broker at `url`: with the limits that are configured, and neither TLS nor
+    another login, which are for the broker that is used otherwise."""
+    configured = settings()
+    limits = {key: configured.given(key) for key in LIMITS if key in configured.origins}
+    return Connection(url, limits)
 
 
 def connect(url: str) -> Environment:

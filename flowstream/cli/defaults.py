@@ -2,27 +2,34 @@
 
 An option belongs to a setting where its environment variable does: `FLOWSTREAM_HTTP` is `http`.
 The settings are read when the first such option is parsed: help and completion never read them.
+
+An address that is given nowhere is that of the embedded broker of this folder, where one runs.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from flowstream.cli.options import DEFAULT_URL
+
 PREFIX = "FLOWSTREAM_"
 
 
 class Defaults(dict[str, Any]):
     """What the parser asks for the defaults of one command, looked up late: option -> its setting,
-    and whether it may be repeated."""
+    whether it may be repeated, and whether it is an address that is else on this machine."""
 
     def get(self, name: str, default: Any = None) -> Any:
         key = super().get(name)
         if key is None:
             return default
+        from flowstream.cli.nearby import nearby
         from flowstream.cli.settings import settings
 
-        setting, multiple = key
+        setting, multiple, local = key
         value = settings().given(setting)
+        if value is None and local and (found := nearby()) is not None:
+            return found.url
         if value is None:
             return default
         return [value] if multiple else value
@@ -34,7 +41,7 @@ def defaults(command: Any) -> dict[str, Any]:
     if commands is not None:
         return {name: defaults(child) for name, child in commands.items()}
     return Defaults(
-        (option.name, (key, getattr(option, "multiple", False)))
+        (option.name, (key, getattr(option, "multiple", False), option.default == DEFAULT_URL))
         for option in command.params
         if (key := setting_of(option)) is not None
     )

@@ -77,6 +77,12 @@ and are tried in this order. In user and password every character but ASCII lett
 `-._~!$&'()*+,;=:` is percent-encoded, such as `/` as `%2F` and `@` as `%40`; in Python:
 `urllib.parse.quote(password, safe="")`. A URL that cannot be read is refused without showing it.
 
+Without an address, commands connect to the embedded broker of the current folder where one runs (a
+run with `--embedded`, or `flowstream broker`, says in `.flowstream/` where it listens), and else to
+`localhost:5552`. `flowstream run` starts an embedded broker where nothing listens there, and always
+with `embedded`; its first line says which broker it uses, and where the data is. `embedded` and
+`url` in one place exclude each other; in two, the place that goes before the other decides.
+
 `flowstream config` prints every value and where it came from; `flowstream config run
 pipelines.orders --http :9464` the same with the flags of that command line. Secrets are masked
 there and in every error. A key that does not exist is refused, with the place and the nearest key
@@ -89,6 +95,21 @@ error: FLOWSTREAM_LOG_LEVL: there is no such setting; did you mean FLOWSTREAM_LO
 
 Variables such as `FLOWSTREAM_SERVICE_HOST`, which Kubernetes sets for a service of that name, are
 left alone.
+"""
+
+MODULES = """\
+## Modules and their pipelines
+
+`run`, `check`, `graph` and `lag --pipeline` take modules: `flowstream run shop` runs every pipeline
+that `shop.py` declares, `flowstream run shop:eu` only the one in the variable `eu`, or of the name
+`eu`.
+
+- Pipelines in a list, tuple or dict count too: `pipelines = [make("eu"), make("us")]` are `shop:eu`
+  and `shop:us` by their names, and `shop:pipelines` both.
+- A pipeline that is imported from the module that declares it is not run beside the module's own; a
+  note names it. `shop:NAME` reaches it.
+- A module that declares none runs those that it imports: a package's `__init__.py` may gather them.
+- A pipeline that is named in two ways runs once.
 """
 
 OPTIONS_OF_PIPELINES = """\
@@ -209,6 +230,7 @@ def configuration() -> str:
                 *settings,
             ]
         ),
+        MODULES,
         OPTIONS_OF_PIPELINES,
         "\n".join(["| option | type | what it is |", "| --- | --- | --- |", *overrides]),
         LOGS.format(limit=LIMIT, interval=INTERVAL),

@@ -1,4 +1,4 @@
-"""A broker of the run's own: started where no address was given and nothing listens.
+"""A broker of the run's own: started where it was asked for, or where there is no other.
 
 It is a process of its own on loopback, keeps its data in `.flowstream/`, and ends with the run:
 it holds the other end of a pipe and stops when that closes, however this process ends.
@@ -10,49 +10,71 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
 
+from flowstream.broker import occupant
 from flowstream.cli.exits import CommandError, ExitCode
-from flowstream.cli.output import note, one_line
+from flowstream.cli.nearby import DATA
+from flowstream.cli.output import one_line
+
+if TYPE_CHECKING:
+    from flowstream.broker import Occupant
 
 HOST = "127.0.0.1"
-PORT = 5552
-DATA = Path(".flowstream")
 LOG = "broker.log"
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 10.0
+LOOK = 0.5
+"""Seconds between looks at whether it runs."""
 
 
-async def somebody_listens() -> bool:
-    """Is there a broker (or anything) on the default port?"""
-    try:
-        stream = await anyio.connect_tcp("localhost", PORT)
-    except OSError:
-        return False
-    await anyio.aclose_forcefully(stream)
-    return True
+@dataclass(frozen=True, slots=True)
+class OwnBroker:
+    """The broker of a run: where it is, and its process."""
+
+    where: Occupant
+    _process: subprocess.Popen[bytes]
+
+    async def ended(self) -> None:
+        """Raises CommandError when it has ended, which it should not before the run."""
+        while self._process.poll() is None:  # noqa: ASYNC110 - nobody else sees a process end
+            await anyio.sleep(LOOK)
+        raise CommandError(
+            f"the embedded broker of this run has ended (exit code {self._process.returncode}, "
+            f"see {DATA / LOG}); what is not settled is replayed by the next run",
+            ExitCode.CONNECTION,
+        )
 
 
 @asynccontextmanager
-async def own_broker() -> AsyncIterator[None]:
-    """Start the broker and say so in one line; stop it afterwards."""
-    process = await to_thread.run_sync(_start)
+async def own_broker(port: int) -> AsyncIterator[OwnBroker]:
+    """Start the broker (`port` 0: on a free one); stop it afterwards."""
+    await to_thread.run_sync(_refuse_another)
+    process = await to_thread.run_sync(_start, port)
     try:
-        await _until_it_listens(process)
-        note(
-            f"no broker on localhost:{PORT} and none was named: using an embedded one for this "
-            f"run, data in {DATA}/ (--url or FLOWSTREAM_URL names another)"
-        )
-        yield
+        yield OwnBroker(await _until_it_listens(process), process)
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(_stop, process)
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _refuse_another(own: int | None = None) -> None:
+    """A folder's data can have one broker only: another process than `own` is in the way."""
+    other = occupant(DATA)
+    if other is not None and other.process != own:
+        raise CommandError(
+            f"--embedded: a broker runs on the data in {DATA.resolve()} already (process "
+            f"{other.process}, at {other.address}); leave --embedded out to use that one, or run "
+            "in another folder",
+            ExitCode.CONNECTION,
+        )
+
+
+def _start(port: int) -> subprocess.Popen[bytes]:
     try:
         DATA.mkdir(exist_ok=True)
         (DATA / ".gitignore").write_text("*\n")
@@ -67,7 +89,7 @@ def _start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [
                 *(sys.executable, "-m", "flowstream", "broker", "--with-parent"),
-                *("--host", HOST, "--port", str(PORT), "--data", str(DATA)),
+                *("--host", HOST, "--port", str(port), "--data", str(DATA)),
             ],
             stdin=subprocess.PIPE,
             stdout=log,
@@ -76,12 +98,14 @@ def _start() -> subprocess.Popen[bytes]:
         )
 
 
-async def _until_it_listens(process: subprocess.Popen[bytes]) -> None:
+async def _until_it_listens(process: subprocess.Popen[bytes]) -> Occupant:
     with anyio.move_on_after(START_TIMEOUT):
         while process.poll() is None:
-            if await somebody_listens():
-                return
+            found = await to_thread.run_sync(occupant, DATA)
+            if found is not None and found.process == process.pid:
+                return found
             await anyio.sleep(0.05)
+    await to_thread.run_sync(_refuse_another, process.pid)
     reason = await to_thread.run_sync(_last_line)
     raise CommandError(
         f"the embedded broker did not start: {reason} (see {DATA / LOG})", ExitCode.CONNECTION

@@ -28,7 +28,6 @@ class ExitCode(IntEnum):
     MODULE_MISSING = 10
     MODULE_BROKEN = 11
     NO_PIPELINE = 12
-    SEVERAL_PIPELINES = 13
     PAYLOAD_TYPE = 14
     DUPLICATE_NAME = 15
     VIRTUAL_HOST = 16
@@ -63,7 +62,6 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.MODULE_MISSING: "the module does not exist",
     ExitCode.MODULE_BROKEN: "the module raised an exception while it was imported",
     ExitCode.NO_PIPELINE: "the module has no pipeline, or none of that name",
-    ExitCode.SEVERAL_PIPELINES: "the module has several pipelines and none was named",
     ExitCode.PAYLOAD_TYPE: "a handler's annotation is no supported payload type",
     ExitCode.DUPLICATE_NAME: "two parts of a pipeline have one name",
     ExitCode.VIRTUAL_HOST: "the virtual host does not exist, or the user may not enter it",

@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
 def graph(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="MODULE[:NAME]", help="Modules with a pipeline."),
+        typer.Argument(metavar="MODULE[:NAME]", help="Modules with pipelines."),
     ],
     *,
     format: Annotated[
@@ -76,7 +76,7 @@ def graph(
     from flowstream.cli.load import load_pipelines
     from flowstream.cli.overrides import override
 
-    pipelines = load_pipelines(targets)
+    pipelines = list(load_pipelines(targets).values())
     for pipeline in pipelines:
         override(pipeline)
         pipeline.check()

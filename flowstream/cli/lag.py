@@ -47,7 +47,8 @@ def lag(
     pipeline: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODULE[:NAME]", help="What this pipeline reads, and its name. Repeatable."
+            metavar="MODULE[:NAME]",
+            help="What the module's pipelines read, under their names. Repeatable.",
         ),
     ] = None,
     fail_above: Annotated[
@@ -83,13 +84,14 @@ def lag(
 
 
 def _readers(target: str) -> list[Reader]:
-    from flowstream.cli.load import load_pipeline
+    from flowstream.cli.load import load_target
     from flowstream.cli.wiring import wiring
 
-    found = wiring(load_pipeline(target))
-    if not found.reads:
+    found = [wiring(pipeline) for pipeline in load_target(target).values()]
+    readers = [(each.reference, stream) for each in found for stream in each.reads]
+    if not readers:
         raise CommandError(f"{target} reads no stream that is known", ExitCode.USAGE)
-    return [(found.reference, stream) for stream in found.reads]
+    return readers
 
 
 async def _standings(url: str, readers: list[Reader]) -> list[Standing]:

@@ -1,7 +1,12 @@
 """`MODULE[:NAME]` -> the pipelines it names.
 
-A module is looked for in the current directory first, as `python -m` does. NAME is the variable
-that holds the pipeline, or the pipeline's own name.
+A module is looked for in the current directory first, as `python -m` does. Without NAME it names
+every pipeline that the module declares: those in its variables, and those in a list, tuple or dict
+of one. NAME is a variable, or a pipeline's own name.
+
+A pipeline that a module imports from the one that declares it is not among them, so nothing runs
+by accident, or twice; NAME reaches it. A module that declares none, such as a package's
+`__init__.py`, names those that it imports.
 """
 
 from __future__ import annotations
@@ -10,9 +15,10 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flowstream import errors
 from flowstream.cli.exits import CommandError, ExitCode
@@ -22,11 +28,20 @@ if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline
 
 
-def load_pipelines(targets: list[str]) -> list[Pipeline]:
-    """One pipeline per target, in order; two of one name in one run are refused."""
-    pipelines = [load_pipeline(target) for target in targets]
+def load_pipelines(targets: list[str]) -> dict[str, Pipeline]:
+    """The pipelines that the targets name, by the target that names each alone.
+
+    One that several targets name is there once; two of one name in one run are refused.
+    """
+    found: dict[str, Pipeline] = {}
+    for target in targets:
+        if targets.count(target) > 1:
+            raise CommandError(f"{target} is given twice; name every pipeline once", ExitCode.USAGE)
+        for name, pipeline in load_target(target).items():
+            if not _has(found, pipeline):
+                found[name] = pipeline
     seen: dict[str, str] = {}
-    for target, pipeline in zip(targets, pipelines, strict=True):
+    for target, pipeline in found.items():
         other = seen.setdefault(pipeline.name, target)
         if other != target:
             raise CommandError(
@@ -34,64 +49,118 @@ def load_pipelines(targets: list[str]) -> list[Pipeline]:
                 "under that name; give one of the pipelines another name",
                 ExitCode.DUPLICATE_NAME,
             )
-        if targets.count(target) > 1:
-            raise CommandError(f"{target} is given twice; name every pipeline once", ExitCode.USAGE)
-    return pipelines
+    return found
 
 
-def load_pipeline(target: str) -> Pipeline:
-    """The pipeline `MODULE[:NAME]` names; raises `CommandError` with its own exit code."""
+def load_target(target: str) -> dict[str, Pipeline]:
+    """The pipelines `MODULE[:NAME]` names, as `load_pipelines` gives them.
+
+    Raises `CommandError` with its own exit code.
+    """
     if "://" in target:
         raise CommandError(
             "this is an address, and a module is expected, such as pipelines.orders", ExitCode.USAGE
         )
     module_name, _, name = target.partition(":")
     module = load_module(module_name)
-    found = pipelines_of(module)
     if name:
-        return _named(module_name, name, found)
+        return _named(module, name)
+    found = pipelines_of(module)
     if not found:
         raise CommandError(
             f"{module_name} declares no pipeline; assign one at module level, such as "
             'pipeline = Pipeline("orders", StreamProducer("orders"))',
             ExitCode.NO_PIPELINE,
         )
-    if len(found) > 1:
-        raise CommandError(
-            f"{module_name} has several pipelines ({', '.join(found)}); name one, such as "
-            f"{module_name}:{next(iter(found))}",
-            ExitCode.SEVERAL_PIPELINES,
-        )
-    return next(iter(found.values()))
+    if len(found) == 1:
+        return dict.fromkeys([target], *found.values())
+    return {f"{module_name}:{name}": pipeline for name, pipeline in found.items()}
 
 
 def neighbours(targets: list[str]) -> list[Pipeline]:
     """All pipelines of the modules that the targets name, each once."""
     modules = dict.fromkeys(target.partition(":")[0] for target in targets)
-    return [pipeline for name in modules for pipeline in pipelines_of(load_module(name)).values()]
+    return [pipeline for name in modules for pipeline in _all(load_module(name)).values()]
 
 
 def pipelines_of(module: ModuleType) -> dict[str, Pipeline]:
-    """Variable -> pipeline for every pipeline at module level; one under two names counts once."""
-    from flowstream.pipeline import Pipeline
+    """NAME -> pipeline for those that the module declares; where it declares none, for those that
+    it imports."""
+    there = _all(module)
+    own = {name: it for name, it in there.items() if not is_imported(it, module)}
+    return own or there
 
+
+def imported_by(targets: list[str]) -> Iterator[tuple[str, Pipeline]]:
+    """(target, pipeline) of what modules import beside pipelines of their own, and is not run."""
+    for target in targets:
+        if ":" not in target:
+            module = load_module(target)
+            running = pipelines_of(module)
+            yield from ((target, it) for it in _all(module).values() if not _has(running, it))
+
+
+def is_imported(pipeline: Pipeline, module: ModuleType) -> bool:
+    """Whether another module declares it: made elsewhere, and to be found there. What a function
+    of another module makes belongs to who calls that."""
+    home = sys.modules.get(pipeline.module)
+    return home is not None and home is not module and _has(_all(home), pipeline)
+
+
+def _all(module: ModuleType) -> dict[str, Pipeline]:
+    """NAME -> pipeline for every pipeline at module level, each once: first those that have a
+    variable, which is their NAME, then those in a list, tuple or dict, under their own name."""
     found: dict[str, Pipeline] = {}
-    for variable, value in vars(module).items():
-        if issubclass(type(value), Pipeline) and not any(
-            value is other for other in found.values()
-        ):
-            found[variable] = value
+    kept = list(vars(module).items())
+    pairs = [(name, value) for name, value in kept if _is_pipeline(value)]
+    pairs += [(it.name, it) for _, value in kept for it in _inside(value)]
+    for name, pipeline in pairs:
+        if not _has(found, pipeline):
+            if name in found:
+                raise CommandError(
+                    f"{module.__name__}:{name} names two pipelines, a variable and another one's "
+                    "own name; rename one of them",
+                    ExitCode.DUPLICATE_NAME,
+                )
+            found[name] = pipeline
     return found
 
 
-def _named(module_name: str, name: str, found: dict[str, Pipeline]) -> Pipeline:
-    if name in found:
-        return found[name]
-    for pipeline in found.values():
+def _has(found: dict[str, Pipeline], pipeline: Pipeline) -> bool:
+    return any(pipeline is other for other in found.values())
+
+
+def _inside(value: Any) -> Iterator[Pipeline]:
+    """The pipelines in a list, tuple or dict; a module's other values are not looked into."""
+    kind = type(value)
+    items: Iterable[Any] = ()
+    if kind is list or kind is tuple:
+        items = value
+    elif kind is dict:
+        items = value.values()
+    return (it for it in items if _is_pipeline(it))
+
+
+def _is_pipeline(value: Any) -> bool:
+    from flowstream.pipeline import Pipeline
+
+    return issubclass(type(value), Pipeline)
+
+
+def _named(module: ModuleType, name: str) -> dict[str, Pipeline]:
+    there = _all(module)
+    target = f"{module.__name__}:{name}"
+    if name in there:
+        return {target: there[name]}
+    for pipeline in there.values():
         if pipeline.name == name:
-            return pipeline
-    known = f"it has {', '.join(found)}" if found else "it declares no pipeline"
-    raise CommandError(f"{module_name} has no pipeline {name!r}; {known}", ExitCode.NO_PIPELINE)
+            return {target: pipeline}
+    inside = [*_inside(vars(module).get(name))]
+    if inside:
+        names = {id(pipeline): known for known, pipeline in there.items()}
+        return {f"{module.__name__}:{names[id(it)]}": it for it in inside}
+    known = f"it has {', '.join(there)}" if there else "it declares no pipeline"
+    raise CommandError(f"{module.__name__} has no pipeline {name!r}; {known}", ExitCode.NO_PIPELINE)
 
 
 def load_module(name: str) -> ModuleType:

@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import (
     BROKER,
+    DEFAULT_URL,
     MOST_NUMBER,
     Json,
     LogFormat,
@@ -30,6 +31,7 @@ from flowstream.cli.output import drawn, note, print_json, report, say
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan
+    from flowstream.cli.in_use import Choice
     from flowstream.cli.supervisor import Outcome, Plan
     from flowstream.pipeline import Pipeline, Place
 
@@ -53,6 +55,7 @@ def register(app: typer.Typer) -> None:
         cls=command_with_optional_values(OPTIONAL),
         epilog=examples(
             "flowstream run pipelines.orders",
+            "flowstream run pipelines.orders --embedded",
             "flowstream run pipelines.orders:pipeline pipelines.audit --http",
             "flowstream run pipelines.orders --http --http-control",
             "flowstream run pipelines.orders --until-idle",
@@ -66,11 +69,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
+    context: typer.Context,
     targets: Annotated[
         list[str],
         typer.Argument(
             metavar="MODULE[:NAME]",
-            help="Modules with a pipeline; NAME where a module has several.",
+            help="Modules whose pipelines to run; NAME for one of several.",
         ),
     ],
     *,
@@ -110,11 +114,22 @@ def run(
             "--url",
             envvar="FLOWSTREAM_URL",
             metavar="URL",
-            help="The broker: rabbitmq-stream://user:password@host:port/vhost. Without one: "
-            "localhost, or an embedded broker where nothing listens.",
+            help="The broker: rabbitmq-stream://user:password@host:port/vhost. Without one: the "
+            "embedded broker that runs in this folder, or localhost, or an embedded one where "
+            "nothing listens there.",
             rich_help_panel=BROKER,
         ),
     ] = None,
+    embedded: Annotated[
+        bool,
+        typer.Option(
+            "--embedded",
+            envvar="FLOWSTREAM_EMBEDDED",
+            help="Start a broker for this run, on a free port; its data is in .flowstream/. Other "
+            "commands in this folder use it too.",
+            rich_help_panel=BROKER,
+        ),
+    ] = False,
     create: Annotated[
         bool,
         typer.Option(
@@ -204,31 +219,43 @@ def run(
     """Run pipelines until they end, Ctrl-C or SIGTERM.
 
     The first signal drains: what was received is finished, committed and verified, within the
-    pipeline's drain_timeout. A second one ends at once. Options that are not given come from the
-    environment, .env and pyproject.toml (flowstream config). Exit codes: flowstream exit-codes.
+    pipeline's drain_timeout. A second one ends at once. Of a module every pipeline runs that it
+    declares. Options that are not given come from the environment, .env and pyproject.toml
+    (flowstream config). Exit codes: flowstream exit-codes.
     """
     from flowstream.cli import logs
-    from flowstream.cli.connect import connection
-    from flowstream.cli.load import load_pipelines
+    from flowstream.cli.load import imported_by, load_pipelines
     from flowstream.cli.overrides import override, unused
     from flowstream.cli.supervisor import Plan
 
     if reload:
         raise typer.Exit(_reload(as_json=json))
     logs.configure(log_level, log_format)
-    pipelines = dict(zip(targets, load_pipelines(targets), strict=True))
+    pipelines = load_pipelines(targets)
     for pipeline in pipelines.values():
         override(pipeline)
         pipeline.check()
     for said in unused(pipeline.name for pipeline in pipelines.values()):
         note(said)
+    for target, other in imported_by(targets):
+        note(
+            f"{target} imports the pipeline {other.name!r} of {other.module}, which is not run; to "
+            f"run it too: flowstream run {target} {other.module}"
+        )
     _check_chains(targets, pipelines)
     plan = Plan(
         pipelines=pipelines,
-        connection=connection(
-            url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
+        broker=_broker(
+            context,
+            url,
+            embedded,
+            {
+                "tls_ca": tls_ca,
+                "tls_certificate": tls_certificate,
+                "tls_key": tls_key,
+                "sasl": sasl,
+            },
         ),
-        anywhere=url is None,
         create=create,
         feed=None if feed is None else _feed_plan(feed, list(pipelines.values())),
         until_idle=until_idle,
@@ -248,6 +275,38 @@ async def _supervise(plan: Plan) -> Outcome:
     from flowstream.cli.supervisor import Supervisor
 
     return await Supervisor(plan).run()
+
+
+def _broker(
+    context: typer.Context, url: str | None, embedded: bool, login: dict[str, Any]
+) -> Choice:
+    """The broker that is wanted; a flag goes before the environment, and that before files."""
+    from flowstream.cli.connect import connection, local
+    from flowstream.cli.in_use import Choice, Source, decide
+    from flowstream.cli.settings import Origin, settings
+
+    def origin(option: str) -> Origin | None:
+        if _is_flag(context, option):
+            return Origin("flag", f"--{option.replace('_', '-')}")
+        return settings().origins.get(option)
+
+    named = origin("url")
+    source = decide(named, origin("embedded") if embedded else None)
+    if source is Source.EMBEDDED:
+        for option in login:
+            if _is_flag(context, option):
+                raise CommandError(
+                    f"--embedded and {origin(option)} exclude each other: the broker of a run "
+                    "listens on this machine only, without TLS",
+                    ExitCode.USAGE,
+                )
+        return Choice(source, local(DEFAULT_URL), str(named or ""))
+    return Choice(source, connection(url, **login), str(named or ""))
+
+
+def _is_flag(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _reload(*, as_json: bool) -> int:

@@ -170,6 +170,9 @@ class Settings(BaseSettings):
         default=None,
         description="end a run when nothing is left and nothing came for so many seconds",
     )
+    embedded: bool = Field(
+        default=False, description="run on a broker of the run's own, on a free port"
+    )
     create: bool = Field(
         default=False, description="create streams that a run needs and that are missing"
     )

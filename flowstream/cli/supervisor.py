@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
 
-from flowstream.cli.connect import Connection, connection
-from flowstream.cli.embedded import own_broker, somebody_listens
-from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.feed import Feed, FeedPlan
+from flowstream.cli.in_use import Choice, Source, broker_in_use
 from flowstream.cli.options import on_signal
 from flowstream.cli.output import note, plural, why
 from flowstream.cli.page_letters import PageLetters
@@ -47,7 +46,7 @@ NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run and how; `pipelines` is by target, `anywhere` whether nobody named a broker.
+    """What to run and how; `pipelines` is by target, `broker` where its broker is to come from.
 
     With `with_parent` it drains when standard input ends: whoever started it holds the other end.
     `create` makes missing streams (with an embedded broker they are always made); `feed` is
@@ -56,8 +55,7 @@ class Plan:
     """
 
     pipelines: dict[str, Pipeline]
-    connection: Connection = field(default_factory=connection)
-    anywhere: bool = False
+    broker: Choice
     create: bool = False
     feed: FeedPlan | None = None
     until_idle: float | None = None
@@ -96,6 +94,8 @@ class Supervisor:
         self._outcome = Outcome()
         self._signals = 0
         self._forced = anyio.Event()
+        self._connection = plan.broker.connection
+        self._remedy = ""
         self._feed: Feed | None = None
         self._opening: dict[str, anyio.CancelScope] = {}
         self._discards: dict[str, list[Place]] = {}
@@ -107,7 +107,9 @@ class Supervisor:
             beside.start_soon(self._force)
             if self._plan.with_parent:
                 beside.start_soon(self._until_parent_ends)
-            await self._broker(stack)
+            for place in self._plan.discard:  # a wrong one is refused before anything is started
+                reader_of(place, self._declared_reads())
+            await self._broker(stack, beside)
             if self._plan.discard:
                 await self._assign_discards()
             if self._plan.http is not None:
@@ -124,28 +126,44 @@ class Supervisor:
             beside.cancel_scope.cancel()
         return self._outcome
 
-    async def _broker(self, stack: AsyncExitStack) -> None:
-        """A broker is started where none was named, none is there, and a pipeline needs one.
-        Missing streams are made where that was asked for."""
+    async def _broker(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> None:
+        """The broker to use, where one is needed or asked for, is there, and the first line says
+        which it is. Missing streams are made where that was asked for."""
         wirings = [wiring(pipeline) for pipeline in self._plan.pipelines.values()]
-        create = self._plan.create
-        needed = any(each.needs_broker for each in wirings)
-        if self._plan.anywhere and needed and not await somebody_listens():
-            await stack.enter_async_context(own_broker())
-            create = True
-        if create:
-            async with self._plan.connection.environment() as environment:
+        wanted = self._plan.broker.source is Source.EMBEDDED
+        if not wanted and not any(each.needs_broker for each in wirings):
+            return
+        used = await stack.enter_async_context(broker_in_use(self._plan.broker))
+        for line in used.lines:
+            note(line)
+        self._connection, self._remedy = used.connection, used.remedy
+        if used.ended is not None:
+            beside.start_soon(self._until_broker_ends, used.ended)
+        if self._plan.create or used.creates:
+            async with self._connection.environment() as environment:
                 for each in wirings:
                     for stream in each.all:
                         await _create(environment, stream, stream in each.super_streams)
 
+    async def _until_broker_ends(self, ended: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await ended()
+        except CommandError as error:
+            self._failed(error)
+
+    def _declared_reads(self) -> dict[str, Sequence[str] | None]:
+        """Streams by target as they are declared; None where only the broker knows them."""
+        return {
+            target: None if isinstance(it.producer, SuperStreamProducer) else it.producer.reads()
+            for target, it in self._plan.pipelines.items()
+        }
+
     async def _assign_discards(self) -> None:
         """Each message of --discard to the pipeline that reads its stream."""
-        reads: dict[str, Sequence[str] | None] = {}
+        reads = self._declared_reads()
         for target, pipeline in self._plan.pipelines.items():
-            reads[target] = pipeline.producer.reads()
             if isinstance(pipeline.producer, SuperStreamProducer):
-                async with self._plan.connection.environment() as environment:
+                async with self._connection.environment() as environment:
                     reads[target] = await environment.partitions(pipeline.producer.stream)
         for place in self._plan.discard:
             self._discards.setdefault(reader_of(place, reads), []).append(place)
@@ -155,7 +173,7 @@ class Supervisor:
         try:
             with Feed(plan) as feed:
                 self._feed = feed
-                async with self._plan.connection.environment() as environment:
+                async with self._connection.environment() as environment:
                     await feed.send(environment, lambda: None)
                 note(f"fed {plural(feed.tally.messages, 'message')} into {plan.stream}")
         except Exception as error:
@@ -187,7 +205,7 @@ class Supervisor:
                 streams[pipeline.name] = stream
                 if pipeline.options.mask is not None:
                     masked.add(stream)
-        return PageLetters(self._plan.connection, streams, frozenset(masked))
+        return PageLetters(self._connection, streams, frozenset(masked))
 
     async def _show(self) -> None:
         await show(self._board, live=self._plan.live)
@@ -207,7 +225,7 @@ class Supervisor:
         self, stack: AsyncExitStack, target: str, pipeline: Pipeline
     ) -> RunningPipeline:
         """Connected as it is configured, where the pipeline needs a broker."""
-        connection = self._plan.connection
+        connection = self._connection
         environment = None
         if wiring(pipeline).needs_broker:
             name = f"flowstream {pipeline.name}"
@@ -239,8 +257,17 @@ class Supervisor:
     def _failed(self, error: BaseException) -> None:
         """The first error decides; the other pipelines drain."""
         if self._outcome.error is None:
-            self._outcome.error = error
+            self._outcome.error = self._explained(error)
         self._stop_all()
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """A stream that is missing: on which broker, and what can be done."""
+        cause = root_cause(error)
+        if not self._remedy or exit_code(cause) is not ExitCode.STREAM_MISSING:
+            return error
+        explained = CommandError(f"{cause}; {self._remedy}", ExitCode.STREAM_MISSING)
+        explained.__cause__ = error
+        return explained
 
     def _stop_all(self) -> None:
         if self._feed is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
@@ -49,7 +50,9 @@ class Pipeline:
     """A declared pipeline: a producer, one processor, any number of batchers.
 
     Declaring runs nothing. `run` (or `start`) does, as often as wanted, but once at a time.
-    Every mistake in a declaration is a ConfigurationError that names the place.
+    Every mistake in a declaration is a ConfigurationError that names the place. `module` is the
+    name of the module that declares it: `flowstream run` of another one that imports it does not
+    run it.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Pipeline:
             "mask": mask,
         }
         self.name = name
+        self.module: str = sys._getframe(1).f_globals.get("__name__", "")
         self.producer = producer
         self.options: PipelineOptions = make(PipelineOptions, values, path)
         self.declared: dict[str, Declared] = {}

@@ -45,6 +45,9 @@ class State(Enum):
 Rules: TypeAlias = dict[int, "State | dict[int, State]"]
 """Command (key with response bit) -> the next state, or the next state by response code."""
 
+OTHERS = {b"HTTP": "HTTP", b"AMQP": "AMQP", b"SSH-": "SSH"}
+"""What other protocols begin with, in the place of a frame's size."""
+
 _R = 0x8000
 _REQUESTS: Rules = {
     key: State.RUNNING
@@ -242,8 +245,7 @@ class Connection:
                 self._accept(frame, commands)
             if self._frames.oversized and self.state is not State.CLOSED:
                 raise ProtocolError(
-                    f"a frame of {self._frames.oversized} bytes; "
-                    f"the most is {self._frames.max_size}",
+                    _too_large(self._frames.oversized, self._frames.max_size),
                     code=Code.FRAME_TOO_LARGE,
                 )
         except ProtocolError as error:
@@ -359,3 +361,10 @@ def _name(tag: int) -> str:
     key = tag & 0x7FFF
     name = Key(key).name.lower() if key in Key.__members__.values() else f"key {key}"
     return f"{name} response" if tag & _R else name
+
+
+def _too_large(size: int, most: int) -> str:
+    other = OTHERS.get(size.to_bytes(4, "big"))
+    if other is not None:
+        return f"it speaks {other}, not the stream protocol"
+    return f"a frame of {size} bytes; the most is {most}"

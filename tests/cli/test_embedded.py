@@ -1,13 +1,15 @@
-"""`flowstream run` where no broker was named and none is there: the first steps of everybody.
+"""`flowstream run` on a broker of its own: asked for, or since none was named and none is there.
 
-They need the default port to themselves, so they are taken in a network namespace of their own;
-where none can be made, on this machine's, if nothing listens there.
+The first steps of everybody need the default port to themselves, so they are taken in a network
+namespace of their own; where none can be made, on this machine's, if nothing listens there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.embedded import DATA, PORT
+from flowstream.broker import occupant
+from flowstream.cli.in_use import PORT
+from flowstream.cli.nearby import DATA
 from flowstream.cli.templates import SAMPLE
-from tests.cli.command import TIMEOUT, environment
+from tests.cli.command import TIMEOUT, Started, environment, flowstream, wait_until
+from tests.cli.modules import handled, numbered, write_module
 
 ISOLATED = ("unshare", "--map-root-user", "--net")
 
@@ -76,8 +81,12 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
     def said(name: str) -> str:
         return (tmp_path / name).read_text()
 
-    told, *created, draining = said("first.err").splitlines()
-    assert re.match(r"no broker on localhost:5552 .* embedded one .* data in \.flowstream/", told)
+    broker, why, *created, draining = said("first.err").splitlines()
+    where = re.escape(str(tmp_path / DATA))
+    assert re.fullmatch(
+        rf"broker: flowstream \S+ at 127\.0\.0\.1:5552, embedded, data in {where}", broker
+    )
+    assert why.startswith("no broker was named and none is on localhost:5552")
     assert created == ["created the stream shop", "created the stream shop.dead"]
     assert draining.startswith("draining: ")
     handled, stopped, *rest = said("first.txt").splitlines()
@@ -86,5 +95,95 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
     assert rest == ["  shop: committed offset 0", "  go on with: flowstream run shop"]
     (second,) = json.loads(said("second.json"))
     assert (second["handled"], second["committed"]) == (0, {"shop": 0})
-    assert said("second.err").splitlines() == [told]
+    assert said("second.err").splitlines() == [broker, why]
     assert (tmp_path / DATA / ".gitignore").read_text() == "*\n"
+
+
+# -- where it was asked for: on a free port, whatever is on the default one
+
+
+def embedded_run(folder: Path, *options: str) -> Started:
+    target = write_module(folder, "shop", drain=0.5)
+    return Started("run", target, "--embedded", "--json", *options, cwd=folder)
+
+
+def test_other_commands_in_the_folder_use_the_broker_of_a_run(tmp_path: Path) -> None:
+    with embedded_run(tmp_path) as run:
+        line = run.line("^broker: ")
+        url = re.search(r"--url (\S+)", run.line("commands in this folder"))
+        assert url is not None
+        run.line("created the stream shop.dead")
+        sent = flowstream("publish", "shop", "-", cwd=tmp_path, stdin=numbered(20))
+        assert sent.code == 0, sent.err
+        wait_until(lambda: len(handled(tmp_path)) == 19)
+        lag = flowstream("lag", "shop", "--json", cwd=tmp_path)
+        letters = flowstream("dead-letters", "list", "shop.dead", "--json", cwd=tmp_path)
+        peek = flowstream("peek", "shop", "-n", "1", "--bodies", url=url[1], cwd=tmp_path.parent)
+        second = flowstream("run", "shop", "--embedded", cwd=tmp_path)
+        beside = flowstream("run", "shop", "--until-idle", "0.1", "--json", cwd=tmp_path)
+        run.signal(signal.SIGINT)
+        result = run.end()
+    assert result.code == 0, result.err
+    assert f", embedded, data in {tmp_path / DATA}" in line
+    port = url[1].rpartition(":")[2].partition("/")[0]
+    assert port != str(PORT)
+    told = f"broker: embedded, at 127.0.0.1:{port}, run in this folder by process "
+    assert (lag.json[0]["last_offset"], lag.err.startswith(told)) == (19, True)
+    assert len(letters.json) == 1
+    assert peek.out == '{"n":0}\n'
+    assert second.code == 4
+    assert f"--embedded: a broker runs on the data in {tmp_path / DATA} already (proc" in second.err
+    assert "leave --embedded out to use that one, or run in another folder" in second.err
+    assert beside.code == 0, beside.err
+    assert f"127.0.0.1:{port}, embedded, run in this folder by process" in beside.err
+    assert occupant(tmp_path / DATA) is None
+    assert "run in this folder" not in flowstream("lag", "shop", cwd=tmp_path).err
+
+
+def test_a_broker_that_dies_ends_its_run_and_is_not_looked_for_afterwards(tmp_path: Path) -> None:
+    with embedded_run(tmp_path) as run:
+        run.line("created the stream shop.dead")
+        flowstream("publish", "shop", "-", cwd=tmp_path, stdin=numbered(1))
+        wait_until(lambda: handled(tmp_path))
+        running = occupant(tmp_path / DATA)
+        assert running is not None
+        os.kill(running.process, signal.SIGKILL)
+        result = run.end()
+    assert result.code == 4, result.err
+    assert "the embedded broker of this run has ended (exit code -9, see .flowstream" in result.err
+    assert "run in this folder" not in flowstream("lag", "shop", cwd=tmp_path).err
+    with embedded_run(tmp_path, "--until-idle", "0.1") as again:
+        result = again.end()
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--url", "rabbitmq-stream://x"), "--embedded and --url exclude each other"),
+        (("--tls-ca", "ca.pem"), "--embedded and --tls-ca exclude each other"),
+        (("--sasl", "EXTERNAL"), "--embedded and --sasl exclude each other"),
+    ],
+)
+def test_what_does_not_go_with_it(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    target = write_module(tmp_path, "shop")
+    result = flowstream("run", target, "--embedded", *options, cwd=tmp_path)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
+    assert not (tmp_path / DATA).exists()
+
+
+def test_a_flag_goes_before_variables_and_the_variable_before_files(tmp_path: Path) -> None:
+    line = ("run", write_module(tmp_path, "shop"), "--until-idle", "0.1")
+    nowhere, wish = (
+        {"FLOWSTREAM_URL": "rabbitmq-stream://localhost:1"},
+        {"FLOWSTREAM_EMBEDDED": "1"},
+    )
+    own = flowstream(*line, "--embedded", cwd=tmp_path, env=nowhere)
+    assert own.code == 0, own.err
+    assert "FLOWSTREAM_URL is not used in this run" in own.err
+    named = flowstream(*line, "--url", "rabbitmq-stream://localhost:1", cwd=tmp_path, env=wish)
+    assert (named.code, "localhost:1" in named.err) == (4, True)
+    both = flowstream(*line, cwd=tmp_path, env=nowhere | wish)
+    assert both.code == 2
+    assert "FLOWSTREAM_EMBEDDED and FLOWSTREAM_URL exclude each other" in both.err

@@ -93,7 +93,7 @@ def test_as_json_a_stream_is_one_node(shop: Path) -> None:
     ("line", "code", "text"),
     [
         (("graph", "gone"), 10, "no module 'gone'"),
-        (("graph", "shop"), 13, "several pipelines"),
+        (("graph", "shop:gone"), 12, "shop has no pipeline 'gone'; it has "),
         (("graph", "shop:orders", "--format", "png"), 2, "'png' is not one of"),
     ],
 )

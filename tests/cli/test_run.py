@@ -225,7 +225,10 @@ def test_missing_streams_are_made_when_asked(
     line = ("run", target, "--until-idle", "0.2")
     refused = flowstream(*line, url=broker.url, cwd=tmp_path)
     assert refused.code == 6
-    assert stream_name in refused.err
+    broker_line, said = refused.err.splitlines()
+    assert re.match(r"broker: .+ at .+, named by FLOWSTREAM_URL, data in the cluster", broker_line)
+    assert f'"{stream_name}": the stream does not exist' in said
+    assert said.endswith("named by FLOWSTREAM_URL; --create creates missing streams")
     made = flowstream(*line, "--create", url=broker.url, cwd=tmp_path)
     flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)
     assert made.code == 0
@@ -301,3 +304,26 @@ def test_when_all_threads_hang_the_process_ends_with_the_reason(shop: Shop) -> N
     assert "2 of 'processor'" in result.err
     assert "in ask\n    time.sleep(3600)" in result.err
     assert (shop.offset() or -1) < 13
+
+
+SEVERAL = """
+eu = Pipeline("{stream}.eu", StreamProducer("{stream}"))
+us = Pipeline("{stream}.us", StreamProducer("{stream}"))
+
+@eu.processor
+@us.processor
+async def handle(message: Message[dict]) -> None: ...
+"""
+
+
+def test_every_pipeline_of_a_module_runs_and_has_its_result(shop: Shop) -> None:
+    (shop.folder / "both.py").write_text(HEAD + SEVERAL.format(stream=shop.stream))
+    line = ("run", "both", "--until-idle", "0.2")
+    result = flowstream(*line, url=shop.url, cwd=shop.folder)
+    assert result.code == 0, result.err
+    for variable in ("eu", "us"):
+        assert f"{shop.stream}.{variable}: idle after" in result.out
+        assert f"go on with: flowstream run both:{variable}" in result.out
+    assert result.out.count(f"{COUNT:,} messages handled ({COUNT:,} ok)") == 2
+    one = flowstream(*line[:1], "both:us", *line[2:], "--json", url=shop.url, cwd=shop.folder)
+    assert [each["target"] for each in one.json] == ["both:us"]

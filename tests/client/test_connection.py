@@ -210,6 +210,8 @@ async def test_a_handshake_that_stops_anywhere_fails_in_time(
     assert "5552, with TLS 5551" in str(caught.value)
     if how == "goodbye":
         assert "going down (code 15)" in str(caught.value)
+    if how == "garbage":
+        assert "it speaks HTTP, not the stream protocol" in str(caught.value)
     assert cluster.node.live() == []
 
 

@@ -1,0 +1,37 @@
+"""The guides to handlers, batchers and sinks have every option, and use it in code that runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterable
+
+import pytest
+
+from flowstream import Backoff, DeadLetter, RateLimit, Retry, StreamSink
+from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
+from tests.documents import ROOT, blocks
+
+
+def fields(*kinds: type) -> list[str]:
+    return [field.name for kind in kinds for field in dataclasses.fields(kind)]
+
+
+POSITIONAL = {"name", "stream"}
+"""What is given without its name."""
+OF_SINKS = [*inspect.signature(StreamSink.__init__).parameters][1:]
+OPTIONS = [
+    ("handlers", fields(PipelineOptions, ProcessorOptions, Retry, Backoff, RateLimit, DeadLetter)),
+    ("batchers", fields(BatcherOptions)),
+    ("sinks", OF_SINKS),
+]
+
+
+@pytest.mark.parametrize(("guide", "options"), OPTIONS, ids=[name for name, _ in OPTIONS])
+def test_every_option_is_explained_and_used(guide: str, options: Iterable[str]) -> None:
+    page = ROOT / "docs" / f"{guide}.md"
+    text = page.read_text()
+    code = "\n".join(block.source for block in blocks(page) if block.language == "python")
+    assert [option for option in options if f"`{option}`" not in text] == []
+    used = {option for option in options if f"{option}=" in code}
+    assert {*options} - used - POSITIONAL == set()

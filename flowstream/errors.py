@@ -28,6 +28,7 @@
     ├── CommitNotVerified             a stored offset could not be read back
     ├── PayloadError                  a message body does not decode to its declared type
     ├── HandlerTimeout                a handler did not return inside its timeout
+    ├── WorkerDied                    a worker process ended with messages in its hands
     ├── Halted                        a failure policy stopped the pipeline
     ├── StageFailed                   a stage crashed more often than it may be restarted
     ├── SourceFailed                  the source of a pipeline raised an exception
@@ -343,6 +344,20 @@ class PayloadError(FlowstreamError):
 
 class HandlerTimeout(FlowstreamError):
     """A handler did not return inside its timeout; its messages failed."""
+
+
+class WorkerDied(FlowstreamError):
+    """A worker process (`processes=True`) ended in the middle of a call; its messages failed.
+
+    They are tried again as the pipeline's `Retry` says. The text tells how it ended and what to do:
+    a kernel that runs out of memory kills with signal 9. Fields: `pid`; `code`, the exit code, or
+    the number of the signal with a minus before it; None where it did not end by itself.
+    """
+
+    def __init__(self, message: str, *, pid: int, code: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.code = code
 
 
 class Halted(FlowstreamError):

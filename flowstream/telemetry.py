@@ -274,6 +274,30 @@ class HandlerStuck(Event):
 
 
 @dataclass(slots=True)
+class LoopBlocked(Event):
+    """The event loop did nothing else for `seconds`, because of what `where`, a stack, shows.
+
+    `stage` is the stage or callback that blocked it, "" where that is not known.
+    """
+
+    pipeline: str
+    stage: str
+    seconds: float
+    where: str
+
+
+@dataclass(slots=True)
+class Controlled(Event):
+    """Somebody (`by`) changed a run: `action` is "pause", "resume", "rate_limit", "resize", "stop"
+    or "abort", and `detail` says what was asked for."""
+
+    pipeline: str
+    action: str
+    detail: str
+    by: str
+
+
+@dataclass(slots=True)
 class PhaseChanged(Event):
     """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
 
@@ -369,13 +393,38 @@ class StateChanged(Event):
     """An environment, publisher or consumer (`kind`) went from one state to the next.
 
     `state`: "connecting", "open", "recovering" or "closed"; `reason` says why where nobody asked
-    for it; `seconds` is how long the last state held.
+    for it; `seconds` is how long the last state held; `environment` is the name of the environment
+    it belongs to.
     """
 
     kind: str
     name: str
     state: str
     reason: str
+    seconds: float
+    environment: str = ""
+
+
+@dataclass(slots=True)
+class BrokerLost(Event):
+    """An environment lost `what` (its broker, a node, or a stream), for `reason`, and tries again.
+
+    One event for all that was lost at about the same time: `users` are the publishers and consumers
+    that wait ("consumer of orders").
+    """
+
+    environment: str
+    what: str
+    reason: str
+    users: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class BrokerBack(Event):
+    """All that an environment had lost is there again, after `seconds`."""
+
+    environment: str
+    what: str
     seconds: float
 
 

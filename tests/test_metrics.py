@@ -17,12 +17,15 @@ from flowstream.monitor.gauges import refresh
 from flowstream.telemetry import (
     AttemptFailed,
     BatchReady,
+    BrokerBack,
+    BrokerLost,
     ChunkReceived,
     CommitFailed,
     Committed,
     Confirmed,
     ConnectionLost,
     ConnectionOpened,
+    Controlled,
     Dropped,
     Event,
     Failed,
@@ -30,6 +33,7 @@ from flowstream.telemetry import (
     HandlerDone,
     HandlerStuck,
     Held,
+    LoopBlocked,
     LoopTurned,
     Overtaken,
     PartitionMoved,
@@ -79,6 +83,10 @@ EVENTS: tuple[Event, ...] = (
     StateChanged("consumer", "s", "open", "", 2.0),
     LoopTurned(0.002),
     Halted("p", "Halted", "pipeline 'p' halted at s@89"),
+    LoopBlocked("p", "processor", 1.5, "File ..."),
+    Controlled("p", "pause", "", "the live page"),
+    BrokerLost("e", "its broker", "reset", ("consumer of s",)),
+    BrokerBack("e", "its broker", 2.0),
 )
 
 

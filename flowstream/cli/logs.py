@@ -33,6 +33,7 @@ _OWN = (str, int, float, bool, type(None))
 _PLAIN = logging.LogRecord("", 0, "", 0, "", None, None)
 _STANDARD = {*vars(_PLAIN), "message", "asctime", "taskName"}
 _FIRST = ("pipeline", "stage", "stream", "offset")
+_ABOUT = ("pipeline", "stream")
 
 
 def configure(level: str, format: str) -> None:
@@ -95,7 +96,8 @@ class Kind:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets `limit` records of one logger, level and message through in `interval` seconds.
+    """Lets `limit` records of one kind through in `interval` seconds: of one logger, level and
+    message, about one pipeline and stream.
 
     The next one that is written carries, as `left_out`, how many were not.
     """
@@ -116,7 +118,8 @@ class RepeatFilter(logging.Filter):
         if record.name == "flowstream.cli":
             return True  # what a command says is no repetition
         now = self._clock()
-        kind = self._kind((record.name, record.levelno, str(record.msg)), now)
+        about = [value for value in map(vars(record).get, _ABOUT) if type(value) is str]
+        kind = self._kind((record.name, record.levelno, str(record.msg), *about), now)
         if now - kind.since >= self._interval:
             kind.since, kind.passed = now, 0
         if kind.passed >= self._limit:

@@ -316,6 +316,13 @@ async def on_signal(
 
     SIGHUP, of a terminal that is closed, is one unless it is ignored (nohup).
     """
+    await on_named_signal(lambda name: action(), task_status=task_status)
+
+
+async def on_named_signal(
+    action: Callable[[str], None], *, task_status: TaskStatus[None] | None = None
+) -> None:
+    """The same, with the signal's name (`SIGTERM`)."""
     import anyio
 
     numbers = [signal.SIGINT, signal.SIGTERM]
@@ -324,8 +331,8 @@ async def on_signal(
     with anyio.open_signal_receiver(*numbers) as signals:
         if task_status is not None:
             task_status.started()
-        async for _ in signals:
-            action()
+        async for number in signals:
+            action(signal.Signals(number).name)
 
 
 def confirm(question: str, *, yes: bool) -> None:

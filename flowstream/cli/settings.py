@@ -107,6 +107,9 @@ class PipelineOverrides(BaseModel):
     stuck_after: Seconds | None = Field(
         default=None, description="seconds after which a handler is reported as stuck"
     )
+    slow_after: Seconds | None = Field(
+        default=None, description="seconds after which a handler is logged as slow, at info"
+    )
 
 
 class Settings(BaseSettings):

@@ -101,12 +101,11 @@ def _failures(result: RunResult) -> list[str]:
             reasons[reason.label] += getattr(reason, fate)
         if total := reasons.total():
             lines.append(f"  {total:,} {called}: {_listed(reasons)}")
-    others: Counter[str] = Counter()
-    for reason in result.reasons:
-        if reason.phase in NO_MESSAGES and not reason.halted:
-            others[reason.label] += reason.attempts
-    if others:
-        lines.append(f"  other failures: {_listed(others)}")
+    broken = Counter(
+        {r.label: r.attempts for r in result.reasons if r.phase in NO_MESSAGES and not r.halted}
+    )
+    if broken:
+        lines.append(f"  failed beside messages: {_listed(broken)}")
     return lines
 
 

@@ -8,7 +8,10 @@ code. What is settled and committed by then is told in the results.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
+import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -17,10 +20,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from flowstream import __version__
 from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.feed import Feed, FeedPlan
 from flowstream.cli.in_use import Choice, Source, broker_in_use
-from flowstream.cli.options import on_signal
+from flowstream.cli.options import on_named_signal
 from flowstream.cli.output import note, plural, why
 from flowstream.cli.page_letters import PageLetters
 from flowstream.cli.view import show
@@ -31,12 +35,15 @@ from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.pipeline import named
 from flowstream.telemetry import Telemetry
+from flowstream.texts import type_name
 from flowstream.tracing import Tracing
 
 if TYPE_CHECKING:
     from flowstream.client import Environment
     from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult
 
+
+log = logging.getLogger("flowstream.run")
 
 FORCE_GRACE = 3.0
 """Seconds from the second signal until the process ends, whatever its handlers do."""
@@ -102,8 +109,9 @@ class Supervisor:
 
     async def run(self) -> Outcome:
         """Run until every pipeline has ended."""
+        self._say_begin()
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
-            beside.start_soon(on_signal, self._signalled)
+            beside.start_soon(on_named_signal, self._signalled)
             beside.start_soon(self._force)
             if self._plan.with_parent:
                 beside.start_soon(self._until_parent_ends)
@@ -125,6 +133,15 @@ class Supervisor:
                     pipelines.start_soon(self._run_one, target, pipeline)
             beside.cancel_scope.cancel()
         return self._outcome
+
+    def _say_begin(self) -> None:
+        pipelines = [f"{each.name!r} of {target}" for target, each in self._plan.pipelines.items()]
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        log.info(
+            "flowstream %s runs %s: Python %s, %s, process %d", __version__, ", ".join(pipelines),
+            platform.python_version(), loop, os.getpid(),
+            extra={"version": __version__, "pid": os.getpid()},
+        )  # fmt: skip
 
     async def _broker(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> None:
         """The broker to use, where one is needed or asked for, is there, and the first line says
@@ -248,7 +265,7 @@ class Supervisor:
         self._board.watch(pipeline.name, running.statistics, pipeline)
         if self._plan.until_idle is not None:
             await running.wait_idle(self._plan.until_idle)
-            running.stop()
+            running.stop(by=f"--until-idle, as nothing came for {self._plan.until_idle:g} s")
         result = await running.wait()
         if result.error is not None:
             self._failed(result.error)
@@ -258,7 +275,7 @@ class Supervisor:
         """The first error decides; the other pipelines drain."""
         if self._outcome.error is None:
             self._outcome.error = self._explained(error)
-        self._stop_all()
+        self._stop_all(f"the run, of which a part failed with {type_name(error)}")
 
     def _explained(self, error: BaseException) -> BaseException:
         """A stream that is missing: on which broker, and what can be done."""
@@ -269,25 +286,25 @@ class Supervisor:
         explained.__cause__ = error
         return explained
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, by: str) -> None:
         if self._feed is not None:
             self._feed.stop()
         self._outcome.unopened |= self._opening.keys()
         for opening in self._opening.values():
             opening.cancel()
         for running in self._running:
-            running.stop()
+            running.stop(by=by)
 
     async def _until_parent_ends(self) -> None:
         await anyio.wait_readable(sys.stdin)
-        self._signalled()
+        self._signalled("the end of the process that started the run")
 
-    def _signalled(self) -> None:
+    def _signalled(self, by: str) -> None:
         self._signals += 1
         if self._signals == 1:
             with suppress(OSError):  # the terminal may be what has gone
                 note("draining: what was received is finished and committed; again to end at once")
-            self._stop_all()
+            self._stop_all(by)
         elif self._signals == 2:
             self._outcome.forced = True
             self._forced.set()
@@ -298,7 +315,7 @@ class Supervisor:
         """After the second signal: give up what is in flight, and then the process."""
         await self._forced.wait()
         for running in self._running:
-            running.abort()
+            running.abort(by="a second signal")
         await anyio.sleep(FORCE_GRACE)
         note(f"a handler did not end within {FORCE_GRACE:g} s: the process ends without it")
         os._exit(ExitCode.FORCED)

@@ -6,6 +6,7 @@ and goes. This file has the one loop that decides when to attach, how long to wa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -98,8 +99,11 @@ class Attachment:
                     if not self._may_retry(error, elapsed):
                         self.give_up(error)
                         return
-                    log.info(
-                        "%s %s: %s", self.state.kind, self.state.name, error,
+                    self.state.failed(error)
+                    starting = self.state.value is State.CONNECTING
+                    log.log(
+                        logging.INFO if starting else logging.DEBUG,  # outages.py says the rest
+                        "%s of %r: %s", self.state.kind, self.state.name, error,
                         extra={"stream": self.state.name},
                     )  # fmt: skip
                     await self._pause(attempt)

@@ -24,7 +24,7 @@ from .probe import resolve
 from .settings import log
 from .signals import Signal
 from .single_active import Turns
-from .states import State, StateCell
+from .states import State
 from .subscription import Subscription
 from .tasks import Task
 from .tracking import OffsetStore, Tracker
@@ -78,7 +78,7 @@ class Consumer:
         self.stream = stream
         self.options = options
         self._core = core
-        self._state = StateCell("consumer", stream, core.telemetry)
+        self._state = core.state_of("consumer", stream)
         self._turns = Turns(
             stream,
             core.settings.backoff,

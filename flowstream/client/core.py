@@ -13,17 +13,24 @@ from anyio.lowlevel import EventLoopToken, current_token
 from flowstream.errors import ConfigurationError, EnvironmentClosed, FlowstreamError
 from flowstream.protocol import Address, Metadata, MetadataResponse
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, Telemetry
+from flowstream.texts import clipped
 
 from .connection import ClientConnection, PublisherUser, SubscriptionUser
 from .credentials import Credentials
 from .nodes import AddressResolver, Nodes, StreamNodes, stream_nodes
 from .opening import can_renew, keep_authenticated, open_connection
+from .outages import Outages
 from .pool import Pool
 from .seed import SeedConnection
 from .settings import Settings, log
 from .states import State, StateCell
 from .tasks import TaskOwner
 from .transport import Dial
+
+EMBEDDED = "flowstream embedded broker"
+"""The product that the embedded broker calls itself."""
+TOLD = 100
+"""Characters of what a broker tells about itself in a log record."""
 
 User: TypeAlias = tuple[str, Callable[[EnvironmentClosed], None]]
 """Who uses an environment, and what to call when it is closed."""
@@ -61,7 +68,8 @@ class Core:
         self._credentials = credentials
         self._dial = dial
         self._numbers = count(1)
-        self.state = StateCell("environment", name, telemetry)
+        self.outages = Outages(name, settings, telemetry, self.owner.spawn)
+        self.state = self.state_of("environment", name)
         self.nodes = Nodes(self._open, resolver, settings.node_attempts)
         self.locator: SeedConnection = SeedConnection(
             seeds, lambda: self.nodes.known, self._open_locator
@@ -75,6 +83,10 @@ class Core:
         self.consuming: Pool[SubscriptionUser] = Pool(
             lambda node: self.nodes.open_at(node, "consuming"), lambda c: c.subscriptions
         )
+
+    def state_of(self, kind: str, name: str) -> StateCell:
+        """The state of something of this environment."""
+        return StateCell(kind, name, self.telemetry, environment=self.name, outages=self.outages)
 
     async def locate(self, stream: str) -> StreamNodes:
         """The nodes of a stream; raises StreamDoesNotExist, StreamNotAvailable and the like."""
@@ -128,8 +140,28 @@ class Core:
     async def open(self) -> None:
         """Connects the locator; raises why it does not work."""
         self._thread = threading.get_ident()
-        await self.locator.get()
+        connection = await self.locator.get()
         self.state.set(State.OPEN)
+        self._say_connected(connection)
+
+    def _say_connected(self, connection: ClientConnection) -> None:
+        """What it is connected to, as the broker itself tells it; never with credentials."""
+        told = connection.wire.peer_properties
+        product, version, cluster = (
+            clipped(str(told.get(name, "")), TOLD)
+            for name in ("product", "version", "cluster_name")
+        )
+        embedded = product == EMBEDDED
+        which = f"the embedded broker, which behaves like RabbitMQ {version}"
+        if not embedded:
+            which = f"{product} {version}{f', cluster {cluster}' if cluster else ''}"
+        address = f"{connection.address.host}:{connection.address.port}"
+        log.info(
+            "environment %r is connected to %s: %s, virtual host %r", self.name, address, which,
+            self.virtual_host,
+            extra={"environment": self.name, "address": address, "broker_product": product,
+                   "broker_version": version, "embedded": embedded},
+        )  # fmt: skip
 
     async def _heal(self) -> None:
         """Connects the locator again, so that it is there before it is needed."""
@@ -139,7 +171,8 @@ class Core:
             try:
                 connection = await self.locator.get()
             except FlowstreamError as error:
-                log.info("environment %s: %s", self.name, error)
+                self.state.failed(error)
+                log.debug("environment %r: %s", self.name, error)
                 await anyio.sleep(self.settings.backoff.delay(attempt))
             else:
                 if connection.usable:
@@ -160,6 +193,7 @@ class Core:
     async def close(self, reason: str) -> None:
         """Ends who uses it, then closes every connection; bounded by `close_timeout`."""
         self._closed_by = reason
+        self.outages.close()
         self.state.set(State.CLOSED)
         for who, closed in list(self._users.values()):
             closed(

@@ -22,7 +22,7 @@ from .core import Core
 from .declaration import Declaration
 from .options import PublisherOptions
 from .outbox import plain_body, size_of
-from .states import State, StateCell
+from .states import State
 from .tasks import Task
 from .unconfirmed import Entry, Waiter
 
@@ -39,7 +39,7 @@ class Publisher:
         self.stream = stream
         self.options = options
         self._core = core
-        self._state = StateCell("publisher", stream, core.telemetry)
+        self._state = core.state_of("publisher", stream)
         self._declaration = Declaration(core, stream, options, self._state)
         self._out = self._declaration.out
         self._tasks: list[Task] = []

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 
+from flowstream.client import OffsetSpec
 from flowstream.errors import OffsetTruncated
 
 log = logging.getLogger("flowstream.connectors")
@@ -19,11 +21,13 @@ class Start:
     """`offset` is the first one to handle, and `lost` messages before it were truncated.
 
     `known`: the store says so already; otherwise `settled`, the offset before it, is to be stored.
+    `story` says where that is and why, for the log.
     """
 
     offset: int
     known: bool
     lost: int = 0
+    story: str = ""
 
     @property
     def settled(self) -> int:
@@ -33,6 +37,33 @@ class Start:
     def committed(self) -> int | None:
         """The same as an offset of a message; None where it begins with the first of all."""
         return self.settled if self.offset else None
+
+
+def told(reference: str, place: object, stored: int | None, start: Start) -> str:
+    """`resumes at 4,201: stored offset 4,200 of reference orders`; else where it begins, and why.
+
+    `place` is where the declaration begins where nothing is stored.
+    """
+    lost = f", behind {start.lost:,} offsets that retention removed" if start.lost else ""
+    if stored is None:
+        return f"begins at {_place(place, start)}{lost}: nothing stored under reference {reference}"
+    if stored < 0:
+        why = f"reference {reference} is before the first message"
+        return f"resumes at {start.offset:,}{lost}: {why} (stored offset {stored})"
+    return f"resumes at {start.offset:,}{lost}: stored offset {stored:,} of reference {reference}"
+
+
+def _place(place: object, start: Start) -> str:
+    """The place that the declaration names, and the offset that it is now."""
+    if isinstance(place, OffsetSpec):
+        named = place.kind.name.lower()
+        place = start.offset if named == "offset" else named
+    if isinstance(place, int):
+        return f"offset {start.offset:,}"
+    if place == "first" and not start.offset:
+        return "first"
+    named = f"{place} ago" if isinstance(place, timedelta) else str(place)
+    return f"{named}, which is offset {start.offset:,}"
 
 
 def where_to_start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from flowstream.client import Consumer, Delivery, Environment, Offset, offset_sp
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.filtering import Filter
-from flowstream.connectors.start import Start, truncated, where_to_start
+from flowstream.connectors.start import Start, told, truncated, where_to_start
 from flowstream.errors import (
     ConfigurationError,
     FlowstreamError,
@@ -254,6 +255,12 @@ class StreamProducer(Producer):
                 await environment.store_offset(self._name, stream, start.settled, keep=True)
         for stream, start in new.items():
             await environment.store_offset_verified(self._name, stream, start.settled, keep=True)
+        for stream, start in starts.items():
+            log.info(
+                "%s %s", stream, start.story,
+                extra={"pipeline": self._pipeline, "stream": stream, "offset": start.offset,
+                       "reference": self._name},
+            )  # fmt: skip
         return starts
 
     async def _where(self, stream: str, place: Offset) -> Start:
@@ -261,7 +268,7 @@ class StreamProducer(Producer):
         stored = await environment.query_beginning(self._name, stream)
         asked = 0 if stored is not None else await self._resolve(stream, place)
         first = (await environment.stream_stats(stream)).first_offset
-        return where_to_start(
+        start = where_to_start(
             stream,
             self._name,
             stored=stored,
@@ -269,6 +276,7 @@ class StreamProducer(Producer):
             first=first,
             skip_truncated=self.on_truncated == "skip",
         )
+        return replace(start, story=told(self._name, place, stored, start))
 
     async def _resolve(self, stream: str, place: Offset) -> int:
         """The offset at a place; waits for a leader that is being elected."""

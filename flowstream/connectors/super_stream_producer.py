@@ -76,6 +76,12 @@ class SuperStreamProducer(StreamProducer):
         for partition in partitions:
             self._moved(partition, active=not self.single_active)
             self._will_consume(partition)
+        if self.single_active:
+            log.info(
+                "%s has %d partitions: this process joins the group with reference %s, and gets "
+                "those that the broker gives it", self.stream, len(partitions), self._name,
+                extra={"pipeline": self._pipeline, "super_stream": self.stream},
+            )  # fmt: skip
 
     async def _places(self, partitions: Sequence[str]) -> dict[str, Offset]:
         """Where to begin where nothing is stored.
@@ -196,6 +202,10 @@ class SuperStreamProducer(StreamProducer):
         self._starts |= await self._begin({partition: place})
         self._open_lane(partition)
         self._moved(partition, active=True)
+        log.info(
+            "%s came to this process, of the group with reference %s", partition, self._name,
+            extra={"pipeline": self._pipeline, "stream": partition, "reference": self._name},
+        )  # fmt: skip
         return OffsetSpec.offset(self._starts[partition].offset)
 
     async def _demoted(self, partition: str) -> None:
@@ -208,7 +218,16 @@ class SuperStreamProducer(StreamProducer):
     async def _hand_over(self, partition: str, lane: Lane) -> None:
         since = anyio.current_time()
         await lane.drain(HAND_OVER - 5)
-        self._moved(partition, active=False, seconds=anyio.current_time() - since)
+        seconds = anyio.current_time() - since
+        self._moved(partition, active=False, seconds=seconds)
+        settled = self._settled(partition) if lane.settled is None else lane.settled
+        up_to = "nothing of it was settled" if settled is None else f"settled up to {settled:,}"
+        log.info(
+            "%s left this process, handed over to others of reference %s in %.2f s: %s",
+            partition, self._name, seconds, up_to,
+            extra={"pipeline": self._pipeline, "stream": partition, "offset": settled,
+                   "seconds": round(seconds, 3)},
+        )  # fmt: skip
 
     def _moved(self, partition: str, *, active: bool, seconds: float | None = None) -> None:
         event = PartitionMoved(self._pipeline, self.stream, partition, active, seconds)

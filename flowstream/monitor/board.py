@@ -18,7 +18,7 @@ from flowstream.monitor.condition import ORDER
 from flowstream.monitor.describe import describe
 from flowstream.monitor.events import EventLog
 from flowstream.monitor.figures import BatchFigures, PipelineFigures
-from flowstream.monitor.health import Away, Check, Truncation, Watched, readiness
+from flowstream.monitor.health import Away, Check, Truncation, Watched, loss, readiness
 from flowstream.monitor.runbooks import advice
 from flowstream.monitor.usage import Usage
 from flowstream.pipeline import Pipeline, Statistics
@@ -38,7 +38,8 @@ class Board:
         self.lost = 0
         self.events = EventLog()
         self.usage = Usage()
-        self._away: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self._away: dict[tuple[str, str, str], tuple[str, str, float]] = {}
+        """By environment, kind and name: state, reason, and since when."""
         self._credits: dict[str, int] = {}
         self._handlers: dict[type[telemetry.Event], Callable[..., None]] = {
             telemetry.BatchReady: self._on_batch_ready,
@@ -159,11 +160,12 @@ class Board:
             self.lost += 1
 
     def _on_state_changed(self, event: telemetry.StateChanged) -> None:
-        key = (event.kind, event.name)
+        key = (event.environment, event.kind, event.name)
         if event.state in {"connecting", "recovering"}:
             self._away[key] = (event.state, event.reason, self._clock())
         else:
             self._away.pop(key, None)
+            self._away.pop(("", event.kind, event.name), None)  # a pipeline that announced it
 
     def _on_chunk_received(self, event: telemetry.ChunkReceived) -> None:
         self._credits[event.stream] = event.credits
@@ -192,18 +194,43 @@ class Board:
     def watched(self) -> list[Watched]:
         """What readiness is judged by, for every pipeline that runs or is expected to."""
         now = self._clock()
-        away = [
-            Away(kind, name, state, now - since, reason)
-            for (kind, name), (state, reason, since) in self._away.items()
-        ]
+        away = self._absent()
         return [
             Watched(
                 figures.name,
                 None if figures.read is None else figures.read(),
-                away,
+                [each for each in away if self._concerns(each, figures.name)],
                 Truncation(figures.lost, now - figures.lost_at) if figures.lost else None,
             )
             for figures in self.pipelines.values()
+        ]
+
+    def _absent(self) -> list[Away]:
+        """What is connecting or recovering now."""
+        now = self._clock()
+        return [
+            Away(kind, name, state, now - since, reason, environment)
+            for (environment, kind, name), (state, reason, since) in self._away.items()
+        ]
+
+    def _concerns(self, away: Away, pipeline: str) -> bool:
+        """Not where it belongs to the environment of another pipeline, which has its name."""
+        owner = away.environment.removeprefix("flowstream ")
+        return owner == pipeline or owner not in self.pipelines
+
+    def losses(self) -> list[dict[str, Any]]:
+        """What each environment has lost and not got back yet, in one text for each."""
+        lost: dict[str, list[Away]] = {}
+        for each in self._absent():
+            if each.state == "recovering":
+                lost.setdefault(each.environment, []).append(each)
+        return [
+            {
+                "environment": environment,
+                "for": max(each.seconds for each in away),
+                "text": loss(away),
+            }
+            for environment, away in lost.items()
         ]
 
     def snapshot(self) -> dict[str, Any]:
@@ -216,9 +243,17 @@ class Board:
             "uptime": now - self.started,
             "connections": dict(+self.connections),
             "lost": self.lost,
+            "losses": [each | advice("broker") for each in self.losses()],
             "away": [
-                {"kind": kind, "name": name, "state": state, "reason": reason, "for": now - since}
-                for (kind, name), (state, reason, since) in self._away.items()
+                {
+                    "kind": each.kind,
+                    "name": each.name,
+                    "state": each.state,
+                    "reason": each.reason,
+                    "for": each.seconds,
+                    "environment": each.environment,
+                }
+                for each in self._absent()
             ],
             "starting": [each.name for each in self.pipelines.values() if each.read is None],
             "not_ready": [_shown(check) for check in checks if not check.ok],

@@ -11,6 +11,9 @@ from flowstream.monitor.http import Request, Response
 from flowstream.pipeline import RateLimit, RunningPipeline, running_pipelines
 from flowstream.texts import shown
 
+PAGE = "the live page"
+"""Who made a change, in the log."""
+
 
 def control(request: Request) -> Response:
     """Make the change that the body asks for: {"pipeline", "action", "messages"}.
@@ -35,11 +38,11 @@ def _running(name: Any) -> RunningPipeline:
 def _apply(running: RunningPipeline, asked: dict[str, Any]) -> None:
     match asked.get("action"):
         case "pause":
-            running.pause()
+            running.pause(by=PAGE)
         case "resume":
-            running.resume()
+            running.resume(by=PAGE)
         case "rate_limit":
-            running.rate_limit = _limit(asked.get("messages"))
+            running.set_rate_limit(_limit(asked.get("messages")), by=PAGE)
         case other:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, f"action {other!r}: use pause, resume or rate_limit"

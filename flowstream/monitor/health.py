@@ -23,8 +23,11 @@ from dataclasses import dataclass
 
 from flowstream.pipeline import Statistics
 
-RECOVERY_GRACE = 10.0
+RECOVERY_GRACE = 2.0
 """Seconds that a broker may be away: the move of a leader is no reason to be taken out."""
+
+NAMED, REASONS = 5, 3
+"""Streams of a kind, and reasons, that a text names."""
 
 COMMITS_MISSED = 3
 """Commit intervals after which settled messages should have been committed."""
@@ -51,13 +54,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Away:
-    """An environment, publisher or consumer (`kind`) that is connecting or recovering."""
+    """An environment, publisher or consumer (`kind`) that is connecting or recovering.
+
+    `environment` is the name of the environment that it belongs to.
+    """
 
     kind: str
     name: str
     state: str
     seconds: float
     reason: str
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +110,39 @@ def _checks(watched: Watched) -> Iterator[Check]:
 
 def _broker(pipeline: str, away: Sequence[Away]) -> Check:
     for each in away:
-        who = f"the {each.kind} of {each.name!r}" if each.kind != "environment" else "the client"
         if each.state == "connecting":
-            return Check(pipeline, "broker", False, f"{who} is connecting")
-        if each.seconds > RECOVERY_GRACE:
-            detail = f"{who} has been without its broker for {each.seconds:.0f} s: {each.reason}"
-            return Check(pipeline, "broker", False, detail)
-    return Check(pipeline, "broker", True, "connected" if not away else "reconnecting")
+            return Check(pipeline, "broker", False, f"{_who([each])} is connecting")
+    if not away:
+        return Check(pipeline, "broker", True, "connected")
+    ok = max(each.seconds for each in away) <= RECOVERY_GRACE
+    return Check(pipeline, "broker", ok, loss(away))
+
+
+def loss(away: Sequence[Away]) -> str:
+    """What waits for its broker, since when and why, however many publishers and consumers it is.
+
+    `the consumers of 'orders-0' and 'orders-1' have been without their broker for 3 s: REASON`
+    """
+    seconds = max(each.seconds for each in away)
+    reasons = dict.fromkeys(each.reason for each in away)
+    have, their = ("has", "its") if len(_users(away)) < 2 else ("have", "their")
+    why = "; ".join(list(reasons)[:REASONS])
+    return f"{_who(away)} {have} been without {their} broker for {seconds:.0f} s: {why}"
+
+
+def _users(away: Sequence[Away]) -> list[Away]:
+    return [each for each in away if each.kind != "environment"]
+
+
+def _who(away: Sequence[Away]) -> str:
+    """The publishers and consumers; the client itself where it has none."""
+    found = []
+    for kind in dict.fromkeys(each.kind for each in _users(away)):
+        names = sorted(repr(each.name) for each in away if each.kind == kind)
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        plural = "s" if len(names) > 1 else ""
+        found.append(f"the {kind}{plural} of {', '.join(names[:NAMED])}{more}")
+    return " and ".join(found) or "the client"
 
 
 def _handlers(statistics: Statistics) -> Check:

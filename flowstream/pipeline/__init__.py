@@ -12,7 +12,7 @@
     async with pipeline.start(url=..., telemetry=...) as running:
         running.statistics() -> Statistics                      # everything countable, a snapshot
         running.topology() -> Topology
-        running.pause(); running.resume(); running.resize("processor", 8)
+        running.pause(by="alice"); running.resume(); running.resize("processor", 8)
         running.rate_limit = RateLimit(messages=1000)
         running.stop()                                          # graceful; returns at once
         running.abort()                                         # no drain (a second signal)

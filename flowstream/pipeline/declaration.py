@@ -75,6 +75,7 @@ class Pipeline:
         restart_window: float = 5.0,
         stuck_after: float = 60.0,
         mask: KeyFunction | None = None,
+        slow_after: float = 10.0,
     ) -> None:
         check_value(NAME, name, f"pipeline {shown(name)} > name")
         path = f"pipeline {name!r}"
@@ -99,6 +100,7 @@ class Pipeline:
             "restart_window": restart_window,
             "stuck_after": stuck_after,
             "mask": mask,
+            "slow_after": slow_after,
         }
         self.name = name
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from flowstream.errors import CommitNotVerified, DrainTimeout, StageFailed
+from flowstream.pipeline import story
 from flowstream.pipeline.core import log
 from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.stages.feed import COMMIT_GRACE
@@ -59,16 +60,52 @@ async def drain(run: Run) -> None:
     core.enter("draining")
     if run.stopping:
         limit(run)
+    _say_begin(run)
     with scope:
         for step, action in STEPS:
             run.drain_step = step
+            began = core.clock()
             await action(run)
+            _say_step(run, step, core.clock() - began)
     if scope.cancelled_caught or (run.unsettled and core.error is None):
         error = _timed_out(run)
         log.error("%s", error, extra={"pipeline": core.name})
         core.error = core.error or error
         run.reason = "drain timeout"
     await commit(run)
+
+
+def _say_begin(run: Run) -> None:
+    core = run.core
+    most = (
+        f"{core.options.drain_timeout:g} s at most" if run.stopping else "without a limit of time"
+    )
+    log.info(
+        "pipeline %r drains, %s: %s messages in flight, %s", core.name, story.why_draining(run),
+        f"{run.in_flight:,}", most, extra={"pipeline": core.name, "in_flight": run.in_flight},
+    )  # fmt: skip
+
+
+def _say_step(run: Run, step: str, seconds: float) -> None:
+    core = run.core
+    log.info(
+        "pipeline %r drain: %s took %.2f s, %s messages are in flight", core.name, step, seconds,
+        f"{run.in_flight:,}",
+        extra={"pipeline": core.name, "step": step, "seconds": round(seconds, 3),
+               "in_flight": run.in_flight},
+    )  # fmt: skip
+
+
+def _say_committed(run: Run, verified: dict[str, int], seconds: float) -> None:
+    core = run.core
+    done = "no offset is new, so nothing is committed"
+    if verified:
+        done = f"committed and verified {story.places(verified)}"
+    log.info(
+        "pipeline %r drain: %s (%.2f s)", core.name, done, seconds,
+        extra={"pipeline": core.name, "step": "commit", "seconds": round(seconds, 3),
+               "streams": len(verified)},
+    )  # fmt: skip
 
 
 def _timed_out(run: Run) -> DrainTimeout:
@@ -94,10 +131,12 @@ def limit(run: Run) -> None:
 async def commit(run: Run) -> None:
     """Commit what the watermarks allow and verify it, within COMMIT_GRACE whatever happens."""
     run.drain_step = "commit"
+    began = run.core.clock()
     try:
         with anyio.CancelScope(shield=True), anyio.fail_after(COMMIT_GRACE):
             await run.committer.commit()
-            await run.committer.verify()
+            verified = await run.committer.verify()
+        _say_committed(run, verified, run.core.clock() - began)
     except TimeoutError:
         error: Exception = CommitNotVerified(
             f"pipeline {run.core.name!r}: the offsets could not be stored within {COMMIT_GRACE:g} s"

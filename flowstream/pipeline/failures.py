@@ -138,17 +138,9 @@ class Failures:
         said = f"{_said(kind)} at" if what == FAILED else f"{what}:"
         line = f"pipeline {self._core.name!r}: {said} {message.stream}@{message.offset}"
         fields = self._fields(kind, message.stream, message.offset)
-        tries = self._tries(failure) if what == FAILED else ""
-        log.warning(f"{line}: {failure.reason}{tries}", extra=fields)
+        log.warning(f"{line}: {failure.reason}", extra=fields)
         if what == FAILED and kind.traceback:
             log.debug(f"{line}:\n{kind.traceback}", extra=fields)
-
-    def _tries(self, failure: Failure) -> str:
-        """` (attempt 1 of 3)`, where it may be tried again."""
-        retry = self._core.options.retry
-        if retry is None or not failure.retry or retry.attempts == 1:
-            return ""
-        return f" (attempt {failure.attempts:,} of {retry.attempts:,})"
 
     def _say_due(self, now: float | None = None) -> None:
         """Log the lines of the minute that are due, and see to it that the next ones are."""

@@ -100,6 +100,7 @@ class PipelineOptions:
         "what may be shown of a failed message's body: a function of the message, None for nothing",
         None,
     )
+    slow_after: float = option(SECONDS, "log a handler that takes longer than this, at info", 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ fails.
 
 from __future__ import annotations
 
-import math
 import os
 import pickle
 import signal
@@ -21,13 +20,15 @@ from functools import cache
 from typing import Any, cast
 
 import anyio
-import anyio.to_process
 
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, WorkerDied
 from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.core import log
 from flowstream.pipeline.handlers import accept, fail, passes, wrong_return
 from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.repeats import Repeats, more
 from flowstream.pipeline.stages.slot import Slot
+from flowstream.pipeline.worker import Worker
 from flowstream.texts import describe, interrupts, is_a, traceback_of, type_name
 
 Handler = Callable[[Any], Any]
@@ -35,8 +36,6 @@ STARTS = 3
 """Times that a process is started which ends before it is ready."""
 PARENT_CHECK = 0.5
 """Seconds between looks of a process at whether the pipeline's process lives."""
-KEPT = 60.0
-"""Seconds that an idle process is sure to be kept; anyio ends those that were idle for 300."""
 
 
 @dataclass(slots=True)
@@ -101,46 +100,83 @@ def check_importable(handler: Handler, path: str) -> None:
 
 
 class Processes:
-    """The worker processes of one stage, as many as it has workers."""
+    """The worker processes of one stage, one for each of its workers."""
 
-    def __init__(self, most: int) -> None:
-        self.limiter = anyio.CapacityLimiter(most)
-        self._used: dict[int, float] = {}
+    def __init__(self, pipeline: str, stage: str) -> None:
+        self._pipeline = pipeline
+        self._stage = stage
+        self._workers: dict[int, Worker] = {}
+        self._deaths = Repeats()
 
     async def run(
         self, slot: Slot, function: Callable[..., Any], handler: Handler, *args: Any
     ) -> Any:
-        """Call in a process. It is killed when this is cancelled; its start is no time of the call.
+        """Call in the slot's process. It is killed when this is cancelled; its start is no time of
+        the call.
 
-        Raises what cannot be pickled, or BrokenWorkerProcess when the process dies.
+        Raises what cannot be pickled, or WorkerDied when the process dies.
         """
-        if anyio.current_time() - self._used.pop(slot.index, -math.inf) > KEPT:
-            await self._begin(slot, handler)
-        result = await anyio.to_process.run_sync(
-            function, handler, *args, cancellable=True, limiter=self.limiter
-        )
-        self._used[slot.index] = anyio.current_time()
-        return result
+        request = pickle.dumps((function, (handler, *args)), pickle.HIGHEST_PROTOCOL)
+        worker = self._workers.get(slot.index)
+        if worker is None or worker.ended:
+            await self.end(slot.index)
+            worker = await self._begin(slot, handler)
+        answered = False
+        try:
+            result = await worker.call(request)
+            answered = True
+            return result
+        except WorkerDied as error:
+            self._tell(error, args[0])
+            raise
+        finally:
+            if not answered:
+                await self.end(slot.index)
 
-    async def _begin(self, slot: Slot, handler: Handler) -> None:
-        """Start a process where none is idle, and let it import the handler.
+    async def end(self, index: int) -> None:
+        """End the process of a worker, if it has one."""
+        worker = self._workers.pop(index, None)
+        if worker is not None:
+            await worker.end()
+
+    async def _begin(self, slot: Slot, handler: Handler) -> Worker:
+        """Start the slot's process, and let it import the handler.
 
         One that ends meanwhile did nothing yet, such as by a signal to its process group.
         """
+        request = pickle.dumps((_begin, (handler,)), pickle.HIGHEST_PROTOCOL)
         slot.queued = True
         try:
             for tries_left in reversed(range(STARTS)):
+                worker = self._workers[slot.index] = await Worker.start(self._stage)
                 try:
-                    await anyio.to_process.run_sync(
-                        _begin, handler, cancellable=True, limiter=self.limiter
-                    )
-                    break
-                except anyio.BrokenWorkerProcess:
+                    await worker.call(request)
+                    return worker
+                except WorkerDied:
                     if not tries_left:
                         raise
+                except BaseException:
+                    await self.end(slot.index)
+                    raise
         finally:
             slot.queued = False
             slot.since = anyio.current_time()
+        raise AssertionError("unreachable")
+
+    def _tell(self, error: WorkerDied, held: list[Message[Any]] | Batch[Any]) -> None:
+        left_out = self._deaths.due(error.code, anyio.current_time())
+        if left_out is None:
+            return
+        if isinstance(held, Batch):
+            what = f"a batch of {held.size:,} in hand: this attempt of it has failed"
+        elif len(held) == 1:
+            what = f"{held[0].stream}@{held[0].offset} in hand: this attempt of it has failed"
+        else:
+            what = f"{len(held):,} messages in hand, which are handled again one by one"
+        log.warning(
+            "pipeline %r: %s. It had %s%s", self._pipeline, error, what, more(left_out),
+            extra={"pipeline": self._pipeline, "stage": self._stage, "pid": error.pid},
+        )  # fmt: skip
 
 
 async def process_elsewhere(

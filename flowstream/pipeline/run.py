@@ -10,8 +10,9 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from flowstream import __version__
 from flowstream.errors import FlowstreamError, Halted, SourceFailed
-from flowstream.pipeline import drain
+from flowstream.pipeline import drain, story
 from flowstream.pipeline.annotations import bind
 from flowstream.pipeline.collector import tuned_collector
 from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
@@ -20,6 +21,7 @@ from flowstream.pipeline.discards import Discards, Place, named
 from flowstream.pipeline.halting import advise
 from flowstream.pipeline.handlers import as_exception, passes, thread_handler
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
+from flowstream.pipeline.loopwatch import watching
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.ratelimit import RateLimiter
@@ -32,8 +34,8 @@ from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.processor import Processors
 from flowstream.pipeline.stages.router import Router
 from flowstream.pipeline.statistics import RunResult
-from flowstream.pipeline.watchdog import LoopWatch, Watchdog
-from flowstream.telemetry import StageCrashed, Telemetry
+from flowstream.pipeline.watchdog import Watchdog
+from flowstream.telemetry import Controlled, StageCrashed, Telemetry
 from flowstream.texts import describe, is_a, leaves, type_name
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Run:
         self.committer = Committer(core, self.settlement, pipeline.producer)
         self.reads = [*sources(pipeline.producer)]
         self.reason = "ended"
+        self.stopped_by = ""
         self.drain_step = ""
         self.opened = False
         self.seconds = 0.0
@@ -76,19 +79,33 @@ class Run:
 
     # -- control
 
-    def stop(self) -> None:
+    def stop(self, by: str = story.PROGRAM) -> None:
         """Stop taking messages in, then drain."""
         if self.finished.is_set():
             return
         if self.reason == "ended" and not self._taking.cancel_called:
             self.reason = "stopped"
+            self.stopped_by = by
+            self.controlled("stop", by=by)
         self._stop_taking()
 
-    def abort(self) -> None:
+    def abort(self, by: str = story.PROGRAM) -> None:
         """Stop without draining; what is settled is committed."""
         if not self.finished.is_set():
+            if self.reason != "aborted":
+                self.stopped_by = by
+                self.controlled("abort", by=by)
             self.reason = "aborted"
             self._everything.cancel()
+
+    def controlled(self, action: str, detail: str = "", *, by: str | None) -> None:
+        """Somebody changed how it runs: say what, and who."""
+        who, core = story.said(by), self.core
+        log.info(
+            "pipeline %r: %s, by %s", core.name, story.control(action, detail), who,
+            extra={"pipeline": core.name, "action": action, "by": who},
+        )  # fmt: skip
+        core.emit(Controlled(core.name, action, detail, who))
 
     def _stop_taking(self) -> None:
         if not self.stopping:
@@ -101,14 +118,17 @@ class Run:
 
     async def main(self) -> None:
         """Open, run, drain, close. The outcome is in `result`; only cancellation gets through."""
+        name = self.core.name
+        log.info(
+            "pipeline %r starts (flowstream %s): %s", name, __version__,
+            story.declared(self.pipeline), extra={"pipeline": name, "version": __version__},
+        )  # fmt: skip
         try:
-            watch = LoopWatch(self.core.name, self.core.options.stuck_after)
-            with self._everything, tuned_collector(self._tune_gc), watch:
+            with self._everything, tuned_collector(self._tune_gc), watching(self.watchdog):
                 try:
                     async with anyio.create_task_group() as keeping:
                         keeping.start_soon(self.context.keep, name=f"{self.core.name} keeper")
-                        name = f"{self.core.name} watchdog"
-                        keeping.start_soon(self.watchdog.run, watch, name=name)
+                        keeping.start_soon(self.watchdog.run, name=f"{name} watchdog")
                         try:
                             await self._main()
                         finally:
@@ -126,6 +146,11 @@ class Run:
             ended = self.core.clock()
             self.seconds = ended - self.core.started
             self.core.enter("stopped")
+            log.info(
+                "pipeline %r has ended %s", name, story.ended(self),
+                extra={"pipeline": name, "reason": self.reason, "seconds": round(self.seconds, 3),
+                       "received": self.core.received, "unsettled": self.unsettled},
+            )  # fmt: skip
             self.core.clock = lambda: ended  # a run that is over gets no older
             self.ready.set()
             self.finished.set()
@@ -284,6 +309,11 @@ class Run:
         self.watchdog.watch(self.pools)
         core.enter("running")
         self.opened = True
+        seconds = core.clock() - core.started
+        log.info(
+            "pipeline %r is running, %.1f s after its start", core.name, seconds,
+            extra={"pipeline": core.name, "seconds": round(seconds, 3)},
+        )  # fmt: skip
         self.ready.set()
 
     async def _supervised(self, name: str, body: Any, crashed: Any) -> None:

@@ -17,6 +17,7 @@ from anyio.lowlevel import current_token
 
 from flowstream.checks import MOST_SECONDS, check_number
 from flowstream.errors import ConfigurationError
+from flowstream.pipeline import story
 from flowstream.pipeline.discards import parse_places
 from flowstream.pipeline.options import make
 from flowstream.pipeline.ratelimit import RateLimit
@@ -60,21 +61,21 @@ class RunningPipeline:
 
     # -- control
 
-    def pause(self) -> None:
-        """Take in no more messages; what is in flight goes on."""
-        self._call(self._set_paused, True)
+    def pause(self, *, by: str | None = None) -> None:
+        """Take in no more messages; what is in flight goes on. The log says who did it (`by`)."""
+        self._call(self._set_paused, True, by)
 
-    def resume(self) -> None:
+    def resume(self, *, by: str | None = None) -> None:
         """End a pause."""
-        self._call(self._set_paused, False)
+        self._call(self._set_paused, False, by)
 
     @property
     def paused(self) -> bool:
         return self._run.feed.paused
 
-    def resize(self, stage: str, concurrency: int) -> None:
+    def resize(self, stage: str, concurrency: int, *, by: str | None = None) -> None:
         """Change the concurrency of "processor" or of a batcher; no order is lost by it."""
-        self._call(self._resize, stage, concurrency)
+        self._call(self._resize, stage, concurrency, by)
 
     @property
     def rate_limit(self) -> RateLimit | None:
@@ -83,15 +84,19 @@ class RunningPipeline:
 
     @rate_limit.setter
     def rate_limit(self, limit: RateLimit | None) -> None:
-        self._call(self._set_limit, limit)
+        self.set_rate_limit(limit)
 
-    def stop(self) -> None:
+    def set_rate_limit(self, limit: RateLimit | None, *, by: str | None = None) -> None:
+        """The same as assigning `rate_limit`, with who did it for the log."""
+        self._call(self._set_limit, limit, by)
+
+    def stop(self, *, by: str | None = None) -> None:
         """Ask for a graceful stop and return at once; `wait` tells when it is done."""
-        self._call(self._run.stop)
+        self._call(self._stop, by)
 
-    def abort(self) -> None:
+    def abort(self, *, by: str | None = None) -> None:
         """Stop without draining. What is settled is committed; the rest is replayed."""
-        self._call(self._run.abort)
+        self._call(self._abort, by)
 
     async def push(self, bodies: list[Any], *, stream: str = "pushed") -> None:
         """Deliver messages of your own beside the producer's; they have no offsets to commit.
@@ -186,23 +191,36 @@ class RunningPipeline:
                 "as with anyio.from_thread.run"
             )
 
-    def _set_paused(self, paused: bool) -> None:
-        self._run.feed.paused = paused
+    def _set_paused(self, paused: bool, by: str | None) -> None:
+        changed, self._run.feed.paused = self._run.feed.paused != paused, paused
         self._run.feed.reopen()
+        if changed:
+            self._run.controlled("pause" if paused else "resume", by=by)
 
-    def _set_limit(self, limit: RateLimit | None) -> None:
+    def _stop(self, by: str | None) -> None:
+        self._run.stop(story.said(by))
+
+    def _abort(self, by: str | None) -> None:
+        self._run.abort(story.said(by))
+
+    def _set_limit(self, limit: RateLimit | None, by: str | None) -> None:
         if limit is not None and not isinstance(limit, RateLimit):
             raise ConfigurationError(
                 f"rate_limit: expected a RateLimit(...) or None, got {shown(limit)}"
             )
-        self._run.limiter.limit = limit
+        changed, self._run.limiter.limit = self._run.limiter.limit != limit, limit
         self._run.feed.reopen()
+        if changed:
+            self._run.controlled("rate_limit", story.limit(limit), by=by)
 
-    def _resize(self, stage: str, concurrency: int) -> None:
+    def _resize(self, stage: str, concurrency: int, by: str | None) -> None:
         for pool in self._run.pools:
             if pool.name == stage:
                 make(type(pool.options), {"concurrency": concurrency}, f"resize {stage!r}")
+                before = pool.concurrency
                 pool.resize(concurrency)
+                detail = f"{stage!r} resized from {before} to {concurrency} workers"
+                self._run.controlled("resize", detail, by=by)
                 return
         known = ", ".join(pool.name for pool in self._run.pools)
         raise ConfigurationError(f"resize: there is no stage {stage!r}; there are {known}")
@@ -240,7 +258,7 @@ async def start(
                     yield running
                 except Exception as error:
                     raised = error
-                run.stop()
+                run.stop("the end of its block")
     except BaseExceptionGroup as group:
         if interrupts(group):
             raise KeyboardInterrupt from group

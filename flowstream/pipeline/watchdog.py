@@ -3,24 +3,22 @@
 It looks at what every worker has in its hands a few times per timeout, so a timeout of t seconds
 comes true after t to 1.25 t; nothing is done per message. Callbacks outside of the workers (what a
 run opens, on_failed, failure policies, acknowledgers, commits) are reported, and have no timeout:
-a drain bounds them. A second watch, in a thread of its own, reports what blocks the whole event
-loop: a handler, a partition_by, a batch size function, an observer.
+a drain bounds them. What blocks the whole event loop is seen by a thread (loopwatch.py).
 """
 
 from __future__ import annotations
 
-import _thread
-import sys
-import threading
-import time
-import traceback
+from types import FrameType
+from typing import Any
 
 import anyio
 
 from flowstream.pipeline.core import Core, Signal, log
+from flowstream.pipeline.loopwatch import BLOCKED_AFTER
+from flowstream.pipeline.repeats import Repeats, more
 from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.slot import Slot
-from flowstream.telemetry import HandlerStuck
+from flowstream.telemetry import HandlerStuck, LoopBlocked
 
 
 class Watchdog:
@@ -30,6 +28,7 @@ class Watchdog:
         self.core = core
         self.pools: list[Pool] = []
         self._changed = Signal()
+        self._slow = Repeats()
         self._scope = anyio.CancelScope()
 
     def watch(self, pools: list[Pool]) -> None:
@@ -41,13 +40,13 @@ class Watchdog:
         """Look no more."""
         self._scope.cancel()
 
-    async def run(self, loop: LoopWatch) -> None:
-        """Look until stopped, and tell `loop` that the event loop runs."""
+    async def run(self) -> None:
+        """Look until stopped."""
+        options = self.core.options
         with self._scope:
             while True:
                 times = [pool.timeout for pool in self.pools if pool.timeout is not None]
-                await self._changed.wait(min([*times, self.core.options.stuck_after]) / 4)
-                loop.beat()
+                await self._changed.wait(min([*times, options.stuck_after, options.slow_after]) / 4)
                 self._look()
 
     def _look(self) -> None:
@@ -69,9 +68,9 @@ class Watchdog:
             slot.scope.cancel()
 
     def _report(self, slot: Slot, what: str, stage: str, now: float) -> None:
-        elapsed = slot.elapsed(now)
-        if elapsed >= self.core.options.stuck_after and not slot.reported:
-            slot.reported = True
+        elapsed, options = slot.elapsed(now), self.core.options
+        if elapsed >= options.stuck_after and not slot.reported:
+            slot.reported = slot.slow = True
             where = slot.stack()
             log.warning(
                 "pipeline %r: %s has not come back for %.0f s; it is at\n%s",
@@ -79,45 +78,63 @@ class Watchdog:
                 extra={"pipeline": self.core.name, "stage": stage},
             )  # fmt: skip
             self.core.emit(HandlerStuck(self.core.name, stage, elapsed, where))
+        elif elapsed >= options.slow_after and not slot.slow:
+            slot.slow = True
+            self._report_slow(slot, what, stage, elapsed, now)
 
+    def _report_slow(self, slot: Slot, what: str, stage: str, elapsed: float, now: float) -> None:
+        left_out = self._slow.due(stage, now)
+        if left_out is None:
+            return
+        message = slot.current
+        fields: dict[str, Any] = {"pipeline": self.core.name, "stage": stage}
+        held = ""
+        if message is not None:
+            fields |= {"stream": message.stream, "offset": message.offset}
+            held = f" with {message.stream}@{message.offset}"
+        elif slot.messages:
+            held = f" with {len(slot.messages):,} messages"
+        log.info(
+            "pipeline %r: %s is slow: it has been at it for %.0f s%s%s",
+            self.core.name, what, elapsed, held, more(left_out), extra=fields,
+        )  # fmt: skip
 
-class LoopWatch:
-    """Reports when the event loop itself has not run for `after` seconds, with where it is.
+    # -- the event loop, for loopwatch.py
 
-    Its thread is a bare one: starting or ending it must not wait on the event loop.
-    """
+    @property
+    def name(self) -> str:
+        return self.core.name
 
-    def __init__(self, name: str, after: float) -> None:
-        self.name = name
-        self.after = after
-        self._loop_thread = threading.get_ident()
-        self._seen = time.monotonic()
-        self._reported = False
-        self._running = _thread.allocate_lock()
+    @property
+    def after(self) -> float:
+        return min(BLOCKED_AFTER, self.core.options.stuck_after)
 
-    def __enter__(self) -> LoopWatch:
-        self._running.acquire(blocking=False)
-        _thread.start_new_thread(self._watch, ())
-        return self
+    def at_work(self, frames: set[FrameType]) -> tuple[str, str] | None:
+        """The stage or callback that one of these frames of the event loop's thread belongs to."""
+        slots = [slot for pool in self.pools for slot in list(pool.slots.values())]
+        for slot in (*list(self.core.callbacks), *slots):
+            if getattr(slot.coroutine, "cr_frame", None) not in frames:
+                continue
+            if slot.callback or slot in self.core.callbacks:
+                return (slot.callback or slot.name,) * 2
+            what = "the handler of" if slot.scope is not None else "what is called by"
+            return slot.name, f"{what} {slot.name!r}"
+        return None
 
-    def __exit__(self, *exc: object) -> None:
-        self._running.release()
+    def blocked(self, text: str, stage: str, where: str) -> None:
+        log.warning(
+            "pipeline %r: the event loop has been blocked %s: nothing else runs meanwhile, also no "
+            "heartbeats. What computes or waits belongs into a plain def, which runs in a thread. "
+            "It is at\n%s", self.core.name, text, where,
+            extra={"pipeline": self.core.name, "stage": stage or None},
+        )  # fmt: skip
 
-    def beat(self) -> None:
-        """The loop runs; called every now and then on it."""
-        self._seen = time.monotonic()
-        self._reported = False
+    def was_blocked(self, seconds: float, stage: str, where: str) -> None:
+        self.core.emit(LoopBlocked(self.core.name, stage, seconds, where))
 
-    def _watch(self) -> None:
-        while not self._running.acquire(timeout=self.after / 4):
-            blocked = time.monotonic() - self._seen
-            if blocked >= self.after and not self._reported:
-                self._reported = True
-                frame = sys._current_frames().get(self._loop_thread)
-                where = "".join(traceback.format_stack(frame)[-12:]) if frame else "nowhere\n"
-                log.warning(
-                    "pipeline %r: the event loop has been blocked for %.0f s, so heartbeats stop; "
-                    "a handler that computes should be a plain def. It is at\n%s",
-                    self.name, blocked, where,
-                    extra={"pipeline": self.name},
-                )  # fmt: skip
+    def was_late(self, text: str) -> None:
+        log.info(
+            "pipeline %r: the event loop did not run %s, and nothing was seen that blocks it: the "
+            "machine is busy, the process was stopped, or native code held the interpreter's lock",
+            self.core.name, text, extra={"pipeline": self.core.name},
+        )  # fmt: skip

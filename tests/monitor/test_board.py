@@ -22,6 +22,7 @@ from flowstream.telemetry import (
     PhaseChanged,
     Settled,
     StageCrashed,
+    StateChanged,
 )
 from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
 
@@ -232,3 +233,32 @@ def test_the_lag_is_unknown_while_no_end_is_known() -> None:
     statistics.change(lanes=(dataclasses.replace(LANE, tail=None, lag=None),))
     board.sample()
     assert board.snapshot()["pipelines"][0]["lag"] is None
+
+
+def test_what_is_away_is_told_by_environment_and_concerns_its_own_pipeline() -> None:
+    clock = Clock()
+    board = Board(clock)
+    for name in ("a", "b"):
+        board.watch(name, Changing())
+    board.observe(StateChanged("consumer", "s", "connecting", "", 0.0))  # by the pipeline itself
+    assert [len(each.away) for each in board.watched()] == [1, 1]
+    for name in ("a", "b"):
+        board.observe(StateChanged("consumer", "s", "open", "", 0.1, f"flowstream {name}"))
+    assert [len(each.away) for each in board.watched()] == [0, 0]
+    for name in ("a", "b", "shared"):
+        event = StateChanged("consumer", "s", "recovering", "reset", 9.0, f"flowstream {name}")
+        board.observe(event)
+    board.observe(StateChanged("consumer", "s", "open", "", 0.1, "flowstream b"))
+    clock.now += 3
+    assert [[each.environment for each in watched.away] for watched in board.watched()] == [
+        ["flowstream a", "flowstream shared"],
+        ["flowstream shared"],
+    ]
+    assert board.losses() == [
+        {
+            "environment": f"flowstream {name}",
+            "for": 3.0,
+            "text": "the consumer of 's' has been without its broker for 3 s: reset",
+        }
+        for name in ("a", "shared")
+    ]

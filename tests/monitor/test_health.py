@@ -59,6 +59,22 @@ def test_the_broker_may_be_away_for_a_moment() -> None:
         assert found == ({} if reason is None else {"broker": expected})
 
 
+def test_a_loss_is_one_text_however_many_wait() -> None:
+    names = [f"orders-{number}" for number in range(12)]
+    away = [
+        Away("environment", "e", "recovering", 4.0, "reset"),
+        *(Away("consumer", name, "recovering", 4.0, "reset") for name in names),
+        Away("publisher", "dead", "recovering", 3.0, "reset"),
+    ]
+    assert failing(dataclasses.replace(watched(), away=away)) == {
+        "broker": "the consumers of 'orders-0', 'orders-1', 'orders-10', 'orders-11', 'orders-2' "
+        "and 7 more and the publisher of 'dead' have been without their broker for 4 s: reset"
+    }
+    assert failing(dataclasses.replace(watched(), away=away[:1])) == {
+        "broker": "the client has been without its broker for 4 s: reset"
+    }
+
+
 def test_connecting_for_the_first_time_is_not_ready() -> None:
     away = Away("environment", "e", "connecting", 0.0, "")
     assert failing(dataclasses.replace(watched(), away=[away])) == {

@@ -177,9 +177,19 @@ async def test_the_broker_is_gone_and_back(tmp_path: Path, monkeypatch: pytest.M
                 await publisher.publish(b"x")
             await running.wait_idle(0.05)
             assert await probe.failing() == set()
+        with anyio.fail_after(2):  # the page says so at once, before the grace is over
+            while not (losses := probe.board.snapshot()["losses"]):
+                await anyio.sleep(0.02)
+        (loss,) = losses
+        assert loss["text"].startswith("the consumer of 's' has been without its broker for 0 s:")
+        assert {each["kind"] for each in probe.board.snapshot()["away"]} == {
+            "environment",
+            "consumer",
+        }
         await probe.turns({"broker"}, within=20, step=0.02)
         async with served(port, tmp_path):
             await probe.turns(set(), within=30, step=0.02)
+            assert probe.board.snapshot()["losses"] == []
             await stack.aclose()
 
 

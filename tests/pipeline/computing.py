@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -71,6 +72,14 @@ DOINGS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def first_time(file: str) -> bool:
+    try:
+        open(file, "x").close()
+    except FileExistsError:
+        return False
+    return True
+
+
 def process(message: Message[dict]) -> Any:
     doing = message.data.get("do", "nothing")
     if doing == "fail":
@@ -85,6 +94,10 @@ def process(message: Message[dict]) -> Any:
     elif doing == "note":
         with open(message.data["file"], "a") as file:
             file.write("x")
+    elif doing == "killed" or (doing == "killed once" and first_time(message.data["file"])):
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif doing == "killed once":
+        return None
     elif doing == "slow":
         time.sleep(0.1)
         return os.getpid()
@@ -95,5 +108,7 @@ def process(message: Message[dict]) -> Any:
 
 def load(batch: Batch[dict]) -> Any:
     doing = batch.data[0].get("do", "nothing")
+    if doing == "killed once":
+        return process(batch.messages[0])
     batch.messages.pop()  # whatever is done to the list, every message settles
     return DOINGS[doing](batch)

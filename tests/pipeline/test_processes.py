@@ -14,7 +14,9 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.pipeline import Batch, Drop, Failure, Message, Pipeline
+from flowstream.errors import Halted
+from flowstream.pipeline import Backoff, Batch, Drop, Failure, Message, Pipeline, Retry
+from flowstream.pipeline.worker import how_ended
 from tests.pipeline import slow_to_import
 from tests.pipeline.computing import DOINGS, load, process
 from tests.pipeline.support import MemoryStream, pipeline_of
@@ -186,3 +188,66 @@ async def test_a_stage_with_processes_is_resized() -> None:
         with anyio.fail_after(60):
             while len(pids) < 3:
                 await anyio.sleep(0.05)
+
+
+def killing(*what: str, file: Path) -> list[bytes]:
+    return [json.dumps({"do": each, "file": str(file)}).encode() for each in what]
+
+
+@pytest.mark.parametrize("stage", ["processor", "load"])
+async def test_a_process_that_is_killed_has_a_name_a_reason_and_another_attempt(
+    stage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a kernel does that is short of memory: the first attempt dies, the second one does not."""
+    backoff = Backoff(initial=0.01)
+    source = MemoryStream(killing("killed once", file=tmp_path / "died"))
+    pipeline = pipeline_of(source, retry=Retry(attempts=2, backoff=backoff))
+    if stage == "processor":
+        pipeline.processor(processes=True)(process)
+    else:
+        pipeline.processor(keep)
+        pipeline.batcher("load", size=1, processes=True)(load)
+    with anyio.fail_after(60):
+        result = await pipeline.run()
+    assert (dict(result.settled), result.retried) == ({"ok": 1}, 1)
+    (record,) = (each for each in caplog.records if "worker process" in each.getMessage())
+    text = record.getMessage()
+    assert f"a worker process of {stage!r} was killed by signal 9 (SIGKILL): the kernel" in text
+    assert "this attempt of it has failed" in text
+    assert vars(record)["stage"] == stage
+
+
+async def test_without_another_attempt_the_death_is_the_reason(tmp_path: Path) -> None:
+    pipeline = pipeline_of(MemoryStream(killing("killed", file=tmp_path / "died")))
+    pipeline.processor(processes=True)(process)
+    with anyio.fail_after(60), pytest.raises(Halted) as caught:
+        await pipeline.run()
+    assert "WorkerDied: a worker process of 'processor' was killed by signal 9" in str(caught.value)
+
+
+async def test_a_death_with_many_messages_is_told_and_they_are_handled_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    died = tmp_path / "died"
+    source = MemoryStream(killing(*["number"] * 9, "killed once", file=died))
+    pipeline = pipeline_of(source)
+    pipeline.processor(processes=True)(process)
+    with anyio.fail_after(60):
+        result = await pipeline.run()
+    assert (dict(result.settled), result.failed) == ({"ok": 10}, 0)
+    assert "It had 10 messages in hand, which are handled again one by one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (-9, "was killed by signal 9 (SIGKILL): the kernel does this when memory runs out"),
+        (-11, "was killed by signal 11 (SIGSEGV): native code crashed"),
+        (-64, "was killed by signal 64"),
+        (4, "ended with exit code 4"),
+        (0, "ended with exit code 0"),
+        (None, "closed its pipe and did not end"),
+    ],
+)
+def test_how_a_process_ended(code: int | None, text: str) -> None:
+    assert how_ended(code).startswith(text)

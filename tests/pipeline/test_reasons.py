@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.pipeline import (
-    Acknowledger,
     Backoff,
     Batch,
     Disposer,
@@ -24,7 +23,6 @@ from flowstream.pipeline import (
     IterableProducer,
     Message,
     Pipeline,
-    Producer,
     Reason,
     Retry,
     RunResult,
@@ -40,7 +38,6 @@ from flowstream.pipeline.reasons import (
     Notices,
     Reasons,
 )
-from flowstream.pipeline.stages.router import Router
 from flowstream.telemetry import AttemptFailed, Failed, Retried
 from tests.pipeline.support import MemoryStream, Recorder, n_of, numbers, pipeline_of, when
 
@@ -261,61 +258,6 @@ async def test_a_source_that_crashes_is_a_reason() -> None:
     assert (reason.stream, reason.offset) == (None, None)
 
 
-async def test_a_stage_that_crashes_is_a_reason_and_so_is_what_it_held(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def broken(router: Router, messages: list[Message[Any]], plain: bool) -> None:
-        raise RuntimeError("a bug of ours")
-
-    monkeypatch.setattr(Router, "forward", broken)
-    pipeline = pipeline_of(
-        MemoryStream(numbers(6), slices=[2]), on_failure=Drop(), max_restarts=100
-    )
-
-    @pipeline.processor(max_demand=1)
-    async def handle(message: Message[dict]) -> None:
-        """Leaves it as it is."""
-
-    @pipeline.batcher
-    async def load(batch: Batch[dict]) -> None:
-        """Gets nothing."""
-
-    result = await pipeline.run()
-    assert counted(result) == {
-        ("processor", "crash", "RuntimeError", "RuntimeError: a bug of ours"): {"attempts": 6},
-        ("processor", "process", "RuntimeError",
-         "the stage crashed: RuntimeError: a bug of ours"): {"attempts": 6, "discarded": 6},
-    }  # fmt: skip
-    assert sum("crashed" in line for line in lines(caplog, logging.ERROR)) == 1
-    assert (
-        "pipeline 'test': 5 more like it in the last minute: 'processor' crashed: "
-        "RuntimeError: a bug of ours"
-    ) in lines(caplog)
-
-
-async def test_an_acknowledger_that_fails_is_a_reason() -> None:
-    class Refusing(Acknowledger):
-        async def acknowledge(self, messages: Sequence[Message[Any]], outcome: str) -> None:
-            raise PermissionError("not yours")
-
-    class Queue(Producer):
-        async def run(self, feed: Any) -> None:
-            await feed.open("queue", acknowledger=Refusing(), commits=False).send([b"1"])
-
-    pipeline = Pipeline("test", Queue())
-
-    @pipeline.processor
-    async def handle(message: Message[bytes]) -> None:
-        """Leaves it as it is."""
-
-    async with pipeline.start() as running:
-        result = await running.wait()
-    text = "the acknowledger raised PermissionError: not yours"
-    assert counted(result) == {
-        ("Refusing", "commit", "PermissionError", text): {"attempts": 1, "halted": 1}
-    }
-
-
 async def test_events_tell_reasons_and_never_fail() -> None:
     recorder = Recorder()
     pipeline = pipeline_of(2, retry=Retry(2, Backoff(initial=0)), on_failure=Drop())
@@ -405,7 +347,7 @@ async def test_the_log_has_the_first_of_a_reason_and_then_a_line_a_minute(
     first, *more = lines(caplog)
     assert first == (
         "pipeline 'test': process failed in 'processor' at orders@0: "
-        "ConnectionError: order 0 refused (attempt 1 of 10,000)"
+        "ConnectionError: order 0 refused"
     )
     like = (
         "more like it in the last minute: process failed in 'processor': "

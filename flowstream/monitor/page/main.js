@@ -32,8 +32,9 @@ function header(run) {
     `${plural(connections, "connection")}` + (run.lost ? ` · ${run.lost} lost` : "") +
     ` · CPU ${percent(cpu)} · ${bytes(memory)}`);
   const worst = run.pipelines[0]?.condition;
-  const bad = run.not_ready.length > 0 || worst?.level === "bad";
-  text(ready, run.not_ready.length ? "not ready" : bad ? worst.name : "ready");
+  const bad = run.not_ready.length > 0 || run.losses.length > 0 || worst?.level === "bad";
+  text(ready, run.not_ready.length ? "not ready" : run.losses.length ? "reconnecting"
+    : bad ? worst.name : "ready");
   className(ready, `pill ${bad ? "bad" : "good"}`);
   document.title = (bad ? "⚠ " : "") +
     (run.pipelines.map(each => `${each.name} ${rate(each.rate)}/s`).join(", ") || "flowstream");
@@ -46,9 +47,11 @@ function show(run) {
   const halted = run.pipelines.filter(each => each.condition.name === "halted").map(each => each.name);
   const failing = run.not_ready.filter(each =>  // what has halted says so itself, with the reason
     each.check !== "phase" || !halted.includes(each.pipeline));
+  const losses = run.losses.map(each => ({...each, said: `${each.text}. It is tried again.`}));
   const problems = [...Map.groupBy(failing, each => `${each.check} ${each.detail}`).values()]
     .map(same => ({...same[0], pipeline: same.map(each => each.pipeline).filter(Boolean).join(", ")}))
     .map(each => ({...each, said: `${each.pipeline ? `${each.pipeline}: ` : ""}${each.detail}.`}));
+  if (!problems.some(each => each.check === "broker")) problems.unshift(...losses);
   tell(refused ? [...problems, {said: refused}] : problems);
   for (const pipeline of run.pipelines) {
     if (!sections.has(pipeline.name))

@@ -34,7 +34,7 @@ class Pool(ABC):
         self.concurrency = options.concurrency
         self.timeout = timeout
         self.slots: dict[int, Slot] = {}
-        self.processes = Processes(options.concurrency)
+        self.processes = Processes(core.name, options.name)
         self.idle_workers = Idle()
         self.handled = 0
         self.failed = 0
@@ -59,7 +59,6 @@ class Pool(ABC):
     def set_workers(self, concurrency: int) -> None:
         """More workers start at once; surplus ones end after what they have in hand."""
         self.concurrency = concurrency
-        self.processes.limiter.total_tokens = concurrency
         self._fill()
         self.idle_workers.wake(len(self.idle_workers))
 
@@ -88,6 +87,7 @@ class Pool(ABC):
         try:
             await self.core.supervise(self.name, body, crashed)
         finally:
+            await self.processes.end(slot.index)
             self.slots.pop(slot.index, None)
             self._worked += self.core.clock() - self._born.pop(slot.index)
         self._fill()

@@ -25,8 +25,8 @@ class Slot:
     """
 
     __slots__ = ("active", "callback", "coroutine", "index", "iterator", "late", "messages", "name",
-                 "queued", "reported", "scope", "seen", "since", "skipped", "taken", "thread",
-                 "walked")  # fmt: skip
+                 "queued", "reported", "scope", "seen", "since", "skipped", "slow", "taken",
+                 "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
@@ -45,7 +45,7 @@ class Slot:
         self.since = 0.0
         self.taken = 0.0
         self.seen = 0
-        self.reported = False
+        self.reported = self.slow = False
 
     def hold(self, messages: list[Message[Any]], now: float) -> None:
         """The worker took `messages` into its hands."""
@@ -53,7 +53,7 @@ class Slot:
         self.messages = messages
         self.since = self.taken = now
         self.seen = len(messages)
-        self.reported = False
+        self.reported = self.slow = False
         self.walk(messages)
 
     def walk(self, messages: list[Message[Any]]) -> None:
@@ -100,7 +100,7 @@ class Slot:
         if left != self.seen or self.queued:
             self.seen = left
             self.since = now
-            self.reported = False
+            self.reported = self.slow = False
         return now - self.since
 
     def stack(self) -> str:

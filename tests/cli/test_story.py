@@ -1,0 +1,105 @@
+"""`flowstream run --log-level info`: the records of a run, from its version to its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flowstream import __version__
+from tests.brokers.running import Broker
+from tests.cli.command import Started, flowstream, wait_until
+from tests.cli.modules import SLOW, handled, numbered, write_module
+
+INFO = ("--log-level", "info")
+COUNT = 500
+
+
+@pytest.mark.every_broker
+def test_a_run_tells_its_story(broker: Broker, stream_name: str, tmp_path: Path) -> None:
+    target = write_module(tmp_path, stream_name, handler=SLOW)
+    sent = flowstream("publish", stream_name, "-", "--create", url=broker.url,
+                      stdin=numbered(COUNT))  # fmt: skip
+    assert sent.code == 0, sent.err
+    line = ("run", target, "--create", *INFO, "--log-format", "json")
+    with Started(*line, url=broker.url, cwd=tmp_path) as run:
+        first = [run.line('"logger"')]
+        wait_until(lambda: len(handled(tmp_path)) == COUNT - COUNT // 100)
+        run.signal(signal.SIGTERM)
+        result = run.end()
+    assert result.code == 0, result.err
+    records = [json.loads(each) for each in (*first, *result.err.splitlines())]
+    told = [each["message"] for each in records]
+
+    def has(*parts: str) -> None:
+        assert any(all(part in text for part in parts) for text in told), (parts, told)
+
+    has(f"flowstream {__version__} runs '{stream_name}' of shop: Python ")
+    embedded = broker.name == "embedded"
+    has(
+        f"environment 'flowstream {stream_name}' is connected to ",
+        f":{broker.port}: ",
+        "the embedded broker" if embedded else f"RabbitMQ {broker.name}",
+    )
+    has(f"pipeline '{stream_name}' starts (flowstream {__version__}): StreamProducer of ")
+    has(f"{stream_name} begins at first: nothing stored under reference {stream_name}")
+    has(f"pipeline '{stream_name}' is running")
+    has(f"'{stream_name}': asked to stop, by SIGTERM")
+    has(f"'{stream_name}' drains, stopped by SIGTERM: ", "25 s at most")
+    has("drain: finish batches took ")
+    has(f"drain: committed and verified {stream_name}@{COUNT - 1:,} (")
+    has(f"'{stream_name}' has ended (stopped by SIGTERM) after ", f"{COUNT:,} received")
+    assert len(records) < 40
+    (start,) = (each for each in records if "begins at first" in each["message"])
+    fields = {"pipeline": stream_name, "stream": stream_name, "reference": stream_name}
+    assert start.items() >= {**fields, "offset": 0}.items()
+
+    again = flowstream("run", target, *INFO, "--until-idle", "0.1", url=broker.url, cwd=tmp_path)
+    resumes = f"{stream_name} resumes at {COUNT:,}: stored offset {COUNT - 1:,} of reference "
+    assert resumes + stream_name in again.err
+    assert "asked to stop, by --until-idle, as nothing came for 0.1 s" in again.err
+    assert "no offset is new, so nothing is committed" in again.err
+    flowstream("streams", "delete", f"{stream_name}.dead", "-y", "--if-exists", url=broker.url)
+
+
+BLOCKING = """
+import time
+from flowstream import IterableProducer, Message, Pipeline
+
+pipeline = Pipeline("shop", IterableProducer([b"a", b"b"]))
+
+@pipeline.processor
+async def handle(message: Message[bytes]) -> None:
+    if message.data == b"b":
+        time.sleep(2.5)
+"""
+
+
+def test_a_handler_that_blocks_the_loop_is_named_at_every_level(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(BLOCKING)
+    result = flowstream("run", "shop", cwd=tmp_path)
+    assert result.code == 0, result.err
+    assert "the event loop has been blocked for 1." in result.err
+    assert "by the handler of 'processor'" in result.err
+    assert "in handle\n    time.sleep(2.5)" in result.err
+
+
+def test_the_page_is_named_as_who_paused(tmp_path: Path) -> None:
+    module = BLOCKING.replace('[b"a", b"b"]', "iter(int, 1)")
+    (tmp_path / "shop.py").write_text(module)
+    line = ("run", "shop", "--http", "127.0.0.1:0", "--http-control", *INFO)
+    with Started(*line, cwd=tmp_path) as run:
+        page = run.line("live page on ").split("live page on ")[1].split("/,")[0]
+        run.line("is running")
+        for action in ("pause", "resume"):
+            body = json.dumps({"pipeline": "shop", "action": action}).encode()
+            headers = {"content-type": "application/json"}
+            request = urllib.request.Request(f"{page}/api/control", body, headers)
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert answer.status == 200
+            run.line(f"pipeline 'shop': {action}d, by the live page")
+        run.signal(signal.SIGINT)
+        assert run.end().code == 0

@@ -103,8 +103,8 @@ def run(
         typer.Option(
             "--http-control",
             envvar="FLOWSTREAM_HTTP_CONTROL",
-            help="Let the live page pause, resume and limit pipelines: whoever reaches the "
-            "address may.",
+            help="Let the live page pause, resume and limit pipelines, and replay dead letters: "
+            "whoever reaches the address may.",
             rich_help_panel=WATCHING,
         ),
     ] = False,

@@ -161,7 +161,7 @@ class Settings(BaseSettings):
         default=None, description="HOST:PORT of the live page, /metrics and health; not set: none"
     )
     http_control: bool = Field(
-        default=False, description="let the live page pause, resume and limit pipelines"
+        default=False, description="let the live page control pipelines and replay dead letters"
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         default="warning", description="the least severe records to write"

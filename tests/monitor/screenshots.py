@@ -9,6 +9,7 @@ in light and dark and on a phone, to be looked at.
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,11 @@ from tests.monitor.scenes import LONG, SCENES, at_work
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
 WARM_UP = LONG + 15.0
 """Seconds the scenes work before: the charts should show something."""
+
+SEEN = {"healthy": "running", "backlog": "lagging", "failing": "failing", "halting": "halted",
+        "broker_gone": "not ready", "two_pipelines": "idle"}  # fmt: skip
+"""The condition that is waited for in a scene."""
+PATIENCE = 120.0
 
 OPEN = ".reason summary"
 """What is clicked in the scene "failing": the first reason, with its traceback."""
@@ -71,7 +77,7 @@ def _take(window: Browser, address: str, shot: Shot, folder: Path) -> None:
     window.shape((width, height), dark=shot.dark, phone=shot.phone)
     window.driver.get(address)
     window.run("return document.fonts.ready")
-    window.wait_for(".stage")
+    _wait(window, SEEN[shot.scene])
     if shot.click:
         window.run("document.querySelector(arguments[0])?.click()", shot.click)
     window.wait_for("svg path.curve[d^=M]")
@@ -80,6 +86,15 @@ def _take(window: Browser, address: str, shot: Shot, folder: Path) -> None:
     window.screenshot(folder / f"{shot.name}.webp")
     if errors := window.errors():
         sys.exit("\n".join(errors))
+
+
+def _wait(window: Browser, condition: str) -> None:
+    shown = "return [...document.querySelectorAll('section .pill')].map(each => each.textContent)"
+    give_up = time.monotonic() + PATIENCE
+    while condition not in window.run(shown):
+        if time.monotonic() > give_up:
+            sys.exit(f"no pipeline is {condition!r} within {PATIENCE:.0f} s")
+        time.sleep(0.2)
 
 
 async def main() -> None:

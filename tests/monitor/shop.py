@@ -24,7 +24,7 @@ from flowstream.pipeline import Batch, Message, Pipeline, Retry
 from flowstream.telemetry import Telemetry
 from flowstream.testing import broker
 
-RATE = 600
+RATE = 200
 """Orders a second, on average."""
 
 
@@ -72,7 +72,7 @@ async def _feed(environment: Environment) -> None:
             orders = []
             for _ in range(int(RATE / 10 * wave)):
                 number += 1
-                amount = 0 if number % 4_000 == 0 else random.randint(5, 200)
+                amount = 0 if number % 1_500 == 0 else random.randint(5, 200)
                 order = {
                     "order_id": number,
                     "customer_id": random.randint(1, 300),
@@ -102,6 +102,7 @@ async def shop(port: int = 0) -> AsyncIterator[str]:
         _, port = await group.start(monitor.run, "127.0.0.1", port)
         group.start_soon(keep_sampling, board, metrics)
         group.start_soon(_feed, environment)
+        board.expect(pipeline.name)
         async with pipeline.start(environment=environment, telemetry=telemetry) as run:
             board.watch("orders", run.statistics, pipeline)
             yield f"http://127.0.0.1:{port}/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,10 +110,38 @@ EVENTS = (
 )
 
 
+class Letters:
+    """Two dead letters of "p"; what is replayed is gone."""
+
+    streams: Mapping[str, str] = {"p": "p.dead"}
+
+    def __init__(self) -> None:
+        self.offsets = [7, 12]
+
+    async def waiting(self, stream: str, most: int) -> dict[str, Any]:
+        about = {"source": "s@3", "stage": "processor", "phase": "process", "attempts": 3}
+        rows = [
+            {"offset": offset, "time": "2026-11-29T04:00:00Z", "reason": HOSTILE, **about}
+            for offset in self.offsets
+        ]
+        return {"waiting": len(rows), "exact": True, "letters": rows}
+
+    async def letter(self, stream: str, offset: int, most: int) -> dict[str, Any] | None:
+        return {"body": f"{HOSTILE} {offset}", "traceback": "Traceback of it", "size": 40,
+                "error": "ValueError", "missing": "", "properties": {"k": HOSTILE}}  # fmt: skip
+
+    async def replay(self, stream: str, offsets: Sequence[int] | None) -> dict[str, Any]:
+        gone = [each for each in self.offsets if offsets is None or each in offsets]
+        self.offsets = [each for each in self.offsets if each not in gone]
+        return {"replayed": {"s": len(gone)}, "left": {}}
+
+
 @asynccontextmanager
-async def monitor(board: Board, port: int = 0, *, control: bool = False) -> AsyncIterator[int]:
+async def monitor(
+    board: Board, port: int = 0, *, control: bool = False, letters: Letters | None = None
+) -> AsyncIterator[int]:
     async with anyio.create_task_group() as group:
-        face = Monitor(Metrics(), board, control=control)
+        face = Monitor(Metrics(), board, control=control, dead_letters=letters)
         _, port = await group.start(face.run, "127.0.0.1", port)
         yield port
         group.cancel_scope.cancel()
@@ -364,6 +392,65 @@ async def test_controls_pause_resume_and_limit(window: Browser) -> None:
         assert await page.do(page.window.errors) == []
         assert await page.do(window.run, CHECKS) == []
         ended.set()
+
+
+async def test_dead_letters_are_read_and_replayed(window: Browser) -> None:
+    board, letters = Board(), Letters()
+    async with monitor(board, control=True, letters=letters) as port:
+        page = Page(window, port, board)
+        board.watch("p", page.statistics)
+        await page.load()
+        await page.shows("Dead letters in p.dead: 2 of this run")
+        summary = "section.pipeline details.card summary"
+        await page.click(summary)
+        await page.shows("2 letters wait to be replayed", HOSTILE, "s@3", "3 attempts")
+        await page.click("details.card .reason summary")
+        await page.shows(f"{HOSTILE} 7", "Traceback of it", f"k={HOSTILE}", "ValueError")
+        await page.click(".reason .buttons button")
+        await page.shows("Publish it again?")
+        assert letters.offsets == [7, 12]
+        await page.click(".reason .buttons button")
+        await page.shows("1 message replayed into s", "1 dead letter of p.dead replayed by")
+        assert letters.offsets == [12]
+        assert await page.do(window.run, CHECKS) == []
+        await page.click("details.card > .buttons button")
+        await page.click("details.card > .buttons button")
+        await page.shows("1 message replayed into s", "(2 times)")
+        assert letters.offsets == []
+        assert await page.do(window.run, "return window.broken === undefined")
+        assert await page.do(page.window.errors) == []
+
+
+async def test_settings_are_shown_when_they_are_opened(window: Browser) -> None:
+    pipeline, board = Pipeline("p", IterableProducer([]), max_in_flight=777), Board()
+    pipeline.processor(concurrency=3)(_left_alone)
+    async with monitor(board) as port:
+        page = Page(window, port, board)
+        board.watch("p", page.statistics, pipeline)
+        await page.load()
+        await page.shows("Settings in force")
+        assert await page.matches("table.options") == 0
+        await page.click("section.pipeline details.card:last-child summary")
+        await page.shows("max_in_flight", "777", "unsettled messages at most", "commit_interval")
+        assert await page.matches("tr.set") >= 2
+        assert await page.do(window.run, CHECKS) == []
+
+
+async def _left_alone(message: Message[bytes]) -> None:
+    """Takes all."""
+
+
+async def test_a_limit_that_cannot_be_is_told(window: Browser) -> None:
+    board = Board()
+    async with monitor(board, control=True) as port:
+        page = Page(window, port, board)
+        board.watch("p", page.statistics)
+        await page.load()
+        await page.shows("Limit")
+        for wrong in ("0", "-5", "abc"):
+            await page.do(window.run, "document.querySelector('input').value = arguments[0]", wrong)
+            await page.click("form button[type=submit]")
+            await page.shows(f'a limit of "{wrong}" cannot be set', "greater than 0")
 
 
 async def test_without_permission_there_are_no_controls(page: Page) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.letters import Letter, read, whole
+from flowstream.texts import without_passwords
 
 if TYPE_CHECKING:
     from flowstream.cli.connect import Connection
@@ -49,7 +50,7 @@ class PageLetters:
             return {
                 "waiting": seen if begin == start else end + 1 - start,
                 "exact": begin == start,
-                "letters": [letter.row() for letter in reversed(newest)],
+                "letters": [_row(letter) for letter in reversed(newest)],
             }
 
     async def letter(self, stream: str, offset: int, most: int) -> dict[str, Any] | None:
@@ -65,7 +66,8 @@ class PageLetters:
         from flowstream.cli.messages import shown
 
         original = shown(letter.source, letter.source_offset, letter.timestamp, letter.body)
-        about = {**letter.row(), "error": letter.error, "traceback": letter.traceback}
+        traceback = without_passwords(letter.traceback)
+        about = {**_row(letter), "error": letter.error, "traceback": traceback}
         if stream in self._masked:
             return {**about, "body": None, "missing": "this pipeline masks its messages", "size": 0}
         text = original.body[: 4 * most].decode(errors="backslashreplace")
@@ -95,3 +97,8 @@ class PageLetters:
 
     def _opened(self) -> Environment:
         return self._connection.environment(name="flowstream page")
+
+
+def _row(letter: Letter) -> dict[str, Any]:
+    """What a list shows; a letter may be of a version that wrote passwords into it."""
+    return {**letter.row(), "reason": without_passwords(letter.reason)}

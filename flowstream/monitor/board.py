@@ -22,6 +22,7 @@ from flowstream.monitor.health import Away, Check, Truncation, Watched, loss, re
 from flowstream.monitor.runbooks import advice
 from flowstream.monitor.usage import Usage
 from flowstream.pipeline import Pipeline, Statistics
+from flowstream.texts import without_passwords
 
 FREQUENT = frozenset({telemetry.Settled, telemetry.ChunkReceived, telemetry.BatchReady})
 """Events that are never worth an entry in the log, and come for every slice."""
@@ -146,7 +147,7 @@ class Board:
         figures.failed(key, event.error, messages=0, at=self._clock())
 
     def _on_halted(self, figures: PipelineFigures, event: telemetry.Halted) -> None:
-        figures.error = event.reason
+        figures.error = without_passwords(event.reason)
 
     def _on_phase_changed(self, figures: PipelineFigures, event: telemetry.PhaseChanged) -> None:
         figures.phase_since = self._clock()

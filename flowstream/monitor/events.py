@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from flowstream import telemetry
-from flowstream.texts import clipped
+from flowstream.texts import clipped, without_passwords
 
 MOST = 200
 """Entries kept; the oldest goes."""
@@ -59,7 +59,7 @@ class EventLog:
 
     def add(self, now: float, level: Level, text: str, *, pipeline: str | None = None) -> None:
         """Write an entry, or count it in the one that says the same."""
-        text = clipped(text, LENGTH)
+        text = clipped(without_passwords(text), LENGTH)
         for _, entry in zip(range(LOOKED_AT), reversed(self._entries), strict=False):
             same = (entry.level, entry.pipeline, entry.text) == (level, pipeline, text)
             if same and now - entry.at < REPEATED_WITHIN:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from flowstream.monitor.latencies import Latencies
 from flowstream.pipeline import Pipeline, Statistics
+from flowstream.texts import without_passwords
 
 HISTORY = 300
 """Samples kept: five minutes at one a second."""
@@ -78,7 +79,7 @@ class PipelineFigures:
 
     def drop(self, reason: str, count: int, *, intentional: bool) -> None:
         """Count dropped messages by reason; reasons beyond MAX_KINDS are "other"."""
-        key = (reason, intentional)
+        key = (without_passwords(reason), intentional)
         if key not in self.dropped and len(self.dropped) >= MAX_KINDS:
             key = ("other", intentional)
         self.dropped[key] += count

@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowstream.pipeline import Pipeline, RunningPipeline
-from flowstream.texts import clipped, shown, type_name
+from flowstream.texts import clipped, shown, type_name, without_passwords
 
 LENGTH = 200
 HIDDEN = "***"
 
-_PLAIN = (bool, int, float, str, type(None))
-_PASSWORD = re.compile(r"(://)[^/\s@]*@")
+_PLAIN = (bool, float, str, type(None))
 _SECRET = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
 
 
@@ -52,7 +51,7 @@ def _producer(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     for name, value in described.items():
         key = str(name)
         text = HIDDEN if _SECRET.search(key) and value else _text(value)
-        yield _option(key, _PASSWORD.sub(rf"\1{HIDDEN}@", text), default=False, about="")
+        yield _option(key, without_passwords(text), default=False, about="")
 
 
 def _option(name: str, value: str, *, default: bool, about: str) -> dict[str, Any]:
@@ -61,6 +60,8 @@ def _option(name: str, value: str, *, default: bool, about: str) -> dict[str, An
 
 def _text(value: Any) -> str:
     """The value as it may be shown."""
+    if type(value) is int:
+        return f"{value:,}"
     if type(value) in _PLAIN:
         return clipped(str(value), LENGTH)
     if isinstance(value, tuple):

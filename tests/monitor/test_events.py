@@ -92,6 +92,14 @@ def test_what_happens_again_is_counted() -> None:
     assert [it["count"] for it in log.newest()] == [1, 2, 1]
 
 
+def test_no_password_is_in_it() -> None:
+    url = "rabbitmq-stream://me:hunter2@host:5552/v"
+    for _, _, text in told(CommitFailed("p", "s", 7, f"cannot connect to {url}"),
+                           StateChanged("consumer", "s", "recovering", url, 1.0)):  # fmt: skip
+        assert "hunter2" not in text
+        assert "me:***@host" in text
+
+
 def test_it_is_bounded() -> None:
     log = EventLog()
     for number in range(3 * MOST):

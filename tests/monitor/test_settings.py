@@ -107,7 +107,7 @@ def test_no_secret_is_shown() -> None:
     shown = json.dumps(settings(pipeline))
     assert SECRET not in shown
     assert found(pipeline, "pipeline", "on_failure")["value"] == "Webhook"
-    assert found(pipeline, "producer", "url")["value"] == "redis://***@host/0"
+    assert found(pipeline, "producer", "url")["value"] == "redis://me:***@host/0"
     assert found(pipeline, "producer", "queue")["value"] == "orders"
 
 

@@ -132,8 +132,14 @@ as one line per record, its own notes included, with `time` in UTC.
 Records carry where they are about as fields: `pipeline`, `stage`, `stream` and `offset`, and
 whatever your own code gives with `extra=`. What a handler logs gets them by itself (a batch handler
 `pipeline` and `stage`); a program of your own has that with
-`handler.addFilter(flowstream.pipeline.add_place)`. Of one message of one logger {limit} records are
-written in {interval:g} seconds; the next one tells in `left_out` how many others there were.
+`handler.addFilter(flowstream.pipeline.add_place)`. Of one message of one logger about one pipeline
+and stream {limit} records are written in {interval:g} seconds; the next one tells in `left_out` how
+many others there were.
+
+Why messages fail is logged by reason: a warning for the first one, with its place and the fields
+`phase` and `error`, its traceback at debug level, and then at most one line a minute with the
+`count` of the others. What is dead-lettered or discarded is logged the same way. See [Why messages
+fail](concepts.md#why-messages-fail).
 """
 
 

@@ -324,6 +324,15 @@ class Halted(Event):
 @dataclass(slots=True)
 class ConnectionOpened(Event):
     address: str
+@dataclass(slots=True)
+class Warned(Event):
+    """A run works, and hardly as it is meant to: `subject` is the option or stream it is about."""
+
+    pipeline: str
+    subject: str
+    text: str
+
+
     role: str
 
 

@@ -121,7 +121,7 @@ def declaration(pipeline: Pipeline, target: str) -> Iterator[Finding]:
         yield ok(name, option, f"configured by {origin}")
     yield from _stages(pipeline)
     yield from _loops(pipeline)
-    yield from _times(pipeline)
+    yield from _advice(pipeline)
 
 
 def _stages(pipeline: Pipeline) -> Iterator[Finding]:
@@ -130,7 +130,16 @@ def _stages(pipeline: Pipeline) -> Iterator[Finding]:
     yield ok(pipeline.name, "producer", source(pipeline))
     declared = {"processor": pipeline.processor_declared, **pipeline.batchers}
     for stage, each in declared.items():
-        yield ok(pipeline.name, stage, handler(each))
+        if each.signature.wanted:
+            yield bad(
+                pipeline.name,
+                stage,
+                f"{handler(each)}: its first parameter has no annotation, and nothing says what a "
+                "message is decoded to: handlers get bytes as they are",
+                f"write {each.signature.wanted}",
+            )
+        else:
+            yield ok(pipeline.name, stage, handler(each))
         if each.options.concurrency > 1 and not (
             each.options.partition_by or pipeline.options.partition_by
         ):
@@ -169,15 +178,6 @@ def _chains(targets: list[str], pipelines: list[Pipeline]) -> Iterator[Finding]:
             yield finding(name, "streams", told(chain), "publish to another stream")
 
 
-def _times(pipeline: Pipeline) -> Iterator[Finding]:
-    options = pipeline.options
-    for name, each in pipeline.batchers.items():
-        longest = each.options.handler_timeout
-        if longest is not None and longest > options.drain_timeout:
-            yield warn(
-                pipeline.name,
-                name,
-                f"handler_timeout={longest:g} is longer than drain_timeout="
-                f"{options.drain_timeout:g}: a stop may cut a batch off, which is then repeated",
-                "raise drain_timeout or lower handler_timeout",
-            )
+def _advice(pipeline: Pipeline) -> Iterator[Finding]:
+    for each in pipeline.advice():
+        yield warn(pipeline.name, each.subject, each.text, each.remedy)

@@ -25,6 +25,7 @@ The way of a message: producer -> `Feed`/`Lane` (admitted into the window, decod
 declarative; each stage has a file there.
 """
 
+from flowstream.pipeline.advice import Advice
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.collector import tuned_collector
 from flowstream.pipeline.context import RunContext
@@ -52,6 +53,7 @@ from flowstream.pipeline.statistics import (
 
 __all__ = [
     "Acknowledger",
+    "Advice",
     "Backoff",
     "Batch",
     "Codec",

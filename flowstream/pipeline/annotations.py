@@ -11,7 +11,8 @@ from typing import Any, get_args, get_origin
 
 from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
-from flowstream.pipeline.message import Message
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.payload import can_decode
 from flowstream.texts import describe, shown, text_of
 
 Handler = Callable[..., Any]
@@ -19,12 +20,17 @@ Handler = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """`payload` is T of `Message[T]`; `resource` the name of a second parameter, if any."""
+    """`payload` is T of `Message[T]`; `resource` the name of a second parameter, if any.
+
+    `wanted` is what to write where the first parameter has no annotation, such as
+    `message: Message[Event]`; empty where it has one.
+    """
 
     name: str
     is_async: bool
     payload: Any
     resource: str | None
+    wanted: str = ""
 
 
 def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2) -> Signature:
@@ -46,12 +52,16 @@ def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2)
             f"{where}: a handler takes the {wraps.__name__.lower()} and, if it needs them, the "
             f"resources of lifespan=; this one takes {len(parameters)} parameters"
         )
-    annotation = _annotation(plain, parameters[0], sys._getframe(depth), where)
+    first = parameters[0]
+    names = _names(plain, sys._getframe(depth))
+    missing = first.annotation is first.empty
+    annotation = None if missing else _resolved(first.annotation, names, where)
     return Signature(
         name=name,
         is_async=inspect.iscoroutinefunction(plain),
-        payload=_payload(annotation, wraps, where),
+        payload=_payload(annotation, wraps, names, where),
         resource=parameters[1].name if len(parameters) == 2 else None,
+        wanted=f"{first.name}: {_example(None, wraps, names)}" if missing else "",
     )
 
 
@@ -89,14 +99,15 @@ def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
     ]
 
 
-def _annotation(handler: Handler, parameter: inspect.Parameter, frame: Any, where: str) -> Any:
-    annotation = parameter.annotation
-    if annotation is parameter.empty:
-        return None
+def _names(handler: Handler, frame: Any) -> dict[str, Any]:
+    """What the names of an annotation mean: in the handler's module, and where it was declared."""
+    function = getattr(handler, "__func__", handler)
+    return {**getattr(function, "__globals__", {}), **frame.f_locals}
+
+
+def _resolved(annotation: Any, names: dict[str, Any], where: str) -> Any:
     if not isinstance(annotation, str):
         return annotation
-    function = getattr(handler, "__func__", handler)
-    names = {**getattr(function, "__globals__", {}), **frame.f_locals}
     try:
         return eval(annotation, names)  # noqa: S307 - the module's own annotation
     except Exception as error:
@@ -105,23 +116,62 @@ def _annotation(handler: Handler, parameter: inspect.Parameter, frame: Any, wher
         ) from error
 
 
-def _payload(annotation: Any, wraps: type, where: str) -> Any:
+def _payload(annotation: Any, wraps: type, names: dict[str, Any], where: str) -> Any:
     """T of Message[T] or Batch[T] or list[Message[T]]; Any where nothing is said."""
     if annotation is None or annotation is Any or annotation is wraps:
         return Any
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is not wraps or not arguments:
-        expected = {Message: "Message[Order]", Batch: "Batch[Order]"}.get(
-            wraps, "list[Message[Order]]"
-        )
         found = getattr(annotation, "__qualname__", None) or shown(annotation)
         raise UnsupportedPayloadType(
-            f"{where}: unsupported annotation {found}; annotate the first parameter as {expected}"
+            f"{where}: unsupported annotation {found}; annotate the first parameter as "
+            f"{_example(annotation, wraps, names)}"
         )
     payload = arguments[0]
     if wraps is list and get_origin(payload) is Message:
         return get_args(payload)[0]
     return Any if isinstance(payload, type(_T)) else payload
+
+
+# -- what to write instead
+
+
+def _example(annotation: Any, wraps: type, names: dict[str, Any]) -> str:
+    """An annotation that is right, with the type of the payload that was meant where it shows."""
+    if wraps is Failure:
+        return Failure.__name__
+    try:
+        meant = _meant(annotation) or _only_model(names)
+    except Exception:  # classes of users, whose metaclasses may do anything
+        meant = ""
+    message = "Message" if wraps is list else wraps.__name__
+    example = f"{message}[{meant or 'T'}]"
+    if wraps is list:
+        example = f"list[{example}]"
+    return example if meant else f"{example}, where T is the type of the payload"
+
+
+def _meant(annotation: Any) -> str:
+    """The type that payloads can be decoded to in an annotation that is wrong; "" for none."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if arguments and (origin in (Message, Batch) or get_origin(arguments[0]) is Message):
+        return _meant(arguments[0])
+    if not can_decode(annotation):
+        return ""
+    if origin is None:
+        return str(annotation.__name__)
+    return shown(annotation).replace("typing.", "")
+
+
+def _only_model(names: dict[str, Any]) -> str:
+    """The class that the handler's module defines for payloads, where it is the only one."""
+    module = names.get("__name__")
+    found = {
+        id(each): each
+        for each in names.values()
+        if issubclass(type(each), type) and each.__module__ == module and can_decode(each)
+    }
+    return next(iter(found.values())).__name__ if len(found) == 1 else ""
 
 
 _T = Message.__parameters__[0]  # type: ignore[attr-defined]

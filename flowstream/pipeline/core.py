@@ -23,7 +23,15 @@ from flowstream.pipeline.restarts import Restarts
 from flowstream.pipeline.stages.slot import Slot, current_slot
 from flowstream.pipeline.threads import Threads
 from flowstream.pipeline.window import Window
-from flowstream.telemetry import Event, Halted, Outcome, PhaseChanged, StageCrashed, Telemetry
+from flowstream.telemetry import (
+    Event,
+    Halted,
+    Outcome,
+    PhaseChanged,
+    StageCrashed,
+    Telemetry,
+    Warned,
+)
 from flowstream.texts import describe, is_a, printable, text_of, type_name
 
 log = logging.getLogger("flowstream.pipeline")
@@ -108,6 +116,11 @@ class Core:
     def emit(self, event: Event) -> None:
         if self.telemetry.active:
             self.telemetry.emit(event)
+
+    def warn(self, subject: str, text: str, **fields: Any) -> None:
+        """Log and tell what works, and hardly as it is meant to."""
+        log.warning("pipeline %r: %s", self.name, text, extra={"pipeline": self.name, **fields})
+        self.emit(Warned(self.name, subject, text))
 
     def enter(self, phase: str) -> None:
         """Go to the next phase of the run."""

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
 from flowstream.errors import ConfigurationError, DuplicateName
+from flowstream.pipeline.advice import Advice, advice_for
 from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.loops import refuse_loop, sources
@@ -238,6 +239,14 @@ class Pipeline:
                     f"{self._path}: {declared.signature.name} takes a second parameter "
                     f"{declared.signature.resource!r}, which lifespan= would fill; there is none"
                 )
+
+    def advice(self) -> list[Advice]:
+        """Options that work, and hardly do what their author means; `start` logs them.
+
+        Raises ConfigurationError where `check` would.
+        """
+        self.check()
+        return advice_for(self)
 
     def configure(self, **options: Any) -> None:
         """Change options of the declaration before a run, as a deployment's configuration does.

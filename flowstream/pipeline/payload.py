@@ -85,6 +85,11 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
     return Decoder(adapter.validator.validate_json, adapter.validator.validate_python)
 
 
+def can_decode(payload: Any) -> bool:
+    """Whether message bodies can be decoded to the type, by all that is seen from outside."""
+    return payload in (bytes, str) or _is_struct(payload) or _supported(payload)
+
+
 def decode_slice(
     decode: Decode, bodies: list[bytes]
 ) -> tuple[list[Any], list[tuple[int, PayloadError]]]:

@@ -186,6 +186,7 @@ class Run:
     async def _main(self) -> None:
         async with AsyncExitStack() as stack:
             producer = self.pipeline.producer
+        self._advise()
             stack.push_async_callback(_closing, producer.close)
             await self.core.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.core.name, producer.reads())
@@ -208,6 +209,11 @@ class Run:
 
     def _check_loops(self) -> None:
         """Once more, with the partitions that only the broker knows."""
+    def _advise(self) -> None:
+        """Log what in the declaration is hardly meant; `flowstream check` lists the same."""
+        for each in self.pipeline.advice():
+            self.core.warn(each.subject, str(each))
+
         pipeline = self.pipeline
         self.reads = [*dict.fromkeys((*self.reads, *sources(pipeline.producer)))]
         refuse_loop(pipeline.name, pipeline.options.on_failure, self.reads)

@@ -85,6 +85,46 @@ def test_configured_options_are_checked_too(tmp_path: Path) -> None:
     ]
 
 
+UNANNOTATED = [
+    ("message: Message[Order]", "message", "price", "write message: Message[Order]"),
+    ("b: Batch[Order]", "b", "load", "write b: Batch[Order]"),
+]
+LOADS = (
+    WHOLE
+    + """
+@pipeline.batcher("load", handler_timeout=60)
+def load(b: Batch[Order]) -> None: ...
+"""
+)
+
+
+@pytest.mark.parametrize(("annotated", "bare", "name", "remedy"), UNANNOTATED)
+def test_a_handler_says_what_it_takes(
+    tmp_path: Path, annotated: str, bare: str, name: str, remedy: str
+) -> None:
+    write(tmp_path, LOADS.replace(annotated, bare))
+    result = flowstream("check", "shop", "--json", cwd=tmp_path)
+    assert result.code == 24
+    (found,) = bad(result.json)
+    assert f"{name} (" in found["detail"]
+    assert "has no annotation" in found["detail"]
+    assert found["remedy"] == remedy
+
+
+def test_options_that_do_not_fit_are_warned_of(tmp_path: Path) -> None:
+    write(tmp_path, LOADS)
+    options = {
+        "FLOWSTREAM_PIPELINES__A__MAX_IN_FLIGHT": "105",
+        "FLOWSTREAM_PIPELINES__A__DRAIN_TIMEOUT": "40",
+    }
+    result = flowstream("check", "shop", "--json", cwd=tmp_path, env=options)
+    assert result.code == 0, result.out
+    warned = {row["check"]: row for row in result.json if row["result"] == "warn"}
+    assert "'priced' 7 + 'load' 100 = 107 messages" in warned["max_in_flight"]["detail"]
+    assert warned["max_in_flight"]["remedy"].startswith("raise max_in_flight to at least 107")
+    assert "handler_timeout=60 is longer than drain_timeout=40" in warned["load"]["detail"]
+
+
 def test_two_pipelines_of_one_name(tmp_path: Path) -> None:
     write(tmp_path, WHOLE)
     (tmp_path / "other.py").write_text((tmp_path / "shop.py").read_text())

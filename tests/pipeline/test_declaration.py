@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from contextlib import asynccontextmanager
 
 import pydantic
@@ -295,3 +296,76 @@ def test_options_are_changed_by_configuration():
     with pytest.raises(ConfigurationError, match="max_inflight: there is no such option"):
         pipeline.configure(max_inflight=1)
     assert pipeline.options.max_in_flight == 600
+
+
+class Nothing: ...
+
+
+def hints():
+    async def direct(message: Order) -> None: ...
+    async def batch(message: Batch[Order]) -> None: ...
+    async def words(message: dict[str, int]) -> None: ...
+    async def several(message: list[Message[Order]]) -> None: ...
+    async def number(message: int) -> None: ...
+    async def nothing(message: Nothing) -> None: ...
+
+    order = "annotate the first parameter as Message[Order]"
+    return [
+        (direct, order), (batch, order), (several, order), (number, order), (nothing, order),
+        (words, "annotate the first parameter as Message[dict[str, int]]"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("handler", "hint"), hints(), ids=lambda it: getattr(it, "__name__", ""))
+def test_a_hint_names_the_type_of_the_user(handler, hint):
+    with pytest.raises(UnsupportedPayloadType) as caught:
+        pipeline_of(1).processor(handler)
+    assert str(caught.value).endswith(hint)
+
+
+def test_hints_for_other_handlers():
+    def batch(batch: Message[Order]) -> None: ...
+    def prepare(messages: Message[Order]) -> None: ...
+    def on_failed(failure: Message[Order]) -> None: ...
+
+    for declare, handler, hint in (
+        (pipeline_of(1).batcher, batch, "Batch[Order]"),
+        (pipeline_of(1).prepare, prepare, "list[Message[Order]]"),
+        (pipeline_of(1).on_failed, on_failed, "Failure"),
+    ):
+        with pytest.raises(UnsupportedPayloadType, match=re.escape(f"parameter as {hint}") + "$"):
+            declare(handler)
+
+
+def test_a_hint_where_no_type_or_several_may_be_meant():
+    source = "def bare(message): ...\ndef wrong(message: int): ...\n"
+    two = "import pydantic\nclass A(pydantic.BaseModel): ...\nclass B(pydantic.BaseModel): ...\n"
+    for text in (source, f"{two}\n{source}"):
+        names: dict[str, object] = {"__name__": "shop"}
+        exec(text, names)
+        wanted = "Message[T], where T is the type of the payload"
+        assert inspect_handler(names["bare"], Message, "x", depth=0).wanted == f"message: {wanted}"
+        with pytest.raises(UnsupportedPayloadType, match=re.escape(wanted)):
+            inspect_handler(names["wrong"], Message, "x", depth=0)
+
+
+def test_what_a_handler_without_annotation_should_have_is_known():
+    def bare(m) -> None: ...
+
+    async def told(m: Message[Order]) -> None: ...
+
+    assert inspect_handler(bare, Message, "x", depth=1).wanted == "m: Message[Order]"
+    assert inspect_handler(bare, Batch, "x", depth=1).wanted == "m: Batch[Order]"
+    assert inspect_handler(told, Message, "x", depth=1).wanted == ""
+    assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted == "m: Message[Order]"
+
+
+def test_classes_of_the_module_that_cannot_be_asked_are_no_hint():
+    class Odd(type):
+        @property
+        def __module__(cls):
+            raise RuntimeError("no module")
+
+    Strange = Odd("Strange", (), {})
+    assert Strange is not None
+    assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted.startswith("m: Message[")

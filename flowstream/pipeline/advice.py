@@ -1,0 +1,164 @@
+"""What in a declaration works, and is hardly what its author means: options that do not fit. Pure.
+
+A mistake that cannot work is a ConfigurationError. What is found here runs, but not as its options
+say: `flowstream check` lists it, and every start of the pipeline logs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.declaration import Pipeline
+
+LARGEST_CHANCE = 1.0
+"""Of a backoff's jitter: the longest delay that it may draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """`subject` is the stage or option that it is about; `remedy` says what to do."""
+
+    subject: str
+    text: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.text}; {self.remedy}"
+
+
+def advice_for(pipeline: Pipeline) -> list[Advice]:
+    """Everything that is found in a whole declaration."""
+    processor: ProcessorOptions = pipeline.processor_declared.options
+    batchers = {name: declared.options for name, declared in pipeline.batchers.items()}
+    keyed = bool(pipeline.options.partition_by or processor.partition_by)
+    return [
+        *_window(pipeline.options, batchers, keyed=keyed),
+        *_window_bytes(pipeline.options, batchers, keyed=keyed),
+        *_drain(pipeline.options, processor, batchers),
+        *_retries(pipeline.options),
+    ]
+
+
+# -- batches and the window
+
+
+def _window(
+    options: PipelineOptions, batchers: Mapping[str, BatcherOptions], *, keyed: bool
+) -> Iterator[Advice]:
+    """Batches that are open together, or handled together, and do not fit into the window."""
+    sizes = {name: each.size for name, each in batchers.items() if isinstance(each.size, int)}
+    open_ = {name: _open_at_once(batchers[name], keyed=keyed) for name in sizes}
+    needed = sum(sizes[name] * open_[name] for name in sizes)
+    window = options.max_in_flight
+    if needed > window:
+        yield Advice(
+            "max_in_flight",
+            f"max_in_flight={window:,} is less than the batches hold that are open at the same "
+            f"time: {_sum(sizes, open_)} = {needed:,} messages. Once it is reached nothing more "
+            "comes in, and batches close before they are full: by their timeout, or because "
+            "everything waits in them",
+            f"raise max_in_flight to at least {needed:,}, or lower size",
+        )
+        return
+    for name, size in sizes.items():
+        workers = batchers[name].concurrency
+        if size * workers > window:
+            yield Advice(
+                name,
+                f"concurrency={workers} batches of size={size:,} are {size * workers:,} messages, "
+                f"and max_in_flight={window:,} admits no more than {window // size} full batches "
+                "at a time",
+                f"raise max_in_flight to at least {size * workers:,}, or lower size or concurrency",
+            )
+
+
+def _window_bytes(
+    options: PipelineOptions, batchers: Mapping[str, BatcherOptions], *, keyed: bool
+) -> Iterator[Advice]:
+    sizes = {name: each.max_bytes for name, each in batchers.items() if each.max_bytes is not None}
+    open_ = {name: _open_at_once(batchers[name], keyed=keyed) for name in sizes}
+    needed = sum(sizes[name] * open_[name] for name in sizes)
+    window = options.max_in_flight_bytes
+    if needed > window:
+        yield Advice(
+            "max_in_flight_bytes",
+            f"max_in_flight_bytes={window:,} is less than the batches may hold that are open at "
+            f"the same time: {_sum(sizes, open_)} = {needed:,} bytes. Once it is reached nothing "
+            "more comes in, and batches close before they have max_bytes",
+            f"raise max_in_flight_bytes to at least {needed:,}, or lower max_bytes",
+        )
+
+
+def _open_at_once(options: BatcherOptions, *, keyed: bool) -> int:
+    """With `partition_by` a batcher has an open batch for each of its workers."""
+    return options.concurrency if keyed or options.partition_by is not None else 1
+
+
+def _sum(sizes: Mapping[str, int], times: Mapping[str, int]) -> str:
+    """`'eu' 4 x 500 + 'us' 500`."""
+    return " + ".join(
+        f"{name!r} {f'{times[name]} x ' if times[name] > 1 else ''}{size:,}"
+        for name, size in sizes.items()
+    )
+
+
+# -- what a stop waits for
+
+
+def _drain(
+    options: PipelineOptions, processor: ProcessorOptions, batchers: Mapping[str, BatcherOptions]
+) -> Iterator[Advice]:
+    """Handlers that may take longer than a stop waits for them, alone or one after the other.
+
+    A batcher's own `timeout` is none of it: a stop closes the open batches at once.
+    """
+    drain = options.drain_timeout
+    cut = f"drain_timeout={drain:g}: a stop may cut"
+    longest = {name: each.handler_timeout or 0.0 for name, each in batchers.items()}
+    first = processor.timeout or 0.0
+    if first > drain:
+        yield Advice(
+            processor.name,
+            f"timeout={first:g} is longer than {cut} a message off, which is then repeated",
+            f"raise drain_timeout to at least {first:g}, or lower timeout",
+        )
+    for name, seconds in longest.items():
+        if seconds > drain:
+            yield Advice(
+                name,
+                f"handler_timeout={seconds:g} is longer than {cut} a batch off, which is then "
+                "repeated",
+                f"raise drain_timeout to at least {seconds:g}, or lower handler_timeout",
+            )
+    last = max(longest, key=lambda name: longest[name], default=None)
+    if last is None or max(first, longest[last]) > drain:
+        return
+    both = first + longest[last]
+    if both > drain:
+        yield Advice(
+            "drain_timeout",
+            f"timeout={first:g} of {processor.name!r} and handler_timeout={longest[last]:g} of "
+            f"{last!r} are {both:g} s together, longer than {cut} off what is in its second "
+            "handler, which is then repeated",
+            f"raise drain_timeout to at least {both:g}, or lower one of them",
+        )
+
+
+def _retries(options: PipelineOptions) -> Iterator[Advice]:
+    retry, drain = options.retry, options.drain_timeout
+    if retry is None or retry.attempts < 2:
+        return
+    longest = retry.backoff.delay(retry.attempts - 1, LARGEST_CHANCE)
+    if longest > drain:
+        yield Advice(
+            "retry",
+            f"the last of {retry.attempts:,} attempts may wait {longest:g} s, longer than "
+            f"drain_timeout={drain:g}: a stop gives up what waits longer, which is then repeated, "
+            "and ends with DrainTimeout",
+            f"raise drain_timeout to at least {longest:g}, or lower the backoff's maximum",
+        )

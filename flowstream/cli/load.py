@@ -181,7 +181,8 @@ def load_module(name: str) -> ModuleType:
         raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
     except BaseException as error:  # also sys.exit(0), which would end the command as a success
         if interrupts(error):
-            raise
+            text = f"{name}: interrupted while it was imported{_place(error)}"
+            raise CommandError(text, ExitCode.FORCED) from error
         raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
 
 
@@ -211,7 +212,8 @@ def _no_module(name: str, directory: str) -> str:
     )
 
 
-def _broken(name: str, error: BaseException) -> str:
+def _place(error: BaseException) -> str:
+    """Where in the modules that were imported it was raised."""
     where = ""
     trace = error.__traceback__
     while trace is not None:
@@ -219,10 +221,20 @@ def _broken(name: str, error: BaseException) -> str:
         if not file.startswith("<") and "importlib" not in file and file != __file__:
             where = f" ({os.path.relpath(file)}, line {trace.tb_lineno})"
         trace = trace.tb_next
-    told = describe(error)
+    return where
+
+
+def _broken(name: str, error: BaseException) -> str:
+    where, told = _place(error), describe(error)
     if is_a(error, SyntaxError):
         wrong = cast(SyntaxError, error)
         told = f"{type_name(wrong)}: {text_of(wrong.msg)}"
         if wrong.filename:
             where = f" ({os.path.relpath(wrong.filename)}, line {wrong.lineno})"
-    return f"{name} cannot be imported: {told}{where}"
+    text = f"{name} cannot be imported: {told}{where}"
+    if is_a(error, SystemExit):
+        text += (
+            "; a module with pipelines is imported, so what ends the process belongs under "
+            'if __name__ == "__main__":'
+        )
+    return text

@@ -45,7 +45,7 @@ from flowstream.testing import Crash, PipelineTester
 import NAME
 
 
-def test_good_events_are_stored_together():
+def test_good_events_are_stored_together() -> None:
     tester = PipelineTester(NAME.pipeline)
     result = tester.run_sync({"id": 1, "value": 2.5}, {"id": 2, "value": 4})
     assert result.ok
@@ -53,7 +53,7 @@ def test_good_events_are_stored_together():
     assert result.committed == {"NAME": 1}
 
 
-def test_bad_events_become_dead_letters():
+def test_bad_events_become_dead_letters() -> None:
     tester = PipelineTester(NAME.pipeline)
     result = tester.run_sync({"id": 1, "value": -1}, b"no JSON")
     assert result.statuses == ["dead_lettered", "dead_lettered"]
@@ -61,7 +61,7 @@ def test_bad_events_become_dead_letters():
     assert [letter.phase for letter in tester.dead_letters()] == ["process", "decode"]
 
 
-def test_nothing_is_lost_in_a_crash():
+def test_nothing_is_lost_in_a_crash() -> None:
     tester = PipelineTester(NAME.pipeline)
     first = tester.run_sync({"id": 1, "value": 1}, Crash(), {"id": 2, "value": 2})
     assert first.crashed

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from flowstream.cli.new import INSTALL
 from flowstream.cli.templates import SAMPLE
 from tests.brokers.running import Broker
 from tests.cli.command import environment, flowstream
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -54,6 +58,20 @@ def test_the_test_passes(
     test = folder / "test_shop_orders.py"
     assert f"pytest {test.relative_to(tmp_path)}" in result.err
     assert "3 passed" in run("pytest", "-q", str(test.relative_to(tmp_path)), cwd=tmp_path)
+    module = folder.relative_to(tmp_path) / "shop_orders.py"
+    assert f"mypy --strict {module} {test.relative_to(tmp_path)}" in result.err
+    files = str(module), str(test.relative_to(tmp_path))
+    said = run("mypy", "--strict", *files, cwd=tmp_path)
+    assert "no issues found in 2 source files" in said
+
+
+def test_one_command_installs_what_it_takes_to_test_and_check_it(tmp_path: Path) -> None:
+    result = flowstream("new", "shop_orders", cwd=tmp_path)
+    assert f"  {INSTALL}   # pytest and mypy" in result.err.splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert INSTALL == "pip install 'flowstream[testing]'"
+    extra = [each.split(">")[0] for each in project["optional-dependencies"]["testing"]]
+    assert extra == ["mypy", "pytest"]
 
 
 @pytest.mark.parametrize("package", [False, True])

@@ -8,10 +8,12 @@ from __future__ import annotations
 import unicodedata
 
 from flowstream.errors import ConfigurationError
-from flowstream.texts import shown
+from flowstream.texts import shown, type_name
 
 MAX_NAME = 255
 """Bytes of a name or a reference, at most."""
+MOST_FILTER_VALUE = 32_767
+"""Bytes of a filter value; "" is the same as to have none."""
 MOST_WHOLE = (1 << 63) - 1
 MOST_SECONDS = 1e9
 """Three decades: more is a mistake, and longer than timers of event loops can wait."""
@@ -107,10 +109,33 @@ def longest_stream(virtual_host: str) -> int:
     return max(1, _FOLDER_NAME - _AROUND - len(virtual_host.encode(errors="replace")))
 
 
-def check_callable(option: str, value: object) -> None:
-    """A function, or None for none."""
-    if value is not None and not callable(value):
-        raise ConfigurationError(f"{option}={shown(value)}: give a function, or nothing")
+def check_callable(option: str, value: object, *, needed: bool = False) -> None:
+    """A function; where it is not needed also None for none."""
+    if not callable(value) and (needed or value is not None):
+        wanted = "a function" if needed else "a function, or nothing"
+        raise ConfigurationError(f"{option}={shown(value)}: give {wanted}")
+
+
+def check_flag(option: str, value: object) -> None:
+    """True or False, and nothing that counts as one of them: "no" would count as True."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{option}={shown(value)}: give True or False")
+
+
+def check_kind(
+    option: str,
+    value: object,
+    kind: type | tuple[type, ...],
+    wanted: str,
+    *,
+    optional: bool = False,
+    secret: bool = False,
+) -> None:
+    """An object of the kind, `wanted` in words; `secret`: an error names its type only."""
+    if isinstance(value, kind) or (optional and value is None):
+        return
+    said = f"{option}: it is a {type_name(value)}" if secret else f"{option}={shown(value)}"
+    raise ConfigurationError(f"{said}: give {wanted}{', or nothing' if optional else ''}")
 
 
 def _controls(value: object) -> bool:

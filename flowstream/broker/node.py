@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -17,6 +17,7 @@ from flowstream.broker.log import Stream
 from flowstream.broker.records import Contents, StoredChunk
 from flowstream.broker.single_active import Coordinator, Notice
 from flowstream.broker.store import Filter, Store
+from flowstream.checks import MOST_SECONDS, check_number, check_whole
 from flowstream.protocol import OffsetKind, OffsetSpec
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ class Limits:
     resume_room: int = 12_500
     max_unsent: int = 1 << 20
     cache_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, option = getattr(self, each.name), f"Limits {each.name}"
+            if isinstance(each.default, float):
+                check_number(option, value, 0, MOST_SECONDS)
+            else:
+                check_whole(option, value, 0)
 
 
 class Node:

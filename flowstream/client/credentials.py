@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from flowstream.checks import check_seconds, is_number
+from flowstream.checks import check_callable, check_seconds, is_number
 from flowstream.errors import ConfigurationError, TokenUnavailable
-from flowstream.texts import describe
+from flowstream.texts import describe, shown, type_name
 
 
 class Credentials(ABC):
@@ -106,8 +106,11 @@ class TokenCredentials(Credentials):
         self, fetch: Callable[[], Awaitable[Token]], *, user: str = "", renew_at: float = 0.8
     ) -> None:
         if not is_number(renew_at, 0, 1) or renew_at in (0, 1):
-            raise ConfigurationError("TokenCredentials(renew_at=...) must lie between 0 and 1")
+            raise ConfigurationError(
+                f"TokenCredentials(renew_at=...) must lie between 0 and 1, and is {shown(renew_at)}"
+            )
         check_secret("TokenCredentials(user=...)", user)
+        check_callable("TokenCredentials(fetch=...)", fetch, needed=True)
         self._fetch = fetch
         self._user = user
         self._renew_at = renew_at
@@ -124,11 +127,17 @@ class TokenCredentials(Credentials):
         async with self._lock:
             if self._token is None or anyio.current_time() >= self._renew_time:
                 try:
-                    self._token = await self._fetch()
+                    token = await self._fetch()
                 except Exception as error:
                     raise TokenUnavailable(
                         f"no token could be fetched: {describe(error)}"
                     ) from error
+                if not isinstance(token, Token):
+                    raise TokenUnavailable(
+                        f"no token could be fetched: fetch returned a {type_name(token)}, and "
+                        "returns a Token(...)"
+                    )
+                self._token = token
                 self._renew_time = anyio.current_time() + self._token.expires_in * self._renew_at
             return self._token
 

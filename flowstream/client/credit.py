@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from flowstream.checks import check_whole
 from flowstream.errors import ConfigurationError
+from flowstream.texts import shown
 
 MOST = 32767
 
@@ -76,7 +77,7 @@ def credit_strategy(credit: object) -> CreditStrategy:
         return CreditWhenDone(credit)
     if not isinstance(credit, CreditStrategy):
         raise ConfigurationError(
-            f"credit={credit!r}: give a number of chunks from 1 to {MOST}, or a CreditStrategy"
+            f"credit={shown(credit)}: give a number of chunks from 1 to {MOST}, or a CreditStrategy"
         )
     check_whole("credit", credit.initial, 1, MOST)
     return credit

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import current_token
 
-from flowstream.checks import check_callable, check_name, check_stream
+from flowstream.checks import check_callable, check_kind, check_name, check_stream
 from flowstream.errors import ConfigurationError, EnvironmentClosed
 from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
@@ -84,6 +84,13 @@ class Environment(Administration):
         self.url = _same_cluster(urls)
         check_name("name", name)
         check_callable("address_resolver", address_resolver)
+        check_kind("tls", tls, (Tls, ssl.SSLContext), "a Tls(...)", optional=True)
+        check_kind(
+            "credentials", credentials, Credentials,
+            "PlainCredentials(...), ExternalCredentials() or TokenCredentials(...)",
+            optional=True, secret=True,
+        )  # fmt: skip
+        check_kind("telemetry", telemetry, Telemetry, "a Telemetry(...)", optional=True)
         self.telemetry = telemetry or Telemetry()
         settings = Settings(
             heartbeat=heartbeat,
@@ -91,7 +98,7 @@ class Environment(Administration):
             connect_timeout=connect_timeout,
             request_timeout=request_timeout,
             close_timeout=close_timeout,
-            backoff=backoff or Backoff(),
+            backoff=Backoff() if backoff is None else backoff,
             recovery_timeout=recovery_timeout,
             missing_timeout=missing_timeout,
             per_connection=per_connection,

@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from flowstream.errors import ConnectionFailed, StreamNotAvailable
+from flowstream.checks import MAX_NAME, check_text, check_whole
+from flowstream.errors import ConfigurationError, ConnectionFailed, StreamNotAvailable
 from flowstream.protocol import Address, MetadataResponse
+from flowstream.texts import shown
 
 from .codes import check
 from .connection import ClientConnection
@@ -111,5 +113,17 @@ class Nodes:
 
     def _where(self, node: Address) -> Address:
         if self._resolver is not None:
-            return self._resolver(node)
+            return _resolved(self._resolver(node))
         return self._learned.get(node, node)
+
+
+def _resolved(address: object) -> Address:
+    """What an `address_resolver` returned, as an address that can be dialled."""
+    if not isinstance(address, tuple) or len(address) != 2:
+        raise ConfigurationError(
+            f"address_resolver returned {shown(address)}: it returns an Address(host, port)"
+        )
+    host, port = address
+    check_text("address_resolver returned host", host, 1, MAX_NAME)
+    check_whole("address_resolver returned port", port, 1, 65_535)
+    return Address(host, port)

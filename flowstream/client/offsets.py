@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
+from flowstream.checks import check_kind, check_whole
 from flowstream.errors import ConfigurationError
-from flowstream.protocol import OffsetSpec
+from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.texts import shown
 
 Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
@@ -20,6 +21,7 @@ _NAMED = {"first": OffsetSpec.first, "last": OffsetSpec.last, "next": OffsetSpec
 def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
     """The protocol's specification; raises ConfigurationError for anything else."""
     if isinstance(offset, OffsetSpec):
+        _check_spec(offset)
         return offset
     if isinstance(offset, str) and offset in _NAMED:
         return _NAMED[offset]()
@@ -41,3 +43,9 @@ def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
         f'offset={shown(offset)}: give "first", "last", "next", a number from 0 on, a datetime or '
         "a timedelta"
     )
+
+
+def _check_spec(spec: OffsetSpec) -> None:
+    """Made by hand it may hold anything; what brokers send is read without this."""
+    check_kind("OffsetSpec kind", spec.kind, OffsetKind, "an OffsetKind")
+    check_whole("OffsetSpec value", spec.value, 0)

@@ -6,15 +6,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from flowstream.checks import check_callable, check_name, check_seconds, check_text, check_whole
+from flowstream.checks import (
+    MOST_FILTER_VALUE,
+    check_callable,
+    check_flag,
+    check_kind,
+    check_name,
+    check_seconds,
+    check_text,
+    check_whole,
+)
 from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, OffsetSpec, sub_batch
 from flowstream.texts import shown
 
 from .credit import CreditStrategy, CreditWhenDone
-
-MOST_FILTER_VALUE = 32_767
-"""Bytes of a filter value; "" is the same as to have none."""
 
 Match: TypeAlias = Callable[[bytes], bool]
 """Whether a body is wanted; the half of filtering that the broker cannot do."""
@@ -63,7 +69,7 @@ class PublisherOptions:
             check_callable(name, getattr(self, name))
         if not isinstance(self.compression, Compression):
             raise ConfigurationError(
-                f"compression={self.compression!r}: give one of "
+                f"compression={shown(self.compression)}: give one of "
                 f"{', '.join(map(str, Compression.__members__))}, such as Compression.GZIP"
             )
         if self.sub_batch and self.filter_value is not None:
@@ -125,13 +131,17 @@ class ConsumerOptions:
     settled: Settled | None = None
 
     def __post_init__(self) -> None:
+        check_kind("offset", self.offset, OffsetSpec, "an OffsetSpec")
         check_reference("name", self.name)
+        check_reference("super_stream", self.super_stream)
+        for flag in ("match_unfiltered", "single_active", "keep_offset"):
+            check_flag(flag, getattr(self, flag))
         check_seconds("hand_over_timeout", self.hand_over_timeout)
         for name in ("match", "on_active", "on_inactive", "settled"):
             check_callable(name, getattr(self, name))
         if self.on_truncated not in ("error", "skip"):
             raise ConfigurationError(
-                f'on_truncated={self.on_truncated!r}: expected "error" or "skip"'
+                f'on_truncated={shown(self.on_truncated)}: expected "error" or "skip"'
             )
         if self.single_active and self.name is None:
             raise ConfigurationError("single_active=True needs name=, the group's name")
@@ -140,14 +150,21 @@ class ConsumerOptions:
         if self.tracking is not None:
             if self.tracking != "manual" and not isinstance(self.tracking, AutoTracking):
                 raise ConfigurationError(
-                    f'tracking={self.tracking!r}: give "manual" or AutoTracking(...)'
+                    f'tracking={shown(self.tracking)}: give "manual" or AutoTracking(...)'
                 )
             if self.name is None:
                 raise ConfigurationError("tracking needs name=, under which offsets are stored")
         elif self.keep_offset:
             raise ConfigurationError("keep_offset=True needs tracking=, which stores the offset")
-        values = self.filter_values
-        if isinstance(values, str) or not all(isinstance(value, str) for value in values):
+        self._check_filters()
+
+    def _check_filters(self) -> None:
+        values: object = self.filter_values
+        if (
+            isinstance(values, str)
+            or not isinstance(values, Sequence)
+            or not all(isinstance(value, str) for value in values)
+        ):
             raise ConfigurationError(
                 f"filter_values={shown(values)}: give a list of texts, such as ['eu', 'us']"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flowstream.checks import check_text
+from flowstream.checks import MOST_FILTER_VALUE, check_text
 from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.protocol import AmqpMessage, Compression, split_at, sub_batch
 
@@ -21,7 +21,6 @@ from .framing import (
     encode_entry,
     weights,
 )
-from .options import MOST_FILTER_VALUE
 from .unconfirmed import Entry, Unconfirmed, Waiter
 
 TAIL_MESSAGES = 512

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from flowstream.checks import check_seconds, check_whole
-from flowstream.errors import ConfigurationError
+from flowstream.checks import check_kind, check_seconds, check_whole
 
 from .backoff import Backoff
 
@@ -40,8 +39,7 @@ class Settings:
             check_seconds(name, getattr(self, name))
         if self.recovery_timeout is not None:
             check_seconds("recovery_timeout", self.recovery_timeout)
-        if not isinstance(self.backoff, Backoff):
-            raise ConfigurationError(f"backoff={self.backoff!r}: give a Backoff(...)")
+        check_kind("backoff", self.backoff, Backoff, "a Backoff(...) of flowstream.client")
         if self.frame_max != 0:  # no limit
             check_whole("frame_max", self.frame_max, 4096, MOST)
         check_whole("heartbeat", self.heartbeat, 0, MOST)

@@ -13,8 +13,11 @@ from typing import TypeAlias
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from flowstream.checks import check_flag, check_kind, check_name
 from flowstream.errors import ConfigurationError, ConnectionFailed
 from flowstream.protocol import Address
+
+from .credentials import check_secret
 
 Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 """Opens a byte stream to an address; raises ConnectionFailed."""
@@ -43,6 +46,16 @@ class Tls:
     key_password: str | None = field(default=None, repr=False)
     server_name: str | None = None
     verify: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("ca_file", "certificate", "key"):
+            value = getattr(self, name)
+            check_kind(f"Tls {name}", value, (str, Path), "the path of a file", optional=True)
+        if self.key_password is not None:
+            check_secret("Tls(key_password=...)", self.key_password)
+        if self.server_name is not None:
+            check_name("Tls server_name", self.server_name)
+        check_flag("Tls verify", self.verify)
 
     def context(self) -> ssl.SSLContext:
         """The SSL context; raises ConfigurationError naming the option that does not work."""

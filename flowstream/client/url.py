@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import quote, unquote, unquote_to_bytes
 
+from flowstream.checks import MAX_NAME, check_flag, check_kind, check_text, check_whole
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Address
+
+from .credentials import check_secret
 
 DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 EXAMPLE = "rabbitmq-stream://user:password@host:5552/vhost"
@@ -162,6 +165,15 @@ class StreamUrl:
     password: str = field(default="guest", repr=False)
     virtual_host: str = "/"
     others: tuple[Address, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_text("StreamUrl host", self.host, 1, MAX_NAME)
+        check_whole("StreamUrl port", self.port, 1, _MOST_PORT)
+        check_flag("StreamUrl tls", self.tls)
+        check_secret("StreamUrl(user=...)", self.user)
+        check_secret("StreamUrl(password=...)", self.password)
+        check_text("StreamUrl virtual_host", self.virtual_host, 1, MAX_NAME)
+        check_kind("StreamUrl others", self.others, tuple, "a tuple of addresses")
 
     @property
     def address(self) -> Address:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flowstream.checks import MOST_FILTER_VALUE, check_callable, check_flag, check_text
 from flowstream.errors import ConfigurationError
+from flowstream.texts import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,11 @@ class Filter:
     unfiltered: bool = False
 
     def __post_init__(self) -> None:
-        if not self.values or type(self.values) is not tuple:
-            raise ConfigurationError("Filter > values: expected a tuple of one or more strings")
-        if not callable(self.match):
-            raise ConfigurationError("Filter > match: expected a function of the body")
+        if type(self.values) is not tuple or not self.values:
+            raise ConfigurationError(
+                f"Filter > values={shown(self.values)}: expected a tuple of one or more strings"
+            )
+        for value in self.values:
+            check_text("Filter > values", value, 0, MOST_FILTER_VALUE)
+        check_callable("Filter > match", self.match, needed=True)
+        check_flag("Filter > unfiltered", self.unfiltered)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from flowstream.checks import check_stream, check_whole
+from flowstream.checks import check_callable, check_flag, check_stream, check_whole
 from flowstream.client import (
     AmqpMessage,
     Environment,
@@ -65,6 +65,8 @@ class StreamSink(Sink):
             )
         if routing is not None and key is None:
             raise ConfigurationError("StreamSink > routing: it needs key=, which it routes by")
+        check_flag("StreamSink > amqp", amqp)
+        check_callable("StreamSink > filter_value", filter_value)
         check_whole("StreamSink > max_unconfirmed", max_unconfirmed, 1)
         self.stream = stream
         self.key = key

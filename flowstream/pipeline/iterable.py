@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import anyio.lowlevel
 import anyio.to_thread
 
-from flowstream.checks import check_whole
+from flowstream.checks import check_flag, check_name, check_whole
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.producer import Feed, Lane, Producer
@@ -48,7 +48,9 @@ class IterableProducer(Producer):
                 f"IterableProducer: expected a list, a generator or another iterable of items, got "
                 f"{shown(iterable)}"
             )
+        check_name("IterableProducer > stream", stream)
         check_whole("IterableProducer > slice_size", slice_size, 1)
+        check_flag("IterableProducer > threaded", threaded)
         self.stream = stream
         self._iterable = iterable
         self._slice_size = slice_size

@@ -13,8 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flowstream.checks import MOST_FACTOR, MOST_SECONDS, check_number, check_whole
-from flowstream.errors import ConfigurationError
+from flowstream.checks import MOST_FACTOR, MOST_SECONDS, check_kind, check_number, check_whole
 
 if TYPE_CHECKING:
     from flowstream.pipeline.context import RunContext
@@ -63,8 +62,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         check_whole("Retry attempts", self.attempts, 1)
-        if not isinstance(self.backoff, Backoff):
-            raise ConfigurationError(f"Retry: backoff must be a Backoff(...), got {self.backoff!r}")
+        check_kind("Retry backoff", self.backoff, Backoff, "a flowstream.Backoff(...)")
 
     def delay(self, attempt: int) -> float | None:
         """The seconds before the next try after `attempt` failed; None: no more tries."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowstream.checks import MOST_SECONDS, check_number
+
 
 class Marker:
     """The base of all markers."""
@@ -34,9 +36,15 @@ class Disconnect(Marker):
 
     seconds: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_number("Disconnect seconds", self.seconds, 0, MOST_SECONDS)
+
 
 @dataclass(frozen=True, slots=True)
 class Pause(Marker):
     """Nothing comes for `seconds`."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        check_number("Pause seconds", self.seconds, 0, MOST_SECONDS)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import anyio
 
+from flowstream.checks import check_callable, check_kind, check_seconds
 from flowstream.client import AmqpMessage, payload_of
 from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
 from flowstream.errors import ConfigurationError, FlowstreamError
@@ -54,6 +55,15 @@ class PipelineTester:
         lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
         patience: float | None = None,
     ) -> None:
+        check_kind("PipelineTester pipeline", pipeline, Pipeline, "a Pipeline")
+        check_kind(
+            "PipelineTester environment", environment, MemoryEnvironment, "a MemoryEnvironment",
+            optional=True,
+        )  # fmt: skip
+        check_kind("PipelineTester producer", producer, Producer, "a Producer", optional=True)
+        check_callable("PipelineTester lifespan", lifespan)
+        if patience is not None:
+            check_seconds("PipelineTester patience", patience)
         self.pipeline = pipeline
         self.environment = environment or MemoryEnvironment()
         self.producer = producer or pipeline.producer

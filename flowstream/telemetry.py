@@ -231,6 +231,21 @@ class CommitFailed(Event):
 
 
 @dataclass(slots=True)
+class OffsetMoved(Event):
+    """Something else stored offsets for a stream while this run holds it.
+
+    `found` is what is stored, and `expected` what this run stored last, or found when it began
+    (None: nothing was stored).
+    """
+
+    pipeline: str
+    stream: str
+    reference: str
+    expected: int | None
+    found: int
+
+
+@dataclass(slots=True)
 class Truncated(Event):
     """Retention removed `messages` offsets behind the stored one before they were handled."""
 
@@ -298,6 +313,15 @@ class Controlled(Event):
 
 
 @dataclass(slots=True)
+class Warned(Event):
+    """A run works, and hardly as it is meant to: `subject` is the option or stream it is about."""
+
+    pipeline: str
+    subject: str
+    text: str
+
+
+@dataclass(slots=True)
 class PhaseChanged(Event):
     """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
 
@@ -324,15 +348,6 @@ class Halted(Event):
 @dataclass(slots=True)
 class ConnectionOpened(Event):
     address: str
-@dataclass(slots=True)
-class Warned(Event):
-    """A run works, and hardly as it is meant to: `subject` is the option or stream it is about."""
-
-    pipeline: str
-    subject: str
-    text: str
-
-
     role: str
 
 

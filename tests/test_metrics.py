@@ -35,6 +35,7 @@ from flowstream.telemetry import (
     Held,
     LoopBlocked,
     LoopTurned,
+    OffsetMoved,
     Overtaken,
     PartitionMoved,
     PhaseChanged,
@@ -46,6 +47,7 @@ from flowstream.telemetry import (
     StageCrashed,
     StateChanged,
     Truncated,
+    Warned,
 )
 from tests.monitor.figures import Changing
 
@@ -71,6 +73,8 @@ EVENTS: tuple[Event, ...] = (
     Committed("p", "s", 89, False),
     CommitFailed("p", "s", 89, "RequestTimeout"),
     Truncated("p", "s", 7),
+    OffsetMoved("p", "s", "p", 89, 12),
+    Warned("p", "max_in_flight", "max_in_flight=10 is less than ..."),
     PartitionMoved("p", "all", "s", True, None),
     PartitionMoved("p", "all", "t", True, None),
     PartitionMoved("p", "all", "t", False, 0.2),

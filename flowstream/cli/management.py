@@ -179,16 +179,19 @@ class Management:
 
     def stream_consumers(self, vhost: str) -> list[dict[str, Any]]:
         """Every stream consumer of a virtual host, each with its connection's name as
-        `connection`; needs the plugin rabbitmq_stream_management."""
+        `connection`, and the `process` that it told; needs the plugin rabbitmq_stream_management.
+        """
         name = quote(vhost, safe="")
-        names = {
-            it["name"]: it.get("client_properties", {}).get("connection_name", "")
+        told = {
+            it["name"]: dict(it.get("client_properties", {}))
             for it in self.get(f"stream/connections/{name}")
         }
-        return [
-            {**it, "connection": names.get(dict(it["connection_details"]).get("name"), "")}
-            for it in self.get(f"stream/consumers/{name}")
-        ]
+        consumers = []
+        for it in self.get(f"stream/consumers/{name}"):
+            client = told.get(dict(it["connection_details"]).get("name"), {})
+            connection, process = client.get("connection_name", ""), client.get("process", "")
+            consumers.append({**it, "connection": connection, "process": process})
+        return consumers
 
     def _pages(self, path: str) -> Iterator[dict[str, Any]]:
         page = pages = 1

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import TaskGroup
 
 from flowstream import __version__
+from flowstream.cli.elsewhere import warn_of_others
 from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.feed import Feed, FeedPlan
 from flowstream.cli.in_use import Choice, Source, broker_in_use
@@ -130,7 +132,7 @@ class Supervisor:
                 self._board.expect(pipeline.name)
             async with anyio.create_task_group() as pipelines:
                 for target, pipeline in self._plan.pipelines.items():
-                    pipelines.start_soon(self._run_one, target, pipeline)
+                    pipelines.start_soon(self._run_one, beside, target, pipeline)
             beside.cancel_scope.cancel()
         return self._outcome
 
@@ -227,11 +229,11 @@ class Supervisor:
     async def _show(self) -> None:
         await show(self._board, live=self._plan.live)
 
-    async def _run_one(self, target: str, pipeline: Pipeline) -> None:
+    async def _run_one(self, beside: TaskGroup, target: str, pipeline: Pipeline) -> None:
         try:
             async with AsyncExitStack() as stack:
                 self._opening[target] = stack.enter_context(anyio.CancelScope())
-                running = await self._start(stack, target, pipeline)
+                running = await self._start(beside, stack, target, pipeline)
                 del self._opening[target]
                 self._outcome.results[target] = await self._follow(pipeline, running)
         except (Exception, KeyboardInterrupt) as error:
@@ -239,7 +241,7 @@ class Supervisor:
             self._failed(error)
 
     async def _start(
-        self, stack: AsyncExitStack, target: str, pipeline: Pipeline
+        self, beside: TaskGroup, stack: AsyncExitStack, target: str, pipeline: Pipeline
     ) -> RunningPipeline:
         """Connected as it is configured, where the pipeline needs a broker."""
         connection = self._connection
@@ -249,7 +251,7 @@ class Supervisor:
             environment = await stack.enter_async_context(
                 connection.environment(name=name, telemetry=self._telemetry)
             )
-        return await stack.enter_async_context(
+        running: RunningPipeline = await stack.enter_async_context(
             pipeline.start(
                 url=None if environment is not None else connection.url,
                 environment=environment,
@@ -258,6 +260,11 @@ class Supervisor:
                 discard=self._discards.get(target, []),
             )
         )
+        if environment is not None:
+            beside.start_soon(
+                warn_of_others, environment, connection.url, pipeline, self._telemetry
+            )
+        return running
 
     async def _follow(self, pipeline: Pipeline, running: RunningPipeline) -> RunResult:
         """From the moment it runs to its result."""

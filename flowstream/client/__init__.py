@@ -32,12 +32,14 @@ from flowstream.client.delivery import Delivery
 from flowstream.client.environment import Environment
 from flowstream.client.nodes import StreamNodes
 from flowstream.client.offsets import Offset, offset_spec
+from flowstream.client.opening import this_process
 from flowstream.client.options import AutoTracking
 from flowstream.client.publisher import Publisher
 from flowstream.client.routing import hash_index, hash_route
 from flowstream.client.states import State
 from flowstream.client.super_consumer import SuperStreamConsumer
 from flowstream.client.super_publisher import Routing, SuperStreamPublisher
+from flowstream.client.tracking import kept_reference
 from flowstream.client.transport import Tls
 from flowstream.client.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.protocol import (
@@ -107,7 +109,9 @@ __all__ = [
     "hash_index",
     "hash_route",
     "is_amqp",
+    "kept_reference",
     "offset_spec",
     "payload_of",
     "plain_value",
+    "this_process",
 ]

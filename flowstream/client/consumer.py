@@ -94,6 +94,7 @@ class Consumer:
             start=options.offset,
             arrived=arrived or Signal(),
             on_update=self._turns.add,
+            on_begin_again=self._begin_again,
         )
         self._offsets = OffsetStore(core)
         self._tracker = None if options.tracking is None else Tracker(options.tracking)
@@ -126,6 +127,12 @@ class Consumer:
         Where the consumer began by a number, or a chunk has come, it is known before that.
         """
         return self._subscription.position
+
+    @property
+    def losses(self) -> int | None:
+        """How often it was cut off from its stream; None while it is."""
+        away = self.state in (State.CONNECTING, State.RECOVERING)
+        return None if away else self._subscription.attachment.recoveries
 
     @property
     def lost(self) -> int:
@@ -296,6 +303,11 @@ class Consumer:
         if awaited:
             await self._verify_quietly()
         self._current = None
+        if self._tracker is not None:
+            self._tracker.forget()
+
+    def _begin_again(self) -> None:
+        """The stream was created again: what was read of the old one is not to be stored there."""
         if self._tracker is not None:
             self._tracker.forget()
 

@@ -6,8 +6,10 @@ server knows it (3.11 and later; an older one closes on unknown commands).
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import socket
 from collections.abc import Mapping
 
 import anyio
@@ -47,11 +49,19 @@ from .settings import Settings, log
 from .tasks import TaskOwner
 from .transport import Dial
 
+
+def this_process() -> str:
+    """The name that connections tell of their process: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 CLIENT_PROPERTIES = {
     "product": "flowstream",
     "platform": f"Python {platform.python_version()}",
     "information": "RabbitMQ Streams client and data pipelines",
+    "process": this_process(),
 }
+os.register_at_fork(after_in_child=lambda: CLIENT_PROPERTIES.update(process=this_process()))
 
 
 async def open_connection(

@@ -71,6 +71,7 @@ class Subscription:
         start: OffsetSpec,
         arrived: Signal,
         on_update: OnUpdate,
+        on_begin_again: Callable[[], None],
     ) -> None:
         self.stream = stream
         self.arrived = arrived
@@ -88,6 +89,7 @@ class Subscription:
         self._state = state
         self._start = start
         self._on_update = on_update
+        self._on_begin_again = on_begin_again
         self._place: Place[SubscriptionUser] | None = None
         self._accepting = False
         self._fresh = False
@@ -281,6 +283,7 @@ class Subscription:
             extra={"stream": self.stream},
         )  # fmt: skip
         self.begin_at(OffsetSpec.first())
+        self._on_begin_again()
         self._lose("the stream was created again")
 
     async def _look_at_the_beginning(self, connection: ClientConnection) -> None:

@@ -60,6 +60,11 @@ class SuperStreamConsumer:
         """Where the consumer of each partition is; see `Consumer.position`."""
         return {stream: each.position for stream, each in self._consumers.items()}
 
+    @property
+    def losses(self) -> dict[str, int | None]:
+        """How often each partition's consumer was cut off; see `Consumer.losses`."""
+        return {stream: each.losses for stream, each in self._consumers.items()}
+
     def statistics(self) -> dict[str, dict[str, int]]:
         """The statistics of each partition's consumer."""
         return {stream: each.statistics() for stream, each in self._consumers.items()}

@@ -106,3 +106,24 @@ def truncated(stream: str, reference: str, stored: int, first: int) -> OffsetTru
         stored=stored,
         first=first,
     )
+
+
+def beyond(
+    stream: str, reference: str, *, stored: int, first: int | None, last: int | None
+) -> str | None:
+    """What to say of a stored offset that the stream does not reach; None where it does.
+
+    `first` is the first retained offset and `last` that of the last message, None where there is
+    none: what retention removed has been there.
+    """
+    end = max(-1 if last is None else last, (first or 0) - 1)
+    if stored <= end:
+        return None
+    where = "is empty" if last is None else f"ends at {last}"
+    return (
+        f"{stream!r} {where}, and offset {stored} is stored for it under the reference "
+        f"{reference!r}: no message before {stored + 1} will be handled. The stream was deleted "
+        "and created again, or something else stored that offset, such as a run left over from "
+        "before. To begin with the first message, stop the run and: "
+        f"flowstream offsets reset {reference} {stream} --to first"
+    )

@@ -11,20 +11,31 @@ from typing import Any, Literal
 
 import anyio
 
-from flowstream.checks import check_name, check_stream, check_whole
-from flowstream.client import Consumer, Delivery, Environment, Offset, offset_spec
+from flowstream.checks import check_kind, check_name, check_stream, check_whole
+from flowstream.client import (
+    Consumer,
+    Delivery,
+    Environment,
+    Offset,
+    StreamStatistics,
+    kept_reference,
+    offset_spec,
+)
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import environment_of
 from flowstream.connectors.filtering import Filter
-from flowstream.connectors.start import Start, told, truncated, where_to_start
+from flowstream.connectors.start import Start, beyond, told, truncated, where_to_start
 from flowstream.errors import (
+    CommitNotVerified,
     ConfigurationError,
     FlowstreamError,
     OffsetTruncated,
+    StreamDoesNotExist,
     StreamNotAvailable,
 )
 from flowstream.pipeline import Feed, Lane, Producer, RunContext
-from flowstream.telemetry import StateChanged, Telemetry, Truncated
+from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
+from flowstream.texts import shown
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -66,10 +77,13 @@ class StreamProducer(Producer):
         if on_truncated not in ("error", "skip"):
             raise ConfigurationError(
                 f'{type(self).__name__} > on_truncated: expected "error" or "skip", '
-                f"got {on_truncated!r}"
+                f"got {shown(on_truncated)}"
             )
         check_whole(f"{type(self).__name__} > credit", credit, 2, 32_767)
         offset_spec(offset)
+        check_kind(
+            f"{type(self).__name__} > filter", filter, Filter, "a Filter(...)", optional=True
+        )
         self.stream = stream
         self.reference = reference
         self.offset = offset
@@ -85,6 +99,8 @@ class StreamProducer(Producer):
         self._start = Start(0, known=True)
         self._consumer: Consumer | None = None
         self._lane: Lane | None = None
+        self._same_at: dict[str, int] = {}
+        """How often the consumer was cut off when a stream was seen to be the one that it read."""
         self._at_first: set[str] = set()
         """Streams that begin with offset 0, where nothing says so yet."""
         self._sending = False
@@ -101,6 +117,7 @@ class StreamProducer(Producer):
 
     async def _enter(self, context: RunContext) -> None:
         self._at_first = set()
+        self._same_at = {}
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
         self._pipeline, self._telemetry = context.pipeline, context.telemetry
@@ -121,7 +138,7 @@ class StreamProducer(Producer):
         offset = lane.next or self._start.offset  # run again, it goes on behind what was taken in
         try:
             async with self.environment.consumer(
-                self.stream, offset=offset, **self._options(self._settled)
+                self.stream, offset=offset, name=self._name, **self._options(self._settled)
             ) as consumer:
                 self._consumer = consumer
                 async with aclosing(self._deliveries(consumer)) as deliveries:
@@ -175,6 +192,15 @@ class StreamProducer(Producer):
             self._lane.skip(self._consumer.position - 1)
 
     async def _send(self, lane: Lane, delivery: Delivery) -> None:
+        if delivery.offset < lane.next:
+            lane.close()
+            raise StreamDoesNotExist(
+                f"{delivery.stream!r} was deleted and created again while pipeline "
+                f"{self._pipeline!r} read it, and its offsets begin anew. What was read of the old "
+                "stream is handled, and none of it is stored for the new one. Start the pipeline "
+                "again: it begins where offset= says",
+                stream=delivery.stream,
+            )
         self._sending = True
         try:
             if delivery.stream in self._at_first:
@@ -187,10 +213,42 @@ class StreamProducer(Producer):
             self._sending = False
 
     async def commit(self, stream: str, offset: int) -> None:
+        losses = self._losses(stream)
+        if losses is None or losses != self._same_at.get(stream, 0):
+            await self._check_same(stream, offset)
+            if losses is not None:
+                self._same_at[stream] = losses
         await self.environment.store_offset(self._name, stream, offset, keep=True)
 
+    def _losses(self, stream: str) -> int | None:
+        """How often the consumer was cut off from the stream; None while it is.
+
+        Consumers of an environment for tests may not know: they never are.
+        """
+        losses: int | None = getattr(self._consumer, "losses", 0)
+        return losses
+
+    async def _check_same(self, stream: str, offset: int) -> int | None:
+        """What is stored. Raises CommitNotVerified where the stream is not the one that was read.
+
+        A run stores where it began. Brokers never forget that, so where nothing is stored any more
+        the stream was deleted and created again, and an offset of the old one would have the next
+        run skip messages of the new one.
+        """
+        stored = await self.environment.query_beginning(self._name, stream)
+        if stored is None and kept_reference(self._name) is not None:
+            raise CommitNotVerified(
+                f"{stream!r} was deleted and created again: offset {offset} of the old stream is "
+                "not stored for the new one, where messages would be skipped"
+            )
+        return stored
+
+    async def stored_offset(self, stream: str) -> int | None:
+        return await self.environment.query_offset(self._name, stream)
+
     async def verify(self, stream: str, offset: int) -> None:
-        await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
+        if await self._check_same(stream, offset) != offset:
+            await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self._sending:
@@ -267,16 +325,39 @@ class StreamProducer(Producer):
         environment = self.environment
         stored = await environment.query_beginning(self._name, stream)
         asked = 0 if stored is not None else await self._resolve(stream, place)
-        first = (await environment.stream_stats(stream)).first_offset
+        statistics = await environment.stream_stats(stream)
+        if stored is not None:
+            await self._doubt(stream, stored, statistics)
         start = where_to_start(
             stream,
             self._name,
             stored=stored,
             asked=asked,
-            first=first,
+            first=statistics.first_offset,
             skip_truncated=self.on_truncated == "skip",
         )
         return replace(start, story=told(self._name, place, stored, start))
+
+    async def _doubt(self, stream: str, stored: int, statistics: StreamStatistics) -> None:
+        """Warn of a stored offset that no run has got from the stream: it is not so long."""
+        newest = statistics.committed_chunk_id
+        if stored <= (-1 if newest is None else newest):
+            return
+        try:
+            last = await self.environment.last_offset(stream)
+        except FlowstreamError as error:
+            log.debug(
+                "%s: the end of the stream is not known: %s", stream, error,
+                extra={"stream": stream},
+            )  # fmt: skip
+            return
+        text = beyond(stream, self._name, stored=stored, first=statistics.first_offset, last=last)
+        if text:
+            log.warning(
+                "%s", text,
+                extra={"pipeline": self._pipeline, "stream": stream, "offset": stored},
+            )  # fmt: skip
+            self._telemetry.emit(Warned(self._pipeline, stream, text))
 
     async def _resolve(self, stream: str, place: Offset) -> int:
         """The offset at a place; waits for a leader that is being elected."""

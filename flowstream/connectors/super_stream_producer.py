@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import anyio
 
+from flowstream.checks import check_flag, check_name
 from flowstream.client import Offset, OffsetSpec, SuperStreamConsumer
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.filtering import Filter
@@ -47,6 +48,7 @@ class SuperStreamProducer(StreamProducer):
         single_active: bool = False,
         on_truncated: Literal["error", "skip"] = "error",
     ) -> None:
+        check_name("SuperStreamProducer > super_stream", super_stream)
         super().__init__(
             super_stream,
             reference=reference,
@@ -55,6 +57,7 @@ class SuperStreamProducer(StreamProducer):
             filter=filter,
             on_truncated=on_truncated,
         )
+        check_flag("SuperStreamProducer > single_active", single_active)
         self.single_active = single_active
         self._feed: Feed | None = None
         self._lanes: dict[str, Lane] = {}
@@ -143,6 +146,11 @@ class SuperStreamProducer(StreamProducer):
         self._partitions = None
         await self._consuming.aclose()
 
+    async def stored_offset(self, stream: str) -> int | None:
+        """In a group others store offsets, too: a partition's next owner does, before the last one
+        has learned that it lost its connection."""
+        return None if self.single_active else await super().stored_offset(stream)
+
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self._sending or self._partitions is None:
             return False
@@ -164,6 +172,10 @@ class SuperStreamProducer(StreamProducer):
 
     def reads(self) -> Sequence[str]:
         return sorted(self._known) or [self.stream]
+
+    def _losses(self, stream: str) -> int | None:
+        losses: dict[str, int | None] | None = getattr(self._partitions, "losses", None)
+        return 0 if losses is None else losses.get(stream)
 
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), "single_active": self.single_active}

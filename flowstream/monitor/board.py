@@ -18,7 +18,7 @@ from flowstream.monitor.condition import ORDER
 from flowstream.monitor.describe import describe
 from flowstream.monitor.events import EventLog
 from flowstream.monitor.figures import BatchFigures, PipelineFigures
-from flowstream.monitor.health import Away, Check, Truncation, Watched, loss, readiness
+from flowstream.monitor.health import Away, Check, Moved, Truncation, Watched, loss, readiness
 from flowstream.monitor.runbooks import advice
 from flowstream.monitor.usage import Usage
 from flowstream.pipeline import Pipeline, Statistics
@@ -52,6 +52,7 @@ class Board:
             telemetry.Committed: self._on_committed,
             telemetry.CommitFailed: self._on_commit_failed,
             telemetry.Truncated: self._on_truncated,
+            telemetry.OffsetMoved: self._on_offset_moved,
             telemetry.PartitionMoved: self._on_partition_moved,
             telemetry.StageCrashed: self._on_stage_crashed,
             telemetry.PhaseChanged: self._on_phase_changed,
@@ -133,6 +134,9 @@ class Board:
         figures.lost += event.messages
         figures.lost_at = self._clock()
 
+    def _on_offset_moved(self, figures: PipelineFigures, event: telemetry.OffsetMoved) -> None:
+        figures.moved = event, self._clock()
+
     def _on_partition_moved(
         self, figures: PipelineFigures, event: telemetry.PartitionMoved
     ) -> None:
@@ -202,6 +206,7 @@ class Board:
                 None if figures.read is None else figures.read(),
                 [each for each in away if self._concerns(each, figures.name)],
                 Truncation(figures.lost, now - figures.lost_at) if figures.lost else None,
+                None if figures.moved is None else Moved(figures.moved[0], now - figures.moved[1]),
             )
             for figures in self.pipelines.values()
         ]

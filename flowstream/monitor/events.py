@@ -135,6 +135,18 @@ def _messages(event: telemetry.Held | telemetry.Truncated) -> str:
     return f"{event.messages:,} message{'s' * (event.messages != 1)} of {event.stream!r}"
 
 
+def _offset_moved(event: telemetry.OffsetMoved) -> Told:
+    return "warning", (
+        f"something else stored offset {event.found} for {event.stream!r} under "
+        f"{event.reference!r}, where this run has "
+        f"{'none' if event.expected is None else event.expected}"
+    )
+
+
+def _warned(event: telemetry.Warned) -> Told:
+    return "warning", event.text
+
+
 def _crashed(event: telemetry.StageCrashed) -> Told:
     then = "and was restarted" if event.restarted else "and is not restarted"
     return "error", f"stage {event.stage!r} crashed {then}: {event.error}"
@@ -160,6 +172,8 @@ _WORDS: dict[type[telemetry.Event], Callable[[Any], Told]] = {
     telemetry.PartitionMoved: _moved,
     telemetry.Halted: _halted,
     telemetry.Truncated: _truncated,
+    telemetry.OffsetMoved: _offset_moved,
+    telemetry.Warned: _warned,
     telemetry.StageCrashed: _crashed,
     telemetry.HandlerStuck: _stuck,
     telemetry.CommitFailed: _commit_failed,

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from flowstream.monitor.latencies import Latencies
 from flowstream.pipeline import Pipeline, Statistics
+from flowstream.telemetry import OffsetMoved
 from flowstream.texts import without_passwords
 
 HISTORY = 300
@@ -59,6 +60,7 @@ class PipelineFigures:
         self.latencies = Latencies(LATENCY_WINDOW)
         self.lost = 0
         self.lost_at = 0.0
+        self.moved: tuple[OffsetMoved, float] | None = None
         self.partitions: dict[str, bool] = {}
         self.history: deque[Sample] = deque(maxlen=HISTORY)
 

@@ -13,7 +13,9 @@ settled and committed. A check that fails says what it saw. This is when each on
 | commits | when settled messages have waited for `COMMITS_MISSED` commit intervals |
 | retention | for `TRUNCATION_SHOWN` seconds after messages were lost to retention |
 
-Each is true again as soon as its reason is gone.
+Each is true again as soon as its reason is gone. That something else stores offsets of the run is
+said by commits, and fails nothing: while a release replaces another both run, and the old one is
+only stopped once the new one is ready.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flowstream.pipeline import Statistics
+from flowstream.telemetry import OffsetMoved
 
 RECOVERY_GRACE = 2.0
 """Seconds that a broker may be away: the move of a leader is no reason to be taken out."""
@@ -34,6 +37,9 @@ COMMITS_MISSED = 3
 
 TRUNCATION_SHOWN = 60.0
 """Seconds for which a loss to retention is shown as not ready."""
+
+MOVED_SHOWN = 60.0
+"""Seconds for which it is shown that something else stored an offset."""
 
 READY_PHASES = frozenset({"running", "paused"})
 
@@ -76,6 +82,14 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """Something else stored an offset, as `event` says, `seconds` ago."""
+
+    event: OffsetMoved
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Watched:
     """What is known of one pipeline; `statistics` is None until it runs."""
 
@@ -83,6 +97,7 @@ class Watched:
     statistics: Statistics | None
     away: Sequence[Away] = ()
     truncation: Truncation | None = None
+    moved: Moved | None = None
 
 
 def readiness(pipelines: Sequence[Watched]) -> list[Check]:
@@ -104,7 +119,7 @@ def _checks(watched: Watched) -> Iterator[Check]:
     if statistics is not None:
         yield _handlers(statistics)
         yield _progress(statistics)
-        yield _commits(statistics)
+        yield _commits(statistics, watched.moved)
     yield _retention(name, watched.truncation)
 
 
@@ -164,12 +179,20 @@ def _progress(statistics: Statistics) -> Check:
     return Check(statistics.pipeline, "progress", not stuck, detail)
 
 
-def _commits(statistics: Statistics) -> Check:
+def _commits(statistics: Statistics, moved: Moved | None) -> Check:
     waited = statistics.uncommitted
-    if not waited:
-        return Check(statistics.pipeline, "commits", True, "everything that may be is committed")
     ok = waited <= COMMITS_MISSED * statistics.commit_interval
-    detail = f"settled messages have been waiting for a commit for {waited:.0f} s"
+    detail = "everything that may be is committed"
+    if waited:
+        detail = f"settled messages have been waiting for a commit for {waited:.0f} s"
+    if moved is not None and moved.seconds <= MOVED_SHOWN:
+        event = moved.event
+        detail += (
+            f"; something else stored {event.found} for {event.stream!r} under "
+            f"{event.reference!r}, where this run has "
+            f"{'none' if event.expected is None else event.expected}: seen "
+            f"{moved.seconds:.0f} s ago"
+        )
     return Check(statistics.pipeline, "commits", ok, detail)
 
 

@@ -16,6 +16,9 @@ from flowstream.pipeline.stages.feed import COMMIT_GRACE
 if TYPE_CHECKING:
     from flowstream.pipeline.run import Run
 
+LOOK_GRACE = 1.0
+"""Seconds of COMMIT_GRACE for a look at what is stored."""
+
 Step = Callable[["Run"], Awaitable[None]]
 
 
@@ -134,6 +137,8 @@ async def commit(run: Run) -> None:
     began = run.core.clock()
     try:
         with anyio.CancelScope(shield=True), anyio.fail_after(COMMIT_GRACE):
+            with anyio.move_on_after(LOOK_GRACE):  # before what others stored is overwritten
+                await run.offset_watch.look()
             await run.committer.commit()
             verified = await run.committer.verify()
         _say_committed(run, verified, run.core.clock() - began)

@@ -143,6 +143,13 @@ class Producer(ABC):
     async def commit(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
         """Store that everything up to `offset` is settled. May be sent without an answer."""
 
+    async def stored_offset(self, stream: str) -> int | None:
+        """The offset that is stored now; None where nothing is, or it cannot be told.
+
+        Asked now and then, to see whether somebody else stores offsets for the stream, too.
+        """
+        return None
+
     async def verify(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
         """Make sure that `offset` is stored; raises CommitNotVerified where it is not."""
 

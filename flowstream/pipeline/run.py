@@ -30,6 +30,7 @@ from flowstream.pipeline.stages.batcher import Batcher
 from flowstream.pipeline.stages.committer import Committer
 from flowstream.pipeline.stages.disposal import Disposal
 from flowstream.pipeline.stages.feed import COMMIT_GRACE, SourceFeed
+from flowstream.pipeline.stages.offset_watch import OffsetWatch
 from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.processor import Processors
 from flowstream.pipeline.stages.router import Router
@@ -59,7 +60,8 @@ class Run:
         self.watchdog = Watchdog(core)
         self.settlement = Settlement(core)
         self.discards = Discards(discard)
-        self.committer = Committer(core, self.settlement, pipeline.producer)
+        self.offset_watch = OffsetWatch(core, self.settlement, pipeline.producer)
+        self.committer = Committer(core, self.settlement, pipeline.producer, self.offset_watch)
         self.reads = [*sources(pipeline.producer)]
         self.reason = "ended"
         self.stopped_by = ""
@@ -184,9 +186,9 @@ class Run:
             )  # fmt: skip
 
     async def _main(self) -> None:
+        self._advise()
         async with AsyncExitStack() as stack:
             producer = self.pipeline.producer
-        self._advise()
             stack.push_async_callback(_closing, producer.close)
             await self.core.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.core.name, producer.reads())
@@ -207,13 +209,13 @@ class Run:
                 self.core.enter("closing")
                 group.cancel_scope.cancel()
 
-    def _check_loops(self) -> None:
-        """Once more, with the partitions that only the broker knows."""
     def _advise(self) -> None:
         """Log what in the declaration is hardly meant; `flowstream check` lists the same."""
         for each in self.pipeline.advice():
             self.core.warn(each.subject, str(each))
 
+    def _check_loops(self) -> None:
+        """Once more, with the partitions that only the broker knows."""
         pipeline = self.pipeline
         self.reads = [*dict.fromkeys((*self.reads, *sources(pipeline.producer)))]
         refuse_loop(pipeline.name, pipeline.options.on_failure, self.reads)
@@ -308,6 +310,7 @@ class Run:
     def _start(self, group: anyio.abc.TaskGroup) -> None:
         core = self.core
         group.start_soon(core.clockwork, name=f"{core.name} timers")
+        group.start_soon(self.offset_watch.run, name=f"{core.name} offset watch")
         group.start_soon(self._supervised, "committer", self.committer.run, _nothing_held)
         group.start_soon(self._supervised, "disposal", self.disposal.run, self.disposal.crashed)
         for pool in self.pools:

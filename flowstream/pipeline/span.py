@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from flowstream.pipeline.message import Codec, Message
 
 OPEN, SETTLED, HELD = 0, 1, 2
+BEFORE_FIRST = -1
+"""Stored where not even offset 0 is settled."""
+REMEMBERED = 1_000
+"""Offsets that a run has stored for a stream, and knows again."""
 
 
 class Origin(Protocol):
@@ -131,10 +135,11 @@ class Watermark:
 class Ledger:
     """The watermarks of one stream: a restarted producer may deliver on a second lane."""
 
-    __slots__ = ("_marks", "advanced", "committed")
+    __slots__ = ("_marks", "_own", "advanced", "committed")
 
     def __init__(self) -> None:
         self._marks: list[Watermark] = []
+        self._own: deque[int] = deque(maxlen=REMEMBERED)
         self.committed: int | None = None
         self.advanced = False
         """Whether this run has stored `committed`; otherwise there is nothing of it to verify."""
@@ -163,18 +168,32 @@ class Ledger:
             return None
         return value
 
-    def resume(self, stored: int) -> None:
+    def resume(self, stored: int | None) -> None:
         """`stored` was found; -1 is an offset like any other: not even offset 0 is settled.
 
         A restarted producer may bring an older one than what was committed since.
         """
-        if self.committed is None or stored > self.committed:
+        self._own.append(BEFORE_FIRST if stored is None else stored)
+        if stored is not None and (self.committed is None or stored > self.committed):
             self.committed = stored
+
+    def storing(self, offset: int) -> None:
+        """`offset` is about to be committed: from now on it may be found stored."""
+        self._own.append(offset)
 
     def store(self, offset: int) -> None:
         """`offset` was committed."""
         self.committed = offset
         self.advanced = True
+
+    def is_own(self, found: int | None) -> bool:
+        """Whether what is found stored is explained by this run.
+
+        It is what this run found at first, or one of the last that it stored: a broker may still
+        have an older one, or have it again after its leader moved. Nothing stored is no offset of
+        somebody else.
+        """
+        return found is None or found in self._own
 
     def forget(self, mark: Watermark) -> None:
         """Fence a lane: what it settles from now on is no longer committed."""

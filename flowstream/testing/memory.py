@@ -22,6 +22,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from flowstream.checks import check_whole
 from flowstream.client import Offset, Routing, StreamStatistics, hash_route, offset_spec
 from flowstream.errors import (
     CommitNotVerified,
@@ -61,6 +62,7 @@ class MemoryEnvironment:
     def __init__(
         self, streams: Mapping[str, Iterable[Any]] | None = None, *, chunk_size: int = 100
     ) -> None:
+        check_whole("MemoryEnvironment chunk_size", chunk_size, 1)
         self.chunk_size = chunk_size
         self.offsets: dict[tuple[str, str], int] = {}
         self._beginnings: set[tuple[str, str]] = set()
@@ -295,6 +297,8 @@ class MemoryEnvironment:
 class MemoryConsumer:
     """As `flowstream.client.Consumer`: deliveries from an offset on, without end."""
 
+    losses = 0
+
     def __init__(
         self,
         environment: MemoryEnvironment,
@@ -381,6 +385,10 @@ class MemorySuperStreamConsumer:
     @property
     def positions(self) -> dict[str, int | None]:
         return {consumer.stream: consumer.position for consumer in self._turn}
+
+    @property
+    def losses(self) -> dict[str, int | None]:
+        return {consumer.stream: consumer.losses for consumer in self._turn}
 
     def __aiter__(self) -> MemorySuperStreamConsumer:
         return self

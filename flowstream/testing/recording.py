@@ -168,6 +168,9 @@ class RecordedProducer(Producer):
             await self._producer.commit(stream, offset)
             self._record.committed[stream] = offset
 
+    async def stored_offset(self, stream: str) -> int | None:
+        return await self._producer.stored_offset(stream)
+
     async def verify(self, stream: str, offset: int) -> None:
         if not self._record.crashed:
             await self._producer.verify(stream, offset)

@@ -14,12 +14,14 @@ from flowstream.telemetry import (
     Halted,
     HandlerStuck,
     Held,
+    OffsetMoved,
     PartitionMoved,
     PhaseChanged,
     Settled,
     StageCrashed,
     StateChanged,
     Truncated,
+    Warned,
 )
 
 
@@ -48,6 +50,9 @@ def told(*events: Event) -> list[tuple[str, str | None, str]]:
          "'load' has not come back for 61 s; it is at requests.get(url)"),
         (CommitFailed("p", "s", 7, "TimeoutError"), "warning",
          "an offset of 's' could not be stored: TimeoutError"),
+        (OffsetMoved("p", "s", "shop", 89, 12), "warning",
+         "something else stored offset 12 for 's' under 'shop', where this run has 89"),
+        (Warned("p", "retry", "retry: it may wait longer"), "warning", "retry: it may wait longer"),
         (Held("p", "s", 1), "warning", "1 message of 's' left to the next run"),
     ],
 )  # fmt: skip

@@ -9,14 +9,17 @@ import pytest
 
 from flowstream.monitor.health import (
     COMMITS_MISSED,
+    MOVED_SHOWN,
     RECOVERY_GRACE,
     TRUNCATION_SHOWN,
     Away,
+    Moved,
     Truncation,
     Watched,
     readiness,
 )
 from flowstream.pipeline import Statistics
+from flowstream.telemetry import OffsetMoved
 from tests.monitor.figures import LANE, PROCESSOR, RUNNING
 
 
@@ -118,3 +121,13 @@ def test_a_loss_to_retention_is_shown_for_a_while() -> None:
         found = failing(dataclasses.replace(watched(), truncation=Truncation(7, seconds)))
         assert (found == {}) is ok
         assert ok or found["retention"].startswith("7 messages were lost")
+
+
+def test_what_else_stores_offsets_is_told_for_a_while_and_fails_nothing() -> None:
+    event = OffsetMoved("p", "orders", "shop", None, 12)
+    for seconds, told in ((5, True), (MOVED_SHOWN + 1, False)):
+        pipeline = dataclasses.replace(watched(), moved=Moved(event, seconds))
+        checks = {check.name: check for check in readiness([pipeline])}
+        assert all(check.ok for check in checks.values())
+        said = "something else stored 12 for 'orders' under 'shop', where this run has none"
+        assert (said in checks["commits"].detail) is told

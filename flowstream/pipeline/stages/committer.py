@@ -15,6 +15,7 @@ from flowstream.pipeline.policies import Backoff
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.repeats import Repeats, more
 from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.stages.offset_watch import OffsetWatch
 from flowstream.telemetry import CommitFailed, Committed
 from flowstream.texts import describe, is_a, type_name
 
@@ -28,8 +29,11 @@ LAST_TRIES = 6
 class Committer:
     """Commits through the producer. A commit that fails is tried again at the next interval."""
 
-    def __init__(self, core: Core, settlement: Settlement, producer: Producer) -> None:
+    def __init__(
+        self, core: Core, settlement: Settlement, producer: Producer, watch: OffsetWatch
+    ) -> None:
         self.core = core
+        self.watch = watch
         self.settlement = settlement
         self.producer = producer
         self.stored: dict[str, int] = {}
@@ -67,6 +71,10 @@ class Committer:
             offset = ledger.due()
             if offset is None:
                 continue
+            await self.watch.glance(stream, ledger)
+            if ledger.fenced:
+                continue
+            ledger.storing(offset)
             try:
                 await self.core.watched(
                     f"{type_name(self.producer)}.commit", self.producer.commit(stream, offset)

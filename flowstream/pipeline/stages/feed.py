@@ -207,8 +207,7 @@ class SourceFeed:
         ledger = None
         if commits:
             ledger = self.settlement.ledgers.setdefault(stream, Ledger())
-            if committed is not None:
-                ledger.resume(committed)
+            ledger.resume(committed)
         if acknowledger is not None:
             self.settlement.acknowledgers += 1
         lane = SourceLane(self, stream, codec, acknowledger, ledger)

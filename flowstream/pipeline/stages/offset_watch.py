@@ -1,0 +1,105 @@
+"""Sees whether something else stores offsets for the streams of a run, such as a second run.
+
+Stored offsets have no owner: who stores last decides where the next run begins. So what is stored
+is read now and then, and before this run overwrites it, and compared with what this run has stored.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from flowstream.pipeline.core import Core, log
+from flowstream.pipeline.handlers import passes
+from flowstream.pipeline.producer import Producer
+from flowstream.pipeline.span import Ledger
+from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.telemetry import OffsetMoved
+from flowstream.texts import describe, type_name
+
+LOOK = 5.0
+"""Seconds between two looks."""
+MOST = 50
+"""Streams that are looked at at once; more of them take turns."""
+GLANCE = 1.0
+"""Seconds that a look before a commit may take, and within which it is not repeated."""
+AGAIN = 60.0
+"""Seconds in which one warning of a stream is logged."""
+
+
+class OffsetWatch:
+    """Looks at the stored offsets of the streams of a run, and warns of those that others moved."""
+
+    def __init__(self, core: Core, settlement: Settlement, producer: Producer) -> None:
+        self.core = core
+        self.settlement = settlement
+        self.producer = producer
+        self._turn = 0
+        self._looked: dict[str, float] = {}
+        self._warned: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await anyio.sleep(LOOK)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look at all streams, or at those whose turn it is."""
+        for stream, ledger in self._some():
+            await self._look(stream, ledger)
+
+    async def glance(self, stream: str, ledger: Ledger) -> None:
+        """Look at a stream before its offset is overwritten, within GLANCE seconds."""
+        if self.core.clock() >= self._looked.get(stream, -GLANCE) + GLANCE:
+            with anyio.move_on_after(GLANCE):
+                await self._look(stream, ledger)
+
+    async def _look(self, stream: str, ledger: Ledger) -> None:
+        """Look once. What cannot be read is no reason to end a run, and is read again later."""
+        self._looked[stream] = self.core.clock()
+        try:
+            found = await self.core.watched(
+                f"{type_name(self.producer)}.stored_offset", self.producer.stored_offset(stream)
+            )
+        except BaseException as error:
+            if passes(error):
+                raise
+            log.debug(
+                "%s: the stored offset of %s is not known: %s", self.core.name, stream,
+                describe(error), extra={"pipeline": self.core.name, "stream": stream},
+            )  # fmt: skip
+            return
+        held = self.settlement.ledgers.get(stream) is ledger and not ledger.fenced
+        if held and found is not None and not ledger.is_own(found):
+            self._moved(stream, ledger, found)
+
+    def _some(self) -> list[tuple[str, Ledger]]:
+        ledgers = list(self.settlement.ledgers.items())
+        if len(ledgers) <= MOST:
+            return ledgers
+        start = self._turn = (self._turn + MOST) % len(ledgers)
+        return (ledgers + ledgers)[start : start + MOST]
+
+    def _moved(self, stream: str, ledger: Ledger, found: int) -> None:
+        core, expected = self.core, ledger.committed
+        reference = self.producer.describe().get("reference") or core.name
+        core.emit(OffsetMoved(core.name, stream, reference, expected, found))
+        now = core.clock()
+        if now < self._warned.get(stream, -AGAIN) + AGAIN:
+            return
+        self._warned[stream] = now
+        which = "stored" if ledger.advanced else "found"
+        log.warning(
+            "pipeline %r: something else stores offsets of %r under the reference %r: this run %s "
+            "%s, and now %d is stored. If the pipeline runs a second time, messages are handled "
+            "twice: stop one of the runs, give one of them another reference=, or share a super "
+            "stream with single_active=True. If the offset was set by hand, stop the run before "
+            "you set it: its next commit overwrites it",
+            core.name, stream, reference, which, _shown(expected), found,
+            extra={"pipeline": core.name, "stream": stream, "reference": reference,
+                   "expected": expected, "offset": found},
+        )  # fmt: skip
+
+
+def _shown(offset: int | None) -> str:
+    return "none" if offset is None else str(offset)

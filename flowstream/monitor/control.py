@@ -6,13 +6,10 @@ from http import HTTPStatus
 from typing import Any
 
 from flowstream.errors import ConfigurationError
-from flowstream.monitor.guard import Refused, checked_body
+from flowstream.monitor.guard import Refused, checked_body, page
 from flowstream.monitor.http import Request, Response
 from flowstream.pipeline import RateLimit, RunningPipeline, running_pipelines
 from flowstream.texts import shown
-
-PAGE = "the live page"
-"""Who made a change, in the log."""
 
 
 def control(request: Request) -> Response:
@@ -22,7 +19,7 @@ def control(request: Request) -> Response:
     """
     try:
         asked = checked_body(request)
-        _apply(_running(asked.get("pipeline")), asked)
+        _apply(_running(asked.get("pipeline")), asked, page(request))
     except Refused as refused:
         return refused.response()
     return Response(body=b'{"ok": true}\n', content_type="application/json")
@@ -35,14 +32,14 @@ def _running(name: Any) -> RunningPipeline:
     raise Refused(HTTPStatus.NOT_FOUND, f"no pipeline {name!r} is running")
 
 
-def _apply(running: RunningPipeline, asked: dict[str, Any]) -> None:
+def _apply(running: RunningPipeline, asked: dict[str, Any], by: str) -> None:
     match asked.get("action"):
         case "pause":
-            running.pause(by=PAGE)
+            running.pause(by=by)
         case "resume":
-            running.resume(by=PAGE)
+            running.resume(by=by)
         case "rate_limit":
-            running.set_rate_limit(_limit(asked.get("messages")), by=PAGE)
+            running.set_rate_limit(_limit(asked.get("messages")), by=by)
         case other:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, f"action {other!r}: use pause, resume or rate_limit"

@@ -59,6 +59,11 @@ def checked_body(request: Request) -> dict[str, Any]:
     return asked
 
 
+def page(request: Request) -> str:
+    """Who asks, for logs: the live page, as it was opened somewhere."""
+    return f"the live page ({request.peer})" if request.peer else "the live page"
+
+
 def named_by_address(request: Request) -> bool:
     """Is the request addressed to an IP address or localhost?"""
     try:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import anyio
 
 from flowstream.errors import FlowstreamError
-from flowstream.monitor.guard import Refused, check_site, checked_body
+from flowstream.monitor.guard import Refused, check_site, checked_body, page
 from flowstream.monitor.http import Request, Response
 from flowstream.texts import text_of
 
@@ -112,9 +112,8 @@ class LetterBox:
             # Not cut short by a browser that goes away: a replay is finished or the run has ended.
             done = await self._letters.replay(stream, None if offsets == "waiting" else offsets)
         count = sum(done["replayed"].values())
-        who = f"the live page ({request.peer or 'local'})"
         what = f"{count:,} dead letter{'s' * (count != 1)} of {stream}"
-        self._tell(asked["pipeline"], f"{what} replayed by {who}")
+        self._tell(asked["pipeline"], f"{what} replayed by {page(request)}")
         return _json(done)
 
     def _stream(self, pipeline: Any) -> str:

@@ -24,8 +24,20 @@ from flowstream.monitor.usage import Usage
 from flowstream.pipeline import Pipeline, Statistics
 from flowstream.texts import without_passwords
 
-FREQUENT = frozenset({telemetry.Settled, telemetry.ChunkReceived, telemetry.BatchReady})
-"""Events that are never worth an entry in the log, and come for every slice."""
+FREQUENT = frozenset(
+    {
+        telemetry.BatchReady,
+        telemetry.ChunkReceived,
+        telemetry.Committed,
+        telemetry.Confirmed,
+        telemetry.HandlerDone,
+        telemetry.LoopTurned,
+        telemetry.Published,
+        telemetry.Received,
+        telemetry.Settled,
+    }
+)
+"""Events that come for every slice, and are never worth an entry in the log."""
 
 
 class Board:
@@ -85,13 +97,15 @@ class Board:
 
     def observe(self, event: telemetry.Event) -> None:
         """Fold one event in; those of pipelines that are not expected are ignored."""
+        handler, logged = self._handlers.get(type(event)), type(event) not in FREQUENT
+        if handler is None and not logged:
+            return
         name = getattr(event, "pipeline", None)
         figures = None if name is None else self.pipelines.get(name)
         if name is not None and figures is None:
             return
-        if type(event) not in FREQUENT:
+        if logged:
             self.events.observe(event, self._clock())
-        handler = self._handlers.get(type(event))
         if handler is not None:
             handler(*(event,) if figures is None else (figures, event))
 

@@ -14,6 +14,7 @@ from anyio import to_thread
 
 from flowstream.cli.exits import CommandError, ExitCode, exit_code
 from flowstream.cli.findings import Finding, bad, ok, warn
+from flowstream.cli.listener import what_listens
 from flowstream.cli.management import Management, management_of
 from flowstream.cli.output import short_size
 from flowstream.cli.standing import partitions_of
@@ -58,7 +59,10 @@ async def examine(
             findings += [found async for found in _nodes(environment, server, streams)]
             findings.append(await _clock(environment, connection, management))
     except FlowstreamError as error:
-        findings.append(_closed(error, StreamUrl.parse(connection.url)))
+        url = StreamUrl.parse(connection.url)
+        if isinstance(error, ConnectionFailed) and not url.tls:
+            findings += await _listener(url)
+        findings.append(_closed(error, url))
         return findings
     return findings
 
@@ -76,6 +80,17 @@ def _entered(connection: Connection, server: ServerInfo, seconds: float) -> Iter
     yield ok(BROKER, "login", f"{sasl}, virtual host {url.virtual_host}")
     product = server.properties.get("product", "a server without a name")
     yield ok(BROKER, "version", f"{product} {server.properties.get('version', '')}".strip())
+
+
+async def _listener(url: StreamUrl) -> list[Finding]:
+    """What is at an address that is no broker's, where something is."""
+    try:
+        async with await anyio.connect_tcp(url.host, url.port):
+            pass
+    except OSError:
+        return []
+    what = await what_listens(url.host, url.port)
+    return [bad(BROKER, "listener", f"{url.address} is {what}")] if what else []
 
 
 def _closed(error: FlowstreamError, url: StreamUrl) -> Finding:

@@ -21,6 +21,7 @@ from flowstream.cli.embedded import own_broker
 from flowstream.cli.exits import CommandError, ExitCode, exit_code
 from flowstream.cli.listener import what_listens
 from flowstream.cli.nearby import DATA, nearby
+from flowstream.cli.output import note
 from flowstream.cli.safe_text import shortened
 from flowstream.client import StreamUrl
 from flowstream.errors import ConnectionFailed, FlowstreamError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from flowstream.client import ServerInfo
 
 HOST, PORT = "localhost", 5552
-PATIENCE = 3.0
+PATIENCE = 2.0
 """Seconds that whatever listens on the default port gets to show that it is a broker."""
 LONGEST = 100
 """Characters of what a server says of itself."""
@@ -139,6 +140,7 @@ async def _found(connection: Connection) -> InUse:
             with anyio.fail_after(PATIENCE):
                 server = await _server(connection)
         except (ConnectionFailed, TimeoutError):
+            note(f"{where} does not answer as a broker does: looking what is there")
             what = await what_listens(HOST, PORT)
             if what is not None:
                 raise CommandError(

@@ -106,6 +106,7 @@ class Supervisor:
         self._connection = plan.broker.connection
         self._remedy = ""
         self._feed: Feed | None = None
+        self._connecting = anyio.CancelScope()
         self._opening: dict[str, anyio.CancelScope] = {}
         self._discards: dict[str, list[Place]] = {}
 
@@ -119,7 +120,12 @@ class Supervisor:
                 beside.start_soon(self._until_parent_ends)
             for place in self._plan.discard:  # a wrong one is refused before anything is started
                 reader_of(place, self._declared_reads())
-            await self._broker(stack, beside)
+            with anyio.CancelScope() as self._connecting:
+                await self._broker(stack, beside)
+            if self._connecting.cancel_called:  # there is nothing to drain yet
+                self._outcome.unopened |= self._plan.pipelines.keys()
+                beside.cancel_scope.cancel()
+                return self._outcome
             if self._plan.discard:
                 await self._assign_discards()
             if self._plan.http is not None:
@@ -289,13 +295,15 @@ class Supervisor:
         cause = root_cause(error)
         if not self._remedy or exit_code(cause) is not ExitCode.STREAM_MISSING:
             return error
-        explained = CommandError(f"{cause}; {self._remedy}", ExitCode.STREAM_MISSING)
+        said = str(cause).partition("; create it first")[0]  # --create does
+        explained = CommandError(f"{said}; {self._remedy}", ExitCode.STREAM_MISSING)
         explained.__cause__ = error
         return explained
 
     def _stop_all(self, by: str) -> None:
         if self._feed is not None:
             self._feed.stop()
+        self._connecting.cancel()
         self._outcome.unopened |= self._opening.keys()
         for opening in self._opening.values():
             opening.cancel()

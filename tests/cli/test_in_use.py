@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,9 +20,12 @@ from flowstream.cli.listener import recognised, what_listens
 from flowstream.cli.settings import Origin, settings
 from flowstream.client import StreamUrl
 from tests.brokers.running import Broker
+from tests.cli.command import Started, flowstream
+from tests.cli.modules import write_module
 
 FLAGS = Origin("flag", "--url"), Origin("flag", "--embedded")
 VARIABLES = Origin("environment", "FLOWSTREAM_URL"), Origin("environment", "FLOWSTREAM_EMBEDDED")
+HURRY = {"FLOWSTREAM_REQUEST_TIMEOUT": "0.3"}
 FILES = Origin("pyproject.toml", "url"), Origin("pyproject.toml", "embedded")
 
 
@@ -84,10 +88,16 @@ def http_server() -> Iterator[int]:
 
 
 @contextmanager
-def silent() -> Iterator[int]:
+def silent() -> Iterator[tuple[socket.socket, int]]:
     """Connections are accepted by the kernel, and nobody reads them."""
     with closing(socket.create_server(("localhost", 0))) as listener:
-        yield listener.getsockname()[1]
+        yield listener, listener.getsockname()[1]
+
+
+@contextmanager
+def saying_nothing() -> Iterator[int]:
+    with silent() as (_, port):
+        yield port
 
 
 @contextmanager
@@ -110,7 +120,7 @@ def closing_at_once() -> Iterator[int]:
 
 NO_BROKERS = [
     (http_server, "an HTTP server (BaseHTTP"),
-    (silent, "something that accepts connections and does not answer"),
+    (saying_nothing, "something that accepts connections and does not answer"),
     (closing_at_once, "something that closes the connection without an answer"),
 ]
 
@@ -182,3 +192,24 @@ async def test_the_broker_of_this_folder_goes_before_the_default_port(
             assert found.connection.url == running.url
             assert found.creates
             assert "embedded, run in this folder by process" in found.lines[0]
+
+
+def test_what_doctor_says_of_a_listener_that_is_no_broker(tmp_path: Path) -> None:
+    with http_server() as port:
+        url = f"rabbitmq-stream://localhost:{port}"
+        result = flowstream("doctor", "--json", url=url, cwd=tmp_path, env=HURRY)
+    found = {row["check"]: row["detail"] for row in result.json if row["about"] == "broker"}
+    assert found["listener"].startswith(f"localhost:{port} is an HTTP server (BaseHTTP")
+    assert "does not complete a stream handshake" in found["connection"]
+
+
+def test_ctrl_c_while_a_broker_does_not_answer(tmp_path: Path) -> None:
+    target = write_module(tmp_path, "shop")
+    with silent() as (listener, port):
+        url = f"rabbitmq-stream://localhost:{port}"
+        started = Started("run", target, url=url, cwd=tmp_path)
+        with started as run, listener.accept()[0] as connection:
+            connection.recv(1)
+            run.signal(signal.SIGINT)
+            result = run.end()
+    assert (result.code, result.out) == (0, "shop: stopped before it was running\n")

@@ -433,14 +433,14 @@ class StateChanged(Event):
 class BrokerLost(Event):
     """An environment lost `what` (its broker, a node, or a stream), for `reason`, and tries again.
 
-    One event for all that was lost at about the same time: `users` are the publishers and consumers
-    that wait ("consumer of orders").
+    One event for all that was lost at about the same time: `waiting` are the publishers and
+    consumers that it is missing for ("consumer of orders").
     """
 
     environment: str
     what: str
     reason: str
-    users: tuple[str, ...]
+    waiting: tuple[str, ...]
 
 
 @dataclass(slots=True)

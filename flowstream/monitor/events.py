@@ -22,6 +22,8 @@ LOOKED_AT = 8
 """Newest entries that are compared with one that arrives."""
 
 LENGTH = 500
+NAMED = 5
+"""Publishers and consumers that an entry names."""
 
 Level: TypeAlias = Literal["info", "warning", "error"]
 Told: TypeAlias = tuple[Level, str] | None
@@ -43,7 +45,7 @@ class EventLog:
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=MOST)
-        self._states: dict[tuple[str, str], str] = {}
+        self._states: dict[tuple[str, str, str], str] = {}
 
     def observe(self, event: telemetry.Event, now: float) -> None:
         """Fold one event in; most of them are not worth an entry."""
@@ -82,22 +84,16 @@ class EventLog:
         ]
 
     def _state(self, event: telemetry.StateChanged) -> Told:
-        """Of publishers, consumers and the client: lost, and back after how long."""
-        key = (event.kind, event.name)
+        """Of publishers, consumers and the client: connected. Losses are told for all of them."""
+        key = (event.environment, event.kind, event.name)
         before = self._states.get(key)
         if event.state == "closed":
             self._states.pop(key, None)
         else:
             self._states[key] = event.state
-        who = named(event.kind, event.name)
-        if event.state == "recovering":
-            why = f": {event.reason}" if event.reason else ""
-            return "warning", f"{who} lost its broker{why}; it is being connected again"
-        if event.state != "open":
+        if event.state != "open" or before == "recovering":
             return None
-        if before == "recovering":
-            return "info", f"{who} is back after {event.seconds:.1f} s"
-        return "info", f"{who} is connected"
+        return "info", f"{named(event.kind, event.name)} is connected"
 
 
 def named(kind: str, name: str) -> str:
@@ -107,6 +103,28 @@ def named(kind: str, name: str) -> str:
 
 def _phase(event: telemetry.PhaseChanged) -> Told:
     return "info", f"the run is {event.phase}"
+
+
+def _broker_lost(event: telemetry.BrokerLost) -> Told:
+    more = f" and {len(event.waiting) - NAMED:,} more" if len(event.waiting) > NAMED else ""
+    who = f"; the {', the '.join(event.waiting[:NAMED])}{more} wait" if event.waiting else ""
+    return "warning", f"{event.environment!r} lost {event.what}: {event.reason}{who}"
+
+
+def _broker_back(event: telemetry.BrokerBack) -> Told:
+    return "info", f"{event.environment!r} has {event.what} back after {event.seconds:.1f} s"
+
+
+def _controlled(event: telemetry.Controlled) -> Told:
+    done = {"pause": "paused", "resume": "resumed", "stop": "asked to stop", "abort": "aborted"}
+    return "info", f"{event.detail or done.get(event.action, event.action)}, by {event.by}"
+
+
+def _blocked(event: telemetry.LoopBlocked) -> Told:
+    where = event.where.strip().splitlines()
+    at = f" at {where[-1].strip()}" if where else ""
+    who = f"{event.stage!r}" if event.stage else "something"
+    return "warning", f"{who} blocked the event loop for {event.seconds:.1f} s{at}"
 
 
 def _connection_lost(event: telemetry.ConnectionLost) -> Told:
@@ -168,7 +186,11 @@ def _held(event: telemetry.Held) -> Told:
 
 _WORDS: dict[type[telemetry.Event], Callable[[Any], Told]] = {
     telemetry.PhaseChanged: _phase,
+    telemetry.BrokerLost: _broker_lost,
+    telemetry.BrokerBack: _broker_back,
     telemetry.ConnectionLost: _connection_lost,
+    telemetry.Controlled: _controlled,
+    telemetry.LoopBlocked: _blocked,
     telemetry.PartitionMoved: _moved,
     telemetry.Halted: _halted,
     telemetry.Truncated: _truncated,

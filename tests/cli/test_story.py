@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import socket
+import time
+import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -103,3 +108,52 @@ def test_the_page_is_named_as_who_paused(tmp_path: Path) -> None:
             run.line(f"pipeline 'shop': {action}d, by the live page")
         run.signal(signal.SIGINT)
         assert run.end().code == 0
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.slow
+def test_a_broker_is_killed_and_started_again(tmp_path: Path) -> None:
+    """The page says it at once, /readyz follows, and the log has a record for either."""
+    target = write_module(tmp_path, "orders")
+    serve = ("broker", "--port", str(port := free_port()), "--data", str(tmp_path / "data"))
+    url = f"rabbitmq-stream://guest:guest@localhost:{port}"
+    with ExitStack() as stack:
+        broker = stack.enter_context(Started(*serve, cwd=tmp_path))
+        broker.line("broker listening on")
+        line = ("run", target, "--create", "--http", "127.0.0.1:0", "--log-format", "json", *INFO)
+        run = stack.enter_context(Started(*line, url=url, cwd=tmp_path))
+        page = re.search(r"http://[\d.:]+", run.line("live page on"))
+        assert page is not None
+        run.line("is running")
+        wait_until(lambda: get(f"{page[0]}/readyz")[0] == 200)
+        broker.process.kill()
+        killed = time.monotonic()
+        wait_until(lambda: json.loads(get(f"{page[0]}/api/snapshot")[1])["losses"])
+        assert time.monotonic() - killed < 2
+        wait_until(lambda: get(f"{page[0]}/readyz")[0] == 503)
+        assert time.monotonic() - killed < 5
+        assert "the consumer of 'orders'" in get(f"{page[0]}/readyz")[1]
+        stack.enter_context(Started(*serve, cwd=tmp_path))
+        wait_until(lambda: get(f"{page[0]}/readyz")[0] == 200)
+        records = [run.line("again after")]
+        run.signal(signal.SIGTERM)
+        result = run.end()
+        assert result.code == 0, result.err
+        records += result.err.splitlines()
+    told = [json.loads(each) for each in records if json.loads(each)["level"] == "warning"]
+    (back,) = told
+    assert back["message"].startswith("environment 'flowstream orders' is connected to its broker")

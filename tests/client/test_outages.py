@@ -69,7 +69,7 @@ async def test_a_broker_that_goes_is_told_once_for_all_of_its_users(
         assert len(consumer.active) == 12
     assert len(said(caplog)) == 2
     [event], [over] = recorder.of(BrokerLost), recorder.of(BrokerBack)
-    assert (event.environment, event.what, len(event.users)) == ("flowstream", "its broker", 13)
+    assert (event.environment, event.what, len(event.waiting)) == ("flowstream", "its broker", 13)
     assert 30 < over.seconds < 40
     record = caplog.records[0]
     assert vars(record)["environment"] == "flowstream"

@@ -8,12 +8,16 @@ import pytest
 
 from flowstream.monitor.events import LENGTH, MOST, REPEATED_WITHIN, EventLog
 from flowstream.telemetry import (
+    BrokerBack,
+    BrokerLost,
     CommitFailed,
     ConnectionLost,
+    Controlled,
     Event,
     Halted,
     HandlerStuck,
     Held,
+    LoopBlocked,
     OffsetMoved,
     PartitionMoved,
     PhaseChanged,
@@ -54,6 +58,11 @@ def told(*events: Event) -> list[tuple[str, str | None, str]]:
          "something else stored offset 12 for 's' under 'shop', where this run has 89"),
         (Warned("p", "retry", "retry: it may wait longer"), "warning", "retry: it may wait longer"),
         (Held("p", "s", 1), "warning", "1 message of 's' left to the next run"),
+        (Controlled("p", "pause", "", "the live page"), "info", "paused, by the live page"),
+        (Controlled("p", "rate_limit", "limited to 5 messages every 1 s", "alice"), "info",
+         "limited to 5 messages every 1 s, by alice"),
+        (LoopBlocked("p", "load", 3.04, "File x\n  time.sleep(3)\n"), "warning",
+         "'load' blocked the event loop for 3.0 s at time.sleep(3)"),
     ],
 )  # fmt: skip
 def test_what_happened_is_told(event: Event, level: str, text: str) -> None:
@@ -64,16 +73,18 @@ def test_what_is_lost_comes_back_after_so_long() -> None:
     assert told(
         StateChanged("consumer", "s", "connecting", "", 0.0),
         StateChanged("consumer", "s", "open", "", 0.1),
-        StateChanged("consumer", "s", "recovering", "the node went away", 60.0),
-        StateChanged("consumer", "s", "open", "", 3.25),
-        StateChanged("consumer", "s", "closed", "", 9.0),
         ConnectionLost("a:1", "consumer", "reset by peer", "network"),
+        StateChanged("consumer", "s", "recovering", "reset by peer", 60.0),
+        BrokerLost("e", "its broker", "reset", tuple(f"consumer of s-{n}" for n in range(9))),
+        StateChanged("consumer", "s", "open", "", 3.25),
+        BrokerBack("e", "its broker", 3.25),
+        StateChanged("consumer", "s", "closed", "", 9.0),
     ) == [
         ("info", None, "the consumer of 's' is connected"),
-        ("warning", None, "the consumer of 's' lost its broker: the node went away; it is being "
-         "connected again"),
-        ("info", None, "the consumer of 's' is back after 3.2 s"),
         ("warning", None, "a connection to a:1 (consumer) was lost: reset by peer"),
+        ("warning", None, "'e' lost its broker: reset; the consumer of s-0, the consumer of s-1, "
+         "the consumer of s-2, the consumer of s-3, the consumer of s-4 and 4 more wait"),
+        ("info", None, "'e' has its broker back after 3.2 s"),
     ]  # fmt: skip
 
 

@@ -57,7 +57,7 @@ async def subscribe(session: Session, command: Subscribe) -> None:
     code = Code.STREAM_DOES_NOT_EXIST if stream.deleted else OK
     session.send(Response(Key.SUBSCRIBE, command.correlation_id, code))
     if code is OK:
-        subscription.attach(position)
+        session.serve_first(subscription, position)
 
 
 def _check(session: Session, command: Subscribe) -> Code:

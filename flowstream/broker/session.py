@@ -2,12 +2,14 @@
 
 Two tasks a connection. The reader handles one command after the other; it stops reading while too
 much is unconfirmed or unsent. The writer sends what is in the outbox, and only when that is empty
-asks for the next chunks of a subscription: a slow consumer holds one piece in memory, no more.
+asks for the next chunks of a subscription: a slow consumer holds one piece in memory, no more. A
+new subscription is sent its first chunks before what is answered later.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +82,7 @@ class Session:
         self.last_received = self.last_sent = self.step_began = anyio.current_time()
         self._transport = transport
         self._state = self.connection.state
-        self._outbox: list[bytes] = []
+        self._outbox: deque[bytes | Subscription] = deque()
         self._unsent = 0
         self._woken = False
         self._work = anyio.Event()
@@ -211,8 +213,7 @@ class Session:
         while True:
             self._woken = False
             if self._outbox:
-                data = b"".join(self._outbox)
-                self._outbox.clear()
+                data = self._next_answers() or await self._first_chunks()
             elif self._ending:
                 break
             else:
@@ -220,7 +221,7 @@ class Session:
             if data:
                 await self._transport.send(data)
                 self.last_sent = anyio.current_time()
-                self._unsent = sum(map(len, self._outbox))
+                self._unsent = sum(len(it) for it in self._outbox if isinstance(it, bytes))
                 self._room.set()
             elif self._woken:
                 await anyio.lowlevel.checkpoint()
@@ -229,13 +230,33 @@ class Session:
                 await self._work.wait()
         self._scope.cancel()
 
+    def _next_answers(self) -> bytes:
+        """The outbox, up to a subscription that is to be served before the rest."""
+        answers: list[bytes] = []
+        while self._outbox and isinstance(answer := self._outbox[0], bytes):
+            answers.append(answer)
+            self._outbox.popleft()
+        return b"".join(answers)
+
+    async def _first_chunks(self) -> bytes:
+        """Frames of the subscription that the outbox waits for; nothing once it has all."""
+        subscription = self._outbox[0]
+        assert isinstance(subscription, Subscription)
+        self._woken = True
+        if subscription.ready and not self._ending and not self.connection.closed:
+            return await self._chunks_of(subscription)
+        self._outbox.popleft()
+        return b""
+
     async def _next_chunks(self) -> bytes:
         """Frames of the next subscription that is ready, taking turns; nothing if none is."""
         ready = [it for it in self.subscriptions.values() if it.ready]
         if not ready or self.connection.closed:
             return b""
         self._turn += 1
-        subscription = ready[self._turn % len(ready)]
+        return await self._chunks_of(ready[self._turn % len(ready)])
+
+    async def _chunks_of(self, subscription: Subscription) -> bytes:
         position = subscription.position
         assert position is not None
         chunks, after = await self.node.read(
@@ -306,6 +327,15 @@ class Session:
             self.step_began = anyio.current_time()
 
     # --- subscriptions ----------------------------------------------------------------------
+
+    def serve_first(self, subscription: Subscription, position: int) -> None:
+        """A new subscription is sent what there is before the next command is answered.
+
+        As RabbitMQ does: by the answer to a later command a client knows that nothing more was
+        there.
+        """
+        subscription.attach(position)
+        self._outbox.append(subscription)
 
     def add_subscription(self, subscription: Subscription) -> None:
         self.subscriptions[subscription.subscription_id] = subscription

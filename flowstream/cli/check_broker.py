@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from flowstream.cli.findings import Finding, bad, ok, warn
-from flowstream.cli.standing import lag, lost
+from flowstream.cli.standing import lost
 from flowstream.cli.wiring import Wiring, wiring
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 
 if TYPE_CHECKING:
     from flowstream.cli.connect import Connection
-    from flowstream.client import Environment
+    from flowstream.client import Environment, StreamBacklog
     from flowstream.pipeline import Pipeline
 
 BROKER = "broker"
@@ -108,15 +108,16 @@ async def _source(
     for stream in partitions:
         try:
             first = (await environment.stream_stats(stream)).first_offset
-            last = await environment.last_offset(stream)
             stored = await environment.query_beginning(streams.reference, stream)
+            behind = -1 if stored is None else stored
+            backlog = await environment.lag_probe(stream, **streams.passing).look(behind)
         except StreamDoesNotExist:
             yield await _missing(environment, name, stream)
         except FlowstreamError as error:
             yield bad(name, "read", f"{stream}: {error}")
         else:
-            yield ok(name, "read", f"{stream}: {_extent(first, last)}")
-            yield _offset(producer, streams, stream, stored=stored, first=first, last=last)
+            yield ok(name, "read", f"{stream}: {_extent(first, backlog.last)}")
+            yield _offset(producer, streams, stream, stored=stored, first=first, backlog=backlog)
 
 
 def _offset(
@@ -126,16 +127,15 @@ def _offset(
     *,
     stored: int | None,
     first: int | None,
-    last: int | None,
+    backlog: StreamBacklog,
 ) -> Finding:
     """Where a run would begin, and whether something was lost before it."""
-    name, check = streams.pipeline, "offset"
-    behind = lag(stored, first, last)
+    name, check, last = streams.pipeline, "offset", backlog.last
     if stored is None:
         return ok(name, check, f"{stream}: none is stored; a run begins at {producer.offset}")
     gone = lost(stored, first)
     reset = f"flowstream offsets reset {streams.reference} {stream} --to first"
-    text = f"{stream}: stored {stored:,}, {behind:,} behind the end"
+    text = f"{stream}: stored {stored:,}, {backlog.messages:,} behind the end"
     if gone and producer.on_truncated == "skip":
         return warn(name, check, f"{text}; {gone:,} truncated messages will be skipped")
     if gone:

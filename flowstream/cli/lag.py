@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +17,14 @@ if TYPE_CHECKING:
 
 COLUMNS = ["stream", "reference", "offset", "last_offset", "lag", "lag_seconds", "lost"]
 
-Reader = tuple[str, str]
-"""A reference, and the stream or super stream it reads."""
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A reference, the stream or super stream it reads, and the options of its filter."""
+
+    reference: str
+    stream: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def register(app: typer.Typer) -> None:
@@ -66,9 +74,10 @@ def lag(
 
     The lag is what was published and is not settled and committed yet, so a pipeline that keeps up
     shows what arrived since its last commit. Seconds are the age of the oldest message of it.
-    "lost" counts messages that retention deleted before they were settled.
+    "lost" counts messages that retention deleted before they were settled. Messages that a filter
+    leaves out count only until the pipeline has passed them, and with --pipeline not at all.
     """
-    readers = [(reference, stream) for reference in references or [stream]] if stream else []
+    readers = [Reader(each, stream) for each in references or [stream]] if stream else []
     for target in pipeline or []:
         readers += _readers(target)
     if not readers:
@@ -87,8 +96,11 @@ def _readers(target: str) -> list[Reader]:
     from flowstream.cli.load import load_target
     from flowstream.cli.wiring import wiring
 
-    found = [wiring(pipeline) for pipeline in load_target(target).values()]
-    readers = [(each.reference, stream) for each in found for stream in each.reads]
+    readers = [
+        Reader(found.reference, stream, found.passing)
+        for found in map(wiring, load_target(target).values())
+        for stream in found.reads
+    ]
     if not readers:
         raise CommandError(f"{target} reads no stream that is known", ExitCode.USAGE)
     return readers
@@ -100,9 +112,9 @@ async def _standings(url: str, readers: list[Reader]) -> list[Standing]:
 
     async with connect(url) as environment:
         return [
-            await standing(environment, reference, stream)
-            for reference, name in readers
-            for stream in await streams_of(environment, name)
+            await standing(environment, reader.reference, stream, reader.options)
+            for reader in readers
+            for stream in await streams_of(environment, reader.stream)
         ]
 
 

@@ -1,13 +1,13 @@
 """Where a reader stands in a stream: what it has settled, what is left, and how old that is.
 
 Everything comes from the stream protocol, so it is the same on every broker: the stored offset, the
-ends of the stream, and the time at which the chunk of the oldest unsettled message was written.
-Messages are counted as offsets; a few of those are used up by the broker's own records.
+ends of the stream, and what lies between. A run tells its lag by the same probe.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,14 @@ from flowstream.cli.exits import CommandError, ExitCode
 if TYPE_CHECKING:
     from flowstream.client import Environment
 
-PATIENCE = 5.0
-"""Seconds to wait for the chunk that tells how old the oldest unsettled message is."""
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """`offset` is the stored one: the last settled message, None where nothing is stored.
 
-    `lag` is how many offsets the stream has behind it, `lag_seconds` the age of the first of them
+    `lag` is how many messages the stream has behind it, `lag_seconds` the age of the first of them
     by its chunk's time and this machine's clock (0 without lag, None if it could not be read), and
-    `lost` how many were truncated before they were settled.
+    `lost` how many offsets were truncated before they were settled.
     """
 
     stream: str
@@ -41,14 +38,6 @@ class Standing:
     def row(self) -> dict[str, Any]:
         """Its fields, for tables and programs."""
         return {name: getattr(self, name) for name in self.__slots__}
-
-
-def lag(stored: int | None, first: int | None, last: int | None) -> int:
-    """Offsets after the stored one that the stream still has; all of them where none is stored."""
-    if first is None or last is None:
-        return 0
-    done = first - 1 if stored is None else max(stored, first - 1)
-    return max(0, last - done)
 
 
 def lost(stored: int | None, first: int | None) -> int:
@@ -113,33 +102,24 @@ async def require_super_stream(environment: Environment, name: str) -> list[str]
         ) from error
 
 
-async def standing(environment: Environment, reference: str, stream: str) -> Standing:
-    """Where `reference` stands in `stream` now."""
+async def standing(
+    environment: Environment, reference: str, stream: str, options: Mapping[str, Any] | None = None
+) -> Standing:
+    """Where `reference` stands in `stream` now; `options` are those of the filter it reads with."""
     stored = await environment.query_offset(reference, stream)
     begun = await environment.query_beginning(reference, stream) if stored is None else stored
-    last = await environment.last_offset(stream)
+    backlog = await environment.lag_probe(stream, **(options or {})).look(
+        -1 if stored is None else stored
+    )
     first = (await environment.stream_stats(stream)).first_offset
-    behind = lag(stored, first, last)
     age: float | None = 0.0
-    if behind and first is not None:
-        written = await _written(
-            environment, stream, max(first, -1 if stored is None else stored + 1)
-        )
-        age = None if written is None else max(0.0, time.time() - written / 1000)
-    return Standing(stream, reference, stored, first, last, behind, age, lost(begun, first))
+    if backlog.messages:
+        age = None if backlog.written is None else max(0.0, time.time() - backlog.written / 1000)
+    return Standing(
+        stream, reference, stored, first, backlog.last, backlog.messages, age, lost(begun, first)
+    )
 
 
 async def retained(environment: Environment, stream: str, offset: int) -> int:
     """The offset, or the stream's first one where retention has passed it."""
     return max(offset, (await environment.stream_stats(stream)).first_offset or 0)
-
-
-async def _written(environment: Environment, stream: str, offset: int) -> int | None:
-    """When the chunk of the first message from `offset` on was written, in ms since 1970."""
-    import anyio
-
-    options: dict[str, Any] = {"credit": 1, "on_truncated": "skip"}
-    async with environment.consumer(stream, offset=offset, **options) as consumer:
-        with anyio.move_on_after(PATIENCE):
-            return int((await anext(consumer)).timestamp)
-    return None

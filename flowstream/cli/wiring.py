@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from flowstream.connectors import DeadLetter, StreamProducer, StreamSink, SuperStreamProducer
 from flowstream.pipeline import Pipeline
@@ -12,7 +13,8 @@ from flowstream.pipeline import Pipeline
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """Streams by what they are to a pipeline; offsets are stored under `reference`. Those of
-    `reads` and `sinks` that are in `super_streams` are super streams."""
+    `reads` and `sinks` that are in `super_streams` are super streams. `passing` are the options of
+    the filter that it reads with, none without one."""
 
     pipeline: str
     reads: tuple[str, ...]
@@ -20,6 +22,7 @@ class Wiring:
     sinks: tuple[str, ...]
     dead_letters: str | None
     super_streams: frozenset[str] = frozenset()
+    passing: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs_broker(self) -> bool:
@@ -46,6 +49,7 @@ def wiring(pipeline: Pipeline) -> Wiring:
         tuple(_sinks(pipeline)),
         policy.stream if isinstance(policy, DeadLetter) else None,
         frozenset(_super_streams(pipeline)),
+        producer.filter.options if isinstance(producer, StreamProducer) and producer.filter else {},
     )
 
 

@@ -4,8 +4,8 @@
     publisher.py     the face of publishing; declaration.py: its place on a connection; outbox.py,
                      unconfirmed.py, framing.py: from bodies to confirmed frames; failures.py
     consumer.py      the face of consuming; subscription.py: its place on a connection; delivery.py,
-                     credit.py, offsets.py, lineage.py, probe.py; tracking.py,
-                     single_active.py
+                     credit.py, offsets.py, lineage.py, probe.py, backlog.py;
+                     tracking.py, single_active.py
     super_publisher.py, super_consumer.py   over the partitions (partitions.py, routing.py)
     options.py       what publishers and consumers can be told; checks.py: wrong ones are refused
     attachment.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
@@ -18,6 +18,7 @@ This file is the room's contract.
 """
 
 from flowstream.client.admin import ServerInfo, StreamStatistics
+from flowstream.client.backlog import LagProbe, StreamBacklog
 from flowstream.client.backoff import Backoff
 from flowstream.client.consumer import Consumer, StreamMessage
 from flowstream.client.credentials import (
@@ -81,6 +82,7 @@ __all__ = [
     "Environment",
     "ExternalCredentials",
     "Header",
+    "LagProbe",
     "Offset",
     "OffsetSpec",
     "PlainCredentials",
@@ -89,6 +91,7 @@ __all__ = [
     "Routing",
     "ServerInfo",
     "State",
+    "StreamBacklog",
     "StreamMessage",
     "StreamNodes",
     "StreamStatistics",

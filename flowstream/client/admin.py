@@ -38,10 +38,12 @@ from flowstream.protocol import (
 )
 from flowstream.texts import shown
 
+from .backlog import LagProbe
 from .codes import check
 from .core import Core
 from .nodes import StreamNodes, stream_nodes
 from .offsets import Offset, offset_spec
+from .options import ConsumerOptions, Match
 from .partitions import read_partitions, read_route
 from .probe import find_ends, probe, resolve
 from .tracking import OffsetStore
@@ -185,6 +187,23 @@ class Administration:
         """The offset of the stream's last message; None while it is empty."""
         chunk = await probe(self._open, stream, OffsetSpec.last())
         return chunk.offset + chunk.records - 1 if chunk else None
+
+    def lag_probe(
+        self,
+        stream: str,
+        *,
+        filter_values: Sequence[str] = (),
+        match: Match | None = None,
+        match_unfiltered: bool = False,
+    ) -> LagProbe:
+        """Tells again and again, at little cost, what the stream holds behind an offset.
+
+        With a filter only what it lets through counts; see `consumer` for its options.
+        """
+        options = ConsumerOptions(
+            filter_values=filter_values, match=match, match_unfiltered=match_unfiltered
+        )
+        return LagProbe(self._open, stream, options.filters(), match)
 
     async def resolve_offset(self, stream: str, offset: Offset) -> int:
         """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""

@@ -33,6 +33,11 @@ class StreamNodes:
     leader: Address | None
     replicas: tuple[Address, ...]
 
+    @property
+    def members(self) -> tuple[Address, ...]:
+        """The leader, if there is one now, and the replicas."""
+        return self.replicas if self.leader is None else (self.leader, *self.replicas)
+
     def for_writer(self) -> Address:
         """The leader; raises StreamNotAvailable while there is none."""
         if self.leader is None:

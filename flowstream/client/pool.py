@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -79,6 +79,10 @@ class Pool(Generic[User]):
         self._connections.setdefault(node, []).append(connection)
         connection.when_lost(self._forget)
         return connection
+
+    def open_at_one_of(self, nodes: Iterable[Address]) -> Address | None:
+        """The first of the nodes that has room on an open connection; None where none has."""
+        return next((node for node in nodes if self._with_room(node) is not None), None)
 
     async def leave(self, place: Place[User]) -> None:
         """Gives the place back; the last one to leave closes the connection."""

@@ -1,4 +1,4 @@
-"""Looks at one chunk of a stream: where an offset specification leads to, on any server version."""
+"""Looks at a few chunks of a stream: where an offset leads to, on any server version."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ are taken by stored offsets of readers that came before it. So few are the latte
 
 
 class _Probe:
-    """A subscription that keeps the first chunk it gets."""
+    """A subscription that keeps the chunks it gets for its credit."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, credit: int) -> None:
         self.stream = stream
-        self.chunk: Chunk | None = None
+        self.credit = credit
+        self.chunks: list[Chunk] = []
 
     def delivered(self, deliver: Deliver) -> None:
-        if self.chunk is None:
-            self.chunk = Chunk.parse(deliver.chunk)
+        if len(self.chunks) < self.credit:
+            self.chunks.append(Chunk.parse(deliver.chunk))
 
     def credit_refused(self, code: int) -> None:
         """A probe gives no credit."""
@@ -67,46 +68,65 @@ async def probe(
     A stream that holds nothing but stored offsets has none. Raises StreamNotAvailable where a new
     leader does not know yet what is committed (from 3.11 on, where statistics tell).
     """
-    chunk, doubtful = await _look(core, stream, offset, properties or {})
+    found = await probe_some(core, stream, offset, 1, properties)
+    return found[0] if found else None
+
+
+async def probe_some(
+    core: Core,
+    stream: str,
+    offset: OffsetSpec,
+    credit: int,
+    properties: Mapping[str, str] | None = None,
+    *,
+    anywhere: bool = False,
+) -> list[Chunk]:
+    """As `probe`: the first `credit` chunks, less only where there are no more.
+
+    `anywhere`: not at the leader but where a connection is open, for who asks again and again and
+    can do with what a replica has.
+    """
+    user = _Probe(stream, credit)
+    doubtful = await _look(core, user, offset, properties or {}, anywhere)
     if doubtful:  # either only offsets are stored there, or it was committed just now
-        chunk, _ = await _look(core, stream, offset, properties or {})
-    return chunk
+        await _look(core, user, offset, properties or {}, anywhere)
+    return user.chunks
 
 
 async def _look(
-    core: Core, stream: str, offset: OffsetSpec, properties: Mapping[str, str]
-) -> tuple[Chunk | None, bool]:
-    """One subscription's first chunk, and whether there may be one though none came.
+    core: Core, user: _Probe, offset: OffsetSpec, properties: Mapping[str, str], anywhere: bool
+) -> bool:
+    """Fills `user`; whether there may be something though nothing came.
 
     Brokers send what there is before they look at the next command, so the answer to any request
-    after Subscribe proves that nothing was there.
+    after Subscribe proves that nothing more was there.
     """
-    user = _Probe(stream)
     core.probes.add(user)
     try:
-        return await _subscribed(core, user, offset, properties)
+        return await _subscribed(core, user, offset, properties, anywhere)
     finally:
         core.probes.discard(user)
 
 
 async def _subscribed(
-    core: Core, user: _Probe, offset: OffsetSpec, properties: Mapping[str, str]
-) -> tuple[Chunk | None, bool]:
+    core: Core, user: _Probe, offset: OffsetSpec, properties: Mapping[str, str], anywhere: bool
+) -> bool:
     stream = user.stream
-    node = (await core.locate(stream)).for_writer()
-    place = await core.consuming.enter(node, user)
+    nodes = await core.locate(stream)
+    node = core.consuming.open_at_one_of(nodes.members) if anywhere else None
+    place = await core.consuming.enter(node or nodes.for_writer(), user)
     connection = place.connection
     try:
         answer = await connection.request(
-            lambda c: Subscribe(c, place.id, stream, offset, 1, properties), Response
+            lambda c: Subscribe(c, place.id, stream, offset, user.credit, properties), Response
         )
         check(answer.code, f'read "{stream}"', stream=stream)
-        if user.chunk is None:
+        if len(user.chunks) < user.credit:
             await connection.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
         doubtful = False
-        if user.chunk is None and offset.kind in (OffsetKind.FIRST, OffsetKind.LAST):
+        if not user.chunks and offset.kind in (OffsetKind.FIRST, OffsetKind.LAST):
             doubtful = await _has_committed(connection, stream)
-        return user.chunk, doubtful and user.chunk is None
+        return doubtful and not user.chunks
     finally:
         with anyio.CancelScope(shield=True):
             if connection.usable:
@@ -120,7 +140,7 @@ async def find_first(core: Core, connection: ClientConnection, stream: str) -> i
     Below RabbitMQ 3.11 that of the first message, as the leader has it: see `OWN_RECORDS`.
     """
     if connection.supports(Key.STREAM_STATS):
-        return (await _statistics(connection, stream))[0]
+        return (await statistics(connection, stream))[0]
     chunk = await probe(core, stream, OffsetSpec.first())
     if chunk is None:
         return None
@@ -132,7 +152,7 @@ async def find_ends(
 ) -> tuple[int | None, int | None]:
     """The first retained offset, and the offset at which the newest committed chunk begins."""
     if connection.supports(Key.STREAM_STATS):
-        return await _statistics(connection, stream)
+        return await statistics(connection, stream)
     last = await probe(core, stream, OffsetSpec.last())
     return await find_first(core, connection, stream), None if last is None else last.offset
 
@@ -161,7 +181,8 @@ async def _end(core: Core, stream: str) -> int:
     return await find_first(core, await core.locator.get(), stream) or 0
 
 
-async def _statistics(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:
+async def statistics(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:
+    """The first retained offset and where the newest committed chunk begins, by StreamStats."""
     answer = await connection.request(lambda c: StreamStats(c, stream), StreamStatsResponse)
     check(answer.code, f'read "{stream}"', stream=stream)
     values = dict(answer.stats)
@@ -172,12 +193,18 @@ async def _statistics(connection: ClientConnection, stream: str) -> tuple[int | 
 async def _has_committed(connection: ClientConnection, stream: str) -> bool:
     if not connection.supports(Key.STREAM_STATS):
         return False
-    first, newest = await _statistics(connection, stream)
-    if first is None:
-        return False
-    if newest is None:
+    return await newest_chunk(connection, stream) is not None
+
+
+async def newest_chunk(connection: ClientConnection, stream: str) -> int | None:
+    """Where the newest committed chunk begins, by StreamStats; None for an empty stream.
+
+    Raises StreamNotAvailable where a new leader does not know yet what is committed.
+    """
+    first, newest = await statistics(connection, stream)
+    if first is not None and newest is None:
         raise StreamNotAvailable(
             f'the leader of "{stream}" does not know yet what is committed; try again',
             stream=stream,
         )
-    return True
+    return newest

@@ -369,7 +369,7 @@ class Subscription:
 
         Nothing tells of them, so a reader that waits for others would seem to stay where it is
         until retention overtakes it. Where nothing came since the last look, a probe shows that
-        nothing is left up to the newest chunk: brokers send what there is before they answer.
+        nothing is left up to the last message: brokers send what there is before they answer.
         """
         now = self._place, self._received
         quiet, self._quiet_since = self._quiet_since == now, now
@@ -378,15 +378,17 @@ class Subscription:
             return
         if not connection.supports(Key.STREAM_STATS):
             return
+        last = await probe(self._core, self.stream, OffsetSpec.last())
+        end = 0 if last is None else last.offset + last.records
+        messages = end > position
         asked = OffsetSpec.offset(position)
-        messages = await probe(self._core, self.stream, asked) is not None
         if filters and await probe(self._core, self.stream, asked, filters) is not None:
             return
         if (messages and not filters) or self._quiet_since != (self._place, self._received):
             return
-        self._arrivals.next = newest
+        self._arrivals.next = max(newest, end)
         if messages:  # not for the broker's own records: storing that would make another one
-            self.position = newest
+            self.position = end
 
     def _settled(self) -> int | None:
         """The last offset that the reader is done with, as far as it tells."""

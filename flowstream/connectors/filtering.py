@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from flowstream.checks import MOST_FILTER_VALUE, check_callable, check_flag, check_text
 from flowstream.errors import ConfigurationError
@@ -31,3 +32,12 @@ class Filter:
             check_text("Filter > values", value, 0, MOST_FILTER_VALUE)
         check_callable("Filter > match", self.match, needed=True)
         check_flag("Filter > unfiltered", self.unfiltered)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of a consumer or a lag probe."""
+        return {
+            "filter_values": self.values,
+            "match": self.match,
+            "match_unfiltered": self.unfiltered,
+        }

@@ -16,6 +16,7 @@ from flowstream.client import (
     Consumer,
     Delivery,
     Environment,
+    LagProbe,
     Offset,
     StreamStatistics,
     kept_reference,
@@ -33,13 +34,13 @@ from flowstream.errors import (
     StreamDoesNotExist,
     StreamNotAvailable,
 )
-from flowstream.pipeline import Feed, Lane, Producer, RunContext
+from flowstream.pipeline import Backlog, Feed, Lane, Producer, RunContext
 from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
 from flowstream.texts import shown
 
 log = logging.getLogger("flowstream.connectors")
 
-SKIP_INTERVAL = 5.0
+SKIP_INTERVAL = 2.0
 """Seconds after which commits may pass messages that a filter left out."""
 
 ELECTION = 10.0
@@ -101,6 +102,7 @@ class StreamProducer(Producer):
         self._lane: Lane | None = None
         self._same_at: dict[str, int] = {}
         """How often the consumer was cut off when a stream was seen to be the one that it read."""
+        self._probes: dict[str, LagProbe] = {}
         self._at_first: set[str] = set()
         """Streams that begin with offset 0, where nothing says so yet."""
         self._sending = False
@@ -116,7 +118,7 @@ class StreamProducer(Producer):
         self._will_consume(self.stream)
 
     async def _enter(self, context: RunContext) -> None:
-        self._at_first = set()
+        self._at_first, self._probes = set(), {}
         self._same_at = {}
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
@@ -155,11 +157,7 @@ class StreamProducer(Producer):
             "settled": settled,
         }
         if self.filter is not None:
-            options |= {
-                "filter_values": self.filter.values,
-                "match": self.filter.match,
-                "match_unfiltered": self.filter.unfiltered,
-            }
+            options |= self.filter.options
         return options
 
     def _settled(self, stream: str) -> int | None:
@@ -265,6 +263,25 @@ class StreamProducer(Producer):
             )  # fmt: skip
             return False
         return last is None or last < position
+
+    async def backlog(self, stream: str, behind: int | None) -> Backlog:
+        active = behind is not None or self._reads_all
+        if behind is None:
+            behind = await self._done_with(stream)
+        if stream not in self._probes:
+            options = {} if self.filter is None else self.filter.options
+            self._probes[stream] = self.environment.lag_probe(stream, **options)
+        found = await self._probes[stream].look(behind)
+        return Backlog(behind, found.last, found.messages, found.written, active)
+
+    @property
+    def _reads_all(self) -> bool:
+        """Whether no other process has streams that this one would read."""
+        return True
+
+    async def _done_with(self, stream: str) -> int:
+        """The last offset that was settled in a stream that has no lane."""
+        return self._start.settled
 
     def reads(self) -> Sequence[str]:
         return [self.stream]
@@ -390,12 +407,10 @@ class StreamProducer(Producer):
 async def send(lane: Lane, delivery: Delivery) -> None:
     """Hand a delivery to its lane; returns when the pipeline has taken it in."""
     offsets = delivery.offsets
-    last = offsets[-1]
-    newest = delivery.committed_chunk_id
     await lane.send(
         delivery.bodies,
         offset=delivery.offset,
         offsets=None if isinstance(offsets, range) else offsets,
         timestamp=delivery.timestamp,
-        tail=last if newest is None else max(last, newest),
+        tail=offsets[-1],
     )

@@ -170,6 +170,18 @@ class SuperStreamProducer(StreamProducer):
             return False
         return True
 
+    @property
+    def _reads_all(self) -> bool:
+        return not self.single_active
+
+    async def _done_with(self, stream: str) -> int:
+        """Of a partition that another process may have: what is stored for all of them."""
+        start = self._starts.get(stream)
+        if start is not None and self._reads_all:
+            return start.settled
+        stored = await self.environment.query_beginning(self._name, stream)
+        return -1 if stored is None else stored
+
     def reads(self) -> Sequence[str]:
         return sorted(self._known) or [self.stream]
 

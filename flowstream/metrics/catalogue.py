@@ -146,13 +146,13 @@ OFFSETS: tuple[Metric, ...] = (
     Metric("committed_offset", "gauge", "offset", _PS,
            "The last offset sent to be stored: everything up to it is settled.", "offsets"),
     Metric("tail_offset", "gauge", "offset", _PS,
-           "The last offset known to be in the stream.", "offsets"),
+           "The offset of the stream's last message, looked up every 3 seconds.", "offsets"),
     Metric("lag_messages", "gauge", "messages", _PS,
-           "Messages from the watermark to the end of the stream, as far as the broker has told.",
-           "offsets"),
+           "Messages behind the watermark, received or not; behind the stored offset where "
+           "another process has the partition. Looked up every 3 seconds.", "offsets"),
     Metric("lag_seconds", "gauge", "seconds", _PS,
-           "Time since the oldest message that is not settled was published; 0 when there is "
-           "none.", "offsets"),
+           "Time since the oldest message that is not settled was published, received or not; 0 "
+           "when there is none.", "offsets"),
     Metric("uncommitted_messages", "gauge", "messages", _PS,
            "Offsets from the committed one to the watermark: settled, and replayed after a crash.",
            "offsets"),

@@ -18,16 +18,20 @@ from flowstream.monitor.condition import (
     condition,
     worth_waking,
 )
-from flowstream.monitor.figures import LATENCY_WINDOW, PipelineFigures, Sample, total_lag
+from flowstream.monitor.figures import (
+    LATENCY_WINDOW,
+    PipelineFigures,
+    Sample,
+    oldest,
+    slowest,
+    total_lag,
+)
 from flowstream.monitor.health import Check
 from flowstream.monitor.runbooks import advice
 from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
 
 WINDOW = 5
 """Samples a rate is taken over."""
-
-CATCH_UP_WINDOW = 30
-"""Samples that the time to catch up is taken from."""
 
 
 def describe(
@@ -73,8 +77,8 @@ def describe(
         "latency": _mean_latency(history),
         "latency_quantiles": figures.latencies.quantiles(),
         "lag": total_lag(statistics),
-        "lag_seconds": max((lane.lag_seconds for lane in statistics.lanes), default=0.0),
-        "catch_up": catch_up(history),
+        "lag_seconds": oldest(statistics),
+        "catch_up": slowest(statistics),
         "source": {
             "name": "producer",
             "states": shares(history, "producer"),
@@ -82,7 +86,7 @@ def describe(
         },
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
         "streams": [_lane(figures, lane, credits, now) for lane in statistics.lanes],
-        "elsewhere": sorted(name for name, active in figures.partitions.items() if not active),
+        "elsewhere": _elsewhere(figures, statistics),
         "failures": [dict(kind) for kind in reversed(figures.failures.values())],
         "history": curves(history),
     }
@@ -104,12 +108,12 @@ def _seen(
         given_up=Share(statistics.pipeline, grown(history, "settled"), grown(history, "given_up")),
         crashed=figures.crashed_at is not None and now - figures.crashed_at < RECENT,
         checks=checks,
-        lagging=[lane.stream for lane in statistics.lanes if _lags(lane)],
+        lagging=[lane.stream for lane in statistics.lanes if lane.active and _lags(lane)],
         lag=total_lag(statistics),
         received=grown(history, "received"),
         in_flight=statistics.in_flight,
         elsewhere=sum(not active for active in figures.partitions.values()),
-        streams=len(statistics.lanes),
+        streams=sum(lane.active for lane in statistics.lanes),
     )
 
 
@@ -124,7 +128,14 @@ def _attempts(history: deque[Sample], stage: str) -> Share:
 
 
 def _lags(lane: LaneStatistics) -> bool:
-    return bool(lane.lag) and lane.lag_seconds > LAGGING_AFTER
+    return bool(lane.lag) and (lane.lag_seconds or 0.0) > LAGGING_AFTER
+
+
+def _elsewhere(figures: PipelineFigures, statistics: Statistics) -> list[str]:
+    """Partitions that another process has, and of which nothing else is known."""
+    known = {lane.stream for lane in statistics.lanes}
+    away = {stream for stream, active in figures.partitions.items() if not active}
+    return sorted(away - known)
 
 
 def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) -> dict[str, Any]:
@@ -168,7 +179,9 @@ def _lane(
         "tail": lane.tail,
         "lag": lane.lag,
         "lag_seconds": lane.lag_seconds,
+        "catch_up": lane.catch_up,
         "oldest": lane.oldest,
+        "active": lane.active,
         "lagging": _lags(lane),
         "credits": credits.get(lane.stream),
     }
@@ -219,17 +232,6 @@ def grown(history: deque[Sample], key: str, window: int = RECENT) -> float:
         return 0.0
     first, last = _ends(history, window)
     return max(last.get(key, 0.0) - first.get(key, 0.0), 0.0)
-
-
-def catch_up(history: deque[Sample], window: int = CATCH_UP_WINDOW) -> float | None:
-    """Seconds until the lag is gone if it shrinks as it did lately; None where it does not."""
-    if len(history) < 2:
-        return None
-    first, last = _ends(history, window)
-    gained, passed = first["lag"] - last["lag"], last["at"] - first["at"]
-    if not last["lag"]:
-        return 0.0
-    return last["lag"] * passed / gained if gained > 0 else None
 
 
 def _ends(history: deque[Sample], window: int) -> tuple[Sample, Sample]:

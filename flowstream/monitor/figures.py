@@ -116,6 +116,19 @@ class PipelineFigures:
         self.history.append(sample)
 
 
+def oldest(statistics: Statistics) -> float | None:
+    """Age in seconds of the oldest message that is not settled; None where none is known of."""
+    ages = [lane.lag_seconds for lane in statistics.lanes if lane.lag_seconds is not None]
+    return max(ages, default=None)
+
+
+def slowest(statistics: Statistics) -> float | None:
+    """Seconds until every stream is caught up; None where one does not catch up."""
+    times = [lane.catch_up for lane in statistics.lanes]
+    known = [time for time in times if time is not None]
+    return max(known) if known and len(known) == len(times) else None
+
+
 def total_lag(statistics: Statistics) -> int | None:
     """Messages behind over all streams; None while no stream's end is known."""
     known = [lane.lag for lane in statistics.lanes if lane.lag is not None]

@@ -34,10 +34,11 @@ from flowstream.pipeline.declaration import Pipeline
 from flowstream.pipeline.discards import Place, named, parse_places
 from flowstream.pipeline.halting import options as discard_options
 from flowstream.pipeline.iterable import IterableProducer
+from flowstream.pipeline.lag import catch_up
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.place import add_place
 from flowstream.pipeline.policies import Backoff, Disposer, Drop, FailurePolicy, Halt, Retry
-from flowstream.pipeline.producer import Acknowledger, Feed, Lane, Producer
+from flowstream.pipeline.producer import Acknowledger, Backlog, Feed, Lane, Producer
 from flowstream.pipeline.ratelimit import RateLimit
 from flowstream.pipeline.reasons import Reason
 from flowstream.pipeline.running import RunningPipeline, running_pipelines
@@ -54,6 +55,7 @@ from flowstream.pipeline.statistics import (
 __all__ = [
     "Acknowledger",
     "Advice",
+    "Backlog",
     "Backoff",
     "Batch",
     "Codec",
@@ -84,6 +86,7 @@ __all__ = [
     "Topology",
     "Write",
     "add_place",
+    "catch_up",
     "discard_options",
     "named",
     "parse_places",

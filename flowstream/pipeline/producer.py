@@ -20,11 +20,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from flowstream.pipeline.context import RunContext
     from flowstream.pipeline.message import Codec, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a stream holds behind the offset `behind`: so many `messages`.
+
+    `last` is the offset of the stream's last message, None where it has none. `written` is when the
+    first message behind the offset was published, in milliseconds since 1970; None where there is
+    none, or that is not known. The stream is not `active` where another process reads it.
+    """
+
+    behind: int
+    last: int | None
+    messages: int
+    written: int | None = None
+    active: bool = True
 
 
 class Acknowledger(ABC):
@@ -73,7 +90,8 @@ class Lane(Protocol):
         `offset` is that of the first body (by default the next one, which is at first the one
         behind `committed`), or `offsets` those of all; they must ascend. After `drain` or `close`
         bodies are left to whoever owns the stream next. `timestamp` is the broker's, in
-        milliseconds; `tail` the last offset known to be in the stream. Bodies that are not bytes
+        milliseconds; `tail` the last offset known to be in the stream, where `Producer.backlog`
+        does not tell. Bodies that are not bytes
         are taken as decoded data.
         """
 
@@ -156,6 +174,15 @@ class Producer(ABC):
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         """Is everything that was published delivered? `positions` are the last offsets received."""
         return True
+
+    async def backlog(self, stream: str, behind: int | None) -> Backlog | None:
+        """What the stream holds behind the offset; None where that is not known.
+
+        The lag in statistics is told by this. It is asked every few seconds, for each stream that
+        has a lane and each of `reads`. `behind` is the last offset taken in (-1: none was), or None
+        where the stream has no lane in this run: then it is what is stored for it that counts.
+        """
+        return None
 
     def describe(self) -> Mapping[str, Any]:
         """What to show of the producer in topologies, without secrets."""

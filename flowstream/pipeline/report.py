@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from flowstream.pipeline.run import Run
 from flowstream.pipeline.stages.batcher import Batcher
-from flowstream.pipeline.stages.feed import SourceLane
 from flowstream.pipeline.stages.pool import Pool
 from flowstream.pipeline.stages.processor import Processors
-from flowstream.pipeline.statistics import LaneStatistics, StageStatistics, Statistics
+from flowstream.pipeline.statistics import StageStatistics, Statistics
 
 
 def snapshot(run: Run) -> Statistics:
@@ -42,7 +39,7 @@ def snapshot(run: Run) -> Statistics:
         batch_timeout=max((b.batching.timeout for b in run.batchers.values()), default=0.0),
         commit_interval=core.options.commit_interval,
         stages=tuple(_stage(pool, now) for pool in run.pools),
-        lanes=tuple(_lane(lane, now) for lane in run.feed.lanes),
+        lanes=run.lag.statistics(),
         failed_attempts=core.failures.attempts,
         reasons=core.failures.reasons,
     )
@@ -66,30 +63,4 @@ def _stage(pool: Pool, now: float) -> StageStatistics:
         longest=max((slot.elapsed(now) for slot in active), default=0.0),
         hung=pool.hung,
         times=pool.times(now),
-    )
-
-
-def _lane(lane: SourceLane, now: float) -> LaneStatistics:
-    watermark = lane.mark.value
-    oldest = lane.mark.open
-    committed = None if lane.ledger is None else lane.ledger.committed
-    received = lane.next - 1 if lane.next else None
-    done = watermark if watermark is not None else committed
-    lag = None
-    if lane.tail is not None:
-        base = done if done is not None else lane.first - 1
-        lag = max(lane.tail - base, 0)
-    age = 0.0
-    if oldest is not None and oldest.timestamp:
-        age = max(time.time() - oldest.timestamp / 1000, 0.0)
-    return LaneStatistics(
-        stream=lane.stream,
-        received=received,
-        watermark=watermark,
-        committed=committed,
-        tail=lane.tail,
-        lag=lag,
-        lag_seconds=age,
-        spans=len(lane.mark),
-        oldest=0.0 if oldest is None else now - oldest.arrived,
     )

@@ -20,6 +20,7 @@ from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.discards import Discards, Place, named
 from flowstream.pipeline.halting import advise
 from flowstream.pipeline.handlers import as_exception, passes, thread_handler
+from flowstream.pipeline.lag import LagWatch
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
 from flowstream.pipeline.loopwatch import watching
 from flowstream.pipeline.message import Failure, Message
@@ -62,6 +63,7 @@ class Run:
         self.discards = Discards(discard)
         self.offset_watch = OffsetWatch(core, self.settlement, pipeline.producer)
         self.committer = Committer(core, self.settlement, pipeline.producer, self.offset_watch)
+        self.lag = LagWatch(core, pipeline.producer, lambda: self.feed.lanes)
         self.reads = [*sources(pipeline.producer)]
         self.reason = "ended"
         self.stopped_by = ""
@@ -311,6 +313,7 @@ class Run:
         core = self.core
         group.start_soon(core.clockwork, name=f"{core.name} timers")
         group.start_soon(self.offset_watch.run, name=f"{core.name} offset watch")
+        group.start_soon(self.lag.run, name=f"{core.name} lag")
         group.start_soon(self._supervised, "committer", self.committer.run, _nothing_held)
         group.start_soon(self._supervised, "disposal", self.disposal.run, self.disposal.crashed)
         for pool in self.pools:

@@ -82,22 +82,26 @@ class Span:
 class Watermark:
     """The highest offset at and below which every delivered message of one lane is settled."""
 
-    __slots__ = ("_below", "_spans")
+    __slots__ = ("_below", "_count", "_spans")
 
     def __init__(self) -> None:
         self._spans: deque[Span] = deque()
+        self._count = 0
         self._below: int | None = None
 
     def add(self, span: Span) -> None:
         """A span was delivered. Spans are added in offset order."""
         self._spans.append(span)
+        self._count += span.count
 
     @property
     def open(self) -> Span | None:
         """The first span that is not settled, after forgetting those that are."""
         spans = self._spans
         while spans and not spans[0].remaining and not spans[0].held:
-            self._below = spans.popleft().last
+            span = spans.popleft()
+            self._below = span.last
+            self._count -= span.count
         return spans[0] if spans else None
 
     @property
@@ -120,7 +124,7 @@ class Watermark:
         span = self.open
         if span is None:
             return 0
-        return sum(each.count for each in self._spans) - span.first_unsettled()
+        return self._count - span.first_unsettled()
 
     @property
     def barrier(self) -> int | None:

@@ -41,9 +41,14 @@ class StageStatistics:
 class LaneStatistics:
     """One stream: the last offset received, the watermark, and what was committed.
 
-    `tail` is the last offset known to be in the stream; `lag` the messages from the watermark to
-    it; `lag_seconds` the age of the oldest unsettled message's chunk (0 when there is none), and
-    `oldest` how long ago that message was received.
+    `tail` is the offset of the stream's last message as it was looked up a few seconds ago; `lag`
+    the messages behind the watermark, whether they were received or not; `lag_seconds` the age of
+    the first of them (0 when there are none), and `oldest` how long ago that one was received (0
+    when it was not). `catch_up` is the seconds until the lag is 0 if it goes on to fall as it did
+    over the last half minute, None where it does not fall. What is not known is None.
+
+    A stream that is not `active` is read by another process (this one stands by): its lag is what
+    lies behind the offset that is stored.
     """
 
     stream: str
@@ -52,9 +57,11 @@ class LaneStatistics:
     committed: int | None
     tail: int | None
     lag: int | None
-    lag_seconds: float
+    lag_seconds: float | None
     spans: int
     oldest: float
+    catch_up: float | None = None
+    active: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,14 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.checks import check_whole
-from flowstream.client import Offset, Routing, StreamStatistics, hash_route, offset_spec
+from flowstream.client import (
+    Offset,
+    Routing,
+    StreamBacklog,
+    StreamStatistics,
+    hash_route,
+    offset_spec,
+)
 from flowstream.errors import (
     CommitNotVerified,
     FlowstreamError,
@@ -140,6 +147,11 @@ class MemoryEnvironment:
 
     async def last_offset(self, stream: str) -> int | None:
         return self.stream(stream).last_offset
+
+    def lag_probe(
+        self, stream: str, *, match: Callable[[bytes], bool] | None = None, **_: Any
+    ) -> MemoryLagProbe:
+        return MemoryLagProbe(self, stream, match)
 
     async def resolve_offset(self, stream: str, offset: Offset) -> int:
         return self.stream(stream).locate(offset)
@@ -292,6 +304,30 @@ class MemoryEnvironment:
         for callback in self.on_crash:
             callback()
         await anyio.sleep_forever()
+
+
+class MemoryLagProbe:
+    """As `flowstream.client.LagProbe`."""
+
+    def __init__(
+        self, environment: MemoryEnvironment, stream: str, match: Callable[[bytes], bool] | None
+    ) -> None:
+        self.stream = stream
+        self._environment = environment
+        self._match = match
+
+    async def look(self, behind: int) -> StreamBacklog:
+        """What the stream holds behind the offset now."""
+        await self._environment.until_connected()
+        log = self._environment.stream(self.stream)
+        messages, written = 0, None
+        for chunk in log.chunks_behind(behind):
+            bodies: Sequence[bytes] = chunk.bodies[max(behind + 1 - chunk.offset, 0) :]
+            count = len(bodies) if self._match is None else sum(map(bool, map(self._match, bodies)))
+            if count and written is None:
+                written = chunk.timestamp
+            messages += count
+        return StreamBacklog(log.last_offset, messages, written)
 
 
 class MemoryConsumer:

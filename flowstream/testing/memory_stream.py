@@ -113,6 +113,11 @@ class MemoryStream:
         index = bisect_right(self._chunks, offset, key=lambda chunk: chunk.offset) - 1
         return self._chunks[max(index, 0)]
 
+    def chunks_behind(self, offset: int) -> Iterator[MemoryChunk]:
+        """The chunks with messages behind the offset."""
+        begin = bisect_right(self._chunks, offset, key=lambda chunk: chunk.last)
+        return iter(self._chunks[begin:])
+
     def take_marker(self, offset: int) -> Marker | None:
         """The first marker that stands before the message at `offset`; it happens now."""
         if self._marks and self._marks[0][0] <= offset:

@@ -14,6 +14,7 @@ from typing import Any
 
 from flowstream.pipeline import (
     Acknowledger,
+    Backlog,
     Batch,
     Codec,
     Failure,
@@ -177,6 +178,12 @@ class RecordedProducer(Producer):
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         return await self._producer.caught_up(positions)
+
+    def reads(self) -> Sequence[str] | None:
+        return self._producer.reads()
+
+    async def backlog(self, stream: str, behind: int | None) -> Backlog | None:
+        return await self._producer.backlog(stream, behind)
 
     def describe(self) -> Mapping[str, Any]:
         return self._producer.describe()

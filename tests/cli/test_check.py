@@ -208,10 +208,11 @@ def test_truncation(policy: str, result: str) -> None:
     from flowstream import StreamProducer
     from flowstream.cli.check_broker import _offset
     from flowstream.cli.wiring import Wiring
+    from flowstream.client import StreamBacklog
 
     producer = StreamProducer("s", on_truncated=policy)  # type: ignore[arg-type]
     streams = Wiring("p", ("s",), "p", (), None)
-    found = _offset(producer, streams, "s", stored=4, first=10, last=20)
+    found = _offset(producer, streams, "s", stored=4, first=10, backlog=StreamBacklog(20, 11, 0))
     assert found.result == result
     assert "5" in found.detail.partition("; ")[2]
     assert ("flowstream offsets reset p s --to first" in found.remedy) == (result == "bad")

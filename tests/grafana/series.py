@@ -64,6 +64,50 @@ CASES: dict[str, list[Case]] = {
             clear=45,
         ),
     ],
+    "FlowstreamLagHigh": [
+        Case(
+            {
+                f"flowstream_lag_messages{{{PS}}}": joined(
+                    flat(0, 10), flat(5000, 50), flat(0, 30)
+                ),
+                f"flowstream_lag_seconds{{{PS}}}": joined(flat(0, 10), flat(900, 50), flat(0, 30)),
+            },
+            fires=40,
+            clear=65,
+            labels={"pipeline": "p", "stream": "s"},
+            value="15m 0s",
+        ),
+        Case(  # it catches up
+            {
+                f"flowstream_lag_messages{{{PS}}}": joined(flat(0, 10), ramp(50_000, -600, 60)),
+                f"flowstream_lag_seconds{{{PS}}}": joined(flat(0, 10), flat(900, 60)),
+            },
+            fires=None,
+            clear=45,
+        ),
+        Case(  # paused
+            {
+                f"flowstream_lag_messages{{{PS}}}": flat(5000, 60),
+                f"flowstream_lag_seconds{{{PS}}}": flat(900, 60),
+                f"flowstream_paused{{{PI}}}": flat(1, 60),
+            },
+            fires=None,
+            clear=45,
+        ),
+    ],
+    "FlowstreamPaused": [
+        Case(
+            {f"flowstream_paused{{{PI}}}": joined(flat(0, 10), flat(1, 50), flat(0, 20))},
+            fires=45,
+            clear=65,
+            labels={"pipeline": "p", "instance": "i"},
+        ),
+        Case(  # for a while
+            {f"flowstream_paused{{{PI}}}": joined(flat(0, 10), flat(1, 25), flat(0, 30))},
+            fires=None,
+            clear=50,
+        ),
+    ],
     "FlowstreamNotCommitting": [
         Case(
             {

@@ -200,14 +200,13 @@ def test_messages_that_were_discarded_on_request_are_not_given_up() -> None:
     assert board.snapshot()["pipelines"][0]["condition"]["name"] == "failing"
 
 
-def test_the_time_to_catch_up_is_taken_from_the_lag() -> None:
+def test_the_time_to_catch_up_is_that_of_the_slowest_stream() -> None:
     clock, statistics = Clock(), Changing()
     board = Board(clock)
     board.watch("p", statistics)
-    for lag, left in ((450, None), (400, 16), (350, 10.5), (600, None), (0, 0)):
-        statistics.change(lanes=(dataclasses.replace(LANE, lag=lag),))
-        clock.now += 1
-        board.sample()
+    for times, left in (((16.0,), 16.0), ((16.0, 20.0), 20.0), ((16.0, None), None), ((0.0,), 0.0)):
+        lanes = tuple(dataclasses.replace(LANE, catch_up=each) for each in times)
+        statistics.change(lanes=lanes)
         assert board.snapshot()["pipelines"][0]["catch_up"] == left
 
 

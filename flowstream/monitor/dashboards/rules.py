@@ -99,6 +99,28 @@ ALERTS = (
         "second, and the oldest unsettled message is more than a minute old.",
     ),
     Alert(
+        "FlowstreamLagHigh",
+        value=rules.fold("max", "lag_seconds", "pipeline", "stream"),
+        bound="> 300",
+        condition=f"and on (pipeline, stream) predict_linear({LAG.name}[10m], 3600) > 0\n"
+        f"unless on (pipeline) {rules.fold('min', 'paused', 'pipeline')} == 1",
+        hold="15m",
+        severity="warning",
+        summary="{{ $labels.pipeline }} stays behind on {{ $labels.stream }}",
+        description="The oldest message that is not settled is {{ $value | humanizeDuration }} "
+        "old, and at the pace of the last ten minutes the lag is not gone in an hour.",
+    ),
+    Alert(
+        "FlowstreamPaused",
+        value=rules.fold("max", "paused", "pipeline", "instance"),
+        bound="== 1",
+        hold="30m",
+        severity="warning",
+        summary="{{ $labels.pipeline }} on {{ $labels.instance }} has been paused for long",
+        description="It was paused at least half an hour ago and takes no messages in: somebody "
+        "may have forgotten to resume it.",
+    ),
+    Alert(
         "FlowstreamNotCommitting",
         value=fold(
             "sum",

@@ -132,7 +132,7 @@ export function pipelineSection(name, failed) {
     why.update(pipeline.reasons, run.now, run.samples);
     buried.update(pipeline.dead_letters, run.control, pipeline.outcomes.dead_lettered ?? 0);
     flow.update(pipeline);
-    partitions.update([...pipeline.streams,
+    partitions.update([...pipeline.streams.map(stream => ({...stream, away: !stream.active})),
       ...pipeline.elsewhere.map(stream => ({stream, away: true}))]);
     batches.update(pipeline.stages.filter(stage => stage.kind === "batcher"));
     drops.update(pipeline.dropped);

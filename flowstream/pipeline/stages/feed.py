@@ -52,6 +52,7 @@ class SourceLane:
         self.next = 0
         self.first = 0
         self.begin = 0
+        self.taken = 0
         self.tail: int | None = None
         self.closed = False
         self.pushed = False
@@ -61,6 +62,11 @@ class SourceLane:
     @property
     def settled(self) -> int | None:
         return self.mark.value
+
+    @property
+    def reached(self) -> int:
+        """The last offset that was taken in, or settled before; -1: none was."""
+        return max(self.next, self.begin) - 1
 
     async def send(
         self,
@@ -80,7 +86,7 @@ class SourceLane:
                 f"lane {self.stream!r}: offset {first} was delivered before; offsets must ascend"
             )
         if tail is not None:
-            self.tail = tail
+            self.tail = tail if self.tail is None else max(self.tail, tail)
         await self._feed.deliver(self, bodies, first, offsets, timestamp)
 
     def _check(self, bodies: list[Any], offsets: Sequence[int] | None) -> None:
@@ -261,6 +267,7 @@ class SourceFeed:
             if not lane.next:
                 lane.first = base
             lane.next = span.last + 1
+            lane.taken += take
             self.core.received += take
             if self.core.telemetry.active:
                 self.core.emit(Received(self.core.name, lane.stream, take, size))

@@ -1,0 +1,218 @@
+"""How far a run is behind: what it has taken in and not settled, and what its streams still hold.
+
+The first part is counted exactly. For the second the producer is asked every few seconds, for each
+of its streams, also while it is paused, its window is full, or another process has the stream.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from flowstream.errors import ConnectionFailed, RequestTimeout
+from flowstream.pipeline.core import Core, log
+from flowstream.pipeline.handlers import passes
+from flowstream.pipeline.producer import Backlog, Producer
+from flowstream.pipeline.statistics import LaneStatistics
+from flowstream.texts import describe
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.stages.feed import SourceLane
+
+INTERVAL = 3.0
+MOST_PER_SECOND = 50
+"""Seconds between two looks at a stream; with more streams the looks are further apart, so that
+there are no more than this in a second."""
+
+AT_ONCE = 8
+
+REMEMBERED = 10
+"""Looks that the pace of catching up is taken over: half a minute."""
+
+RECENT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the producer told of a stream, and how many messages `lane` had taken in then (None:
+    the stream had no lane)."""
+
+    backlog: Backlog
+    lane: SourceLane | None
+    taken: int
+
+    def left(self, lane: SourceLane) -> int:
+        """Messages that the stream holds behind those that the lane has taken in since."""
+        last = self.backlog.last
+        if last is None or lane.next > last:
+            return 0
+        if lane is not self.lane:
+            return last - lane.reached
+        return max(self.backlog.messages - (lane.taken - self.taken), 0)
+
+
+class LagWatch:
+    """Keeps an eye on the streams of one run's producer. `lanes` are those of the run now."""
+
+    def __init__(
+        self, core: Core, producer: Producer, lanes: Callable[[], Iterable[SourceLane]]
+    ) -> None:
+        self._core = core
+        self._producer = producer
+        self._lanes = lanes
+        self._looks: dict[str, Look] = {}
+        self._untold: set[str] = set()
+        self._history: dict[str, deque[tuple[float, int]]] = {}
+        self._asks = type(producer).backlog is not Producer.backlog
+
+    # -- looking
+
+    async def run(self) -> None:
+        """Look until cancelled; nothing that goes wrong here ends a run."""
+        while self._asks:
+            began = self._core.clock()
+            lanes = _open(self._lanes())
+            streams = [*dict.fromkeys((*(self._producer.reads() or ()), *lanes))]
+            for gone in self._looks.keys() - set(streams):
+                del self._looks[gone], self._history[gone]
+            left = iter(streams)
+            async with anyio.create_task_group() as group:
+                for _ in range(min(AT_ONCE, len(streams))):
+                    group.start_soon(self._look_at, left)
+            pause = max(INTERVAL, len(streams) / MOST_PER_SECOND)
+            await anyio.sleep(max(pause - (self._core.clock() - began), INTERVAL / 3))
+
+    async def _look_at(self, streams: Iterator[str]) -> None:
+        """One after the other; where there is no broker, the others need not try."""
+        for stream in streams:
+            try:
+                await self._look(stream)
+            except Exception as error:
+                if passes(error):
+                    raise
+                log.debug(
+                    "pipeline %r: the lag on %s is not known now: %s",
+                    self._core.name, stream, describe(error),
+                    extra={"pipeline": self._core.name, "stream": stream},
+                )  # fmt: skip
+                if isinstance(error, ConnectionFailed | RequestTimeout):
+                    return
+
+    async def _look(self, stream: str) -> None:
+        lane = _open(self._lanes()).get(stream)
+        behind, taken = (None, 0) if lane is None else (lane.reached, lane.taken)
+        backlog = await self._producer.backlog(stream, behind)
+        if backlog is None:
+            self._untold.add(stream)
+            return
+        look = self._looks[stream] = Look(backlog, lane, taken)
+        if lane is not None and backlog.last is not None:
+            lane.tail = max(backlog.last, -1 if lane.tail is None else lane.tail)
+        lag = look.backlog.messages if lane is None else lane.mark.repeated + look.left(lane)
+        history = self._history.setdefault(stream, deque(maxlen=REMEMBERED))
+        history.append((self._core.clock(), lag))
+
+    # -- what is known
+
+    def statistics(self) -> tuple[LaneStatistics, ...]:
+        """One for each lane, and for each stream that has none here."""
+        lanes = [*self._lanes()]
+        current = {lane.stream: lane for lane in lanes} | _open(lanes)
+        found = [self._lane(lane, lane is current[lane.stream]) for lane in lanes]
+        found += [
+            self._elsewhere(stream, look)
+            for stream, look in self._looks.items()
+            if stream not in current
+        ]
+        return tuple(found)
+
+    def _lane(self, lane: SourceLane, current: bool) -> LaneStatistics:
+        watermark, oldest = lane.mark.value, lane.mark.open
+        look = self._looks.get(lane.stream)
+        left = self._left(lane, look) if current else 0
+        lag = None if left is None else lane.mark.repeated + left
+        written: int | None = None
+        if oldest is not None:
+            written = oldest.timestamp
+        elif left and look is not None:
+            written = look.backlog.written
+        return LaneStatistics(
+            stream=lane.stream,
+            received=lane.next - 1 if lane.next else None,
+            watermark=watermark,
+            committed=None if lane.ledger is None else lane.ledger.committed,
+            tail=lane.tail,
+            lag=lag,
+            lag_seconds=_age(written, oldest is not None or bool(left), known=lag is not None),
+            spans=len(lane.mark),
+            oldest=0.0 if oldest is None else self._core.clock() - oldest.arrived,
+            catch_up=self._catch_up(lane.stream, lag),
+        )
+
+    def _left(self, lane: SourceLane, look: Look | None) -> int | None:
+        """Messages that the lane has not taken in; None where nobody knows."""
+        if look is not None and look.lane is None and lane.closed:  # being handed over
+            return max(look.backlog.messages - lane.mark.repeated, 0)
+        if look is not None:
+            return look.left(lane)
+        asked = self._asks and lane.stream not in self._untold
+        if asked or lane.tail is None:
+            return None
+        return max(lane.tail - lane.reached, 0)
+
+    def _elsewhere(self, stream: str, look: Look) -> LaneStatistics:
+        backlog = look.backlog
+        return LaneStatistics(
+            stream=stream,
+            received=None,
+            watermark=None,
+            committed=None if backlog.behind < 0 else backlog.behind,
+            tail=backlog.last,
+            lag=backlog.messages,
+            lag_seconds=_age(backlog.written, backlog.messages > 0),
+            spans=0,
+            oldest=0.0,
+            catch_up=self._catch_up(stream, backlog.messages),
+            active=backlog.active,
+        )
+
+    def _catch_up(self, stream: str, lag: int | None) -> float | None:
+        history = self._history.get(stream)
+        if lag is None or not history:
+            return None
+        return catch_up([*history, (self._core.clock(), lag)])
+
+
+def catch_up(history: Iterable[tuple[float, int]]) -> float | None:
+    """Seconds until nothing is left, where the lag goes on to fall as in `history` (times and
+    messages, in order); None where it does not fall.
+
+    Of the pace over all of it and over the last RECENT samples the slower one counts. Pure.
+    """
+    samples = [*history]
+    now, lag = samples[-1]
+    if not lag:
+        return 0.0
+    times = []
+    for began, before in (samples[0], samples[-RECENT:][0]):
+        if lag >= before or now <= began:
+            return None
+        times.append(lag * (now - began) / (before - lag))
+    return max(times)
+
+
+def _open(lanes: Iterable[SourceLane]) -> dict[str, SourceLane]:
+    """The lane of each stream that messages come by; a producer that is run again opens another."""
+    return {lane.stream: lane for lane in lanes if not lane.closed}
+
+
+def _age(written: int | None, waiting: bool, *, known: bool = True) -> float | None:
+    """Seconds since then; 0 where nothing waits, None where that or the time is not known."""
+    if waiting:
+        return max(time.time() - written / 1000, 0.0) if written else None
+    return 0.0 if known else None

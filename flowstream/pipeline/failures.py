@@ -44,25 +44,21 @@ class Failures:
 
     def attempted(self, failures: Sequence[Failure]) -> None:
         """Messages failed an attempt; those that were counted before are left out."""
-        groups: dict[tuple[str, str, str, str], list[Failure]] = {}
+        now = time.time()
+        groups: dict[Kind, list[Failure]] = {}
         for failure in failures:
             if failure._kind is None:
-                key = (failure.stage, failure.phase, failure.error_name, failure.reason)
-                groups.setdefault(key, []).append(failure)
-        for key, group in groups.items():
-            kind = self._reasons.of(*key, time.time())
+                where = failure.stage, failure.phase, failure.error_name
+                kind = failure._kind = self._reasons.of(*where, failure.reason, now)
+                groups.setdefault(kind, []).append(failure)
+        for kind, group in groups.items():
             if kind.new:
                 self._describe(kind, group[0])
             kind.count("attempts", len(group))
             self.attempts += len(group)
-            for failure in group:
-                failure._kind = kind
             self._log(kind, FAILED, group)
             if self._core.telemetry.active:
-                stage, phase, _, text = key
-                self._core.emit(
-                    AttemptFailed(self._core.name, stage, phase, group[0].kind, len(group), text)
-                )
+                self._tell(group)
 
     def retried(self, failures: Sequence[Failure]) -> None:
         """They are to be tried again."""
@@ -126,6 +122,15 @@ class Failures:
     def conclude(self) -> None:
         """The run is over: log what is not logged yet."""
         self._say_due(math.inf)
+
+    def _tell(self, failures: list[Failure]) -> None:
+        """An event for those of one kind; of the other reasons one for each stage and error."""
+        told: dict[tuple[str, str, str], list[Failure]] = {}
+        for failure in failures:
+            told.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
+        for (stage, phase, error), group in told.items():
+            count, reason = len(group), group[0].reason
+            self._core.emit(AttemptFailed(self._core.name, stage, phase, error, count, reason))
 
     def _log(self, kind: Kind, what: str, group: list[Failure]) -> None:
         """Log the first of its kind; count the others for the line of the minute."""

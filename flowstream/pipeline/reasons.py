@@ -150,7 +150,7 @@ class Reasons:
         key = (stage, phase, error, folded(text))
         kind = self._kinds.get(key)
         if kind is not None:
-            if kind.text != text:
+            if kind.text not in (text, key[-1]):
                 kind.text = common(kind.text, text)
         elif self._has_room(key, now):
             kind = self._kinds[key] = Kind(key, text, now)

@@ -279,6 +279,19 @@ async def test_events_tell_reasons_and_never_fail() -> None:
     assert sum(event.messages for event in recorder.of(AttemptFailed)) == 4
 
 
+async def test_an_event_is_for_a_slice_and_not_for_each_of_its_messages() -> None:
+    recorder = Recorder()
+    pipeline = pipeline_of(MemoryStream(numbers(1_000), slices=[1_000]), on_failure=Drop())
+
+    @pipeline.processor(concurrency=2)
+    async def handle(message: Message[dict]) -> None:
+        message.fail(f"order {n_of(message)} unknown")
+
+    await pipeline.run(telemetry=recorder.telemetry)
+    assert sum(event.messages for event in recorder.of(AttemptFailed)) == 1_000
+    assert len(recorder.of(AttemptFailed)) < 20
+
+
 async def test_what_is_shown_of_bodies_is_masked_where_asked() -> None:
     async def sample_of(mask: Callable[[Message[Any]], Any] | None, body: Any) -> str | None:
         pipeline = Pipeline("test", IterableProducer([body]), on_failure=Drop(), mask=mask)

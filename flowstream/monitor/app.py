@@ -28,13 +28,15 @@ SAMPLE_INTERVAL = 1.0
 LOOP_INTERVAL = 0.25
 
 _JSON = "application/json"
+_HTML = "text/html; charset=utf-8"
 _SCRIPT = "text/javascript; charset=utf-8"
 SCRIPTS = (
     "main.js", "pipeline.js", "control.js", "graph.js", "reasons.js", "letters.js", "settings.js",
     "run.js", "chart.js", "parts.js", "format.js",
 )  # fmt: skip
 PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
+    "/": ("index.html", _HTML),
+    "/runbooks": ("runbooks.html", _HTML),
     "/page/style.css": ("style.css", "text/css; charset=utf-8"),
     **{f"/page/{name}": (name, _SCRIPT) for name in SCRIPTS},
 }
@@ -47,6 +49,7 @@ class Monitor:
     | path | answer |
     | --- | --- |
     | `/` | the live page; its parts are below `/page/` |
+    | `/runbooks` | what to do about what it shows |
     | `/api/snapshot` | the board as JSON, which the page reads once a second |
     | `/api/settings` | the options in force, of the pipeline that `?pipeline=` names |
     | `/api/dead-letters` | those of `?pipeline=`, with `&offset=` one; POST replays (letters.py) |

@@ -150,7 +150,7 @@ def _troubled(seen: Seen) -> Condition | None:
 
 def _well(seen: Seen) -> Condition:
     if seen.paused:
-        return Condition("paused", "no message is taken in until it is resumed")
+        return Condition("paused", "no message is taken in until it is resumed", "paused")
     if seen.elsewhere and not seen.streams:
         return Condition("standing by", "other processes read all of its partitions")
     if not seen.received and not seen.in_flight and not seen.lag:

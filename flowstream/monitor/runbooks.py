@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from flowstream.monitor.dashboards import DashboardSettings
-
 ADVICE: dict[str, tuple[str, str]] = {
     "phase": (
         "FlowstreamNotReady",
@@ -43,6 +41,11 @@ ADVICE: dict[str, tuple[str, str]] = {
         "FlowstreamRestarting",
         "Look at the message first and fix the handler; --discard STREAM@OFFSET passes over it.",
     ),
+    "paused": (
+        "FlowstreamPaused",
+        "Resume it on this page (with --http-control), or where it was paused: the event log says "
+        "by whom.",
+    ),
     "lagging": (
         "FlowstreamLagGrowing",
         "A stage near 100 % busy is the limit: raise its concurrency, or run more processes.",
@@ -52,8 +55,11 @@ ADVICE: dict[str, tuple[str, str]] = {
 
 
 def advice(name: str) -> dict[str, str]:
-    """`advice` and `runbook` (a link) for a check or a state; nothing where there is none."""
+    """`advice` and `runbook` for a check or a condition; nothing where there is none.
+
+    The runbook is a link from where the live page is: it is in the package, and always there.
+    """
     if name not in ADVICE:
         return {}
     heading, text = ADVICE[name]
-    return {"advice": text, "runbook": f"{DashboardSettings().runbooks}#{heading.lower()}"}
+    return {"advice": text, "runbook": f"runbooks#{heading.lower()}"}

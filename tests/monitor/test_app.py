@@ -17,9 +17,11 @@ from anyio import to_thread
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.monitor.app import PAGE
+from flowstream.monitor.runbooks import ADVICE, advice
 from flowstream.pipeline import IterableProducer, Pipeline, Reason
 from flowstream.telemetry import Received, Telemetry
 from tests.monitor.figures import RUNNING, Changing
+from tests.monitor.runbooks import runbooks
 
 pytestmark = pytest.mark.anyio
 
@@ -115,13 +117,20 @@ async def test_settings_are_those_of_the_pipeline_that_is_asked_for(face: Face) 
     assert (await face.get("/api/settings"))[0] == 404
 
 
+async def test_runbooks_are_those_of_the_docs(face: Face) -> None:
+    status, _, body = await face.get("/runbooks")
+    assert status == 200
+    assert body == runbooks(), "run python -m tests.monitor.runbooks"
+    for name in ADVICE:
+        assert f'id="{advice(name)["runbook"].partition("#")[2]}"' in body
+
+
 async def test_the_page_needs_nothing_from_elsewhere(face: Face) -> None:
     status, content_type, body = await face.get("/")
     assert (status, content_type) == (200, "text/html; charset=utf-8")
     folder = files("flowstream.monitor") / "page"
-    assert {f"/page/{part.name}" for part in folder.iterdir()} - {"/page/index.html"} == {
-        path for path in PAGE if path != "/"
-    }
+    assert {part.name for part in folder.iterdir()} == {name for name, _ in PAGE.values()}
+    assert all(path == f"/page/{name}" for path, (name, _) in PAGE.items() if "." in path)
     for path in PAGE:
         status, _, body = await face.get(path)
         assert status == 200

@@ -322,6 +322,19 @@ async def test_what_is_not_ready_is_told(page: Page) -> None:
         await anyio.sleep(0.05)
 
 
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+async def test_what_is_wrong_leads_to_its_runbook(page: Page, size: tuple[int, int]) -> None:
+    page.statistics.change(uncommitted=60.0)
+    await page.load(size)
+    await page.shows("waiting for a commit", "Runbook")
+    link = await page.do(page.window.run, "return document.querySelector('#status a').href")
+    assert link == f"{page.address}runbooks#flowstreamnotcommitting"
+    await page.do(page.window.driver.get, link)
+    await page.shows("What it means.", "FlowstreamNotCommitting")
+    assert await page.do(page.window.run, CHECKS) == []
+    assert await page.do(page.window.errors) == []
+
+
 async def test_it_survives_a_restart_of_the_run_by_itself(window: Browser) -> None:
     first = Board()
     async with monitor(first) as port:

@@ -62,14 +62,10 @@ export function className(node, value) {
   if (node.getAttribute("class") !== value) node.setAttribute("class", value);
 }
 
-// What to do, and a link to the runbook where it has an address.
+// What to do, and a link to the runbook.
 export function advice({advice: words, runbook}) {
   const node = make("span", {class: "advice"}, words ?? "");
-  if (/^https?:/.test(runbook ?? "")) {
-    node.append(" ", make("a", {href: runbook, target: "_blank", rel: "noreferrer"}, "Runbook"));
-  } else if (runbook) {
-    node.append(` (runbook: ${runbook})`);
-  }
+  if (runbook) node.append(" ", make("a", {href: runbook, target: "_blank"}, "Runbook"));
   return node;
 }
 

@@ -49,6 +49,12 @@ def _apply(running: RunningPipeline, asked: dict[str, Any], by: str) -> None:
 def _limit(messages: Any) -> RateLimit | None:
     if messages is None:
         return None
+    if type(messages) in (int, float) and messages <= 0:
+        said = (
+            f"messages {shown(messages)}: a limit is more than 0 messages a second; null is no "
+            "limit, and the action pause takes nothing in"
+        )
+        raise Refused(HTTPStatus.BAD_REQUEST, said)
     try:
         return RateLimit(messages=messages)
     except ConfigurationError as error:

@@ -117,3 +117,14 @@ async def test_bad_requests(running: RunningPipeline, asked: Any, status: int) -
     assert answer.status == status
     assert answer.body
     assert running.rate_limit is None
+
+
+@pytest.mark.parametrize("messages", [0, -5, 0.0, -0.5])
+async def test_a_limit_is_more_than_nothing(running: RunningPipeline, messages: float) -> None:
+    answer = await ask(order("rate_limit", messages=messages))
+    assert answer.status == 400
+    assert answer.body.decode() == (
+        f"messages {messages}: a limit is more than 0 messages a second; null is no limit, and "
+        "the action pause takes nothing in\n"
+    )
+    assert running.rate_limit is None

@@ -115,6 +115,11 @@ def printable(error: BaseException) -> BaseException:
     return error if _formatted(error) is not None else _stand_in(error)
 
 
+def plural(count: int, word: str, words: str | None = None) -> str:
+    """`1 message`, `69,659 messages`."""
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
+
+
 def clipped(text: str, limit: int) -> str:
     """At most `limit` characters of `text` in one line, without what cannot be printed."""
     line = " ".join(_encodable(text[: 2 * limit]).translate(_CONTROLS).split())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 from flowstream.errors import OffsetTruncated
+from flowstream.texts import plural
 
 
 def removed(expected: int, arrived: int, first: int | None) -> int:
@@ -25,7 +26,8 @@ def overtaken(stream: str, expected: int, lost: int) -> OffsetTruncated:
     first = expected + lost
     return OffsetTruncated(
         f"retention overtook this reader of {stream!r}: offset {expected} was next, and the "
-        f"stream begins at {first} now: {lost} offsets were removed before they were read. Give "
+        f"stream begins at {first} now: {plural(lost, 'offset')} "
+        f"{'was' if lost == 1 else 'were'} removed before being read. Give "
         'the stream a longer retention or make the reader faster; on_truncated="skip" accepts '
         "the loss and goes on behind it",
         stream=stream,

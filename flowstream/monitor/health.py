@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from flowstream.pipeline import Statistics
 from flowstream.telemetry import OffsetMoved
+from flowstream.texts import plural
 
 RECOVERY_GRACE = 2.0
 """Seconds that a broker may be away: the move of a leader is no reason to be taken out."""
@@ -200,5 +201,7 @@ def _retention(pipeline: str, truncation: Truncation | None) -> Check:
     if truncation is None:
         return Check(pipeline, "retention", True, "nothing was lost")
     ok = truncation.seconds > TRUNCATION_SHOWN
-    detail = f"{truncation.messages} messages were lost {truncation.seconds:.0f} s ago"
+    were = "was" if truncation.messages == 1 else "were"
+    lost = plural(truncation.messages, "message")
+    detail = f"{lost} {were} lost {truncation.seconds:.0f} s ago"
     return Check(pipeline, "retention", ok, detail)

@@ -12,6 +12,7 @@ from flowstream.pipeline import story
 from flowstream.pipeline.core import log
 from flowstream.pipeline.handlers import as_exception, passes
 from flowstream.pipeline.stages.feed import COMMIT_GRACE
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.pipeline.run import Run
@@ -39,8 +40,9 @@ async def settle(run: Run) -> None:
     await run.core.changed.until(lambda: run.disposal.idle and not (run.in_flight and run.busy))
     if run.in_flight:
         raise StageFailed(
-            f"pipeline {run.core.name!r}: {run.in_flight} messages were left by a stage that "
-            f"broke; they stay unsettled and are replayed"
+            f"pipeline {run.core.name!r}: {plural(run.in_flight, 'message')} "
+            f"{'was' if run.in_flight == 1 else 'were'} left by a stage that broke, and will be "
+            "delivered again"
         )
 
 

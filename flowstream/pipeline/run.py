@@ -38,7 +38,7 @@ from flowstream.pipeline.stages.router import Router
 from flowstream.pipeline.statistics import RunResult
 from flowstream.pipeline.watchdog import Watchdog
 from flowstream.telemetry import Controlled, StageCrashed, Telemetry
-from flowstream.texts import describe, is_a, leaves, type_name
+from flowstream.texts import describe, is_a, leaves, plural, type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline.declaration import Declared, Pipeline
@@ -362,8 +362,8 @@ class Run:
     def _source_failed(self, error: BaseException) -> SourceFailed:
         failed = SourceFailed(
             f"pipeline {self.core.name!r}: its source {type_name(self.pipeline.producer)} failed "
-            f"after {self.core.received:,} messages: {describe(error)}. Those are handled before "
-            "the run ends, and what the source has not given is not"
+            f"after {plural(self.core.received, 'message')}: {describe(error)}. Those are handled "
+            "before the run ends, and what the source has not given is not"
         )
         failed.__cause__ = error
         return failed

@@ -240,7 +240,7 @@ async def test_how_a_read_ends_that_a_stop_left_behind_in_a_thread_is_not_forgot
         running.stop()
         await running.wait()
     threading.Timer(0.05, release.set).start()  # the next run begins while the thread still reads
-    with pytest.raises(SourceFailed, match="after 1 messages: OSError: the connection was lost"):
+    with pytest.raises(SourceFailed, match="after 1 message: OSError: the connection was lost"):
         await pipeline.run()
     assert seen == list(range(6))
 

@@ -82,6 +82,7 @@ bench: setup ## measure beside the bare clients
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 screenshots: setup ## take the pictures of the docs anew (needs chromium and chromium-driver)
+	$(BIN)/python -m tests.cli.screenshots
 	$(BIN)/python -m tests.monitor.screenshots
 
 brokers: ## install and start real brokers, as root (BROKERS='3.10 4.0 4.3 cluster')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -31,13 +31,18 @@ from flowstream.cli import (
     top,
 )
 from flowstream.cli.defaults import defaults
-from flowstream.cli.exits import MEANINGS, ExitCode, root_cause
+from flowstream.cli.exits import MEANINGS, CommandError, ExitCode, root_cause
 from flowstream.cli.options import Json, examples, new_app
 from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
+from flowstream.cli.progress import telling
 from flowstream.texts import is_a
 
 HELP = frozenset({"--help", "-h"})
 """Help shows the defaults of the program, not what is configured (which may be secret)."""
+
+NO_ARGUMENTS = "NoArgsIsHelpError"
+"""What the parser raises for a group of commands alone: its text is the help, or empty where that
+is drawn already. Typer keeps the classes of its errors to itself."""
 
 app = new_app(
     help="Data pipelines on RabbitMQ Streams.",
@@ -115,17 +120,35 @@ def main() -> NoReturn:
     debug, args = take_debug(sys.argv[1:])
     if debug:
         show_tracebacks()
+    obj = HELP if HELP & {*args} else None
     try:
-        app(args, prog_name="flowstream", obj=HELP if HELP & {*args} else None)
+        with telling():
+            code = app(args, prog_name="flowstream", obj=obj, standalone_mode=False)
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
-        _nobody_reads()
+    except typer.Abort as end:  # Typer's word for an end of input that nobody expected
+        sys.exit(report(end.__cause__ or end))
     except BaseException as error:
+        if type(error).__name__ == NO_ARGUMENTS:
+            sys.stderr.write(str(error))
+            sys.exit(ExitCode.USAGE)
         if not is_a(root_cause(error), BrokenPipeError):
-            sys.exit(report(error))
-        _nobody_reads()
+            sys.exit(report(usage(error) or error))
+    else:
+        sys.exit(code or ExitCode.OK)
+    _nobody_reads()
     sys.exit(ExitCode.OK)
+
+
+def usage(error: Any) -> CommandError | None:
+    """A mistake that the parser found, in the form of every other error; None for other errors."""
+    if not hasattr(error, "format_message"):
+        return None
+    said = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    hint = "" if context is None else f" ({context.command_path} --help shows how)"
+    return CommandError(f"{said}{hint}", ExitCode.USAGE)
 
 
 def _nobody_reads() -> None:

@@ -16,6 +16,7 @@ from flowstream.cli.exits import ExitCode
 from flowstream.cli.latencies import ConfirmTimes, percentile
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
 from flowstream.cli.output import note, print_json, print_rows
+from flowstream.cli.progress import doing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,9 +146,10 @@ async def _bench(plan: Plan, found: list[Measured]) -> bool:
     ):
         group.start_soon(on_signal, group.cancel_scope.cancel)
         async with _temporary_stream(environment) as stream:
-            for measure in MEASUREMENTS:
-                measured = await measure(environment, stream, plan)
-                found.append(measured)
+            for number, (name, measure) in enumerate(MEASUREMENTS.items(), 1):
+                title = f"measuring {name} ({number} of {len(MEASUREMENTS)})"
+                with doing(title, limit=plan.seconds):
+                    found.append(await measure(environment, stream, plan, name))
         finished = True
         group.cancel_scope.cancel()
     return finished
@@ -165,7 +167,7 @@ async def _temporary_stream(environment: Environment) -> AsyncIterator[str]:
     try:
         yield name
     finally:
-        with anyio.move_on_after(CLOSING, shield=True):
+        with anyio.move_on_after(CLOSING, shield=True), doing(f"deleting the stream {name}"):
             try:
                 await environment.delete_stream(name, missing_ok=True)
                 deleted = True
@@ -174,7 +176,7 @@ async def _temporary_stream(environment: Environment) -> AsyncIterator[str]:
                     note(f"left behind; delete it with: flowstream streams delete {name}")
 
 
-async def _publish(environment: Environment, stream: str, plan: Plan) -> Measured:
+async def _publish(environment: Environment, stream: str, plan: Plan, name: str) -> Measured:
     """As fast as the window of unconfirmed messages lets."""
     clock = time.perf_counter
     times = ConfirmTimes(0)
@@ -189,10 +191,10 @@ async def _publish(environment: Environment, stream: str, plan: Plan) -> Measure
             await publisher.send_many([bytes(plan.size)] * count)
         await publisher.flush()
         seconds = clock() - start
-    return Measured("publish", times.next - first, seconds, plan.size, times.seconds)
+    return Measured(name, times.next - first, seconds, plan.size, times.seconds)
 
 
-async def _consume(environment: Environment, stream: str, plan: Plan) -> Measured:
+async def _consume(environment: Environment, stream: str, plan: Plan, name: str) -> Measured:
     """From the first message to the present end."""
     import anyio
 
@@ -206,10 +208,12 @@ async def _consume(environment: Environment, stream: str, plan: Plan) -> Measure
                 if last is None or delivery.offsets[-1] >= last:
                     break
         seconds = time.perf_counter() - start
-    return Measured("consume", count, seconds, plan.size)
+    return Measured(name, count, seconds, plan.size)
 
 
-async def _publish_one_by_one(environment: Environment, stream: str, plan: Plan) -> Measured:
+async def _publish_one_by_one(
+    environment: Environment, stream: str, plan: Plan, name: str
+) -> Measured:
     """Each waits for the confirm of the one before."""
     clock = time.perf_counter
     latencies: list[float] = []
@@ -220,10 +224,10 @@ async def _publish_one_by_one(environment: Environment, stream: str, plan: Plan)
             await publisher.publish(bytes(plan.size))
             latencies.append(clock() - sent)
         seconds = clock() - start
-    return Measured("publish one by one", len(latencies), seconds, plan.size, latencies)
+    return Measured(name, len(latencies), seconds, plan.size, latencies)
 
 
-async def _deliver(environment: Environment, stream: str, plan: Plan) -> Measured:
+async def _deliver(environment: Environment, stream: str, plan: Plan, name: str) -> Measured:
     """From the publisher's hands to the consumer's, at a steady pace."""
     import anyio
 
@@ -252,7 +256,7 @@ async def _deliver(environment: Environment, stream: str, plan: Plan) -> Measure
                 break
         group.cancel_scope.cancel()
     seconds = time.perf_counter() - start
-    return Measured("publish to delivery", len(latencies), seconds, plan.size, latencies)
+    return Measured(name, len(latencies), seconds, plan.size, latencies)
 
 
 def _paced(messages: int, size: int) -> Iterator[list[bytes]]:
@@ -263,9 +267,10 @@ def _paced(messages: int, size: int) -> Iterator[list[bytes]]:
         yield [STAMP.pack(time.perf_counter_ns()) + padding for _ in range(count)]
 
 
-MEASUREMENTS: tuple[Callable[[Environment, str, Plan], Awaitable[Measured]], ...] = (
-    _publish,
-    _consume,
-    _publish_one_by_one,
-    _deliver,
-)
+MEASUREMENTS: dict[str, Callable[[Environment, str, Plan, str], Awaitable[Measured]]] = {
+    "publish": _publish,
+    "consume": _consume,
+    "publish one by one": _publish_one_by_one,
+    "publish to delivery": _deliver,
+}
+"""Each gets its name, in the order in which they are made."""

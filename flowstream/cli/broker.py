@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,8 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import examples, on_signal, run_async
-from flowstream.cli.output import drawn, note, one_line, plural, short_duration, short_size, stderr
+from flowstream.cli.output import note, plural, redrawn, short_duration, short_size, stderr
+from flowstream.cli.progress import doing
 
 if TYPE_CHECKING:
     from flowstream.broker import Broker, BrokerStatistics
@@ -89,13 +91,16 @@ async def _serve(
 
     started = time.monotonic()
     running = Broker(host, port, data=data, users=users)
-    async with running, anyio.create_task_group() as group:
+    async with AsyncExitStack() as stack:
+        with doing(f"opening the streams in {data}"):
+            await stack.enter_async_context(running)
+        group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(on_signal, group.cancel_scope.cancel)
         kept = f"data in {data}" if data else "in memory"
         note(f"broker listening on {host}:{running.port}, {kept}; Ctrl-C ends it")
         if with_parent:
             group.start_soon(_until_parent_ends, group.cancel_scope)
-        if drawn(sys.stderr):
+        if redrawn(sys.stderr):
             group.start_soon(_show_status, running)
     figures = running.statistics()
     note(
@@ -114,20 +119,27 @@ async def _until_parent_ends(scope: object) -> None:
 
 
 async def _show_status(running: Broker) -> None:
-    """One line, rewritten in place."""
+    """What it does, rewritten in place."""
     import anyio
+    from rich.console import Group
     from rich.live import Live
 
-    with Live(console=stderr(), auto_refresh=False, transient=True) as live:
+    from flowstream.cli.fold import flow
+
+    console = stderr()
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
         while True:
-            live.update(status_line(running.statistics()), refresh=True)
+            figures = [(text, "") for text in status(running.statistics())]
+            live.update(Group(*flow(figures, console.width)), refresh=True)
             await anyio.sleep(REFRESH)
 
 
-def status_line(figures: BrokerStatistics) -> str:
-    """What the broker does now, in one line."""
-    return one_line(
-        f"{plural(figures.connections, 'connection')}, {plural(figures.streams, 'stream')}, "
-        f"in {figures.rate_in:,.0f}/s, out {figures.rate_out:,.0f}/s, "
-        f"{figures.unconfirmed:,} unconfirmed, {short_size(figures.bytes_used)}"
-    )
+def status(figures: BrokerStatistics) -> list[str]:
+    """What the broker does now, in a few words each."""
+    return [
+        f"{plural(figures.connections, 'connection')}, {plural(figures.streams, 'stream')}",
+        f"in {figures.rate_in:,.0f}/s",
+        f"out {figures.rate_out:,.0f}/s",
+        f"{figures.unconfirmed:,} unconfirmed",
+        short_size(figures.bytes_used),
+    ]

@@ -11,10 +11,6 @@ from flowstream.cli.findings import Finding, bad, ok, tell, warn
 from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
-    Sasl,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
     Url,
     examples,
     run_async,
@@ -47,10 +43,6 @@ def check(
         typer.Option("--connect", help="Ask the broker too: streams, permissions, offsets."),
     ] = False,
     url: Url = DEFAULT_URL,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    sasl: Sasl = None,
     json: Json = False,
 ) -> None:
     """Check that pipelines would run: declaration, options, handlers and payload types.
@@ -68,10 +60,7 @@ def check(
     names = [pipeline.name for pipeline in pipelines]
     findings += [warn("settings", "pipelines", said) for said in unused(names) if names]
     if connect:
-        broker = connection(
-            url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
-        )
-        findings += run_async(_ask, broker, pipelines)
+        findings += run_async(_ask, connection(url), pipelines)
     tell(findings, json=json)
 
 

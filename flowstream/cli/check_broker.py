@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from flowstream.cli.findings import Finding, bad, ok, warn
+from flowstream.cli.output import plural
+from flowstream.cli.progress import doing
 from flowstream.cli.standing import lost
 from flowstream.cli.wiring import Wiring, wiring
 from flowstream.connectors import StreamProducer, SuperStreamProducer
@@ -27,13 +29,14 @@ async def ask(broker: Connection, pipelines: list[Pipeline]) -> list[Finding]:
     """Every finding; a broker that cannot be reached is one."""
     findings: list[Finding] = []
     try:
-        async with broker.environment(name="flowstream check") as environment:
+        async with broker.opened(name="flowstream check") as environment:
             server = await environment.server_info()
             version = server.properties.get("version", "of unknown version")
             where = f"{server.address.host}:{server.address.port}"
             findings.append(ok(BROKER, "connection", f"RabbitMQ {version} at {where}"))
             for pipeline in pipelines:
-                findings += [finding async for finding in _pipeline(environment, pipeline)]
+                with doing(f"checking {pipeline.name}"):
+                    findings += [finding async for finding in _pipeline(environment, pipeline)]
     except FlowstreamError as error:
         findings.append(bad(BROKER, "connection", error))
     return findings
@@ -137,13 +140,14 @@ def _offset(
     reset = f"flowstream offsets reset {streams.reference} {stream} --to first"
     text = f"{stream}: stored {stored:,}, {backlog.messages:,} behind the end"
     if gone and producer.on_truncated == "skip":
-        return warn(name, check, f"{text}; {gone:,} truncated messages will be skipped")
+        return warn(name, check, f"{text}; {plural(gone, 'truncated message')} will be skipped")
     if gone:
         remedy = (
             f'to go on without them: {reset}, or always with on_truncated="skip"; a longer '
             "retention keeps them"
         )
-        return bad(name, check, f"{text}; {gone:,} messages were truncated", remedy)
+        were = f"{plural(gone, 'message')} {'was' if gone == 1 else 'were'}"
+        return bad(name, check, f"{text}; {were} truncated", remedy)
     if stored > (-1 if last is None else last):
         end = "the stream is empty" if last is None else f"the stream ends at {last:,}"
         remedy = f"if it was created anew: {reset}"

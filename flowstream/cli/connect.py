@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.nearby import mention, nearby
+from flowstream.cli.progress import doing
 from flowstream.cli.settings import settings
 from flowstream.client import DEFAULT_URL, Environment, ExternalCredentials, StreamUrl, Tls
 
@@ -23,15 +26,27 @@ class Connection:
     url: str = field(repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the nodes that are asked first."""
+        return ", ".join(map(str, StreamUrl.parse(self.url).addresses))
+
     def environment(
         self, *, name: str = "flowstream", telemetry: Telemetry | None = None
     ) -> Environment:
         """An environment of the client, to be entered."""
         return Environment(self.url, name=name, telemetry=telemetry, **self.options)
 
+    @asynccontextmanager
+    async def opened(self, *, name: str = "flowstream") -> AsyncIterator[Environment]:
+        """An environment that is connected, for a command that waits for the broker's answers."""
+        with doing(f"waiting for the broker at {self.address}"):
+            async with self.environment(name=name) as environment:
+                yield environment
 
-def connection(url: str | None = None, **flags: Any) -> Connection:
-    """What is configured, with the `flags` (keys of the settings) that are not None before it.
+
+def connection(url: str | None = None) -> Connection:
+    """What is configured, by the command line too; `url` goes before that.
 
     Raises ConfigurationError or CommandError for options that do not fit each other.
     """
@@ -43,7 +58,6 @@ def connection(url: str | None = None, **flags: Any) -> Connection:
     if url is None:
         url = str(configured.given("url") or DEFAULT_URL)
     values = {key: configured.given(key) for key in configured.origins if "." not in key}
-    values |= {key: value for key, value in flags.items() if value is not None}
     options = {key: values[key] for key in LIMITS if key in values}
     tls = {key.removeprefix("tls_"): value for key, value in values.items() if key[:4] == "tls_"}
     if StreamUrl.parse(url).tls:
@@ -67,6 +81,6 @@ def local(url: str) -> Connection:
     return Connection(url, limits)
 
 
-def connect(url: str) -> Environment:
+def connect(url: str) -> AbstractAsyncContextManager[Environment]:
     """An environment at `url`, connected to as it is configured."""
-    return connection(url).environment()
+    return connection(url).opened()

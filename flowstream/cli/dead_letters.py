@@ -6,7 +6,6 @@ How a replay is exact, also when it is killed in between, stands in replay.py.
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,7 +26,8 @@ from flowstream.cli.options import (
     pattern,
     run_async,
 )
-from flowstream.cli.output import note, plural, print_json, print_rows, say
+from flowstream.cli.output import note, plural, print_json, print_rows, say, write
+from flowstream.cli.progress import doing
 from flowstream.texts import common, folded
 
 if TYPE_CHECKING:
@@ -121,12 +121,13 @@ async def _collect(
 
     async with _opened(url, stream) as environment:
         start = 0 if everything else await position(environment, stream)
-        return [
-            letter
-            async for batch in read(environment, stream, start)
-            for letter in batch
-            if wanted is None or wanted.search(letter.reason)
-        ]
+        with doing(f"reading {stream}", unit="dead letter") as step:
+            return [
+                letter
+                async for batch in read(environment, stream, start, step)
+                for letter in batch
+                if wanted is None or wanted.search(letter.reason)
+            ]
 
 
 @app.command(
@@ -146,7 +147,7 @@ def show(
     if json:
         print_json(letter.document())
     else:
-        sys.stdout.write(letter.text() + "\n")
+        write(letter.text() + "\n")
 
 
 async def _one(url: str, stream: str, offset: int) -> Letter:
@@ -295,5 +296,6 @@ async def _purge(url: str, stream: str, end: int | None) -> None:
                 "first",
                 ExitCode.IN_USE,
             )
-        await environment.delete_stream(stream)
-        await environment.create_stream(stream)
+        with doing(f"making {stream} anew"):
+            await environment.delete_stream(stream)
+            await environment.create_stream(stream)

@@ -11,10 +11,6 @@ from flowstream.cli.options import (
     DEFAULT_URL,
     Json,
     ManagementUrl,
-    Sasl,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
     Url,
     examples,
     run_async,
@@ -41,10 +37,6 @@ def doctor(
     *,
     management: ManagementUrl = None,
     url: Url = DEFAULT_URL,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    sasl: Sasl = None,
     json: Json = False,
 ) -> None:
     """Look for what keeps pipelines from running, or from running well; say what to do.
@@ -58,8 +50,5 @@ def doctor(
     from flowstream.cli.doctor_local import local
 
     findings: list[Finding] = list(local())
-    broker = connection(
-        url, tls_ca=tls_ca, tls_certificate=tls_certificate, tls_key=tls_key, sasl=sasl
-    )
-    findings += run_async(examine, broker, streams or [], management)
+    findings += run_async(examine, connection(url), streams or [], management)
     tell(findings, json=json)

@@ -17,6 +17,7 @@ from flowstream.cli.findings import Finding, bad, ok, warn
 from flowstream.cli.listener import what_listens
 from flowstream.cli.management import Management, management_of
 from flowstream.cli.output import short_size
+from flowstream.cli.progress import doing
 from flowstream.cli.standing import partitions_of
 from flowstream.client import Address, Environment, ServerInfo, StreamNodes, StreamUrl, Tls
 from flowstream.errors import (
@@ -51,7 +52,7 @@ async def examine(
     findings: list[Finding] = []
     started = time.monotonic()
     try:
-        async with connection.environment(name="flowstream doctor") as environment:
+        async with connection.opened(name="flowstream doctor") as environment:
             server = await environment.server_info()
             findings += _entered(connection, server, time.monotonic() - started)
             findings += features(server.commands)
@@ -167,7 +168,7 @@ def _add(nodes: dict[Address, str], held: StreamNodes, stream: str) -> None:
 async def _reached(node: Address, what: str) -> Finding:
     where = f"{node.host}:{node.port}"
     try:
-        with anyio.fail_after(REACH_TIMEOUT):
+        with anyio.fail_after(REACH_TIMEOUT), doing(f"connecting to {where} ({what})"):
             stream = await anyio.connect_tcp(node.host, node.port)
     except (OSError, TimeoutError) as error:
         reason = f"no answer in {REACH_TIMEOUT:g} s" if isinstance(error, TimeoutError) else error
@@ -191,7 +192,8 @@ async def _clock(
         api = await management_of(
             environment, connection.url, management, tls.ca_file if isinstance(tls, Tls) else None
         )
-        return await to_thread.run_sync(api.answer, clock, abandon_on_cancel=True)
+        with doing(f"asking {api.base} for the time"):
+            return await to_thread.run_sync(api.answer, clock, abandon_on_cancel=True)
     except CommandError as error:
         return ok(BROKER, "clock", f"not measured: {error}")
 

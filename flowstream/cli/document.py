@@ -28,9 +28,15 @@ COMMAND_LINE = """\
 
 Every command has `--help` with examples, and everything that prints a result has `--json`. Tables
 are drawn on a terminal and plain in a pipe, with nothing cut off; `NO_COLOR` is honoured. Results
-go to standard output, notes and errors to standard error: a mistake is one line there, with an
-[exit code](#exit-codes) of its own and no traceback unless `--debug` stands in the line. Ctrl-C
-ends a command with 130; `run` and `broker` end in an orderly way instead.
+go to standard output; notes, warnings and errors to standard error: a mistake is one line there,
+`error: ...`, with an [exit code](#exit-codes) of its own, and a traceback only with `--debug`.
+
+What takes longer than a second says on standard error what it does and how far it is: on a terminal
+in a line that is rewritten, else in a plain line every five seconds.
+
+A command that Ctrl-C interrupts ends with exit code 130. Commands that go on until they are ended
+have no other end than Ctrl-C, and the exit code is 0: `run` (it drains first), `broker`, `tail`,
+`top` and `publish --loop`.
 
 Options that have a variable can be set in the environment, in `.env` and in `pyproject.toml`: see
 [configuration](configuration.md).

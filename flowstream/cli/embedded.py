@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ from anyio import to_thread
 from flowstream.broker import occupant
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.nearby import DATA
-from flowstream.cli.output import one_line
+from flowstream.cli.output import one_line, redrawn
+from flowstream.cli.progress import doing
 
 if TYPE_CHECKING:
     from flowstream.broker import Occupant
@@ -56,7 +57,10 @@ async def own_broker(port: int) -> AsyncIterator[OwnBroker]:
     await to_thread.run_sync(_refuse_another)
     process = await to_thread.run_sync(_start, port)
     try:
-        yield OwnBroker(await _until_it_listens(process), process)
+        in_silence = nullcontext()  # in lines, the first one is to name the broker
+        with doing("starting the embedded broker") if redrawn(sys.stderr) else in_silence:
+            where = await _until_it_listens(process)
+        yield OwnBroker(where, process)
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(_stop, process)

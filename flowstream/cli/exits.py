@@ -49,7 +49,8 @@ class ExitCode(IntEnum):
 
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done; a run that was asked to stop has drained and committed, and what failed "
-    "was dead-lettered or discarded as declared",
+    "was dead-lettered or discarded as declared; also Ctrl-C where nothing else ends a command "
+    "(broker, tail, top, publish --loop)",
     ExitCode.UNEXPECTED: "an error nobody foresaw; --debug shows the traceback",
     ExitCode.USAGE: "the command line is wrong",
     ExitCode.DECLARATION: "a declaration, option or address that cannot work",

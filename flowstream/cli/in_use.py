@@ -166,7 +166,7 @@ async def _found(connection: Connection) -> InUse:
 
 
 async def _server(connection: Connection) -> ServerInfo:
-    async with connection.environment(name="flowstream run") as environment:
+    async with connection.opened(name="flowstream run") as environment:
         return await environment.server_info()
 
 

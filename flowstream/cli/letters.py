@@ -15,6 +15,7 @@ from flowstream.cli.safe_text import visible
 from flowstream.errors import FlowstreamError
 
 if TYPE_CHECKING:
+    from flowstream.cli.progress import Step
     from flowstream.client import Environment
 
 PREFIX = "x-"
@@ -172,10 +173,15 @@ async def _message_at(environment: Environment, stream: str, offset: int) -> byt
 
 
 async def read(
-    environment: Environment, stream: str, start: int, *, quiet: bool = False
+    environment: Environment,
+    stream: str,
+    start: int,
+    step: Step | None = None,
+    *,
+    quiet: bool = False,
 ) -> AsyncIterator[list[Letter]]:
     """Dead letters from `start` to the present end, a chunk at a time; other messages are left out
-    with a note (unless `quiet`)."""
+    with a note (unless `quiet`). `step` gets how far that is, as the chunks are done with."""
     from flowstream.cli.standing import retained
 
     end = await environment.last_offset(stream)
@@ -183,6 +189,8 @@ async def read(
         return
     strange = 0
     start = await retained(environment, stream, start)
+    if step is not None:
+        step.size = end - start + 1
     async with environment.consumer(stream, offset=start, on_truncated="skip") as consumer:
         async for delivery in consumer:
             batch = []
@@ -192,6 +200,8 @@ async def read(
                 if found is not None:
                     batch.append(found)
             yield batch
+            if step is not None:
+                step.update(delivery.offsets[-1] - start + 1, step.done + len(batch))
             if delivery.offsets[-1] >= end:
                 break
     if strange and not quiet:

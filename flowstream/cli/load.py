@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flowstream import errors
 from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.progress import doing
 from flowstream.texts import describe, interrupts, is_a, text_of, type_name
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ def load_module(name: str) -> ModuleType:
     if name.endswith(".py") or "/" in name or not name:
         raise CommandError(_not_a_module(name), ExitCode.MODULE_MISSING)
     try:
-        return importlib.import_module(name)
+        with doing(f"importing {name}", in_place=False):
+            return importlib.import_module(name)
     except errors.FlowstreamError:
         raise
     except ModuleNotFoundError as error:

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.output import note, why
+from flowstream.cli.progress import doing
 from flowstream.cli.settings import settings
 from flowstream.client import Address, StreamUrl, UrlParts
 from flowstream.errors import ConfigurationError
@@ -224,7 +225,8 @@ async def management_of(
         if named is None
         else replace(Management.parse(named), ca_file=ca_file)
     )
-    theirs = await to_thread.run_sync(api.answer, Management.cluster, abandon_on_cancel=True)
+    with doing(f"asking the management API at {api.base}"):
+        theirs = await to_thread.run_sync(api.answer, Management.cluster, abandon_on_cancel=True)
     if theirs is None or theirs != ours:
         raise CommandError(
             f"the management API at {api.base} belongs to the cluster {theirs!r}, and the broker "
@@ -249,7 +251,8 @@ def ask_for_list(url: str, named: str | None, ask: Callable[[Management, str], T
     try:
         api = Management.parse(named) if named else run_async(beside)
         vhost = StreamUrl.parse(url).virtual_host
-        found = api.answer(lambda it: ask(it, vhost))
+        with doing(f"asking the management API at {api.base}"):
+            found = api.answer(lambda it: ask(it, vhost))
     except CommandError as error:
         if error.exit_code is not ExitCode.CONNECTION:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import signal
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -33,11 +35,17 @@ BROKER, LOGIN = "Broker", "TLS and login"
 COMMAND_LINE = "COMMAND"
 """The argument that is a command line of its own."""
 
+NOT_TAKEN = "flowstream.not_taken"
+"""Where a context keeps the words that are no value of the option in front of them."""
+
 MOST_NUMBER = 1e9
 """Of seconds, or of messages a second."""
 
 _URL = re.compile(r"\s*(rabbitmq-stream(\+tls)?|amqps?|https?):/", re.IGNORECASE)
 _EXTRA = re.compile(r"(unexpected extra arguments?\S*) \(.*", re.DOTALL)
+
+_NEGATIVE = re.compile(r"-[0-9.].*")
+_SENTENCE = re.compile(r"(?<=[^.]\.)\s.*", re.DOTALL)
 
 RICH_HELP = sys.stdout.isatty()
 """Whether help is drawn with Rich; a pipe gets plain text."""
@@ -115,6 +123,14 @@ Sasl = Annotated[
         rich_help_panel=LOGIN,
     ),
 ]
+LOGIN_OPTIONS = {
+    "tls_ca": TlsCa,
+    "tls_certificate": TlsCertificate,
+    "tls_key": TlsKey,
+    "sasl": Sasl,
+}
+"""Options of every command that connects, by their key in the settings."""
+
 ManagementUrl = Annotated[
     str | None,
     typer.Option(
@@ -158,15 +174,16 @@ def examples(*lines: str) -> str:
 
 class Command(TyperCommand):
     """A command whose help on a terminal is as narrow as it can be, and that takes no address for
-    a name: it would be quoted, with its password."""
+    a name: it would be quoted, with its password. A negative number is an argument like others."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.help = flowing(self.help)
+        self.short_help = first_sentence(self.help)
         leave_flags_bare(self.params)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, arguments_last(args, self.params))
         param: Any
         for param in self.params:
             value = ctx.params.get(param.name)
@@ -190,6 +207,7 @@ class Group(TyperGroup):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.short_help = first_sentence(self.help)
         leave_flags_bare(self.params)
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -225,6 +243,41 @@ def flowing(text: str | None) -> str | None:
     return "\n\n".join(part.replace("\n", " ") for part in inspect.cleandoc(text).split("\n\n"))
 
 
+def first_sentence(text: str | None) -> str | None:
+    """What a list of commands says of one; without it the list would cut off its help."""
+    return None if text is None else _SENTENCE.sub("", " ".join(text.split()))
+
+
+def arguments_last(args: list[str], params: Sequence[Any]) -> list[str]:
+    """A line with a negative number among its arguments, as the parser takes it: the options, and
+    the arguments behind `--`. Other lines stay as they are. Pure."""
+    takes_value = {
+        name: not option.is_flag
+        for option in params
+        if option.param_type_name == "option"
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    options: list[str] = []
+    arguments: list[str] = []
+    rest = iter(args)
+    for word in rest:
+        if word == "--":
+            arguments += rest
+        elif len(word) < 2 or word[0] != "-" or _is_number(word, takes_value):
+            arguments.append(word)
+        else:
+            options.append(word)
+            if takes_value.get(word) and (value := next(rest, None)) is not None:
+                options.append(value)
+    if any(_is_number(word, takes_value) for word in arguments):
+        return [*options, "--", *arguments]
+    return args
+
+
+def _is_number(word: str, options: Mapping[str, bool]) -> bool:
+    return _NEGATIVE.fullmatch(word) is not None and word[:2] not in options
+
+
 def leave_flags_bare(options: Sequence[Any]) -> None:
     """Say no type behind an option that takes no value."""
     for option in options:
@@ -239,10 +292,45 @@ def bare(option: Any) -> Any:
 
 
 class App(typer.Typer):
-    """Typer with commands of the class above."""
+    """Typer with commands of the class above; those with `url` have the options of a login too."""
 
     def command(self, name: str | None = None, **options: Any) -> Any:
-        return super().command(name, **{"cls": Command, **options})
+        add = super().command(name, **{"cls": Command, **options})
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            add(with_login(function))
+            return function
+
+        return register
+
+
+def with_login(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that connects with the options that every one of them has: given to the settings,
+    which every connection is made by."""
+    signature = inspect.signature(function, eval_str=True)
+    url = signature.parameters.get("url")
+    if url is None:
+        return function
+
+    @functools.wraps(function)
+    def command(*args: Any, **values: Any) -> Any:
+        from flowstream.cli.settings import give
+
+        login = {key: values.pop(key) for key in LOGIN_OPTIONS}
+        give({key: value for key, value in login.items() if value is not None})
+        return function(*args, **values)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters.append(parameter)
+        if parameter is url:
+            parameters += [
+                parameter.replace(name=key, default=None, annotation=annotation)
+                for key, annotation in LOGIN_OPTIONS.items()
+            ]
+    command.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    command.__annotations__ = {it.name: it.annotation for it in parameters}
+    return command
 
 
 def new_app(name: str | None = None, help: str = "", epilog: str | None = None) -> typer.Typer:
@@ -263,11 +351,13 @@ def new_app(name: str | None = None, help: str = "", epilog: str | None = None) 
 class Optional:
     """An option that may stand without a value: it is then `value`.
 
-    What follows the option is its value where all of it matches `pattern`.
+    What follows the option is its value where all of it matches `pattern`, which `what` says in
+    words.
     """
 
     value: str
     pattern: str
+    what: str = "value"
 
 
 def fill_optional_values(args: list[str], options: Mapping[str, Optional]) -> list[str]:
@@ -285,11 +375,25 @@ def fill_optional_values(args: list[str], options: Mapping[str, Optional]) -> li
     return filled
 
 
+def not_taken(args: list[str], options: Mapping[str, Optional]) -> dict[str, str]:
+    """Words that follow an option whose value they cannot be, and the option: they count as
+    arguments."""
+    end = args.index("--") if "--" in args else len(args)
+    return {
+        word: option
+        for option, word in pairwise(args[:end])
+        if option in options
+        and not word.startswith("-")
+        and not re.fullmatch(options[option].pattern, word)
+    }
+
+
 def command_with_optional_values(options: Mapping[str, Optional]) -> type[TyperCommand]:
     """A command class that knows which of its options may stand without a value."""
 
     class OptionalValues(Command):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            ctx.meta[NOT_TAKEN] = not_taken(args, options)
             return super().parse_args(ctx, fill_optional_values(args, options))
 
     return OptionalValues

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowstream.cli.exits import ExitCode, exit_code, root_cause
 from flowstream.cli.safe_text import json_text, visible
+from flowstream.cli.status_line import status_line
 from flowstream.cli.tables import GAP, Row, Table
 from flowstream.texts import (
     LOG_LIMIT,
@@ -28,6 +29,7 @@ from flowstream.texts import (
     type_name,
     without_passwords,
 )
+from flowstream.texts import plural as plural  # noqa: PLC0414 - commands import it from here
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,16 +69,22 @@ def drawn(stream: TextIO) -> bool:
     return _console(stream).is_terminal
 
 
+def redrawn(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal on which what is there can be drawn over."""
+    return stream.isatty() and drawn(stream) and _console(stream).is_interactive
+
+
 def _console(stream: TextIO) -> Console:
     return stderr() if stream is sys.stderr else stdout()
 
 
 def _print(stream: TextIO, text: str, style: str | None) -> None:
     text = visible(text, keep="\n\t")
-    if drawn(stream):
-        _console(stream).print(text, style=style, markup=False)
-    else:
-        stream.write(text + "\n")
+    with status_line.above():
+        if drawn(stream):
+            _console(stream).print(text, style=style, markup=False)
+        else:
+            stream.write(text + "\n")
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -92,19 +100,43 @@ def note(text: str, style: str | None = None) -> None:
         _print(sys.stderr, text, style)
 
 
+def warn(text: str) -> None:
+    """One line about what may go wrong."""
+    if _notes:
+        _notes[-1].warning("%s", text)
+    else:
+        _marked("warning", "bold yellow", visible(text, keep="\n\t"))
+
+
+def _marked(mark: str, style: str, text: str) -> None:
+    """`error: text` on standard error, the mark in its colour."""
+    with status_line.above():
+        if drawn(sys.stderr):
+            stderr().print(f"{mark}: ", style=style, end="")
+            stderr().print(text, markup=False)
+        else:
+            sys.stderr.write(f"{mark}: {text}\n")
+
+
 def notes_to(log: logging.Logger) -> None:
     """From now on notes and errors are records of this logger: standard error has one format."""
     _notes.append(log)
 
 
+def write(text: str) -> None:
+    """A result that is to be written as it is, whole lines."""
+    with status_line.above():
+        sys.stdout.write(text)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json_text(value, indent=2, ascii_only=not _unicode()) + "\n")
+    write(json_text(value, indent=2, ascii_only=not _unicode()) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """One of several JSON documents on standard output, in a line of its own."""
-    sys.stdout.write(json_text(value, ascii_only=not _unicode()) + "\n")
+    write(json_text(value, ascii_only=not _unicode()) + "\n")
 
 
 def _unicode() -> bool:
@@ -130,17 +162,18 @@ def print_rows(
     if drawn(sys.stdout):
         _draw(table.shortened(), styles or {})
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in table.lines()))
+        write("".join(f"{line}\n" for line in table.lines()))
 
 
 def _draw(table: Table, styles: Mapping[str, str]) -> None:
     from rich.cells import cell_len
 
     widths = table.widths(stdout().width, cell_len)
-    if widths is None:
-        _draw_records(table, styles)
-    else:
-        _draw_table(table, styles, widths)
+    with status_line.above():
+        if widths is None:
+            _draw_records(table, styles)
+        else:
+            _draw_table(table, styles, widths)
 
 
 def _draw_table(table: Table, styles: Mapping[str, str], widths: Sequence[int]) -> None:
@@ -166,11 +199,6 @@ def _draw_records(table: Table, styles: Mapping[str, str]) -> None:
         for heading, cell in zip(table.headings, row, strict=True):
             key = (heading.ljust(width), "bold")
             stdout().print(Text.assemble(key, (cell, styles.get(cell, ""))))
-
-
-def plural(count: int, word: str, words: str | None = None) -> str:
-    """`1 message`, `69,659 messages`."""
-    return f"{count:,} {word if count == 1 else words or word + 's'}"
 
 
 def short_duration(seconds: float) -> str:
@@ -233,11 +261,7 @@ def report(error: BaseException) -> ExitCode:
     if _tracebacks:
         trace = without_passwords(traceback_of(error, LOG_LIMIT))
         sys.stderr.write(visible(trace, keep="\n"))
-    if drawn(sys.stderr):
-        stderr().print("error: ", style="bold red", end="")
-        stderr().print(text, markup=False)
-    else:
-        sys.stderr.write(f"error: {text}\n")
+    _marked("error", "bold red", text)
     return code
 
 

@@ -9,7 +9,7 @@ import typer
 from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
 from flowstream.cli.output import note, plural, print_json, say, short_duration
-from flowstream.cli.progress import Progress
+from flowstream.cli.progress import doing
 from flowstream.cli.records import Format, is_pipe
 
 if TYPE_CHECKING:
@@ -194,9 +194,10 @@ async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
                 if create and plan.key is None:
                     await _create(environment, plan.stream)
                 await group.start(on_signal, feed.stop)
-                with Progress(f"publishing to {plan.stream}", feed.size) as progress:
+                title = f"publishing to {plan.stream}"
+                with doing(title, size=feed.size, unit="message") as step:
                     await feed.send(
-                        environment, lambda: progress.update(feed.position, feed.tally.messages)
+                        environment, lambda: step.update(feed.position, feed.tally.messages)
                     )
                 group.cancel_scope.cancel()
         except Exception as error:

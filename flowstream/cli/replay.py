@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.letters import Letter, read, whole
+from flowstream.cli.progress import doing
 from flowstream.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ async def replay_waiting(
     way = await way_of(environment, to, key)
     async with AsyncExitStack() as stack:
         targets = Targets(environment, stack, await _reference(environment, stream, dry_run))
+        step = stack.enter_context(doing(f"replaying {stream}", unit="dead letter"))
         start = await position(environment, stream)
-        async for batch in read(environment, stream, start):
+        async for batch in read(environment, stream, start, step):
             for target, letters in (await _by_way(environment, batch, way, done)).items():
                 publisher = await targets.publisher(target)
                 last = publisher.last_publishing_id or 0
@@ -140,7 +142,8 @@ async def replay_chosen(
     way = await way_of(environment, to, key)
     async with AsyncExitStack() as stack:
         targets = Targets(environment, stack, None)
-        async for batch in read(environment, stream, min(offsets)):
+        step = stack.enter_context(doing(f"replaying {stream}", unit="dead letter"))
+        async for batch in read(environment, stream, min(offsets), step):
             chosen = [letter for letter in batch if letter.offset in offsets]
             for target, letters in (await _by_way(environment, chosen, way, done)).items():
                 publisher = await targets.publisher(target)

@@ -20,6 +20,7 @@ from flowstream.cli.options import (
     run_async,
 )
 from flowstream.cli.output import note, print_json, print_rows, say
+from flowstream.cli.progress import doing
 from flowstream.cli.values import parse_place
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ async def _refuse_while_running(environment: Environment, wish: Wish, streams: l
         management=wish.management,
         watch=wish.watch,
     )
-    answer = await running_reader(environment, question)
+    with doing(f"looking whether {wish.reference} runs"):
+        answer = await running_reader(environment, question)
     if answer.seen is not None:
         raise CommandError(
             f"{answer.seen}; stop it first, or it stores its own offset over this one (--force "

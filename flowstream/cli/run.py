@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,20 +15,18 @@ from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import (
     BROKER,
     DEFAULT_URL,
+    LOGIN_OPTIONS,
     MOST_NUMBER,
+    NOT_TAKEN,
     Json,
     LogFormat,
     LogLevel,
     Optional,
-    Sasl,
-    TlsCa,
-    TlsCertificate,
-    TlsKey,
     command_with_optional_values,
     examples,
     run_async,
 )
-from flowstream.cli.output import drawn, note, print_json, report, say
+from flowstream.cli.output import note, print_json, redrawn, report, say, warn
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan
@@ -41,8 +40,8 @@ LOOPBACK = "127.0.0.1"
 WATCHING, SPEED = "Watching it", "Speed"
 """Headings of options in the help on a terminal."""
 OPTIONAL = {
-    "--until-idle": Optional(IDLE_SECONDS, r"-?[0-9.]+"),
-    "--http": Optional(HTTP_ADDRESS, r"(.*:)?[0-9]+"),
+    "--until-idle": Optional(IDLE_SECONDS, r"-?[0-9.]+", "number of seconds"),
+    "--http": Optional(HTTP_ADDRESS, r"(.*:)?[0-9]+", "address (HOST:PORT or :PORT)"),
 }
 FEED_RATE = 500
 THREADS_GRACE = 1.0
@@ -193,10 +192,6 @@ def run(
             rich_help_panel=WATCHING,
         ),
     ] = LogFormat.TEXT,
-    tls_ca: TlsCa = None,
-    tls_certificate: TlsCertificate = None,
-    tls_key: TlsKey = None,
-    sasl: Sasl = None,
     reload: Annotated[
         bool,
         typer.Option(
@@ -231,6 +226,7 @@ def run(
     if reload:
         raise typer.Exit(_reload(as_json=json))
     logs.configure(log_level, log_format)
+    _check_words(context.meta[NOT_TAKEN])
     pipelines = load_pipelines(targets)
     for pipeline in pipelines.values():
         override(pipeline)
@@ -245,23 +241,13 @@ def run(
     _check_chains(targets, pipelines)
     plan = Plan(
         pipelines=pipelines,
-        broker=_broker(
-            context,
-            url,
-            embedded,
-            {
-                "tls_ca": tls_ca,
-                "tls_certificate": tls_certificate,
-                "tls_key": tls_key,
-                "sasl": sasl,
-            },
-        ),
+        broker=_broker(context, url, embedded),
         create=create,
         feed=None if feed is None else _feed_plan(feed, list(pipelines.values())),
         until_idle=until_idle,
         http=None if http is None else parse_address(http),
         http_control=http_control,
-        live=drawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT,
+        live=redrawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
         with_parent=with_parent,
         tracing=tracing,
@@ -277,9 +263,7 @@ async def _supervise(plan: Plan) -> Outcome:
     return await Supervisor(plan).run()
 
 
-def _broker(
-    context: typer.Context, url: str | None, embedded: bool, login: dict[str, Any]
-) -> Choice:
+def _broker(context: typer.Context, url: str | None, embedded: bool) -> Choice:
     """The broker that is wanted; a flag goes before the environment, and that before files."""
     from flowstream.cli.connect import connection, local
     from flowstream.cli.in_use import Choice, Source, decide
@@ -293,7 +277,7 @@ def _broker(
     named = origin("url")
     source = decide(named, origin("embedded") if embedded else None)
     if source is Source.EMBEDDED:
-        for option in login:
+        for option in LOGIN_OPTIONS:
             if _is_flag(context, option):
                 raise CommandError(
                     f"--embedded and {origin(option)} exclude each other: the broker of a run "
@@ -301,7 +285,7 @@ def _broker(
                     ExitCode.USAGE,
                 )
         return Choice(source, local(DEFAULT_URL), str(named or ""))
-    return Choice(source, connection(url, **login), str(named or ""))
+    return Choice(source, connection(url), str(named or ""))
 
 
 def _is_flag(context: typer.Context, option: str) -> bool:
@@ -318,6 +302,28 @@ def _reload(*, as_json: bool) -> int:
             ExitCode.USAGE,
         )
     return run_async(reload, sys.argv[1:])
+
+
+def _check_words(not_taken: Mapping[str, str]) -> None:
+    """Refuse a word behind an option that is neither its value nor a module with pipelines."""
+    for word, option in not_taken.items():
+        if not _has_pipelines(word.partition(":")[0]):
+            raise CommandError(
+                f"{option} {word!r} is no {OPTIONAL[option].what}, and no module with a pipeline "
+                "either",
+                ExitCode.USAGE,
+            )
+
+
+def _has_pipelines(module: str) -> bool:
+    from flowstream.cli.load import load_module, pipelines_of
+
+    try:
+        return bool(pipelines_of(load_module(module)))
+    except CommandError as error:
+        if error.exit_code is ExitCode.MODULE_MISSING:
+            return False
+        raise
 
 
 def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
@@ -347,7 +353,7 @@ def _check_chains(targets: list[str], pipelines: dict[str, Pipeline]) -> None:
                 f"{told(chain)}; dead-letter into another stream", ExitCode.DECLARATION
             )
         if names & running:
-            note(f"warning: {told(chain)}")
+            warn(told(chain))
 
 
 def _places(texts: list[str]) -> tuple[Place, ...]:
@@ -379,11 +385,11 @@ def parse_feed(text: str) -> tuple[str, float]:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, :PORT or PORT; loopback where no host is given."""
-    host, _, port = text.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
+    """HOST:PORT, :PORT or PORT, also as the page's address; loopback where no host is given."""
+    host, _, port = text.removeprefix("http://").removesuffix("/").rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ "):
         raise CommandError(
-            f"--http {text!r} is no address; write HOST:PORT, :PORT or nothing", ExitCode.USAGE
+            f"--http {text!r} is no address; write HOST:PORT or :PORT", ExitCode.USAGE
         )
     return host.strip("[]") or LOOPBACK, int(port)
 

@@ -14,7 +14,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -245,6 +245,12 @@ class Loaded:
         """The value of a key that is set somewhere, as plain text or number; None otherwise."""
         return plain(getattr(self.settings, key)) if key in self.origins else None
 
+    def before(self, flags: Mapping[str, Any]) -> Loaded:
+        """The same with what flags give, by key, in its place."""
+        given = {key: Origin("flag", f"--{key.replace('_', '-')}") for key in flags}
+        values = self.settings.model_copy(update=dict(flags))
+        return replace(self, settings=values, origins={**self.origins, **given})
+
     def overrides(self, pipeline: str) -> dict[str, tuple[Any, Origin]]:
         """Options of one pipeline, by option, with their origin."""
         found: dict[str, tuple[Any, Origin]] = {}
@@ -276,10 +282,20 @@ class Layer:
         return Origin(self.place, PREFIX + key.upper().replace(".", "__"), self.file)
 
 
+_flags: dict[str, Any] = {}
+
+
 @cache
 def settings() -> Loaded:
-    """The settings of this process, read once."""
-    return load(Path.cwd())
+    """The settings of this process, read once, with what its command line gave."""
+    return load(Path.cwd()).before(_flags)
+
+
+def give(flags: Mapping[str, Any]) -> None:
+    """From now on these options of the command line, by key, go before every place."""
+    _flags.clear()
+    _flags.update(flags)
+    settings.cache_clear()
 
 
 def load(folder: Path) -> Loaded:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.exits import CommandError, ExitCode
+from flowstream.cli.progress import doing
 
 if TYPE_CHECKING:
     from flowstream.client import Environment
@@ -106,11 +107,16 @@ async def standing(
     environment: Environment, reference: str, stream: str, options: Mapping[str, Any] | None = None
 ) -> Standing:
     """Where `reference` stands in `stream` now; `options` are those of the filter it reads with."""
+    with doing(f"looking at {stream}"):
+        return await _standing(environment, reference, stream, options or {})
+
+
+async def _standing(
+    environment: Environment, reference: str, stream: str, options: Mapping[str, Any]
+) -> Standing:
     stored = await environment.query_offset(reference, stream)
     begun = await environment.query_beginning(reference, stream) if stored is None else stored
-    backlog = await environment.lag_probe(stream, **(options or {})).look(
-        -1 if stored is None else stored
-    )
+    backlog = await environment.lag_probe(stream, **options).look(-1 if stored is None else stored)
     first = (await environment.stream_stats(stream)).first_offset
     age: float | None = 0.0
     if backlog.messages:

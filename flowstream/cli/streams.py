@@ -26,6 +26,7 @@ from flowstream.cli.options import (
     run_async,
 )
 from flowstream.cli.output import print_json, print_rows, say
+from flowstream.cli.progress import doing
 from flowstream.cli.values import retention
 
 if TYPE_CHECKING:
@@ -77,11 +78,12 @@ async def _create(
 
     async with connect(url) as environment:
         for stream in streams:
-            existed = if_missing and await environment.stream_exists(stream)
-            if not existed:
-                await _refuse_super_stream(environment, stream, "give the stream another name")
-                with existing_is_told(stream):
-                    await environment.create_stream(stream, exist_ok=if_missing, **arguments)
+            with doing(f"creating {stream}"):
+                existed = if_missing and await environment.stream_exists(stream)
+                if not existed:
+                    await _refuse_super_stream(environment, stream, "give the stream another name")
+                    with existing_is_told(stream):
+                        await environment.create_stream(stream, exist_ok=if_missing, **arguments)
             say(f"{stream} {'exists' if existed else 'created'}")
 
 
@@ -128,7 +130,7 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
                 if if_exists:
                     say(f"{stream} does not exist")
                     continue
-            with missing_is_told(stream):
+            with missing_is_told(stream), doing(f"deleting {stream}"):
                 await environment.delete_stream(stream)
             say(f"{stream} deleted")
 
@@ -227,12 +229,14 @@ async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
 
 async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:
     """A row: `replicas` counts every node that has the stream, its leader too."""
-    stats = await environment.stream_stats(stream)
-    nodes = await environment.metadata(stream)
+    with doing(f"looking at {stream}"):
+        stats = await environment.stream_stats(stream)
+        nodes = await environment.metadata(stream)
+        last = await environment.last_offset(stream)
     return {
         "stream": stream,
         "first_offset": stats.first_offset,
-        "last_offset": await environment.last_offset(stream),
+        "last_offset": last,
         "leader": None if nodes.leader is None else f"{nodes.leader.host}:{nodes.leader.port}",
         "replicas": len(nodes.replicas) + (nodes.leader is not None),
     }

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 from anyio.abc import TaskGroup
@@ -29,7 +29,7 @@ from flowstream.cli.in_use import Choice, Source, broker_in_use
 from flowstream.cli.options import on_named_signal
 from flowstream.cli.output import note, plural, why
 from flowstream.cli.page_letters import PageLetters
-from flowstream.cli.view import show
+from flowstream.cli.view import View
 from flowstream.cli.wiring import wiring
 from flowstream.connectors import SuperStreamProducer
 from flowstream.errors import StreamDoesNotExist
@@ -97,6 +97,7 @@ class Supervisor:
         self._plan = plan
         self._metrics = Metrics()
         self._board = Board()
+        self._view = View(self._board, live=plan.live)
         tracer = Tracing() if plan.tracing else None
         self._telemetry = Telemetry(self._metrics, self._board, tracer=tracer)
         self._running: list[RunningPipeline] = []
@@ -106,7 +107,7 @@ class Supervisor:
         self._connection = plan.broker.connection
         self._remedy = ""
         self._feed: Feed | None = None
-        self._connecting = anyio.CancelScope()
+        self._preparing = anyio.CancelScope()
         self._opening: dict[str, anyio.CancelScope] = {}
         self._discards: dict[str, list[Place]] = {}
 
@@ -120,27 +121,34 @@ class Supervisor:
                 beside.start_soon(self._until_parent_ends)
             for place in self._plan.discard:  # a wrong one is refused before anything is started
                 reader_of(place, self._declared_reads())
-            with anyio.CancelScope() as self._connecting:
-                await self._broker(stack, beside)
-            if self._connecting.cancel_called:  # there is nothing to drain yet
-                self._outcome.unopened |= self._plan.pipelines.keys()
-                beside.cancel_scope.cancel()
-                return self._outcome
-            if self._plan.discard:
-                await self._assign_discards()
-            if self._plan.http is not None:
-                await self._listen(beside, *self._plan.http)
-            beside.start_soon(keep_sampling, self._board, self._metrics)
-            beside.start_soon(self._show)
-            if self._plan.feed is not None:
-                beside.start_soon(self._publish, self._plan.feed)
-            for pipeline in self._plan.pipelines.values():
-                self._board.expect(pipeline.name)
-            async with anyio.create_task_group() as pipelines:
-                for target, pipeline in self._plan.pipelines.items():
-                    pipelines.start_soon(self._run_one, beside, target, pipeline)
+            if await self._prepared(stack, beside):
+                await self._run_all(beside)
             beside.cancel_scope.cancel()
         return self._outcome
+
+    async def _prepared(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> bool:
+        """Get the broker and all that has to be there; False where a signal came before."""
+        with self._preparing:
+            await self._broker(stack, beside)
+            if self._plan.discard:
+                await self._assign_discards()
+        if self._preparing.cancel_called:  # there is nothing to drain yet
+            self._outcome.unopened |= self._plan.pipelines.keys()
+        return not self._preparing.cancel_called
+
+    async def _run_all(self, beside: TaskGroup) -> None:
+        """Every pipeline to its end, with what goes on beside them."""
+        if self._plan.http is not None:
+            await self._listen(beside, *self._plan.http)
+        beside.start_soon(keep_sampling, self._board, self._metrics)
+        beside.start_soon(self._view.show)
+        if self._plan.feed is not None:
+            beside.start_soon(self._publish, self._plan.feed)
+        for pipeline in self._plan.pipelines.values():
+            self._board.expect(pipeline.name)
+        async with anyio.create_task_group() as pipelines:
+            for target, pipeline in self._plan.pipelines.items():
+                pipelines.start_soon(self._run_one, beside, target, pipeline)
 
     def _say_begin(self) -> None:
         pipelines = [f"{each.name!r} of {target}" for target, each in self._plan.pipelines.items()]
@@ -165,7 +173,7 @@ class Supervisor:
         if used.ended is not None:
             beside.start_soon(self._until_broker_ends, used.ended)
         if self._plan.create or used.creates:
-            async with self._connection.environment() as environment:
+            async with self._connection.opened() as environment:
                 for each in wirings:
                     for stream in each.all:
                         await _create(environment, stream, stream in each.super_streams)
@@ -188,7 +196,7 @@ class Supervisor:
         reads = self._declared_reads()
         for target, pipeline in self._plan.pipelines.items():
             if isinstance(pipeline.producer, SuperStreamProducer):
-                async with self._connection.environment() as environment:
+                async with self._connection.opened() as environment:
                     reads[target] = await environment.partitions(pipeline.producer.stream)
         for place in self._plan.discard:
             self._discards.setdefault(reader_of(place, reads), []).append(place)
@@ -231,9 +239,6 @@ class Supervisor:
                 if pipeline.options.mask is not None:
                     masked.add(stream)
         return PageLetters(self._connection, streams, frozenset(masked))
-
-    async def _show(self) -> None:
-        await show(self._board, live=self._plan.live)
 
     async def _run_one(self, beside: TaskGroup, target: str, pipeline: Pipeline) -> None:
         try:
@@ -303,7 +308,7 @@ class Supervisor:
     def _stop_all(self, by: str) -> None:
         if self._feed is not None:
             self._feed.stop()
-        self._connecting.cancel()
+        self._preparing.cancel()
         self._outcome.unopened |= self._opening.keys()
         for opening in self._opening.values():
             opening.cancel()
@@ -324,7 +329,7 @@ class Supervisor:
             self._outcome.forced = True
             self._forced.set()
         else:
-            os._exit(ExitCode.FORCED)
+            self._end_at_once()
 
     async def _force(self) -> None:
         """After the second signal: give up what is in flight, and then the process."""
@@ -333,6 +338,11 @@ class Supervisor:
             running.abort(by="a second signal")
         await anyio.sleep(FORCE_GRACE)
         note(f"a handler did not end within {FORCE_GRACE:g} s: the process ends without it")
+        self._end_at_once()
+
+    def _end_at_once(self) -> NoReturn:
+        with suppress(OSError):  # the terminal may be what has gone
+            self._view.leave()
         os._exit(ExitCode.FORCED)
 
 

@@ -13,8 +13,10 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import DEFAULT_URL, Url, examples, on_signal, pattern, run_async
-from flowstream.cli.output import note, print_json_line
+from flowstream.cli.output import note, print_json_line, write
+from flowstream.cli.progress import Step, doing
 from flowstream.cli.safe_text import visible
+from flowstream.cli.status_line import status_line
 from flowstream.cli.values import parse_place
 
 if TYPE_CHECKING:
@@ -141,31 +143,46 @@ async def _show(look: Look) -> None:
     wanted = pattern(look.grep)
     start = parse_place("--from", look.start)
     async with connect(look.url) as environment, anyio.create_task_group() as group:
-        group.start_soon(on_signal, group.cancel_scope.cancel)
+        if look.follow:  # Ctrl-C is its end, and no interruption
+            group.start_soon(on_signal, group.cancel_scope.cancel)
         streams = await streams_of(environment, look.stream)
         partitioned = streams != [look.stream]
         looks = [look] if look.follow else [replace(look, stream=stream) for stream in streams]
         count = 0
         for each in looks:
             messages = _messages(environment, each, start, partitioned and look.follow)
-            count += await _print_all(messages, look, wanted, named=partitioned)
+            title = None if look.follow else f"reading {each.stream}"
+            with doing(title, unit="message") as step:
+                count += await _print_all(messages, look, wanted, step, named=partitioned)
         if not count:
             note(f"no message of {look.stream} to show")
         group.cancel_scope.cancel()
 
 
 async def _print_all(
-    messages: AsyncIterator[Shown], look: Look, wanted: re.Pattern[str] | None, *, named: bool
+    messages: AsyncIterator[Shown],
+    look: Look,
+    wanted: re.Pattern[str] | None,
+    step: Step,
+    *,
+    named: bool,
 ) -> int:
     """Print what is wanted, up to the limit of `look`; returns how many that were."""
     count = 0
-    async for message in messages if look.last is None else _last(messages, look.last):
+    counted = _counted(messages, step)
+    async for message in counted if look.last is None else _last(counted, look.last):
         if wanted is None or wanted.search(message.text()):
             _print(message, look.style, named=named)
             count += 1
             if count == look.limit:
                 break
     return count
+
+
+async def _counted(messages: AsyncIterator[Shown], step: Step) -> AsyncIterator[Shown]:
+    async for message in messages:
+        step.update(step.done + 1)
+        yield message
 
 
 async def _last(messages: AsyncIterator[Shown], count: int) -> AsyncIterator[Shown]:
@@ -213,11 +230,12 @@ def _print(message: Shown, style: str, *, named: bool) -> None:
     if style == "json":
         print_json_line(message.document())
     elif style == "bodies" and not on_screen:
-        sys.stdout.buffer.write(message.body + b"\n")
-        sys.stdout.buffer.flush()
+        with status_line.above():
+            sys.stdout.buffer.write(message.body + b"\n")
+            sys.stdout.buffer.flush()
     elif style == "bodies":
         body = message.body.decode(errors="backslashreplace")
-        sys.stdout.write(visible(body, keep="\n\t") + "\n")
+        write(visible(body, keep="\n\t") + "\n")
     else:
         line = message.line(ON_SCREEN if on_screen else None)
-        sys.stdout.write(f"{message.stream}  " * named + line + "\n")
+        write(f"{message.stream}  " * named + line + "\n")

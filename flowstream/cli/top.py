@@ -12,10 +12,10 @@ from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.monitors import DEFAULT, Address, NoMonitor, shown, snapshot
 from flowstream.cli.options import examples, on_signal, run_async
 from flowstream.cli.output import (
-    drawn,
     note,
     print_json,
     print_json_line,
+    redrawn,
     say,
     short_duration,
     stdout,
@@ -23,6 +23,8 @@ from flowstream.cli.output import (
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from flowstream.cli.fold import Block
 
 LIVE_INTERVAL = 1.0
 PLAIN_INTERVAL = 10.0
@@ -82,7 +84,7 @@ def top(
         run_async(_look, watches)
         _tell_once(watches, as_json=json)
         return
-    live = drawn(sys.stdout) and not plain and not json
+    live = redrawn(sys.stdout) and not plain and not json
     every = interval or (LIVE_INTERVAL if live else PLAIN_INTERVAL)
     run_async(_follow, watches, every, live, json)
 
@@ -197,42 +199,54 @@ async def _draw(watches: Sequence[Watch], every: float, _: bool) -> None:
     from rich.live import Live
 
     told: dict[str, str] = {}
-    with Live(console=stdout(), auto_refresh=False, screen=True) as screen:
+    console = stdout()
+    with Live(console=console, auto_refresh=False, screen=True) as screen:
         while True:
             told |= await _look(watches)
-            screen.update(picture(watches, told, anyio.current_time()), refresh=True)
+            now, size = anyio.current_time(), console.size
+            screen.update(picture(watches, told, now, size.width, size.height), refresh=True)
             await anyio.sleep(every)
 
 
 def lines(watch: Watch) -> list[str]:
     """A run in plain lines, one for each pipeline."""
-    from flowstream.cli.view import plain_line
+    from flowstream.cli.view import plain_lines
 
     if watch.board is None or watch.gone_since is not None:
         return []
-    pipelines = [plain_line(pipeline) for pipeline in watch.board["pipelines"]]
-    return pipelines or [f"the run at {watch.where} has not started a pipeline yet"]
+    return [*plain_lines(watch.board)] or [
+        f"the run at {watch.where} has not started a pipeline yet"
+    ]
 
 
-def picture(watches: Sequence[Watch], told: dict[str, str], now: float) -> RenderableType:
-    """All runs for a terminal; `told` is the last event of each."""
+def picture(
+    watches: Sequence[Watch], told: dict[str, str], now: float, width: int, height: int
+) -> RenderableType:
+    """All runs, in so many columns and lines; `told` is the last event of each."""
     from rich.console import Group
-    from rich.styled import Styled
-    from rich.text import Text
 
-    from flowstream.cli.view import frame
+    from flowstream.cli.fold import Block, fitted, flow
+    from flowstream.cli.view import blocks
 
-    parts: list[RenderableType] = []
+    found: list[Block] = []
     for watch in watches:
         gone = watch.gone_since is not None
-        parts.append(Text(_state(watch, now), style="bold red" if gone else "dim"))
+        state = flow([(_state(watch, now), "bold red" if gone else "dim")], width, indent=2)
         if not gone and watch.where in told:
-            parts.append(Text(told[watch.where], style="yellow"))
+            state += flow([(told[watch.where], "yellow")], width, indent=2)
+        found.append(Block(0, "run", [state]))
         if watch.board is not None:
-            shown_frame = frame(watch.board)
-            parts.append(Styled(shown_frame, "dim") if gone else shown_frame)
-    parts.append(Text("Ctrl-C ends", style="dim"))
-    return Group(*parts)
+            shown_blocks = blocks(watch.board, width)
+            found += map(_dimmed, shown_blocks) if gone else shown_blocks
+    return Group(*fitted(found, width, height - 1), *flow([("Ctrl-C ends", "dim")], width))
+
+
+def _dimmed(block: Block) -> Block:
+    """The same of a run that is gone."""
+    for lines in (block.heading, *block.items):
+        for line in lines:
+            line.stylize("dim")
+    return block
 
 
 def _state(watch: Watch, now: float) -> str:

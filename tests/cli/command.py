@@ -31,6 +31,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from tests.support.screen import Screen
+
+_ECHO = re.compile(r"(\x1b(?:\[[0-9;?]*)?)\^C")
+"""What a terminal writes for a Ctrl-C that it gets amid a sequence."""
+_UNFINISHED = re.compile(r"\x1b(\[[0-9;?]*)?$")
 COMMAND = (sys.executable, "-m", "flowstream")
 TIMEOUT = 60.0
 WARM = Path(__file__).with_name("warm.py")
@@ -277,7 +282,10 @@ def flowstream(
 
 
 class Terminal:
-    """A command on a terminal of its own; `screen` is all it wrote, without escape sequences."""
+    """A command on a terminal of its own, `width` x `height` characters.
+
+    `screen` is all it wrote, without escape sequences, and `seen` what a person sees.
+    """
 
     def __init__(
         self,
@@ -285,11 +293,16 @@ class Terminal:
         url: str | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        width: int = 120,
+        height: int = 50,
     ) -> None:
         self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (height, width))
+        self.size = width, height
         self.raw = b""
         try:
-            variables = environment(url, {"LINES": "50", **(env or {})})
+            size = {"COLUMNS": str(width), "LINES": str(height)}
+            variables = environment(url, {**size, **(env or {})})
             self.process = start(arguments, (slave, slave, slave), cwd, variables)
         finally:
             os.close(slave)
@@ -310,6 +323,13 @@ class Terminal:
     @property
     def screen(self) -> str:
         return _ESCAPES.sub("", self.raw.decode(errors="replace"))
+
+    @property
+    def seen(self) -> Screen:
+        screen = Screen(*self.size)
+        text = _ECHO.sub(r"^C\1", self.raw.decode(errors="replace"))
+        screen.feed(_UNFINISHED.sub("", text))
+        return screen
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())

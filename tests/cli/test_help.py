@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flowstream.cli.options import first_sentence
 from tests.cli.command import Terminal, environment, flowstream
 from tests.cli.tree import Words, commands, leaves
 
@@ -87,6 +88,25 @@ def test_on_eighty_columns_nothing_is_cut_off(command: tuple[str, ...]) -> None:
     assert "…" not in terminal.screen
     assert "rabbitmq-stream://user:password@host:port/vhost" in terminal.screen
     assert "<bool>" not in terminal.screen
+
+
+def words_of(text: str) -> str:
+    """A text without what a table breaks it with."""
+    return re.sub(r"[\s│╭╮╰╯─]+", "", text)
+
+
+@pytest.mark.parametrize(("words", "command"), [*commands()], ids=map(" ".join, COMMANDS))
+def test_every_description_is_whole(words: Words, command: Any) -> None:
+    """On a terminal and in a pipe: of the command, of its options, and of the commands below it."""
+    env = {"COLUMNS": "80"}
+    with Terminal(*words, "--help", env=env) as terminal:
+        assert terminal.end() == 0
+    children = getattr(command, "commands", {}).values()
+    told = [option.help for option in command.params if option.name != "help"]
+    told += [first_sentence(child.help) for child in children]
+    for text in (terminal.screen, flowstream(*words, "--help", env=env).out):
+        assert "…" not in text
+        assert all(words_of(each) in words_of(text) for each in told if each), text
 
 
 def test_exit_codes_are_listed() -> None:

@@ -1,0 +1,149 @@
+"""Ctrl-C ends every command with 130, except those for which it is the regular end: with 0.
+
+The table has every command that can take long, at work and while it waits for a broker that is
+silent. What is left on the terminal is clean, and the cursor is there.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flowstream.cli.progress import SPINNER
+from flowstream.testing import broker_in_thread
+from tests.cli.command import Terminal, flowstream
+from tests.cli.modules import numbered, write_module
+from tests.cli.tree import leaves
+
+pytestmark = pytest.mark.timeout(120)
+
+COUNT = 2_000
+"""Messages of the stream that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A command at work: what is seen when it is, what Ctrl-C ends it with, and says."""
+
+    line: str
+    seen: str
+    code: int
+    says: str = ""
+
+
+AT_WORK = (
+    Row("run shop", r"in flight", 0, "go on with: flowstream run shop"),
+    Row("run shop --plain", r"starting|settled", 0, "go on with"),
+    Row("broker --port 0 --memory", r"0 connections", 0, "broker stopped after"),
+    Row("tail s --from first", r"\{\"n\":0\}", 0),
+    Row("top --http 127.0.0.1:9", r"no answer for", 0),
+    Row("publish s some.ndjson --loop --rate 50", r"publishing to s", 0,
+        "confirmed in s"),
+    Row("publish s some.ndjson --rate 50", r"publishing to s", 130,
+        "go on with --from-line"),
+    Row("bench --seconds 30", r"measuring publish", 130, "the stream was deleted"),
+    Row("offsets reset r s --to first --watch 60", r"looking whether r runs", 130),
+)  # fmt: skip
+
+WAITING = {
+    "run": "run shop",
+    "publish": "publish s some.ndjson",
+    "tail": "tail s",
+    "peek": "peek s",
+    "bench": "bench",
+    "lag": "lag s",
+    "doctor": "doctor",
+    "check": "check shop --connect",
+    "streams stats": "streams stats s",
+    "streams create": "streams create s",
+    "streams delete": "streams delete s --yes",
+    "streams list": "streams list",
+    "super-streams create": "super-streams create s",
+    "super-streams delete": "super-streams delete s --yes",
+    "super-streams list": "super-streams list",
+    "super-streams list-partitions": "super-streams list-partitions s",
+    "super-streams route": "super-streams route s k",
+    "offsets get": "offsets get r s",
+    "offsets set": "offsets set r s 1",
+    "offsets forget": "offsets forget r s --yes",
+    "offsets reset": "offsets reset r s --to first",
+    "dead-letters list": "dead-letters list s",
+    "dead-letters show": "dead-letters show s 0",
+    "dead-letters replay": "dead-letters replay s",
+    "dead-letters purge": "dead-letters purge s --yes",
+}
+
+NEVER_LONG = {"new", "graph", "config", "exit-codes", "dashboards export"}
+"""Commands that only compute and write files."""
+
+
+def test_every_command_is_in_a_table() -> None:
+    names = {" ".join(words) for words, _ in leaves()}
+    assert names == {*WAITING, *NEVER_LONG, "broker", "top"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder with a module and a file, and the address of a broker with their stream."""
+    folder = tmp_path_factory.mktemp("interrupts")
+    write_module(folder, "s", module="shop")
+    (folder / "some.ndjson").write_bytes(numbered(COUNT))
+    with broker_in_thread() as broker:
+        line = ("publish", "s", "some.ndjson", "--create")
+        assert flowstream(*line, url=broker.url, cwd=folder).code == 0
+        yield folder, broker.url
+
+
+def on_a_terminal(line: str, url: str, folder: Path) -> Terminal:
+    return Terminal(*line.split(), url=url, cwd=folder, width=80, height=24)
+
+
+def clean(terminal: Terminal) -> str:
+    """What is left on the terminal."""
+    seen = terminal.seen
+    assert not seen.cursor_hidden
+    assert not seen.alternate
+    text = seen.everything
+    assert "Traceback" not in text
+    assert "[/" not in text
+    assert not set(SPINNER) & set(text), text
+    return text
+
+
+def test_at_work(served: tuple[Path, str]) -> None:
+    """All at the same time: each has to be waited for."""
+    folder, url = served
+    with ExitStack() as stack:
+        for row, terminal in [
+            (row, stack.enter_context(on_a_terminal(row.line, url, folder))) for row in AT_WORK
+        ]:
+            terminal.expect(row.seen)
+            terminal.type("\x03")
+            assert terminal.end() == row.code, f"{row}: {terminal.screen}"
+            assert row.says in clean(terminal), row
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a broker that never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(len(WAITING))
+        yield f"rabbitmq-stream://guest:guest@127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_while_it_waits_for_a_broker(served: tuple[Path, str], silent: str) -> None:
+    with ExitStack() as stack:
+        for name, terminal in [
+            (name, stack.enter_context(on_a_terminal(line, silent, served[0])))
+            for name, line in WAITING.items()
+        ]:
+            terminal.expect(r"waiting for the broker at 127\.0\.0\.1:\d+|starting")
+            terminal.type("\x03")
+            assert terminal.end() == (0 if name == "run" else 130), f"{name}: {terminal.screen}"
+            clean(terminal)

@@ -52,7 +52,7 @@ class Tracing:
             self._propagate = import_module("opentelemetry.propagate")
         except ImportError as error:
             raise NotSupported(
-                "tracing needs OpenTelemetry's API: pip install 'flowstream[otel]'"
+                "tracing needs OpenTelemetry's API (the extra otel): pip install opentelemetry-api"
             ) from error
         self._nothing = import_module("opentelemetry.context").Context()
         self._tracer = self._trace.get_tracer("flowstream", __version__, tracer_provider)

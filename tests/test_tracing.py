@@ -260,7 +260,7 @@ def test_without_it_opentelemetry_is_not_imported() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
-    with pytest.raises(NotSupported, match=r"pip install 'flowstream\[otel\]'"):
+    with pytest.raises(NotSupported, match="pip install opentelemetry-api"):
         Tracing()
 
 

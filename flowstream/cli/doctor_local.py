@@ -42,7 +42,7 @@ def _extra(distribution: str, extra: str, purpose: str) -> Finding:
     except PackageNotFoundError:
         text = f"{distribution} is not installed: no {purpose}"
         if distribution == "uvloop":
-            return warn(MACHINE, f"extra {extra}", text, "pip install 'flowstream[uvloop]'")
+            return warn(MACHINE, f"extra {extra}", text, "pip install uvloop")
         return ok(MACHINE, f"extra {extra}", text)
 
 

@@ -15,7 +15,7 @@ from flowstream.cli.options import examples
 from flowstream.cli.output import note, say
 from flowstream.cli.templates import PIPELINE, SAMPLE, TEST
 
-INSTALL = "pip install 'flowstream[testing]'"
+INSTALL = "pip install mypy pytest"
 """All that the written files need to be tested and checked."""
 
 
@@ -37,7 +37,7 @@ def new(
 ) -> None:
     """Write NAME.py, a small pipeline, and test_NAME.py, which tests it without a broker.
 
-    Both pass pytest and mypy --strict as written: pip install 'flowstream[testing]' installs
+    Both pass pytest and mypy --strict as written: pip install mypy pytest installs
     those. Nothing is overwritten.
     """
     check_name(name)
@@ -53,7 +53,7 @@ def new(
     target = dotted(directory, name, package)
     say(f"wrote {module} and {test}")
     note("next:")
-    note(f"  {INSTALL}   # pytest and mypy")
+    note(f"  {INSTALL}")
     note(f"  pytest {test}")
     note(f"  mypy --strict {module} {test}")
     if target is None:

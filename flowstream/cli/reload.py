@@ -47,7 +47,7 @@ async def reload(args: list[str]) -> int:
         import watchfiles  # noqa: F401
     except ImportError:
         raise CommandError(
-            "run --reload needs watchfiles, the extra reload: pip install 'flowstream[reload]'",
+            "run --reload needs watchfiles (the extra reload): pip install watchfiles",
             ExitCode.NOT_SUPPORTED,
         ) from None
     return await Reloader(child_command(args), Path.cwd()).run()

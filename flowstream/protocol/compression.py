@@ -1,7 +1,7 @@
 """Codecs of sub-batches, behind one interface.
 
 gzip is in the standard library; snappy (framed), lz4 (frame) and zstd come from cramjam, imported
-when first used (`pip install flowstream[compression]`). Numbers: protocol document, "Publish".
+when first used (the extra `compression`). Numbers: protocol document, "Publish".
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def _from_cramjam(name: str) -> CompressionCodec:
     try:
         import cramjam
     except ImportError:
-        raise NotSupported(f"{name} needs a codec: pip install flowstream[compression]") from None
+        raise NotSupported(
+            f"{name} needs a codec (the extra compression): pip install cramjam"
+        ) from None
     module: Any = getattr(cramjam, name)
 
     def decompress(data: bytes, size: int) -> bytes:

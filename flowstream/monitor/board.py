@@ -60,7 +60,6 @@ class Board:
             telemetry.Dropped: self._on_dropped,
             telemetry.Held: self._on_held,
             telemetry.Failed: self._on_failed,
-            telemetry.Retried: self._on_retried,
             telemetry.Committed: self._on_committed,
             telemetry.CommitFailed: self._on_commit_failed,
             telemetry.Truncated: self._on_truncated,
@@ -131,9 +130,6 @@ class Board:
     def _on_failed(self, figures: PipelineFigures, event: telemetry.Failed) -> None:
         key = (event.stage, event.phase, event.error)
         figures.failed(key, event.reason, messages=event.messages, at=self._clock())
-
-    def _on_retried(self, figures: PipelineFigures, event: telemetry.Retried) -> None:
-        figures.failed_at[event.stage] = self._clock()
 
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:
         figures.commits[event.stream] = self._clock()

@@ -82,7 +82,7 @@ def describe(
         "source": {
             "name": "producer",
             "states": shares(history, "producer"),
-            "failing": False,
+            "failing": worth_waking(_undecodable(history), ATTEMPTS),
         },
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
         "streams": [_lane(figures, lane, credits, now) for lane in statistics.lanes],
@@ -125,6 +125,11 @@ def _condition(state: Condition) -> dict[str, Any]:
 def _attempts(history: deque[Sample], stage: str) -> Share:
     """What a stage tried lately, and what of it failed."""
     return Share(stage, grown(history, f"handled:{stage}"), grown(history, f"failed:{stage}"))
+
+
+def _undecodable(history: deque[Sample]) -> Share:
+    """What was received lately, and what of it no handler could be given."""
+    return Share("decode", grown(history, "received"), grown(history, "undecodable"))
 
 
 def _lags(lane: LaneStatistics) -> bool:

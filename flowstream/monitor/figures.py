@@ -53,7 +53,6 @@ class PipelineFigures:
         self.pipeline: Pipeline | None = None
         self.error = ""
         self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self.failed_at: dict[str, float] = {}
         self.dropped: Counter[tuple[str, bool]] = Counter()
         self.held = 0
         self.latency = self.timed = 0.0
@@ -75,7 +74,6 @@ class PipelineFigures:
         }
         kind |= {"at": at, "messages": kind["messages"] + messages, "reason": reason[:300]}
         self.failures[key] = kind
-        self.failed_at[stage] = at
         if len(self.failures) > MAX_KINDS:
             del self.failures[next(iter(self.failures))]
 
@@ -105,6 +103,7 @@ class PipelineFigures:
             "timed": self.timed,
             "p99": self.latencies.last(0.99) or 0.0,
             "given_up": self.given_up(statistics),
+            "undecodable": sum(it.attempts for it in statistics.reasons if it.phase == "decode"),
         }
         for state, seconds in statistics.source.items():
             sample[f"producer:{state}"] = seconds

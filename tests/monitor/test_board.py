@@ -10,6 +10,7 @@ import pytest
 from flowstream.monitor import Board
 from flowstream.monitor.condition import RECENT
 from flowstream.monitor.figures import HISTORY, MAX_KINDS
+from flowstream.pipeline import Reason
 from flowstream.telemetry import (
     BatchReady,
     ChunkReceived,
@@ -182,6 +183,20 @@ def test_a_stage_fails_by_its_attempts_of_the_last_minute() -> None:
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert pipeline["condition"]["name"] == "running"
+
+
+def test_a_source_fails_where_a_tenth_of_it_is_not_decodable() -> None:
+    clock, statistics = Clock(), Changing()
+    board = Board(clock)
+    board.watch("p", statistics)
+    for broken, failing in ((9, False), (10, True)):
+        reason = Reason(
+            "processor", "decode", "ValidationError", "no", broken, 0, 0, 0, 0, 1.0, 2.0
+        )
+        statistics.change(received=700, reasons=(reason,))
+        clock.now += 1
+        board.sample()
+        assert board.snapshot()["pipelines"][0]["source"]["failing"] is failing
 
 
 def test_messages_that_were_discarded_on_request_are_not_given_up() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from flowstream.monitor.condition import ORDER, Seen, Share, condition, worth_waking
-from flowstream.monitor.health import Check
+from flowstream.monitor.health import Check, Watched, readiness
 from flowstream.monitor.runbooks import ADVICE, advice
+from tests.monitor.figures import RUNNING
 
 WELL = Seen(
     phase="running",
@@ -92,6 +93,10 @@ def test_what_is_wrong_says_what_to_do() -> None:
     assert broken.why == DISCONNECTED.detail
     assert advice(broken.about)["runbook"].endswith("#flowstreamdisconnected")
     assert advice("") == {}
+
+
+def test_every_check_says_what_to_do() -> None:
+    assert {check.name for check in readiness([Watched("p", RUNNING)])} <= ADVICE.keys()
 
 
 def test_every_runbook_that_is_named_is_written() -> None:

@@ -12,6 +12,7 @@ import pytest
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, Request, Response
 from flowstream.pipeline import IterableProducer, Message, Pipeline, RateLimit, RunningPipeline
+from flowstream.telemetry import Telemetry
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +56,34 @@ async def test_pause_resume_and_limit(running: RunningPipeline) -> None:
     assert running.rate_limit == RateLimit(messages=50)
     assert (await ask(order("rate_limit", messages=None))).status == 200
     assert running.rate_limit is None
+
+
+async def test_who_did_it_is_in_the_event_log() -> None:
+    pipeline, board = Pipeline("controlled", IterableProducer([])), Board()
+    monitor = Monitor(Metrics(), board, control=True)
+    board.expect("controlled")
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        """Has nothing to do."""
+
+    async with pipeline.start(telemetry=Telemetry(board)) as running:
+        for action, more in (("pause", {}), ("pause", {}), ("rate_limit", {"messages": 250})):
+            body = json.dumps(order(action, **more)).encode()
+            request = Request("POST", "/api/control", {}, GOOD, body, peer="10.0.0.7")
+            assert (await monitor.answer(request)).status == 200
+        running.resume()
+        running.resize("processor", 3)
+        running.rate_limit = None
+    log = [it["text"] for it in reversed(board.events.newest()) if " by " in it["text"]]
+    assert log == [
+        "paused, by the live page (10.0.0.7)",
+        "limited to 250 messages every 1 s, by the live page (10.0.0.7)",
+        "resumed, by the program",
+        "'processor' resized from 1 to 3 workers, by the program",
+        "no rate limit any more, by the program",
+        "asked to stop, by the end of its block",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,12 +24,13 @@ from flowstream.pipeline.repeats import Repeats, more
 BLOCKED_AFTER = 1.0
 """Seconds without a sign of life after which the event loop is blocked."""
 ASK_EVERY = 0.2
-FRAMES = 12
-"""Of a stack, those that are shown."""
+OUTERMOST, INNERMOST = 10, 20
+"""Frames of a stack that are shown."""
 _LOOPS = {"asyncio", "trio", "uvloop"}
 """Packages of event loops: a stack that ends in one waits for something to do,"""
 _CALLBACK = "_run"
 """but for this function of asyncio, which calls a callback."""
+_OWN = "flowstream."
 _SELECTORS = {"selectors", "flowstream.testing.clock"}
 
 
@@ -48,11 +50,21 @@ class Watched(Protocol):
     def blocked(self, text: str, stage: str, where: str) -> None:
         """Say so; called in the thread of the watch."""
 
-    def was_blocked(self, seconds: float, stage: str, where: str) -> None:
-        """It is over; called on the event loop."""
+    def was_blocked(self, seconds: float, stage: str, where: str, *, told: bool) -> None:
+        """It is over; called on the event loop. `told`: `blocked` was called for it."""
 
     def was_late(self, text: str) -> None:
         """The loop did not run, and nothing was seen that blocked it; called on the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """What blocks the loop now."""
+
+    run: Watched
+    stage: str
+    where: str
+    told: bool
 
 
 class LoopWatch:
@@ -64,7 +76,7 @@ class LoopWatch:
         self._ask = _poster()
         self._asked = time.monotonic()
         self._answered = True
-        self._culprit: tuple[Watched, str, str] | None = None
+        self._culprit: Culprit | None = None
         self._repeats = Repeats()
         self._late = Repeats()
         self._running = _thread.allocate_lock()
@@ -98,8 +110,7 @@ class LoopWatch:
         seconds = time.monotonic() - self._asked
         self._answered = True
         if culprit is not None:
-            run, stage, where = culprit
-            run.was_blocked(seconds, stage, where)
+            culprit.run.was_blocked(seconds, culprit.stage, culprit.where, told=culprit.told)
         elif seconds >= self._after and self.runs:
             left_out = self._late.due("late", time.monotonic())
             if left_out is not None:
@@ -109,11 +120,10 @@ class LoopWatch:
         frame = sys._current_frames().get(self._loop_thread)
         if frame is None or _waits(frame) or not self.runs:
             return  # the machine is busy: the loop has nothing to do, or has not got its turn
-        frames = set(_outwards(frame))
-        where = "".join(traceback.format_stack(frame)[-FRAMES:])
-        run, (stage, words) = self._whose(frames)
-        self._culprit = run, stage, where
+        where = stack(frame)
+        run, (stage, words) = self._whose(set(_outwards(frame)))
         left_out = self._repeats.due((run.name, stage), time.monotonic())
+        self._culprit = Culprit(run, stage, where, told=left_out is not None)
         if left_out is not None:
             seconds = time.monotonic() - self._asked
             by = f" by {words}" if words else ""
@@ -155,6 +165,20 @@ def _poster() -> Callable[[Callable[[], Any]], Any]:
         loop.run_sync_soon if hasattr(loop, "run_sync_soon") else loop.call_soon_threadsafe
     )
     return post
+
+
+def stack(frame: FrameType) -> str:
+    """Where this is, from what flowstream called on; all of it where that is flowstream itself."""
+    frames = list(_outwards(frame))
+    own = (number for number, each in enumerate(frames) if _module(each).startswith(_OWN))
+    frames = frames[: next(own, 0) or None][::-1]
+    left_out = len(frames) - OUTERMOST - INNERMOST
+    lines = traceback.format_list(
+        traceback.StackSummary.extract((each, each.f_lineno) for each in frames)
+    )
+    if left_out > 0:
+        lines[OUTERMOST:-INNERMOST] = [f"  ... {left_out} frames ...\n"]
+    return "".join(lines)
 
 
 def _waits(frame: FrameType | None) -> bool:

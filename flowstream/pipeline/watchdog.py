@@ -129,7 +129,13 @@ class Watchdog:
             extra={"pipeline": self.core.name, "stage": stage or None},
         )  # fmt: skip
 
-    def was_blocked(self, seconds: float, stage: str, where: str) -> None:
+    def was_blocked(self, seconds: float, stage: str, where: str, *, told: bool) -> None:
+        if told:
+            log.info(
+                "pipeline %r: the event loop runs again after %.1f s", self.core.name, seconds,
+                extra={"pipeline": self.core.name, "stage": stage or None,
+                       "seconds": round(seconds, 3)},
+            )  # fmt: skip
         self.core.emit(LoopBlocked(self.core.name, stage, seconds, where))
 
     def was_late(self, text: str) -> None:

@@ -32,6 +32,11 @@ def nothing_blocks() -> None:
     """Here something does, on purpose."""
 
 
+@pytest.fixture(autouse=True)
+def at_info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flowstream")
+
+
 def blocked(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [each for each in caplog.records if "has been blocked" in each.getMessage()]
 
@@ -44,6 +49,28 @@ def block(caplog: pytest.LogCaptureFixture, seconds: float, *, computing: bool =
             sum(range(1_000))
         else:
             time.sleep(0.05)
+
+
+async def test_a_deep_stack_is_shown_from_the_handler_on(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = pipeline_of(1)
+
+    def deeper(depth: int) -> None:
+        if depth:
+            deeper(depth - 1)
+        else:
+            block(caplog, 0)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        deeper(100)
+
+    await pipeline.run()
+    (record,) = blocked(caplog)
+    text = record.getMessage()
+    assert "in handle\n    deeper(100)" in text
+    assert "in deeper\n    block(caplog, 0)" in text
+    assert " frames ...\n" in text
+    assert len(text) < 5_000
 
 
 @pytest.mark.parametrize("computing", [False, True], ids=["waits", "computes"])
@@ -69,7 +96,10 @@ async def test_a_handler_that_blocks_is_named_while_it_does(
     text = record.getMessage()
     assert "pipeline 'test': the event loop has been blocked for 1." in text
     assert "by the handler of 'processor': nothing else runs meanwhile" in text
-    assert "in handle\n    block(caplog, 1.5, computing=computing)" in text
+    where = text.partition("It is at\n")[2]
+    assert where.splitlines()[0].endswith("in handle")  # and not the frames that called it
+    assert "in handle\n    block(caplog, 1.5, computing=computing)" in where
+    assert any("the event loop runs again after" in text for text in caplog.messages)
     assert record.levelno == logging.WARNING
     assert (vars(record)["pipeline"], vars(record)["stage"]) == ("test", "processor")
     (event,) = recorder.of(LoopBlocked)

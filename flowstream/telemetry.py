@@ -258,7 +258,8 @@ class Truncated(Event):
 class PartitionMoved(Event):
     """A partition came to this process (`active`) or left it, after a drain of `seconds`.
 
-    At the start every partition is told of: `seconds` is None then, and whenever one comes.
+    At the start every partition is told of: `seconds` is None then, and whenever one comes. `lost`
+    is whether it left with a connection that was lost, and not because the broker gave it away.
     """
 
     pipeline: str
@@ -266,6 +267,7 @@ class PartitionMoved(Event):
     stream: str
     active: bool
     seconds: float | None
+    lost: bool = False
 
 
 @dataclass(slots=True)

@@ -29,8 +29,10 @@ from flowstream.connectors.start import Start, beyond, told, truncated, where_to
 from flowstream.errors import (
     CommitNotVerified,
     ConfigurationError,
+    ConnectionFailed,
     FlowstreamError,
     OffsetTruncated,
+    RequestTimeout,
     StreamDoesNotExist,
     StreamNotAvailable,
 )
@@ -42,6 +44,10 @@ log = logging.getLogger("flowstream.connectors")
 
 SKIP_INTERVAL = 2.0
 """Seconds after which commits may pass messages that a filter left out."""
+
+VERIFY = 30.0
+VERIFY_AGAIN = 0.2
+"""Seconds for which an offset is tried to be read back, and between two tries."""
 
 ELECTION = 10.0
 """Seconds to wait for a stream's leader when a pipeline starts."""
@@ -245,8 +251,22 @@ class StreamProducer(Producer):
         return await self.environment.query_offset(self._name, stream)
 
     async def verify(self, stream: str, offset: int) -> None:
-        if await self._check_same(stream, offset) != offset:
+        if await self._read_back(stream, offset) != offset:
             await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
+
+    async def _read_back(self, stream: str, offset: int) -> int | None:
+        """As `_check_same`, tried again for VERIFY seconds, over lost connections too."""
+        deadline = anyio.current_time() + VERIFY
+        while True:
+            try:
+                return await self._check_same(stream, offset)
+            except (ConnectionFailed, RequestTimeout, StreamNotAvailable) as error:
+                if anyio.current_time() > deadline:
+                    raise CommitNotVerified(
+                        f"offset {offset} of {self._name!r} on {stream!r} could not be read back: "
+                        f"{error}"
+                    ) from error
+            await anyio.sleep(VERIFY_AGAIN)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self._sending:

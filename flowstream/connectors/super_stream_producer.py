@@ -240,19 +240,25 @@ class SuperStreamProducer(StreamProducer):
                 await self._hand_over(partition, lane)
 
     async def _hand_over(self, partition: str, lane: Lane) -> None:
+        """To another process that the broker chose, or to whoever gets it where it was lost."""
+        lost = self._losses(partition) is None
         since = anyio.current_time()
         await lane.drain(HAND_OVER - 5)
         seconds = anyio.current_time() - since
-        self._moved(partition, active=False, seconds=seconds)
+        self._moved(partition, active=False, seconds=seconds, lost=lost)
         settled = self._settled(partition) if lane.settled is None else lane.settled
         up_to = "nothing of it was settled" if settled is None else f"settled up to {settled:,}"
+        why = f"handed over to others of reference {self._name} in {seconds:.2f} s"
+        if lost:
+            why = f"its connection is lost, so that others of reference {self._name} may get it"
         log.info(
-            "%s left this process, handed over to others of reference %s in %.2f s: %s",
-            partition, self._name, seconds, up_to,
+            "%s left this process, %s: %s", partition, why, up_to,
             extra={"pipeline": self._pipeline, "stream": partition, "offset": settled,
                    "seconds": round(seconds, 3)},
         )  # fmt: skip
 
-    def _moved(self, partition: str, *, active: bool, seconds: float | None = None) -> None:
-        event = PartitionMoved(self._pipeline, self.stream, partition, active, seconds)
+    def _moved(
+        self, partition: str, *, active: bool, seconds: float | None = None, lost: bool = False
+    ) -> None:
+        event = PartitionMoved(self._pipeline, self.stream, partition, active, seconds, lost)
         self._telemetry.emit(event)

@@ -247,7 +247,8 @@ class Metrics:
             self._add("partition_moves", 1, *group, "gained")
         elif event.seconds is not None:
             self._add("partition_moves", 1, *group, "lost")
-            self._distributions["hand_over_duration_seconds"].observe(event.seconds, group)
+            if not event.lost:
+                self._distributions["hand_over_duration_seconds"].observe(event.seconds, group)
             for name in ("committed_offset", "last_commit_timestamp_seconds"):
                 self._values[name].remove(event.pipeline, event.stream)
 

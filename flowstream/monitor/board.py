@@ -150,7 +150,10 @@ class Board:
     def _on_partition_moved(
         self, figures: PipelineFigures, event: telemetry.PartitionMoved
     ) -> None:
-        figures.partitions[event.stream] = event.active
+        if event.lost:  # nobody knows who reads it now
+            figures.partitions.pop(event.stream, None)
+        else:
+            figures.partitions[event.stream] = event.active
         if not event.active:
             figures.commits.pop(event.stream, None)
 

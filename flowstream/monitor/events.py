@@ -138,6 +138,8 @@ def _moved(event: telemetry.PartitionMoved) -> Told:
         return "info", f"partition {event.stream!r} is read by this process"
     if event.seconds is None:
         return None
+    if event.lost:
+        return "info", f"partition {event.stream!r} left this process with its connection"
     return "info", f"partition {event.stream!r} was handed over after {event.seconds:.1f} s"
 
 

@@ -7,6 +7,7 @@ demand that a producer sees.
 from __future__ import annotations
 
 import functools
+import logging
 import operator
 from collections.abc import Callable, Sequence
 from itertools import repeat
@@ -14,10 +15,11 @@ from typing import Any
 
 import anyio.lowlevel
 
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, ConnectionFailed
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.core import Core, Signal, log
 from flowstream.pipeline.discards import REASON, Discards
+from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.payload import Decoder, decode_slice
 from flowstream.pipeline.producer import Acknowledger
@@ -27,7 +29,7 @@ from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.pipeline.times import StateTimes
 from flowstream.pipeline.window import fitting
 from flowstream.telemetry import Dropped, Received
-from flowstream.texts import interrupts, shown, text_of
+from flowstream.texts import describe, interrupts, is_a, shown, text_of
 
 SLICE = 1000
 """Messages admitted at once, at most; the loop gets a turn in between."""
@@ -121,10 +123,31 @@ class SourceLane:
             drained = self.mark.open is None
         if not drained:
             self._warn(timeout)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
-            await self._feed.commit(self.stream)
+        await self._commit()
         self.close()
         return drained
+
+    async def _commit(self) -> None:
+        """Store what is settled, for the next owner. That it fails repeats messages there, and is
+        no reason to end the run: it may be the broker that has gone."""
+        why, level = f"not within {COMMIT_GRACE:g} s", logging.INFO
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
+                await self._feed.commit(self.stream)
+                return
+        except Exception as error:
+            if passes(error):
+                raise
+            why = describe(error)
+            level = logging.INFO if is_a(error, ConnectionFailed) else logging.WARNING
+        if self.settled is not None:
+            log.log(
+                level,
+                "pipeline %r: it is not certain that offset %d of %s is stored (%s); the next "
+                "owner may get messages again", self._feed.core.name, self.settled, self.stream,
+                why,
+                extra={"pipeline": self._feed.core.name, "stream": self.stream},
+            )  # fmt: skip
 
     def _warn(self, timeout: float | None) -> None:
         """Say what whoever owns the stream next gets again, and why."""

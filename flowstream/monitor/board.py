@@ -59,7 +59,6 @@ class Board:
             telemetry.Settled: self._on_settled,
             telemetry.Dropped: self._on_dropped,
             telemetry.Held: self._on_held,
-            telemetry.Failed: self._on_failed,
             telemetry.Committed: self._on_committed,
             telemetry.CommitFailed: self._on_commit_failed,
             telemetry.Truncated: self._on_truncated,
@@ -127,18 +126,11 @@ class Board:
     def _on_held(self, figures: PipelineFigures, event: telemetry.Held) -> None:
         figures.held += event.messages
 
-    def _on_failed(self, figures: PipelineFigures, event: telemetry.Failed) -> None:
-        key = (event.stage, event.phase, event.error)
-        figures.failed(key, event.reason, messages=event.messages, at=self._clock())
-
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:
         figures.commits[event.stream] = self._clock()
 
     def _on_commit_failed(self, figures: PipelineFigures, event: telemetry.CommitFailed) -> None:
         figures.commit_failures += 1
-        key = ("committer", "commit", event.error.partition(":")[0])
-        reason = f"{event.stream}@{event.offset}: {event.error}"
-        figures.failed(key, reason, messages=0, at=self._clock())
 
     def _on_truncated(self, figures: PipelineFigures, event: telemetry.Truncated) -> None:
         figures.lost += event.messages
@@ -160,8 +152,6 @@ class Board:
     def _on_stage_crashed(self, figures: PipelineFigures, event: telemetry.StageCrashed) -> None:
         figures.crashes += 1
         figures.crashed_at = self._clock()
-        key = (event.stage, "crash", event.error.partition(":")[0])
-        figures.failed(key, event.error, messages=0, at=self._clock())
 
     def _on_halted(self, figures: PipelineFigures, event: telemetry.Halted) -> None:
         figures.error = without_passwords(event.reason)

@@ -87,7 +87,6 @@ def describe(
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
         "streams": [_lane(figures, lane, credits, now) for lane in statistics.lanes],
         "elsewhere": _elsewhere(figures, statistics),
-        "failures": [dict(kind) for kind in reversed(figures.failures.values())],
         "history": curves(history),
     }
 

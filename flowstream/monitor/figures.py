@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from flowstream.monitor.latencies import Latencies
 from flowstream.pipeline import Pipeline, Statistics
@@ -17,8 +17,8 @@ HISTORY = 300
 LATENCY_WINDOW = 10
 """Samples that latencies are taken over: the mean and the quantiles."""
 
-MAX_KINDS = 50
-"""Kinds of failures (of one stage, phase and error) and reasons of drops that are kept."""
+MAX_REASONS = 50
+"""Reasons of drops that are kept."""
 
 Sample: TypeAlias = dict[str, float]
 
@@ -52,7 +52,6 @@ class PipelineFigures:
         self.crashed_at: float | None = None
         self.pipeline: Pipeline | None = None
         self.error = ""
-        self.failures: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.dropped: Counter[tuple[str, bool]] = Counter()
         self.held = 0
         self.latency = self.timed = 0.0
@@ -63,24 +62,10 @@ class PipelineFigures:
         self.partitions: dict[str, bool] = {}
         self.history: deque[Sample] = deque(maxlen=HISTORY)
 
-    def failed(self, key: tuple[str, str, str], reason: str, *, messages: int, at: float) -> None:
-        """Count failures by (stage, phase, error); the newest kind is the last one."""
-        stage, phase, error = key
-        kind = self.failures.pop(key, None) or {
-            "stage": stage,
-            "phase": phase,
-            "error": error,
-            "messages": 0,
-        }
-        kind |= {"at": at, "messages": kind["messages"] + messages, "reason": reason[:300]}
-        self.failures[key] = kind
-        if len(self.failures) > MAX_KINDS:
-            del self.failures[next(iter(self.failures))]
-
     def drop(self, reason: str, count: int, *, intentional: bool) -> None:
-        """Count dropped messages by reason; reasons beyond MAX_KINDS are "other"."""
+        """Count dropped messages by reason; reasons beyond MAX_REASONS are "other"."""
         key = (without_passwords(reason), intentional)
-        if key not in self.dropped and len(self.dropped) >= MAX_KINDS:
+        if key not in self.dropped and len(self.dropped) >= MAX_REASONS:
             key = ("other", intentional)
         self.dropped[key] += count
 

@@ -9,7 +9,7 @@ import pytest
 
 from flowstream.monitor import Board
 from flowstream.monitor.condition import RECENT
-from flowstream.monitor.figures import HISTORY, MAX_KINDS
+from flowstream.monitor.figures import HISTORY, MAX_REASONS
 from flowstream.pipeline import Reason
 from flowstream.telemetry import (
     BatchReady,
@@ -18,7 +18,6 @@ from flowstream.telemetry import (
     ConnectionLost,
     ConnectionOpened,
     Dropped,
-    Failed,
     Halted,
     PhaseChanged,
     Settled,
@@ -45,7 +44,6 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
         ConnectionOpened("a:1", "consumer"),
         ConnectionLost("a:1", "consumer", "reset", "network"),
         ChunkReceived("s", 100, 9_000, 7, 500, 0),
-        Failed("p", "processor", "process", "ValueError", 2, "no"),
         BatchReady("p", "default", 50, "size", 0.25),
         BatchReady("p", "default", 48, "timeout", 1.0),
         Committed("p", "s", 500, False),
@@ -62,9 +60,6 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
     assert pipeline["outcomes"] == {"ok": 548, "dead_lettered": 2}
     assert (pipeline["settled"], pipeline["in_flight"], pipeline["lag"]) == (550, 50, 450)
     assert pipeline["crashes"] == 1
-    crash, failure = pipeline["failures"]
-    assert (crash["error"], crash["phase"]) == ("OSError", "crash")
-    assert (failure["error"], failure["messages"], failure["reason"]) == ("ValueError", 2, "no")
     processor, batcher = pipeline["stages"]
     assert (processor["name"], processor["batches"], processor["waiting"]) == ("processor", 0, 30)
     assert batcher["triggers"] == {"size": 1, "timeout": 1}
@@ -100,30 +95,34 @@ def test_rates_are_taken_over_the_last_seconds() -> None:
     assert pipeline["history"]["rate"] == [100] * 5 + [1_000] * 5
 
 
-def test_history_and_failures_are_bounded() -> None:
+def test_history_and_reasons_of_drops_are_bounded() -> None:
     clock = Clock()
     board = Board(clock)
     board.watch("p", Changing())
     for number in range(HISTORY + 20):
-        board.observe(Failed("p", "processor", "process", f"Error{number}", 1, "no"))
+        board.observe(Dropped("p", "s", f"reason {number}", 1, True))
         clock.now += 1
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert len(pipeline["history"]["at"]) == HISTORY - 1
-    assert len(pipeline["failures"]) == MAX_KINDS
-    assert pipeline["failures"][0]["error"] == f"Error{HISTORY + 19}"
+    assert len(pipeline["dropped"]) == MAX_REASONS + 1
+    assert pipeline["dropped"][0] == {
+        "reason": "other", "intentional": True, "messages": HISTORY + 20 - MAX_REASONS,
+    }  # fmt: skip
 
 
-def test_failures_of_one_kind_are_counted_together() -> None:
-    clock = Clock()
-    board = Board(clock)
-    board.watch("p", Changing())
-    for error in ("ValueError", "KeyError", "ValueError"):
-        clock.now += 1
-        board.observe(Failed("p", "processor", "process", error, 2, "no"))
-    first, second = board.snapshot()["pipelines"][0]["failures"]
-    assert (first["error"], first["messages"], first["at"]) == ("ValueError", 4, clock.now)
-    assert (second["error"], second["messages"]) == ("KeyError", 2)
+def test_reasons_are_those_of_the_statistics() -> None:
+    """They count whether or not somebody observes the run."""
+    board, statistics = Board(Clock()), Changing()
+    board.watch("p", statistics)
+    reason = Reason(
+        "load", "batch", "ConnectionError", "ConnectionError: away", 2_200, 2_200, 0, 0, 0,
+        first=1.0, last=2.0, stream="s", offset=7, traceback="Traceback ...", sample="{}",
+    )  # fmt: skip
+    statistics.change(reasons=(reason,), failed_attempts=2_200, failed=0)
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert (pipeline["failed"], pipeline["failed_attempts"]) == (0, 2_200)
+    assert pipeline["reasons"] == [dataclasses.asdict(reason)]
 
 
 def test_what_matters_first_is_in_front() -> None:

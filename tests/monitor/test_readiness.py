@@ -145,8 +145,8 @@ async def test_no_commits_while_messages_arrive() -> None:
         producer.failing = True
         limit = health.COMMITS_MISSED * 5.0
         assert await probe.turns({"commits"}, within=limit + 6) >= limit - 6
-        failures = probe.board.snapshot()["pipelines"][0]["failures"]
-        assert failures[0]["error"] == "ConnectionError"
+        reasons = probe.board.snapshot()["pipelines"][0]["reasons"]
+        assert [(it["phase"], it["error"]) for it in reasons] == [("commit", "ConnectionError")]
         producer.failing = False
         await probe.turns(set(), within=6)
         running.abort()

@@ -8,13 +8,14 @@ behind the last message it handed over.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 
 import anyio
 
-from flowstream.errors import ConfigurationError, FlowstreamError
+from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
 
 from .core import Core
@@ -218,7 +219,9 @@ class Consumer:
                 self.options.name, self.stream, offset, keep=self.options.keep_offset
             )
         except FlowstreamError as error:
-            log.warning(
+            away = isinstance(error, ConnectionFailed)  # which is told once for all: outages.py
+            log.log(
+                logging.DEBUG if away else logging.WARNING,
                 "offset %d of %r was not stored: %s", offset, self.stream, error,
                 extra={"stream": self.stream, "offset": offset},
             )  # fmt: skip

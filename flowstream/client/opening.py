@@ -6,6 +6,7 @@ server knows it (3.11 and later; an older one closes on unknown commands).
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -179,8 +180,13 @@ async def keep_authenticated(
         except FlowstreamError as error:
             attempt += 1
             delay = settings.backoff.delay(attempt)
-            log.warning("%r: credentials were not renewed: %s", connection, error)
+            log.log(
+                logging.WARNING if attempt == 1 else logging.DEBUG,
+                "%r: credentials were not renewed, and are tried again: %s", connection, error,
+            )  # fmt: skip
         else:
+            if attempt:
+                log.warning("%r: credentials are renewed, at attempt %d", connection, attempt + 1)
             attempt = 0
 
 

@@ -112,6 +112,7 @@ class Outages:
         finally:
             self._telling = False
         self._say_over()
+        self._lost.clear()
 
     def _due(self, told: int, said_at: float) -> float:
         """When to say again what is away: sooner where more is than was said."""

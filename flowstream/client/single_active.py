@@ -7,6 +7,7 @@ application is done with what it has and its offset is stored.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -81,7 +82,11 @@ class Turns:
             try:
                 offset = await self._promoted()
             except PASSING as error:
-                log.info("consumer of %r: not active yet: %s", self._stream, error)
+                log.log(
+                    logging.DEBUG if attempt else logging.INFO,
+                    "consumer of %r: not active yet: %s", self._stream, error,
+                    extra={"stream": self._stream},
+                )  # fmt: skip
                 attempt += 1
                 await anyio.sleep(self._backoff.delay(attempt))
                 continue

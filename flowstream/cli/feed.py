@@ -86,6 +86,7 @@ class Feed:
         self._source = self._open()
         self._slices: Iterator[Slice] = iter(())
         self._held = Slice()
+        self._taken = self._begin = self._end = 0
         self._pace = Pace(plan.rate, time.monotonic()) if plan.rate else None
         self._stopped = anyio.Event()
         self._patience = anyio.CancelScope()
@@ -103,8 +104,10 @@ class Feed:
 
     @property
     def position(self) -> int:
-        """Bytes read of `size`."""
-        return self._source.position
+        """How far it is in the `size` bytes of the file, as far as that is handed over: the source
+        reads ahead."""
+        left = len(self._held) / self._taken if self._taken else 0.0
+        return round(self._end - (self._end - self._begin) * left)
 
     def stop(self) -> None:
         """Send nothing more; `send` returns once what was sent is confirmed, and at the next call
@@ -261,7 +264,8 @@ class Feed:
             taken = await to_thread.run_sync(lambda: next(self._slices, None))
             if taken is None or self._stopped.is_set():
                 return None
-            self._held = taken
+            self._held, self._taken = taken, len(taken)
+            self._begin, self._end = self._end, self._source.position
         count = await self._due(min(len(self._held), AT_ONCE))
         part, self._held = self._held.cut(0, count), self._held.cut(count)
         return part if part else None

@@ -83,7 +83,7 @@ ALONE: dict[Words, Row] = {
     ),
     ("exit-codes",): Row(
         "", r"6 +the stream does not exist", Bad("--jsn", 2, "No such option"),
-        drawn=TABLE, document='"meaning": "the stream does not exist"',
+        drawn=TABLE, document='"meaning": "the stream does not exist, or was deleted while',
     ),
     ("dashboards", "export"): Row(
         "{n}", r"\w+/prometheus/prometheus\.yml[\s\S]+\d files written",
@@ -121,7 +121,7 @@ BROKER: dict[Words, Row] = {
     ("top",): Row(
         "--http {monitor}", r"running[\s\S]+lag",
         Bad("--http localhost:9 --once", 4, "no run answers at http://localhost:9/"),
-        drawn=TABLE, document='"settled":', endless="out",
+        drawn=r"in flight +[\d,]+ of 10,000", document='"settled":', endless="out",
     ),
     ("lag",): Row(
         "{stream} me", r"\S+ +me +0 +2 +2 ", Bad("no-such-stream", 6, MISSING),

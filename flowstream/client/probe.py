@@ -169,8 +169,9 @@ async def resolve(core: Core, stream: str, spec: OffsetSpec) -> int:
         )
         check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
         return max(answer.offset.value, asked)  # it may be that of the chunk
+    end = await _end(core, stream)  # before the look: what comes after it is not to be left out
     chunk = await probe(core, stream, spec)
-    return await _end(core, stream) if chunk is None else max(int(chunk.offset), asked)
+    return end if chunk is None else max(int(chunk.offset), asked)
 
 
 async def _end(core: Core, stream: str) -> int:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import anyio
 import pytest
 
-from flowstream.client import Address, Environment, State, Tls, Token, TokenCredentials
+from flowstream.client import (
+    Address,
+    Environment,
+    State,
+    Tls,
+    Token,
+    TokenCredentials,
+    offset_spec,
+)
 from flowstream.client.environment import _dial
 from flowstream.errors import (
     SERVER_ERRORS,
@@ -35,6 +44,7 @@ from flowstream.protocol import (
     SaslAuthenticate,
     SaslAuthenticateResponse,
     StreamStats,
+    Subscribe,
     Tune,
 )
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, StateChanged
@@ -241,6 +251,33 @@ async def test_pitfall_15_behind_a_load_balancer_it_connects_until_the_node_is_r
         with pytest.raises(ConnectionFailed, match=r"node2:5552 was not reached in 4 tries"):
             await env.publisher("s").__aenter__()
         assert roles(cluster.nodes[0]) == ["locating"]
+
+
+@pytest.mark.parametrize("offset", ["first", "last", timedelta(hours=1), 3])
+async def test_what_is_published_while_an_offset_is_looked_up_is_not_left_out(
+    cluster: Cluster, connect: Connect, offset: Any
+) -> None:
+    """A look at an empty stream finds nothing; the end behind what came since is no beginning."""
+    cluster.add("s")
+
+    def come() -> None:
+        if not cluster.streams["s"].chunks:
+            cluster.add("s", [b"0", b"1"])
+
+    def looked(session: Session, command: Subscribe) -> bool:
+        session.subscribe(command)
+        if command.offset.kind is offset_spec(offset).kind and offset not in ("first", "last"):
+            come()
+        return True
+
+    def told(session: Session, command: StreamStats) -> bool:
+        session.stats(command)
+        come()
+        return True
+
+    async with connect(cluster) as env:
+        cluster.node.scripts |= {Subscribe: looked, StreamStats: told}
+        assert await env.resolve_offset("s", offset) == 0
 
 
 async def test_admin_requests(cluster: Cluster, connect: Connect) -> None:

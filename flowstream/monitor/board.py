@@ -284,9 +284,13 @@ class Board:
             for figures in self.pipelines.values()
             if figures.read is not None
         ]
-        return sorted(
-            described, key=lambda it: (ORDER.index(it["condition"]["name"]), it["lag"] is None)
-        )
+        return sorted(described, key=_rank)
+
+
+def _rank(pipeline: dict[str, Any]) -> tuple[int, bool, bool]:
+    """Those that read a stream before those that feed one, and what never got a message last."""
+    condition = ORDER.index(pipeline["condition"]["name"])
+    return condition, pipeline["lag"] is None, pipeline["received"] == 0
 
 
 def _shown(check: Check) -> dict[str, str]:

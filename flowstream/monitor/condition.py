@@ -143,7 +143,7 @@ def _troubled(seen: Seen) -> Condition | None:
         return Condition("not ready", broken[0].detail, broken[0].name)
     if seen.lagging and not seen.paused:
         streams = ", ".join(seen.lagging[:3]) + (" ..." if len(seen.lagging) > 3 else "")
-        why = f"the oldest message of {streams} waits for more than {LAGGING_AFTER:.0f} s"
+        why = f"the oldest message of {streams} has waited for more than {LAGGING_AFTER:.0f} s"
         return Condition("lagging", why, "lagging")
     return None
 

@@ -15,7 +15,7 @@ from flowstream.connectors.dead_letter import dead_letter
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_broker]
 
 COUNT = 60
 

@@ -19,7 +19,8 @@ from anyio import to_thread
 from tests.monitor.browser import DESKTOP, PHONE, WHY_NOT, Browser, browser, installed
 from tests.monitor.scenes import LONG, SCENES, at_work
 
-FOLDER = Path(__file__).parents[2] / "docs" / "images"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "images"
 WARM_UP = LONG + 15.0
 """Seconds the scenes work before: the charts should show something."""
 
@@ -28,6 +29,11 @@ SEEN = {"healthy": "running", "backlog": "lagging", "failing": "failing", "halti
 """The condition that is waited for in a scene."""
 PATIENCE = 120.0
 
+SHORTEN = """
+    for (const each of document.querySelectorAll("pre"))
+      each.textContent = each.textContent.replaceAll(arguments[0], "");
+"""
+"""Paths in tracebacks are those of the project, wherever it is."""
 OPEN = ".reason summary"
 """What is clicked in the scene "failing": the first reason, with its traceback."""
 
@@ -51,7 +57,7 @@ SHOTS = (
     Shot("live-page-backlog", "backlog", height=560),
     Shot("live-page-halted", "halting", height=700),
     Shot("live-page-broker-gone", "broker_gone", height=560),
-    Shot("live-page-two", "two_pipelines", height=640),
+    Shot("live-page-two", "two_pipelines", height=1060),
 )
 
 
@@ -83,6 +89,7 @@ def _take(window: Browser, address: str, shot: Shot, folder: Path) -> None:
     window.wait_for("svg path.curve[d^=M]")
     shown = min(window.height(), shot.height)
     window.shape((width, shown), dark=shot.dark, phone=shot.phone)
+    window.run(SHORTEN, f"{ROOT}/")
     window.screenshot(folder / f"{shot.name}.webp")
     if errors := window.errors():
         sys.exit("\n".join(errors))

@@ -87,7 +87,7 @@ function figures(pointer) {
     tiles.flight.update(pipeline.in_flight, `${percent(full)} of ${number(pipeline.max_in_flight)}, ` +
       bytes(pipeline.in_flight_bytes), history.at, [history.in_flight]);
     tiles.failed.update(pipeline.failed_attempts, became(pipeline.reasons).join(" · ") ||
-      (pipeline.failed_attempts ? "" : "nothing has failed"), history.at, [history.failed],
+      (pipeline.failed_attempts ? "" : `${pipeline.reasons.length ? "no message" : "nothing"} has failed`), history.at, [history.failed],
       pipeline.condition.name === "failing" ? "bad" : "");
   }};
 }
@@ -98,7 +98,7 @@ function waiting({lag, lag_seconds: age, catch_up: left, rate: settled}) {
   if (!lag) return known(lag) ? "nothing waits" : "no stream is read";
   const old = age > 0 ? `the oldest is ${span(age)} old` : "";
   if (age < KEEPING_UP) return old;
-  const end = known(left) ? `caught up in ${span(left)}` : settled > 0 ? "it does not shrink" : "";
+  const end = settled > 0 ? known(left) ? `caught up in ${span(left)}` : "it does not shrink" : "";
   return [old, end].filter(Boolean).join(" · ");
 }
 

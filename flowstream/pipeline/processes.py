@@ -167,15 +167,17 @@ class Processes:
         left_out = self._deaths.due(error.code, anyio.current_time())
         if left_out is None:
             return
+        place: dict[str, Any] = {"stream": None, "offset": None}
         if isinstance(held, Batch):
             what = f"a batch of {held.size:,} in hand: this attempt of it has failed"
         elif len(held) == 1:
+            place = {"stream": held[0].stream, "offset": held[0].offset}
             what = f"{held[0].stream}@{held[0].offset} in hand: this attempt of it has failed"
         else:
             what = f"{len(held):,} messages in hand, which are handled again one by one"
         log.warning(
             "pipeline %r: %s. It had %s%s", self._pipeline, error, what, more(left_out),
-            extra={"pipeline": self._pipeline, "stage": self._stage, "pid": error.pid},
+            extra={"pipeline": self._pipeline, "stage": self._stage, "pid": error.pid, **place},
         )  # fmt: skip
 
 

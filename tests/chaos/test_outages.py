@@ -121,3 +121,27 @@ async def test_one_partition_is_gone(
             await until(lambda: len(said(caplog)) == 2)
             assert f"is connected to the node that serves {partition} again" in said(caplog)[1]
             assert board.losses() == []
+
+
+async def test_a_publisher_alone_loses_its_broker(
+    rabbitmq: Broker, stream_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        watched(rabbitmq, stream_name) as (env, proxy, board),
+        env.publisher(f"{stream_name}-0") as publisher,
+    ):
+        await publisher.publish(b"before")
+        caplog.clear()
+        proxy.refusing = True
+        proxy.reset_all()
+        await publisher.wait_for(State.RECOVERING)
+        await until(lambda: "the publisher of" in str(board.losses()), 2)
+        await publisher.send(b"meanwhile")
+        await until(lambda: said(caplog), 5)
+        (lost,) = said(caplog)
+        assert f"lost its broker: localhost:{proxy.port} closed the connection" in lost
+        assert f"The publisher of {stream_name}-0 waits." in lost
+        proxy.refusing = False
+        await publisher.flush()
+        await until(lambda: len(said(caplog)) == 2)
+        assert said(caplog)[1].endswith(f"the publisher of {stream_name}-0 goes on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 
 import anyio
@@ -96,7 +97,7 @@ async def test_all_partitions_are_read_each_with_its_own_watermark(
 
 
 async def test_a_hand_over_drains_commits_and_loses_and_repeats_nothing(
-    broker: Broker, stream_name: str
+    broker: Broker, stream_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two runs of one pipeline: the second joins, then the first leaves.
 
@@ -106,6 +107,7 @@ async def test_a_hand_over_drains_commits_and_loses_and_repeats_nothing(
     """
     if broker.version < (3, 13):
         pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    caplog.set_level(logging.INFO, "flowstream")
     received: set[tuple[str, int]] = set()
     handled: defaultdict[str, list[int]] = defaultdict(list)
     by: defaultdict[str, set[str]] = defaultdict(set)
@@ -169,6 +171,14 @@ async def test_a_hand_over_drains_commits_and_loses_and_repeats_nothing(
             assert by["second"] == last.keys()
             for partition, offset in last.items():
                 assert await environment.query_offset("shop", partition) == offset
+            went, settled = moved, drained[-1]
+            assert f"{went} came to this process, of the group with reference shop" in caplog.text
+            assert f"{went} begins at first: nothing stored under reference shop" in caplog.text
+            left = f"{went} left this process, handed over to others of reference shop in "
+            text = next(each for each in caplog.messages if each.startswith(left))
+            assert text.endswith(f" s: settled up to {settled:,}")
+            resumed = f"resumes at {settled + 1:,}: stored offset {settled:,} of reference shop"
+            assert f"{went} {resumed}" in caplog.text
         finally:
             await environment.delete_super_stream(stream_name)
 

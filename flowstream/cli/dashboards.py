@@ -52,7 +52,8 @@ def export(
         str | None,
         typer.Option(
             metavar="URL",
-            help="The page that alerts link to; an alert's name as anchor is added.",
+            help="The page that alerts link to; an alert's name as anchor is added. /runbooks of "
+            "the first --scrape address without one.",
         ),
     ] = None,
     force: Annotated[
@@ -71,7 +72,7 @@ def export(
     settings = DashboardSettings(
         targets=tuple(scrape or settings.targets),
         prometheus=prometheus or settings.prometheus,
-        runbooks=runbooks or settings.runbooks,
+        runbooks=runbooks,
     )
     files = {directory / name: text for name, text in dashboard_files(settings).items()}
     try:

@@ -34,6 +34,14 @@ def test_options_reach_the_files(tmp_path: Path) -> None:
     assert "https://docs.example/run#flowstreamstuck" in rules
 
 
+def test_alerts_link_to_a_page_that_is_there(tmp_path: Path) -> None:
+    for arguments, address in (((), "localhost:9464"), (("--scrape", "a:1"), "a:1")):
+        result = flowstream("dashboards", "export", ".", "--force", *arguments, cwd=tmp_path)
+        assert result.code == 0
+        rules = (tmp_path / "prometheus/flowstream.rules.yml").read_text()
+        assert f"http://{address}/runbooks#flowstreamstuck" in rules
+
+
 def test_what_was_changed_is_kept_unless_forced(tmp_path: Path) -> None:
     flowstream("dashboards", "export", ".", cwd=tmp_path)
     changed = tmp_path / "dashboards/flowstream-runtime.json"

@@ -25,10 +25,13 @@ from tests.grafana.queries import (
     unknown,
 )
 
-SETTINGS = DashboardSettings(targets=("rabbitmq:9464",), prometheus="http://prometheus:9090")
+RUNBOOKS = "http://localhost:9464/runbooks"
+SETTINGS = DashboardSettings(
+    targets=("rabbitmq:9464",), prometheus="http://prometheus:9090", runbooks=RUNBOOKS
+)
 REMEDY = (
     "flowstream dashboards export grafana --force --scrape rabbitmq:9464 "
-    "--prometheus http://prometheus:9090"
+    f"--prometheus http://prometheus:9090 --runbooks {RUNBOOKS}"
 )
 NOT_SHOWN: dict[str, str] = {}
 """Metrics of the catalogue that no panel shows, and why."""
@@ -172,7 +175,7 @@ def test_alerts_have_their_runbook() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^#+ (\w+)$", page, re.MULTILINE)}
     for name, alert in rules("alert").items():
-        assert alert["annotations"]["runbook_url"] == f"docs/operations.md#{name.lower()}"
+        assert alert["annotations"]["runbook_url"] == f"{RUNBOOKS}#{name.lower()}"
         assert name.lower() in headings, f"docs/operations.md has no heading {name}"
         assert alert["labels"]["severity"] in {"critical", "warning"}
 

@@ -28,7 +28,7 @@ def dashboard_files(settings: DashboardSettings = DashboardSettings()) -> dict[s
     """Every file by its path below the folder that they are written to."""
     return {
         **{f"dashboards/{each.uid}.json": draw(each) for each in DASHBOARDS},
-        f"prometheus/{provisioning.RULES_FILE}": rules.as_yaml(settings.runbooks),
+        f"prometheus/{provisioning.RULES_FILE}": rules.as_yaml(settings.runbook_page),
         "prometheus/prometheus.yml": provisioning.prometheus_configuration(settings),
         "provisioning/datasources/flowstream.yml": provisioning.grafana_data_source(settings),
         "provisioning/dashboards/flowstream.yml": provisioning.grafana_dashboards(),

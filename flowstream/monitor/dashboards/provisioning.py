@@ -17,12 +17,18 @@ class DashboardSettings:
     """What is different from place to place.
 
     `targets` are the runs' `--http` addresses as Prometheus reaches them, `prometheus` is its URL
-    as Grafana reaches it, and `runbooks` the page that alerts link to (an anchor is added).
+    as Grafana reaches it, and `runbooks` the page that alerts link to (an anchor is added): None is
+    the one that the first of the runs serves.
     """
 
     targets: tuple[str, ...] = ("localhost:9464",)
     prometheus: str = "http://localhost:9090"
-    runbooks: str = "docs/operations.md"
+    runbooks: str | None = None
+
+    @property
+    def runbook_page(self) -> str:
+        """The address of the page that alerts link to."""
+        return self.runbooks or f"http://{self.targets[0]}/runbooks"
 
 
 def prometheus_configuration(settings: DashboardSettings) -> str:

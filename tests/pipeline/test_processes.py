@@ -210,7 +210,9 @@ async def test_a_process_that_is_killed_has_a_name_a_reason_and_another_attempt(
     with anyio.fail_after(60):
         result = await pipeline.run()
     assert (dict(result.settled), result.retried) == ({"ok": 1}, 1)
-    (record,) = (each for each in caplog.records if "worker process" in each.getMessage())
+    (reason,) = result.reasons
+    assert (reason.error, reason.attempts, reason.retried) == ("WorkerDied", 1, 1)
+    (record,) = (each for each in caplog.records if "pid" in vars(each))
     text = record.getMessage()
     assert f"a worker process of {stage!r} was killed by signal 9 (SIGKILL): the kernel" in text
     assert "this attempt of it has failed" in text

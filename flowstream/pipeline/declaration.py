@@ -27,6 +27,7 @@ from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.processes import check_importable
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.ratelimit import RateLimit
+from flowstream.pipeline.reasons import Mask
 from flowstream.pipeline.running import RunningPipeline, start
 from flowstream.pipeline.sink import Sink
 from flowstream.pipeline.statistics import RunResult, StageTopology, Topology
@@ -75,7 +76,7 @@ class Pipeline:
         max_restarts: int = 3,
         restart_window: float = 5.0,
         stuck_after: float = 60.0,
-        mask: KeyFunction | None = None,
+        mask: Mask | None = None,
         slow_after: float = 10.0,
     ) -> None:
         check_value(NAME, name, f"pipeline {shown(name)} > name")

@@ -49,7 +49,7 @@ def summarize(
     if result.unsettled:
         lines.append(
             f"  {plural(result.unsettled, 'message')} received and not settled: "
-            "the next run gets them again"
+            f"the next run gets {'it' if result.unsettled == 1 else 'them'} again"
         )
     if result.hung:
         lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")

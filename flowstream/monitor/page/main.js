@@ -1,6 +1,7 @@
 // Asks for the run's figures once a second and shows them; goes on by itself after a restart.
 
 import {advice, bytes, className, make, percent, plural, rate, span, text} from "./format.js";
+import {keyed} from "./parts.js";
 import {pipelineSection} from "./pipeline.js";
 import {runSection} from "./run.js";
 
@@ -8,6 +9,7 @@ const EVERY = 1000, HIDDEN = 5000, TIMEOUT = 5000;
 const sections = new Map();
 const main = document.getElementById("pipelines");
 const status = document.getElementById("status");
+const news = document.getElementById("news");
 const ready = document.getElementById("ready");
 const about = runSection();
 let version = "";
@@ -15,14 +17,38 @@ let refused = "";
 let answeredAt = null;
 let timer = null;
 
-// `problems` are {said, advice, runbook}, the last two where there are some.
+function line({advice: words, runbook}) {
+  const said = make("span");
+  const node = make("li", {}, said, " ", advice({advice: words, runbook}));
+  return {node, update(problem) { text(said, problem.said); }};
+}
+const list = make("ul");
+status.append(list);
+const lines = keyed(list, line, problem => `${problem.check} ${problem.pipeline}`);
+
+// `problems` have what is `said` and perhaps advice. What changes in them is shown, and only what is
+// new among them is news for a screen reader: some count seconds.
 function tell(problems) {
-  const now = JSON.stringify(problems);
-  if (status.dataset.told === now) return;
-  status.dataset.told = now;
-  status.replaceChildren(...(problems.length ? [make("ul", {}, ...problems.map(each =>
-    make("li", {}, make("span", {}, each.said), " ", advice(each))))] : []));
+  lines.update(problems);
   className(status, problems.length ? "shown" : "");
+  const kinds = problems.map(each => `${each.check} ${each.pipeline}`).join("\n");
+  if (news.dataset.kinds === kinds) return;
+  news.dataset.kinds = kinds;
+  text(news, problems.map(each => each.said).join(" "));
+}
+
+// What is not ready, the same of several pipelines once; what has halted says so itself.
+function notReady(run) {
+  const halted = run.pipelines.filter(each => each.condition.name === "halted").map(each => each.name);
+  const same = new Map();
+  for (const each of run.not_ready) {
+    if (each.check === "phase" && halted.includes(each.pipeline)) continue;
+    const known = same.get(`${each.check} ${each.detail}`);
+    if (known) known.pipeline += `, ${each.pipeline}`;
+    else same.set(`${each.check} ${each.detail}`, {...each});
+  }
+  return [...same.values()].map(each =>
+    ({...each, said: `${each.pipeline ? `${each.pipeline}: ` : ""}${each.detail}.`}));
 }
 
 function header(run) {
@@ -44,15 +70,11 @@ function show(run) {
   if (version && run.version !== version) location.reload();
   version = run.version;
   header(run);
-  const halted = run.pipelines.filter(each => each.condition.name === "halted").map(each => each.name);
-  const failing = run.not_ready.filter(each =>  // what has halted says so itself, with the reason
-    each.check !== "phase" || !halted.includes(each.pipeline));
-  const losses = run.losses.map(each => ({...each, said: `${each.text}. It is tried again.`}));
-  const problems = [...Map.groupBy(failing, each => `${each.check} ${each.detail}`).values()]
-    .map(same => ({...same[0], pipeline: same.map(each => each.pipeline).filter(Boolean).join(", ")}))
-    .map(each => ({...each, said: `${each.pipeline ? `${each.pipeline}: ` : ""}${each.detail}.`}));
-  if (!problems.some(each => each.check === "broker")) problems.unshift(...losses);
-  tell(refused ? [...problems, {said: refused}] : problems);
+  const problems = notReady(run);
+  if (!problems.some(each => each.check === "broker"))
+    problems.unshift(...run.losses.map(each =>
+      ({...each, check: "lost", pipeline: each.environment, said: `${each.text}. It is tried again.`})));
+  tell(refused ? [...problems, {check: "refused", pipeline: "", said: refused}] : problems);
   for (const pipeline of run.pipelines) {
     if (!sections.has(pipeline.name))
       sections.set(pipeline.name, pipelineSection(pipeline.name, message => { refused = message; }));
@@ -73,22 +95,35 @@ function order(nodes) {
   if (focused !== document.activeElement && main.contains(focused)) focused.focus({preventScroll: true});
 }
 
+function gone() {
+  document.body.classList.add("gone");
+  text(ready, "no answer");
+  className(ready, "pill bad");
+  const since = answeredAt ? `; these figures are from ${answeredAt.toLocaleTimeString("en-GB")}` : "";
+  tell([{check: "gone", pipeline: "", said: `The run does not answer; trying again${since}.`}]);
+}
+
+// A fault of the page is none of the run's.
+function shown(run) {
+  document.body.classList.remove("gone");
+  answeredAt = new Date();
+  try {
+    show(run);
+  } catch (error) {
+    console.error(error);
+    tell([{check: "page", pipeline: "", said: `This page cannot show all of the answer (${error.message}). ` +
+      "Load it again; the same figures are at /metrics."}]);
+  }
+}
+
 async function refresh() {
   timer = null;
+  let run = null;
   try {
     const answer = await fetch("api/snapshot", {signal: AbortSignal.timeout(TIMEOUT)});
-    if (!answer.ok) throw new Error(`answer ${answer.status}`);
-    const run = await answer.json();
-    document.body.classList.remove("gone");
-    answeredAt = new Date();
-    show(run);
-  } catch {
-    document.body.classList.add("gone");
-    text(ready, "no answer");
-    className(ready, "pill bad");
-    const since = answeredAt ? `; these figures are from ${answeredAt.toLocaleTimeString("en-GB")}` : "";
-    tell([{said: `The run does not answer; trying again${since}.`}]);
-  }
+    if (answer.ok) run = await answer.json();
+  } catch { /* as if it had answered that it cannot */ }
+  if (run) shown(run); else gone();
   timer = setTimeout(refresh, document.hidden ? HIDDEN : EVERY);
 }
 

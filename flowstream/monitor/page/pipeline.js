@@ -54,15 +54,15 @@ function headline(name) {
 
 // Why the condition is not good, and what to do.
 function verdict() {
-  const node = make("p");
+  const said = make("b"), todo = make("span");
+  const node = make("p", {}, said, " ", todo);
   return {node, update({level, name, why, ...more}) {
-    const now = JSON.stringify([level, why, more]);
-    if (node.dataset.told === now) return;
-    node.dataset.told = now;
     node.hidden = level === "good" || name === "not ready" || !why;  // the top of the page says that
     className(node, `verdict ${level}`);
-    const said = why ? `${why[0].toUpperCase()}${why.slice(1)}.` : "";
-    node.replaceChildren(make("b", {}, said), " ", advice(more));
+    text(said, why ? `${why[0].toUpperCase()}${why.slice(1)}.` : "");
+    if (todo.dataset.about === more.runbook) return;
+    todo.dataset.about = more.runbook;
+    todo.replaceChildren(advice(more));
   }};
 }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.settings import PIPELINES, PYPROJECT, Origin, names_of, settings
@@ -12,6 +13,8 @@ from flowstream.pipeline import RateLimit
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline
+
+log = logging.getLogger("flowstream.run")
 
 NEAR = 0.75
 """How alike two names are where one of them may be a mistake."""
@@ -33,6 +36,16 @@ def override(pipeline: Pipeline) -> dict[str, Origin]:
         places = ", ".join(str(origin) for _, origin in found.values())
         raise ConfigurationError(f"{error} (configured by {places})") from None
     return {name: origin for name, (_, origin) in found.items()}
+
+
+def log_overrides(pipeline: str, changed: Mapping[str, Origin]) -> None:
+    """Say which options are not those of the declaration, and where they come from."""
+    if changed:
+        options = ", ".join(f"{name} by {origin}" for name, origin in changed.items())
+        log.info(
+            "pipeline %r: configured beside its declaration: %s", pipeline, options,
+            extra={"pipeline": pipeline},
+        )  # fmt: skip
 
 
 def unused(pipelines: Iterable[str]) -> Iterator[str]:

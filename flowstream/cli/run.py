@@ -178,7 +178,8 @@ def run(
             envvar="FLOWSTREAM_LOG_LEVEL",
             case_sensitive=False,
             metavar="LEVEL",
-            help="The least severe log records to write: debug, info, warning, error or critical.",
+            help="The least severe log records to write: debug, info (the story of the run), "
+            "warning, error or critical.",
             rich_help_panel=WATCHING,
         ),
     ] = LogLevel.WARNING,
@@ -220,7 +221,7 @@ def run(
     """
     from flowstream.cli import logs
     from flowstream.cli.load import imported_by, load_pipelines
-    from flowstream.cli.overrides import override, unused
+    from flowstream.cli.overrides import log_overrides, override, unused
     from flowstream.cli.supervisor import Plan
 
     if reload:
@@ -229,7 +230,7 @@ def run(
     _check_words(context.meta[NOT_TAKEN])
     pipelines = load_pipelines(targets)
     for pipeline in pipelines.values():
-        override(pipeline)
+        log_overrides(pipeline.name, override(pipeline))
         pipeline.check()
     for said in unused(pipeline.name for pipeline in pipelines.values()):
         note(said)

@@ -34,9 +34,10 @@ def declared(pipeline: Pipeline) -> str:
     retry = "no retry" if options.retry is None else f"{options.retry.attempts} attempts"
     writes = options.on_failure.writes()
     policy = type_name(options.on_failure) + (f" into {', '.join(writes)}" if writes else "")
+    limited = "" if options.rate_limit is None else f"; {limit(options.rate_limit)}"
     return (
         f"{' -> '.join(each for each in way if each)}; failures: {retry}, then {policy}; at most "
-        f"{options.max_in_flight:,} messages in flight"
+        f"{options.max_in_flight:,} messages in flight{limited}"
     )
 
 

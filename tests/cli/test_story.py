@@ -157,3 +157,16 @@ def test_a_broker_is_killed_and_started_again(tmp_path: Path) -> None:
     told = [json.loads(each) for each in records if json.loads(each)["level"] == "warning"]
     (back,) = told
     assert back["message"].startswith("environment 'flowstream orders' is connected to its broker")
+
+
+def test_what_configures_a_pipeline_is_told(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(BLOCKING.replace("2.5", "0"))
+    variables = {
+        "FLOWSTREAM_PIPELINES__SHOP__MAX_IN_FLIGHT": "7",
+        "FLOWSTREAM_PIPELINES__SHOP__RATE_LIMIT": "5000",
+    }
+    result = flowstream("run", "shop", *INFO, cwd=tmp_path, env=variables)
+    assert result.code == 0, result.err
+    assert "pipeline 'shop': configured beside its declaration: " in result.err
+    assert "max_in_flight by FLOWSTREAM_PIPELINES__SHOP__MAX_IN_FLIGHT" in result.err
+    assert "at most 7 messages in flight; limited to 5,000 messages every 1 s" in result.err

@@ -24,6 +24,7 @@ from flowstream.cli.nearby import DATA
 from flowstream.cli.templates import SAMPLE
 from tests.cli.command import TIMEOUT, Started, environment, flowstream, wait_until
 from tests.cli.modules import handled, numbered, write_module
+from tests.documents import ROOT
 
 ISOLATED = ("unshare", "--map-root-user", "--net")
 
@@ -97,6 +98,63 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
     assert (second["handled"], second["committed"]) == (0, {"shop": 0})
     assert said("second.err").splitlines() == [broker, why]
     assert (tmp_path / DATA / ".gitignore").read_text() == "*\n"
+
+
+# -- the demo of `make run`, whatever is on the default port
+
+LISTENERS = {
+    "nothing": ("true", ""),
+    "silence": (
+        "import socket, time; s = socket.create_server(('localhost', 5552)); time.sleep(600)",
+        "something that accepts connections and does not answer listens there; --url or",
+    ),
+    "http": (
+        "import http.server as h; "
+        "h.HTTPServer(('localhost', 5552), h.SimpleHTTPRequestHandler).serve_forever()",
+        "an HTTP server (SimpleHTTP/",
+    ),
+    "broker": (
+        "import sys; from flowstream.cli import main; "
+        "sys.argv[1:] = ['broker', '--memory']; main()",
+        "found there since none was named; --create creates missing streams there, --embedded",
+    ),
+}
+LOADED = (
+    "import sqlite3; orders = sqlite3.connect('orders.sqlite3'); "
+    "exit(not orders.execute('SELECT count(*) FROM orders').fetchone()[0])"
+)
+DEMO = f"""
+until_it_says() {{{{ until grep -q "$1" "$2"; do kill -0 $run; sleep 0.05; done; }}}}
+[ "{{listener}}" = true ] || {{{{
+  {sys.executable} -c "{{listener}}" 2>/dev/null & listener=$!
+  trap 'kill $listener' EXIT
+  until (: </dev/tcp/localhost/{PORT}) 2>/dev/null; do kill -0 $listener; sleep 0.05; done
+  {sys.executable} -m flowstream run pipelines.orders --until-idle 0.1 2>plain.err && exit 1
+}}}}
+set -e
+{sys.executable} -m flowstream {{demo}} 127.0.0.1:0 --plain >demo.txt 2>demo.err & run=$!
+until_it_says 'live page on' demo.err
+until {sys.executable} -c "{LOADED}" 2>/dev/null; do kill -0 $run; sleep 0.05; done
+kill -INT $run
+wait $run
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("taken", LISTENERS)
+def test_the_demo_runs_whatever_is_on_the_default_port(taken: str, tmp_path: Path) -> None:
+    (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
+    (demo,) = re.findall(r"flowstream (run .*) \$\(ARGS\)", (ROOT / "Makefile").read_text())
+    listener, says = LISTENERS[taken]
+    bash(DEMO.format(listener=listener, demo=demo), tmp_path)
+    first, *_ = (tmp_path / "demo.err").read_text().splitlines()
+    where = re.escape(str(tmp_path / DATA))
+    assert re.fullmatch(rf"broker: flowstream \S+ at \S+, embedded, data in {where}", first)
+    assert f":{PORT}," not in first
+    summary = (tmp_path / "demo.txt").read_text()
+    assert re.search(r"^orders: stopped after .+, [\d,]+ messages handled", summary, re.MULTILINE)
+    if says:
+        assert says in (tmp_path / "plain.err").read_text().splitlines()[-1]
 
 
 # -- where it was asked for: on a free port, whatever is on the default one

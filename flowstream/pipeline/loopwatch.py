@@ -73,6 +73,7 @@ class LoopWatch:
     def __init__(self) -> None:
         self.runs: list[Watched] = []
         self._loop_thread = threading.get_ident()
+        self.loop = current_token()
         self._ask = _poster()
         self._asked = time.monotonic()
         self._answered = True
@@ -145,7 +146,7 @@ def watching(run: Watched) -> Iterator[None]:
     """Watch the running event loop for `run`."""
     thread = threading.get_ident()
     watch = _watches.get(thread)
-    if watch is None:
+    if watch is None or watch.loop != current_token():  # one of a loop that was torn down
         watch = _watches[thread] = LoopWatch()
         watch.start()
     watch.runs = [*watch.runs, run]
@@ -155,7 +156,8 @@ def watching(run: Watched) -> Iterator[None]:
         watch.runs = [each for each in watch.runs if each is not run]
         if not watch.runs:
             watch.stop()
-            del _watches[thread]
+            if _watches.get(thread) is watch:
+                del _watches[thread]
 
 
 def _poster() -> Callable[[Callable[[], Any]], Any]:

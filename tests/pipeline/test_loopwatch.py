@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from flowstream.pipeline import Batch, Message, Pipeline
-from flowstream.pipeline.loopwatch import _waits
+from flowstream.pipeline.loopwatch import _waits, watching
 from flowstream.pipeline.repeats import Repeats
 from flowstream.telemetry import LoopBlocked
 from tests.pipeline.support import MemoryStream, Recorder, numbers, pipeline_of
@@ -213,3 +213,27 @@ def test_repeats_are_counted() -> None:
     for kind in range(5_000):
         repeats.due(kind, 0)
     assert len(repeats._kinds) <= 1_000
+
+
+def test_a_loop_that_was_torn_down_does_not_leave_the_next_one_unwatched(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def torn_down() -> None:
+        nobody: Any = Nobody()
+        left.append(watching(nobody))
+        left[0].__enter__()
+
+    class Nobody:
+        name, after = "nobody", 0.1
+
+    left: list[Any] = []
+    pipeline = pipeline_of(1)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        block(caplog, 0)
+
+    asyncio.run(torn_down())
+    asyncio.run(pipeline.run())
+    left[0].__exit__(None, None, None)
+    assert len(blocked(caplog)) == 1

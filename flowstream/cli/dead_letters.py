@@ -45,6 +45,12 @@ app = new_app(
     ),
 )
 
+INTERRUPTED = {
+    False: "the same command goes on where this one was, and adds nothing twice",
+    True: "some of the letters given with --offset may be replayed already",
+}
+"""What a replay that was broken off has done, by whether letters were chosen."""
+
 Stream = Annotated[str, typer.Argument(help="The dead-letter stream.")]
 Reason = Annotated[
     str | None, typer.Option(metavar="REGEX", help="Only letters whose reason matches.")
@@ -204,7 +210,12 @@ def replay(
     if key is not None and to is None:
         raise CommandError("--key needs --to, the super stream to publish to", ExitCode.USAGE)
     chosen = sorted(set(offset or []))
-    done = run_async(lambda: _replay(url, stream, chosen, to=to, key=key, dry_run=dry_run))
+    try:
+        done = run_async(lambda: _replay(url, stream, chosen, to=to, key=key, dry_run=dry_run))
+    except KeyboardInterrupt:
+        if not dry_run:
+            note(f"interrupted: {INTERRUPTED[bool(chosen)]}")
+        raise
     missing = len(chosen) - done.published.total() - len(done.left)
     if chosen and missing:
         note(f"{plural(missing, 'offset')} given with --offset had no dead letter")
@@ -297,5 +308,7 @@ async def _purge(url: str, stream: str, end: int | None) -> None:
                 ExitCode.IN_USE,
             )
         with doing(f"making {stream} anew"):
-            await environment.delete_stream(stream)
-            await environment.create_stream(stream)
+            try:
+                await environment.delete_stream(stream)
+            finally:  # also where a Ctrl-C comes in between
+                await environment.create_stream(stream, exist_ok=True)

@@ -26,6 +26,9 @@ PLAIN_INTERVAL = 5.0
 REFRESH = 0.1
 """Seconds between two looks of the line on a terminal."""
 
+ECHO = 8
+"""Columns left for the ^C that a terminal shows: a line that it breaks would not be erased."""
+
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 BAR_WIDTH = 20
 
@@ -146,7 +149,7 @@ class Ticker(threading.Thread):
             if step.title is None:
                 status_line.clear()
             elif step.in_place and redrawn(sys.stderr):
-                status_line.show(drawn_line(step, now, stderr().width - 1))
+                status_line.show(drawn_line(step, now, stderr().width - ECHO))
             elif now >= self._next_line:
                 self._next_line = now + PLAIN_INTERVAL
                 note(f"{step.title}: {step.facts(now)}")

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from flowstream import Environment, Message
+from flowstream.cli import dead_letters
 from flowstream.cli.letters import letter
 from flowstream.client import Compression, encode_data, encode_message
 from flowstream.connectors.dead_letter import dead_letter
@@ -237,3 +238,25 @@ def test_a_body_that_was_too_large_for_its_letter_is_fetched(
     assert without.code == 0
     assert "cannot be read" in without.out
     flowstream("streams", "delete", dead, "--yes", url=broker.url)
+
+
+def test_a_purge_that_is_interrupted_leaves_a_stream(
+    embedded_broker: Broker, stream_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = Environment.delete_stream
+
+    async def interrupted(environment: Environment, stream: str) -> None:
+        await delete(environment, stream)
+        raise KeyboardInterrupt
+
+    async def purge() -> None:
+        async with Environment(embedded_broker.url) as environment:
+            await environment.create_stream(stream_name)
+            with monkeypatch.context() as patched:
+                patched.setattr(Environment, "delete_stream", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    await dead_letters._purge(embedded_broker.url, stream_name, None)
+            assert await environment.last_offset(stream_name) is None
+            await environment.delete_stream(stream_name)
+
+    anyio.run(purge)

@@ -127,13 +127,20 @@ def plain_line(pipeline: dict[str, Any], now: float) -> str:
     )
     behind = f" ({', '.join(_behind(pipeline))})" if pipeline["lag"] else ""
     line = (
-        f"{pipeline['name']}: {pipeline['phase']}, {pipeline['rate']:,.0f}/s, "
+        f"{pipeline['name']}: {pipeline['phase']}{_unlike_phase(pipeline)}, "
+        f"{pipeline['rate']:,.0f}/s, "
         f"{pipeline['settled']:,} settled, lag {_number(pipeline['lag'])}{behind}, "
         f"{pipeline['in_flight']:,} in flight, {plural(_batches(pipeline), 'batch', 'batches')}, "
         f"{pipeline['failed']:,} failed, committed {offsets or 'nothing'}"
     )
     reasons = pipeline.get("reasons", [])[:REASONS]
     return "; ".join([line, *(_reason(reason, now) for reason in reasons)])
+
+
+def _unlike_phase(pipeline: dict[str, Any]) -> str:
+    """`, failing`: the condition, where the phase does not say it."""
+    name = pipeline["condition"]["name"]
+    return "" if name == pipeline["phase"] else f", {name}"
 
 
 def waited_for(snapshot: dict[str, Any]) -> Iterator[str]:
@@ -261,8 +268,8 @@ def _head(pipeline: dict[str, Any]) -> Iterator[Span]:
     phase, condition = pipeline["phase"], pipeline["condition"]
     style = STYLES.get(condition["level"], "dim")
     yield pipeline["name"], "bold"
-    other = f", {condition['name']}" if condition["name"] != phase else ""
-    yield f"{phase} for {short_duration(pipeline['phase_seconds'])}{other}", style
+    since = f"{phase} for {short_duration(pipeline['phase_seconds'])}"
+    yield since + _unlike_phase(pipeline), style
     if pipeline["lag"] is not None:
         behind = _behind(pipeline) if pipeline["lag"] else []
         lagging = any(stream["lagging"] for stream in pipeline["streams"])

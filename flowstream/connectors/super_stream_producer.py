@@ -18,6 +18,7 @@ from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.errors import FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Feed, Lane, RunContext
 from flowstream.telemetry import PartitionMoved
+from flowstream.texts import plural
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -81,8 +82,9 @@ class SuperStreamProducer(StreamProducer):
             self._will_consume(partition)
         if self.single_active:
             log.info(
-                "%s has %d partitions: this process joins the group with reference %s, and gets "
-                "those that the broker gives it", self.stream, len(partitions), self._name,
+                "%s has %s: this process joins the group with reference %s, and gets those that "
+                "the broker gives it", self.stream, plural(len(partitions), "partition"),
+                self._name,
                 extra={"pipeline": self._pipeline, "super_stream": self.stream},
             )  # fmt: skip
 

@@ -302,6 +302,9 @@ class Run:
             [*self.records],
         )
 
+    def kill(self) -> None:
+        self._command.process.kill()
+
     def stop(self) -> None:
         self._command.signal(signal.SIGTERM)
 

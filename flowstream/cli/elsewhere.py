@@ -15,6 +15,7 @@ import anyio
 
 from flowstream.cli.exits import CommandError
 from flowstream.cli.management import Management, management_of
+from flowstream.cli.settings import settings
 from flowstream.client import StreamUrl, this_process
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError
@@ -26,10 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flowstream.cli")
 
-DELAY = 1.0
-"""Seconds from the start to the look: a run that is over by then asks nobody."""
-LINGERING = 6.0
-"""Seconds for which the API may list a consumer that has gone, such as that of the run before."""
+LOOKS = (1.0, 6.0)
+"""Seconds from the start, or from the look before: a run that is over by then asks nobody. The API
+tells within 5 seconds whose a new consumer is, and at once that one has gone."""
 
 
 async def warn_of_others(
@@ -41,32 +41,35 @@ async def warn_of_others(
         return
     reference = producer.reference or pipeline.name
     try:
-        await anyio.sleep(DELAY)
         streams = await _streams(environment, producer)
-        before = await _others(environment, url, streams, reference)
-        if not before:
-            return
-        await anyio.sleep(LINGERING)
-        after = await _others(environment, url, streams, reference)
+        for seconds in LOOKS:
+            await anyio.sleep(seconds)
+            others = await _others(environment, url, streams, reference)
+            if others:
+                _warn(pipeline.name, reference, others, telemetry)
+                return
     except (CommandError, FlowstreamError) as error:
         log.debug(
             "who else reads the streams of %s is not known: %s", pipeline.name, error,
             extra={"pipeline": pipeline.name},
         )  # fmt: skip
-        return
-    for connection in sorted(before.keys() & after.keys())[:1]:
-        stream, process = after[connection]
-        text = (
-            f"another process reads {stream!r} under the reference {reference!r}, too "
-            f"({process or 'unnamed'}, connection {connection}): both handle every message, and "
-            "overwrite each other's stored offset. Stop one of them, give one another reference=, "
-            "or share a super stream with single_active=True"
-        )
-        log.warning(
-            "pipeline %r: %s", pipeline.name, text,
-            extra={"pipeline": pipeline.name, "stream": stream, "reference": reference},
-        )  # fmt: skip
-        telemetry.emit(Warned(pipeline.name, stream, text))
+
+
+def _warn(
+    name: str, reference: str, others: Mapping[str, tuple[str, str]], telemetry: Telemetry
+) -> None:
+    connection, (stream, process) = min(others.items())
+    text = (
+        f"another process reads {stream!r} under the reference {reference!r}, too "
+        f"({process or 'unnamed'}, connection {connection}): both handle every message, and "
+        "overwrite each other's stored offset. Stop one of them, give one another reference=, or "
+        "share a super stream with single_active=True"
+    )
+    log.warning(
+        "pipeline %r: %s", name, text,
+        extra={"pipeline": name, "stream": stream, "reference": reference},
+    )  # fmt: skip
+    telemetry.emit(Warned(name, stream, text))
 
 
 def is_shared(producer: StreamProducer) -> bool:
@@ -85,7 +88,8 @@ async def _others(
 ) -> dict[str, tuple[str, str]]:
     from anyio import to_thread
 
-    api = await management_of(environment, url, None)
+    named = settings().given("management")
+    api = await management_of(environment, url, None if named is None else str(named))
     vhost = StreamUrl.parse(url).virtual_host
 
     def ask(api: Management) -> dict[str, tuple[str, str]]:
@@ -101,8 +105,8 @@ def others_among(
     found: dict[str, tuple[str, str]] = {}
     for it in consumers:
         stream, connection = it["queue"]["name"], dict(it["connection_details"]).get("name")
-        mine = it.get("process") == process
         named = it.get("properties", {}).get("name") == reference
-        if stream in streams and named and connection and not mine:
-            found.setdefault(str(connection), (stream, str(it.get("process") or "")))
+        theirs = it["process"]
+        if stream in streams and named and connection and theirs not in (None, process):
+            found.setdefault(str(connection), (stream, str(theirs)))
     return found

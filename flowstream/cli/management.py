@@ -180,7 +180,8 @@ class Management:
 
     def stream_consumers(self, vhost: str) -> list[dict[str, Any]]:
         """Every stream consumer of a virtual host, each with its connection's name as
-        `connection`, and the `process` that it told; needs the plugin rabbitmq_stream_management.
+        `connection`, and the `process` that it told ("" where it told none, and None where the
+        connection is too young to be known); needs the plugin rabbitmq_stream_management.
         """
         name = quote(vhost, safe="")
         told = {
@@ -189,9 +190,12 @@ class Management:
         }
         consumers = []
         for it in self.get(f"stream/consumers/{name}"):
-            client = told.get(dict(it["connection_details"]).get("name"), {})
-            connection, process = client.get("connection_name", ""), client.get("process", "")
-            consumers.append({**it, "connection": connection, "process": process})
+            client = told.get(dict(it["connection_details"]).get("name"))
+            known = {} if client is None else client
+            process = None if client is None else known.get("process", "")
+            consumers.append(
+                {**it, "connection": known.get("connection_name", ""), "process": process}
+            )
         return consumers
 
     def _pages(self, path: str) -> Iterator[dict[str, Any]]:

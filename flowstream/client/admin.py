@@ -247,6 +247,18 @@ class Administration:
         """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
         await OffsetStore(self._open).store_verified(reference, stream, offset, keep=keep)
 
+    async def claim_reference(self, reference: str, stream: str) -> int | None:
+        """Says that offsets under the reference are stored from here on; not answered.
+
+        A number is drawn and stored beside them, and returned: while `reference_claim` answers
+        with it, nobody else has claimed the reference since. None where the reference is too long.
+        """
+        return await OffsetStore(self._open).claim(reference, stream)
+
+    async def reference_claim(self, reference: str, stream: str) -> int | None:
+        """The number of whoever claimed the reference last; None where nobody did."""
+        return await OffsetStore(self._open).claimed(reference, stream)
+
     async def forget_offset(self, reference: str, stream: str) -> None:
         """Gives a reference up: `query_offset` answers None from now on, until somebody stores.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -29,6 +30,11 @@ reader that was away for long would look like one that is new: it would begin at
 nobody would learn what it missed. So the offsets of names that are meant to last are stored a
 second time, under the reference with this suffix and KEPT higher: no stream's first offset ever
 gets there. Nothing ever forgets such a reference, so it is not for readers that come and go."""
+
+CLAIM_SUFFIX = "#kept.run"
+"""Stored offsets have no owner. So who stores under a reference may store a number of its own
+beside them, under the reference with this suffix. Who finds another number there is not alone."""
+LEAST_CLAIM = KEPT + (KEPT >> 1)
 
 BEGINNING = KEPT - 2
 """The copy of a reference that began with offset 0 and has stored nothing since."""
@@ -86,8 +92,9 @@ class OffsetStore:
         """
         self._core.check()
         check_reference("the reference of an offset", reference)
-        if reference.endswith(KEPT_SUFFIX):
-            raise ConfigurationError(f'a reference cannot end in "{KEPT_SUFFIX}": {reference!r}')
+        for suffix in (KEPT_SUFFIX, CLAIM_SUFFIX):
+            if reference.endswith(suffix):
+                raise ConfigurationError(f'a reference cannot end in "{suffix}": {reference!r}')
         if not BEFORE_FIRST <= offset < KEPT:
             raise ConfigurationError(f"offset {offset} is none: give a number from -1 on")
         kept = kept_reference(reference)
@@ -123,6 +130,25 @@ class OffsetStore:
             send = partial(self._send, kept, stream, BEGINNING)
             await self._until_found(kept, stream, BEGINNING, send)
 
+    async def claim(self, reference: str, stream: str) -> int | None:
+        """Sends a number that is drawn for it, as the last who stores under the reference.
+
+        None where the reference is too long for another name beside it.
+        """
+        name = reference + CLAIM_SUFFIX
+        if len(name.encode()) > MAX_NAME:
+            return None
+        self._core.check()
+        number = random.randrange(LEAST_CLAIM, WORDS >> 1)
+        await self._send(name, stream, number)
+        return number
+
+    async def claimed(self, reference: str, stream: str) -> int | None:
+        """The number of who claimed the reference last; None where nobody did."""
+        name = reference + CLAIM_SUFFIX
+        number = None if len(name.encode()) > MAX_NAME else await self._read(name, stream)
+        return number or None  # 0: see `forget`
+
     async def forget(self, reference: str, stream: str) -> None:
         """Gives a reference up: nothing counts as stored under it from now on.
 
@@ -138,7 +164,10 @@ class OffsetStore:
                 f"the reference {reference!r} cannot be forgotten: it is not kept, and the broker "
                 "drops it when retention has passed its offset"
             )
-        for name in (kept, reference, kept):
+        names = [kept, reference, kept]
+        if await self.claimed(reference, stream):
+            names.append(reference + CLAIM_SUFFIX)
+        for name in names:
             await self._until_found(name, stream, 0, partial(self._send, name, stream, 0))
 
     async def _send(self, reference: str, stream: str, number: int) -> None:

@@ -109,6 +109,9 @@ class StreamProducer(Producer):
         self._same_at: dict[str, int] = {}
         """How often the consumer was cut off when a stream was seen to be the one that it read."""
         self._probes: dict[str, LagProbe] = {}
+        self._claimed: set[str] = set()
+        self._claims: dict[str, set[int | None]] = {}
+        """Numbers under which each stream's reference was claimed, as far as this run knows."""
         self._at_first: set[str] = set()
         """Streams that begin with offset 0, where nothing says so yet."""
         self._sending = False
@@ -126,6 +129,7 @@ class StreamProducer(Producer):
     async def _enter(self, context: RunContext) -> None:
         self._at_first, self._probes = set(), {}
         self._same_at = {}
+        self._claimed, self._claims = set(), {}
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
         self._pipeline, self._telemetry = context.pipeline, context.telemetry
@@ -222,7 +226,27 @@ class StreamProducer(Producer):
             await self._check_same(stream, offset)
             if losses is not None:
                 self._same_at[stream] = losses
+        await self._claim(stream)
         await self.environment.store_offset(self._name, stream, offset, keep=True)
+
+    async def _claim(self, stream: str) -> None:
+        """Before the first commit, and again after another run did: say who stores offsets."""
+        if stream not in self._claimed:
+            number = await self.environment.claim_reference(self._name, stream)
+            self._claims.setdefault(stream, {None}).add(number)
+            self._claimed.add(stream)
+
+    async def is_shared(self, stream: str) -> bool:
+        """Whether another run has claimed the reference. Claims that were there before this run's
+        own are known: a new leader of the stream may not have got that one."""
+        claimed = stream in self._claimed  # it may be while the answer is on its way
+        found = await self.environment.reference_claim(self._name, stream)
+        known = self._claims.setdefault(stream, {None})
+        shared = claimed and found not in known
+        if shared:
+            self._claimed.discard(stream)  # the next commit claims it, so that the other sees it
+        known.add(found)
+        return shared
 
     def _losses(self, stream: str) -> int | None:
         """How often the consumer was cut off from the stream; None while it is.

@@ -153,6 +153,13 @@ class SuperStreamProducer(StreamProducer):
         has learned that it lost its connection."""
         return None if self.single_active else await super().stored_offset(stream)
 
+    async def is_shared(self, stream: str) -> bool:
+        return False if self.single_active else await super().is_shared(stream)
+
+    async def _claim(self, stream: str) -> None:
+        if not self.single_active:
+            await super()._claim(stream)
+
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self._sending or self._partitions is None:
             return False

@@ -168,6 +168,13 @@ class Producer(ABC):
         """
         return None
 
+    async def is_shared(self, stream: str) -> bool:
+        """Has something else stored offsets for the stream since this run did, also the same one?
+
+        Asked together with `stored_offset`; False where it cannot be told.
+        """
+        return False
+
     async def verify(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
         """Make sure that `offset` is stored; raises CommitNotVerified where it is not."""
 

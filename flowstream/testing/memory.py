@@ -12,6 +12,7 @@ may (storing an offset takes one).
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -73,6 +74,7 @@ class MemoryEnvironment:
         self.chunk_size = chunk_size
         self.offsets: dict[tuple[str, str], int] = {}
         self._beginnings: set[tuple[str, str]] = set()
+        self._claims: dict[tuple[str, str], int] = {}
         self.deliveries: list[MemoryDelivery] = []
         self.disconnects = 0
         self.changed = Signal()
@@ -187,6 +189,15 @@ class MemoryEnvironment:
             raise CommitNotVerified(
                 f'offset {offset} of "{reference}" on "{stream}" was not stored'
             )
+
+    async def claim_reference(self, reference: str, stream: str) -> int | None:
+        await self.until_connected()
+        number = self._claims[reference, stream] = random.randrange(1 << 62, 1 << 63)
+        return number
+
+    async def reference_claim(self, reference: str, stream: str) -> int | None:
+        await self.until_connected()
+        return self._claims.get((reference, stream))
 
     async def forget_offset(self, reference: str, stream: str) -> None:
         await self.until_connected()

@@ -172,6 +172,9 @@ class RecordedProducer(Producer):
     async def stored_offset(self, stream: str) -> int | None:
         return await self._producer.stored_offset(stream)
 
+    async def is_shared(self, stream: str) -> bool:
+        return await self._producer.is_shared(stream)
+
     async def verify(self, stream: str, offset: int) -> None:
         if not self._record.crashed:
             await self._producer.verify(stream, offset)

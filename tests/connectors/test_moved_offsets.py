@@ -136,6 +136,25 @@ async def test_a_second_run_under_the_same_reference_is_told_of(
                     await anyio.sleep(0.02)
 
 
+async def test_a_second_run_that_stores_the_same_offsets_is_told_of(
+    broker: Broker, stream_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a message now and then both runs store the same, one after the other."""
+    async with (
+        Environment(broker.url) as environment,
+        Environment(broker.url) as another,
+    ):
+        await environment.create_stream(stream_name)
+        producers = StreamProducer(stream_name), StreamProducer(stream_name)
+        async with run(environment, producers[0]) as here, run(another, producers[1]) as there:
+            await publish(environment, stream_name, 1)
+            await until(lambda: here.told.moved or there.told.moved)
+            await publish(environment, stream_name, 1)  # whoever saw it says that it is there, too
+            await until(lambda: here.told.moved and there.told.moved)
+    said = [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
+    assert any("another run stores offsets" in each for each in said)
+
+
 async def test_a_run_of_its_own_is_never_told_of(broker: Broker, stream_name: str) -> None:
     """Commits, looks and restarts as fast as can be, one run after the other."""
     async with Environment(broker.url) as environment:

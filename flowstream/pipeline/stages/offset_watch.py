@@ -58,8 +58,8 @@ class OffsetWatch:
         """Look once. What cannot be read is no reason to end a run, and is read again later."""
         self._looked[stream] = self.core.clock()
         try:
-            found = await self.core.watched(
-                f"{type_name(self.producer)}.stored_offset", self.producer.stored_offset(stream)
+            found, shared = await self.core.watched(
+                f"{type_name(self.producer)}.stored_offset", self._ask(stream)
             )
         except BaseException as error:
             if passes(error):
@@ -70,8 +70,12 @@ class OffsetWatch:
             )  # fmt: skip
             return
         held = self.settlement.ledgers.get(stream) is ledger and not ledger.fenced
-        if held and found is not None and not ledger.is_own(found):
-            self._moved(stream, ledger, found)
+        if held and found is not None and (shared or not ledger.is_own(found)):
+            self._moved(stream, ledger, found, "another run" if shared else "something else")
+
+    async def _ask(self, stream: str) -> tuple[int | None, bool]:
+        producer = self.producer
+        return await producer.stored_offset(stream), await producer.is_shared(stream)
 
     def _some(self) -> list[tuple[str, Ledger]]:
         ledgers = list(self.settlement.ledgers.items())
@@ -80,7 +84,7 @@ class OffsetWatch:
         start = self._turn = (self._turn + MOST) % len(ledgers)
         return (ledgers + ledgers)[start : start + MOST]
 
-    def _moved(self, stream: str, ledger: Ledger, found: int) -> None:
+    def _moved(self, stream: str, ledger: Ledger, found: int, who: str) -> None:
         core, expected = self.core, ledger.committed
         reference = self.producer.describe().get("reference") or core.name
         core.emit(OffsetMoved(core.name, stream, reference, expected, found))
@@ -90,12 +94,12 @@ class OffsetWatch:
         self._warned[stream] = now
         which = "stored" if ledger.advanced else "found"
         log.warning(
-            "pipeline %r: something else stores offsets of %r under the reference %r: this run %s "
-            "%s, and now %d is stored. If the pipeline runs a second time, messages are handled "
-            "twice: stop one of the runs, give one of them another reference=, or share a super "
-            "stream with single_active=True. If the offset was set by hand, stop the run before "
-            "you set it: its next commit overwrites it",
-            core.name, stream, reference, which, _shown(expected), found,
+            "pipeline %r: %s stores offsets of %r under the reference %r: this run %s %s, and now "
+            "%d is stored. If the pipeline runs a second time, messages are handled twice: stop "
+            "one of the runs, give one of them another reference=, or share a super stream with "
+            "single_active=True. If the offset was set by hand, stop the run before you set it: "
+            "its next commit overwrites it",
+            core.name, who, stream, reference, which, _shown(expected), found,
             extra={"pipeline": core.name, "stream": stream, "reference": reference,
                    "expected": expected, "offset": found},
         )  # fmt: skip

@@ -233,7 +233,7 @@ async def test_the_pointer_shows_time_and_values_in_every_chart(page: Page) -> N
     point = """
         const chart = document.querySelector("svg.chart"), frame = chart.getBoundingClientRect();
         chart.dispatchEvent(new PointerEvent(arguments[0], {clientX: frame.right - 1}));
-        return [...document.querySelectorAll("section.pipeline .axis.pointed")]
+        return [...document.querySelectorAll("section.pipeline .plot.pointed")]
           .map(each => each.textContent);
     """
     shown = await page.do(page.window.run, point, "pointermove")

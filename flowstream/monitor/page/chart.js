@@ -25,7 +25,7 @@ export function chart(title, show, pointer, curves = [""]) {
   const from = make("span"), to = make("span");
   const axis = make("div", {class: "axis", "aria-hidden": "true"}, from, to);
   const node = make("div", {class: "plot"}, most, drawing, axis);
-  let at = [], series = [], pointed = null;
+  let at = [], series = [], pointed = null, highest = "";
 
   const place = time => at.length < 2 ? 0 : (time - at[0]) / (at.at(-1) - at[0] || 1);
 
@@ -43,17 +43,19 @@ export function chart(title, show, pointer, curves = [""]) {
 
   function label() {
     const drawn = at.length > 1;
-    className(axis, pointed === null ? "axis" : "axis pointed");
+    className(node, drawn && pointed !== null ? "plot pointed" : "plot");
     if (!drawn || pointed === null) {
       text(from, drawn ? `${span(at.at(-1) - at[0])} ago` : "");
       text(to, drawn ? "now" : "");
+      text(most, highest);
       mark.setAttribute("d", "");
       return;
     }
     const index = nearest(pointed), x = (place(at[index]) * WIDTH).toFixed(1);
     mark.setAttribute("d", `M${x},0 L${x},${HEIGHT}`);
     text(from, clock(at[index]));
-    text(to, curves.map((name, curve) => `${name} ${show(series[curve][index])}`.trim()).join(", "));
+    text(to, "");
+    text(most, curves.map((name, curve) => `${name} ${show(series[curve][index])}`.trim()).join(", "));
   }
 
   const pointing = event => {
@@ -72,9 +74,9 @@ export function chart(title, show, pointer, curves = [""]) {
       const top = Math.max(...values.flat(), 1e-9), drawn = times.length > 1;
       lines.forEach((line, index) => line.setAttribute("d", drawn ? path(values[index], top) : ""));
       area.setAttribute("d", drawn ? `${path(values[0], top)} L${WIDTH},${HEIGHT} L0,${HEIGHT}Z` : "");
-      const highest = drawn ? `at most ${show(Math.max(...values.flat()))}` : "nothing yet";
-      text(most, drawn && top > 1e-9 ? highest : "");
-      drawing.setAttribute("aria-label", `${title}, last ${times.length} seconds: ${highest}`);
+      highest = drawn && top > 1e-9 ? `at most ${show(top)}` : "";
+      drawing.setAttribute("aria-label", `${title}, last ${times.length} seconds: ` +
+        (highest || (drawn ? show(0) : "nothing yet")));
       label();
     },
   };

@@ -20,7 +20,8 @@ function careful(label, sure, act) {
 export function letters(pipeline) {
   const query = `api/dead-letters?pipeline=${encodeURIComponent(pipeline)}`;
   const said = make("p", {class: "soft", role: "status"});
-  const list = make("div", {class: "list"}), buttons = make("p", {class: "buttons"});
+  const list = make("div", {class: "list", tabindex: "0", role: "group", "aria-label": "Letters"});
+  const buttons = make("p", {class: "buttons"});
   const summary = make("summary", {}, make("h3"));
   const node = fold({class: "card"}, summary, load, said, buttons, list);
   const all = careful("Replay all that wait", "Publish them again?", () => replay("waiting"));

@@ -59,7 +59,7 @@ function line() {
 }
 
 export function reasons() {
-  const list = make("div", {class: "list"});
+  const list = make("div", {class: "list", tabindex: "0", role: "group", "aria-label": "Reasons"});
   const node = make("div", {class: "card"}, make("h3", {}, "What failed, and why"), list);
   const lines = keyed(list, line, each => `${each.stage} ${each.phase} ${each.error} ${each.first}`);
   return {node, update(found, now, samples) {

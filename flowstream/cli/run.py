@@ -142,7 +142,7 @@ def run(
         str | None,
         typer.Option(
             metavar="FILE[@RATE]",
-            help="Publish this file into the pipeline's stream meanwhile, over and over, RATE "
+            help="Publish this file into the stream of the first pipeline, over and over, RATE "
             f"messages a second ({FEED_RATE} unless said).",
         ),
     ] = None,

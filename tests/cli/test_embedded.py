@@ -82,7 +82,11 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
     def said(name: str) -> str:
         return (tmp_path / name).read_text()
 
-    broker, why, *created, draining = said("first.err").splitlines()
+    def notes(name: str) -> list[str]:
+        """Without log records: on a busy machine one tells of an event loop that was blocked."""
+        return [line for line in said(name).splitlines() if not re.match(r"20\d\d-", line)]
+
+    broker, why, *created, draining = notes("first.err")
     where = re.escape(str(tmp_path / DATA))
     assert re.fullmatch(
         rf"broker: flowstream \S+ at 127\.0\.0\.1:5552, embedded, data in {where}", broker
@@ -96,7 +100,7 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
     assert rest == ["  shop: committed offset 0", "  go on with: flowstream run shop"]
     (second,) = json.loads(said("second.json"))
     assert (second["handled"], second["committed"]) == (0, {"shop": 0})
-    assert said("second.err").splitlines() == [broker, why]
+    assert notes("second.err") == [broker, why]
     assert (tmp_path / DATA / ".gitignore").read_text() == "*\n"
 
 

@@ -32,7 +32,7 @@ def found_as(text: str, *, kind: str = "stream") -> Callable[[Callable[[Patch], 
     return add
 
 
-@found_as("-1 became 0|not handled")
+@found_as("-1 became 0|not handled|offset 0 of the old stream is not stored")
 def an_offset_of_minus_one_becomes_zero(patch: Patch) -> None:
     def resume(ledger: Ledger, stored: int) -> None:
         ledger.store(max(stored, ledger.committed or 0))  # and the last verification stores it

@@ -57,6 +57,9 @@ LOOK_INTERVAL = 5.0
 PROBE_INTERVAL = 30.0
 """Seconds between looks at where the stream begins; below RabbitMQ 3.11 a look reads a chunk."""
 
+FILTER_INTERVAL = 3.0
+"""The same with a filter: what it leaves out is lag until it is passed, and a look passes it."""
+
 
 class Subscription:
     """Keeps a consumer subscribed at a member of the stream, and holds the chunks it was given."""
@@ -321,8 +324,7 @@ class Subscription:
                 if gaps := self._arrivals.unexplained():
                     await self._explain(place.connection, gaps)
                 if look and self.active:
-                    stats = place.connection.supports(Key.STREAM_STATS)
-                    due = anyio.current_time() + (LOOK_INTERVAL if stats else PROBE_INTERVAL)
+                    due = anyio.current_time() + self._interval(place.connection)
                     await self._look(place.connection)
             except FlowstreamError as error:
                 log.debug(
@@ -330,6 +332,11 @@ class Subscription:
                     extra={"stream": self.stream},
                 )  # fmt: skip
                 await anyio.sleep(self._core.settings.backoff.delay(1))
+
+    def _interval(self, connection: ClientConnection) -> float:
+        if not connection.supports(Key.STREAM_STATS):
+            return PROBE_INTERVAL
+        return min(LOOK_INTERVAL, FILTER_INTERVAL) if self._options.filters() else LOOK_INTERVAL
 
     async def _explain(self, connection: ClientConnection, gaps: list[Arrival]) -> None:
         """Those that came before the question was asked: the answer is of a time behind them."""
@@ -368,13 +375,13 @@ class Subscription:
         """Goes on behind chunks that the broker left out because of a filter.
 
         Nothing tells of them, so a reader that waits for others would seem to stay where it is
-        until retention overtakes it. Where nothing came since the last look, a probe shows that
-        nothing is left up to the last message: brokers send what there is before they answer.
+        until retention overtakes it. Where nothing comes meanwhile, a probe shows that nothing is
+        left up to the last message: brokers send what there is before they answer.
         """
         now = self._place, self._received
         quiet, self._quiet_since = self._quiet_since == now, now
         position, filters = self.position, self._options.filters()
-        if not quiet or self.buffered or position is None or newest <= position:
+        if not (quiet or filters) or self.buffered or position is None or newest <= position:
             return
         if not connection.supports(Key.STREAM_STATS):
             return

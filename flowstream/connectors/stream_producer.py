@@ -42,7 +42,7 @@ from flowstream.texts import shown
 
 log = logging.getLogger("flowstream.connectors")
 
-SKIP_INTERVAL = 2.0
+SKIP_INTERVAL = 1.0
 """Seconds after which commits may pass messages that a filter left out."""
 
 VERIFY = 30.0

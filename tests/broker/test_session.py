@@ -26,6 +26,8 @@ from flowstream.protocol import (
     DeleteStream,
     Deliver,
     Heartbeat,
+    Metadata,
+    MetadataResponse,
     MetadataUpdate,
     OffsetSpec,
     Open,
@@ -281,6 +283,26 @@ async def test_a_slow_consumer_holds_one_piece() -> None:
         assert node.messages_out <= 24, "a piece that is sent and one that waits, of 12 each"
         delivered = await raw.expect(Deliver)
         assert Chunk(delivered.chunk).offset == 0
+
+
+async def test_what_there_is_comes_before_later_answers() -> None:
+    """As in RabbitMQ: by the answer to a later command a client knows that there is no more."""
+    async with a_node() as node, a_client(node) as raw:
+        await raw.ok(CreateStream(7, "s", {}))
+        await raw.ok(DeclarePublisher(8, 0, None, "s"))
+        for first in range(30):
+            await raw.send(encode_publish(0, first, [b"x" * 200_000] * 4))
+            await raw.expect(PublishConfirm)
+        await raw.send(
+            Subscribe(9, 0, "s", OffsetSpec.first(), 1000, {}),
+            Subscribe(10, 1, "s", OffsetSpec.offset(60), 5, {}),
+            Metadata(11, ("s",)),
+        )
+        before: list[Any] = []
+        while not isinstance(command := await raw.next(), MetadataResponse):
+            before.append(command)
+        probed = [it for it in before if isinstance(it, Deliver) and it.subscription_id == 1]
+        assert [Chunk(it.chunk).offset for it in probed] == [60, 64, 68, 72, 76]
 
 
 # --- an ending session ------------------------------------------------------------------------

@@ -278,6 +278,7 @@ async def test_behind_a_filter(broker: Broker, stream_name: str, tmp_path: Path)
             await all_say(faces, broker, stream_name, 0, **pipeline)  # type: ignore[arg-type]
             await published(*[b"no"] * 300)
             await all_say(faces, broker, stream_name, 0, **pipeline)  # type: ignore[arg-type]
+            await all_say(faces, broker, stream_name, 0)  # it is passed, and stored
 
 
 @pytest.mark.slow

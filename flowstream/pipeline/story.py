@@ -77,7 +77,8 @@ def ended(run: Run) -> str:
     """`(halted) after 12.3 s: 5,000 received, 4,999 ok, 1 not settled; Halted: ...`."""
     core = run.core
     counts = [f"{core.received:,} received"]
-    counts += [f"{count:,} {outcome}" for outcome, count in sorted(core.counts.items()) if count]
+    outcomes = sorted(core.counts.items())
+    counts += [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes if count]
     for count, word in ((core.retried, "retried"), (run.unsettled, "not settled")):
         if count:
             counts.append(f"{count:,} {word}")

@@ -38,7 +38,7 @@ from flowstream.pipeline.reasons import (
     Notices,
     Reasons,
 )
-from flowstream.telemetry import AttemptFailed, Failed, Retried
+from flowstream.telemetry import AttemptFailed, Failed, HandlerDone, Retried
 from tests.pipeline.support import MemoryStream, Recorder, n_of, numbers, pipeline_of, when
 
 
@@ -492,3 +492,22 @@ def test_notices_are_due_once_a_minute() -> None:
     assert notices.due(1000.0) == [(kind, "failed", 1)]
     assert notices.add(kind, "discarded", 1, 1000.0), "what became of them is another notice"
     assert notices.next is None
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_what_waits_behind_a_failure_is_not_counted_as_an_attempt(concurrency: int) -> None:
+    recorder, calls = Recorder(), 0
+    pipeline = pipeline_of(50, retry=Retry(attempts=2, backoff=Backoff(0.0)), on_failure=Drop())
+
+    @pipeline.processor(concurrency=concurrency)
+    async def check(message: Message[dict]) -> None:
+        nonlocal calls
+        calls += 1
+        if n_of(message) % 10 == 0:
+            raise ValueError("no tens")
+
+    async with pipeline.start(telemetry=recorder.telemetry) as running:
+        await running.wait()
+        (stage,) = running.statistics().stages
+    assert stage.handled == calls == 55
+    assert sum(done.messages for done in recorder.of(HandlerDone)) == calls

@@ -166,8 +166,10 @@ class Processors(Pool):
                 await self._run(slot, rare)
             tell(slot.messages, None)
         seconds = core.clock() - started
-        self.shares.learn(len(messages), seconds)
-        self.handled += len(messages)
+        handled = len(slot.messages) - len(slot.skipped)
+        if handled:
+            self.shares.learn(handled, seconds)
+        self.handled += handled
         self.seconds += seconds
         failed = 0
         if rare or slot.skipped:
@@ -176,7 +178,7 @@ class Processors(Pool):
             await self.forward(messages, True)
             slot.messages = []
         if core.telemetry.active:
-            core.emit(HandlerDone(core.name, self.name, len(messages), failed, seconds))
+            core.emit(HandlerDone(core.name, self.name, handled, failed, seconds))
 
     async def _run(self, slot: Slot, rare: list[Message[Any]]) -> None:
         """Run the handler over the slot's messages; come back to it after every failure."""

@@ -28,7 +28,8 @@ class Advice:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.text}; {self.remedy}"
+        about = "" if self.text.startswith(f"{self.subject}=") else f"{self.subject}: "
+        return f"{about}{self.text}; {self.remedy}"
 
 
 def advice_for(pipeline: Pipeline) -> list[Advice]:

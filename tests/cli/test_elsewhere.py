@@ -69,7 +69,7 @@ async def test_the_management_api_tells(
     rabbitmq: Broker, stream_name: str, process: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer of this process is not another one; one that has gone is none."""
-    monkeypatch.setattr(elsewhere, "LOOKS", [0.2] * 60 if process == "other:1" else [0.2])
+    monkeypatch.setattr(elsewhere, "LOOKS", [0.2] * 60 if process == "other:1" else [1.0] * 3)
     configured = SimpleNamespace(given=lambda key: rabbitmq.management)
     monkeypatch.setattr(elsewhere, "settings", lambda: configured)
     warned: list[Warned] = []

@@ -61,7 +61,7 @@ ADVISED: list[tuple[Pipeline, list[str]]] = [
     ),
     (
         declared({"size": 300, "concurrency": 4, "partition_by": by_key}, max_in_flight=1000),
-        ["max_in_flight: max_in_flight=1,000", "'b0' 4 x 300 = 1,200 messages"],
+        ["max_in_flight=1,000 is less", "'b0' 4 x 300 = 1,200 messages"],
     ),
     (
         declared(
@@ -145,7 +145,7 @@ async def test_a_start_logs_it_and_tells_it(caplog: pytest.LogCaptureFixture) ->
         await pipeline.run(telemetry=Telemetry(Seen()))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert record.getMessage().startswith("pipeline 'shop': max_in_flight: max_in_flight=100 is")
+    assert record.getMessage().startswith("pipeline 'shop': max_in_flight=100 is")
     assert vars(record)["pipeline"] == "shop"
     (advice,) = pipeline.advice()
     assert warned == [Warned("shop", "max_in_flight", str(advice))]

@@ -145,6 +145,7 @@ def test_counts(fed: Metrics) -> None:
     assert value(fed, "flowstream_failed_attempts_total", pipeline="p", **failed) == 5
     assert value(fed, "flowstream_batch_messages_sum", pipeline="p", batcher="default") == 97
     assert value(fed, "flowstream_committed_offset", pipeline="p", stream="s") == 89
+    assert value(fed, "flowstream_foreign_commits_total", pipeline="p", stream="s") == 1
     assert value(fed, "flowstream_connections", role="consumer") == 1
     assert value(fed, "flowstream_unconfirmed_messages", stream="t") == 2
     assert value(fed, "flowstream_phase", pipeline="p", phase="starting") == 0

@@ -167,6 +167,9 @@ OFFSETS: tuple[Metric, ...] = (
     Metric("truncated_messages", "counter", "messages", _PS,
            "Offsets that retention removed from the stream before they were handled: lost.",
            "offsets"),
+    Metric("foreign_commits", "counter", "looks", _PS,
+           "Looks at the stored offset that found one which something else had stored, such as a "
+           "second run.", "offsets"),
     Metric("partition_active", "gauge", "boolean", (*_P, "super_stream", "stream"),
            "1 while this process consumes the partition, else 0.", "offsets"),
     Metric("active_partitions", "gauge", "partitions", (*_P, "super_stream"),

@@ -79,6 +79,7 @@ class Metrics:
             telemetry.Committed: self._on_committed,
             telemetry.CommitFailed: self._on_commit_failed,
             telemetry.Truncated: self._on_truncated,
+            telemetry.OffsetMoved: self._on_offset_moved,
             telemetry.PartitionMoved: self._on_partition_moved,
             telemetry.StageCrashed: self._on_stage_crashed,
             telemetry.HandlerStuck: self._on_handler_stuck,
@@ -161,6 +162,7 @@ class Metrics:
         self._ensure("received_bytes", pipeline, stream)
         self._ensure("held_messages", pipeline, stream)
         self._ensure("truncated_messages", pipeline, stream)
+        self._ensure("foreign_commits", pipeline, stream)
 
     def _on_settled(self, event: telemetry.Settled) -> None:
         labels = (event.pipeline, event.stream, event.outcome)
@@ -231,6 +233,9 @@ class Metrics:
 
     def _on_truncated(self, event: telemetry.Truncated) -> None:
         self._add("truncated_messages", event.messages, event.pipeline, event.stream)
+
+    def _on_offset_moved(self, event: telemetry.OffsetMoved) -> None:
+        self._add("foreign_commits", 1, event.pipeline, event.stream)
 
     def _on_partition_moved(self, event: telemetry.PartitionMoved) -> None:
         group = (event.pipeline, event.super_stream)

@@ -75,6 +75,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "partitions / Commit age",
     ),
     "truncated_messages": ("partitions / Lost to retention",),
+    "foreign_commits": ("partitions / Stored by others",),
     "partition_active": ("partitions / Owners",),
     "active_partitions": ("partitions / Partitions of each process",),
     "partition_moves": ("partitions / Moves",),

@@ -100,6 +100,13 @@ _COMMITS = Row(
             "s",
             thresholds=(Threshold(60, "red"),),
         ),
+        Panel(
+            "Stored by others",
+            "Looks at the stored offset that found one which something else had stored, by stream. "
+            "More than 0: the pipeline runs a second time, or somebody set its offset.",
+            (Query(panels.rate("foreign_commits", "stream"), "{{stream}}"),),
+            "cps",
+        ),
     ),
 )
 

@@ -38,7 +38,6 @@ class Row:
 
 AT_WORK = (
     Row("run shop", r"in flight", 0, "go on with: flowstream run shop"),
-    Row("run shop --plain", r"starting|settled", 0, "go on with"),
     Row("broker --port 0 --memory", r"0 connections", 0, "broker stopped after"),
     Row("tail s --from first", r"\{\"n\":0\}", 0),
     Row("top --http 127.0.0.1:9", r"no answer for", 0),

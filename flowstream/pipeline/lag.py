@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -166,7 +166,11 @@ class LagWatch:
         return max(lane.tail - lane.reached, 0)
 
     def _elsewhere(self, stream: str, look: Look) -> LaneStatistics:
+        """Without a lane. Where the last look is from before it left (the broker went), what was
+        settled by then is the newest that is known."""
         backlog = look.backlog
+        if look.lane is not None:
+            return replace(self._lane(look.lane, True), active=False)
         return LaneStatistics(
             stream=stream,
             received=None,

@@ -135,6 +135,7 @@ class Shop:
         self.folder = folder
         self.published = 0
         self.refused = 0
+        self.last_stored: int | None = None
         text = MODULE.format(stream=name, window=WINDOW, batch=BATCH)
         (folder / "shop.py").write_text(text)
         self._connected(lambda it: it.create_super_stream(name, partitions=1))
@@ -180,7 +181,8 @@ class Shop:
 
     def stored(self) -> int | None:
         """The offset that the broker has."""
-        return self._connected(lambda it: it.query_offset(self.name, self.partition))
+        self.last_stored = self._connected(lambda it: it.query_offset(self.name, self.partition))
+        return self.last_stored
 
     def letters(self) -> list[dict[str, Any]]:
         result = flowstream("dead-letters", "list", self.dead, "--json", url=self.home.behind)

@@ -97,8 +97,18 @@ def resumed(it: Drive) -> Truth:
 
 
 def broker_lost(it: Drive) -> Truth:
+    """Right after something was settled and stored."""
+    it.shop.publish(*[5] * 30)
+    truth = it.all_done()
+    until(lambda: holds(not disagreements(it, truth, len(it.run.records))))
     it.shop.home.lose()
     return Truth("not ready", it.settled, ready=False, reachable=False, said=("lost its broker: ",))
+
+
+def broker_lost_for_longer(it: Drive) -> Truth:
+    """The partition has been given up, and no figure falls back to what it was before."""
+    until(lambda: it.run.said("left this process, its connection is lost"))
+    return Truth("not ready", it.settled, ready=False, reachable=False)
 
 
 def broker_back(it: Drive) -> Truth:
@@ -180,6 +190,7 @@ SITUATIONS: tuple[Callable[[Drive], Truth], ...] = (
     paused,
     resumed,
     broker_lost,
+    broker_lost_for_longer,
     broker_back,
     dead_lettering,
     failing_with_retries,
@@ -299,17 +310,17 @@ def log(records: list[dict[str, Any]], truth: Truth) -> None:
 
 def offsets(it: Drive, faces: Faces, truth: Truth) -> None:
     """What is committed is what the broker has, and `flowstream lag` counts from there."""
-    if not truth.reachable:
-        return
-    stored = it.shop.stored()
+    stored = it.shop.stored() if truth.reachable else it.shop.last_stored
     assert [each["stream"] for each in faces.pipeline["streams"]] == [it.shop.partition]
     stream = faces.pipeline["streams"][0]
     assert stream["committed"] == stored
     assert faces.metric("committed_offset") == stored
+    assert f"committed {it.shop.partition}@{stored}" in faces.line
+    if not truth.reachable:
+        return
     line = ("lag", it.shop.name, it.shop.name, "--json")
     (standing,) = flowstream(*line, url=it.shop.home.behind).json
     assert (standing["offset"], standing["lag"]) == (stored, truth.lag)
-    assert f"committed {it.shop.partition}@{stored}" in faces.line
 
 
 FACES = (page, readiness, metrics, terminal, reasons, offsets)

@@ -82,6 +82,47 @@ async def test_a_full_window_does_not_hide_what_is_left():
         running.abort()
 
 
+class Left(Told):
+    """Its stream `s` leaves with the broker."""
+
+    def __init__(self) -> None:
+        super().__init__({}, {"s": 20})
+        self.gone = anyio.Event()
+
+    async def run(self, feed: Feed) -> None:
+        lane = feed.open("s")
+        await lane.send([b"m"] * 10)
+        await self.gone.wait()
+        self.failing = ConnectionFailed("gone")
+        await lane.drain(1)
+        await anyio.sleep_forever()
+
+    async def commit(self, stream: str, offset: int) -> None:
+        """Keeps nothing."""
+
+
+async def test_what_was_settled_before_the_broker_went_is_not_behind():
+    producer, go = Left(), anyio.Event()
+    pipeline = Pipeline("p", producer, commit_interval=0.1)
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        await go.wait()
+
+    async with pipeline.start() as running:
+        await anyio.sleep(0.1)
+        assert lanes(running)["s"].lag == 20
+        go.set()
+        await anyio.sleep(0.5)
+        producer.gone.set()
+        await anyio.sleep(0.5)
+        left = lanes(running)["s"]
+        assert (left.lag, left.watermark, left.committed, left.active) == (10, 9, 9, False)
+        producer.failing = None
+        await anyio.sleep(INTERVAL)
+        assert (lanes(running)["s"].lag, lanes(running)["s"].watermark) == (20, None)
+
+
 async def test_unknown_is_none_and_nothing_is_zero():
     producer = Told({}, {"s": 0})
     producer.failing = ConnectionFailed("nobody answers")

@@ -29,8 +29,6 @@ HOST = "127.0.0.1"
 LOG = "broker.log"
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 10.0
-LOOK = 0.5
-"""Seconds between looks at whether it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +38,15 @@ class OwnBroker:
     where: Occupant
     _process: subprocess.Popen[bytes]
 
-    async def ended(self) -> None:
-        """Raises CommandError when it has ended, which it should not before the run."""
-        while self._process.poll() is None:  # noqa: ASYNC110 - nobody else sees a process end
-            await anyio.sleep(LOOK)
-        raise CommandError(
-            f"the embedded broker of this run has ended (exit code {self._process.returncode}, "
-            f"see {DATA / LOG}); what is not settled is replayed by the next run",
-            ExitCode.CONNECTION,
-        )
+    def check(self) -> None:
+        """Raises CommandError where it has ended, which it should not before the run."""
+        code = self._process.poll()
+        if code is not None:
+            raise CommandError(
+                f"the embedded broker of this run has ended (exit code {code}, see {DATA / LOG}); "
+                "what is not settled is replayed by the next run",
+                ExitCode.CONNECTION,
+            )
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ machine's default port; else one of the run's own is started there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -42,6 +42,10 @@ PLACES = ("flag", "environment", ".env", "pyproject.toml")
 OTHERS = "--url or FLOWSTREAM_URL names one, --embedded starts one for this run"
 
 
+def always_there() -> None:
+    """Of brokers that are not the run's own: the client tells when they go."""
+
+
 class Source(Enum):
     """Where a run's broker comes from."""
 
@@ -63,13 +67,13 @@ class Choice:
 class InUse:
     """The broker of a run. `lines` tell of it, the first one what it is and where its data is;
     `creates` is whether missing streams are made unasked, and `remedy` what to do where one is
-    missing. `ended`, of one of the run's own, raises when it has."""
+    missing. `check`, of one of the run's own, raises once it has ended."""
 
     connection: Connection
     lines: tuple[str, ...]
     creates: bool = False
     remedy: str = ""
-    ended: Callable[[], Awaitable[None]] | None = None
+    check: Callable[[], None] = always_there
 
 
 def decide(url: Origin | None, embedded: Origin | None) -> Source:
@@ -101,7 +105,7 @@ async def broker_in_use(choice: Choice) -> AsyncIterator[InUse]:
         async with own_broker(0) as own:
             more = f"commands in this folder use it too; elsewhere: --url {own.where.url}"
             unused = f"; {choice.by} is not used in this run" if choice.by else ""
-            yield await _embedded(own.where, "embedded", more + unused, own.ended)
+            yield await _embedded(own.where, "embedded", more + unused, own.check)
     elif (found := await to_thread.run_sync(nearby)) is not None:
         how = f"embedded, run in this folder by process {found.process}"
         yield await _embedded(found, how, "it ends with that process")
@@ -110,15 +114,15 @@ async def broker_in_use(choice: Choice) -> AsyncIterator[InUse]:
     else:
         async with own_broker(PORT) as own:
             why = f"no broker was named and none is on {HOST}:{PORT} (--url or FLOWSTREAM_URL)"
-            yield await _embedded(own.where, "embedded", why, own.ended)
+            yield await _embedded(own.where, "embedded", why, own.check)
 
 
 async def _embedded(
-    broker: Occupant, how: str, more: str, ended: Callable[[], Awaitable[None]] | None = None
+    broker: Occupant, how: str, more: str, check: Callable[[], None] = always_there
 ) -> InUse:
     where = f"flowstream {__version__} at {broker.address}"
     line = f"broker: {where}, {how}, data in {await to_thread.run_sync(DATA.resolve)}"
-    return InUse(local(broker.url), (line, more), creates=True, ended=ended)
+    return InUse(local(broker.url), (line, more), creates=True, check=check)
 
 
 async def _named(choice: Choice) -> InUse:

@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
@@ -25,7 +25,7 @@ from flowstream import __version__
 from flowstream.cli.elsewhere import warn_of_others
 from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.feed import Feed, FeedPlan
-from flowstream.cli.in_use import Choice, Source, broker_in_use
+from flowstream.cli.in_use import Choice, Source, always_there, broker_in_use
 from flowstream.cli.options import on_named_signal
 from flowstream.cli.output import note, plural, why
 from flowstream.cli.page_letters import PageLetters
@@ -49,6 +49,8 @@ log = logging.getLogger("flowstream.run")
 
 FORCE_GRACE = 3.0
 """Seconds from the second signal until the process ends, whatever its handlers do."""
+LOOK = 0.5
+"""Seconds between looks at whether the run's own broker is there."""
 NAMED = 20
 """Streams that an error names, at most."""
 
@@ -106,6 +108,7 @@ class Supervisor:
         self._forced = anyio.Event()
         self._connection = plan.broker.connection
         self._remedy = ""
+        self._check_broker = always_there
         self._feed: Feed | None = None
         self._preparing = anyio.CancelScope()
         self._opening: dict[str, anyio.CancelScope] = {}
@@ -170,17 +173,20 @@ class Supervisor:
         for line in used.lines:
             note(line)
         self._connection, self._remedy = used.connection, used.remedy
-        if used.ended is not None:
-            beside.start_soon(self._until_broker_ends, used.ended)
+        self._check_broker = used.check
+        beside.start_soon(self._until_broker_ends)
         if self._plan.create or used.creates:
             async with self._connection.opened() as environment:
                 for each in wirings:
                     for stream in each.all:
                         await _create(environment, stream, stream in each.super_streams)
 
-    async def _until_broker_ends(self, ended: Callable[[], Awaitable[None]]) -> None:
+    async def _until_broker_ends(self) -> None:
+        """The run's own broker should outlive it: the run ends with it, and not by waiting."""
         try:
-            await ended()
+            while True:
+                self._check_broker()
+                await anyio.sleep(LOOK)
         except CommandError as error:
             self._failed(error)
 
@@ -296,8 +302,14 @@ class Supervisor:
         self._stop_all(f"the run, of which a part failed with {type_name(error)}")
 
     def _explained(self, error: BaseException) -> BaseException:
-        """A stream that is missing: on which broker, and what can be done."""
+        """A stream that is missing: on which broker, and what can be done. A connection that is
+        lost: by a broker of the run's own that has ended?"""
         cause = root_cause(error)
+        if exit_code(cause) is ExitCode.CONNECTION:
+            try:
+                self._check_broker()
+            except CommandError as ended:
+                return ended
         if not self._remedy or exit_code(cause) is not ExitCode.STREAM_MISSING:
             return error
         said = str(cause).partition("; create it first")[0]  # --create does

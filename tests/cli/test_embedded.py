@@ -202,11 +202,13 @@ def test_other_commands_in_the_folder_use_the_broker_of_a_run(tmp_path: Path) ->
     assert "run in this folder" not in flowstream("lag", "shop", cwd=tmp_path).err
 
 
-def test_a_broker_that_dies_ends_its_run_and_is_not_looked_for_afterwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize("connecting", [True, False])
+def test_a_broker_that_dies_ends_its_run(tmp_path: Path, connecting: bool) -> None:
     with embedded_run(tmp_path) as run:
         run.line("created the stream shop.dead")
-        flowstream("publish", "shop", "-", cwd=tmp_path, stdin=numbered(1))
-        wait_until(lambda: handled(tmp_path))
+        if not connecting:
+            flowstream("publish", "shop", "-", cwd=tmp_path, stdin=numbered(1))
+            wait_until(lambda: handled(tmp_path))
         running = occupant(tmp_path / DATA)
         assert running is not None
         os.kill(running.process, signal.SIGKILL)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
+from flowstream.checks import check_flag, check_kind
 from flowstream.errors import ConfigurationError, DuplicateName
 from flowstream.pipeline.advice import Advice, advice_for
 from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
@@ -285,6 +286,8 @@ class Pipeline:
             raise ConfigurationError(
                 "url= and environment= exclude each other: the environment has an address already"
             )
+        check_kind("telemetry", telemetry, Telemetry, "a Telemetry(...)", optional=True)
+        check_flag("tune_gc", tune_gc)
         self.check()
         return start(
             self, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,

@@ -369,3 +369,11 @@ def test_classes_of_the_module_that_cannot_be_asked_are_no_hint():
     Strange = Odd("Strange", (), {})
     assert Strange is not None
     assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted.startswith("m: Message[")
+
+
+@pytest.mark.parametrize(("option", "value"), [("telemetry", "metrics"), ("tune_gc", "no")])
+def test_options_of_a_run(option, value):
+    pipeline = pipeline_of(1)
+    pipeline.processor(keep)
+    with pytest.raises(ConfigurationError, match=f"^{option}='{value}': give "):
+        pipeline.start(**{option: value})

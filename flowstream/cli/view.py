@@ -177,7 +177,8 @@ def _reason(reason: dict[str, Any], now: float) -> str:
         if reason[key]
     ]
     last = f"last {short_duration(max(0.0, now - reason['last']))} ago"
-    where = f"in {reason['stage']}: " if reason["stage"] else ""
+    place = reason["handler"] or reason["stage"]
+    where = f"in {place}: " if place else ""
     return f"{reason['attempts']:,} {what}{where}{text} ({', '.join([*outcomes, last])})"
 
 

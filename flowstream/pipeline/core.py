@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
@@ -76,7 +76,13 @@ class Signal:
 class Core:
     """The shared state of one run. Everything here is touched on the event loop only."""
 
-    def __init__(self, name: str, options: PipelineOptions, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: PipelineOptions,
+        telemetry: Telemetry,
+        handlers: Mapping[str, str],
+    ) -> None:
         self.name = name
         self.options = options
         self.telemetry = telemetry
@@ -91,7 +97,7 @@ class Core:
         self.counts: dict[str, int] = {}
         self.failed = 0
         self.retried = 0
-        self.failures = Failures(self)
+        self.failures = Failures(self, handlers)
         self.progress = self.started
         self.arrival = self.started
         self.deadline = math.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowstream.pipeline.message import Failure
@@ -33,10 +33,10 @@ _OUTCOMES = {
 class Failures:
     """The failures of one run. Everything here is called per slice or batch, on the event loop."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, handlers: Mapping[str, str]) -> None:
         self.attempts = 0
         self._core = core
-        self._reasons = Reasons()
+        self._reasons = Reasons(handlers)
         self._notices = Notices()
         self._armed = False
 
@@ -187,5 +187,6 @@ def _said(kind: Kind) -> str:
         return "failed"
     if kind.phase == "crash":
         return f"{kind.stage!r} crashed"
-    named = "" if kind.stage == kind.phase else f" in {kind.stage!r}"
+    place = kind.handler or kind.stage
+    named = "" if place == kind.phase else f" in {place!r}"
     return f"{kind.phase} failed{named}"

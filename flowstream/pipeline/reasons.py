@@ -7,7 +7,7 @@ of a kind's text keeps what all of its texts say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,6 +29,8 @@ KINDS_OF_ERROR = 20
 KEPT = 3600.0
 """Seconds after its last failure from which on a kind makes room for a new one."""
 OTHER = "other reasons"
+IN_HANDLERS = ("process", "batch")
+"""Phases that are a handler's: what fails in them is found in its function."""
 INTERVAL = 60.0
 """Seconds between two lines of the log about one kind."""
 
@@ -49,8 +51,9 @@ class Reason:
     """Failures of one kind, and what became of them.
 
     `stage` and `phase` ("decode", "process", "batch", "sink", "commit", "on_failed", "crash") say
-    where, `error` is the exception's class ("" where the handler gave the reason by
-    `message.fail(text)`), `text` the words, with … where they differ.
+    where, `handler` is the function that failed ("" where none did), `error` the exception's class
+    ("" where the handler gave the reason by `message.fail(text)`), `text` the words, with … where
+    they differ.
 
     `attempts` are failed attempts of messages. Each was `retried`, `dead_lettered`, `discarded`
     (settled by a policy that keeps no copy) or `halted`, or none of these: the run ended before, or
@@ -75,22 +78,24 @@ class Reason:
     offset: int | None = None
     traceback: str | None = None
     sample: str | None = None
+    handler: str = ""
 
     @property
     def label(self) -> str:
-        """A few words: the exception's class and the stage, or the words that a handler gave."""
-        return f"{self.error} in {self.stage}" if self.error else self.text
+        """A few words: the exception's class and the handler, or the words that a handler gave."""
+        return f"{self.error} in {self.handler or self.stage}" if self.error else self.text
 
 
 class Kind:
     """A `Reason` that is being counted, and the notices about it."""
 
-    __slots__ = ("counts", "first", "key", "last", "merged", "notices", "offset", "sample",
-                 "stream", "text", "traceback")  # fmt: skip
+    __slots__ = ("counts", "first", "handler", "key", "last", "merged", "notices", "offset",
+                 "sample", "stream", "text", "traceback")  # fmt: skip
 
-    def __init__(self, key: Key, text: str, now: float) -> None:
+    def __init__(self, key: Key, text: str, now: float, handler: str = "") -> None:
         self.key = key
         self.text = text
+        self.handler = handler
         self.counts = dict.fromkeys(_COUNTS, 0)
         self.first = self.last = now
         self.stream: str | None = None
@@ -133,14 +138,15 @@ class Kind:
         return Reason(
             self.stage, self.phase, self.error, self.text, **self.counts,
             first=self.first, last=self.last, stream=self.stream, offset=self.offset,
-            traceback=self.traceback, sample=self.sample,
+            traceback=self.traceback, sample=self.sample, handler=self.handler,
         )  # fmt: skip
 
 
 class Reasons:
-    """The kinds of one run."""
+    """The kinds of one run; `handlers` are the names of the functions, by stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, handlers: Mapping[str, str]) -> None:
+        self._handlers = handlers
         self._kinds: dict[Key, Kind] = {}
         self._other: Kind | None = None
 
@@ -153,7 +159,8 @@ class Reasons:
             if kind.text not in (text, key[-1]):
                 kind.text = common(kind.text, text)
         elif self._has_room(key, now):
-            kind = self._kinds[key] = Kind(key, text, now)
+            handler = self._handlers.get(stage, "") if phase in IN_HANDLERS else ""
+            kind = self._kinds[key] = Kind(key, text, now, handler)
         else:
             kind = self._others(now)
         kind.last = now

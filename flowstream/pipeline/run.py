@@ -52,7 +52,11 @@ class Run:
         tune_gc: bool, discard: Sequence[Place] = (),
     ) -> None:  # fmt: skip
         self.pipeline = pipeline
-        self.core = core = Core(pipeline.name, pipeline.options, telemetry or Telemetry())
+        handlers = {
+            stage.name: stage.handler.rpartition("<locals>.")[2]
+            for stage in pipeline.topology().stages
+        }
+        self.core = core = Core(pipeline.name, pipeline.options, telemetry or Telemetry(), handlers)
         self.context = RunContext(
             pipeline.name, url=url, environment=environment, telemetry=core.telemetry,
             counts=core.counts, watched=core.watched, fail=core.fail,

@@ -121,7 +121,7 @@ def dead_lettering(it: Drive) -> Truth:
     """Two of 300: no reason to wake anybody, and said all the same."""
     it.shop.publish(*[5] * 100, 0, *[5] * 100, -1, *[5] * 98)
     reason = {"text": REFUSED, "error": "", "stage": "processor", "attempts": 2, "dead_lettered": 2}
-    said = (f"process failed in 'processor' at {it.shop.partition}@", f"into '{it.shop.dead}': ")
+    said = (f"process failed in 'check' at {it.shop.partition}@", f"into '{it.shop.dead}': ")
     return it.all_done(reasons=(reason,), said=said)
 
 

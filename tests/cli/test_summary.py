@@ -29,7 +29,7 @@ async def check(message: Message[dict]) -> None:
     if message.data["n"] == 6:
         message.fail("order 6 unknown", retry=False)
 
-@pipeline.batcher("load", size=1)
+@pipeline.batcher(size=1)
 async def load(batch: Batch[dict]) -> None:
     if batch.data[0]["n"] in (2, 3):
         1 / 0
@@ -120,9 +120,9 @@ def test_a_run_says_why(broker: Broker, stream_name: str, tmp_path: Path) -> Non
     logged = f"WARNING flowstream.pipeline: pipeline '{stream_name}': "
     for said in (
         f"batch failed in 'load' at {stream_name}@2: ZeroDivisionError: division by zero",
-        f"process failed in 'processor' at {stream_name}@1: amount must be positive",
+        f"process failed in 'check' at {stream_name}@1: amount must be positive",
         f"dead-lettered into '{dead}': {stream_name}@1: amount must be positive",
-        "1 more like it in the last minute: process failed in 'processor': order … unknown",
+        "1 more like it in the last minute: process failed in 'check': order … unknown",
     ):
         assert logged + said in run.err
     assert "warning" not in run.err

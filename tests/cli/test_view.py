@@ -19,6 +19,7 @@ LONG = "the-" + "very-" * 40 + "long-name[red]"
 def reason(stage: str, error: str, text: str, attempts: int, **counts: int) -> dict[str, Any]:
     return {
         "stage": stage,
+        "handler": "",
         "phase": "process",
         "error": error,
         "text": text,

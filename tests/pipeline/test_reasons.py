@@ -359,11 +359,10 @@ async def test_the_log_has_the_first_of_a_reason_and_then_a_line_a_minute(
         await running.wait()
     first, *more = lines(caplog)
     assert first == (
-        "pipeline 'test': process failed in 'processor' at orders@0: "
-        "ConnectionError: order 0 refused"
+        "pipeline 'test': process failed in 'handle' at orders@0: ConnectionError: order 0 refused"
     )
     like = (
-        "more like it in the last minute: process failed in 'processor': "
+        "more like it in the last minute: process failed in 'handle': "
         "ConnectionError: order … refused"
     )
     assert [line.partition("more like it")[0] for line in more] == [
@@ -402,11 +401,11 @@ async def test_what_a_policy_takes_away_is_never_silent(
     await pipeline.run()
     told = lines(caplog)
     assert told == [
-        "pipeline 'test': process failed in 'processor' at orders@0: amount must be positive",
+        "pipeline 'test': process failed in 'handle' at orders@0: amount must be positive",
         f"pipeline 'test': {said}: orders@0: amount must be positive",
-        "pipeline 'test': 499 more like it in the last minute: process failed in 'processor': "
+        "pipeline 'test': 499 more like it in the last minute: process failed in 'handle': "
         "amount must be positive",
-        f"pipeline 'test': 499 more {said} in the last minute: process failed in 'processor': "
+        f"pipeline 'test': 499 more {said} in the last minute: process failed in 'handle': "
         "amount must be positive",
     ]
 
@@ -434,7 +433,7 @@ async def test_reasons_that_never_repeat_do_not_fill_the_log(
 
 
 def test_texts_that_differ_in_numbers_and_ids_are_one_kind() -> None:
-    reasons = Reasons()
+    reasons = Reasons({})
     for text in ("order 17 unknown after 5 s", "order 18 unknown after 5 s", "order 9 unknown"):
         reasons.of("load", "batch", "", text, 1.0).count("attempts", 1)
     assert [(reason.text, reason.attempts) for reason in reasons.snapshot()] == [
@@ -450,7 +449,7 @@ def test_texts_that_differ_in_numbers_and_ids_are_one_kind() -> None:
     )
 )
 def test_nothing_is_counted_twice_or_lost(failed: list[tuple[str, str, int]]) -> None:
-    reasons = Reasons()
+    reasons = Reasons({})
     for at, (error, text, count) in enumerate(failed):
         kind = reasons.of("load", "batch", error, text, at * KEPT / 20)
         kind.count("attempts", count)
@@ -465,7 +464,7 @@ def test_nothing_is_counted_twice_or_lost(failed: list[tuple[str, str, int]]) ->
 
 
 def test_a_kind_that_is_over_makes_room_and_is_counted_with_the_others() -> None:
-    reasons = Reasons()
+    reasons = Reasons({})
     old = reasons.of("s", "p", "E", "word", 0.0)
     old.count("attempts", 1)
     for n in range(KINDS_OF_ERROR - 1):

@@ -20,7 +20,8 @@ export function became(reasons) {
 const words = ({error, text: told}) =>
   !error || told.startsWith(error) ? told : `${error}: ${told}`;
 
-const where = ({stage, phase}) => !stage ? "" : phase && phase !== stage ? `${stage} (${phase})` : stage;
+const where = ({handler, stage, phase}) =>
+  handler ? `${handler} in ${stage}` : !stage ? "" : phase && phase !== stage ? `${stage} (${phase})` : stage;
 
 // Where to look at the first message; what is committed is a place, not a message.
 function first({stream, offset, phase}) {

@@ -107,7 +107,8 @@ def _phase(event: telemetry.PhaseChanged) -> Told:
 
 def _broker_lost(event: telemetry.BrokerLost) -> Told:
     more = f" and {len(event.waiting) - NAMED:,} more" if len(event.waiting) > NAMED else ""
-    who = f"; the {', the '.join(event.waiting[:NAMED])}{more} wait" if event.waiting else ""
+    wait = "waits" if len(event.waiting) == 1 else "wait"
+    who = f"; the {', the '.join(event.waiting[:NAMED])}{more} {wait}" if event.waiting else ""
     return "warning", f"{event.environment!r} lost {event.what}: {event.reason}{who}"
 
 

@@ -92,6 +92,12 @@ def test_what_is_lost_comes_back_after_so_long() -> None:
     ]  # fmt: skip
 
 
+def test_one_waits_and_several_wait() -> None:
+    assert told(BrokerLost("e", "the node that serves s", "moved", ("publisher of s",))) == [
+        ("warning", None, "'e' lost the node that serves s: moved; the publisher of s waits")
+    ]
+
+
 def test_what_is_asked_for_or_flows_is_no_news() -> None:
     assert told(
         ConnectionLost("a:1", "consumer", "closed", "request"),

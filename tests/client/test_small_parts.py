@@ -53,14 +53,14 @@ def test_delays_stay_between_half_and_all_of_a_ceiling(
     assert Backoff().delay(100, lambda low, high: high) == 5.0
 
 
-def test_a_missing_codec_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_codec_names_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     from flowstream.protocol import compression
 
     compression.codec_of.cache_clear()
     monkeypatch.setitem(sys.modules, "cramjam", None)
-    with pytest.raises(NotSupported, match=r"flowstream\[compression\]"):
+    with pytest.raises(NotSupported, match="cramjam"):
         PublisherOptions(sub_batch=10, compression=Compression.ZSTD)
     PublisherOptions(sub_batch=10, compression=Compression.GZIP)
     compression.codec_of.cache_clear()

@@ -13,6 +13,7 @@ Reports reach this plugin in the process that was started, whichever worker ran 
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One seed for all workers, printed in the header: a failure can be repeated with it."""
+    """One seed for all workers, printed in the header: a failure can be repeated with it.
+
+    Ctrl-C is one also where a shell started the tests in the background, which ignores it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("hypothesis_seed", None) is None and not is_worker(config):
         config.option.hypothesis_seed = random.randrange(2**32)
 

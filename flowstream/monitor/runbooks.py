@@ -30,7 +30,7 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "failing": (
         "FlowstreamDeadLettering",
-        "Read the reasons below: fix the cause first, then replay what was dead-lettered.",
+        "Read the reasons below: fix the cause first, then replay the dead letters, if any.",
     ),
     "crashed": (
         "FlowstreamStageCrashing",

@@ -57,14 +57,20 @@ class Look:
 
 
 class LagWatch:
-    """Keeps an eye on the streams of one run's producer. `lanes` are those of the run now."""
+    """Keeps an eye on the streams of one run's producer. `lanes` are those of the run now, and
+    `paused` tells whether it takes nothing in."""
 
     def __init__(
-        self, core: Core, producer: Producer, lanes: Callable[[], Iterable[SourceLane]]
+        self,
+        core: Core,
+        producer: Producer,
+        lanes: Callable[[], Iterable[SourceLane]],
+        paused: Callable[[], bool],
     ) -> None:
         self._core = core
         self._producer = producer
         self._lanes = lanes
+        self._paused = paused
         self._looks: dict[str, Look] = {}
         self._untold: set[str] = set()
         self._history: dict[str, deque[tuple[float, int]]] = {}
@@ -187,7 +193,7 @@ class LagWatch:
 
     def _catch_up(self, stream: str, lag: int | None) -> float | None:
         history = self._history.get(stream)
-        if lag is None or not history:
+        if lag is None or not history or (lag and self._paused()):
             return None
         return catch_up([*history, (self._core.clock(), lag)])
 

@@ -67,7 +67,9 @@ class Run:
         self.discards = Discards(discard)
         self.offset_watch = OffsetWatch(core, self.settlement, pipeline.producer)
         self.committer = Committer(core, self.settlement, pipeline.producer, self.offset_watch)
-        self.lag = LagWatch(core, pipeline.producer, lambda: self.feed.lanes)
+        self.lag = LagWatch(
+            core, pipeline.producer, lambda: self.feed.lanes, lambda: self.feed.paused
+        )
         self.reads = [*sources(pipeline.producer)]
         self.reason = "ended"
         self.stopped_by = ""

@@ -173,6 +173,7 @@ commands = st.tuples(
 ).map(lambda pair: at_home(*pair))
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(commands, max_size=25), min_size=1, max_size=3))
 def test_commands_in_any_order(conversations: list[list[Any]]) -> None:

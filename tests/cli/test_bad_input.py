@@ -140,6 +140,7 @@ MORE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.every_broker
 @pytest.mark.parametrize("command", COMMANDS[:1], ids=named)
 def test_every_broker_refuses_a_run(
@@ -148,6 +149,7 @@ def test_every_broker_refuses_a_run(
     refused(broker, tmp_path, command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=named)
 def test_the_broker_refuses(broker: Broker, tmp_path: Path, command: tuple[str, ...]) -> None:
     refused(broker, tmp_path, command)

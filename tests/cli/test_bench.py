@@ -36,6 +36,7 @@ def test_four_measurements_and_nothing_is_left(broker: Broker) -> None:
     assert not exists(broker, result.err)
 
 
+@pytest.mark.slow
 def test_on_a_terminal_and_through_a_pipe_it_is_a_table(broker: Broker) -> None:
     with Terminal("bench", *QUICK, url=broker.url) as terminal:
         assert terminal.end() == 0

@@ -61,6 +61,7 @@ def test_the_nodes_of_streams(cluster: tuple[Broker, ...], stream_name: str) -> 
     assert all(detail.endswith("is reachable") for detail in reached)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "check", "text"),
     [

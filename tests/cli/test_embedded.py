@@ -202,6 +202,7 @@ def test_other_commands_in_the_folder_use_the_broker_of_a_run(tmp_path: Path) ->
     assert "run in this folder" not in flowstream("lag", "shop", cwd=tmp_path).err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connecting", [True, False])
 def test_a_broker_that_dies_ends_its_run(tmp_path: Path, connecting: bool) -> None:
     with embedded_run(tmp_path) as run:

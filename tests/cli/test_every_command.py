@@ -355,6 +355,7 @@ def embedded(embedded_broker: Broker, tmp_path_factory: pytest.TempPathFactory) 
     yield from place_at(embedded_broker, tmp_path_factory.mktemp("embedded"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", BROKER, ids=named)
 def test_with_a_broker_on_a_terminal_and_through_a_pipe(
     place: Place, broker: Broker, words: Words
@@ -362,6 +363,7 @@ def test_with_a_broker_on_a_terminal_and_through_a_pipe(
     both_ways(place, words, row_of(words, broker.name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", BROKER, ids=named)
 def test_with_a_broker_json_and_bad_input(embedded: Place, words: Words) -> None:
     """What is different on other brokers is seen above, and in the tests of each command."""

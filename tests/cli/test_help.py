@@ -95,6 +95,7 @@ def words_of(text: str) -> str:
     return re.sub(r"[\s│╭╮╰╯─]+", "", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "command"), [*commands()], ids=map(" ".join, COMMANDS))
 def test_every_description_is_whole(words: Words, command: Any) -> None:
     """On a terminal and in a pipe: of the command, of its options, and of the commands below it."""

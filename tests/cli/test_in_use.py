@@ -166,6 +166,7 @@ async def test_a_broker_that_is_found(used, broker: Broker) -> None:
     assert not found.creates
 
 
+@pytest.mark.slow
 async def test_a_broker_that_is_found_and_lets_nobody_in(used, broker: Broker) -> None:
     with pytest.raises(CommandError, match=r"found on localhost:\d+, since none was named: --url"):
         await used(broker.url.replace("guest:guest", "guest:wrong"))

@@ -181,6 +181,7 @@ def test_it_refuses_while_the_reader_commits(stream: Stream, tmp_path: Path) -> 
     assert stream.place("--to", "first") == 0
 
 
+@pytest.mark.slow
 def test_a_monitor_tells_of_an_idle_reader(stream: Stream, tmp_path: Path) -> None:
     target = write_module(tmp_path, stream.name)
     with Started(

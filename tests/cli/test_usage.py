@@ -124,6 +124,7 @@ LINES = {
 """Arguments that get a command to its connection; others take a stream."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words, _ in CONNECTED], ids=" ".join)
 def test_the_options_of_a_login_reach_the_connection(tmp_path: Path, words: Words) -> None:
     write_module(tmp_path, "s")

@@ -101,6 +101,7 @@ async def use_admin(env: Environment) -> None:
     await env.store_offset_verified("me", "s", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "use", [use_publisher, use_consumer, use_single_active, use_super_stream, use_admin]
 )

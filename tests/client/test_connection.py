@@ -346,6 +346,7 @@ async def test_pitfall_10_a_consumer_update_of_nobody_is_answered(cluster: Clust
         assert expected in cluster.node.sessions[0].received
 
 
+@pytest.mark.slow
 async def test_commands_wait_for_a_socket_that_takes_them(cluster: Cluster) -> None:
     async with opened(cluster) as connection:
         session = cluster.node.sessions[0]

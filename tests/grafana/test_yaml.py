@@ -26,6 +26,7 @@ DOCUMENTS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(DOCUMENTS)
 def test_any_document_survives(document: Any) -> None:
     assert yaml.safe_load(dump(document)) == document

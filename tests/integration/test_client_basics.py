@@ -114,6 +114,7 @@ async def test_errors_of_administration(broker: Broker, stream_name: str) -> Non
             assert caught.value.stream == missing
 
 
+@pytest.mark.slow
 async def test_what_a_wrong_address_is_told(broker: Broker) -> None:
     where = f"localhost:{broker.port}"
     with pytest.raises(AuthenticationFailed, match="password") as caught:

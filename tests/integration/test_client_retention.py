@@ -184,3 +184,4 @@ async def test_the_beginning_is_looked_at_however_often_offsets_are_stored(
                 while len(recorder.of(RetentionLooked)) < 3:
                     await publisher.publish(b"x")
                     await anext(consumer)
+                    await anyio.sleep(0.02)

@@ -96,6 +96,7 @@ async def test_an_acknowledger_sees_what_handlers_configured(kind: str) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_one_rate_limit_is_shared_by_all_lanes() -> None:
     class Three(Producer):
         async def run(self, feed: Feed) -> None:

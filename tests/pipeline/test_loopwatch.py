@@ -134,6 +134,7 @@ async def test_a_batch_handler_among_several_pipelines(caplog: pytest.LogCapture
     assert threads <= 1
 
 
+@pytest.mark.slow
 async def test_what_blocks_again_and_again_is_told_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -150,6 +151,7 @@ async def test_what_blocks_again_and_again_is_told_once_a_minute(
     assert len(recorder.of(LoopBlocked)) == 3
 
 
+@pytest.mark.slow
 async def test_threads_and_waiting_block_nothing(caplog: pytest.LogCaptureFixture) -> None:
     pipeline = pipeline_of(2)
 

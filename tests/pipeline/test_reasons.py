@@ -410,6 +410,7 @@ async def test_what_a_policy_takes_away_is_never_silent(
     ]
 
 
+@pytest.mark.slow
 async def test_reasons_that_never_repeat_do_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

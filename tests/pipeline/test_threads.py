@@ -43,6 +43,7 @@ def door() -> Iterator[Door]:
     door.open()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["processor", "load", "prepare", "on_failed"])
 async def test_a_handler_that_hangs_in_its_thread_is_named_with_the_line(
     where: str, door: Door, caplog: pytest.LogCaptureFixture

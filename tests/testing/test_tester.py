@@ -418,6 +418,7 @@ def total(batch: Batch[int]) -> None:
     assert batch.data == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_handler_that_never_ends_is_told_at_once():
     pipeline = Pipeline("stuck", StreamProducer("any"), drain_timeout=1)
 

@@ -72,13 +72,15 @@ export function letters(pipeline) {
       }
     };
     body.update(""); traceback.update("");
+    const buttons = make("p", {class: "buttons"});
     const node = fold({class: "reason"}, make("summary", {}, why, place), opened,
-      facts, body.node, traceback.node, make("p", {class: "buttons"}));
+      facts, body.node, traceback.node, buttons);
     return {node, update(row) {
       text(why, row.reason);
       text(place, `${row.source} · ${row.stage} (${row.phase}) · ${row.time} · ` +
         plural(row.attempts, "attempt"));
-      node.lastChild.replaceChildren(...(control ? [again] : []));
+      // Not each time: a button that is put there anew loses the focus, and with it its question.
+      if (buttons.hasChildNodes() !== control) buttons.replaceChildren(...(control ? [again] : []));
     }};
   }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 from types import TracebackType
 from typing import Any
@@ -27,6 +27,8 @@ LOG_ERRORS = 200
 """Errors (causes, and those of groups) in a traceback in a log record."""
 LEAVES = 10
 """Errors of a group that are described."""
+NAMED = 5
+"""Names that a text lists."""
 FOLDED = "…"
 """What a text has in the place of a number or an id."""
 
@@ -118,6 +120,12 @@ def printable(error: BaseException) -> BaseException:
 def plural(count: int, word: str, words: str | None = None) -> str:
     """`1 message`, `69,659 messages`."""
     return f"{count:,} {word if count == 1 else words or word + 's'}"
+
+
+def listed(texts: Collection[str], between: str = ", ") -> str:
+    """`a, b and 12 more`: the first NAMED of them."""
+    named = between.join([*texts][:NAMED])
+    return named if len(texts) <= NAMED else f"{named} and {len(texts) - NAMED:,} more"
 
 
 def clipped(text: str, limit: int) -> str:

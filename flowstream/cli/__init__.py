@@ -27,7 +27,7 @@ so that `--help` is quick.
     offsets.py   `flowstream offsets`; reset.py its `reset`, readers.py who must not run then
     lag.py       `flowstream lag`; standing.py where a reader stands in a stream
     view.py      the live view of a run; fold.py what has room in a window
-    progress.py  what a command does now; status_line.py the line that it is told in
+    progress.py  what a command does now; status_line.py the line that shows it
     top.py       `flowstream top`; monitors.py a run, asked through its monitor
     tail.py      `flowstream tail` and `peek`; messages.py what people see of a message
     dead_letters.py   `flowstream dead-letters`; letters.py one letter, replay.py exactly once

@@ -13,8 +13,9 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import examples, on_signal, run_async
-from flowstream.cli.output import note, plural, redrawn, short_duration, short_size, stderr
+from flowstream.cli.output import note, redrawn, short_duration, short_size, stderr
 from flowstream.cli.progress import doing
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.broker import Broker, BrokerStatistics

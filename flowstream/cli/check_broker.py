@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from flowstream.cli.findings import Finding, bad, ok, warn
-from flowstream.cli.output import plural
 from flowstream.cli.progress import doing
 from flowstream.cli.standing import lost
 from flowstream.cli.wiring import Wiring, wiring
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.cli.connect import Connection

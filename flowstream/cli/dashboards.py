@@ -9,7 +9,8 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import Json, examples, new_app
-from flowstream.cli.output import note, plural, print_json, say
+from flowstream.cli.output import note, print_json, say
+from flowstream.texts import plural
 
 app = new_app(
     "dashboards",

@@ -26,9 +26,9 @@ from flowstream.cli.options import (
     pattern,
     run_async,
 )
-from flowstream.cli.output import note, plural, print_json, print_rows, say, write
+from flowstream.cli.output import note, print_json, print_rows, say, write
 from flowstream.cli.progress import doing
-from flowstream.texts import common, folded
+from flowstream.texts import common, folded, plural
 
 if TYPE_CHECKING:
     from flowstream.cli.replay import Replayed

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flowstream.cli.output import plural, short_size
+from flowstream.cli.output import short_size
 from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.pipeline import Pipeline

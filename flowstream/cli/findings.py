@@ -9,7 +9,8 @@ from typing import Literal
 import typer
 
 from flowstream.cli.exits import ExitCode
-from flowstream.cli.output import note, one_line, plural, print_json, print_rows
+from flowstream.cli.output import note, one_line, print_json, print_rows
+from flowstream.texts import plural
 
 Result = Literal["ok", "warn", "bad"]
 STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}

@@ -15,8 +15,8 @@ from typing import TypeAlias
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
-from flowstream.cli.output import plural
 from flowstream.cli.safe_text import visible
+from flowstream.texts import plural
 
 Span: TypeAlias = tuple[str, str]
 """A text and its style; "" is the terminal's own."""

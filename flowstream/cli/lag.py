@@ -10,7 +10,8 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, run_async
-from flowstream.cli.output import note, plural, print_json, print_rows
+from flowstream.cli.output import note, print_json, print_rows
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.cli.standing import Standing

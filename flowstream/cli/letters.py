@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flowstream.cli.output import note, plural
+from flowstream.cli.output import note
 from flowstream.cli.safe_text import visible
 from flowstream.errors import FlowstreamError
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.cli.progress import Step

@@ -17,7 +17,8 @@ from flowstream.cli.options import (
     new_app,
     run_async,
 )
-from flowstream.cli.output import note, plural, print_json, print_rows, say
+from flowstream.cli.output import note, print_json, print_rows, say
+from flowstream.texts import plural
 
 app = new_app(
     "offsets",

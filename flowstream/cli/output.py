@@ -29,7 +29,6 @@ from flowstream.texts import (
     type_name,
     without_passwords,
 )
-from flowstream.texts import plural as plural  # noqa: PLC0414 - commands import it from here
 
 if TYPE_CHECKING:
     from rich.console import Console

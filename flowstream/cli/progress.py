@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flowstream.cli.output import note, plural, redrawn, short_duration, stderr
+from flowstream.cli.output import note, redrawn, short_duration, stderr
 from flowstream.cli.safe_text import visible
 from flowstream.cli.status_line import status_line
+from flowstream.texts import plural
 
 PATIENCE = 1.0
 """Seconds that are waited for in silence."""
@@ -42,7 +43,7 @@ _begun = threading.Event()
 class Step:
     """Something that takes a while: `position` out of `size` (None: unknown), `done` in `unit`s.
 
-    One that is to end after `limit` seconds has these for its size. Without `in_place` it is told
+    One that is to end after `limit` seconds has these for its size. Without `in_place` it is shown
     in lines on a terminal too: others print there meanwhile.
     """
 

@@ -8,9 +8,10 @@ import typer
 
 from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
-from flowstream.cli.output import note, plural, print_json, say, short_duration
+from flowstream.cli.output import note, print_json, say, short_duration
 from flowstream.cli.progress import doing
 from flowstream.cli.records import Format, is_pipe
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from flowstream.cli.feed import FeedPlan, Tally

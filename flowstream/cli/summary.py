@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from flowstream.cli.output import one_line, plural, short_duration
+from flowstream.cli.output import one_line, short_duration
 from flowstream.errors import Halted
 from flowstream.monitor import in_order
 from flowstream.pipeline import discard_options, named
-from flowstream.texts import clipped
+from flowstream.texts import clipped, plural
 
 if TYPE_CHECKING:
     from flowstream.pipeline import RunResult

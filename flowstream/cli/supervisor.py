@@ -27,7 +27,7 @@ from flowstream.cli.exits import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.feed import Feed, FeedPlan
 from flowstream.cli.in_use import Choice, Source, always_there, broker_in_use
 from flowstream.cli.options import on_named_signal
-from flowstream.cli.output import note, plural, why
+from flowstream.cli.output import note, why
 from flowstream.cli.page_letters import PageLetters
 from flowstream.cli.view import View
 from flowstream.cli.wiring import wiring
@@ -37,7 +37,7 @@ from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
 from flowstream.pipeline import named
 from flowstream.telemetry import Telemetry
-from flowstream.texts import type_name
+from flowstream.texts import plural, type_name
 from flowstream.tracing import Tracing
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from flowstream.cli.output import note, one_line, plural, short_duration, stderr
+from flowstream.cli.output import note, one_line, short_duration, stderr
 from flowstream.cli.safe_text import shortened
+from flowstream.texts import plural
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

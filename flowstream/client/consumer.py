@@ -219,7 +219,7 @@ class Consumer:
                 self.options.name, self.stream, offset, keep=self.options.keep_offset
             )
         except FlowstreamError as error:
-            away = isinstance(error, ConnectionFailed)  # which is told once for all: outages.py
+            away = isinstance(error, ConnectionFailed)  # logged once for all: outages.py
             log.log(
                 logging.DEBUG if away else logging.WARNING,
                 "offset %d of %r was not stored: %s", offset, self.stream, error,

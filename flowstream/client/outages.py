@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 
 from flowstream.telemetry import BrokerBack, BrokerLost, Telemetry
-from flowstream.texts import clipped
+from flowstream.texts import clipped, listed
 
 from .settings import Settings, log
 from .signals import Signal
@@ -29,8 +29,6 @@ CALM = 60.0
 """Seconds after an outage in which the next one counts as more of the same: its end has to last
 twice as long, up to `LONGEST`."""
 LONGEST = 30.0
-NAMED = 5
-"""Streams, and reasons, that a record names."""
 
 
 class Outages:
@@ -224,9 +222,3 @@ def _who(cells: Iterable[StateCell]) -> str:
 def reasons(found: Iterable[str]) -> str:
     """The different reasons, the first ones."""
     return clipped(listed(list(dict.fromkeys(found)), "; "), 500)
-
-
-def listed(texts: Collection[str], between: str = ", ") -> str:
-    """`a, b, c and 12 more`."""
-    shown = between.join(list(texts)[:NAMED])
-    return shown if len(texts) <= NAMED else f"{shown} and {len(texts) - NAMED:,} more"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from flowstream import telemetry
-from flowstream.texts import clipped, without_passwords
+from flowstream.texts import clipped, listed, plural, without_passwords
 
 MOST = 200
 """Entries kept; the oldest goes."""
@@ -22,8 +22,6 @@ LOOKED_AT = 8
 """Newest entries that are compared with one that arrives."""
 
 LENGTH = 500
-NAMED = 5
-"""Publishers and consumers that an entry names."""
 
 Level: TypeAlias = Literal["info", "warning", "error"]
 Told: TypeAlias = tuple[Level, str] | None
@@ -106,9 +104,8 @@ def _phase(event: telemetry.PhaseChanged) -> Told:
 
 
 def _broker_lost(event: telemetry.BrokerLost) -> Told:
-    more = f" and {len(event.waiting) - NAMED:,} more" if len(event.waiting) > NAMED else ""
     wait = "waits" if len(event.waiting) == 1 else "wait"
-    who = f"; the {', the '.join(event.waiting[:NAMED])}{more} {wait}" if event.waiting else ""
+    who = f"; the {listed(event.waiting, ', the ')} {wait}" if event.waiting else ""
     return "warning", f"{event.environment!r} lost {event.what}: {event.reason}{who}"
 
 
@@ -153,7 +150,7 @@ def _truncated(event: telemetry.Truncated) -> Told:
 
 
 def _messages(event: telemetry.Held | telemetry.Truncated) -> str:
-    return f"{event.messages:,} message{'s' * (event.messages != 1)} of {event.stream!r}"
+    return f"{plural(event.messages, 'message')} of {event.stream!r}"
 
 
 def _offset_moved(event: telemetry.OffsetMoved) -> Told:

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 from flowstream.pipeline import Statistics
 from flowstream.telemetry import OffsetMoved
-from flowstream.texts import plural
+from flowstream.texts import listed, plural
 
 RECOVERY_GRACE = 2.0
 """Seconds that a broker may be away: the move of a leader is no reason to be taken out."""
 
-NAMED, REASONS = 5, 3
+REASONS = 3
 """Streams of a kind, and reasons, that a text names."""
 
 COMMITS_MISSED = 3
@@ -155,9 +155,7 @@ def _who(away: Sequence[Away]) -> str:
     found = []
     for kind in dict.fromkeys(each.kind for each in _users(away)):
         names = sorted(repr(each.name) for each in away if each.kind == kind)
-        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-        plural = "s" if len(names) > 1 else ""
-        found.append(f"the {kind}{plural} of {', '.join(names[:NAMED])}{more}")
+        found.append(f"the {kind}{'s' if len(names) > 1 else ''} of {listed(names)}")
     return " and ".join(found) or "the client"
 
 

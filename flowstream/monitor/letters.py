@@ -16,7 +16,7 @@ import anyio
 from flowstream.errors import FlowstreamError
 from flowstream.monitor.guard import Refused, check_site, checked_body, page
 from flowstream.monitor.http import Request, Response
-from flowstream.texts import text_of
+from flowstream.texts import plural, text_of
 
 MOST_LISTED = 50
 """Letters in a list: the newest of those that wait."""
@@ -112,7 +112,7 @@ class LetterBox:
             # Not cut short by a browser that goes away: a replay is finished or the run has ended.
             done = await self._letters.replay(stream, None if offsets == "waiting" else offsets)
         count = sum(done["replayed"].values())
-        what = f"{count:,} dead letter{'s' * (count != 1)} of {stream}"
+        what = f"{plural(count, 'dead letter')} of {stream}"
         self._tell(asked["pipeline"], f"{what} replayed by {page(request)}")
         return _json(done)
 

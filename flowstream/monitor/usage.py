@@ -12,7 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-HISTORY = 300
+from flowstream.monitor.figures import HISTORY
+
 WINDOW = 5
 """Samples that the share of a core is taken over."""
 

@@ -53,14 +53,13 @@ def _window(
 ) -> Iterator[Advice]:
     """Batches that are open together, or handled together, and do not fit into the window."""
     sizes = {name: each.size for name, each in batchers.items() if isinstance(each.size, int)}
-    open_ = {name: _open_at_once(batchers[name], keyed=keyed) for name in sizes}
-    needed = sum(sizes[name] * open_[name] for name in sizes)
+    needed, terms = _open_together(sizes, batchers, keyed=keyed)
     window = options.max_in_flight
     if needed > window:
         yield Advice(
             "max_in_flight",
             f"max_in_flight={window:,} is less than the batches hold that are open at the same "
-            f"time: {_sum(sizes, open_)} = {needed:,} messages. Once it is reached nothing more "
+            f"time: {terms} = {needed:,} messages. Once it is reached nothing more "
             "comes in, and batches close before they are full: by their timeout, or because "
             "everything waits in them",
             f"raise max_in_flight to at least {needed:,}, or lower size",
@@ -82,30 +81,33 @@ def _window_bytes(
     options: PipelineOptions, batchers: Mapping[str, BatcherOptions], *, keyed: bool
 ) -> Iterator[Advice]:
     sizes = {name: each.max_bytes for name, each in batchers.items() if each.max_bytes is not None}
-    open_ = {name: _open_at_once(batchers[name], keyed=keyed) for name in sizes}
-    needed = sum(sizes[name] * open_[name] for name in sizes)
+    needed, terms = _open_together(sizes, batchers, keyed=keyed)
     window = options.max_in_flight_bytes
     if needed > window:
         yield Advice(
             "max_in_flight_bytes",
             f"max_in_flight_bytes={window:,} is less than the batches may hold that are open at "
-            f"the same time: {_sum(sizes, open_)} = {needed:,} bytes. Once it is reached nothing "
+            f"the same time: {terms} = {needed:,} bytes. Once it is reached nothing "
             "more comes in, and batches close before they have max_bytes",
             f"raise max_in_flight_bytes to at least {needed:,}, or lower max_bytes",
         )
 
 
-def _open_at_once(options: BatcherOptions, *, keyed: bool) -> int:
-    """With `partition_by` a batcher has an open batch for each of its workers."""
-    return options.concurrency if keyed or options.partition_by is not None else 1
+def _open_together(
+    sizes: Mapping[str, int], batchers: Mapping[str, BatcherOptions], *, keyed: bool
+) -> tuple[int, str]:
+    """What all batches that are open at the same time hold, and how it adds up:
+    `'eu' 4 x 500 + 'us' 500`.
 
-
-def _sum(sizes: Mapping[str, int], times: Mapping[str, int]) -> str:
-    """`'eu' 4 x 500 + 'us' 500`."""
-    return " + ".join(
-        f"{name!r} {f'{times[name]} x ' if times[name] > 1 else ''}{size:,}"
-        for name, size in sizes.items()
-    )
+    With `partition_by` a batcher has an open batch for each of its workers.
+    """
+    needed, terms = 0, []
+    for name, size in sizes.items():
+        options = batchers[name]
+        times = options.concurrency if keyed or options.partition_by is not None else 1
+        needed += size * times
+        terms.append(f"{name!r} {f'{times} x ' if times > 1 else ''}{size:,}")
+    return needed, " + ".join(terms)
 
 
 # -- what a stop waits for

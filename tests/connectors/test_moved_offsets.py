@@ -282,15 +282,24 @@ async def created_again(environment: Environment, stream: str) -> None:
     await environment.create_stream(stream)
 
 
+@asynccontextmanager
+async def whose_stream_is_created_again(
+    environment: Environment, stream: str
+) -> AsyncIterator[Run]:
+    """A run that has stored what it handled of the stream, and goes on with the new one."""
+    await environment.create_stream(stream)
+    await publish(environment, stream, 10)
+    async with run(environment, StreamProducer(stream)) as here:
+        await until_stored(environment, stream, lambda at: (at or 0) >= 9)
+        await created_again(environment, stream)
+        yield here
+
+
 async def test_a_run_that_is_left_over_stores_nothing_for_a_new_stream_of_the_same_name(
     broker: Broker, stream_name: str
 ) -> None:
     async with Environment(broker.url) as environment:
-        await environment.create_stream(stream_name)
-        await publish(environment, stream_name, 10)
-        async with run(environment, StreamProducer(stream_name)) as here:
-            await until_stored(environment, stream_name, lambda at: (at or 0) >= 9)
-            await created_again(environment, stream_name)
+        async with whose_stream_is_created_again(environment, stream_name) as here:
             result = await here.stop()
         assert isinstance(result.error, CommitNotVerified)
         assert "was deleted and created again" in str(result.error)
@@ -301,11 +310,7 @@ async def test_a_run_whose_stream_is_created_again_ends_and_stores_nothing_for_t
     broker: Broker, stream_name: str
 ) -> None:
     async with Environment(broker.url) as environment:
-        await environment.create_stream(stream_name)
-        await publish(environment, stream_name, 10)
-        async with run(environment, StreamProducer(stream_name)) as here:
-            await until_stored(environment, stream_name, lambda at: (at or 0) >= 9)
-            await created_again(environment, stream_name)
+        async with whose_stream_is_created_again(environment, stream_name) as here:
             await publish(environment, stream_name, 3)
             result = await here.running.wait()
         assert isinstance(result.error, StreamDoesNotExist)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flowstream.monitor.usage import HISTORY, Usage, resident_memory
+from flowstream.monitor.figures import HISTORY
+from flowstream.monitor.usage import Usage, resident_memory
 
 
 def test_the_processor_is_told_in_cores() -> None:

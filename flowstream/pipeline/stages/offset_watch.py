@@ -11,6 +11,7 @@ import anyio
 from flowstream.pipeline.core import Core, log
 from flowstream.pipeline.handlers import passes
 from flowstream.pipeline.producer import Producer
+from flowstream.pipeline.repeats import Repeats
 from flowstream.pipeline.span import Ledger
 from flowstream.pipeline.stages.acknowledger import Settlement
 from flowstream.telemetry import OffsetMoved
@@ -22,8 +23,6 @@ MOST = 50
 """Streams that are looked at at once; more of them take turns."""
 GLANCE = 1.0
 """Seconds that a look before a commit may take, and within which it is not repeated."""
-AGAIN = 60.0
-"""Seconds in which one warning of a stream is logged."""
 
 
 class OffsetWatch:
@@ -35,7 +34,7 @@ class OffsetWatch:
         self.producer = producer
         self._turn = 0
         self._looked: dict[str, float] = {}
-        self._warned: dict[str, float] = {}
+        self._warnings = Repeats()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -88,10 +87,8 @@ class OffsetWatch:
         core, expected = self.core, ledger.committed
         reference = self.producer.describe().get("reference") or core.name
         core.emit(OffsetMoved(core.name, stream, reference, expected, found))
-        now = core.clock()
-        if now < self._warned.get(stream, -AGAIN) + AGAIN:
+        if self._warnings.due(stream, core.clock()) is None:
             return
-        self._warned[stream] = now
         which = "stored" if ledger.advanced else "found"
         log.warning(
             "pipeline %r: %s stores offsets of %r under the reference %r: this run %s %s, and now "

@@ -73,8 +73,10 @@ class OffsetWatch:
             self._moved(stream, ledger, found, "another run" if shared else "something else")
 
     async def _ask(self, stream: str) -> tuple[int | None, bool]:
-        producer = self.producer
-        return await producer.stored_offset(stream), await producer.is_shared(stream)
+        """The stored offset, and whether another run claimed the reference: that is told only
+        once, so it is left for the next look where there is no offset to report yet."""
+        found = await self.producer.stored_offset(stream)
+        return found, found is not None and await self.producer.is_shared(stream)
 
     def _some(self) -> list[tuple[str, Ledger]]:
         ledgers = list(self.settlement.ledgers.items())

@@ -254,7 +254,9 @@ async def test_bodies_that_are_not_amqp_stay_as_they_are(
 
 
 def test_without_it_opentelemetry_is_not_imported() -> None:
-    program = "import flowstream.cli.supervisor, sys; sys.exit('opentelemetry' in sys.modules)"
+    program = (
+        "import flowstream.cli.running.supervisor, sys; sys.exit('opentelemetry' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

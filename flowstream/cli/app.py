@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flowstream import __version__
-from flowstream.cli import (
+from flowstream.cli.commands import (
     bench,
     broker,
     check,
@@ -22,19 +22,19 @@ from flowstream.cli import (
     lag,
     new,
     offsets,
+    offsets_reset,
     publish,
-    reset,
     run,
     streams,
     super_streams,
     tail,
     top,
 )
-from flowstream.cli.defaults import defaults
-from flowstream.cli.exits import MEANINGS, CommandError, ExitCode, root_cause
-from flowstream.cli.options import Json, examples, new_app
-from flowstream.cli.output import print_json, print_rows, report, show_tracebacks
-from flowstream.cli.progress import telling
+from flowstream.cli.configuration.defaults import defaults
+from flowstream.cli.exit_codes import MEANINGS, CommandError, ExitCode, root_cause
+from flowstream.cli.output.console import print_json, print_rows, report, show_tracebacks
+from flowstream.cli.output.progress import telling
+from flowstream.cli.parser.options import Json, examples, new_app
 from flowstream.texts import is_a
 
 HELP = frozenset({"--help", "-h"})
@@ -66,7 +66,7 @@ doctor.register(app)
 top.register(app)
 lag.register(app)
 bench.register(app)
-reset.register(offsets.app)
+offsets_reset.register(offsets.app)
 app.add_typer(streams.app)
 app.add_typer(super_streams.app)
 app.add_typer(offsets.app)

@@ -15,9 +15,9 @@ from typing import Any, get_args, get_origin
 from typer.main import get_command
 
 from flowstream.cli.app import app
-from flowstream.cli.defaults import setting_of
-from flowstream.cli.exits import MEANINGS
-from flowstream.cli.settings import PIPELINES, PREFIX, PipelineOverrides, Settings
+from flowstream.cli.configuration.defaults import setting_of
+from flowstream.cli.configuration.settings import PIPELINES, PREFIX, PipelineOverrides, Settings
+from flowstream.cli.exit_codes import MEANINGS
 
 WRITTEN = "<!-- Written by `python -m flowstream.cli.document docs/`; do not edit. -->"
 
@@ -213,7 +213,7 @@ def examples(command: Any) -> list[str]:
 
 def configuration() -> str:
     """docs/configuration.md."""
-    from flowstream.cli.logs import INTERVAL, LIMIT
+    from flowstream.cli.output.logs import INTERVAL, LIMIT
 
     flags = {
         key: option.opts[0]

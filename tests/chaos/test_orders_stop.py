@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.exits import ExitCode
+from flowstream.cli.exit_codes import ExitCode
 from tests.chaos.conftest import Runner
 from tests.chaos.orders import publish, wait_for
 

@@ -25,7 +25,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream import broker
-from flowstream.cli.view import frame
+from flowstream.cli.view.live_view import frame
 from flowstream.client import Environment
 from tests.brokers.running import Broker
 from tests.chaos.proxy import proxied

@@ -11,9 +11,9 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from flowstream.cli.monitors import snapshot
-from flowstream.cli.run import parse_address
-from flowstream.cli.top import Watch, picture
+from flowstream.cli.commands.run import parse_address
+from flowstream.cli.commands.top import Watch, picture
+from flowstream.cli.readers.monitor_client import snapshot
 from tests.monitor.shop import shop
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flowstream.cli.configuration.settings import PipelineOverrides, Settings, load
 from flowstream.cli.document import PAGES
-from flowstream.cli.settings import PipelineOverrides, Settings, load
 from tests.cli.tree import commands
 
 DOCS = Path(__file__).parents[2] / "docs"

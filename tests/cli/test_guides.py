@@ -16,8 +16,8 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from flowstream.cli.exits import ExitCode
-from flowstream.cli.settings import load
+from flowstream.cli.configuration.settings import load
+from flowstream.cli.exit_codes import ExitCode
 from flowstream.testing import broker_in_thread
 from tests.cli.command import TIMEOUT, environment, flowstream, start
 from tests.documents import ROOT, blocks, lay_out

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.options import run_async
+from flowstream.cli.parser.options import run_async
 from tests.cli.command import (
     COMMAND,
     TIMEOUT,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowstream.cli.options import first_sentence
+from flowstream.cli.parser.options import first_sentence
 from tests.cli.command import Terminal, environment, flowstream
 from tests.cli.tree import Words, commands, leaves
 

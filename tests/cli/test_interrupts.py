@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.progress import SPINNER
+from flowstream.cli.output.progress import SPINNER
 from flowstream.testing import broker_in_thread
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import numbered, write_module

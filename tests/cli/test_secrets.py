@@ -27,9 +27,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import flowstream
-from flowstream.cli import output
-from flowstream.cli import settings as configured
 from flowstream.cli.app import main
+from flowstream.cli.configuration import settings as configured
+from flowstream.cli.output import console
 from flowstream.client import (
     Environment,
     PlainCredentials,
@@ -128,8 +128,8 @@ def run(*arguments: str, variables: dict[str, str] | None = None) -> str:
         logged() as log,
         mock.patch.dict(os.environ, {**kept, **(variables or {})}, clear=True),
         mock.patch.object(sys, "argv", ["flowstream", *arguments]),
-        mock.patch.object(output, "_notes", []),
-        mock.patch.object(output, "_tracebacks", []),
+        mock.patch.object(console, "_notes", []),
+        mock.patch.object(console, "_tracebacks", []),
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
     ):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowstream.cli.options import arguments_last, first_sentence
+from flowstream.cli.parser.options import arguments_last, first_sentence
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import write_module
 from tests.cli.tree import Words, commands, leaves

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
-from flowstream.cli.standing import standing
+from flowstream.cli.readers.position import standing
 from flowstream.errors import Halted, OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
 from flowstream.telemetry import Event, Telemetry, Truncated

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from flowstream.cli.connect import Connection
-from flowstream.cli.page_letters import PageLetters
+from flowstream.cli.connection.connect import Connection
+from flowstream.cli.dead_letters.live_page import PageLetters
 from flowstream.client import Environment
 from flowstream.connectors import DeadLetter, StreamProducer
 from flowstream.errors import FlowstreamError

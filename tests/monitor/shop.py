@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup
 
-from flowstream.cli.connect import Connection
-from flowstream.cli.page_letters import PageLetters
+from flowstream.cli.connection.connect import Connection
+from flowstream.cli.dead_letters.live_page import PageLetters
 from flowstream.client import Environment
 from flowstream.connectors import DeadLetter, StreamSink, SuperStreamProducer
 from flowstream.metrics import Metrics

@@ -1,0 +1,171 @@
+"""`flowstream graph`: how messages flow through pipelines, as text, Mermaid or JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowstream.cli.output.console import print_json, say
+from flowstream.cli.parser.options import Json, examples
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import Pipeline
+
+
+class GraphFormat(StrEnum):
+    TEXT = "text"
+    MERMAID = "mermaid"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`kind` is stream, producer, processor or batcher; `pipeline` None for a stream."""
+
+    id: str
+    kind: str
+    label: str
+    detail: str = ""
+    pipeline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """From node to node; `label` says when, where it is not always."""
+
+    source: str
+    target: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What pipelines read, do and write. A stream is one node, whoever reads and writes it."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command(
+        epilog=examples(
+            "flowstream graph pipelines.orders",
+            "flowstream graph pipelines.orders --format mermaid",
+            "flowstream graph pipelines.orders pipelines.feed --json",
+        )
+    )(graph)
+
+
+def graph(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE[:NAME]", help="Modules with pipelines."),
+    ],
+    *,
+    format: Annotated[
+        GraphFormat, typer.Option(help="Mermaid is drawn by GitHub, GitLab and many wikis.")
+    ] = GraphFormat.TEXT,
+    json: Json = False,
+) -> None:
+    """Draw pipelines: from their streams through their handlers to where messages end."""
+    from flowstream.cli.configuration.overrides import override
+    from flowstream.cli.pipelines.load import load_pipelines
+
+    pipelines = list(load_pipelines(targets).values())
+    for pipeline in pipelines:
+        override(pipeline)
+        pipeline.check()
+    if json:
+        print_json(asdict(graph_of(pipelines)))
+    elif format is GraphFormat.MERMAID:
+        for line in mermaid(graph_of(pipelines)):
+            say(line)
+    else:
+        for pipeline in pipelines:
+            for line in tree(pipeline):
+                say(line)
+
+
+def graph_of(pipelines: list[Pipeline]) -> Graph:
+    """Nodes in the order of the flow."""
+    nodes: dict[str, Node] = {}
+    edges: list[Edge] = []
+    for pipeline in pipelines:
+        for part in _parts(pipeline):
+            if isinstance(part, Node):
+                nodes.setdefault(part.id, part)
+            else:
+                edges.append(part)
+    return Graph(tuple(nodes.values()), tuple(edges))
+
+
+def _parts(pipeline: Pipeline) -> Iterator[Node | Edge]:
+    from flowstream.cli.pipelines.describe import handler, source
+    from flowstream.cli.pipelines.stream_topology import wiring
+
+    name, streams = pipeline.name, wiring(pipeline)
+    producer, processor = f"{name}.producer", f"{name}.processor"
+    declared = pipeline.processor_declared
+    yield from (Node(f"stream:{stream}", "stream", stream) for stream in streams.reads)
+    yield Node(producer, "producer", type(pipeline.producer).__name__, source(pipeline), name)
+    yield Node(processor, "processor", declared.signature.name, handler(declared), name)
+    yield from (Edge(f"stream:{stream}", producer) for stream in streams.reads)
+    yield Edge(producer, processor)
+    for batcher, each in pipeline.batchers.items():
+        yield Node(f"{name}.{batcher}", "batcher", batcher, handler(each), name)
+        yield Edge(processor, f"{name}.{batcher}")
+        stream = getattr(each.sink, "stream", None)
+        if stream is not None:
+            yield Node(f"stream:{stream}", "stream", stream)
+            yield Edge(f"{name}.{batcher}", f"stream:{stream}")
+    if streams.dead_letters is not None:
+        yield Node(f"stream:{streams.dead_letters}", "stream", streams.dead_letters)
+        for stage in (processor, *(f"{name}.{batcher}" for batcher in pipeline.batchers)):
+            yield Edge(stage, f"stream:{streams.dead_letters}", "failed")
+
+
+# -- text
+
+
+def tree(pipeline: Pipeline) -> Iterator[str]:
+    """The pipeline as an indented tree; every stage in one line."""
+    from flowstream.cli.pipelines.describe import failures, handler, source
+
+    yield pipeline.name
+    yield f"└─ {source(pipeline)}"
+    yield f"   └─ processor: {handler(pipeline.processor_declared)}"
+    ends = [f"{name}: {handler(each)}" for name, each in pipeline.batchers.items()]
+    ends.append(f"failed: {failures(pipeline)}")
+    for end in ends[:-1]:
+        yield f"      ├─ {end}"
+    yield f"      └─ {ends[-1]}"
+
+
+# -- Mermaid
+
+
+def mermaid(graph: Graph) -> Iterator[str]:
+    """A flow chart; streams are cylinders, stages are in a box of their pipeline."""
+    ids = {node.id: f"n{number}" for number, node in enumerate(graph.nodes)}
+    yield "flowchart LR"
+    for node in graph.nodes:
+        if node.pipeline is None:
+            yield f'  {ids[node.id]}[("{_escaped(node.label)}")]'
+    for number, pipeline in enumerate(dict.fromkeys(n.pipeline for n in graph.nodes if n.pipeline)):
+        yield f'  subgraph p{number}["{_escaped(pipeline)}"]'
+        for node in graph.nodes:
+            if node.pipeline == pipeline:
+                yield f'    {ids[node.id]}["{_escaped(f"{node.kind}: {node.label}")}"]'
+        yield "  end"
+    for edge in graph.edges:
+        arrow = f"-. {edge.label} .->" if edge.label else "-->"
+        yield f"  {ids[edge.source]} {arrow} {ids[edge.target]}"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r'["<>&#]', lambda match: f"#{ord(match[0])};", text)

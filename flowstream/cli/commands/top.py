@@ -1,0 +1,258 @@
+"""`flowstream top`: runs that go on somewhere, as their monitors show them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.output.console import (
+    note,
+    print_json,
+    print_json_line,
+    redrawn,
+    say,
+    short_duration,
+    stdout,
+)
+from flowstream.cli.parser.options import examples, on_signal, run_async
+from flowstream.cli.readers.monitor_client import DEFAULT, Address, NoMonitor, shown, snapshot
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from flowstream.cli.view.fold import Block
+
+LIVE_INTERVAL = 1.0
+PLAIN_INTERVAL = 10.0
+ROUNDING = 0.001
+"""Seconds by which the start of one run differs between two snapshots, which tell it by its age."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the tree."""
+    app.command(
+        epilog=examples(
+            "flowstream top",
+            "flowstream top --http 10.0.0.5:9464 --http 10.0.0.6:9464",
+            "flowstream top --once --json",
+        )
+    )(top)
+
+
+def top(
+    *,
+    http: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="FLOWSTREAM_HTTP",
+            help=f"A run's monitor (its --http); {shown(DEFAULT)} without one. Repeatable.",
+        ),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Show the figures of this moment and end.")
+    ] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help=f"Between two looks; {LIVE_INTERVAL:g} on a terminal, {PLAIN_INTERVAL:g} "
+            "otherwise.",
+        ),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Lines instead of the live view on a terminal.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="A JSON document a line; with --once one list.")
+    ] = False,
+) -> None:
+    """Watch running pipelines: rates, lag, stages, batches, failures, committed offsets.
+
+    Each run is asked through its monitor (flowstream run ... --http). One that is gone stays with
+    its last figures and is picked up again when it is back. Ctrl-C ends it; nothing is changed.
+    """
+    from flowstream.cli.commands.run import parse_address
+
+    watches = [Watch(parse_address(text)) for text in http or [shown(DEFAULT)]]
+    if once:
+        run_async(_look, watches)
+        _tell_once(watches, as_json=json)
+        return
+    live = redrawn(sys.stdout) and not plain and not json
+    every = interval or (LIVE_INTERVAL if live else PLAIN_INTERVAL)
+    run_async(_follow, watches, every, live, json)
+
+
+class Watch:
+    """One run seen from outside: there, gone, or back after a restart. Pure; the clock is an
+    argument.
+
+    `board` is its last snapshot, `gone_since` when it first did not answer and `why`.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.board: dict[str, Any] | None = None
+        self.gone_since: float | None = None
+        self.why = ""
+        self._started: float | None = None
+
+    @property
+    def where(self) -> str:
+        return f"http://{shown(self.address)}/"
+
+    def saw(self, board: dict[str, Any]) -> str | None:
+        """It answered; returns what is worth a line."""
+        started = float(board.get("now", 0.0)) - float(board.get("uptime", 0.0))
+        before, self._started = self._started, started
+        was_gone, self.gone_since, self.board = self.gone_since is not None, None, board
+        if before is not None and abs(started - before) > ROUNDING:
+            return f"the run at {self.where} was started again: counts begin at 0"
+        return f"the run at {self.where} is there" if was_gone else None
+
+    def missed(self, why: str, now: float) -> str | None:
+        """It did not answer; returns what is worth a line."""
+        first, self.why = self.gone_since is None, why
+        if first:
+            self.gone_since = now
+        if not first:
+            return None
+        what = "no run answers" if self.board is None else "the run is gone"
+        return f"{what} at {self.where} ({why}); waiting for it"
+
+    def document(self) -> dict[str, Any]:
+        """Its state for programs; figures of a run that is gone are its last ones."""
+        state = "running" if self.gone_since is None else "gone"
+        board = self.board or {}
+        if state == "gone":
+            return {"monitor": self.where, "state": state, "why": self.why, **board}
+        return {"monitor": self.where, "state": state, **board}
+
+
+async def _look(watches: Sequence[Watch]) -> dict[str, str]:
+    """Ask every monitor once, side by side; what is worth a line, by where it happened."""
+    import anyio
+
+    told: dict[str, str | None] = {}
+
+    async def one(watch: Watch) -> None:
+        try:
+            board = await anyio.to_thread.run_sync(snapshot, watch.address, abandon_on_cancel=True)
+        except NoMonitor as error:
+            told[watch.where] = watch.missed(str(error), anyio.current_time())
+        else:
+            told[watch.where] = watch.saw(board)
+
+    async with anyio.create_task_group() as group:
+        for watch in watches:
+            group.start_soon(one, watch)
+    return {where: line for where, line in told.items() if line is not None}
+
+
+def _tell_once(watches: Sequence[Watch], *, as_json: bool) -> None:
+    if as_json:
+        print_json([watch.document() for watch in watches])
+    else:
+        for watch in watches:
+            for line in lines(watch):
+                say(line)
+    gone = [watch for watch in watches if watch.gone_since is not None]
+    if gone:
+        raise CommandError(
+            f"no run answers at {gone[0].where} ({gone[0].why}); start it with --http, and name "
+            "its address here with --http HOST:PORT",
+            ExitCode.CONNECTION,
+        )
+
+
+async def _follow(watches: Sequence[Watch], every: float, live: bool, as_json: bool) -> None:
+    import anyio
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(on_signal, group.cancel_scope.cancel)
+        await (_draw if live else _print)(watches, every, as_json)
+
+
+async def _print(watches: Sequence[Watch], every: float, as_json: bool) -> None:
+    import anyio
+
+    while True:
+        for line in (await _look(watches)).values():
+            note(line)
+        for watch in watches:
+            if as_json:
+                print_json_line(watch.document())
+            elif watch.gone_since is None:
+                for line in lines(watch):
+                    say(line)
+        await anyio.sleep(every)
+
+
+async def _draw(watches: Sequence[Watch], every: float, _: bool) -> None:
+    import anyio
+    from rich.live import Live
+
+    told: dict[str, str] = {}
+    console = stdout()
+    with Live(console=console, auto_refresh=False, screen=True) as screen:
+        while True:
+            told |= await _look(watches)
+            now, size = anyio.current_time(), console.size
+            screen.update(picture(watches, told, now, size.width, size.height), refresh=True)
+            await anyio.sleep(every)
+
+
+def lines(watch: Watch) -> list[str]:
+    """A run in plain lines, one for each pipeline."""
+    from flowstream.cli.view.live_view import plain_lines
+
+    if watch.board is None or watch.gone_since is not None:
+        return []
+    return [*plain_lines(watch.board)] or [
+        f"the run at {watch.where} has not started a pipeline yet"
+    ]
+
+
+def picture(
+    watches: Sequence[Watch], told: dict[str, str], now: float, width: int, height: int
+) -> RenderableType:
+    """All runs, in so many columns and lines; `told` is the last event of each."""
+    from rich.console import Group
+
+    from flowstream.cli.view.fold import Block, fitted, flow
+    from flowstream.cli.view.live_view import blocks
+
+    found: list[Block] = []
+    for watch in watches:
+        gone = watch.gone_since is not None
+        state = flow([(_state(watch, now), "bold red" if gone else "dim")], width, indent=2)
+        if not gone and watch.where in told:
+            state += flow([(told[watch.where], "yellow")], width, indent=2)
+        found.append(Block(0, "run", [state]))
+        if watch.board is not None:
+            shown_blocks = blocks(watch.board, width)
+            found += map(_dimmed, shown_blocks) if gone else shown_blocks
+    return Group(*fitted(found, width, height - 1), *flow([("Ctrl-C ends", "dim")], width))
+
+
+def _dimmed(block: Block) -> Block:
+    """The same of a run that is gone."""
+    for lines in (block.heading, *block.items):
+        for line in lines:
+            line.stylize("dim")
+    return block
+
+
+def _state(watch: Watch, now: float) -> str:
+    if watch.gone_since is None:
+        uptime = 0.0 if watch.board is None else float(watch.board["uptime"])
+        return f"{watch.where}  up for {short_duration(uptime)}"
+    age = short_duration(now - watch.gone_since)
+    last = "" if watch.board is None else "; below are its last figures"
+    return f"{watch.where}  no answer for {age} ({watch.why}){last}"

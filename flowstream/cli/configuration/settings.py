@@ -1,0 +1,470 @@
+"""What can be configured, where it is read, and where each value came from.
+
+A flag of the command line goes before the environment (`FLOWSTREAM_URL`), that before `.env` in
+the current directory, that before `[tool.flowstream]` of the nearest pyproject.toml upwards, and
+that before the default. A key that does not exist is refused with the nearest one that does.
+
+Reading is lazy: a command that takes nothing from here never fails for what is written there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from flowstream.checks import MOST_SECONDS, MOST_WHOLE
+from flowstream.client import StreamUrl, UrlParts
+from flowstream.errors import ConfigurationError, FlowstreamError
+
+PREFIX = "FLOWSTREAM_"
+DOTENV = ".env"
+PYPROJECT = "pyproject.toml"
+TABLE = "tool.flowstream"
+URL_SCHEMES = {
+    "url": ("rabbitmq-stream", "rabbitmq-stream+tls"),
+    "management": ("http", "https"),
+}
+PIPELINES = "pipelines"
+
+LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
+"""What Kubernetes puts into the environment for a service that is named flowstream..."""
+
+
+def _no_truth(value: Any) -> Any:
+    """True and False are no numbers, though Python counts with them."""
+    if isinstance(value, bool):
+        raise ValueError("input should be a number, not true or false")
+    return value
+
+
+Number = Annotated[
+    float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
+]
+Seconds = Annotated[
+    float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
+]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST_WHOLE), BeforeValidator(_no_truth)]
+AtLeastZero = Annotated[int, Field(ge=0, le=MOST_WHOLE), BeforeValidator(_no_truth)]
+
+
+class PipelineOverrides(BaseModel):
+    """Options of one pipeline's declaration that the place where it runs may set otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_in_flight: AtLeastOne | None = Field(default=None, description="unsettled messages at most")
+    max_in_flight_bytes: AtLeastOne | None = Field(
+        default=None, description="bytes of unsettled messages at most"
+    )
+    rate_limit: Number | None = Field(
+        default=None, description="messages a second at most; 0 takes none in"
+    )
+    rate_limit_bytes: Number | None = Field(default=None, description="bytes a second at most")
+    drain_timeout: Seconds | None = Field(
+        default=None, description="seconds a stop may wait for what is in flight"
+    )
+    commit_every: AtLeastOne | None = Field(
+        default=None, description="settled messages between commits"
+    )
+    commit_interval: Seconds | None = Field(
+        default=None, description="seconds between commits at most"
+    )
+    max_threads: AtLeastOne | None = Field(
+        default=None, description="worker threads of plain `def` handlers"
+    )
+    max_restarts: AtLeastZero | None = Field(
+        default=None, description="restarts of a crashed stage in restart_window"
+    )
+    restart_window: Seconds | None = Field(
+        default=None, description="seconds that max_restarts counts in"
+    )
+    stuck_after: Seconds | None = Field(
+        default=None, description="seconds after which a handler is reported as stuck"
+    )
+    slow_after: Seconds | None = Field(
+        default=None, description="seconds after which a handler is logged as slow, at info"
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured; `None` where nothing is said."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    url: SecretStr | None = Field(
+        default=None, description="the broker: rabbitmq-stream://user:password@host:port/vhost"
+    )
+    management: SecretStr | None = Field(
+        default=None, description="RabbitMQ's management API: http://user:password@host:15672"
+    )
+    tls_ca: Path | None = Field(
+        default=None, description="authorities to trust instead of the system's, a PEM file"
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="this client's certificate for mutual TLS, a PEM file"
+    )
+    tls_key: Path | None = Field(default=None, description="the certificate's key, a PEM file")
+    tls_key_password: SecretStr | None = Field(default=None, description="the key's password")
+    tls_server_name: str | None = Field(
+        default=None,
+        description="the name to expect in the broker's certificate instead of its host",
+    )
+    tls_verify: bool = Field(
+        default=True, description="false accepts any certificate: experiments only"
+    )
+    sasl: Literal["PLAIN", "EXTERNAL"] = Field(
+        default="PLAIN", description="PLAIN: user and password; EXTERNAL: the client's certificate"
+    )
+    heartbeat: AtLeastZero = Field(
+        default=60, description="seconds between heartbeats that are asked for; 0: none"
+    )
+    frame_max: AtLeastZero = Field(
+        default=1_048_576, description="the largest frame that is asked for, in bytes"
+    )
+    connect_timeout: Seconds = Field(default=10.0, description="seconds a connection may take")
+    request_timeout: Seconds = Field(
+        default=10.0, description="seconds the broker may take to answer"
+    )
+    http: str | None = Field(
+        default=None, description="HOST:PORT of the live page, /metrics and health; not set: none"
+    )
+    http_control: bool = Field(
+        default=False, description="let the live page control pipelines and replay dead letters"
+    )
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        default="warning", description="the least severe records to write"
+    )
+    log_format: Literal["text", "json", "logfmt"] = Field(
+        default="text", description="how a record is written to standard error"
+    )
+    until_idle: Number | None = Field(
+        default=None,
+        description="end a run when nothing is left and nothing came for so many seconds",
+    )
+    embedded: bool = Field(
+        default=False, description="run on a broker of the run's own, on a free port"
+    )
+    create: bool = Field(
+        default=False, description="create streams that a run needs and that are missing"
+    )
+    plain: bool = Field(default=False, description="lines instead of the live view on a terminal")
+    tune_gc: bool = Field(default=True, description="collect garbage rarely while running")
+    pipelines: dict[str, PipelineOverrides] = Field(
+        default_factory=dict, description="options by pipeline name"
+    )
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("sasl", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("url", "management")
+    @classmethod
+    def _parsed(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            try:
+                _parse_url(str(info.field_name), value.get_secret_value())
+            except FlowstreamError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is handed in: `load` reads the places one by one, to know the origins."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """`place` is flag, environment, .env, pyproject.toml or default; `name` the key there."""
+
+    place: str
+    name: str = ""
+    file: Path | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.file is None else f"{_short(self.file)}: "
+        return f"{where}{self.name}" or self.place
+
+
+DEFAULT = Origin("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and where each key that is set came from; keys of pipelines have dots."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+    def given(self, key: str) -> Any:
+        """The value of a key that is set somewhere, as plain text or number; None otherwise."""
+        return plain(getattr(self.settings, key)) if key in self.origins else None
+
+    def before(self, flags: Mapping[str, Any]) -> Loaded:
+        """The same with what flags give, by key, in its place."""
+        given = {key: Origin("flag", f"--{key.replace('_', '-')}") for key in flags}
+        values = self.settings.model_copy(update=dict(flags))
+        return replace(self, settings=values, origins={**self.origins, **given})
+
+    def overrides(self, pipeline: str) -> dict[str, tuple[Any, Origin]]:
+        """Options of one pipeline, by option, with their origin."""
+        found: dict[str, tuple[Any, Origin]] = {}
+        for name in names_of(pipeline):
+            for option, value in self.settings.pipelines.get(name, ()):
+                if value is not None:
+                    found[option] = (value, self.origins[f"{PIPELINES}.{name}.{option}"])
+        return found
+
+
+def names_of(pipeline: str) -> list[str]:
+    """What a pipeline may be called in the settings: a variable's name is lower case, with _ for
+    what it cannot have."""
+    return list(dict.fromkeys((pipeline, re.sub(r"\W", "_", pipeline).lower())))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one place says: values by key."""
+
+    values: Mapping[str, Any]
+    place: str
+    file: Path | None = None
+
+    def origin(self, key: str) -> Origin:
+        if self.place == PYPROJECT:
+            table, _, last = f"{TABLE}.{key}".rpartition(".")
+            return Origin(self.place, f"[{table}] {last}", self.file)
+        return Origin(self.place, PREFIX + key.upper().replace(".", "__"), self.file)
+
+
+_flags: dict[str, Any] = {}
+
+
+@cache
+def settings() -> Loaded:
+    """The settings of this process, read once, with what its command line gave."""
+    return load(Path.cwd()).before(_flags)
+
+
+def give(flags: Mapping[str, Any]) -> None:
+    """From now on these options of the command line, by key, go before every place."""
+    _flags.clear()
+    _flags.update(flags)
+    settings.cache_clear()
+
+
+def load(folder: Path) -> Loaded:
+    """Read every place, from the least to the most important.
+
+    Raises ConfigurationError that names place and key, for a file that cannot be read, a key that
+    does not exist, and a value that cannot be.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for layer in (_pyproject(folder), _dotenv(folder / DOTENV), _environment()):
+        for key, value in layer.values.items():
+            _check_key(key, layer)
+            values[key], origins[key] = value, layer.origin(key)
+    try:
+        return Loaded(Settings(**_nested(values)), origins)
+    except ValidationError as error:
+        raise ConfigurationError(_what_is_wrong(error, origins)) from None
+
+
+def keys() -> list[str]:
+    """Every key but those of pipelines."""
+    return [name for name in Settings.model_fields if name != PIPELINES]
+
+
+def secrets() -> frozenset[str]:
+    """The keys whose values must not be shown whole."""
+    fields = Settings.model_fields.items()
+    return frozenset(name for name, field in fields if SecretStr in get_args(field.annotation))
+
+
+def without_password(key: str, value: str) -> str:
+    """A secret as it may be shown: an address without its password, a password not at all."""
+    schemes = URL_SCHEMES.get(key)
+    if schemes is None:
+        return "***"
+    try:
+        return UrlParts.split(value, schemes=schemes, example="").shown
+    except ConfigurationError:
+        return "***"
+
+
+def plain(value: Any) -> Any:
+    """A value as the command line would have it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value) if isinstance(value, Path) else value
+
+
+# -- places
+
+
+def _environment() -> Layer:
+    source = EnvSettingsSource(Settings)
+    names = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    return _from_variables(source, names, "environment", None)
+
+
+def _dotenv(file: Path) -> Layer:
+    try:
+        source = DotEnvSettingsSource(Settings, env_file=file, env_file_encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{_short(file)} cannot be read: {error}") from error
+    names = [name for name in source.env_vars if name.upper().startswith(PREFIX)]
+    return _from_variables(source, names, DOTENV, file)
+
+
+def _from_variables(
+    source: EnvSettingsSource, names: list[str], place: str, file: Path | None
+) -> Layer:
+    """Variables by key; those of nobody keep their name as the key, and are refused by it."""
+    try:
+        read = {key: value for key, value in source().items() if key in Settings.model_fields}
+    except SettingsError as error:
+        raise ConfigurationError(f"{_short(file) if file else place}: {error}") from error
+    values = dict(_flat(read))
+    for name in names:
+        key = name[len(PREFIX) :].lower().replace("__", ".")
+        known = key in Settings.model_fields or key.startswith(f"{PIPELINES}.")
+        if not known and not LINKS.fullmatch(name[len(PREFIX) :].upper()):
+            values[key] = None
+    return Layer(values, place, file)
+
+
+def _pyproject(folder: Path) -> Layer:
+    file = next(
+        (f for parent in (folder, *folder.parents) if (f := parent / PYPROJECT).is_file()), None
+    )
+    if file is None:
+        return Layer({}, PYPROJECT)
+    try:
+        table: Any = tomllib.loads(file.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{_short(file)} cannot be read: {error}") from error
+    for name in TABLE.split("."):
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{_short(file)}: {TABLE} must be a table, [{TABLE}]")
+    return Layer(dict(_flat(table)), PYPROJECT, file)
+
+
+def _parse_url(key: str, value: str) -> None:
+    if key == "url":
+        StreamUrl.parse(value)
+    else:
+        from flowstream.cli.connection.management import Management
+
+        Management.parse(value)
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value and path.count(".") < 2:
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = nested
+        *parents, last = _split(key)
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return nested
+
+
+def _split(key: str) -> list[str]:
+    """pipelines.NAME.option: the name may have dots."""
+    head, dot, rest = key.partition(".")
+    if head != PIPELINES or "." not in rest:
+        return [key]
+    name, _, option = rest.rpartition(".")
+    return [head, name, option] if dot else [key]
+
+
+# -- mistakes
+
+
+def _check_key(key: str, layer: Layer) -> None:
+    parts = _split(key)
+    if len(parts) == 1 and key.startswith(f"{PIPELINES}."):
+        options = ", ".join(PipelineOverrides.model_fields)
+        raise ConfigurationError(f"{layer.origin(key)}: options are expected in it: {options}")
+    if len(parts) == 3:
+        known, last = list(PipelineOverrides.model_fields), parts[2]
+    else:
+        known, last = list(Settings.model_fields), parts[0]
+    if last in known:
+        return
+    near = difflib.get_close_matches(last, known, 1, 0.4)
+    prefix = ".".join(parts[:-1])
+    wanted = layer.origin(f"{prefix}.{near[0]}" if prefix else near[0]) if near else None
+    hint = f"did you mean {wanted.name}?" if wanted else f"there are {', '.join(known)}"
+    raise ConfigurationError(f"{layer.origin(key)}: there is no such setting; {hint}")
+
+
+def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin]) -> str:
+    """The first mistake, by place and key. Values are not shown: they may be secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = ".".join(str(part) for part in first["loc"])
+    origin = next((o for key, o in origins.items() if f"{location}.".startswith(f"{key}.")), None)
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{origin or location}: {message[0].lower()}{message[1:]}"
+
+
+def _short(file: Path) -> str:
+    """The path from here where that is shorter."""
+    relative = os.path.relpath(file)
+    return relative if len(relative) < len(str(file)) else str(file)

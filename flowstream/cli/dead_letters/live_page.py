@@ -1,0 +1,104 @@
+"""Dead letters for the live page of `flowstream run`: as `flowstream dead-letters`, and bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flowstream.cli.dead_letters.dead_letter_records import Letter, read, whole
+from flowstream.texts import without_passwords
+
+if TYPE_CHECKING:
+    from flowstream.cli.connection.connect import Connection
+    from flowstream.client import Environment
+
+LOOKED_AT = 200
+"""Offsets at the end of a stream that a list looks at: replays leave records of their own there."""
+
+
+class PageLetters:
+    """Letters by way of a connection that is opened for each request and closed behind it.
+
+    `streams` are by pipeline; of those in `masked` no body is shown, since their pipelines show
+    none.
+    """
+
+    def __init__(
+        self, connection: Connection, streams: Mapping[str, str], masked: frozenset[str]
+    ) -> None:
+        self.streams = streams
+        self._connection = connection
+        self._masked = masked
+
+    async def waiting(self, stream: str, most: int) -> dict[str, Any]:
+        """See `flowstream.monitor.DeadLetters`."""
+        from flowstream.cli.dead_letters.replay import position
+
+        async with self._opened() as environment:
+            start = await position(environment, stream)
+            end = await environment.last_offset(stream)
+            if end is None or start > end:
+                return {"waiting": 0, "exact": True, "letters": []}
+            begin = max(start, end + 1 - LOOKED_AT)
+            newest: deque[Letter] = deque(maxlen=most)
+            seen = 0
+            async for batch in read(environment, stream, begin, quiet=True):
+                letters = [letter for letter in batch if letter.offset >= begin]
+                newest.extend(letters)
+                seen += len(letters)
+            return {
+                "waiting": seen if begin == start else end + 1 - start,
+                "exact": begin == start,
+                "letters": [_row(letter) for letter in reversed(newest)],
+            }
+
+    async def letter(self, stream: str, offset: int, most: int) -> dict[str, Any] | None:
+        """See `flowstream.monitor.DeadLetters`."""
+        async with self._opened() as environment:
+            async for batch in read(environment, stream, offset, quiet=True):
+                if batch and batch[0].offset == offset:
+                    return self._shown(await whole(environment, batch[0]), stream, most)
+                break
+        return None
+
+    def _shown(self, letter: Letter, stream: str, most: int) -> dict[str, Any]:
+        from flowstream.cli.output.messages import shown
+
+        original = shown(letter.source, letter.source_offset, letter.timestamp, letter.body)
+        traceback = without_passwords(letter.traceback)
+        about = {**_row(letter), "error": letter.error, "traceback": traceback}
+        if stream in self._masked:
+            return {**about, "body": None, "missing": "this pipeline masks its messages", "size": 0}
+        text = original.body[: 4 * most].decode(errors="backslashreplace")
+        return {
+            **about,
+            "body": None if letter.missing else text[:most],
+            "missing": letter.missing or original.reason,
+            "size": len(original.body),
+            "properties": {name: str(value) for name, value in original.properties.items()},
+        }
+
+    async def replay(self, stream: str, offsets: Sequence[int] | None) -> dict[str, Any]:
+        """See `flowstream.monitor.DeadLetters`."""
+        from flowstream.cli.dead_letters.replay import replay_chosen, replay_waiting
+
+        async with self._opened() as environment:
+            if offsets is None:
+                done = await replay_waiting(environment, stream, None, dry_run=False)
+            else:
+                chosen = sorted(set(offsets))
+                done = await replay_chosen(environment, stream, chosen, None, dry_run=False)
+        replayed = done.published + done.before
+        return {
+            "replayed": dict(replayed),
+            "left": {str(offset): why for offset, why in sorted(done.left.items())},
+        }
+
+    def _opened(self) -> Environment:
+        return self._connection.environment(name="flowstream page")
+
+
+def _row(letter: Letter) -> dict[str, Any]:
+    """What a list shows; a letter may be of a version that wrote passwords into it."""
+    return {**letter.row(), "reason": without_passwords(letter.reason)}

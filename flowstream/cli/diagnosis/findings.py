@@ -1,0 +1,69 @@
+"""What a command that examines something found, told the same way by all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import typer
+
+from flowstream.cli.exit_codes import ExitCode
+from flowstream.cli.output.console import note, one_line, print_json, print_rows
+from flowstream.texts import plural
+
+Result = Literal["ok", "warn", "bad"]
+STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`about` names what was looked at; `remedy` says what to do where it is not ok."""
+
+    about: str
+    check: str
+    result: Result
+    detail: str
+    remedy: str = ""
+
+
+def ok(about: str, check: str, detail: str) -> Finding:
+    return Finding(about, check, "ok", one_line(detail))
+
+
+def warn(about: str, check: str, detail: str, remedy: str = "") -> Finding:
+    return Finding(about, check, "warn", one_line(detail), remedy)
+
+
+def bad(about: str, check: str, detail: str | BaseException, remedy: str = "") -> Finding:
+    return Finding(about, check, "bad", one_line(str(detail)), remedy)
+
+
+def tell(findings: Sequence[Finding], *, json: bool) -> None:
+    """Print the findings, and exit with CHECK_FAILED where one is bad."""
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = [asdict(each) | {"detail": _detail(each)} for each in findings]
+        columns = ["result", "about", "check", "detail"]
+        print_rows(rows, columns, empty="nothing to check", styles=STYLES)
+        note(summary(findings))
+    if count(findings, "bad"):
+        raise typer.Exit(ExitCode.CHECK_FAILED)
+
+
+def count(findings: Iterable[Finding], result: Result) -> int:
+    return sum(finding.result == result for finding in findings)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """`12 checks: 1 bad, 2 warnings`."""
+    wrong, warnings = count(findings, "bad"), count(findings, "warn")
+    checks = plural(len(findings), "check")
+    if not (wrong or warnings):
+        return f"{checks}, all ok"
+    return f"{checks}: {wrong} bad, {plural(warnings, 'warning')}"
+
+
+def _detail(finding: Finding) -> str:
+    return f"{finding.detail} — {finding.remedy}" if finding.remedy else finding.detail

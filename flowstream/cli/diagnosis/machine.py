@@ -1,0 +1,56 @@
+"""What `flowstream doctor` sees of this machine: Python, extras and limits."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from flowstream import __version__
+from flowstream.cli.diagnosis.findings import Finding, ok, warn
+
+EXTRAS = {
+    "uvloop": ("uvloop", "a faster event loop"),
+    "cramjam": ("compression", "snappy, lz4 and zstd"),
+    "msgspec": ("msgspec", "msgspec structs as payloads"),
+    "watchfiles": ("reload", "run --reload"),
+    "opentelemetry-api": ("otel", "tracing"),
+}
+"""Distribution -> (extra that brings it, what it is for)."""
+
+FILES = 1024
+"""Open files: each connection is one, and handlers need theirs."""
+
+MACHINE = "machine"
+
+
+def local() -> Iterator[Finding]:
+    """Python and flowstream, extras, open files."""
+    yield ok(MACHINE, "flowstream", __version__)
+    found = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"
+    yield ok(MACHINE, "python", found)
+    for distribution, (extra, purpose) in EXTRAS.items():
+        yield _extra(distribution, extra, purpose)
+    yield open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _extra(distribution: str, extra: str, purpose: str) -> Finding:
+    try:
+        return ok(MACHINE, f"extra {extra}", f"{distribution} {version(distribution)}: {purpose}")
+    except PackageNotFoundError:
+        text = f"{distribution} is not installed: no {purpose}"
+        if distribution == "uvloop":
+            return warn(MACHINE, f"extra {extra}", text, "pip install uvloop")
+        return ok(MACHINE, f"extra {extra}", text)
+
+
+def open_files(limit: int) -> Finding:
+    """`limit` is the soft one; RLIM_INFINITY is none."""
+    if limit == resource.RLIM_INFINITY:
+        return ok(MACHINE, "open files", "no limit")
+    if limit < FILES:
+        remedy = f"ulimit -n {FILES} or more, or LimitNOFILE= of the service"
+        return warn(MACHINE, "open files", f"at most {limit:,}", remedy)
+    return ok(MACHINE, "open files", f"at most {limit:,}")

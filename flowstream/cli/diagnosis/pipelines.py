@@ -1,0 +1,182 @@
+"""What the broker says about pipelines: their streams, permissions and stored offsets.
+
+Nothing is consumed, published or stored: reading is tried with a look at a stream's end, and
+publishing by declaring a publisher that sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from flowstream.cli.diagnosis.findings import Finding, bad, ok, warn
+from flowstream.cli.output.progress import doing
+from flowstream.cli.pipelines.stream_topology import Wiring, wiring
+from flowstream.cli.readers.position import lost
+from flowstream.connectors import StreamProducer, SuperStreamProducer
+from flowstream.errors import FlowstreamError, StreamDoesNotExist
+from flowstream.texts import plural
+
+if TYPE_CHECKING:
+    from flowstream.cli.connection.connect import Connection
+    from flowstream.client import Environment, StreamBacklog
+    from flowstream.pipeline import Pipeline
+
+BROKER = "broker"
+
+
+async def ask(broker: Connection, pipelines: list[Pipeline]) -> list[Finding]:
+    """Every finding; a broker that cannot be reached is one."""
+    findings: list[Finding] = []
+    try:
+        async with broker.opened(name="flowstream check") as environment:
+            server = await environment.server_info()
+            version = server.properties.get("version", "of unknown version")
+            where = f"{server.address.host}:{server.address.port}"
+            findings.append(ok(BROKER, "connection", f"RabbitMQ {version} at {where}"))
+            for pipeline in pipelines:
+                with doing(f"checking {pipeline.name}"):
+                    findings += [finding async for finding in _pipeline(environment, pipeline)]
+    except FlowstreamError as error:
+        findings.append(bad(BROKER, "connection", error))
+    return findings
+
+
+async def _pipeline(environment: Environment, pipeline: Pipeline) -> AsyncIterator[Finding]:
+    streams = wiring(pipeline)
+    if isinstance(pipeline.producer, StreamProducer):
+        async for finding in _source(environment, pipeline.producer, streams):
+            yield finding
+    for stream in streams.sinks:
+        async for finding in _sink(environment, streams, stream):
+            yield finding
+    if streams.dead_letters is not None:
+        yield await _dead_letters(environment, streams.pipeline, streams.dead_letters)
+
+
+async def _sink(environment: Environment, streams: Wiring, stream: str) -> AsyncIterator[Finding]:
+    """Is it a stream, or with a key a super stream, and may each partition be published to?"""
+    name, keyed = streams.pipeline, stream in streams.super_streams
+    try:
+        partitions = await environment.partitions(stream)
+    except StreamDoesNotExist:
+        partitions = []
+    except FlowstreamError as error:
+        yield bad(name, "publish", f"{stream}: {error}")
+        return
+    if partitions and not keyed and not await environment.stream_exists(stream):
+        text = f"publishes to {stream}, which is a super stream"
+        yield bad(name, "stream", text, "StreamSink(..., key=...) chooses the partition")
+        return
+    if keyed and not partitions:
+        text = f"publishes to the super stream {stream}, which does not exist"
+        remedy = f"flowstream super-streams create {stream}"
+        if await environment.stream_exists(stream):
+            text = f"publishes by key to {stream}, which is a stream and not a super stream"
+            remedy = "StreamSink without key="
+        yield bad(name, "stream", text, remedy)
+        return
+    if keyed:
+        yield ok(name, "stream", f"super stream {stream}: {', '.join(partitions)}")
+    for each in partitions if keyed else [stream]:
+        yield await _publishes(environment, name, each)
+
+
+async def _dead_letters(environment: Environment, name: str, stream: str) -> Finding:
+    try:
+        if await environment.stream_exists(stream):
+            return await _publishes(environment, name, stream)
+    except FlowstreamError as error:
+        return bad(name, "publish", f"dead letters to {stream}: {error}")
+    return ok(name, "stream", f"dead letters: {stream} does not exist; a run creates it")
+
+
+async def _source(
+    environment: Environment, producer: StreamProducer, streams: Wiring
+) -> AsyncIterator[Finding]:
+    name = streams.pipeline
+    partitions = [producer.stream]
+    if isinstance(producer, SuperStreamProducer):
+        try:
+            partitions = await environment.partitions(producer.stream)
+        except FlowstreamError as error:
+            yield bad(name, "stream", f"reads the super stream {producer.stream}: {error}")
+            return
+        yield ok(name, "stream", f"super stream {producer.stream}: {', '.join(partitions)}")
+        for stream in {*streams.sinks, streams.dead_letters} & {*partitions}:
+            yield bad(
+                name, "streams", f"it reads the partition {stream} and publishes to it: an endless "
+                "loop", "publish to another stream",
+            )  # fmt: skip
+    for stream in partitions:
+        try:
+            first = (await environment.stream_stats(stream)).first_offset
+            stored = await environment.query_beginning(streams.reference, stream)
+            behind = -1 if stored is None else stored
+            backlog = await environment.lag_probe(stream, **streams.passing).look(behind)
+        except StreamDoesNotExist:
+            yield await _missing(environment, name, stream)
+        except FlowstreamError as error:
+            yield bad(name, "read", f"{stream}: {error}")
+        else:
+            yield ok(name, "read", f"{stream}: {_extent(first, backlog.last)}")
+            yield _offset(producer, streams, stream, stored=stored, first=first, backlog=backlog)
+
+
+def _offset(
+    producer: StreamProducer,
+    streams: Wiring,
+    stream: str,
+    *,
+    stored: int | None,
+    first: int | None,
+    backlog: StreamBacklog,
+) -> Finding:
+    """Where a run would begin, and whether something was lost before it."""
+    name, check, last = streams.pipeline, "offset", backlog.last
+    if stored is None:
+        return ok(name, check, f"{stream}: none is stored; a run begins at {producer.offset}")
+    gone = lost(stored, first)
+    reset = f"flowstream offsets reset {streams.reference} {stream} --to first"
+    text = f"{stream}: stored {stored:,}, {backlog.messages:,} behind the end"
+    if gone and producer.on_truncated == "skip":
+        return warn(name, check, f"{text}; {plural(gone, 'truncated message')} will be skipped")
+    if gone:
+        remedy = (
+            f'to go on without them: {reset}, or always with on_truncated="skip"; a longer '
+            "retention keeps them"
+        )
+        were = f"{plural(gone, 'message')} {'was' if gone == 1 else 'were'}"
+        return bad(name, check, f"{text}; {were} truncated", remedy)
+    if stored > (-1 if last is None else last):
+        end = "the stream is empty" if last is None else f"the stream ends at {last:,}"
+        remedy = f"if it was created anew: {reset}"
+        return warn(name, check, f"{stream}: stored {stored:,}, and {end}", remedy)
+    return ok(name, check, text)
+
+
+async def _publishes(environment: Environment, name: str, stream: str) -> Finding:
+    try:
+        async with environment.publisher(stream):
+            return ok(name, "publish", f"{stream}: allowed")
+    except StreamDoesNotExist:
+        return bad(name, "stream", f"publishes to {stream}, which does not exist", _create(stream))
+    except FlowstreamError as error:
+        return bad(name, "publish", f"{stream}: {error}")
+
+
+async def _missing(environment: Environment, name: str, stream: str) -> Finding:
+    try:
+        partitions = await environment.partitions(stream)
+    except FlowstreamError:
+        return bad(name, "stream", f"reads {stream}, which does not exist", _create(stream))
+    text = f"reads {stream}, which is a super stream: {', '.join(partitions)}"
+    return bad(name, "stream", text, "SuperStreamProducer reads all partitions")
+
+
+def _create(stream: str) -> str:
+    return f"flowstream streams create {stream}"
+
+
+def _extent(first: int | None, last: int | None) -> str:
+    return "empty" if first is None or last is None else f"offsets {first:,} to {last:,}"

@@ -1,0 +1,233 @@
+"""Log records on standard error: as text, JSON or logfmt, with fields, and repeats left out.
+
+Only `configure` touches the root logger, and only a command that runs pipelines calls it. What a
+record carries beyond its message (`extra=`: pipeline, stage, stream, offset ...) is written as
+fields of their own; those of handlers get their place by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from flowstream.cli.output import console
+from flowstream.cli.output.safe_text import json_text, visible
+from flowstream.pipeline import add_place
+from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of, without_passwords
+
+LIMIT = 5
+"""Records of one kind that are written in INTERVAL; later ones are counted and left out."""
+INTERVAL = 10.0
+KINDS = 1_000
+"""Kinds of records that are remembered."""
+LEFT_OUT = "left_out"
+_OWN = (str, int, float, bool, type(None))
+
+_PLAIN = logging.LogRecord("", 0, "", 0, "", None, None)
+_STANDARD = {*vars(_PLAIN), "message", "asctime", "taskName"}
+_FIRST = ("pipeline", "stage", "stream", "offset")
+_ABOUT = ("pipeline", "stream")
+
+
+def configure(level: str, format: str) -> None:
+    """Write the records of this process, from `level` on, to standard error as `format`."""
+    handler = StderrHandler(RepeatFilter())
+    handler.setFormatter(FORMATTERS[format]())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if format != "text":
+        log = logging.getLogger("flowstream.cli")
+        log.setLevel(min(logging.INFO, logging.getLogger().level))
+        console.notes_to(log)
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is now: a live view puts itself in its place for a while."""
+
+    def __init__(self, repeats: RepeatFilter) -> None:
+        logging.Handler.__init__(self)
+        self.addFilter(add_place)  # first: what is left out may be told later, elsewhere
+        self.addFilter(repeats)
+        self._repeats = repeats
+
+    def close(self) -> None:
+        """Tell of what was left out to the end; the interpreter calls this before it ends."""
+        for record in self._repeats.rest():
+            self.emit(record)
+        super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A record that cannot be written, such as one with arguments that do not fit, is named."""
+        error = sys.exc_info()[1]
+        where = f"{record.pathname}:{record.lineno}"
+        said = "" if error is None else describe(error)
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"a log record of {record.name} ({where}) is not written: {said}\n")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(super().format(record))
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("the stream is sys.stderr")
+
+
+# -- repeats
+
+
+@dataclass(slots=True)
+class Kind:
+    """`since` is when the interval began; `last` the last record that was left out."""
+
+    since: float
+    passed: int = 0
+    left_out: int = 0
+    last: logging.LogRecord | None = None
+
+
+class RepeatFilter(logging.Filter):
+    """Lets `limit` records of one kind through in `interval` seconds: of one logger, level and
+    message, about one pipeline and stream.
+
+    The next one that is written carries, as `left_out`, how many were not.
+    """
+
+    def __init__(
+        self,
+        limit: int = LIMIT,
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._limit = limit
+        self._interval = interval
+        self._clock = clock
+        self._kinds: OrderedDict[object, Kind] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == "flowstream.cli":
+            return True  # what a command says is no repetition
+        now = self._clock()
+        about = [value for value in map(vars(record).get, _ABOUT) if type(value) is str]
+        kind = self._kind((record.name, record.levelno, str(record.msg), *about), now)
+        if now - kind.since >= self._interval:
+            kind.since, kind.passed = now, 0
+        if kind.passed >= self._limit:
+            kind.left_out, kind.last = kind.left_out + 1, record
+            return False
+        if kind.left_out:
+            setattr(record, LEFT_OUT, kind.left_out)
+        kind.passed, kind.left_out, kind.last = kind.passed + 1, 0, None
+        return True
+
+    def rest(self) -> Iterator[logging.LogRecord]:
+        """The last record of each kind that was left out, with how many others were."""
+        for kind in self._kinds.values():
+            if kind.last is not None:
+                if kind.left_out > 1:
+                    setattr(kind.last, LEFT_OUT, kind.left_out - 1)
+                yield kind.last
+
+    def _kind(self, key: object, now: float) -> Kind:
+        """The most recent kinds are remembered, KINDS of them."""
+        kind = self._kinds.setdefault(key, Kind(now))
+        self._kinds.move_to_end(key)
+        if len(self._kinds) > KINDS:
+            self._kinds.popitem(last=False)
+        return kind
+
+
+# -- formats
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a record carries beside its message; where it is about comes first."""
+    extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    first = {name: extra.pop(name) for name in _FIRST if name in extra}
+    return {name: value for name, value in (first | extra).items() if value is not None}
+
+
+def document(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, Any]:
+    """A record as one flat document."""
+    moment = datetime.fromtimestamp(record.created, UTC)
+    found: dict[str, Any] = {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": record.getMessage(),
+        **fields(record),
+    }
+    if record.exc_info:
+        found["exception"] = formatter.formatException(record.exc_info)
+    if record.stack_info:
+        found["stack"] = record.stack_info
+    return found
+
+
+class SafeFormatter(logging.Formatter):
+    """Writes a traceback whatever its exception does."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        error = ei[1]
+        return "" if error is None else traceback_of(error, LOG_LIMIT).rstrip("\n")
+
+
+class TextFormatter(SafeFormatter):
+    """`2026-11-25 05:39:00,123 WARNING flowstream.pipeline: message [pipeline=orders]`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        found = fields(record)
+        left_out = found.pop(LEFT_OUT, None)
+        text = super().formatMessage(record)
+        if found:
+            text += f" [{_pairs(found)}]"
+        return text if left_out is None else f"{text} ({left_out:,} like it were left out)"
+
+
+class JsonFormatter(SafeFormatter):
+    """One JSON object per line; `time` is UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json_text(document(record, self))
+
+
+class LogfmtFormatter(SafeFormatter):
+    """`key=value` pairs in one line; `time` is UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _pairs(document(record, self))
+
+
+FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}
+
+
+def _said(value: Any) -> str:
+    return str(value) if type(value) in _OWN else text_of(value, LOG_LIMIT)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = _said(value)
+    plain = text.isprintable() and text and not any(c in text for c in ' "=')
+    return text if plain else json_text(text)

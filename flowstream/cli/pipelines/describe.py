@@ -1,0 +1,70 @@
+"""Parts of a declared pipeline in words, for `check` and `graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from flowstream.cli.output.console import short_size
+from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
+from flowstream.texts import plural
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import Pipeline
+
+
+def source(pipeline: Pipeline) -> str:
+    """The producer, and where it begins."""
+    producer = pipeline.producer
+    kind = type(producer).__name__
+    if not isinstance(producer, StreamProducer):
+        return kind
+    what = "super stream" if isinstance(producer, SuperStreamProducer) else "stream"
+    reference = producer.reference or pipeline.name
+    return f"{kind}: {what} {producer.stream} from {producer.offset}, offsets as {reference}"
+
+
+def handler(declared: Any) -> str:
+    """A processor or batcher: its handler, how it is run, and what it takes."""
+    if declared.sink is not None:
+        parts = [repr(declared.sink)]
+    else:
+        kind = "async def" if declared.signature.is_async else "def in threads"
+        if declared.options.processes:
+            kind = "def in processes"
+        parts = [f"{declared.signature.name} ({kind})", payload(declared.signature.payload)]
+    return ", ".join(filter(None, [*parts, *work(declared)]))
+
+
+def payload(kind: Any) -> str:
+    """The payload type as it is written; nothing where none is."""
+    if kind is Any:
+        return ""
+    name = getattr(kind, "__qualname__", "") if isinstance(kind, type) else ""
+    generic = bool(getattr(kind, "__args__", ()))
+    return name if name and not generic else str(kind).replace("typing.", "")
+
+
+def work(declared: Any) -> Iterator[str]:
+    """How much at once, and when a batch is full."""
+    options = declared.options
+    if hasattr(options, "size"):
+        size = "its own rule" if isinstance(options.size, tuple) else f"{options.size:,}"
+        limit = f" or {short_size(options.max_bytes)}" if options.max_bytes else ""
+        yield f"batches of {size}{limit} or {options.timeout:g} s"
+    if options.concurrency > 1:
+        yield f"{options.concurrency} at a time"
+    if options.partition_by is not None:
+        yield "ordered by key"
+
+
+def failures(pipeline: Pipeline) -> str:
+    """What becomes of a message that fails."""
+    options = pipeline.options
+    policy = options.on_failure
+    what = (
+        f"DeadLetter {policy.stream}" if isinstance(policy, DeadLetter) else type(policy).__name__
+    )
+    if options.retry is None or options.retry.attempts == 1:
+        return what
+    return f"{plural(options.retry.attempts, 'attempt')}, then {what}"

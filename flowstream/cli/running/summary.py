@@ -1,0 +1,152 @@
+"""What a run did and how to go on, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flowstream.cli.output.console import one_line, short_duration
+from flowstream.errors import Halted
+from flowstream.monitor import in_order
+from flowstream.pipeline import discard_options, named
+from flowstream.texts import clipped, plural
+
+if TYPE_CHECKING:
+    from flowstream.pipeline import RunResult
+
+OUTCOMES = {
+    "ok": "ok",
+    "dropped": "dropped",
+    "dead_lettered": "dead-lettered",
+    "discarded": "discarded",
+}
+FATES = {
+    "dead_lettered": "dead-lettered",
+    "discarded": "discarded",
+    "halted": "halted",
+    "retried": "retried",
+}
+"""What became of failed messages, by the field of `Reason`."""
+REASONS = 5
+"""Reasons that a line names; the others are counted."""
+REASON_LIMIT = 120
+"""Characters of one."""
+NO_MESSAGES = ("commit", "crash", "on_failed")
+"""Phases in which something other than a message fails."""
+
+
+def summarize(
+    result: RunResult, target: str, *, idle: bool, dead_letters: str | None = None
+) -> list[str]:
+    """Lines for people: what was handled, what is committed, and what to type next.
+
+    `dead_letters` is the stream they went to.
+    """
+    lines = [_handled(result, idle=idle), *_failures(result), *_committed(result)]
+    if result.discarded:
+        lines.append(f"  discarded on request: {', '.join(map(named, result.discarded))}")
+    if result.unsettled:
+        lines.append(
+            f"  {plural(result.unsettled, 'message')} received and not settled: "
+            f"the next run gets {'it' if result.unsettled == 1 else 'them'} again"
+        )
+    if result.hung:
+        lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")
+    if dead_letters is not None and result.settled.get("dead_lettered"):
+        lines.append(f"  why some failed: flowstream dead-letters list {dead_letters}")
+    lines += [
+        f"  not discarded: {named(place)}: {why}" for place, why in result.not_discarded.items()
+    ]
+    lines.append(f"  go on with: flowstream run {target}")
+    if isinstance(result.error, Halted) and result.error.messages:
+        what = "message" if len(result.error.messages) == 1 else "messages"
+        options = discard_options(result.error.messages)
+        lines.append(f"  or without the failed {what}: flowstream run {target} {options}")
+    return lines
+
+
+def _handled(result: RunResult, *, idle: bool) -> str:
+    reason = "idle" if idle and result.reason == "stopped" else result.reason
+    head = f"{result.pipeline}: {reason} after {short_duration(result.seconds)}"
+    if not result.handled:
+        if result.unsettled or result.error is not None:
+            return f"{head}, nothing settled"
+        return f"{head}, nothing to do: no message was waiting"
+    counts = ", ".join(
+        f"{count:,} {OUTCOMES.get(outcome, outcome)}"
+        for outcome, count in in_order(result.settled).items()
+    )
+    retried = f", {result.retried:,} tried again" if result.retried else ""
+    return f"{head}, {plural(result.handled, 'message')} handled ({counts}{retried})"
+
+
+def warning(result: RunResult) -> str | None:
+    """What nobody may overlook in a run that ended well."""
+    good = result.settled.get("ok", 0) + result.settled.get("dropped", 0)
+    if good or not result.handled or not result.failed:
+        return None
+    return (
+        f"warning: {result.pipeline}: no message was handled successfully: "
+        f"all {result.handled:,} failed"
+    )
+
+
+def _failures(result: RunResult) -> list[str]:
+    """What became of failed messages, with the reasons."""
+    lines = []
+    for fate, called in FATES.items():
+        reasons: Counter[str] = Counter()
+        for reason in result.reasons:
+            reasons[reason.label] += getattr(reason, fate)
+        if total := reasons.total():
+            lines.append(f"  {total:,} {called}: {_listed(reasons)}")
+    broken = Counter(
+        {r.label: r.attempts for r in result.reasons if r.phase in NO_MESSAGES and not r.halted}
+    )
+    if broken:
+        lines.append(f"  failed beside messages: {_listed(broken)}")
+    return lines
+
+
+def _listed(reasons: Counter[str]) -> str:
+    """`2 ZeroDivisionError in load, 1 amount must be positive`."""
+    found = [(label, count) for label, count in reasons.most_common() if count]
+    parts = [f"{count:,} {clipped(label, REASON_LIMIT)}" for label, count in found[:REASONS]]
+    if rest := sum(count for _, count in found[REASONS:]):
+        parts.append(f"{rest:,} for {len(found) - REASONS} other reasons")
+    return ", ".join(parts)
+
+
+def _committed(result: RunResult) -> list[str]:
+    return [
+        f"  {stream}: committed offset {'none' if offset is None else format(offset, ',')}"
+        for stream, offset in sorted(result.committed.items())
+    ]
+
+
+def as_json(result: RunResult, target: str) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "pipeline": result.pipeline,
+        "target": target,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+        "received": result.received,
+        "handled": result.handled,
+        "settled": dict(result.settled),
+        "failed": result.failed,
+        "retried": result.retried,
+        "unsettled": result.unsettled,
+        "reasons": [asdict(reason) for reason in result.reasons],
+        "committed": dict(result.committed),
+        "hung": list(result.hung),
+        "discarded": [named(place) for place in result.discarded],
+        "not_discarded": {named(place): why for place, why in result.not_discarded.items()},
+        "halted_at": (
+            [named(place) for place in result.error.messages]
+            if isinstance(result.error, Halted)
+            else []
+        ),
+        "error": None if result.error is None else one_line(str(result.error)),
+    }

@@ -1,0 +1,405 @@
+"""Runs pipelines side by side, from the first connection to the last commit.
+
+The first SIGINT or SIGTERM drains every pipeline, each inside its `drain_timeout`; a second one
+gives up what is in flight and commits what is settled within `FORCE_GRACE`, and a third ends the
+process where it stands. A pipeline that fails drains the others, and its error decides the exit
+code. What is settled and committed by then is told in the results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flowstream import __version__
+from flowstream.cli.connection.broker_choice import Choice, Source, always_there, broker_in_use
+from flowstream.cli.dead_letters.live_page import PageLetters
+from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
+from flowstream.cli.output.console import note, why
+from flowstream.cli.parser.options import on_named_signal
+from flowstream.cli.pipelines.stream_topology import wiring
+from flowstream.cli.publishing.feed import Feed, FeedPlan
+from flowstream.cli.readers.other_runs import warn_of_others
+from flowstream.cli.view.live_view import View
+from flowstream.connectors import SuperStreamProducer
+from flowstream.errors import StreamDoesNotExist
+from flowstream.metrics import Metrics
+from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.pipeline import named
+from flowstream.telemetry import Telemetry
+from flowstream.texts import plural, type_name
+from flowstream.tracing import Tracing
+
+if TYPE_CHECKING:
+    from flowstream.client import Environment
+    from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult
+
+
+log = logging.getLogger("flowstream.run")
+
+FORCE_GRACE = 3.0
+"""Seconds from the second signal until the process ends, whatever its handlers do."""
+LOOK = 0.5
+"""Seconds between looks at whether the run's own broker is there."""
+NAMED = 20
+"""Streams that an error names, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run and how; `pipelines` is by target, `broker` where its broker is to come from.
+
+    With `with_parent` it drains when standard input ends: whoever started it holds the other end.
+    `create` makes missing streams (with an embedded broker they are always made); `feed` is
+    published beside the pipelines; `http_control` lets the live page pause and limit them;
+    `discard` names messages that are settled unhandled.
+    """
+
+    pipelines: dict[str, Pipeline]
+    broker: Choice
+    create: bool = False
+    feed: FeedPlan | None = None
+    until_idle: float | None = None
+    http: tuple[str, int] | None = None
+    http_control: bool = False
+    live: bool = False
+    tune_gc: bool = True
+    with_parent: bool = False
+    tracing: bool = False
+    discard: tuple[Place, ...] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a plan: results by target, the first error, and whether it was forced.
+
+    `unopened` are targets that were stopped while they were still connecting.
+    """
+
+    results: dict[str, RunResult] = field(default_factory=dict)
+    unopened: set[str] = field(default_factory=set)
+    error: BaseException | None = None
+    forced: bool = False
+
+
+class Supervisor:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._metrics = Metrics()
+        self._board = Board()
+        self._view = View(self._board, live=plan.live)
+        tracer = Tracing() if plan.tracing else None
+        self._telemetry = Telemetry(self._metrics, self._board, tracer=tracer)
+        self._running: list[RunningPipeline] = []
+        self._outcome = Outcome()
+        self._signals = 0
+        self._forced = anyio.Event()
+        self._connection = plan.broker.connection
+        self._remedy = ""
+        self._check_broker = always_there
+        self._feed: Feed | None = None
+        self._preparing = anyio.CancelScope()
+        self._opening: dict[str, anyio.CancelScope] = {}
+        self._discards: dict[str, list[Place]] = {}
+
+    async def run(self) -> Outcome:
+        """Run until every pipeline has ended."""
+        self._say_begin()
+        async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
+            beside.start_soon(on_named_signal, self._signalled)
+            beside.start_soon(self._force)
+            if self._plan.with_parent:
+                beside.start_soon(self._until_parent_ends)
+            for place in self._plan.discard:  # a wrong one is refused before anything is started
+                reader_of(place, self._declared_reads())
+            if await self._prepared(stack, beside):
+                await self._run_all(beside)
+            beside.cancel_scope.cancel()
+        return self._outcome
+
+    async def _prepared(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> bool:
+        """Get the broker and all that has to be there; False where a signal came before."""
+        with self._preparing:
+            await self._broker(stack, beside)
+            if self._plan.discard:
+                await self._assign_discards()
+        if self._preparing.cancel_called:  # there is nothing to drain yet
+            self._outcome.unopened |= self._plan.pipelines.keys()
+        return not self._preparing.cancel_called
+
+    async def _run_all(self, beside: TaskGroup) -> None:
+        """Every pipeline to its end, with what goes on beside them."""
+        if self._plan.http is not None:
+            await self._listen(beside, *self._plan.http)
+        beside.start_soon(keep_sampling, self._board, self._metrics)
+        beside.start_soon(self._view.show)
+        if self._plan.feed is not None:
+            beside.start_soon(self._publish, self._plan.feed)
+        for pipeline in self._plan.pipelines.values():
+            self._board.expect(pipeline.name)
+        async with anyio.create_task_group() as pipelines:
+            for target, pipeline in self._plan.pipelines.items():
+                pipelines.start_soon(self._run_one, beside, target, pipeline)
+
+    def _say_begin(self) -> None:
+        pipelines = [f"{each.name!r} of {target}" for target, each in self._plan.pipelines.items()]
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        log.info(
+            "flowstream %s runs %s: Python %s, %s, process %d", __version__, ", ".join(pipelines),
+            platform.python_version(), loop, os.getpid(),
+            extra={"version": __version__, "pid": os.getpid()},
+        )  # fmt: skip
+
+    async def _broker(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> None:
+        """The broker to use, where one is needed or asked for, is there, and the first line says
+        which it is. Missing streams are made where that was asked for."""
+        wirings = [wiring(pipeline) for pipeline in self._plan.pipelines.values()]
+        wanted = self._plan.broker.source is Source.EMBEDDED
+        if not wanted and not any(each.needs_broker for each in wirings):
+            return
+        used = await stack.enter_async_context(broker_in_use(self._plan.broker))
+        for line in used.lines:
+            note(line)
+        self._connection, self._remedy = used.connection, used.remedy
+        self._check_broker = used.check
+        beside.start_soon(self._until_broker_ends)
+        if self._plan.create or used.creates:
+            async with self._connection.opened() as environment:
+                for each in wirings:
+                    for stream in each.all:
+                        await _create(environment, stream, stream in each.super_streams)
+
+    async def _until_broker_ends(self) -> None:
+        """The run's own broker should outlive it: the run ends with it, and not by waiting."""
+        try:
+            while True:
+                self._check_broker()
+                await anyio.sleep(LOOK)
+        except CommandError as error:
+            self._failed(error)
+
+    def _declared_reads(self) -> dict[str, Sequence[str] | None]:
+        """Streams by target as they are declared; None where only the broker knows them."""
+        return {
+            target: None if isinstance(it.producer, SuperStreamProducer) else it.producer.reads()
+            for target, it in self._plan.pipelines.items()
+        }
+
+    async def _assign_discards(self) -> None:
+        """Each message of --discard to the pipeline that reads its stream."""
+        reads = self._declared_reads()
+        for target, pipeline in self._plan.pipelines.items():
+            if isinstance(pipeline.producer, SuperStreamProducer):
+                async with self._connection.opened() as environment:
+                    reads[target] = await environment.partitions(pipeline.producer.stream)
+        for place in self._plan.discard:
+            self._discards.setdefault(reader_of(place, reads), []).append(place)
+
+    async def _publish(self, plan: FeedPlan) -> None:
+        """The feed: it ends with the first signal, and its error drains the pipelines."""
+        try:
+            with Feed(plan) as feed:
+                self._feed = feed
+                async with self._connection.environment() as environment:
+                    await feed.send(environment, lambda: None)
+                note(f"fed {plural(feed.tally.messages, 'message')} into {plan.stream}")
+        except Exception as error:
+            self._failed(error)
+
+    async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
+        try:
+            monitor = Monitor(
+                self._metrics,
+                self._board,
+                control=self._plan.http_control,
+                dead_letters=self._dead_letters(),
+            )
+            host, port = await group.start(monitor.run, host, port)
+        except OSError as error:
+            raise CommandError(
+                f"cannot listen on {host}:{port}: {why(error)}; "
+                "choose another address with --http HOST:PORT",
+                ExitCode.USAGE,
+            ) from error
+        note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
+
+    def _dead_letters(self) -> PageLetters:
+        """Of the pipelines that have some, for the live page."""
+        streams, masked = {}, set()
+        for pipeline in self._plan.pipelines.values():
+            stream = wiring(pipeline).dead_letters
+            if stream is not None:
+                streams[pipeline.name] = stream
+                if pipeline.options.mask is not None:
+                    masked.add(stream)
+        return PageLetters(self._connection, streams, frozenset(masked))
+
+    async def _run_one(self, beside: TaskGroup, target: str, pipeline: Pipeline) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                self._opening[target] = stack.enter_context(anyio.CancelScope())
+                running = await self._start(beside, stack, target, pipeline)
+                del self._opening[target]
+                self._outcome.results[target] = await self._follow(pipeline, running)
+        except (Exception, KeyboardInterrupt) as error:
+            self._opening.pop(target, None)
+            self._failed(error)
+
+    async def _start(
+        self, beside: TaskGroup, stack: AsyncExitStack, target: str, pipeline: Pipeline
+    ) -> RunningPipeline:
+        """Connected as it is configured, where the pipeline needs a broker."""
+        connection = self._connection
+        environment = None
+        if wiring(pipeline).needs_broker:
+            name = f"flowstream {pipeline.name}"
+            environment = await stack.enter_async_context(
+                connection.environment(name=name, telemetry=self._telemetry)
+            )
+        running: RunningPipeline = await stack.enter_async_context(
+            pipeline.start(
+                url=None if environment is not None else connection.url,
+                environment=environment,
+                telemetry=self._telemetry,
+                tune_gc=self._plan.tune_gc,
+                discard=self._discards.get(target, []),
+            )
+        )
+        if environment is not None:
+            beside.start_soon(
+                warn_of_others, environment, connection.url, pipeline, self._telemetry
+            )
+        return running
+
+    async def _follow(self, pipeline: Pipeline, running: RunningPipeline) -> RunResult:
+        """From the moment it runs to its result."""
+        self._running.append(running)
+        self._board.watch(pipeline.name, running.statistics, pipeline)
+        if self._plan.until_idle is not None:
+            await running.wait_idle(self._plan.until_idle)
+            running.stop(by=f"--until-idle, as nothing came for {self._plan.until_idle:g} s")
+        result = await running.wait()
+        if result.error is not None:
+            self._failed(result.error)
+        return result
+
+    def _failed(self, error: BaseException) -> None:
+        """The first error decides; the other pipelines drain."""
+        if self._outcome.error is None:
+            self._outcome.error = self._explained(error)
+        self._stop_all(f"the run, of which a part failed with {type_name(error)}")
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """A stream that is missing: on which broker, and what can be done. A connection that is
+        lost: by a broker of the run's own that has ended?"""
+        cause = root_cause(error)
+        if exit_code(cause) is ExitCode.CONNECTION:
+            try:
+                self._check_broker()
+            except CommandError as ended:
+                return ended
+        if not self._remedy or exit_code(cause) is not ExitCode.STREAM_MISSING:
+            return error
+        said = str(cause).partition("; create it first")[0]  # --create does
+        explained = CommandError(f"{said}; {self._remedy}", ExitCode.STREAM_MISSING)
+        explained.__cause__ = error
+        return explained
+
+    def _stop_all(self, by: str) -> None:
+        if self._feed is not None:
+            self._feed.stop()
+        self._preparing.cancel()
+        self._outcome.unopened |= self._opening.keys()
+        for opening in self._opening.values():
+            opening.cancel()
+        for running in self._running:
+            running.stop(by=by)
+
+    async def _until_parent_ends(self) -> None:
+        await anyio.wait_readable(sys.stdin)
+        self._signalled("the end of the process that started the run")
+
+    def _signalled(self, by: str) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            with suppress(OSError):  # the terminal may be what has gone
+                note("draining: what was received is finished and committed; again to end at once")
+            self._stop_all(by)
+        elif self._signals == 2:
+            self._outcome.forced = True
+            self._forced.set()
+        else:
+            self._end_at_once()
+
+    async def _force(self) -> None:
+        """After the second signal: give up what is in flight, and then the process."""
+        await self._forced.wait()
+        for running in self._running:
+            running.abort(by="a second signal")
+        await anyio.sleep(FORCE_GRACE)
+        note(f"a handler did not end within {FORCE_GRACE:g} s: the process ends without it")
+        self._end_at_once()
+
+    def _end_at_once(self) -> NoReturn:
+        with suppress(OSError):  # the terminal may be what has gone
+            self._view.leave()
+        os._exit(ExitCode.FORCED)
+
+
+def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
+    """The target that reads the stream of a message; streams by target, None where unknown."""
+    stream = place[0]
+    readers = [target for target, streams in reads.items() if streams and stream in streams]
+    unknown = [target for target, streams in reads.items() if streams is None]
+    candidates = readers or unknown
+    if len(candidates) == 1:
+        return candidates[0]
+    option = f"--discard {named(place)}"
+    if candidates:
+        raise CommandError(
+            f"{option}: several pipelines may read {stream!r} ({', '.join(candidates)}); run the "
+            "one that is to discard it on its own",
+            ExitCode.USAGE,
+        )
+    known = sorted({name for streams in reads.values() for name in streams or ()})
+    listed = f"{', '.join(known[:NAMED])}{' ...' if len(known) > NAMED else ''}"
+    raise CommandError(
+        f"{option}: no pipeline of this run reads the stream {stream!r}; they read {listed}",
+        ExitCode.USAGE,
+    )
+
+
+async def _create(environment: Environment, stream: str, is_super: bool) -> None:
+    """Make what is missing, and say so; nothing that would share its name with the other kind."""
+    try:
+        partitions = await environment.partitions(stream)
+    except StreamDoesNotExist:
+        partitions = []
+    exists = await environment.stream_exists(stream)
+    if exists if is_super else partitions:
+        kinds = ("stream", "super stream") if is_super else ("super stream", "stream")
+        raise CommandError(
+            f"--create: {stream} is a {kinds[0]}, and a pipeline uses it as a {kinds[1]}",
+            ExitCode.DECLARATION,
+        )
+    if exists or partitions:
+        return
+    if is_super:
+        await environment.create_super_stream(stream, exist_ok=True)
+        partitions = await environment.partitions(stream)
+        note(f"created the super stream {stream}: {', '.join(partitions)}")
+    else:
+        await environment.create_stream(stream, exist_ok=True)
+        note(f"created the stream {stream}")

@@ -1,0 +1,367 @@
+"""The live view of a run: drawn in place on a terminal, a plain line now and then otherwise.
+
+Both read the monitor's board, so they show the same figures as the live page and the metrics. On a
+terminal everything is fitted to the window (fold.py): the pipelines in trouble first, and of each
+its lag and why it fails before anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from flowstream.cli.output.console import note, one_line, short_duration, stderr
+from flowstream.cli.output.safe_text import shortened
+from flowstream.texts import plural
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from flowstream.cli.view.fold import Block, Span
+    from flowstream.monitor import Board
+
+REFRESH = 0.5
+"""Seconds between frames on a terminal."""
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between lines where there is no terminal."""
+
+FIRST_LINES = 1.0
+"""Seconds until what is still being waited for then is said, where there is no terminal."""
+
+RECENT = 30.0
+"""Seconds for which a failure is shown as one of now."""
+
+REASONS = 3
+"""Reasons of failures in a plain line, and those that are shown before the streams."""
+
+LAST = 1_000_000
+"""The rank of what only parts others."""
+
+EVENTS = 8
+"""Entries of the event log, where there is room for them."""
+
+REASON_LENGTH = 300
+"""Characters of a reason in the view, the whole of it is in the log and on the live page."""
+
+_BARS = "▁▂▃▄▅▆▇█"
+CHART_WIDTH = 40
+
+
+class View:
+    """Shows a board, in place on a terminal (`live`) or in lines."""
+
+    def __init__(self, board: Board, *, live: bool) -> None:
+        self._board = board
+        self._live = live
+        self._drawing: Live | None = None
+
+    async def show(self) -> None:
+        """Until cancelled, or until nobody reads standard error any more: the run goes on."""
+        with suppress(OSError):
+            await (self._draw() if self._live else self._print())
+
+    def leave(self) -> None:
+        """Give the terminal back, before the process ends at once."""
+        if self._drawing is not None:
+            self._drawing.stop()
+
+    async def _print(self) -> None:
+        await anyio.sleep(FIRST_LINES)
+        for line in waited_for(self._board.snapshot()):
+            note(line)
+        while True:
+            await anyio.sleep(PLAIN_INTERVAL)
+            snapshot = self._board.snapshot()
+            for line in plain_lines(snapshot):
+                note(line)
+
+    async def _draw(self) -> None:
+        from rich.live import Live
+
+        console = stderr()
+        to_terminal = sys.stdout.isatty()  # what a handler prints into a pipe or file goes there
+        with Live(
+            console=console, auto_refresh=False, transient=True, redirect_stdout=to_terminal
+        ) as self._drawing:
+            size = console.size
+            while True:
+                if console.size != size:  # the terminal has broken the last frame's lines anew
+                    size = console.size
+                    console.clear()
+                picture = frame(self._board.snapshot(), size.width, size.height - 1)
+                self._drawing.update(picture, refresh=True)
+                await anyio.sleep(REFRESH)
+
+
+def frame(snapshot: dict[str, Any], width: int, height: int) -> RenderableType:
+    """Everything of a run that has room in so many columns and lines."""
+    from rich.console import Group
+
+    from flowstream.cli.view.fold import fitted
+
+    return Group(*fitted(blocks(snapshot, width), width, height))
+
+
+# -- plain lines
+
+
+def plain_lines(snapshot: dict[str, Any]) -> Iterator[str]:
+    """A run in lines: what it waits for, and one for each pipeline."""
+    yield from waited_for(snapshot)
+    for pipeline in snapshot["pipelines"]:
+        yield plain_line(pipeline, snapshot["now"])
+
+
+def plain_line(pipeline: dict[str, Any], now: float) -> str:
+    """One pipeline in one line."""
+    offsets = ", ".join(
+        f"{stream['stream']}@{stream['committed']}"
+        for stream in pipeline["streams"]
+        if stream["committed"] is not None
+    )
+    behind = f" ({', '.join(_behind(pipeline))})" if pipeline["lag"] else ""
+    line = (
+        f"{pipeline['name']}: {pipeline['phase']}{_unlike_phase(pipeline)}, "
+        f"{pipeline['rate']:,.0f}/s, "
+        f"{pipeline['settled']:,} settled, lag {_number(pipeline['lag'])}{behind}, "
+        f"{pipeline['in_flight']:,} in flight, {plural(_batches(pipeline), 'batch', 'batches')}, "
+        f"{pipeline['failed']:,} failed, committed {offsets or 'nothing'}"
+    )
+    reasons = pipeline.get("reasons", [])[:REASONS]
+    return "; ".join([line, *(_reason(reason, now) for reason in reasons)])
+
+
+def _unlike_phase(pipeline: dict[str, Any]) -> str:
+    """`, failing`: the condition, where the phase does not say it."""
+    name = pipeline["condition"]["name"]
+    return "" if name == pipeline["phase"] else f", {name}"
+
+
+def waited_for(snapshot: dict[str, Any]) -> Iterator[str]:
+    """Pipelines that do not run yet, and connections that are being made again."""
+    for name in snapshot.get("starting", []):
+        yield f"{name}: starting for {short_duration(snapshot['uptime'])}"
+    for away in snapshot.get("away", []):
+        yield _away(away)
+
+
+def _away(away: dict[str, Any]) -> str:
+    why = f": {one_line(away['reason'])}" if away["reason"] else ""
+    return f"{away['kind']} {away['name']}: {away['state']} for {short_duration(away['for'])}{why}"
+
+
+def _behind(pipeline: dict[str, Any]) -> list[str]:
+    """How old the lag is and when it will be gone, where that is known."""
+    told = []
+    if pipeline["lag_seconds"]:
+        told.append(f"oldest {short_duration(pipeline['lag_seconds'])}")
+    if pipeline["catch_up"] is not None:
+        told.append(f"caught up in {short_duration(pipeline['catch_up'])}")
+    return told
+
+
+def _reason(reason: dict[str, Any], now: float) -> str:
+    """`2 ZeroDivisionError in load: division by zero (2 retried, last 3 s ago)`."""
+    what = f"{reason['error']} " if reason["error"] else ""
+    text = one_line(reason["text"]).removeprefix(f"{reason['error']}: ")
+    text = shortened(text, REASON_LENGTH)
+    outcomes = [
+        f"{reason[key]:,} {key.replace('_', '-')}"
+        for key in ("retried", "dead_lettered", "discarded", "halted")
+        if reason[key]
+    ]
+    last = f"last {short_duration(max(0.0, now - reason['last']))} ago"
+    place = reason["handler"] or reason["stage"]
+    where = f"in {place}: " if place else ""
+    return f"{reason['attempts']:,} {what}{where}{text} ({', '.join([*outcomes, last])})"
+
+
+# -- the view
+
+
+def blocks(snapshot: dict[str, Any], width: int) -> list[Block]:
+    """All there is to show. The board has the pipelines in trouble first."""
+    from flowstream.cli.view.fold import Block, flow
+
+    away = [flow([(_away(it), "bold red")], width, indent=2) for it in snapshot.get("away", [])]
+    starting = [
+        flow([(name, "bold"), ("starting", "yellow")], width, indent=2)
+        for name in snapshot.get("starting", [])
+    ]
+    found = [Block(0, "connection", away), Block(0, "pipeline", starting)]
+    for place, pipeline in enumerate(snapshot["pipelines"]):
+        if place:
+            found.append(Block(LAST, "", [flow([("", "")], width)]))
+        found += _pipeline(pipeline, snapshot["now"], width, place)
+    events = [_event(it, snapshot["now"], width) for it in snapshot.get("events", [])[:EVENTS]]
+    return [*found, Block(LAST, "", events)]
+
+
+def _event(event: dict[str, Any], now: float, width: int) -> list[Text]:
+    from flowstream.cli.view.fold import flow
+
+    about = f"{event['pipeline']}: " if event["pipeline"] else ""
+    times = f" ({event['count']:,} times)" if event.get("count", 1) > 1 else ""
+    ago = f"{short_duration(max(0.0, now - event['at']))} ago"
+    style = {"error": "red", "warning": "yellow"}.get(event["level"], "dim")
+    return flow(
+        [(ago, "dim"), (f"{about}{one_line(event['text'])}{times}", style)], width, indent=2
+    )
+
+
+def _pipeline(pipeline: dict[str, Any], now: float, width: int, place: int) -> list[Block]:
+    """What must not be missing of any pipeline, and more of each as far as those before it leave
+    room."""
+    from flowstream.cli.view.fold import Block, flow, table
+
+    reasons = [
+        _indented(flow([(_reason(it, now), _recent(it, now))], width - 2, indent=2))
+        for it in pipeline.get("reasons", [])
+    ]
+    stages = table(STAGE, list(map(_stage, pipeline["stages"])), width)
+    behind = sorted(pipeline["streams"], key=lambda it: (-(it["lag"] or 0), it["stream"]))
+    streams = table(STREAM, list(map(_stream, behind)), width)
+    rank = 10 * (place + 1)
+    return [
+        Block(0, "pipeline", [flow(_head(pipeline), width, indent=2)]),
+        Block(1, "", _why(pipeline["condition"], width)),
+        Block(1, "reason", reasons[:1]),
+        Block(rank, "reason", reasons[1:REASONS]),
+        Block(rank + 4, "reason", reasons[REASONS:]),
+        Block(rank + 1, "figure", [[line] for line in _figures(pipeline, width)]),
+        Block(rank + 2, "stage", stages[1], stages[0]),
+        *([] if pipeline["lag"] is None else [Block(rank + 3, "stream", streams[1], streams[0])]),
+    ]
+
+
+def _why(condition: dict[str, Any], width: int) -> list[list[Text]]:
+    """What is wrong with a pipeline, where something is."""
+    from flowstream.cli.view.fold import flow
+
+    if condition["level"] not in {"warn", "bad"} or not condition["why"]:
+        return []
+    style = STYLES[condition["level"]]
+    return [_indented(flow([(one_line(condition["why"]), style)], width - 2, indent=2))]
+
+
+def _indented(lines: list[Text]) -> list[Text]:
+    for line in lines:
+        line.pad_left(2)
+    return lines
+
+
+def _recent(reason: dict[str, Any], now: float) -> str:
+    return "red" if now - reason["last"] < RECENT else "yellow"
+
+
+STYLES = {"good": "green", "warn": "yellow", "bad": "bold red"}
+"""Of the levels of a condition."""
+
+
+def _head(pipeline: dict[str, Any]) -> Iterator[Span]:
+    """What is said of a pipeline that has room for nothing else."""
+    phase, condition = pipeline["phase"], pipeline["condition"]
+    style = STYLES.get(condition["level"], "dim")
+    yield pipeline["name"], "bold"
+    since = f"{phase} for {short_duration(pipeline['phase_seconds'])}"
+    yield since + _unlike_phase(pipeline), style
+    if pipeline["lag"] is not None:
+        behind = _behind(pipeline) if pipeline["lag"] else []
+        lagging = any(stream["lagging"] for stream in pipeline["streams"])
+        yield ", ".join([f"lag {pipeline['lag']:,}", *behind]), "bold red" if lagging else ""
+    yield f"{pipeline['rate']:,.0f}/s", ""
+    if pipeline["failed"]:
+        yield f"{pipeline['failed']:,} failed", "red" if condition["level"] == "bad" else "yellow"
+    if pipeline["elsewhere"]:
+        yield f"{plural(len(pipeline['elsewhere']), 'partition')} elsewhere", "dim"
+
+
+def _figures(pipeline: dict[str, Any], width: int) -> Iterator[Text]:
+    from flowstream.cli.view.fold import flow
+
+    history = pipeline["history"]
+    fill = f"{pipeline['in_flight']:,} of {pipeline['max_in_flight']:,}"
+    outcomes = ", ".join(
+        f"{count:,} {name.replace('_', '-')}" for name, count in pipeline["outcomes"].items()
+    )
+    lag = pipeline["lag"]
+    rows: list[tuple[str, str, list[float]]] = [
+        *([] if lag is None else [("lag", plural(lag, "message"), history["lag"])]),
+        ("rate", f"{pipeline['rate']:,.0f} messages/s", history["rate"]),
+        ("in flight", fill, history["in_flight"]),
+    ]
+    value_width = max(len(value) for _, value, _ in rows)
+    chart_width = min(CHART_WIDTH, width - 11 - value_width - 2)
+    for label, value, points in rows:
+        spans: list[Span] = [(f"{label:9}", "dim"), (value.rjust(value_width), "")]
+        if chart_width > 0 and points:
+            spans.append((sparkline(points, chart_width), "cyan"))
+        yield from flow(spans, width, indent=11)
+    settled: list[Span] = [("settled  ", "dim"), (f"{pipeline['settled']:,}", ""), (outcomes, "")]
+    yield from flow(settled, width, indent=11)
+    if pipeline["failed"] or pipeline["retried"]:
+        failed: list[Span] = [
+            ("failed   ", "dim"),
+            (f"{pipeline['failed']:,}", ""),
+            (f"{pipeline['retried']:,} tried again", ""),
+        ]
+        yield from flow(failed, width, indent=11)
+
+
+STAGE = ("stage", "busy", "handled", "per s", "waiting", "batches", "per batch", "failed")
+STREAM = ("stream", "received", "committed", "commit age", "lag", "credits")
+
+
+def _stage(stage: dict[str, Any]) -> list[Span]:
+    busy = stage["busy"]
+    colour = "red" if busy > 0.9 else "yellow" if busy > 0.6 else "green"
+    return [
+        (stage["name"], ""),
+        (f"{busy:.0%}", colour),
+        (f"{stage['handled']:,}", ""),
+        (f"{stage['rate']:,.0f}", ""),
+        (f"{stage['waiting']:,}", ""),
+        (f"{stage['batches']:,}" if stage["batches"] else "", ""),
+        (f"{stage['mean_batch']:,.0f}" if stage["mean_batch"] else "", ""),
+        (f"{stage['failed']:,}", "red" if stage["failed"] else ""),
+    ]
+
+
+def _stream(stream: dict[str, Any]) -> list[Span]:
+    age = stream["commit_age"]
+    return [
+        (stream["stream"], ""),
+        (_offset(stream["received"]), ""),
+        (_offset(stream["committed"]), ""),
+        ("-" if age is None else short_duration(age), ""),
+        (_number(stream["lag"]), "bold red" if stream["lagging"] else ""),
+        (_number(stream["credits"]), ""),
+    ]
+
+
+def sparkline(values: list[float], width: int = CHART_WIDTH) -> str:
+    """The last `width` values as a row of bars."""
+    shown = values[-width:]
+    top = max(shown, default=0)
+    if top <= 0:
+        return _BARS[0] * len(shown)
+    return "".join(_BARS[min(7, int(max(value, 0) / top * 7.999))] for value in shown)
+
+
+def _batches(pipeline: dict[str, Any]) -> int:
+    return sum(stage["batches"] for stage in pipeline["stages"])
+
+
+def _offset(value: int | None) -> str:
+    return "none" if value is None else f"{value:,}"
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:,.0f}"

@@ -1,0 +1,237 @@
+"""Where a value is read, which place goes before which, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowstream import IterableProducer, Pipeline, RateLimit
+from flowstream.cli.configuration import overrides
+from flowstream.cli.configuration.settings import PipelineOverrides, Settings, load
+from flowstream.errors import ConfigurationError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with an empty environment."""
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("FLOWSTREAM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pyproject(folder: Path, text: str) -> None:
+    (folder / "pyproject.toml").write_text(text)
+
+
+def test_nothing_is_set(folder: Path) -> None:
+    loaded = load(folder)
+    assert loaded.settings == Settings()
+    assert loaded.origins == {}
+    assert loaded.given("log_level") is None
+
+
+def test_the_environment_goes_before_dotenv_and_that_before_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyproject(folder, '[tool.flowstream]\nhttp = ":1"\nlog_level = "INFO"\nlog_format = "json"\n')
+    (folder / ".env").write_text("FLOWSTREAM_HTTP=:2\nFLOWSTREAM_LOG_FORMAT=logfmt\nOTHER=x\n")
+    monkeypatch.setenv("FLOWSTREAM_HTTP", ":3")
+    loaded = load(folder)
+    assert [loaded.given(key) for key in ("http", "log_format", "log_level")] == [
+        ":3",
+        "logfmt",
+        "info",
+    ]
+    assert [str(loaded.origins[key]) for key in ("http", "log_format", "log_level")] == [
+        "FLOWSTREAM_HTTP",
+        ".env: FLOWSTREAM_LOG_FORMAT",
+        "pyproject.toml: [tool.flowstream] log_level",
+    ]
+
+
+def test_files_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text('\ufeff[tool.flowstream]\nhttp = ":1"\n', "utf-8")
+    (folder / ".env").write_text("\ufeffFLOWSTREAM_LOG_FORMAT=json\n", "utf-8")
+    loaded = load(folder)
+    assert (loaded.given("http"), loaded.given("log_format")) == (":1", "json")
+
+
+def test_options_of_a_pipeline_that_is_not_there_are_told_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables of a file may be for others, unless their name is nearly that of one that is there."""
+    pyproject(
+        folder,
+        "[tool.flowstream.pipelines.order]\ncommit_every = 1\n"
+        "[tool.flowstream.pipelines.audit]\ncommit_every = 1\n",
+    )
+    (folder / ".env").write_text("FLOWSTREAM_PIPELINES__EU_ORDERS__COMMIT_EVERY=2\n")
+    monkeypatch.setenv("FLOWSTREAM_PIPELINES__PAYMENTS__COMMIT_EVERY", "3")
+    loaded = load(folder)
+    monkeypatch.setattr(overrides, "settings", lambda: loaded)
+    assert list(overrides.unused(["orders", "eu.orders"])) == [
+        "pyproject.toml: [tool.flowstream.pipelines.order] commit_every changes nothing: "
+        "no pipeline here is named 'order', only orders, eu.orders",
+        "FLOWSTREAM_PIPELINES__PAYMENTS__COMMIT_EVERY changes nothing: no pipeline here is named "
+        "'payments', only orders, eu.orders",
+    ]
+
+
+def test_the_nearest_pyproject_upwards_is_read(folder: Path) -> None:
+    pyproject(folder, '[tool.flowstream]\nhttp = ":1"\n')
+    inner = folder / "a" / "b"
+    inner.mkdir(parents=True)
+    assert load(inner).given("http") == ":1"
+    pyproject(inner.parent, "[tool.other]\nx = 1\n")
+    assert load(inner).given("http") is None
+
+
+REFUSED = [
+    ("env", "FLOWSTREAM_LOGLEVEL=info", "FLOWSTREAM_LOGLEVEL: there is no such setting; "
+     "did you mean FLOWSTREAM_LOG_LEVEL?"),
+    ("env", "FLOWSTREAM_LOG_LEVEL=loud", "FLOWSTREAM_LOG_LEVEL: input should be 'debug',"),
+    ("env", "FLOWSTREAM_URL=http://me:secret@host", "FLOWSTREAM_URL: the scheme must be"),
+    ("env", "FLOWSTREAM_URL=rabbitmq-stream://me:sec/ret@host",
+     'FLOWSTREAM_URL: percent-encode "/" (%2F) in the password'),
+    ("env", "FLOWSTREAM_URL=", "FLOWSTREAM_URL: it is empty; give an address such as"),
+    (".env", "FLOWSTREAM_MANAGEMENT=http://me:sec#ret@host",
+     '.env: FLOWSTREAM_MANAGEMENT: percent-encode "#" (%23) in the password'),
+    ("env", "FLOWSTREAM_XYZZY=1", "FLOWSTREAM_XYZZY: there is no such setting; there are url,"),
+    ("env", "FLOWSTREAM_URL__HOST=secret", "FLOWSTREAM_URL__HOST: there is no such setting"),
+    (".env", "FLOWSTREAM_HEARTBEAT__X=5", "FLOWSTREAM_HEARTBEAT__X: there is no such setting"),
+    ("toml", "[tool.flowstream]\nheartbeat = true",
+     "heartbeat: input should be a number, not true"),
+    ("toml", "[tool.flowstream.pipelines.a]\nrate_limit = false",
+     "rate_limit: input should be a number, not true or false"),
+    ("env", "FLOWSTREAM_PIPELINES={", "environment: error parsing value for field"),
+    ("env", "FLOWSTREAM_PIPELINES__A__MAX_FLIGHT=1",
+     "did you mean FLOWSTREAM_PIPELINES__A__MAX_IN_FLIGHT?"),
+    (".env", "FLOWSTREAM_HTPT=:1", ".env: FLOWSTREAM_HTPT: there is no such setting; "
+     "did you mean FLOWSTREAM_HTTP?"),
+    (".env", "FLOWSTREAM_HEARTBEAT=-1", ".env: FLOWSTREAM_HEARTBEAT: input should be greater"),
+    ("env", "FLOWSTREAM_CONNECT_TIMEOUT=inf", "FLOWSTREAM_CONNECT_TIMEOUT: input should be a fin"),
+    ("env", "FLOWSTREAM_UNTIL_IDLE=nan", "FLOWSTREAM_UNTIL_IDLE: input should be"),
+    ("env", "FLOWSTREAM_UNTIL_IDLE=1e300", "FLOWSTREAM_UNTIL_IDLE: input should be less"),
+    (".env", "FLOWSTREAM_PIPELINES__A__RATE_LIMIT=inf",
+     ".env: FLOWSTREAM_PIPELINES__A__RATE_LIMIT: input should be a finite number"),
+    ("toml", "[tool.flowstream.pipelines.a]\ndrain_timeout = inf",
+     "[tool.flowstream.pipelines.a] drain_timeout: input should be a finite number"),
+    ("toml", "[tool.flowstream]\nrequest_timeout = nan",
+     "[tool.flowstream] request_timeout: input should be"),
+    ("toml", "[tool.flowstream]\nurls = 1",
+     "pyproject.toml: [tool.flowstream] urls: there is no such setting; "
+     "did you mean [tool.flowstream] url?"),
+    ("toml", "[tool.flowstream]\ntune_gc = 3", "pyproject.toml: [tool.flowstream] tune_gc: input"),
+    ("toml", "[tool.flowstream.pipelines]\na = 3", "options are expected in it: max_in_flight,"),
+    ("toml", "[tool.flowstream.pipelines.'a.b']\ndrain_timeot = 3",
+     "[tool.flowstream.pipelines.a.b] drain_timeout?"),
+    ("toml", "[tool.flowstream.url]\na = 1", "[tool.flowstream.url] a: there is no such setting"),
+    ("toml", "[tool]\nflowstream = 3", "tool.flowstream must be a table"),
+    ("toml", "tool = 3", "tool.flowstream must be a table"),
+    ("toml", "[tool", "pyproject.toml cannot be read: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "text", "message"), REFUSED, ids=[r[1] for r in REFUSED])
+def test_what_cannot_be_is_refused_with_place_and_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, text: str, message: str
+) -> None:
+    if place == "env":
+        monkeypatch.setenv(*text.split("=", 1))
+    elif place == ".env":
+        (folder / ".env").write_text(text)
+    else:
+        pyproject(folder, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder)
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_5552_TCP_ADDR", "WEB_SERVICE_PORT_HTTP"],
+)
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_none_of_ours(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"FLOWSTREAM_{name}", "tcp://10.0.0.1:5552")
+    assert load(folder).origins == {}
+
+
+def test_secrets_are_not_in_reprs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWSTREAM_URL", "rabbitmq-stream://me:secret@host")
+    monkeypatch.setenv("FLOWSTREAM_TLS_KEY_PASSWORD", "secret")
+    assert "secret" not in repr(load(folder))
+
+
+# -- pipelines
+
+
+def test_options_of_a_pipeline_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyproject(
+        folder,
+        '[tool.flowstream.pipelines."orders.eu"]\nmax_in_flight = 50\ndrain_timeout = 3\n'
+        "[tool.flowstream.pipelines.other]\nmax_in_flight = 7\n",
+    )
+    monkeypatch.setenv("FLOWSTREAM_PIPELINES__ORDERS_EU__MAX_IN_FLIGHT", "60")
+    loaded = load(folder)
+    found = loaded.overrides("orders.eu")
+    assert {name: value for name, (value, _) in found.items()} == {
+        "max_in_flight": 60,
+        "drain_timeout": 3.0,
+    }
+    assert str(found["max_in_flight"][1]) == "FLOWSTREAM_PIPELINES__ORDERS_EU__MAX_IN_FLIGHT"
+    assert loaded.overrides("third") == {}
+
+
+def declared(size: int = 10) -> Pipeline:
+    pipeline = Pipeline("orders", IterableProducer([]), max_in_flight=100)
+    pipeline.batcher(size=size)(lambda batch: None)
+    return pipeline
+
+
+def overriding(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    pyproject(folder, f"[tool.flowstream.pipelines.orders]\n{text}\n")
+    loaded = load(folder)
+    monkeypatch.setattr(overrides, "settings", lambda: loaded)
+
+
+def test_options_are_put_over_the_declaration(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overriding(folder, monkeypatch, "max_in_flight = 20\nrate_limit = 5\nrate_limit_bytes = 1000")
+    pipeline = declared()
+    origins = overrides.override(pipeline)
+    assert pipeline.options.max_in_flight == 20
+    assert pipeline.options.rate_limit == RateLimit(5.0, bytes=1000.0)
+    assert pipeline.options.drain_timeout == 25.0
+    assert sorted(origins) == ["max_in_flight", "rate_limit", "rate_limit_bytes"]
+
+
+def test_options_that_do_not_fit_the_declaration_name_their_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overriding(folder, monkeypatch, "max_in_flight = 5")
+    with pytest.raises(ConfigurationError, match="can never fill") as caught:
+        overrides.override(declared(size=10))
+    assert "[tool.flowstream.pipelines.orders] max_in_flight" in str(caught.value)
+    overriding(folder, monkeypatch, "rate_limit = 1e-9")
+    with pytest.raises(ConfigurationError, match="RateLimit messages=1e-09") as caught:
+        overrides.override(declared())
+    assert "[tool.flowstream.pipelines.orders] rate_limit" in str(caught.value)
+
+
+def test_overrides_are_options_of_a_pipeline() -> None:
+    options = {*declared().options.__dataclass_fields__}
+    assert {*PipelineOverrides.model_fields} - options == {"rate_limit_bytes"}
+
+
+@pytest.mark.parametrize("model", [Settings, PipelineOverrides])
+def test_every_setting_is_documented(model: type[Settings] | type[PipelineOverrides]) -> None:
+    assert all(field.description for field in model.model_fields.values())

@@ -1,0 +1,216 @@
+"""Which broker a run uses, and what is said where what was found is none."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from flowstream.cli.configuration.settings import Origin, settings
+from flowstream.cli.connection import broker_choice
+from flowstream.cli.connection.broker_choice import Choice, InUse, Source, broker_in_use, decide
+from flowstream.cli.connection.connect import Connection
+from flowstream.cli.connection.listener import recognised, what_listens
+from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.client import StreamUrl
+from tests.brokers.running import Broker
+from tests.cli.command import Started, flowstream
+from tests.cli.modules import write_module
+
+FLAGS = Origin("flag", "--url"), Origin("flag", "--embedded")
+VARIABLES = Origin("environment", "FLOWSTREAM_URL"), Origin("environment", "FLOWSTREAM_EMBEDDED")
+HURRY = {"FLOWSTREAM_REQUEST_TIMEOUT": "0.3"}
+FILES = Origin("pyproject.toml", "url"), Origin("pyproject.toml", "embedded")
+
+
+@pytest.mark.parametrize(
+    ("url", "embedded", "source"),
+    [
+        (None, None, Source.ANY),
+        (FLAGS[0], None, Source.NAMED),
+        (None, FILES[1], Source.EMBEDDED),
+        (VARIABLES[0], FLAGS[1], Source.EMBEDDED),
+        (FLAGS[0], VARIABLES[1], Source.NAMED),
+        (FILES[0], VARIABLES[1], Source.EMBEDDED),
+    ],
+)
+def test_the_more_important_place_decides(
+    url: Origin | None, embedded: Origin | None, source: Source
+) -> None:
+    assert decide(url, embedded) is source
+
+
+@pytest.mark.parametrize("place", [FLAGS, VARIABLES, FILES])
+def test_both_in_one_place_are_refused(place: tuple[Origin, Origin]) -> None:
+    with pytest.raises(CommandError, match="exclude each other") as caught:
+        decide(*place)
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert all(str(origin) in str(caught.value) for origin in place)
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (b"\x00\x00\x00\x10\x80\x11\x00\x01", None),
+        (b"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.27\r\n\r\n", "an HTTP server (nginx/1.27)"),
+        (b"HTTP/1.0 200 OK\r\n\r\n", "an HTTP server"),
+        (b"AMQP\x00\x00\x09\x01", "an AMQP port"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "an SSH server"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "a TLS port"),
+        (b"-ERR unknown command\r\n", "something that answers '-ERR unknown command'"),
+        (b"\x1b]0;x\x07" * 99, r"something that answers '\\x1b]0;x\\x07"),
+    ],
+)
+def test_what_gives_an_answer(answer: bytes, what: str | None) -> None:
+    found = recognised(answer)
+    assert found is None if what is None else (found or "").startswith(what)
+    assert found is None or len(found) < 100
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def http_server() -> Iterator[int]:
+    with HTTPServer(("localhost", 0), Quiet) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield server.server_port
+        server.shutdown()
+        serving.join()
+
+
+@contextmanager
+def silent() -> Iterator[tuple[socket.socket, int]]:
+    """Connections are accepted by the kernel, and nobody reads them."""
+    with closing(socket.create_server(("localhost", 0))) as listener:
+        yield listener, listener.getsockname()[1]
+
+
+@contextmanager
+def saying_nothing() -> Iterator[int]:
+    with silent() as (_, port):
+        yield port
+
+
+@contextmanager
+def closing_at_once() -> Iterator[int]:
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.close()
+
+    with closing(socket.create_server(("localhost", 0))) as listener:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+
+
+NO_BROKERS = [
+    (http_server, "an HTTP server (BaseHTTP"),
+    (saying_nothing, "something that accepts connections and does not answer"),
+    (closing_at_once, "something that closes the connection without an answer"),
+]
+
+
+@pytest.fixture(autouse=True)
+def read_settings() -> None:
+    settings()  # as a command does, before there is a loop that it could block
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
+    """What a run that names no broker uses, where that of the URL is on the default port."""
+
+    async def found(url: str) -> InUse:
+        monkeypatch.setattr(broker_choice, "PORT", StreamUrl.parse(url).port)
+        choice = Choice(Source.ANY, Connection(url))
+        async with broker_in_use(choice) as it:
+            return it
+
+    monkeypatch.setattr(broker_choice, "nearby", lambda: None)
+    monkeypatch.setattr(broker_choice, "PATIENCE", 0.3)
+    return found
+
+
+@pytest.mark.parametrize(("listener", "what"), NO_BROKERS)
+async def test_no_broker_listens_there(used, listener, what: str) -> None:
+    with listener() as port, pytest.raises(CommandError) as caught:
+        await used(f"rabbitmq-stream://guest:guest@localhost:{port}")
+    said = str(caught.value)
+    assert said.startswith(f"no broker was named, and on localhost:{port} there is none: {what}")
+    assert "--url or FLOWSTREAM_URL names one, --embedded starts one" in said
+    assert caught.value.exit_code is ExitCode.CONNECTION
+
+
+async def test_a_broker_that_is_found(used, broker: Broker) -> None:
+    port = StreamUrl.parse(broker.url).port
+    assert await what_listens("localhost", port) is None
+    found = await used(broker.url)
+    product = "flowstream embedded broker" if broker.management is None else "RabbitMQ"
+    assert found.lines[0].startswith(f"broker: {product} ")
+    assert f":{port}, found there since none was named, data in the cluster" in found.lines[0]
+    assert "--create creates missing streams there, --embedded" in found.remedy
+    assert not found.creates
+
+
+@pytest.mark.slow
+async def test_a_broker_that_is_found_and_lets_nobody_in(used, broker: Broker) -> None:
+    with pytest.raises(CommandError, match=r"found on localhost:\d+, since none was named: --url"):
+        await used(broker.url.replace("guest:guest", "guest:wrong"))
+
+
+async def test_a_broker_that_is_named(broker: Broker) -> None:
+    choice = Choice(Source.NAMED, Connection(broker.url), ".env: FLOWSTREAM_URL")
+    async with broker_in_use(choice) as found:
+        pass
+    (line,) = found.lines
+    assert ", named by .env: FLOWSTREAM_URL, data in the cluster" in line
+    assert found.remedy.endswith("named by .env: FLOWSTREAM_URL; --create creates missing streams")
+
+
+async def test_the_broker_of_this_folder_goes_before_the_default_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from flowstream.broker import Broker as Embedded
+    from flowstream.broker import occupant
+
+    async with Embedded(port=0, data=tmp_path / "data") as running:
+        monkeypatch.setattr(broker_choice, "nearby", lambda: occupant(tmp_path / "data"))
+        async with broker_in_use(Choice(Source.ANY, Connection("unused"))) as found:
+            assert found.connection.url == running.url
+            assert found.creates
+            assert "embedded, run in this folder by process" in found.lines[0]
+
+
+def test_what_doctor_says_of_a_listener_that_is_no_broker(tmp_path: Path) -> None:
+    with http_server() as port:
+        url = f"rabbitmq-stream://localhost:{port}"
+        result = flowstream("doctor", "--json", url=url, cwd=tmp_path, env=HURRY)
+    found = {row["check"]: row["detail"] for row in result.json if row["about"] == "broker"}
+    assert found["listener"].startswith(f"localhost:{port} is an HTTP server (BaseHTTP")
+    assert "does not complete a stream handshake" in found["connection"]
+
+
+def test_ctrl_c_while_a_broker_does_not_answer(tmp_path: Path) -> None:
+    target = write_module(tmp_path, "shop")
+    with silent() as (listener, port):
+        url = f"rabbitmq-stream://localhost:{port}"
+        started = Started("run", target, url=url, cwd=tmp_path)
+        with started as run, listener.accept()[0] as connection:
+            connection.recv(1)
+            run.signal(signal.SIGINT)
+            result = run.end()
+    assert (result.code, result.out) == (0, "shop: stopped before it was running\n")

@@ -1,0 +1,34 @@
+"""Options that may stand without a value, and `--debug` anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowstream.cli.app import take_debug
+from flowstream.cli.commands.run import OPTIONAL
+from flowstream.cli.parser.options import fill_optional_values
+
+
+@pytest.mark.parametrize(
+    ("line", "filled"),
+    [
+        ("orders --until-idle", "orders --until-idle=2"),
+        ("--until-idle orders", "--until-idle=2 orders"),
+        ("--until-idle 5 orders", "--until-idle 5 orders"),
+        ("--until-idle .5 orders", "--until-idle .5 orders"),
+        ("--until-idle=5 orders", "--until-idle=5 orders"),
+        ("--http orders", "--http=127.0.0.1:9464 orders"),
+        ("--http :80 --until-idle", "--http :80 --until-idle=2"),
+        ("--http localhost:80 a:b", "--http localhost:80 a:b"),
+        ("--http a:b", "--http=127.0.0.1:9464 a:b"),
+        ("--until-idle -1", "--until-idle -1"),
+        ("-- --until-idle", "-- --until-idle"),
+    ],
+)
+def test_an_option_without_a_value_gets_its_own(line: str, filled: str) -> None:
+    assert fill_optional_values(line.split(), OPTIONAL) == filled.split()
+
+
+def test_debug_is_taken_from_anywhere_before_the_dashes() -> None:
+    assert take_debug(["run", "x", "--debug"]) == (True, ["run", "x"])
+    assert take_debug(["run", "--", "--debug"]) == (False, ["run", "--", "--debug"])

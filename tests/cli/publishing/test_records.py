@@ -1,0 +1,307 @@
+"""Files are cut into the same bodies wherever a read ends, and every mistake names its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.publishing.record_formats import READERS, InputError, Slice, Wanted, batches
+from flowstream.cli.publishing.records import Format, Source, guess_format
+
+FRAME = 1_048_576
+
+
+def bodies(path: Path, format: Format | None = None) -> list[bytes]:
+    with Source(str(path), format) as source:
+        return [body for slice_ in source.slices() for body in slice_.bodies]
+
+
+def cut(
+    format: str, data: bytes, size: int = 1 << 16, *, first: int = 1, key: str | None = None
+) -> tuple[Slice, CommandError | None]:
+    """Everything that is read before the end or the mistake, and the mistake."""
+    wanted = Wanted("f", FRAME, first, key)
+    found = Slice()
+    try:
+        for part in READERS[format](batches(Trickle(data, size), wanted), wanted):
+            found.bodies += part.bodies
+            found.lines += part.lines
+            found.keys += part.keys
+    except CommandError as error:
+        return found, error
+    return found, None
+
+
+class Trickle:
+    """A file that gives at most `size` bytes a read."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._file = io.BytesIO(data)
+        self._size = size
+
+    def read1(self, _: int) -> bytes:
+        return self._file.read(self._size)
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.ndjson", Format.NDJSON),
+        ("a.jsonl.gz", Format.NDJSON),
+        ("a.CSV", Format.CSV),
+        ("a.txt", Format.LINES),
+        ("-", Format.LINES),
+    ],
+)
+def test_the_format_is_guessed_from_the_extension(name: str, format: Format) -> None:
+    assert guess_format(name) is format
+
+
+def test_an_unknown_extension_asks_for_the_format() -> None:
+    with pytest.raises(CommandError, match="--format ndjson") as caught:
+        guess_format("orders.parquet")
+    assert caught.value.exit_code is ExitCode.INPUT
+
+
+def test_ndjson_lines_are_kept_byte_by_byte(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_bytes(b'{"a": 1}\r\n\n  {"b":"\xc3\xa9"}\n[3]')
+    assert bodies(path) == [b'{"a": 1}', b'{"b":"\xc3\xa9"}', b"[3]"]
+
+
+def test_csv_records_become_objects(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufeffid,text\r\n1,"a ""b"", c\r\nd"\r\n\r\n2,é\r\n'.encode())
+    assert [json.loads(body) for body in bodies(path)] == [
+        {"id": "1", "text": 'a "b", c\r\nd'},
+        {"id": "2", "text": "é"},
+    ]
+
+
+def test_gzip_is_read_transparently(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(b"one\ntwo\n"))
+    assert bodies(path) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.ndjson", b'{"a":1}\n{"a":\n', "line 2 is not JSON"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, and the header names 2 columns"),
+        ("a.csv", b"a,b\n1,2\n1\n", "line 3 has 1 cells"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "line 1 is the header and names the column 'a' twice"),
+        ("a.csv", b"", "is empty, and CSV needs a header"),
+        ("a.csv", b"\n\n", "is empty, and CSV needs a header"),
+        ("a.csv", b'a,b\n1,"2\n', "line 2 has a quote that opens a cell and is not closed"),
+        ("a.csv", b'a,b\n"1"x,2\n', "line 2 is not CSV: ',' expected after"),
+        ("a.csv", b'a,b\n1,"2\n3"x,4\n', r"line 3 is not CSV: .* begins on line 2"),
+        ("a.csv", b"a,b\n1,\xff\n", "line 2 is not UTF-8 .byte 0xff at column 3."),
+        ("a.ndjson", b'{"a":1}\n"\xe9"\n', "line 2 is not UTF-8 .byte 0xe9 at column 2."),
+        ("a.ndjson", b"1\nNaN\n", "line 2 is not JSON: JSON has no NaN"),
+        ("a.ndjson", b'{"a":[-Infinity]}', "line 1 is not JSON: JSON has no -Infinity"),
+        ("a.ndjson", b"[" * 5_000 + b"]" * 5_000, "line 1 is nested too deeply"),
+        ("a.ndjson", b"[" * 500_000, "line 1 is nested too deeply"),
+        ("a.ndjson", b"\x0c{}", "line 1 is not JSON"),
+        ("a.ndjson", b"{}\n\xef\xbb\xbf{}\n", "line 2 begins with a byte order mark"),
+        ("a.csv", b"a,b\r1,2\r", "line 1 is not CSV: a carriage return outside of quotes"),
+        ("a.txt.gz", b"plain text", "is damaged or not gzip"),
+        ("a.txt.gz", gzip.compress(b"x" * 9999, mtime=0)[:-12], "is damaged or not gzip"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says(
+    tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CommandError, match=expected) as caught:
+        bodies(path)
+    assert caught.value.exit_code is ExitCode.INPUT
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(CommandError, match=r"cannot read gone\.csv: No such file"):
+        Source("gone.csv")
+
+
+def test_progress_ends_at_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"line\n" * 1000)
+    with Source(str(path)) as source:
+        assert sum(map(len, source.slices())) == 1000
+        assert source.position == source.size == 5000
+
+
+def test_stop_calls_off_a_read_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that nobody writes to does not hold up the end."""
+    import os
+
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as pipe, os.fdopen(write, "wb", buffering=0) as writer:
+        stdin = io.TextIOWrapper(pipe)
+        monkeypatch.setattr("sys.stdin", stdin)
+        with Source("-") as source:
+            slices = source.slices()
+            writer.write(b"one\ntw")
+            assert next(slices).bodies == [b"one"]
+            threading.Timer(0.01, source.stop).start()
+            assert list(slices) == []
+        stdin.detach()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1 << 16])
+@pytest.mark.parametrize(
+    ("format", "data", "expected"),
+    [
+        ("lines", b"one\r\ntwo", [b"one", b"two"]),
+        ("ndjson", b'{"a":1}\n\n2\n', [b'{"a":1}', b"2"]),
+        ("csv", b"a\n1\n", [b'{"a":"1"}']),
+    ],
+)
+def test_a_byte_order_mark_is_left_out(
+    format: str, data: bytes, expected: list[bytes], size: int
+) -> None:
+    found, error = cut(format, b"\xef\xbb\xbf" + data, size)
+    assert (found.bodies, error) == (expected, None)
+
+
+@pytest.mark.parametrize("format", [*Format])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_utf_16_is_refused_with_the_way_out(format: Format, encoding: str) -> None:
+    found, error = cut(format, '{"a":1}\n{"a":2}\n'.encode(encoding))
+    assert found.bodies == []
+    assert "looks like UTF-16" in str(error)
+    assert "iconv -f UTF-16 -t UTF-8" in str(error)
+
+
+def test_numbers_of_any_size_are_json() -> None:
+    numbers = b"1" * 5_000 + b"\n1e400\n-0.10"
+    assert cut("ndjson", numbers)[0].bodies == numbers.split(b"\n")
+
+
+def test_every_body_has_the_line_on_which_it_begins() -> None:
+    assert cut("lines", b"a\n\nb\n")[0].lines == [1, 3]
+    assert cut("ndjson", b"\n1\n\n2")[0].lines == [2, 4]
+    assert cut("csv", b'a,b\n1,"x\ny"\n\n2,z\n')[0].lines == [2, 5]
+
+
+@pytest.mark.parametrize("size", [3, 1 << 16])
+def test_everything_before_a_mistake_is_handed_on(size: int) -> None:
+    found, error = cut("ndjson", b"1\n2\n\nno\n3\n", size)
+    assert isinstance(error, InputError)
+    assert (found.bodies, found.lines, error.line) == ([b"1", b"2"], [1, 2], 4)
+    found, error = cut("csv", b'a,b\n1,2\n"3\n3",4,5\n', size)
+    assert isinstance(error, InputError)
+    assert (found.lines, error.line) == ([2], 3)
+    found, error = cut("csv", b"a\n1\n2\n\xff\n", size)
+    assert isinstance(error, InputError)
+    assert (found.lines, error.line) == ([2, 3], 4)
+
+
+@pytest.mark.parametrize("size", [5, 1 << 16])
+def test_reading_begins_with_the_line_asked_for(size: int) -> None:
+    assert cut("lines", b"a\nb\nc", size, first=2)[0].bodies == [b"b", b"c"]
+    assert cut("ndjson", b"no\n1\n2", size, first=2)[0].lines == [2, 3]
+    text = b'a,b\nwrong\n1,"x\ny"\n2,z\n'
+    assert cut("csv", text, size, first=3)[0].lines == [3, 5]
+    assert cut("csv", text, size, first=4)[0].bodies == [b'{"a":"2","b":"z"}']
+    assert cut("lines", b"a\nb\n", size, first=9)[0].bodies == []
+
+
+def test_a_cell_may_be_larger_than_the_csv_module_allows_by_itself() -> None:
+    cell = "x" * 500_000
+    found, error = cut("csv", f'a,b\n1,"{cell}\n{cell}"\n'.encode())
+    assert error is None
+    assert json.loads(found.bodies[0]) == {"a": "1", "b": f"{cell}\n{cell}"}
+
+
+def test_a_quote_within_a_cell_is_a_character() -> None:
+    found, _ = cut("csv", b'size,n\n5" pipe,1\n6" pipe,2\n7",3\n')
+    assert [json.loads(body)["size"] for body in found.bodies] == ['5" pipe', '6" pipe', '7"']
+
+
+def test_a_quote_that_is_not_closed_is_named_where_it_opens_and_holds_no_more_than_a_frame() -> (
+    None
+):
+    class Endless(Trickle):
+        """Standard input that never ends."""
+
+        def read1(self, size: int) -> bytes:
+            return super().read1(size) or b"4,5\n" * 1000
+
+    wanted = Wanted("f", FRAME)
+    data = b'a,b\n1,2\n"x\ny","2\n'
+    slices = READERS["csv"](batches(Endless(data, 4), wanted), wanted)
+    assert next(part for part in slices if part.bodies).bodies == [b'{"a":"1","b":"2"}']
+    with pytest.raises(InputError, match="line 4 has a quote that opens a cell") as caught:
+        assert not any(slices)
+    assert caught.value.line == 3  # where to go on: the whole record
+
+
+def test_a_record_that_trickles_in_holds_up_none_before_it() -> None:
+    wanted = Wanted("f", FRAME)
+    slices = READERS["csv"](batches(Trickle(b'a\n1\n"2\n3"\n', 7), wanted), wanted)
+    assert [part.bodies for part in slices] == [[b'{"a":"1"}'], [b'{"a":"2\\n3"}']]
+
+
+def test_a_line_longer_than_any_message_is_named() -> None:
+    found, error = cut("lines", b"a\n" + b"x" * (FRAME + 1) + b"\nb\n")
+    assert found.bodies == [b"a"]
+    assert "line 2 is longer than 1,048,576 bytes" in str(error)
+
+
+def test_keys_are_the_text_of_a_field() -> None:
+    found, error = cut("ndjson", b'{"k":"a"}\n{"k":42}\n{"k":1.50}\n', key="k")
+    assert (found.keys, error) == (["a", "42", "1.50"], None)
+    found, error = cut("csv", b"k,v\na,1\n,2\n", key="k")
+    assert (found.keys, error) == (["a", ""], None)
+
+
+@pytest.mark.parametrize(
+    ("format", "data", "expected"),
+    [
+        ("ndjson", b'{"k":"a"}\n{"v":1}\n', "line 2 has no field 'k' for --key"),
+        ("ndjson", b'{"k":null}', "line 1 has null in the field 'k'"),
+        ("ndjson", b'{"k":true}', "line 1 has a boolean in the field 'k'"),
+        ("ndjson", b'{"k":{}}', "line 1 has an object in the field 'k'"),
+        ("ndjson", b'{"k":"\\ud800"}', "line 1 has half a surrogate pair"),
+        ("ndjson", b"[1]", "line 1 is not a JSON object"),
+        ("csv", b"a,b\n1,2\n", "line 1 is the header and has no column 'k'"),
+    ],
+)
+def test_a_message_without_its_key_is_named(format: str, data: bytes, expected: str) -> None:
+    assert expected in str(cut(format, data, key="k")[1])
+
+
+lines = st.lists(st.text(st.characters(exclude_characters="\n\r\0\ufeff", codec="utf-8")))
+
+
+@given(lines, st.integers(1, 50))
+def test_lines_do_not_depend_on_where_reads_end(texts: list[str], size: int) -> None:
+    data = "\n".join(texts).encode()
+    found, error = cut("lines", data, size)
+    numbered = [(number, text.encode()) for number, text in enumerate(texts, 1) if text]
+    assert error is None
+    assert list(zip(found.lines, found.bodies, strict=True)) == numbered
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
+
+
+@given(st.lists(st.tuples(cells, cells), max_size=20), st.integers(1, 50))
+def test_csv_does_not_depend_on_where_reads_end(rows: list[tuple[str, str]], size: int) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerows([("first", "second"), *rows])
+    found, error = cut("csv", text.getvalue().encode(), size)
+    assert error is None
+    assert list(map(json.loads, found.bodies)) == [{"first": a, "second": b} for a, b in rows]

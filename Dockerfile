@@ -4,6 +4,7 @@ FROM python:3.13.5-slim
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 COPY flowstream flowstream
+COPY grafana grafana
 RUN pip install --no-cache-dir ".[compression,uvloop]"
 COPY pipelines pipelines
 

@@ -26,7 +26,7 @@ PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracle run test test-fast test-all lint format bench screenshots brokers docs clean
+.PHONY: help setup oracle run test test-fast test-all lint format dashboards bench screenshots brokers docs clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ lint: setup ## ruff and mypy
 format: setup ## rewrite the sources as ruff wants them
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+dashboards: setup ## write grafana/ and docs/metrics.md anew, from the metric catalogue
+	$(BIN)/python -m grafana.generate
 
 bench: setup ## measure beside the bare clients
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ from typer.main import get_command
 
 from flowstream import __version__
 from flowstream.cli.app import app
+from flowstream.monitor import DashboardSettings, dashboard_files
 from tests.documents import ROOT, blocks
 
 PAGE = ROOT / "docs" / "installation.md"
@@ -51,6 +57,57 @@ def test_extras_that_are_installed_exist() -> None:
     for page in PAGES:
         for names in re.findall(r"\[([\w,]+)\]'", page.read_text()):
             assert {*names.split(",")} <= {*PROJECT["optional-dependencies"]}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of the wheel, as pip would unpack them, built from the sdist as pip would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
+    subprocess.run([*build, "--target", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as source:
+        source.extractall(folder, filter="data")
+    (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+    subprocess.run([*build, "--target", "wheel"], cwd=unpacked, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def test_the_wheel_has_the_package_and_the_generated_files(installed: Path) -> None:
+    top = {path.name for path in installed.iterdir()}
+    assert top == {"flowstream", f"flowstream-{__version__}.dist-info"}
+    for kind in ("dashboards", "prometheus", "provisioning"):
+        ours = {
+            path.relative_to(ROOT / "grafana"): path.read_bytes()
+            for path in (ROOT / "grafana" / kind).rglob("*.*")
+        }
+        shipped = installed / "flowstream" / "monitor" / "grafana"
+        assert ours == {
+            path.relative_to(shipped): path.read_bytes() for path in (shipped / kind).rglob("*.*")
+        }
+    package = {path.relative_to(ROOT) for path in (ROOT / "flowstream").rglob("*.py")}
+    assert package == {path.relative_to(installed) for path in installed.rglob("*.py")}
+
+
+def test_an_installed_wheel_exports_the_dashboards(installed: Path, tmp_path: Path) -> None:
+    """What an editable install exports, in tests/cli/test_dashboards.py, it exports too."""
+    program = "import flowstream, sys; print(flowstream.__file__, file=sys.stderr); "
+    program += "from flowstream.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "dashboards", "export", ".", "--scrape", "app-1:9464"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(installed) in done.stderr
+    written = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert written == dashboard_files(DashboardSettings(targets=("app-1:9464",)))
 
 
 def test_versions() -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from flowstream.metrics.usage import ALERTS, PANELS
-
 PREFIX = "flowstream_"
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -42,16 +40,6 @@ class Metric:
     def full_name(self) -> str:
         """The name as Prometheus shows it."""
         return PREFIX + self.name + ("_total" if self.kind == "counter" else "")
-
-    @property
-    def panels(self) -> tuple[str, ...]:
-        """The dashboard panels that show it, as "dashboard / panel"."""
-        return PANELS.get(self.name, ())
-
-    @property
-    def alerts(self) -> tuple[str, ...]:
-        """The alerts that watch it."""
-        return ALERTS.get(self.name, ())
 
 
 _P = ("pipeline",)

@@ -9,18 +9,19 @@ The board does no I/O; the terminal view of the command line reads it too. The s
 anyio with bounds on everything (http.py), and answers metrics, health and a self-contained live
 page (app.py lists the paths). `DeadLetters` is what reads them for the page, and handed in.
 `dashboard_files` are Grafana's dashboards and Prometheus's rules for the same figures
-(dashboards/).
+(dashboards.py).
 """
 
 from flowstream.monitor.app import Monitor, keep_sampling
 from flowstream.monitor.board import Board
-from flowstream.monitor.dashboards import DashboardSettings, dashboard_files
+from flowstream.monitor.dashboards import COMPOSE, DashboardSettings, dashboard_files
 from flowstream.monitor.describe import in_order
 from flowstream.monitor.health import Check, Watched, readiness
 from flowstream.monitor.http import Request, Response
 from flowstream.monitor.letters import DeadLetters
 
 __all__ = [
+    "COMPOSE",
     "Board",
     "Check",
     "DashboardSettings",

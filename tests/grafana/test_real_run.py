@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from flowstream.client import Environment
-from flowstream.monitor.dashboards import ALERTS
+from grafana.generate import ALERTS
 from tests.brokers.running import Broker
 from tests.chaos.orders import place_of_its_own, wait_for
 from tests.cli.command import Started

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowstream.monitor.dashboards.common import INSTANCE
-from flowstream.monitor.dashboards.common import panels as all_streams
-from flowstream.monitor.dashboards.values import (
+from grafana.generate.common import INSTANCE
+from grafana.generate.common import panels as all_streams
+from grafana.generate.model import (
     Dashboard,
     Panel,
     Query,

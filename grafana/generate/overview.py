@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from flowstream.monitor.dashboards.common import (
+from grafana.generate.common import (
     FAILING,
     INSTANCE,
     LATE,
-    PIPELINE,
+    PIPELINES,
     SHARE_FAILING,
     lag_messages,
     panels,
     share,
 )
-from flowstream.monitor.dashboards.promql import fold
-from flowstream.monitor.dashboards.values import Dashboard, Panel, Query, Row, Threshold
+from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
+from grafana.generate.promql import fold
 
 _COMMIT_AGE = f"time() - {panels.fold('max', 'last_commit_timestamp_seconds', 'pipeline')}"
 _SHARE_FAILING = share(
@@ -232,6 +232,6 @@ OVERVIEW = Dashboard(
     "flowstream-overview",
     "flowstream: overview",
     "Every pipeline at a glance: is it keeping up, what fails, what is committed.",
-    (PIPELINE, INSTANCE),
+    (PIPELINES, INSTANCE),
     (_STATE, _FLOW, _TROUBLE),
 )

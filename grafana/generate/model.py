@@ -1,4 +1,4 @@
-"""What a dashboard is made of, as values; grafana.py draws them."""
+"""What a dashboard is made of, as values; dashboard_json.py writes them."""
 
 from __future__ import annotations
 

@@ -1,26 +1,14 @@
-"""Which panel shows a metric and which alert watches it, read from the files under grafana/.
-
-python -m tests.grafana.usage    writes flowstream/metrics/usage.py
-"""
+"""docs/metrics.md: the panels and alerts of each metric, as read from the files under grafana/."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from flowstream.metrics import CATALOGUE
+from grafana.generate import DASHBOARDS
+from grafana.generate.reference import uses
 from tests.grafana.queries import ROOT, asked, panel_queries, rules
-
-FILE = ROOT / "flowstream" / "metrics" / "usage.py"
-HEAD = '''\
-"""Which dashboard panels show a metric, and which alerts watch it, by the metric's short name.
-
-Written by `python -m tests.grafana.usage` from the files under grafana/.
-"""
-
-from __future__ import annotations
-'''
 
 
 def panels() -> dict[str, list[str]]:
@@ -58,25 +46,19 @@ def _by_metric(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return {metric.name: list(found[metric.name]) for metric in CATALOGUE if metric.name in found}
 
 
-def source() -> str:
-    """The module, as ruff formats it."""
-    tables = [_table("PANELS", panels()), '"""Panels as "dashboard / panel"."""\n']
-    return "\n".join([HEAD, *tables, _table("ALERTS", alerts())])
+def test_the_page_names_the_panels_and_alerts_of_each_metric() -> None:
+    shown, watched = panels(), alerts()
+    used = uses(DASHBOARDS)
+    for metric in CATALOGUE:
+        expected = [
+            *shown.get(metric.name, ()),
+            *(f"alert {a}" for a in watched.get(metric.name, ())),
+        ]
+        assert used.get(metric.name, []) == expected, metric.name
 
 
-def _table(name: str, users: Mapping[str, list[str]]) -> str:
-    rows = "".join(_row(metric, names) for metric, names in users.items())
-    return f"{name}: dict[str, tuple[str, ...]] = {{\n{rows}}}\n"
-
-
-def _row(metric: str, names: list[str]) -> str:
-    quoted = [json.dumps(name) for name in names]
-    one_line = f'    "{metric}": ({", ".join(quoted)}{"," if len(quoted) == 1 else ""}),\n'
-    if len(one_line) <= 101:
-        return one_line
-    lines = "".join(f"        {name},\n" for name in quoted)
-    return f'    "{metric}": (\n{lines}    ),\n'
-
-
-if __name__ == "__main__":
-    FILE.write_text(source())
+def test_the_page_has_every_metric() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    for metric in CATALOGUE:
+        assert f"| `{metric.full_name}` |" in page
+        assert metric.help in page

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowstream.monitor.dashboards.common import INSTANCE, panels
-from flowstream.monitor.dashboards.values import Dashboard, Panel, Query, Row, Threshold
+from grafana.generate.common import INSTANCE, panels
+from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
 
 
 def _of_process(series: str) -> str:

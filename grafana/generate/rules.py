@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flowstream.monitor.dashboards.common import FAILING, lag_messages, share
-from flowstream.monitor.dashboards.promql import Promql, fold
-from flowstream.monitor.dashboards.yaml import dump
+from flowstream.monitor import COMPOSE
+from grafana.generate.common import FAILING, lag_messages, share
+from grafana.generate.promql import Promql, fold
+from grafana.generate.provisioning import to_yaml
 
 rules = Promql({}, "5m")
 """Expressions of rules: of everything, over the last five minutes."""
@@ -263,23 +264,20 @@ ALERTS = (
 )
 
 
-def as_yaml(runbooks: str) -> str:
-    """The rules file; alerts link to their heading in the page `runbooks`."""
+def rules_file() -> str:
+    """The rules as a file of Prometheus."""
     groups = [
         {"name": "flowstream-recordings", "rules": [_recording(each) for each in RECORDINGS]},
-        {"name": "flowstream-alerts", "rules": [_alert(each, runbooks) for each in ALERTS]},
+        {"name": "flowstream-alerts", "rules": [_alert(each) for each in ALERTS]},
     ]
-    return dump(
-        {"groups": groups},
-        comment="Written by `flowstream dashboards export`: recording and alert rules.",
-    )
+    return to_yaml({"groups": groups}, "Recording rules and alerts.")
 
 
 def _recording(recording: Recording) -> dict[str, Any]:
     return {"record": recording.name, "expr": recording.expression}
 
 
-def _alert(alert: Alert, runbooks: str) -> dict[str, Any]:
+def _alert(alert: Alert) -> dict[str, Any]:
     return {
         "alert": alert.name,
         "expr": alert.expression,
@@ -288,6 +286,6 @@ def _alert(alert: Alert, runbooks: str) -> dict[str, Any]:
         "annotations": {
             "summary": alert.summary,
             "description": alert.description,
-            "runbook_url": f"{runbooks}#{alert.anchor}",
+            "runbook_url": f"{COMPOSE.runbook_page}#{alert.anchor}",
         },
     }

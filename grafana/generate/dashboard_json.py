@@ -7,8 +7,8 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from flowstream.monitor.dashboards.promql import BY_NAME
-from flowstream.monitor.dashboards.values import COLUMNS, Dashboard, Panel, Query, Row, Variable
+from grafana.generate.model import COLUMNS, Dashboard, Panel, Query, Row, Variable
+from grafana.generate.promql import BY_NAME
 
 Json: TypeAlias = dict[str, Any]
 
@@ -18,12 +18,12 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _BUILT_IN = {"type": "grafana", "uid": "-- Grafana --"}
 
 
-def draw(dashboard: Dashboard) -> str:
+def to_json(dashboard: Dashboard) -> str:
     """The file of a dashboard."""
-    return json.dumps(as_json(dashboard), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_dashboard(dashboard), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_json(dashboard: Dashboard) -> Json:
+def _dashboard(dashboard: Dashboard) -> Json:
     """A dashboard in Grafana's model."""
     return {
         "uid": dashboard.uid,

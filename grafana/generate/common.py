@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from flowstream.monitor.dashboards.promql import Promql, fold
-from flowstream.monitor.dashboards.values import Threshold, Variable
+from grafana.generate.model import Threshold, Variable
+from grafana.generate.promql import Promql, fold
 
 panels = Promql({"pipeline": "=~$pipeline", "instance": "=~$instance"}, "$__rate_interval")
 """Expressions of panels: of the pipelines and instances that are chosen at the top."""
 
-PIPELINE = Variable("pipeline", "phase", "Pipeline")
-ONE_PIPELINE = dataclasses.replace(PIPELINE, single=True)
+PIPELINES = Variable("pipeline", "phase", "Pipeline")
+ONE_PIPELINE = dataclasses.replace(PIPELINES, single=True)
 INSTANCE = Variable("instance", "build_info", "Instance")
 
 FAILING = "=~dead_lettered|discarded"

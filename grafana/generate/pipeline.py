@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowstream.monitor.dashboards.common import INSTANCE, ONE_PIPELINE, panels, share
-from flowstream.monitor.dashboards.values import Dashboard, Panel, Query, Row, Threshold
+from grafana.generate.common import INSTANCE, ONE_PIPELINE, panels, share
+from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
 
 _FLOW = Row(
     "Flow",
@@ -331,7 +331,7 @@ _RUN = Row(
     ),
 )
 
-ONE = Dashboard(
+PIPELINE = Dashboard(
     "flowstream-pipeline",
     "flowstream: one pipeline",
     "What flows through a pipeline, what fails, which stage is the limit.",

@@ -156,7 +156,7 @@ class Dropped(Event):
 
 
 @dataclass(slots=True)
-class Held(Event):
+class Abandoned(Event):
     """Messages were given up unsettled, by a halt or a drain; the next run replays them."""
 
     pipeline: str

@@ -200,7 +200,7 @@ GIVEN = {  # made by flowstream, for users to read
     },
 }
 BASES = {  # for users to derive from
-    "flowstream": {"Acknowledger", "Feed", "FlowstreamError", "Producer"},
+    "flowstream": {"Acknowledger", "Intake", "FlowstreamError", "Producer"},
     "flowstream.client": {"Credentials", "CreditStrategy"},
     "flowstream.testing": {"Marker"},
 }

@@ -29,7 +29,7 @@ from flowstream.errors import (
     MessageTooLarge,
     StreamDoesNotExist,
 )
-from flowstream.pipeline import Disposer, Failure, FailurePolicy, RunContext
+from flowstream.pipeline import Failure, FailurePolicy, OpenPolicy, RunContext
 from flowstream.texts import type_name
 
 log = logging.getLogger("flowstream.connectors")
@@ -82,7 +82,7 @@ class DeadLetter(FailurePolicy):
         return [self.stream]
 
     @asynccontextmanager
-    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+    async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         environment = await environment_of(context)
         if not await environment.stream_exists(self.stream):
             await _refuse_super_stream(environment, self.stream)
@@ -108,7 +108,7 @@ async def _refuse_super_stream(environment: Environment, name: str) -> None:
     )
 
 
-class DeadLetters(Disposer):
+class DeadLetters(OpenPolicy):
     """The policy at work: publishes failures in bulk."""
 
     def __init__(self, pipeline: str, publisher: Publisher, valve: SafetyValve) -> None:
@@ -116,7 +116,7 @@ class DeadLetters(Disposer):
         self._publisher = publisher
         self._valve = valve
 
-    async def dispose(self, failures: Sequence[Failure]) -> str:
+    async def handle(self, failures: Sequence[Failure]) -> str:
         for failure in failures:
             tripped = self._valve.failed(failure.message.stream, failure.message.offset)
             if tripped is not None:

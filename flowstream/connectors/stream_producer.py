@@ -36,7 +36,7 @@ from flowstream.errors import (
     StreamDoesNotExist,
     StreamNotAvailable,
 )
-from flowstream.pipeline import Backlog, Feed, Lane, Producer, RunContext
+from flowstream.pipeline import Backlog, Intake, Producer, RunContext, SourcePartition
 from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
 from flowstream.texts import shown
 
@@ -105,7 +105,7 @@ class StreamProducer(Producer):
         self._telemetry = Telemetry()
         self._start = Start(0, known=True)
         self._consumer: Consumer | None = None
-        self._lane: Lane | None = None
+        self._partition: SourcePartition | None = None
         self._same_at: dict[str, int] = {}
         """How often the consumer was cut off when a stream was seen to be the one that it read."""
         self._probes: dict[str, LagProbe] = {}
@@ -118,7 +118,7 @@ class StreamProducer(Producer):
         """Whether a delivery waits for that: no stage has it yet, so the source is not idle."""
 
     async def open(self, context: RunContext) -> None:
-        self._lane = None
+        self._partition = None
         await self._enter(context)
         try:
             self._start = (await self._begin({self.stream: self.offset}))[self.stream]
@@ -145,9 +145,13 @@ class StreamProducer(Producer):
         self._consumed.clear()
         self._environment = self._consumer = None
 
-    async def run(self, feed: Feed) -> None:
-        lane = self._lane = feed.open(self.stream, codec=AMQP, committed=self._start.committed)
-        offset = lane.next or self._start.offset  # run again, it goes on behind what was taken in
+    async def run(self, intake: Intake) -> None:
+        partition = self._partition = intake.open(
+            self.stream, codec=AMQP, committed=self._start.committed
+        )
+        offset = (
+            partition.next or self._start.offset
+        )  # run again, it goes on behind what was taken in
         try:
             async with self.environment.consumer(
                 self.stream, offset=offset, name=self._name, **self._options(self._settled)
@@ -155,7 +159,7 @@ class StreamProducer(Producer):
                 self._consumer = consumer
                 async with aclosing(self._deliveries(consumer)) as deliveries:
                     async for delivery in deliveries:
-                        await self._send(lane, delivery)
+                        await self._send(partition, delivery)
         except OffsetTruncated as error:
             raise self._overtaken(error) from None
 
@@ -171,7 +175,7 @@ class StreamProducer(Producer):
         return options
 
     def _settled(self, stream: str) -> int | None:
-        settled = None if self._lane is None else self._lane.settled
+        settled = None if self._partition is None else self._partition.settled
         return self._start.settled if settled is None else settled
 
     async def _deliveries(self, consumer: Any) -> AsyncGenerator[Delivery, None]:
@@ -196,12 +200,12 @@ class StreamProducer(Producer):
 
     def _skip_left_out(self) -> None:
         """All that was handed over is sent by now: the rest up to the position was left out."""
-        if self._lane is not None and self._consumer is not None and self._consumer.position:
-            self._lane.skip(self._consumer.position - 1)
+        if self._partition is not None and self._consumer is not None and self._consumer.position:
+            self._partition.skip(self._consumer.position - 1)
 
-    async def _send(self, lane: Lane, delivery: Delivery) -> None:
-        if delivery.offset < lane.next:
-            lane.close()
+    async def _send(self, partition: SourcePartition, delivery: Delivery) -> None:
+        if delivery.offset < partition.next:
+            partition.close()
             raise StreamDoesNotExist(
                 f"{delivery.stream!r} was deleted and created again while pipeline "
                 f"{self._pipeline!r} read it, and its offsets begin anew. What was read of the old "
@@ -216,7 +220,7 @@ class StreamProducer(Producer):
                 self._at_first.discard(delivery.stream)
             if delivery.lost:
                 self._truncated(delivery.stream, delivery.lost)
-            await send(lane, delivery)
+            await send(partition, delivery)
         finally:
             self._sending = False
 
@@ -324,7 +328,7 @@ class StreamProducer(Producer):
         return True
 
     async def _done_with(self, stream: str) -> int:
-        """The last offset that was settled in a stream that has no lane."""
+        """The last offset that was settled in a stream that has no partition."""
         return self._start.settled
 
     def reads(self) -> Sequence[str]:
@@ -448,10 +452,10 @@ class StreamProducer(Producer):
         self._telemetry.emit(Truncated(self._pipeline, stream, lost))
 
 
-async def send(lane: Lane, delivery: Delivery) -> None:
-    """Hand a delivery to its lane; returns when the pipeline has taken it in."""
+async def send(partition: SourcePartition, delivery: Delivery) -> None:
+    """Hand a delivery to its partition; returns when the pipeline has taken it in."""
     offsets = delivery.offsets
-    await lane.send(
+    await partition.send(
         delivery.bodies,
         offset=delivery.offset,
         offsets=None if isinstance(offsets, range) else offsets,

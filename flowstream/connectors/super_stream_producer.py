@@ -16,7 +16,7 @@ from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.errors import FlowstreamError, OffsetTruncated
-from flowstream.pipeline import Feed, Lane, RunContext
+from flowstream.pipeline import Intake, RunContext, SourcePartition
 from flowstream.telemetry import PartitionMoved
 from flowstream.texts import plural
 
@@ -60,8 +60,8 @@ class SuperStreamProducer(StreamProducer):
         )
         check_flag("SuperStreamProducer > single_active", single_active)
         self.single_active = single_active
-        self._feed: Feed | None = None
-        self._lanes: dict[str, Lane] = {}
+        self._intake: Intake | None = None
+        self._sources: dict[str, SourcePartition] = {}
         self._starts: dict[str, Start] = {}
         self._known: set[str] = set()
         self._handing_over: dict[str, anyio.Lock] = {}
@@ -71,7 +71,7 @@ class SuperStreamProducer(StreamProducer):
     async def open(self, context: RunContext) -> None:
         await self._enter(context)
         partitions = await self.environment.partitions(self.stream)
-        self._lanes, self._starts, self._known = {}, {}, set(partitions)
+        self._sources, self._starts, self._known = {}, {}, set(partitions)
         if not self.single_active:
             try:
                 self._starts = await self._begin(await self._places(partitions))
@@ -98,8 +98,8 @@ class SuperStreamProducer(StreamProducer):
         away = any(offset is not None for offset in stored)
         return dict.fromkeys(partitions, "first" if away else self.offset)
 
-    async def run(self, feed: Feed) -> None:
-        self._feed, self._lanes = feed, {}
+    async def run(self, intake: Intake) -> None:
+        self._intake, self._sources = intake, {}
         options = self._options(self._settled)
         if self.single_active:
             options |= {
@@ -116,10 +116,10 @@ class SuperStreamProducer(StreamProducer):
             )
             async with aclosing(self._deliveries(consumer)) as deliveries:
                 async for delivery in deliveries:
-                    lane = self._lanes.get(delivery.stream)
-                    if lane is None:
-                        lane = self._open_lane(delivery.stream)
-                    await self._send(lane, delivery)
+                    source = self._sources.get(delivery.stream)
+                    if source is None:
+                        source = self._open_lane(delivery.stream)
+                    await self._send(source, delivery)
         except OffsetTruncated as error:
             await self._give_up()
             raise self._overtaken(error) from None
@@ -134,7 +134,7 @@ class SuperStreamProducer(StreamProducer):
         """
         if self.single_active:
             async with anyio.create_task_group() as group:
-                for partition in {*self._lanes, *self._handing_over}:
+                for partition in {*self._sources, *self._handing_over}:
                     group.start_soon(self._demoted, partition)
         await self._leave()
 
@@ -213,21 +213,23 @@ class SuperStreamProducer(StreamProducer):
         positions = self._partitions.positions
         for stream in self._partitions.active:  # others are somebody else's to commit
             if position := positions[stream]:
-                lane = self._lanes.get(stream) or self._open_lane(stream)
-                lane.skip(position - 1)
+                source = self._sources.get(stream) or self._open_lane(stream)
+                source.skip(position - 1)
 
     def _settled(self, stream: str) -> int | None:
-        lane = self._lanes.get(stream)
-        settled = None if lane is None else lane.settled
+        source = self._sources.get(stream)
+        settled = None if source is None else source.settled
         start = self._starts.get(stream)
         return settled if start is None or settled is not None else start.settled
 
-    def _open_lane(self, partition: str) -> Lane:
-        assert self._feed is not None
+    def _open_lane(self, partition: str) -> SourcePartition:
+        assert self._intake is not None
         start = self._starts.get(partition)
         committed = None if start is None else start.committed
-        lane = self._lanes[partition] = self._feed.open(partition, codec=AMQP, committed=committed)
-        return lane
+        source = self._sources[partition] = self._intake.open(
+            partition, codec=AMQP, committed=committed
+        )
+        return source
 
     async def _promoted(self, partition: str) -> OffsetSpec:
         """This process was given the partition: resume behind what its last owner committed."""
@@ -244,18 +246,18 @@ class SuperStreamProducer(StreamProducer):
     async def _demoted(self, partition: str) -> None:
         """The partition goes to another process, once what is in flight here is settled."""
         async with self._handing_over.setdefault(partition, anyio.Lock()):
-            lane = self._lanes.pop(partition, None)
-            if lane is not None:
-                await self._hand_over(partition, lane)
+            source = self._sources.pop(partition, None)
+            if source is not None:
+                await self._hand_over(partition, source)
 
-    async def _hand_over(self, partition: str, lane: Lane) -> None:
+    async def _hand_over(self, partition: str, source: SourcePartition) -> None:
         """To another process that the broker chose, or to whoever gets it where it was lost."""
         lost = self._losses(partition) is None
         since = anyio.current_time()
-        await lane.drain(HAND_OVER - 5)
+        await source.drain(HAND_OVER - 5)
         seconds = anyio.current_time() - since
         self._moved(partition, active=False, seconds=seconds, lost=lost)
-        settled = self._settled(partition) if lane.settled is None else lane.settled
+        settled = self._settled(partition) if source.settled is None else source.settled
         up_to = "nothing of it was settled" if settled is None else f"settled up to {settled:,}"
         why = f"handed over to others of reference {self._name} in {seconds:.2f} s"
         if lost:

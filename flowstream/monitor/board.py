@@ -58,7 +58,7 @@ class Board:
             telemetry.BatchReady: self._on_batch_ready,
             telemetry.Settled: self._on_settled,
             telemetry.Dropped: self._on_dropped,
-            telemetry.Held: self._on_held,
+            telemetry.Abandoned: self._on_held,
             telemetry.Committed: self._on_committed,
             telemetry.CommitFailed: self._on_commit_failed,
             telemetry.Truncated: self._on_truncated,
@@ -123,7 +123,7 @@ class Board:
     def _on_dropped(self, figures: PipelineFigures, event: telemetry.Dropped) -> None:
         figures.drop(event.reason, event.messages, intentional=event.intentional)
 
-    def _on_held(self, figures: PipelineFigures, event: telemetry.Held) -> None:
+    def _on_held(self, figures: PipelineFigures, event: telemetry.Abandoned) -> None:
         figures.held += event.messages
 
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:

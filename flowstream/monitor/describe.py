@@ -28,7 +28,7 @@ from flowstream.monitor.figures import (
 )
 from flowstream.monitor.health import Check
 from flowstream.monitor.runbooks import advice
-from flowstream.pipeline import LaneStatistics, StageStatistics, Statistics
+from flowstream.pipeline import PartitionStatistics, StageStatistics, Statistics
 
 WINDOW = 5
 """Samples a rate is taken over."""
@@ -85,7 +85,9 @@ def describe(
             "failing": worth_waking(_undecodable(history), ATTEMPTS),
         },
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
-        "streams": [_lane(figures, lane, credits, now) for lane in statistics.lanes],
+        "streams": [
+            _partition(figures, partition, credits, now) for partition in statistics.partitions
+        ],
         "elsewhere": _elsewhere(figures, statistics),
         "history": curves(history),
     }
@@ -107,12 +109,16 @@ def _seen(
         given_up=Share(statistics.pipeline, grown(history, "settled"), grown(history, "given_up")),
         crashed=figures.crashed_at is not None and now - figures.crashed_at < RECENT,
         checks=checks,
-        lagging=[lane.stream for lane in statistics.lanes if lane.active and _lags(lane)],
+        lagging=[
+            partition.stream
+            for partition in statistics.partitions
+            if partition.active and _lags(partition)
+        ],
         lag=total_lag(statistics),
         received=grown(history, "received"),
         in_flight=statistics.in_flight,
         elsewhere=sum(not active for active in figures.partitions.values()),
-        streams=sum(lane.active for lane in statistics.lanes),
+        streams=sum(partition.active for partition in statistics.partitions),
     )
 
 
@@ -131,13 +137,13 @@ def _undecodable(history: deque[Sample]) -> Share:
     return Share("decode", grown(history, "received"), grown(history, "undecodable"))
 
 
-def _lags(lane: LaneStatistics) -> bool:
-    return bool(lane.lag) and (lane.lag_seconds or 0.0) > LAGGING_AFTER
+def _lags(partition: PartitionStatistics) -> bool:
+    return bool(partition.lag) and (partition.lag_seconds or 0.0) > LAGGING_AFTER
 
 
 def _elsewhere(figures: PipelineFigures, statistics: Statistics) -> list[str]:
     """Partitions that another process has, and of which nothing else is known."""
-    known = {lane.stream for lane in statistics.lanes}
+    known = {partition.stream for partition in statistics.partitions}
     away = {stream for stream, active in figures.partitions.items() if not active}
     return sorted(away - known)
 
@@ -170,24 +176,24 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) ->
     }
 
 
-def _lane(
-    figures: PipelineFigures, lane: LaneStatistics, credits: Mapping[str, int], now: float
+def _partition(
+    figures: PipelineFigures, partition: PartitionStatistics, credits: Mapping[str, int], now: float
 ) -> dict[str, Any]:
-    committed_at = figures.commits.get(lane.stream)
+    committed_at = figures.commits.get(partition.stream)
     return {
-        "stream": lane.stream,
-        "received": lane.received,
-        "settled": lane.watermark,
-        "committed": lane.committed,
+        "stream": partition.stream,
+        "received": partition.received,
+        "settled": partition.watermark,
+        "committed": partition.committed,
         "commit_age": None if committed_at is None else now - committed_at,
-        "tail": lane.tail,
-        "lag": lane.lag,
-        "lag_seconds": lane.lag_seconds,
-        "catch_up": lane.catch_up,
-        "oldest": lane.oldest,
-        "active": lane.active,
-        "lagging": _lags(lane),
-        "credits": credits.get(lane.stream),
+        "tail": partition.tail,
+        "lag": partition.lag,
+        "lag_seconds": partition.lag_seconds,
+        "catch_up": partition.catch_up,
+        "oldest": partition.oldest,
+        "active": partition.active,
+        "lagging": _lags(partition),
+        "credits": credits.get(partition.stream),
     }
 
 

@@ -149,7 +149,7 @@ def _truncated(event: telemetry.Truncated) -> Told:
     return "error", f"retention removed {_messages(event)} before anybody had handled them"
 
 
-def _messages(event: telemetry.Held | telemetry.Truncated) -> str:
+def _messages(event: telemetry.Abandoned | telemetry.Truncated) -> str:
     return f"{plural(event.messages, 'message')} of {event.stream!r}"
 
 
@@ -180,7 +180,7 @@ def _commit_failed(event: telemetry.CommitFailed) -> Told:
     return "warning", f"an offset of {event.stream!r} could not be stored: {event.error}"
 
 
-def _held(event: telemetry.Held) -> Told:
+def _held(event: telemetry.Abandoned) -> Told:
     return "warning", f"{_messages(event)} left to the next run"
 
 
@@ -199,5 +199,5 @@ _WORDS: dict[type[telemetry.Event], Callable[[Any], Told]] = {
     telemetry.StageCrashed: _crashed,
     telemetry.HandlerStuck: _stuck,
     telemetry.CommitFailed: _commit_failed,
-    telemetry.Held: _held,
+    telemetry.Abandoned: _held,
 }

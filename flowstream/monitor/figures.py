@@ -102,18 +102,22 @@ class PipelineFigures:
 
 def oldest(statistics: Statistics) -> float | None:
     """Age in seconds of the oldest message that is not settled; None where none is known of."""
-    ages = [lane.lag_seconds for lane in statistics.lanes if lane.lag_seconds is not None]
+    ages = [
+        partition.lag_seconds
+        for partition in statistics.partitions
+        if partition.lag_seconds is not None
+    ]
     return max(ages, default=None)
 
 
 def slowest(statistics: Statistics) -> float | None:
     """Seconds until every stream is caught up; None where one does not catch up."""
-    times = [lane.catch_up for lane in statistics.lanes]
+    times = [partition.catch_up for partition in statistics.partitions]
     known = [time for time in times if time is not None]
     return max(known) if known and len(known) == len(times) else None
 
 
 def total_lag(statistics: Statistics) -> int | None:
     """Messages behind over all streams; None while no stream's end is known."""
-    known = [lane.lag for lane in statistics.lanes if lane.lag is not None]
+    known = [partition.lag for partition in statistics.partitions if partition.lag is not None]
     return sum(known) if known else None

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 from flowstream.metrics import Metrics
 from flowstream.monitor.board import Board
 from flowstream.monitor.health import readiness
-from flowstream.pipeline import LaneStatistics, RateLimit, StageStatistics, Statistics
+from flowstream.pipeline import PartitionStatistics, RateLimit, StageStatistics, Statistics
 
 T = TypeVar("T")
 Rows: TypeAlias = dict[tuple[str, ...], float]
@@ -37,7 +37,7 @@ STAGE: Table[StageStatistics] = {
     "hung_handlers": lambda s: s.hung,
 }
 BATCHER: Table[StageStatistics] = {"open_batches": lambda s: s.open_batches}
-LANE: Table[LaneStatistics] = {
+LANE: Table[PartitionStatistics] = {
     "received_offset": lambda s: s.received,
     "settled_offset": lambda s: s.watermark,
     "committed_offset": lambda s: s.committed,
@@ -54,11 +54,15 @@ def refresh(metrics: Metrics, board: Board) -> None:
     runs = board.statistics()
     stages = [((run.pipeline, stage.name), stage) for run in runs for stage in run.stages]
     batchers = [(labels, stage) for labels, stage in stages if stage.kind == "batcher"]
-    lanes = [((run.pipeline, lane.stream), lane) for run in runs for lane in run.lanes]
+    partitions = [
+        ((run.pipeline, partition.stream), partition)
+        for run in runs
+        for partition in run.partitions
+    ]
     _fill(metrics, PIPELINE, [((run.pipeline,), run) for run in runs])
     _fill(metrics, STAGE, stages)
     _fill(metrics, BATCHER, batchers)
-    _fill(metrics, LANE, lanes)
+    _fill(metrics, LANE, partitions)
     metrics.replace("stage_seconds", _times(runs))
     metrics.replace("ready", {check.labels: check.ok for check in readiness(board.watched())})
 
@@ -85,10 +89,10 @@ def _per_second(limit: RateLimit | None) -> float | None:
     return None if limit is None or limit.messages is None else limit.messages / limit.interval
 
 
-def _uncommitted(lane: LaneStatistics) -> float | None:
+def _uncommitted(partition: PartitionStatistics) -> float | None:
     """Offsets, not messages: what a filter left out counts too."""
-    if lane.watermark is None:
+    if partition.watermark is None:
         return 0
-    if lane.committed is None:
+    if partition.committed is None:
         return None
-    return max(lane.watermark - lane.committed, 0)
+    return max(partition.watermark - partition.committed, 0)

@@ -168,7 +168,7 @@ def _handlers(statistics: Statistics) -> Check:
 
 
 def _progress(statistics: Statistics) -> Check:
-    oldest = max((lane.oldest for lane in statistics.lanes), default=0.0)
+    oldest = max((partition.oldest for partition in statistics.partitions), default=0.0)
     still = min(statistics.progress_age, oldest)
     limit = statistics.stuck_after + statistics.batch_timeout
     detail = f"{statistics.in_flight} in flight"

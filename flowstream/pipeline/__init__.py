@@ -19,38 +19,38 @@
         await running.wait_idle(2.0)                            # all settled, quiet for 2 s
         result = await running.wait()                           # RunResult; result.error, if any
 
-The way of a message: producer -> `Feed`/`Lane` (admitted into the window, decoded) -> processors
--> batchers -> batch processors -> acknowledger (watermark) -> committer. Failures leave it for
-`Retry`, then for a `FailurePolicy`. Files here without `stages/` in their path are pure or
-declarative; each stage has a file there.
+The way of a message: producer -> `Intake`/`SourcePartition` (admitted into the window, decoded)
+-> processors -> batchers -> batch processors -> acknowledger (watermark) -> committer. Failures
+leave it for `Retry`, then for a `FailurePolicy`. Files here without `stages/` in their path are
+pure or declarative; each stage has a file there.
 """
 
 from flowstream.pipeline.advice import Advice
 from flowstream.pipeline.batch import Batch
-from flowstream.pipeline.collector import tuned_collector
 from flowstream.pipeline.context import RunContext
-from flowstream.pipeline.core import Signal
+from flowstream.pipeline.deciders.discards import Place, named, parse_places
+from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Pipeline
-from flowstream.pipeline.discards import Place, named, parse_places
-from flowstream.pipeline.halting import options as discard_options
 from flowstream.pipeline.iterable import IterableProducer
-from flowstream.pipeline.lag import catch_up
 from flowstream.pipeline.message import Codec, Failure, Message
-from flowstream.pipeline.place import add_place
-from flowstream.pipeline.policies import Backoff, Disposer, Drop, FailurePolicy, Halt, Retry
-from flowstream.pipeline.producer import Acknowledger, Backlog, Feed, Lane, Producer
-from flowstream.pipeline.ratelimit import RateLimit
-from flowstream.pipeline.reasons import Reason
-from flowstream.pipeline.running import RunningPipeline, running_pipelines
-from flowstream.pipeline.sink import Sink, Write
-from flowstream.pipeline.statistics import (
-    LaneStatistics,
+from flowstream.pipeline.policies import Backoff, Drop, FailurePolicy, Halt, OpenPolicy, Retry
+from flowstream.pipeline.producer import Acknowledger, Backlog, Intake, Producer, SourcePartition
+from flowstream.pipeline.running.control import RunningPipeline, running_pipelines
+from flowstream.pipeline.running.gc_tuning import tuned_collector
+from flowstream.pipeline.running.lag import catch_up
+from flowstream.pipeline.running.statistics import (
+    PartitionStatistics,
     RunResult,
     StageStatistics,
     StageTopology,
     Statistics,
     Topology,
 )
+from flowstream.pipeline.sink import Sink, Write
+from flowstream.pipeline.state.halting import options as discard_options
+from flowstream.pipeline.state.log_context import add_place
+from flowstream.pipeline.state.reasons import Reason
+from flowstream.pipeline.state.run_state import Signal
 
 __all__ = [
     "Acknowledger",
@@ -59,16 +59,15 @@ __all__ = [
     "Backoff",
     "Batch",
     "Codec",
-    "Disposer",
     "Drop",
     "Failure",
     "FailurePolicy",
-    "Feed",
     "Halt",
+    "Intake",
     "IterableProducer",
-    "Lane",
-    "LaneStatistics",
     "Message",
+    "OpenPolicy",
+    "PartitionStatistics",
     "Pipeline",
     "Place",
     "Producer",
@@ -80,6 +79,7 @@ __all__ = [
     "RunningPipeline",
     "Signal",
     "Sink",
+    "SourcePartition",
     "StageStatistics",
     "StageTopology",
     "Statistics",

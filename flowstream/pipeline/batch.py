@@ -88,7 +88,7 @@ def again(batch: Batch[Any], messages: list[Message[Any]]) -> Batch[Any]:
 
 
 def _once_more(message: Message[T], attempt: int) -> Message[T]:
-    copy = Message(message._span, message._index, message.data, message.raw)
+    copy = Message(message._delivery, message._index, message.data, message.raw)
     if hasattr(message, "_hash"):
         copy._hash = message._hash
     copy._extra = extra = Extra()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from flowstream.pipeline.handlers import as_exception, let_through, passes
+from flowstream.pipeline.handlers.calls import as_exception, let_through, passes
 from flowstream.telemetry import Telemetry
 
 T = TypeVar("T")

@@ -13,6 +13,8 @@ from flowstream.errors import ConfigurationError, DuplicateName
 from flowstream.pipeline.advice import Advice, advice_for
 from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
 from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.deciders.rate_limit import RateLimit
+from flowstream.pipeline.handlers.processes import check_importable
 from flowstream.pipeline.loops import refuse_loop, sources
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import (
@@ -25,13 +27,11 @@ from flowstream.pipeline.options import (
 )
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
-from flowstream.pipeline.processes import check_importable
 from flowstream.pipeline.producer import Producer
-from flowstream.pipeline.ratelimit import RateLimit
-from flowstream.pipeline.reasons import Mask
-from flowstream.pipeline.running import RunningPipeline, start
+from flowstream.pipeline.running.control import RunningPipeline, start
+from flowstream.pipeline.running.statistics import RunResult, StageTopology, Topology
 from flowstream.pipeline.sink import Sink
-from flowstream.pipeline.statistics import RunResult, StageTopology, Topology
+from flowstream.pipeline.state.reasons import Mask
 from flowstream.telemetry import Telemetry
 from flowstream.texts import shown, type_name
 

@@ -13,8 +13,8 @@ import anyio.to_thread
 
 from flowstream.checks import check_flag, check_name, check_whole
 from flowstream.errors import ConfigurationError
-from flowstream.pipeline.handlers import passes
-from flowstream.pipeline.producer import Feed, Lane, Producer
+from flowstream.pipeline.handlers.calls import passes
+from flowstream.pipeline.producer import Intake, Producer, SourcePartition
 from flowstream.texts import interrupts, is_a, shown
 
 T = TypeVar("T")
@@ -57,13 +57,13 @@ class IterableProducer(Producer):
         self._threaded = threaded
         self._reading = _Reading()
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open(self.stream, commits=False)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open(self.stream, commits=False)
         if isinstance(self._iterable, AsyncIterable):
             items = aiter(self._iterable)
             reading = self._begin(items)
             while reading.unsent or reading.end is None:
-                await self._send(lane, reading.unsent)
+                await self._send(partition, reading.unsent)
                 if reading.end is None:
                     await reading.one(items)
         else:
@@ -71,7 +71,7 @@ class IterableProducer(Producer):
             reading = self._begin(iterator)
             while reading.unsent or reading.end is None:
                 await self._call(reading.slice, iterator, self._slice_size)
-                await self._send(lane, reading.unsent)
+                await self._send(partition, reading.unsent)
         if not is_a(reading.end, StopIteration):
             raise reading.end
 
@@ -86,14 +86,14 @@ class IterableProducer(Producer):
             return function(*args)
         return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
 
-    async def _send(self, lane: Lane, unsent: list[Any]) -> None:
+    async def _send(self, partition: SourcePartition, unsent: list[Any]) -> None:
         """Send what was read; what is not taken in, because the run is stopped, is kept."""
-        first = lane.next
+        first = partition.next
         try:
             if unsent:
-                await lane.send([_body(item) for item in unsent])
+                await partition.send([_body(item) for item in unsent])
         finally:
-            del unsent[: lane.next - first]
+            del unsent[: partition.next - first]
 
     def describe(self) -> Mapping[str, Any]:
         return {"producer": "IterableProducer", "stream": self.stream}

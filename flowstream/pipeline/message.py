@@ -1,7 +1,7 @@
 """One message on its way through a pipeline, and what its handlers may do with it.
 
-A message is cheap: where it came from is `(span, index)`, and everything that most messages
-never need lives behind one slot, `_extra`, which stays None.
+A message is cheap: where it came from is `(delivery, index)`, and everything that most messages
+never need lives behind one worker, `_extra`, which stays None.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from flowstream.pipeline.span import Span
+from flowstream.pipeline.delivery import Delivery
 from flowstream.texts import folded, shown, text_of, traceback_of, type_name, without_passwords
 
 if TYPE_CHECKING:
-    from flowstream.pipeline.reasons import Kind
+    from flowstream.pipeline.state.reasons import Kind
 
 T = TypeVar("T")
 
@@ -125,12 +125,12 @@ class Message(Generic[T]):
     Handlers get messages; they do not make them. `Message.new` makes one for a handler's test.
     """
 
-    __slots__ = ("_extra", "_hash", "_index", "_span", "data", "raw")
+    __slots__ = ("_delivery", "_extra", "_hash", "_index", "data", "raw")
 
     _hash: int
 
-    def __init__(self, span: Span, index: int, data: T, raw: bytes) -> None:
-        self._span = span
+    def __init__(self, delivery: Delivery, index: int, data: T, raw: bytes) -> None:
+        self._delivery = delivery
         self._index = index
         self.data = data
         self.raw = raw
@@ -147,23 +147,23 @@ class Message(Generic[T]):
         timestamp: int = 0,
     ) -> Message[T]:
         """A message outside of any pipeline, to call a handler with."""
-        return cls(Span(Detached(stream), offset, 1, timestamp=timestamp), 0, data, raw)
+        return cls(Delivery(Detached(stream), offset, 1, timestamp=timestamp), 0, data, raw)
 
     # -- where it comes from
 
     @property
     def stream(self) -> str:
-        stream: str = self._span.lane.stream
+        stream: str = self._delivery.partition.stream
         return stream
 
     @property
     def offset(self) -> int:
-        return self._span.offset(self._index)
+        return self._delivery.offset(self._index)
 
     @property
     def timestamp(self) -> int:
         """When the broker wrote the message's chunk: milliseconds since the epoch; 0: unknown."""
-        return self._span.timestamp
+        return self._delivery.timestamp
 
     @property
     def body(self) -> bytes:
@@ -172,26 +172,26 @@ class Message(Generic[T]):
         Raises ProtocolError where an AMQP message holds a map, a list, a number or another value
         that has no bytes of its own; such a value is in `data`.
         """
-        codec = self._span.lane.codec
+        codec = self._delivery.partition.codec
         return self.raw if codec is None else codec.body(self.raw)
 
     @property
     def properties(self) -> Mapping[str, Any]:
         """The AMQP 1.0 properties by name (such as message_id); empty for a plain body."""
-        codec = self._span.lane.codec
+        codec = self._delivery.partition.codec
         return {} if codec is None else codec.properties(self.raw)
 
     @property
     def application_properties(self) -> Mapping[str, Any]:
         """The AMQP 1.0 application properties (headers); empty for a plain body."""
-        codec = self._span.lane.codec
+        codec = self._delivery.partition.codec
         return {} if codec is None else codec.application_properties(self.raw)
 
     @property
     def message_annotations(self) -> Mapping[Any, Any]:
         """The AMQP 1.0 message annotations, such as the `x-routing-key` of what was published to
         RabbitMQ by AMQP; empty for a plain body."""
-        codec = self._span.lane.codec
+        codec = self._delivery.partition.codec
         return {} if codec is None else codec.message_annotations(self.raw)
 
     @property
@@ -258,7 +258,7 @@ class Message(Generic[T]):
         extra = self._more()
         if not extra.early:
             extra.early = True
-            self._span.lane.settle_early(self)
+            self._delivery.partition.settle_early(self)
 
     def configure_ack(self, **options: Any) -> None:
         """Leave `options` for the producer's Acknowledger, which reads `ack_options`."""
@@ -277,8 +277,8 @@ class Message(Generic[T]):
 
     def __reduce__(self) -> Any:
         """A message travels to other processes without its pipeline."""
-        lane = self._span.lane
-        where = (lane.stream, self.offset, self.timestamp, lane.codec)
+        partition = self._delivery.partition
+        where = (partition.stream, self.offset, self.timestamp, partition.codec)
         return _arrived, (self.data, self.raw, where, self.attempt, self.key)
 
     def __repr__(self) -> str:
@@ -286,7 +286,7 @@ class Message(Generic[T]):
 
 
 class Detached:
-    """The lane of a message that belongs to no pipeline."""
+    """The partition of a message that belongs to no pipeline."""
 
     __slots__ = ("codec", "stream")
 
@@ -304,7 +304,7 @@ def _arrived(
     """A message that came from the process of its pipeline."""
     stream, offset, timestamp, codec = where
     message = Message.new(data, raw=raw, stream=stream, offset=offset, timestamp=timestamp)
-    message._span.lane.codec = codec
+    message._delivery.partition.codec = codec
     if attempt > 1 or key is not None:
         extra = message._more()
         extra.attempt, extra.key = attempt, key
@@ -313,7 +313,7 @@ def _arrived(
 
 def branch(message: Message[T], joint: Joint) -> Message[T]:
     """The same message for one more batcher, with its own failure and attempts."""
-    copy = Message(message._span, message._index, message.data, message.raw)
+    copy = Message(message._delivery, message._index, message.data, message.raw)
     if hasattr(message, "_hash"):
         copy._hash = message._hash
     extra = copy._more()

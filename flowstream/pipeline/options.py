@@ -15,8 +15,8 @@ from typing import Any
 
 from flowstream.checks import MAX_NAME, is_name, is_seconds, is_whole
 from flowstream.errors import ConfigurationError
+from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
-from flowstream.pipeline.ratelimit import RateLimit
 from flowstream.texts import shown
 
 Check = tuple[str, Callable[[Any], bool]]

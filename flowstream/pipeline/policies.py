@@ -71,11 +71,11 @@ class Retry:
         return self.backoff.delay(attempt, random.random())
 
 
-class Disposer(ABC):
+class OpenPolicy(ABC):
     """A failure policy at work in one run."""
 
     @abstractmethod
-    async def dispose(self, failures: Sequence[Failure]) -> str:
+    async def handle(self, failures: Sequence[Failure]) -> str:
         """Dispose of the messages and name the outcome they settle with.
 
         "halted" leaves them unsettled and stops the pipeline, and so does any exception.
@@ -86,7 +86,7 @@ class FailurePolicy(ABC):
     """What finally happens to a failed message. A value: equal policies share a disposer."""
 
     @abstractmethod
-    def disposer(self, context: RunContext) -> AbstractAsyncContextManager[Disposer]:
+    def open_policy(self, context: RunContext) -> AbstractAsyncContextManager[OpenPolicy]:
         """Open what the policy needs for one run."""
 
     def writes(self) -> Sequence[str]:
@@ -94,11 +94,11 @@ class FailurePolicy(ABC):
         return ()
 
 
-class _Always(Disposer):
+class _Always(OpenPolicy):
     def __init__(self, outcome: str) -> None:
         self._outcome = outcome
 
-    async def dispose(self, failures: Sequence[Failure]) -> str:
+    async def handle(self, failures: Sequence[Failure]) -> str:
         return self._outcome
 
 
@@ -107,7 +107,7 @@ class Halt(FailurePolicy):
     """Stop the pipeline with `Halted`; the committed offset stays before the message."""
 
     @asynccontextmanager
-    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+    async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         yield _Always("halted")
 
 
@@ -116,5 +116,5 @@ class Drop(FailurePolicy):
     """Count the message as discarded and go on."""
 
     @asynccontextmanager
-    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+    async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         yield _Always("discarded")

@@ -6,11 +6,11 @@ A producer of your own is a small class:
         def __init__(self, path: str) -> None:
             self.path = path
 
-        async def run(self, feed: Feed) -> None:
-            lane = feed.open(self.path)
+        async def run(self, intake: Intake) -> None:
+            partition = intake.open(self.path)
             async with await anyio.open_file(self.path, "rb") as file:
                 async for line in file:
-                    await lane.send([line])      # returns once the pipeline has room: the demand
+                    await partition.send([line])      # returns once there is room: the demand
 
         async def commit(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
             await anyio.Path(f"{stream}.offset").write_text(str(offset))
@@ -59,7 +59,7 @@ class Acknowledger(ABC):
         """
 
 
-class Lane(Protocol):
+class SourcePartition(Protocol):
     """One stream of messages into the pipeline, with its own offsets and watermark."""
 
     @property
@@ -99,16 +99,16 @@ class Lane(Protocol):
         """Nothing up to `offset` will be delivered (it was filtered out): let commits pass it."""
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Settle what was sent, commit, verify, and fence the lane; False when time ran out.
+        """Settle what was sent, commit, verify, and fence the partition; False when time ran out.
 
-        Open batches are flushed. Afterwards nothing more is committed for the lane.
+        Open batches are flushed. Afterwards nothing more is committed for the partition.
         """
 
     def close(self) -> None:
-        """The lane's source is gone: nothing more is committed for it."""
+        """The partition's source is gone: nothing more is committed for it."""
 
 
-class Feed(Protocol):
+class Intake(Protocol):
     """The producer's side of a running pipeline."""
 
     @property
@@ -122,15 +122,15 @@ class Feed(Protocol):
         acknowledger: Acknowledger | None = None,
         commits: bool = True,
         committed: int | None = None,
-    ) -> Lane:
-        """A new lane. `committed` is the offset stored before; `commits=False`: never store any."""
+    ) -> SourcePartition:
+        """A new partition. `committed` is the offset stored before; `commits=False` stores none."""
 
 
 class Producer(ABC):
     """The source of a pipeline.
 
     `resumable`: after an exception `run` may be called again in the same run of the pipeline, and
-    goes on at `lane.next` of the lanes it opens then: behind what it sent before.
+    goes on at `partition.next` of the partitions it opens then: behind what it sent before.
     """
 
     resumable: bool = False
@@ -142,7 +142,7 @@ class Producer(ABC):
         """Let go of everything; called once after `open` was, also when that failed."""
 
     @abstractmethod
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         """Send messages until the source has ended; cancelled when the pipeline stops.
 
         A FlowstreamError ends the run as it is, and any other exception as the cause of a
@@ -152,7 +152,7 @@ class Producer(ABC):
         """
 
     def reads(self) -> Sequence[str] | None:
-        """The streams that it opens lanes for, by name; None where that is not known beforehand.
+        """The streams that it opens partitions for, by name; None where it does not know them yet.
 
         Called before `open`, for what is declared, and again after it, for what there is.
         """
@@ -186,8 +186,8 @@ class Producer(ABC):
         """What the stream holds behind the offset; None where that is not known.
 
         The lag in statistics is told by this. It is asked every few seconds, for each stream that
-        has a lane and each of `reads`. `behind` is the last offset taken in (-1: none was), or None
-        where the stream has no lane in this run: then it is what is stored for it that counts.
+        has a partition and each of `reads`. `behind` is the last offset taken in (-1: none was), or
+        None where the stream has no partition in this run: then the stored offset counts.
         """
         return None
 

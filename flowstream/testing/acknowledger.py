@@ -13,7 +13,7 @@ class CallerAcknowledger(Acknowledger):
 
     With `inner`, that acknowledger is told first, and what it raises is raised.
 
-        lane = feed.open("jobs", commits=False, acknowledger=caller)
+        partition = intake.open("jobs", commits=False, acknowledger=caller)
         ...
         await caller.wait_for(3)
     """

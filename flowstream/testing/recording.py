@@ -18,14 +18,14 @@ from flowstream.pipeline import (
     Batch,
     Codec,
     Failure,
-    Feed,
-    Lane,
+    Intake,
     Message,
     Pipeline,
     Producer,
     RunContext,
     Signal,
     Sink,
+    SourcePartition,
     Write,
 )
 from flowstream.telemetry import Event, Received
@@ -138,14 +138,14 @@ def recorded(
 
 
 class RecordedProducer(Producer):
-    """The producer, with an acknowledger on every lane. A run that has crashed commits nothing."""
+    """The producer, with an acknowledger on every partition. After a crash nothing is committed."""
 
     def __init__(self, producer: Producer, record: Record) -> None:
         self._producer = producer
         self.resumable = producer.resumable
         self._record = record
-        self.feed: RecordedFeed | None = None
-        self._pushed: Lane | None = None
+        self.intake: RecordedIntake | None = None
+        self._pushed: SourcePartition | None = None
 
     async def open(self, context: RunContext) -> None:
         await self._producer.open(context)
@@ -153,15 +153,15 @@ class RecordedProducer(Producer):
     async def close(self) -> None:
         await self._producer.close()
 
-    async def run(self, feed: Feed) -> None:
-        self.feed = RecordedFeed(feed, self._record)
-        await self._producer.run(self.feed)
+    async def run(self, intake: Intake) -> None:
+        self.intake = RecordedIntake(intake, self._record)
+        await self._producer.run(self.intake)
 
     async def push(self, bodies: list[Any], *, stream: str) -> None:
         """Deliver messages beside the producer's own; they have no offsets to commit."""
-        assert self.feed is not None
+        assert self.intake is not None
         if self._pushed is None:
-            self._pushed = self.feed.open(stream, commits=False)
+            self._pushed = self.intake.open(stream, commits=False)
         await self._pushed.send(bodies)
 
     async def commit(self, stream: str, offset: int) -> None:
@@ -192,16 +192,16 @@ class RecordedProducer(Producer):
         return self._producer.describe()
 
 
-class RecordedFeed:
-    """A `Feed` whose lanes tell the record what is settled."""
+class RecordedIntake:
+    """A `Intake` whose partitions tell the record what is settled."""
 
-    def __init__(self, feed: Feed, record: Record) -> None:
-        self._feed = feed
+    def __init__(self, intake: Intake, record: Record) -> None:
+        self._intake = intake
         self._record = record
 
     @property
     def context(self) -> RunContext:
-        return self._feed.context
+        return self._intake.context
 
     def open(
         self,
@@ -211,10 +211,10 @@ class RecordedFeed:
         acknowledger: Acknowledger | None = None,
         commits: bool = True,
         committed: int | None = None,
-    ) -> Lane:
+    ) -> SourcePartition:
         if committed is not None:
             self._record.committed[stream] = committed
-        return self._feed.open(
+        return self._intake.open(
             stream,
             codec=codec,
             acknowledger=RecordedAcknowledger(acknowledger, self._record),

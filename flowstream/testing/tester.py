@@ -23,7 +23,7 @@ from flowstream.testing.results import DeadLettered, RunReport
 
 HOURS = 6 * 3600.0
 PUSHED = "pushed"
-"""The lane of messages pushed into a pipeline that reads no stream."""
+"""The partition of messages pushed into a pipeline that reads no stream."""
 
 
 class StillBusy(FlowstreamError):
@@ -264,7 +264,7 @@ class PipelineTester:
         """Push into a pipeline with a producer of another kind, beside its own messages."""
         producer = self.pipeline.producer
         assert isinstance(producer, RecordedProducer)
-        await self._until(lambda: producer.feed is not None)
+        await self._until(lambda: producer.intake is not None)
         first, self._pushed = self._pushed, self._pushed + len(messages)
         await producer.push(messages, stream=PUSHED)
         return [(PUSHED, offset) for offset in range(first, self._pushed)]

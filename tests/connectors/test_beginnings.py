@@ -40,7 +40,7 @@ async def killed(environment: Any, producer: Producer, taken: int, meanwhile: An
     with anyio.fail_after(PATIENCE):
         async with pipeline.start(environment=environment) as running:
             if meanwhile is not None:
-                await until(lambda: running.statistics().lanes)
+                await until(lambda: running.statistics().partitions)
                 await meanwhile()
             await until(lambda: running.statistics().received >= taken)
             running.abort()

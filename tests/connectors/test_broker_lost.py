@@ -16,7 +16,7 @@ from flowstream.broker import Broker
 from flowstream.client import Backoff, State
 from flowstream.monitor import Board
 from flowstream.pipeline import RunningPipeline
-from flowstream.pipeline.stages import feed
+from flowstream.pipeline.stages import source
 from flowstream.telemetry import Telemetry
 from tests.connectors.reading import numbers, until
 
@@ -41,7 +41,7 @@ async def group_member(
 
     async with pipeline.start(environment=environment, telemetry=telemetry) as running:
         await until(lambda: running.statistics().settled == {"ok": 10})
-        await until(lambda: [it.committed for it in running.statistics().lanes] == [9])
+        await until(lambda: [it.committed for it in running.statistics().partitions] == [9])
         yield running
 
 
@@ -57,7 +57,7 @@ async def serve(
 async def test_the_only_member_of_a_group_gets_its_partition_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
-    monkeypatch.setattr(feed, "COMMIT_GRACE", 0.5)
+    monkeypatch.setattr(source, "COMMIT_GRACE", 0.5)
     caplog.set_level(logging.INFO, "flowstream")
     board = Board()
     telemetry = Telemetry(board)

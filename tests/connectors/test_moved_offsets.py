@@ -64,7 +64,7 @@ class Run:
 
     def reads(self) -> int:
         """How many streams it reads itself."""
-        return sum(lane.active for lane in self.running.statistics().lanes)
+        return sum(partition.active for partition in self.running.statistics().partitions)
 
     async def stop(self) -> RunResult:
         self.running.stop()

@@ -8,7 +8,7 @@ import pytest
 from flowstream import Environment, Message, Pipeline, StreamProducer
 from flowstream.client import Delivery
 from flowstream.connectors import stream_producer
-from flowstream.pipeline import Lane
+from flowstream.pipeline import SourcePartition
 from tests.brokers.running import Broker
 from tests.connectors.reading import PATIENCE, numbers, until
 
@@ -23,16 +23,16 @@ async def test_a_restarted_producer_goes_on_behind_the_last_message_it_took_in(
     send = stream_producer.send
     deliveries = []
 
-    async def breaking(lane: Lane, delivery: Delivery) -> None:
+    async def breaking(partition: SourcePartition, delivery: Delivery) -> None:
         deliveries.append(delivery.offset)
         if len(deliveries) not in (1, 2, 4):
-            await send(lane, delivery)
+            await send(partition, delivery)
             return
         if taken == "half":
             middle = (len(delivery.bodies) + 1) // 2
-            await lane.send(delivery.bodies[:middle], offset=delivery.offset)
+            await partition.send(delivery.bodies[:middle], offset=delivery.offset)
         elif taken == "all":
-            await send(lane, delivery)
+            await send(partition, delivery)
         raise RuntimeError("broken on purpose")
 
     pipeline = Pipeline("restarted", StreamProducer(stream_name), max_restarts=3)

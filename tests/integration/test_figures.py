@@ -295,11 +295,11 @@ def check_reasons(figures: Figures, reasons: tuple[Reason, ...]) -> None:
 
 def check_offsets(figures: Figures, stream: str, stored: int | None, last: int | None) -> None:
     assert stored == last
-    (lane,) = figures.page["streams"]
-    assert lane["settled"] == lane["committed"] == stored
+    (partition,) = figures.page["streams"]
+    assert partition["settled"] == partition["committed"] == stored
     for name in ("received_offset", "settled_offset", "committed_offset"):
         assert figures.total(name, stream=stream) == stored
-    assert figures.total("lag_messages") == lane["lag"] == 0
+    assert figures.total("lag_messages") == partition["lag"] == 0
     assert figures.total("uncommitted_messages") == 0
     assert figures.total("commits_total", result="failed") == 0
     assert figures.total("commits_total", result="verified") >= 1

@@ -24,7 +24,7 @@ from flowstream.connectors import Filter
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, Request
 from flowstream.pipeline import Producer, RunningPipeline, Signal
-from flowstream.pipeline import lag as lag_of_a_run
+from flowstream.pipeline.running import lag as lag_of_a_run
 from flowstream.telemetry import Telemetry
 from tests.brokers.running import Broker
 from tests.chaos.proxy import proxied
@@ -194,9 +194,9 @@ async def test_a_backlog_with_a_full_window(broker: Broker, stream_name: str) ->
             await all_say(faces, broker, stream_name, 2010, since=since)
             handling.allow(320)  # a chunk may end before
             await all_say(faces, broker, stream_name, 1690, since=since)
-            (lane,) = faces.running.statistics().lanes
-            assert lane.tail == await environment.last_offset(stream_name)
-            assert lane.watermark == lane.committed == 319
+            (partition,) = faces.running.statistics().partitions
+            assert partition.tail == await environment.last_offset(stream_name)
+            assert partition.watermark == partition.committed == 319
 
 
 async def test_paused(broker: Broker, stream_name: str) -> None:
@@ -228,7 +228,7 @@ async def test_idle_and_a_stream_that_ended_before_the_run(
         await environment.create_stream(stream_name)
         async with watched(handling, environment) as faces:
             await all_say(faces, broker, stream_name, 0)  # nothing was ever published
-            assert faces.running.statistics().lanes[0].tail is None
+            assert faces.running.statistics().partitions[0].tail is None
             await one_by_one(environment, stream_name, 5)
             await all_say(faces, broker, stream_name, 0)
             for number in range(6, 20):  # nothing but records
@@ -238,8 +238,8 @@ async def test_idle_and_a_stream_that_ended_before_the_run(
         last = await environment.last_offset(stream_name)
         async with watched(handling, environment) as faces:
             await all_say(faces, broker, stream_name, 0)
-            (lane,) = faces.running.statistics().lanes
-            assert (lane.received, lane.tail) == (None, last)
+            (partition,) = faces.running.statistics().partitions
+            assert (partition.received, partition.tail) == (None, last)
 
 
 MODULE = f"""

@@ -10,6 +10,7 @@ from flowstream.metrics import CATALOGUE, MAX_VALUES, OTHER, Metrics
 from flowstream.monitor import Board
 from flowstream.monitor.gauges import refresh
 from flowstream.telemetry import (
+    Abandoned,
     AttemptFailed,
     BatchReady,
     BrokerBack,
@@ -27,7 +28,6 @@ from flowstream.telemetry import (
     Halted,
     HandlerDone,
     HandlerStuck,
-    Held,
     LoopBlocked,
     LoopTurned,
     OffsetMoved,
@@ -64,7 +64,7 @@ EVENTS: tuple[Event, ...] = (
     HandlerDone("p", "default", 97, 0, 0.2),
     Settled("p", "s", "ok", 90, 0.5),
     Dropped("p", "s", "test order", 3, True),
-    Held("p", "s", 1),
+    Abandoned("p", "s", 1),
     Committed("p", "s", 89, False),
     CommitFailed("p", "s", 89, "RequestTimeout"),
     Truncated("p", "s", 7),

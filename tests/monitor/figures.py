@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from flowstream.pipeline import LaneStatistics, RateLimit, StageStatistics, Statistics
+from flowstream.pipeline import PartitionStatistics, RateLimit, StageStatistics, Statistics
 
 PROCESSOR = StageStatistics(
     name="processor",
@@ -24,7 +24,7 @@ PROCESSOR = StageStatistics(
     times={"busy": 5.0, "idle": 35.0},
 )
 BATCHER = dataclasses.replace(PROCESSOR, name="default", kind="batcher", concurrency=1, failed=0)
-LANE = LaneStatistics(
+LANE = PartitionStatistics(
     stream="s",
     received=599,
     watermark=549,
@@ -32,7 +32,7 @@ LANE = LaneStatistics(
     tail=999,
     lag=450,
     lag_seconds=1.5,
-    spans=1,
+    deliveries=1,
     oldest=1.0,
 )
 RUNNING = Statistics(
@@ -61,7 +61,7 @@ RUNNING = Statistics(
     batch_timeout=1.0,
     commit_interval=5.0,
     stages=(PROCESSOR, BATCHER),
-    lanes=(LANE,),
+    partitions=(LANE,),
 )
 
 

@@ -177,7 +177,7 @@ async def test_startup_is_over_once_every_pipeline_was_ready(face: Face) -> None
 async def test_a_scrape_forgets_partitions_that_went_elsewhere(face: Face) -> None:
     face.watch()
     assert 'flowstream_lag_messages{pipeline="p",stream="s"}' in (await face.get("/metrics"))[2]
-    face.statistics.change(lanes=())
+    face.statistics.change(partitions=())
     assert "flowstream_lag_messages{" not in (await face.get("/metrics"))[2]
 
 

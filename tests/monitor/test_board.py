@@ -128,14 +128,14 @@ def test_reasons_are_those_of_the_statistics() -> None:
 def test_what_matters_first_is_in_front() -> None:
     clock = Clock()
     board = Board(clock)
-    still = dataclasses.replace(RUNNING, received=0, in_flight=0, lanes=())
+    still = dataclasses.replace(RUNNING, received=0, in_flight=0, partitions=())
     names = ("feed", "idle", "orders", "audit", "broken")
     runs = {name: Changing(dataclasses.replace(still, pipeline=name)) for name in names}
     for name, statistics in runs.items():
         board.watch(name, statistics)
     runs["feed"].change(received=500)
-    runs["orders"].change(received=500, lanes=(LANE,))
-    runs["audit"].change(received=500, lanes=(dataclasses.replace(LANE, lag_seconds=95.0),))
+    runs["orders"].change(received=500, partitions=(LANE,))
+    runs["audit"].change(received=500, partitions=(dataclasses.replace(LANE, lag_seconds=95.0),))
     failing = dataclasses.replace(PROCESSOR, handled=110, failed=12)
     runs["broken"].change(received=500, stages=(failing,))
     clock.now += 1
@@ -219,8 +219,8 @@ def test_the_time_to_catch_up_is_that_of_the_slowest_stream() -> None:
     board = Board(clock)
     board.watch("p", statistics)
     for times, left in (((16.0,), 16.0), ((16.0, 20.0), 20.0), ((16.0, None), None), ((0.0,), 0.0)):
-        lanes = tuple(dataclasses.replace(LANE, catch_up=each) for each in times)
-        statistics.change(lanes=lanes)
+        partitions = tuple(dataclasses.replace(LANE, catch_up=each) for each in times)
+        statistics.change(partitions=partitions)
         assert board.snapshot()["pipelines"][0]["catch_up"] == left
 
 
@@ -243,7 +243,7 @@ def test_latencies_have_quantiles_beside_the_mean() -> None:
 def test_the_lag_is_unknown_while_no_end_is_known() -> None:
     board, statistics = Board(Clock()), Changing()
     board.watch("p", statistics)
-    statistics.change(lanes=(dataclasses.replace(LANE, tail=None, lag=None),))
+    statistics.change(partitions=(dataclasses.replace(LANE, tail=None, lag=None),))
     board.sample()
     assert board.snapshot()["pipelines"][0]["lag"] is None
 

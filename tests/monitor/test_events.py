@@ -8,6 +8,7 @@ import pytest
 
 from flowstream.monitor.events import LENGTH, MOST, REPEATED_WITHIN, EventLog
 from flowstream.telemetry import (
+    Abandoned,
     BrokerBack,
     BrokerLost,
     CommitFailed,
@@ -16,7 +17,6 @@ from flowstream.telemetry import (
     Event,
     Halted,
     HandlerStuck,
-    Held,
     LoopBlocked,
     OffsetMoved,
     PartitionMoved,
@@ -57,7 +57,7 @@ def told(*events: Event) -> list[tuple[str, str | None, str]]:
         (OffsetMoved("p", "s", "shop", 89, 12), "warning",
          "something else stored offset 12 for 's' under 'shop', where this run has 89"),
         (Warned("p", "retry", "retry: it may wait longer"), "warning", "retry: it may wait longer"),
-        (Held("p", "s", 1), "warning", "1 message of 's' left to the next run"),
+        (Abandoned("p", "s", 1), "warning", "1 message of 's' left to the next run"),
         (Controlled("p", "pause", "", "the live page"), "info", "paused, by the live page"),
         (Controlled("p", "rate_limit", "limited to 5 messages every 1 s", "alice"), "info",
          "limited to 5 messages every 1 s, by alice"),

@@ -105,8 +105,10 @@ def test_a_stuck_handler() -> None:
 def test_messages_in_flight_have_to_settle(
     in_flight: int, progress_age: float, oldest: float, ok: bool
 ) -> None:
-    lane = dataclasses.replace(LANE, oldest=oldest)
-    found = failing(watched(in_flight=in_flight, progress_age=progress_age, lanes=(lane,)))
+    partition = dataclasses.replace(LANE, oldest=oldest)
+    found = failing(
+        watched(in_flight=in_flight, progress_age=progress_age, partitions=(partition,))
+    )
     assert (found == {}) is ok
 
 

@@ -192,7 +192,7 @@ async def test_a_failing_stage_and_a_lagging_partition_are_shown_as_such(page: P
     """Failing is a tenth of the attempts of the last minute, not one of them just now."""
     lagging = dataclasses.replace(LANE, stream="s-2", lag_seconds=95.0)
     bad = dataclasses.replace(PROCESSOR, handled=200, failed=12)
-    page.statistics.change(lanes=(LANE, lagging), stages=(bad, BATCHER))
+    page.statistics.change(partitions=(LANE, lagging), stages=(bad, BATCHER))
     page.board.sample()
     await page.load()
     await page.shows("failing", "450 · lagging", "10 of 100 attempts of processor failed")
@@ -245,7 +245,7 @@ async def test_the_pointer_shows_time_and_values_in_every_chart(page: Page) -> N
 
 
 async def test_what_is_wrong_comes_first_and_what_idles_folds_up(page: Page) -> None:
-    quiet = dataclasses.replace(RUNNING, pipeline="quiet", in_flight=0, lanes=())
+    quiet = dataclasses.replace(RUNNING, pipeline="quiet", in_flight=0, partitions=())
     page.board.watch("quiet", Changing(quiet))
     bad = Changing(dataclasses.replace(RUNNING, pipeline="bad"))
     page.board.watch("bad", bad)
@@ -275,14 +275,14 @@ async def test_long_names_and_numbers_break_no_card(page: Page, size: tuple[int,
     name, huge = "x" * 255, (1 << 62) - 3
     stage = dataclasses.replace(PROCESSOR, name=name, waiting=huge, handled=huge, failed=huge,
                                 parked=huge, longest=1e9, hung=huge)  # fmt: skip
-    lane = dataclasses.replace(LANE, stream=name, lag=huge, lag_seconds=1e9, received=huge,
+    partition = dataclasses.replace(LANE, stream=name, lag=huge, lag_seconds=1e9, received=huge,
                                watermark=huge, committed=huge)  # fmt: skip
     long = dataclasses.replace(REASON, stage=name, text=name, error=name, stream=name,
                                attempts=huge, retried=huge, dead_lettered=huge,
                                traceback=name, sample=name)  # fmt: skip
     much = dataclasses.replace(RUNNING, pipeline=name, settled={"ok": huge, "dead_lettered": huge},
                                in_flight=huge, in_flight_bytes=huge, max_in_flight=huge,
-                               retried=huge, failed=huge, stages=(stage,), lanes=(lane,),
+                               retried=huge, failed=huge, stages=(stage,), partitions=(partition,),
                                reasons=(long,))  # fmt: skip
     board = page.board
     board.watch(name, Changing(much))

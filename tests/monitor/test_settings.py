@@ -13,11 +13,11 @@ import pytest
 from flowstream.connectors import DeadLetter, StreamProducer, StreamSink
 from flowstream.monitor.settings import settings
 from flowstream.pipeline import (
-    Disposer,
     FailurePolicy,
-    Feed,
+    Intake,
     IterableProducer,
     Message,
+    OpenPolicy,
     Pipeline,
     Producer,
     RateLimit,
@@ -34,7 +34,7 @@ SECRET = "hunter2hunter2"
 class Webhook(FailurePolicy):
     token: str
 
-    def disposer(self, context: RunContext) -> AbstractAsyncContextManager[Disposer]:
+    def open_policy(self, context: RunContext) -> AbstractAsyncContextManager[OpenPolicy]:
         raise NotImplementedError
 
 
@@ -47,7 +47,7 @@ class Database(Sink):
 
 
 class Talkative(Producer):
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         """Sends nothing."""
 
     def describe(self) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 
 from flowstream.errors import CommitNotVerified
-from flowstream.pipeline import Batch, Disposer, Failure, FailurePolicy, Feed, Message, Producer
+from flowstream.pipeline import Batch, Failure, FailurePolicy, Intake, Message, OpenPolicy, Producer
 
 BATCHERS = ("default", "a", "b")
 
@@ -79,8 +79,8 @@ class LiveStream(Producer):
         self.sent = self.began = 0 if self.stored is None else self.stored + 1
         self.crash = False
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("orders", committed=self.stored)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("orders", committed=self.stored)
         slices, turn = self.model.shape.slices, 0
         while True:
             if self.crash:
@@ -92,7 +92,7 @@ class LiveStream(Producer):
             bodies = self.model.bodies[first : first + size]
             if bodies:
                 self.sent = first + len(bodies)
-                await lane.send(bodies, offset=first)
+                await partition.send(bodies, offset=first)
             else:
                 self.grown = anyio.Event()
                 await self.grown.wait()
@@ -120,15 +120,15 @@ class Collect(FailurePolicy):
         self.model = model
 
     @asynccontextmanager
-    async def disposer(self, context: Any) -> AsyncIterator[Disposer]:
+    async def open_policy(self, context: Any) -> AsyncIterator[OpenPolicy]:
         yield Collector(self.model)
 
 
-class Collector(Disposer):
+class Collector(OpenPolicy):
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    async def dispose(self, failures: Sequence[Failure]) -> str:
+    async def handle(self, failures: Sequence[Failure]) -> str:
         await anyio.sleep(0.05)
         for failure in failures:
             self.model.disposed(failure)

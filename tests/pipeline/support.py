@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from flowstream.errors import CommitNotVerified
-from flowstream.pipeline import Feed, Message, Pipeline, Producer
+from flowstream.pipeline import Intake, Message, Pipeline, Producer
 from flowstream.telemetry import Event, Telemetry
 
 
@@ -42,16 +42,16 @@ class MemoryStream(Producer):
     async def close(self) -> None:
         self.closed += 1
 
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         stored = self.stored.get(self.stream)
         offset = 0 if stored is None else stored + 1
-        lane = feed.open(self.stream, committed=stored)
+        partition = intake.open(self.stream, committed=stored)
         turn = 0
         while offset < len(self.bodies):
             size = self.slices[turn % len(self.slices)]
             turn += 1
             bodies = self.bodies[offset : offset + size]
-            await lane.send(bodies, offset=offset, tail=len(self.bodies) - 1)
+            await partition.send(bodies, offset=offset, tail=len(self.bodies) - 1)
             offset += len(bodies)
         if self.endless:
             await anyio.sleep_forever()

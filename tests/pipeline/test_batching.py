@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.pipeline import Message
-from flowstream.pipeline.batching import Batching, Rejected
+from flowstream.pipeline.deciders.batching import Batching, Rejected
 
 sends = st.lists(
     st.tuples(

@@ -12,11 +12,11 @@ from flowstream.errors import Halted, SourceFailed
 from flowstream.pipeline import (
     Acknowledger,
     Batch,
-    Disposer,
     Drop,
     FailurePolicy,
-    Feed,
+    Intake,
     Message,
+    OpenPolicy,
     Pipeline,
     Producer,
 )
@@ -49,9 +49,9 @@ class Queue(Producer):
         self.bodies = bodies
         self.acknowledger = acknowledger
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("queue", acknowledger=self.acknowledger, commits=False)
-        await lane.send(self.bodies)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("queue", acknowledger=self.acknowledger, commits=False)
+        await partition.send(self.bodies)
 
 
 @raised
@@ -97,11 +97,11 @@ async def test_an_acknowledger_that_raises_halts_and_its_messages_stay_unsettled
 async def test_a_failure_policy_that_raises_halts(error):
     class Broken(FailurePolicy):
         @asynccontextmanager
-        async def disposer(self, context):
+        async def open_policy(self, context):
             yield BrokenDisposer()
 
-    class BrokenDisposer(Disposer):
-        async def dispose(self, failures):
+    class BrokenDisposer(OpenPolicy):
+        async def handle(self, failures):
             raise error
 
     producer = MemoryStream(numbers(10))
@@ -123,7 +123,7 @@ async def test_a_producer_that_raises_is_restarted_and_then_ends_the_run(error):
         tries = 0
         resumable = True
 
-        async def run(self, feed: Feed) -> None:
+        async def run(self, intake: Intake) -> None:
             self.tries += 1
             raise error
 

@@ -264,9 +264,9 @@ async def test_statistics_show_every_fill():
         assert (processor.busy, processor.concurrency) == (2, 2)
         assert processor.waiting + batcher.waiting <= 50
         assert batcher.open_batches == 1
-        (lane,) = statistics.lanes
-        assert (lane.received, lane.tail) == (49, 99)
-        assert lane.lag == 100
+        (partition,) = statistics.partitions
+        assert (partition.received, partition.tail) == (49, 99)
+        assert partition.lag == 100
         assert statistics.phase == "running"
         running.abort()
 

@@ -11,8 +11,8 @@ import pytest
 
 from flowstream.errors import ConfigurationError, Halted
 from flowstream.pipeline import Batch, Message, Pipeline, Producer, discard_options, parse_places
-from flowstream.pipeline.discards import Discards
-from flowstream.pipeline.span import Span
+from flowstream.pipeline.deciders.discards import Discards
+from flowstream.pipeline.delivery import Delivery
 from flowstream.telemetry import Dropped, Settled
 from tests.pipeline.support import MemoryStream, Recorder, numbers, pipeline_of
 
@@ -196,16 +196,16 @@ def test_names_of_messages() -> None:
     assert many.endswith("--discard s@99 ... (and 50 more; `Halted.messages` has all of them)")
 
 
-class Lane:
+class SourcePartition:
     def __init__(self, *, next: int, first: int = 0, tail: int | None = None) -> None:
         self.stream, self.next, self.first, self.tail = "s", next, first, tail
 
 
 def test_why_a_message_did_not_come() -> None:
     discards = Discards([("s", n) for n in (2, 5, 8, 20, 30)])
-    assert discards.opened(Lane(next=10, first=4, tail=25), None)
-    span = Span(Lane(next=10), 4, 3, offsets=[4, 7, 8])
-    assert discards.indexes(span) == [2]
+    assert discards.opened(SourcePartition(next=10, first=4, tail=25), None)
+    delivery = Delivery(SourcePartition(next=10), 4, 3, offsets=[4, 7, 8])
+    assert discards.indexes(delivery) == [2]
     assert discards.unmet() == {
         ("s", 2): "the first message that came has offset 4",
         ("s", 5): "the stream has no such message, or the filter left it out",

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.pipeline import Message
-from flowstream.pipeline.dispatch import TARGET, Pending, Shares
-from flowstream.pipeline.stages.queue import Queues
+from flowstream.pipeline.deciders.dispatch import TARGET, Pending, SliceSizer
+from flowstream.pipeline.deciders.queues import Queues
 
 moves = st.lists(
     st.one_of(
@@ -40,12 +40,12 @@ def test_a_queue_is_a_queue(moves):
 
 @given(st.integers(1, 5000), st.integers(1, 16), st.integers(1, 1000))
 def test_a_burst_is_shared_out_evenly_and_within_demand(waiting, workers, max_demand):
-    shares = Shares(max_demand)
+    sizer = SliceSizer(max_demand)
     for _ in range(20):
-        shares.learn(1000, 1e-6)
+        sizer.learn(1000, 1e-6)
     left, slices = waiting, []
     for idle in range(workers, 0, -1):
-        size = shares.size(left, idle)
+        size = sizer.size(left, idle)
         slices.append(size)
         left -= size
     assert all(size <= max_demand for size in slices)
@@ -55,18 +55,18 @@ def test_a_burst_is_shared_out_evenly_and_within_demand(waiting, workers, max_de
 
 
 def test_slow_handlers_get_single_messages_and_fast_ones_large_slices():
-    shares = Shares(1000)
+    sizer = SliceSizer(1000)
     for _ in range(10):
-        shares.learn(16, 1.0)
-    assert shares.size(1000, 1) == 1
+        sizer.learn(16, 1.0)
+    assert sizer.size(1000, 1) == 1
     for _ in range(10):
-        shares.learn(1, TARGET / 2000)
-    assert shares.size(5000, 1) == 1000
+        sizer.learn(1, TARGET / 2000)
+    assert sizer.size(5000, 1) == 1000
 
 
 def test_light_load_is_handed_on_at_once():
-    assert Shares(1000).size(1, 8) == 1
-    assert Shares(1000).size(0, 8) == 0
+    assert SliceSizer(1000).size(1, 8) == 1
+    assert SliceSizer(1000).size(0, 8) == 0
 
 
 def keyed(n, key):

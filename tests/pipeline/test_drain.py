@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from flowstream.errors import CommitNotVerified, DrainTimeout, Halted
-from flowstream.pipeline import Backoff, Batch, Drop, Feed, Message, Pipeline, RateLimit, Retry
+from flowstream.pipeline import Backoff, Batch, Drop, Intake, Message, Pipeline, RateLimit, Retry
 from flowstream.telemetry import PhaseChanged
 from tests.pipeline.support import MemoryStream, Recorder, n_of, numbers, pipeline_of
 
@@ -374,13 +374,13 @@ async def test_a_restarted_producer_with_an_older_offset_sets_nothing_back(again
         resumable = True
         runs = 0
 
-        async def run(self, feed: Feed) -> None:
+        async def run(self, intake: Intake) -> None:
             self.runs += 1
             if self.runs == 1:
-                await super().run(feed)
+                await super().run(intake)
                 await anyio.sleep(10)
                 raise RuntimeError("once")
-            feed.open(self.stream, committed=again)
+            intake.open(self.stream, committed=again)
 
     producer = Restarting(numbers(10), slices=[5])
     producer.stored["orders"] = again

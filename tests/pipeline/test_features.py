@@ -14,7 +14,7 @@ from flowstream.pipeline import (
     Acknowledger,
     Batch,
     Drop,
-    Feed,
+    Intake,
     Message,
     Pipeline,
     Producer,
@@ -34,9 +34,9 @@ class Jobs(Producer, Acknowledger):
         self.count = count
         self.told: dict[int, tuple[str, dict[str, Any]]] = {}
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("jobs", acknowledger=self, commits=False)
-        await lane.send(numbers(self.count))
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("jobs", acknowledger=self, commits=False)
+        await partition.send(numbers(self.count))
 
     async def acknowledge(self, messages: Sequence[Message[Any]], outcome: str) -> None:
         for message in messages:
@@ -99,11 +99,11 @@ async def test_an_acknowledger_sees_what_handlers_configured(kind: str) -> None:
 @pytest.mark.slow
 async def test_one_rate_limit_is_shared_by_all_lanes() -> None:
     class Three(Producer):
-        async def run(self, feed: Feed) -> None:
+        async def run(self, intake: Intake) -> None:
             async def send(name: str) -> None:
-                lane = feed.open(name, commits=False)
+                partition = intake.open(name, commits=False)
                 for _ in range(100):
-                    await lane.send(numbers(50))
+                    await partition.send(numbers(50))
 
             async with anyio.create_task_group() as group:
                 for name in "abc":
@@ -119,7 +119,7 @@ async def test_one_rate_limit_is_shared_by_all_lanes() -> None:
     async with pipeline.start() as running:
         await anyio.sleep(10)
         assert running.statistics().received == pytest.approx(3000, rel=0.02)
-        assert min(received.values()) > 500, "no lane is left out"
+        assert min(received.values()) > 500, "no partition is left out"
         running.abort()
 
 

@@ -14,10 +14,10 @@ import pytest
 from flowstream.pipeline import (
     Acknowledger,
     Batch,
-    Disposer,
     FailurePolicy,
-    Feed,
+    Intake,
     Message,
+    OpenPolicy,
     Pipeline,
     Producer,
     Retry,
@@ -56,9 +56,9 @@ class Interrupting(Producer, Acknowledger):
     async def open(self, context: Any) -> None:
         self.here("open")
 
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         kept = {"acknowledger": self, "commits": False} if self.where == "acknowledger" else {}
-        await feed.open("numbers", **kept).send(numbers(20))  # type: ignore[arg-type]
+        await intake.open("numbers", **kept).send(numbers(20))  # type: ignore[arg-type]
         self.here("run")
 
     async def commit(self, stream: str, offset: int) -> None:
@@ -89,15 +89,15 @@ class Number:
             self.source.here("decode")
 
 
-class Policy(FailurePolicy, Disposer):
+class Policy(FailurePolicy, OpenPolicy):
     def __init__(self, source: Interrupting) -> None:
         self.source = source
 
     @asynccontextmanager
-    async def disposer(self, context: Any) -> AsyncIterator[Disposer]:
+    async def open_policy(self, context: Any) -> AsyncIterator[OpenPolicy]:
         yield self
 
-    async def dispose(self, failures: Any) -> str:
+    async def handle(self, failures: Any) -> str:
         self.source.here("policy")
         return "discarded"
 

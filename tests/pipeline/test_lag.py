@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from flowstream.errors import ConnectionFailed
 from flowstream.pipeline import (
     Backlog,
-    Feed,
-    LaneStatistics,
+    Intake,
     Message,
+    PartitionStatistics,
     Pipeline,
     Producer,
     RunningPipeline,
     catch_up,
 )
-from flowstream.pipeline.lag import INTERVAL, MOST_PER_SECOND
+from flowstream.pipeline.running.lag import INTERVAL, MOST_PER_SECOND
 from flowstream.testing import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -43,9 +43,9 @@ class Told(Producer):
     def reads(self) -> list[str]:
         return [*self.there]
 
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         for stream, count in self.given.items():
-            await feed.open(stream).send([b"m"] * count)
+            await intake.open(stream).send([b"m"] * count)
         await anyio.sleep_forever()
 
     async def backlog(self, stream: str, behind: int | None) -> Backlog | None:
@@ -67,18 +67,18 @@ def pipeline_of(producer: Producer, **options) -> Pipeline:
     return pipeline
 
 
-def lanes(running: RunningPipeline) -> dict[str, LaneStatistics]:
-    return {lane.stream: lane for lane in running.statistics().lanes}
+def partitions(running: RunningPipeline) -> dict[str, PartitionStatistics]:
+    return {partition.stream: partition for partition in running.statistics().partitions}
 
 
 async def test_a_full_window_does_not_hide_what_is_left():
     producer = Told({"s": 100}, {"s": 374_500})
     async with pipeline_of(producer, max_in_flight=10).start() as running:
         await anyio.sleep(1)
-        assert (lanes(running)["s"].lag, lanes(running)["s"].tail) == (374_500, 374_499)
+        assert (partitions(running)["s"].lag, partitions(running)["s"].tail) == (374_500, 374_499)
         producer.there["s"] = 400_000
         await anyio.sleep(INTERVAL)
-        assert lanes(running)["s"].lag == 400_000
+        assert partitions(running)["s"].lag == 400_000
         running.abort()
 
 
@@ -89,12 +89,12 @@ class Left(Told):
         super().__init__({}, {"s": 20})
         self.gone = anyio.Event()
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("s")
-        await lane.send([b"m"] * 10)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("s")
+        await partition.send([b"m"] * 10)
         await self.gone.wait()
         self.failing = ConnectionFailed("gone")
-        await lane.drain(1)
+        await partition.drain(1)
         await anyio.sleep_forever()
 
     async def commit(self, stream: str, offset: int) -> None:
@@ -111,16 +111,16 @@ async def test_what_was_settled_before_the_broker_went_is_not_behind():
 
     async with pipeline.start() as running:
         await anyio.sleep(0.1)
-        assert lanes(running)["s"].lag == 20
+        assert partitions(running)["s"].lag == 20
         go.set()
         await anyio.sleep(0.5)
         producer.gone.set()
         await anyio.sleep(0.5)
-        left = lanes(running)["s"]
+        left = partitions(running)["s"]
         assert (left.lag, left.watermark, left.committed, left.active) == (10, 9, 9, False)
         producer.failing = None
         await anyio.sleep(INTERVAL)
-        assert (lanes(running)["s"].lag, lanes(running)["s"].watermark) == (20, None)
+        assert (partitions(running)["s"].lag, partitions(running)["s"].watermark) == (20, None)
 
 
 async def test_unknown_is_none_and_nothing_is_zero():
@@ -128,19 +128,19 @@ async def test_unknown_is_none_and_nothing_is_zero():
     producer.failing = ConnectionFailed("nobody answers")
     async with pipeline_of(producer).start() as running:
         await anyio.sleep(1)
-        assert lanes(running) == {}
+        assert partitions(running) == {}
         producer.failing = None
         await anyio.sleep(INTERVAL)
-        (lane,) = running.statistics().lanes
-        assert (lane.lag, lane.lag_seconds, lane.catch_up) == (0, 0.0, 0.0)
+        (partition,) = running.statistics().partitions
+        assert (partition.lag, partition.lag_seconds, partition.catch_up) == (0, 0.0, 0.0)
         producer.there["s"] = 5
         await anyio.sleep(INTERVAL)
-        (lane,) = running.statistics().lanes
-        assert (lane.lag, lane.lag_seconds, lane.catch_up) == (5, None, None)
+        (partition,) = running.statistics().partitions
+        assert (partition.lag, partition.lag_seconds, partition.catch_up) == (5, None, None)
         producer.written = int(time.time() * 1000) - 60_000
         await anyio.sleep(INTERVAL)
-        assert lanes(running)["s"].lag_seconds == pytest.approx(60, abs=5)
-        assert not lanes(running)["s"].active
+        assert partitions(running)["s"].lag_seconds == pytest.approx(60, abs=5)
+        assert not partitions(running)["s"].active
         running.abort()
 
 
@@ -150,7 +150,7 @@ async def test_a_producer_that_fails_to_say_ends_nothing():
         await anyio.sleep(1)
         producer.failing = ValueError("a mistake")
         await anyio.sleep(10 * INTERVAL)
-        assert lanes(running)["s"].lag == 5
+        assert partitions(running)["s"].lag == 5
         running.abort()
         assert (await running.wait()).reason == "aborted"
 
@@ -162,7 +162,7 @@ async def test_a_producer_that_does_not_know_leaves_it_to_the_lane():
 
     async with pipeline_of(Silent({"s": 5}, {"s": 5})).start() as running:
         await anyio.sleep(1)
-        assert lanes(running)["s"].lag is None
+        assert partitions(running)["s"].lag is None
         running.abort()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.pipeline import Batch, Message
-from flowstream.pipeline.lineup import Lineup
+from flowstream.pipeline.deciders.batch_scheduler import BatchScheduler
 
 kinds = st.lists(
     st.tuples(st.none() | st.integers(0, 2), st.none() | st.sampled_from("ab")), max_size=25
@@ -21,7 +21,7 @@ def batch(number, partition, key):
 
 @given(kinds, st.booleans(), st.integers(1, 4), st.data())
 def test_order_and_exclusion(kinds, serial, workers, data):
-    lineup = Lineup(serial=serial)
+    scheduler = BatchScheduler(serial=serial)
     waiting = [batch(n, *kind) for n, kind in enumerate(kinds)]
     running, parked, handled = [], [], []
 
@@ -32,11 +32,11 @@ def test_order_and_exclusion(kinds, serial, workers, data):
             else {t for t in (("p", b.partition), ("k", b.key)) if t[1] is not None}
         )
 
-    while waiting or running or parked or lineup.batches:
+    while waiting or running or parked or scheduler.batches:
         moves = []
         if waiting:
             moves.append("put")
-        if lineup.ready and len(running) < workers:
+        if scheduler.ready and len(running) < workers:
             moves.append("take")
         if running:
             moves += ["done", "park"]
@@ -45,24 +45,24 @@ def test_order_and_exclusion(kinds, serial, workers, data):
         assert moves, "stuck"
         move = data.draw(st.sampled_from(moves))
         if move == "put":
-            lineup.put(waiting.pop(0))
+            scheduler.put(waiting.pop(0))
         elif move == "take":
-            taken = lineup.take()
+            taken = scheduler.take()
             assert all(not tokens(taken) & tokens(other) for other in running)
             running.append(taken)
         elif move == "done":
             ended = running.pop(data.draw(st.integers(0, len(running) - 1)))
-            lineup.done(ended)
+            scheduler.done(ended)
             handled.append(ended)
         elif move == "park":
             old = running.pop(data.draw(st.integers(0, len(running) - 1)))
             new = batch(old.messages[0].data, old.partition, old.key)
-            lineup.swap(old, new)
+            scheduler.swap(old, new)
             parked.append(new)
         else:
-            lineup.resume(parked.pop(0))
+            scheduler.resume(parked.pop(0))
     assert sorted(b.messages[0].data for b in handled) == list(range(len(kinds)))
-    assert (lineup.batches, lineup.messages, lineup.ready) == (0, 0, 0)
+    assert (scheduler.batches, scheduler.messages, scheduler.ready) == (0, 0, 0)
     lines = defaultdict(list)
     for b in handled:
         for token in tokens(b):
@@ -71,8 +71,8 @@ def test_order_and_exclusion(kinds, serial, workers, data):
 
 
 def test_what_shares_nothing_does_not_wait():
-    lineup = Lineup(serial=False)
+    scheduler = BatchScheduler(serial=False)
     for number, key in enumerate(["a", "a", "b", None]):
-        lineup.put(batch(number, None, key))
-    assert [lineup.take().messages[0].data for _ in range(3)] == [0, 2, 3]
-    assert lineup.take() is None
+        scheduler.put(batch(number, None, key))
+    assert [scheduler.take().messages[0].data for _ in range(3)] == [0, 2, 3]
+    assert scheduler.take() is None

@@ -14,8 +14,8 @@ import anyio
 import pytest
 
 from flowstream.pipeline import Batch, Message, Pipeline
-from flowstream.pipeline.loopwatch import _waits, watching
-from flowstream.pipeline.repeats import Repeats
+from flowstream.pipeline.deciders.repeats import Repeats
+from flowstream.pipeline.handlers.loopwatch import _waits, watching
 from flowstream.telemetry import LoopBlocked
 from tests.pipeline.support import MemoryStream, Recorder, numbers, pipeline_of
 

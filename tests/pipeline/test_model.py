@@ -235,7 +235,7 @@ class Pipelines(RuleBasedStateMachine):
         alone = statistics.in_flight == 1
         assert statistics.in_flight_bytes <= self.model.shape.window_bytes or alone
         settled = sum(statistics.settled.values())
-        held = self.running._run.settlement.held
+        held = self.running._run.ack_tracker.held
         assert settled + held <= statistics.received <= settled + held + statistics.in_flight
 
     def ended(self, *, drained: bool) -> None:
@@ -252,8 +252,8 @@ class Pipelines(RuleBasedStateMachine):
         assert all("as it was told to" in event.error for event in crashed), crashed
         if drained and result.error is None:
             assert result.reason == "stopped"
-            assert run.core.window.messages == run.core.window.bytes == 0
-            assert result.unsettled == run.settlement.held
+            assert run.state.window.messages == run.state.window.bytes == 0
+            assert result.unsettled == run.ack_tracker.held
             if result.committed.get("orders") is not None:
                 assert self.source.stored == result.committed["orders"]
             if not crashed:

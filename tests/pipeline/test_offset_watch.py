@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from flowstream import Message, Pipeline, Producer
-from flowstream.pipeline import Feed
-from flowstream.pipeline.span import REMEMBERED, Ledger
+from flowstream.pipeline import Intake
+from flowstream.pipeline.delivery import REMEMBERED, OffsetTracker
 from flowstream.pipeline.stages import offset_watch
 from flowstream.telemetry import Event, OffsetMoved, Telemetry
 from flowstream.testing import virtual_time
@@ -20,35 +20,35 @@ virtual = pytest.mark.parametrize("anyio_backend", [virtual_time()], ids=["virtu
 
 
 def test_what_a_run_has_stored_is_its_own() -> None:
-    ledger = Ledger()
-    ledger.open()
-    ledger.resume(5)
-    assert ledger.is_own(5)
-    assert ledger.is_own(None)
-    assert not ledger.is_own(-1)
-    assert not ledger.is_own(6)
-    ledger.storing(9)
-    assert ledger.is_own(9)  # it may arrive before the run knows that it was sent
-    ledger.store(9)
-    assert ledger.is_own(5)  # a new leader may not have the last one
-    assert not ledger.is_own(7)
+    tracker = OffsetTracker()
+    tracker.open()
+    tracker.resume(5)
+    assert tracker.is_own(5)
+    assert tracker.is_own(None)
+    assert not tracker.is_own(-1)
+    assert not tracker.is_own(6)
+    tracker.storing(9)
+    assert tracker.is_own(9)  # it may arrive before the run knows that it was sent
+    tracker.store(9)
+    assert tracker.is_own(5)  # a new leader may not have the last one
+    assert not tracker.is_own(7)
 
 
 def test_a_run_that_found_nothing_may_find_that_not_even_offset_0_is_settled() -> None:
-    ledger = Ledger()
-    ledger.resume(None)
-    assert ledger.is_own(-1)
-    assert not ledger.is_own(0)
-    assert ledger.committed is None
+    tracker = OffsetTracker()
+    tracker.resume(None)
+    assert tracker.is_own(-1)
+    assert not tracker.is_own(0)
+    assert tracker.committed is None
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    ledger = Ledger()
-    ledger.resume(0)
+    tracker = OffsetTracker()
+    tracker.resume(0)
     for offset in range(1, 2 * REMEMBERED):
-        ledger.storing(offset)
-    assert ledger.is_own(2 * REMEMBERED - 1)
-    assert not ledger.is_own(0)
+        tracker.storing(offset)
+    assert tracker.is_own(2 * REMEMBERED - 1)
+    assert not tracker.is_own(0)
 
 
 class Stored(Producer):
@@ -60,11 +60,11 @@ class Stored(Producer):
         self.asked: list[str] = []
         self.broken: BaseException | None = None
 
-    async def run(self, feed: Feed) -> None:
-        lanes = [feed.open(each, committed=self.offsets[each]) for each in self.streams]
+    async def run(self, intake: Intake) -> None:
+        partitions = [intake.open(each, committed=self.offsets[each]) for each in self.streams]
         while True:
-            for lane in lanes:
-                await lane.send([b"x"])
+            for partition in partitions:
+                await partition.send([b"x"])
             await anyio.sleep(1)
 
     async def commit(self, stream: str, offset: int) -> None:

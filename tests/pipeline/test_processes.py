@@ -16,7 +16,7 @@ import pytest
 
 from flowstream.errors import Halted
 from flowstream.pipeline import Backoff, Batch, Drop, Failure, Message, Pipeline, Retry
-from flowstream.pipeline.worker import how_ended
+from flowstream.pipeline.handlers.worker_process import how_ended
 from tests.pipeline import slow_to_import
 from tests.pipeline.computing import DOINGS, load, process
 from tests.pipeline.support import MemoryStream, pipeline_of

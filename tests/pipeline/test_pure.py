@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import Backoff, RateLimit, Retry
-from flowstream.pipeline.agenda import Agenda
-from flowstream.pipeline.commits import CommitSchedule
-from flowstream.pipeline.ratelimit import RateLimiter
-from flowstream.pipeline.restarts import Restarts
-from flowstream.pipeline.window import Window, fitting
+from flowstream.pipeline.deciders.commit_schedule import CommitSchedule
+from flowstream.pipeline.deciders.rate_limit import RateLimiter
+from flowstream.pipeline.deciders.restarts import Restarts
+from flowstream.pipeline.deciders.timer_queue import TimerQueue
+from flowstream.pipeline.deciders.window import Window, fitting
 
 NO_NUMBERS: tuple[Any, ...] = (math.inf, -math.inf, math.nan, 10**400, True, "1")
 
@@ -105,7 +105,7 @@ def test_commits_are_due_by_count_and_by_interval_and_only_when_something_settle
 
 @given(st.lists(st.integers(0, 20), max_size=40))
 def test_the_agenda_calls_in_order_of_time_and_entry(times):
-    agenda, called = Agenda(), []
+    agenda, called = TimerQueue(), []
     for entry, when in enumerate(times):
         first = agenda.at(when, lambda e=entry: called.append(e))
         assert first == (when < min(times[:entry], default=99))

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from flowstream.pipeline import (
     Backoff,
     Batch,
-    Disposer,
     Drop,
     Failure,
     FailurePolicy,
     Halt,
     IterableProducer,
     Message,
+    OpenPolicy,
     Pipeline,
     Reason,
     Retry,
     RunResult,
     Statistics,
 )
-from flowstream.pipeline.reasons import (
+from flowstream.pipeline.state.reasons import (
     INTERVAL,
     KEPT,
     KINDS,
@@ -53,11 +53,11 @@ class Bury(FailurePolicy):
         return ["orders.dead"]
 
     @asynccontextmanager
-    async def disposer(self, context: Any) -> Any:
+    async def open_policy(self, context: Any) -> Any:
         bury = self
 
-        class Burying(Disposer):
-            async def dispose(self, failures: Sequence[Failure]) -> str:
+        class Burying(OpenPolicy):
+            async def handle(self, failures: Sequence[Failure]) -> str:
                 bury.buried += failures
                 return bury.outcome
 

@@ -12,9 +12,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from flowstream import IterableProducer, StreamProducer, SuperStreamProducer
 from flowstream.connectors import start, stream_producer
-from flowstream.pipeline.discards import Discards
-from flowstream.pipeline.run import Run
-from flowstream.pipeline.span import SETTLED, Ledger, Span
+from flowstream.pipeline.deciders.discards import Discards
+from flowstream.pipeline.delivery import SETTLED, Delivery, OffsetTracker
+from flowstream.pipeline.running.run import Run
 from tests.pipeline.test_runs import STEPS, Runs
 
 EXAMPLES = 1000
@@ -34,10 +34,10 @@ def found_as(text: str, *, kind: str = "stream") -> Callable[[Callable[[Patch], 
 
 @found_as("-1 became 0|not handled|offset 0 of the old stream is not stored")
 def an_offset_of_minus_one_becomes_zero(patch: Patch) -> None:
-    def resume(ledger: Ledger, stored: int) -> None:
-        ledger.store(max(stored, ledger.committed or 0))  # and the last verification stores it
+    def resume(tracker: OffsetTracker, stored: int) -> None:
+        tracker.store(max(stored, tracker.committed or 0))  # and the last verification stores it
 
-    patch.setattr(Ledger, "resume", resume)
+    patch.setattr(OffsetTracker, "resume", resume)
     patch.setattr(start.Start, "committed", property(lambda found: found.settled))
 
 
@@ -48,7 +48,7 @@ def a_drain_that_leaves_work_is_a_success(patch: Patch) -> None:
 
 @found_as("not handled")
 def a_commit_passes_what_is_not_settled(patch: Patch) -> None:
-    patch.setattr(Span, "first_unsettled", lambda span: span.flags.rfind(SETTLED) + 1)
+    patch.setattr(Delivery, "first_unsettled", lambda delivery: delivery.flags.rfind(SETTLED) + 1)
 
 
 @found_as("not handled")
@@ -63,8 +63,8 @@ def the_place_where_a_pipeline_began_is_not_stored(patch: Patch) -> None:
 
 @found_as("not handled")
 def truncation_of_a_running_reader_is_not_told(patch: Patch) -> None:
-    async def send(producer: Any, lane: Any, delivery: Any) -> None:
-        await stream_producer.send(lane, delivery)
+    async def send(producer: Any, partition: Any, delivery: Any) -> None:
+        await stream_producer.send(partition, delivery)
 
     patch.setattr(StreamProducer, "_send", send)
 
@@ -81,8 +81,8 @@ def truncation_before_a_run_is_not_told(patch: Patch) -> None:
 
 @found_as("not handled")
 def the_advice_of_a_halt_skips_more_than_the_message(patch: Patch) -> None:
-    def indexes(discards: Discards, span: Span) -> list[int]:
-        return list(range(span.count))
+    def indexes(discards: Discards, delivery: Delivery) -> list[int]:
+        return list(range(delivery.count))
 
     patch.setattr(Discards, "indexes", indexes)
 
@@ -102,16 +102,16 @@ def a_member_whose_source_breaks_leaves_its_group_without_a_drain(patch: Patch) 
 
 @found_as("a success")
 def a_source_that_fails_ends_as_a_success(patch: Patch) -> None:
-    async def run(producer: Any, feed: Any) -> None:
-        lane = feed.open(producer.stream, commits=False)
+    async def run(producer: Any, intake: Any) -> None:
+        partition = intake.open(producer.stream, commits=False)
         items = producer._iterable
         try:
             if hasattr(items, "__aiter__"):
                 async for item in items:
-                    await lane.send([item])
+                    await partition.send([item])
             else:
                 for item in items:
-                    await lane.send([item])
+                    await partition.send([item])
         except ZeroDivisionError:
             return
 

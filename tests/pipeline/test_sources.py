@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from flowstream.errors import ConfigurationError, ConnectionFailed, Halted, SourceFailed
-from flowstream.pipeline import Drop, Feed, IterableProducer, Message, Pipeline, Producer
+from flowstream.pipeline import Drop, Intake, IterableProducer, Message, Pipeline, Producer
 from tests.pipeline.support import MemoryStream, Recorder, numbers
 from tests.pipeline.test_callbacks import nothing
 from tests.test_texts import hostile
@@ -294,10 +294,10 @@ async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
 class HandsOver(Producer):
     """Hands its stream over while the message at offset 3 does not settle."""
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("orders")
-        await lane.send(numbers(20))
-        assert not await lane.drain(2)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("orders")
+        await partition.send(numbers(20))
+        assert not await partition.drain(2)
         await anyio.sleep_forever()
 
 
@@ -334,14 +334,14 @@ class Lines(Producer):
         self.runs = 0
         self.stored: list[int] = []
 
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         self.runs += 1
-        lane = feed.open("lines")
+        partition = intake.open("lines")
         for first in (0, 5):
             if first and self.failures:
                 self.failures -= 1
                 raise self.error
-            await lane.send(numbers(10)[first : first + 5], offset=first)
+            await partition.send(numbers(10)[first : first + 5], offset=first)
 
     async def commit(self, stream: str, offset: int) -> None:
         self.stored.append(offset)
@@ -352,14 +352,14 @@ class Resuming(Lines):
 
     resumable = True
 
-    async def run(self, feed: Feed) -> None:
+    async def run(self, intake: Intake) -> None:
         self.runs += 1
-        lane = feed.open("lines")
-        while lane.next < 10:
-            if lane.next and self.failures:
+        partition = intake.open("lines")
+        while partition.next < 10:
+            if partition.next and self.failures:
                 self.failures -= 1
                 raise self.error
-            await lane.send(numbers(10)[lane.next : lane.next + 5])
+            await partition.send(numbers(10)[partition.next : partition.next + 5])
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), ExceptionGroup("g", [OSError("gone")]),
@@ -408,8 +408,8 @@ async def test_what_a_lane_cannot_take_is_refused_instead_of_taken_for_something
         def __init__(self, bodies: Any, **options: Any) -> None:
             self.bodies, self.options = bodies, options
 
-        async def run(self, feed: Feed) -> None:
-            await feed.open("lines").send(self.bodies, **self.options)
+        async def run(self, intake: Intake) -> None:
+            await intake.open("lines").send(self.bodies, **self.options)
 
     for producer, told in (
         (Sends(b"line"), r"send takes a list of bodies, got b'line'"),
@@ -422,17 +422,17 @@ async def test_what_a_lane_cannot_take_is_refused_instead_of_taken_for_something
         (Sends([b"1", b"2"], offsets=[6, 5]), r"offsets must ascend, got \[6, 5\]"),
     ):
         pipeline, seen = over(producer)
-        with pytest.raises(ConfigurationError, match=f"lane 'lines': {told}"):
+        with pytest.raises(ConfigurationError, match=f"partition 'lines': {told}"):
             await pipeline.run()
         assert seen == []
 
 
 async def test_offsets_go_on_behind_the_committed_one_where_none_is_given() -> None:
     class GoesOn(Lines):
-        async def run(self, feed: Feed) -> None:
-            lane = feed.open("lines", committed=41)
-            await lane.send(numbers(5))
-            await lane.send(numbers(5))
+        async def run(self, intake: Intake) -> None:
+            partition = intake.open("lines", committed=41)
+            await partition.send(numbers(5))
+            await partition.send(numbers(5))
 
     producer = GoesOn(0)
     pipeline, _ = over(producer)

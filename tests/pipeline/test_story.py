@@ -193,10 +193,10 @@ async def test_commits_that_fail_are_one_record_and_so_is_their_end(
     class Forgetful(MemoryStream):
         failing = False
 
-        async def run(self, feed: Any) -> None:
-            lanes = [feed.open(f"orders-{number}") for number in range(12)]
+        async def run(self, intake: Any) -> None:
+            partitions = [intake.open(f"orders-{number}") for number in range(12)]
             for number in range(2_000):
-                await lanes[number % 12].send([b"{}"])
+                await partitions[number % 12].send([b"{}"])
                 await anyio.sleep(0.1)
 
         async def commit(self, stream: str, offset: int) -> None:

@@ -13,10 +13,10 @@ from flowstream.connectors import StreamProducer
 from flowstream.errors import Halted
 from flowstream.pipeline import (
     Batch,
-    Disposer,
     Drop,
     FailurePolicy,
     Message,
+    OpenPolicy,
     Pipeline,
     Retry,
     RunResult,
@@ -146,11 +146,11 @@ async def test_a_prepare_that_raises_fails_its_slice(make: Any) -> None:
 async def test_what_cannot_be_settled_halts(make: Any, where: str) -> None:
     class Broken(FailurePolicy):
         @asynccontextmanager
-        async def disposer(self, context: Any) -> Any:
+        async def open_policy(self, context: Any) -> Any:
             yield BrokenDisposer()
 
-    class BrokenDisposer(Disposer):
-        async def dispose(self, failures: Any) -> str:
+    class BrokenDisposer(OpenPolicy):
+        async def handle(self, failures: Any) -> str:
             raise make()
 
     source = Queue(numbers(10), Told(make() if where == "acknowledger" else None))
@@ -170,11 +170,11 @@ async def test_what_cannot_be_settled_halts(make: Any, where: str) -> None:
 async def test_a_policy_that_names_no_outcome_halts(outcome: Any) -> None:
     class Wrong(FailurePolicy):
         @asynccontextmanager
-        async def disposer(self, context: Any) -> Any:
+        async def open_policy(self, context: Any) -> Any:
             yield WrongDisposer()
 
-    class WrongDisposer(Disposer):
-        async def dispose(self, failures: Any) -> Any:
+    class WrongDisposer(OpenPolicy):
+        async def handle(self, failures: Any) -> Any:
             return outcome
 
     producer = MemoryStream(numbers(10))
@@ -227,8 +227,8 @@ async def test_a_body_that_does_not_decode_a_second_time_is_not_tried_again() ->
             raise ValueError("x")
 
     async with pipeline.start() as running:
-        feed = running._run.feed
-        decode = feed.decoder.decode
+        intake = running._run.intake
+        decode = intake.decoder.decode
         assert decode is not None
 
         def once(body: bytes) -> Any:
@@ -237,7 +237,7 @@ async def test_a_body_that_does_not_decode_a_second_time_is_not_tried_again() ->
             seen.add(hash(body))
             return decode(body)
 
-        feed.decoder = feed.decoder._replace(decode=once)
+        intake.decoder = intake.decoder._replace(decode=once)
         with anyio.fail_after(100):
             result = await running.wait()
     assert result.settled == {"ok": 9, "discarded": 1}

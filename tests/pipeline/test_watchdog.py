@@ -14,11 +14,11 @@ import pytest
 from flowstream.pipeline import (
     Acknowledger,
     Batch,
-    Disposer,
     Failure,
     FailurePolicy,
-    Feed,
+    Intake,
     Message,
+    OpenPolicy,
     Pipeline,
     RunContext,
     Sink,
@@ -85,10 +85,10 @@ class Source(MemoryStream):
     async def open(self, context: Any) -> None:
         await self.hangs.at("Source.open")
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("jobs", acknowledger=Told(self.hangs), commits=False)
-        await lane.send(numbers(3))
-        await super().run(feed)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("jobs", acknowledger=Told(self.hangs), commits=False)
+        await partition.send(numbers(3))
+        await super().run(intake)
 
     async def commit(self, stream: str, offset: int) -> None:
         await self.hangs.at("Source.commit")
@@ -108,16 +108,16 @@ class Policy(FailurePolicy):
         self.hangs = hangs
 
     @asynccontextmanager
-    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
-        await self.hangs.at("Policy.disposer")
+    async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
+        await self.hangs.at("Policy.open_policy")
         yield Disposing(self.hangs)
 
 
-class Disposing(Disposer):
+class Disposing(OpenPolicy):
     def __init__(self, hangs: Hangs) -> None:
         self.hangs = hangs
 
-    async def dispose(self, failures: Any) -> str:
+    async def handle(self, failures: Any) -> str:
         await self.hangs.at("Policy.dispose")
         return "discarded"
 
@@ -165,7 +165,7 @@ def pipeline_that(hangs: Hangs) -> Pipeline:
 
 
 EVERYWHERE = [
-    *("lifespan", "Source.open", "Source.commit", "Told.acknowledge", "Policy.disposer"),
+    *("lifespan", "Source.open", "Source.commit", "Told.acknowledge", "Policy.open_policy"),
     *("Policy.dispose", "Written.writer", "written", "prepare", "on_failed"),
 ]
 

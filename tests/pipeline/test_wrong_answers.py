@@ -19,12 +19,12 @@ import pytest
 from flowstream.errors import CommitNotVerified, ConfigurationError, Halted, HandlerTimeout
 from flowstream.pipeline import (
     Batch,
-    Disposer,
     Drop,
     Failure,
     FailurePolicy,
     Halt,
     Message,
+    OpenPolicy,
     Pipeline,
     Retry,
     RunContext,
@@ -394,7 +394,7 @@ async def test_functions_that_must_be_awaited_are_no_keys_and_sizes(option: str)
 # -- what a run opens, closes and commits to ------------------------------------------------
 
 
-class Opened(MemoryStream, Sink, FailurePolicy, Disposer):
+class Opened(MemoryStream, Sink, FailurePolicy, OpenPolicy):
     """A source, a sink and a policy, one of whose callbacks raises."""
 
     def __init__(self, where: str, how: Callable[[], None]) -> None:
@@ -438,12 +438,12 @@ class Opened(MemoryStream, Sink, FailurePolicy, Disposer):
         self.maybe("writer exit")
 
     @asynccontextmanager
-    async def disposer(self, context: RunContext) -> AsyncIterator[Disposer]:
+    async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         self.maybe("disposer enter")
         yield self
         self.maybe("disposer exit")
 
-    async def dispose(self, failures: Any) -> str:
+    async def handle(self, failures: Any) -> str:
         self.maybe("dispose")
         return "discarded"
 

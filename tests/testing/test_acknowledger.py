@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flowstream import Acknowledger, Batch, Drop, Feed, Halt, Message, Pipeline, Producer
+from flowstream import Acknowledger, Batch, Drop, Halt, Intake, Message, Pipeline, Producer
 from flowstream.testing import CallerAcknowledger, PipelineTester
 
 pytestmark = pytest.mark.anyio
@@ -18,9 +18,9 @@ class Jobs(Producer):
         self.jobs = jobs
         self.acknowledger = acknowledger
 
-    async def run(self, feed: Feed) -> None:
-        lane = feed.open("jobs", commits=False, acknowledger=self.acknowledger)
-        await lane.send(self.jobs)
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("jobs", commits=False, acknowledger=self.acknowledger)
+        await partition.send(self.jobs)
         await anyio.sleep_forever()
 
 

@@ -10,7 +10,7 @@ import pytest
 from flowstream import Message, Pipeline, StreamProducer, SuperStreamProducer
 from flowstream.client import StreamBacklog
 from flowstream.connectors import Filter
-from flowstream.pipeline.lag import INTERVAL
+from flowstream.pipeline.running.lag import INTERVAL
 from flowstream.testing import MemoryEnvironment, virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -53,22 +53,27 @@ async def test_paused_idle_and_where_the_stream_ended_before_the_run():
     pipeline = pipeline_of(StreamProducer("s"))
     async with pipeline.start(environment=environment) as running:
         await anyio.sleep(INTERVAL + 1)
-        (lane,) = running.statistics().lanes
-        assert (lane.lag, lane.lag_seconds, lane.tail, lane.catch_up) == (0, 0.0, 9, 0.0)
+        (partition,) = running.statistics().partitions
+        assert (partition.lag, partition.lag_seconds, partition.tail, partition.catch_up) == (
+            0,
+            0.0,
+            9,
+            0.0,
+        )
         running.pause()
         environment.append("s", [b"m"] * 300, timestamp=int((time.time() - 60) * 1000))
         await anyio.sleep(INTERVAL + 1)
-        (lane,) = running.statistics().lanes
-        assert (lane.lag, lane.tail) == (300, 309)
-        assert lane.lag_seconds == pytest.approx(60, abs=5)
+        (partition,) = running.statistics().partitions
+        assert (partition.lag, partition.tail) == (300, 309)
+        assert partition.lag_seconds == pytest.approx(60, abs=5)
         running.resume()
         await anyio.sleep(INTERVAL + 1)
-        assert running.statistics().lanes[0].lag == 0
+        assert running.statistics().partitions[0].lag == 0
         running.stop()
     async with pipeline.start(environment=environment) as running:
         await anyio.sleep(1)
-        (lane,) = running.statistics().lanes
-        assert (lane.received, lane.lag, lane.tail) == (None, 0, 309)
+        (partition,) = running.statistics().partitions
+        assert (partition.received, partition.lag, partition.tail) == (None, 0, 309)
         running.stop()
 
 
@@ -77,10 +82,14 @@ async def test_partitions_that_nothing_came_from_are_there():
     environment.super_stream("s", 3)
     async with pipeline_of(SuperStreamProducer("s")).start(environment=environment) as running:
         await anyio.sleep(INTERVAL + 1)
-        lanes = {lane.stream: lane for lane in running.statistics().lanes}
-        assert {name: lane.lag for name, lane in lanes.items()} == {"s-0": 0, "s-1": 0, "s-2": 0}
-        assert all(lane.active for lane in lanes.values())
-        assert [lanes[f"s-{number}"].tail for number in range(3)] == [None, 2, None]
+        partitions = {partition.stream: partition for partition in running.statistics().partitions}
+        assert {name: partition.lag for name, partition in partitions.items()} == {
+            "s-0": 0,
+            "s-1": 0,
+            "s-2": 0,
+        }
+        assert all(partition.active for partition in partitions.values())
+        assert [partitions[f"s-{number}"].tail for number in range(3)] == [None, 2, None]
         running.stop()
 
 
@@ -91,8 +100,8 @@ async def test_behind_a_filter():
     async with pipeline.start(environment=environment) as running:
         running.pause()
         await anyio.sleep(INTERVAL + 1)
-        assert running.statistics().lanes[0].lag == 50
+        assert running.statistics().partitions[0].lag == 50
         running.resume()
         await anyio.sleep(INTERVAL + 1)
-        assert running.statistics().lanes[0].lag == 0
+        assert running.statistics().partitions[0].lag == 0
         running.stop()

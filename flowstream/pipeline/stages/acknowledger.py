@@ -11,26 +11,26 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from flowstream.pipeline.commits import CommitSchedule
-from flowstream.pipeline.core import Core, Signal
-from flowstream.pipeline.handlers import passes
+from flowstream.pipeline.deciders.commit_schedule import CommitSchedule
+from flowstream.pipeline.delivery import HELD, SETTLED, OffsetTracker
+from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.producer import Acknowledger
-from flowstream.pipeline.span import HELD, SETTLED, Ledger
-from flowstream.telemetry import Dropped, Held, Settled
+from flowstream.pipeline.state.run_state import RunState, Signal
+from flowstream.telemetry import Abandoned, Dropped, Settled
 from flowstream.texts import describe, type_name
 
 _WORST = ("ok", "dropped", "discarded", "dead_lettered", "halted")
 
 
-class Settlement:
+class AckTracker:
     """Settles messages, and tells when their offsets should be committed."""
 
-    def __init__(self, core: Core) -> None:
-        self.core = core
-        self.ledgers: dict[str, Ledger] = {}
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.trackers: dict[str, OffsetTracker] = {}
         self.schedule = CommitSchedule(
-            core.options.commit_every, core.options.commit_interval, core.clock()
+            state.options.commit_every, state.options.commit_interval, state.clock()
         )
         self.early: deque[Message[Any]] = deque()
         self.acknowledgers = 0
@@ -54,20 +54,20 @@ class Settlement:
             origin = self._joined(message, "halted")
             if origin is None:
                 continue
-            if self._hold(origin._span, origin._index):
-                held[origin._span.lane.stream] += 1
-            self.core.window.release(1, len(origin.raw))
+            if self._hold(origin._delivery, origin._index):
+                held[origin._delivery.partition.stream] += 1
+            self.state.window.release(1, len(origin.raw))
         for stream, count in held.items():
-            self.core.emit(Held(self.core.name, stream, count))
+            self.state.emit(Abandoned(self.state.name, stream, count))
         self._wake()
 
-    def _hold(self, span: Any, index: int) -> bool:
+    def _hold(self, delivery: Any, index: int) -> bool:
         """Whether it was still to be settled."""
-        if span.flags[index]:
+        if delivery.flags[index]:
             return False
-        span.flags[index] = HELD
-        span.held += 1
-        span.remaining -= 1
+        delivery.flags[index] = HELD
+        delivery.held += 1
+        delivery.remaining -= 1
         self.held += 1
         return True
 
@@ -82,18 +82,18 @@ class Settlement:
 
     def _settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
         count = size = run = 0
-        rare: list[Message[Any]] = []
-        span: Any = None
+        flagged: list[Message[Any]] = []
+        delivery: Any = None
         flags = bytearray()
         for message in messages:
             if message._extra is not None and (message._extra.joint or message._extra.early):
-                rare.append(message)
+                flagged.append(message)
                 continue
-            if message._span is not span:
+            if message._delivery is not delivery:
                 if run:
-                    self._count(span, outcome, run)
-                span = message._span
-                flags = span.flags
+                    self._count(delivery, outcome, run)
+                delivery = message._delivery
+                flags = delivery.flags
                 run = 0
             index = message._index
             if flags[index]:
@@ -103,13 +103,13 @@ class Settlement:
             size += len(message.raw)
             count += 1
         if run:
-            self._count(span, outcome, run)
+            self._count(delivery, outcome, run)
         if count:
-            self.core.window.release(count, size)
+            self.state.window.release(count, size)
             self._counted(outcome, count)
-            if outcome == "dropped" and self.core.telemetry.active:
-                self._tell_dropped(messages if not rare else set(messages).difference(rare))
-        for message in rare:
+            if outcome == "dropped" and self.state.telemetry.active:
+                self._tell_dropped(messages if not flagged else set(messages).difference(flagged))
+        for message in flagged:
             self._settle_rare(message, outcome)
         self._wake()
 
@@ -123,13 +123,13 @@ class Settlement:
         if outcome == "halted":
             self.hold([origin])
             return
-        if not origin._span.flags[origin._index]:
-            origin._span.flags[origin._index] = SETTLED
-            self._count(origin._span, outcome, 1)
+        if not origin._delivery.flags[origin._index]:
+            origin._delivery.flags[origin._index] = SETTLED
+            self._count(origin._delivery, outcome, 1)
             self._counted(outcome, 1)
             if outcome == "dropped":
-                self.core.emit(Dropped(self.core.name, origin.stream, reason or "", 1, True))
-        self.core.window.release(1, len(origin.raw))
+                self.state.emit(Dropped(self.state.name, origin.stream, reason or "", 1, True))
+        self.state.window.release(1, len(origin.raw))
 
     def _joined(self, message: Message[Any], outcome: str) -> Message[Any] | None:
         """The message itself, or its origin when this was the last of its branches."""
@@ -141,17 +141,17 @@ class Settlement:
         joint.pending -= 1
         return None if joint.pending else joint.origin
 
-    def _count(self, span: Any, outcome: str, count: int) -> None:
-        span.remaining -= count
-        if self.core.telemetry.active:
-            core, published = self.core, span.timestamp
+    def _count(self, delivery: Any, outcome: str, count: int) -> None:
+        delivery.remaining -= count
+        if self.state.telemetry.active:
+            state, published = self.state, delivery.timestamp
             latency = time.time() - published / 1000 if published else None
-            core.emit(Settled(core.name, span.lane.stream, outcome, count, latency))
+            state.emit(Settled(state.name, delivery.partition.stream, outcome, count, latency))
 
     def _counted(self, outcome: str, count: int) -> None:
-        core = self.core
-        core.counts[outcome] = core.counts.get(outcome, 0) + count
-        core.progress = now = core.clock()
+        state = self.state
+        state.counts[outcome] = state.counts.get(outcome, 0) + count
+        state.progress = now = state.clock()
         if self.uncommitted_since is None:
             self.uncommitted_since = now
         if self.schedule.settled(count) or not self.armed:
@@ -160,26 +160,26 @@ class Settlement:
     def _tell_dropped(self, messages: Iterable[Message[Any]]) -> None:
         reasons = Counter((message.stream, message.dropped or "") for message in messages)
         for (stream, reason), count in reasons.items():
-            self.core.emit(Dropped(self.core.name, stream, reason, count, True))
+            self.state.emit(Dropped(self.state.name, stream, reason, count, True))
 
     def _wake(self) -> None:
-        self.core.freed.notify()
-        self.core.changed.notify()
+        self.state.freed.notify()
+        self.state.changed.notify()
 
     async def settle_early(self) -> None:
         """Settle what handlers acknowledged with `message.settle()`."""
         while self.early:
             message = self.early.popleft()
-            if message._span.flags[message._index]:
+            if message._delivery.flags[message._index]:
                 continue
-            lane = message._span.lane
-            if lane.acknowledger is not None and not await self._tell(
-                lane.acknowledger, [message], "ok"
+            partition = message._delivery.partition
+            if partition.acknowledger is not None and not await self._tell(
+                partition.acknowledger, [message], "ok"
             ):
-                self._hold(message._span, message._index)
+                self._hold(message._delivery, message._index)
                 continue
-            message._span.flags[message._index] = SETTLED
-            self._count(message._span, "ok", 1)
+            message._delivery.flags[message._index] = SETTLED
+            self._count(message._delivery, "ok", 1)
             self._counted("ok", 1)
 
     async def _acknowledge(
@@ -190,13 +190,13 @@ class Settlement:
         settle: list[Message[Any]] = []
         for message in messages:
             extra = message._extra
-            acknowledger = message._span.lane.acknowledger
+            acknowledger = message._delivery.partition.acknowledger
             joint = None if extra is None else extra.joint
             final = outcome
             if joint is not None:
                 final = max(joint.outcome, outcome, key=_WORST.index)
             last = (joint is None or joint.pending == 1) and final != "halted"
-            told = message._span.flags[message._index]
+            told = message._delivery.flags[message._index]
             if acknowledger is None or not last or told:
                 settle.append(message)
             else:
@@ -213,7 +213,7 @@ class Settlement:
         self, acknowledger: Acknowledger, messages: list[Message[Any]], outcome: str
     ) -> bool:
         try:
-            await self.core.watched(
+            await self.state.watched(
                 f"{type_name(acknowledger)}.acknowledge",
                 acknowledger.acknowledge(messages, outcome),
             )
@@ -223,6 +223,6 @@ class Settlement:
             reason = f"the acknowledger raised {describe(error)}"
             failure = Failure(messages[0], reason, error=error)
             failure.phase, failure.stage = "commit", type_name(acknowledger)
-            self.core.halt(failure)
+            self.state.halt(failure)
             return False
         return True

@@ -13,20 +13,20 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
-from flowstream.pipeline.answers import hash_of
 from flowstream.pipeline.batch import Batch, again
-from flowstream.pipeline.batching import Batching, Rejected
-from flowstream.pipeline.core import Core
-from flowstream.pipeline.handlers import handle_batch, passes
-from flowstream.pipeline.lineup import Lineup
+from flowstream.pipeline.deciders.batch_scheduler import BatchScheduler
+from flowstream.pipeline.deciders.batching import Batching, Rejected
+from flowstream.pipeline.handlers.calls import handle_batch, passes
+from flowstream.pipeline.handlers.pool import Pool
+from flowstream.pipeline.handlers.processes import batch_elsewhere
+from flowstream.pipeline.handlers.return_checks import hash_of
+from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
 from flowstream.pipeline.policies import Retry
-from flowstream.pipeline.processes import batch_elsewhere
-from flowstream.pipeline.stages.acknowledger import Settlement
-from flowstream.pipeline.stages.disposal import Disposal
-from flowstream.pipeline.stages.pool import Pool
-from flowstream.pipeline.stages.slot import Slot
+from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.stages.failure_handler import FailureHandler
+from flowstream.pipeline.state.run_state import RunState
 from flowstream.telemetry import BatchReady, HandlerDone, Retried
 from flowstream.texts import describe
 
@@ -36,10 +36,10 @@ class Batcher(Pool):
 
     def __init__(
         self,
-        core: Core,
+        state: RunState,
         options: BatcherOptions,
-        settlement: Settlement,
-        disposal: Disposal,
+        ack_tracker: AckTracker,
+        failure_handler: FailureHandler,
         *,
         handler: Callable[..., Any],
         is_async: bool,
@@ -47,9 +47,9 @@ class Batcher(Pool):
         phase: str,
         retry: Retry | None,
     ) -> None:
-        super().__init__(core, options, "batcher", options.handler_timeout)
-        self.settlement = settlement
-        self.disposal = disposal
+        super().__init__(state, options, "batcher", options.handler_timeout)
+        self.ack_tracker = ack_tracker
+        self.failure_handler = failure_handler
         self.partitioned = inherits or options.partition_by is not None
         self.phase = phase
         self._partition_by = options.partition_by
@@ -57,7 +57,7 @@ class Batcher(Pool):
         self.batching = Batching(
             options.name, options.size, options.timeout, max_bytes=options.max_bytes
         )
-        self.lineup = Lineup(serial=options.concurrency == 1)
+        self.scheduler = BatchScheduler(serial=options.concurrency == 1)
         self._handler = handler
         self._is_async = is_async
         self._retry = retry
@@ -65,7 +65,7 @@ class Batcher(Pool):
         self._held_back: list[tuple[list[Message[Any]], bool]] = []
         self._armed = False
         self._draining = False
-        self._handling: dict[Slot, Batch[Any]] = {}
+        self._handling: dict[WorkerState, Batch[Any]] = {}
         self._partition()
 
     # -- in
@@ -75,7 +75,7 @@ class Batcher(Pool):
         if self._resizing is not None:
             self._held_back.append((messages, plain))
             return
-        now = self.core.clock()
+        now = self.state.clock()
         if self._partition_by is not None:
             messages = self._keyed(messages)
         if plain:
@@ -89,11 +89,11 @@ class Batcher(Pool):
             self.flush("drain")
         if not self._armed and (deadline := self.batching.deadline) is not None:
             self._armed = True
-            self.core.at(deadline, self._expire)
+            self.state.at(deadline, self._expire)
 
     def flush(self, trigger: str) -> None:
         """Close all open batches."""
-        self._line_up(self.batching.flush(trigger), self.core.clock())
+        self._line_up(self.batching.flush(trigger), self.state.clock())
 
     def drain(self) -> None:
         """Close all open batches, and from now on every batch as soon as it has messages."""
@@ -103,17 +103,17 @@ class Batcher(Pool):
     @property
     def waiting(self) -> int:
         held = sum(len(messages) for messages, _ in self._held_back)
-        return self.batching.messages + self.lineup.messages + held
+        return self.batching.messages + self.scheduler.messages + held
 
     @property
     def idle(self) -> bool:
         """Nothing open, lined up, handled or parked."""
-        return not (self.batching.open or self.lineup.batches or self.busy or self._held_back)
+        return not (self.batching.open or self.scheduler.batches or self.busy or self._held_back)
 
     @property
     def stalled(self) -> bool:
         """Whatever is here waits in open batches."""
-        return not (self.lineup.batches or self.busy)
+        return not (self.scheduler.batches or self.busy)
 
     def resize(self, workers: int) -> None:
         """Change how many batches are handled at a time, once what was taken in is through."""
@@ -122,10 +122,10 @@ class Batcher(Pool):
         self._settle_size()
 
     def _settle_size(self) -> None:
-        if self._resizing is None or self.lineup.batches:
+        if self._resizing is None or self.scheduler.batches:
             return
         workers, self._resizing = self._resizing, None
-        self.lineup = Lineup(serial=workers == 1)
+        self.scheduler = BatchScheduler(serial=workers == 1)
         self.set_workers(workers)
         self._partition()
         held, self._held_back = self._held_back, []
@@ -152,7 +152,7 @@ class Batcher(Pool):
                     raise
                 failure = Failure(message, f"partition_by raised {describe(error)}", error=error)
                 wrong.append(self._stamp(failure, 1))
-        self.disposal.put(wrong)
+        self.failure_handler.put(wrong)
         return good
 
     def _put_each(self, messages: list[Message[Any]], now: float) -> None:
@@ -170,7 +170,7 @@ class Batcher(Pool):
         failure = Failure(
             message, f"the batch key or size function: {describe(error)}", error=error
         )
-        self.disposal.put([self._stamp(failure, 1)])
+        self.failure_handler.put([self._stamp(failure, 1)])
         self._put_each(messages[rejected.index + 1 :], now)
 
     def _line_up(self, batches: list[Batch[Any]], now: float) -> None:
@@ -178,16 +178,16 @@ class Batcher(Pool):
             if self.partitioned and batch.partition is None:
                 batch.partition = 0
             try:
-                self.lineup.put(batch)
+                self.scheduler.put(batch)
             except BaseException as error:
                 if passes(error):
                     raise
                 self._reject(batch, error)
                 continue
-            if self.core.telemetry.active:
-                self.core.emit(
+            if self.state.telemetry.active:
+                self.state.emit(
                     BatchReady(
-                        self.core.name,
+                        self.state.name,
                         self.name,
                         batch.size,
                         batch.trigger,
@@ -201,42 +201,44 @@ class Batcher(Pool):
         """The batch key does not compare with others': the batch cannot be put in its order."""
         reason = f"the batch key: {describe(error)}"
         failures = [Failure(message, reason, error=error) for message in batch._own]
-        self.disposal.put([self._stamp(failure, batch.attempt) for failure in failures])
+        self.failure_handler.put([self._stamp(failure, batch.attempt) for failure in failures])
 
     def _expire(self) -> None:
-        now = self.core.clock()
+        now = self.state.clock()
         self._line_up(self.batching.expire(now), now)
         deadline = self.batching.deadline
         self._armed = deadline is not None
         if deadline is not None:
-            self.core.at(deadline, self._expire)
+            self.state.at(deadline, self._expire)
 
     # -- work
 
-    async def work(self, slot: Slot) -> None:
-        while slot.index < self.concurrency:
-            batch = self.lineup.take()
+    async def work(self, worker: WorkerState) -> None:
+        while worker.index < self.concurrency:
+            batch = self.scheduler.take()
             if batch is None:
                 self.rest()
-                if not self.lineup.ready:  # resting may have closed batches to relieve the window
-                    await self.idle_workers.wait(slot.index)
+                if (
+                    not self.scheduler.ready
+                ):  # resting may have closed batches to relieve the window
+                    await self.idle_workers.wait(worker.index)
                 continue
-            if self.core.halts and not (batch := self._sifted(batch)):
+            if self.state.halts and not (batch := self._split_at_halt(batch)):
                 continue
-            self._handling[slot] = batch
-            slot.hold(list(batch._own), self.core.clock())
-            await self._batch(slot, batch)
-            self.release(slot)
-            self._handling.pop(slot, None)
+            self._handling[worker] = batch
+            worker.hold(list(batch._own), self.state.clock())
+            await self._batch(worker, batch)
+            self.release(worker)
+            self._handling.pop(worker, None)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
 
-    def _sifted(self, batch: Batch[Any]) -> Batch[Any] | None:
+    def _split_at_halt(self, batch: Batch[Any]) -> Batch[Any] | None:
         """The batch without what lies past a halt; None when nothing is left of it."""
-        go, held = self.core.sift(batch._own)
+        go, held = self.state.split_at_halt(batch._own)
         if not held:
             return batch
-        self.settlement.hold(held)
+        self.ack_tracker.hold(held)
         if not go:
             self._done(batch)
             return None
@@ -244,60 +246,60 @@ class Batcher(Pool):
             go, batcher=batch.batcher, key=batch.key, partition=batch.partition,
             trigger=batch.trigger, opened=batch.opened, attempt=batch.attempt,
         )  # fmt: skip
-        self.lineup.swap(batch, rest)
+        self.scheduler.swap(batch, rest)
         return rest
 
-    async def _batch(self, slot: Slot, batch: Batch[Any]) -> None:
-        core, own = self.core, slot.messages
+    async def _batch(self, worker: WorkerState, batch: Batch[Any]) -> None:
+        state, own = self.state, worker.messages
         batch.messages = list(own)
         error: BaseException | None = None
-        with core.handling(self.name, own) as tell:
-            with anyio.CancelScope() as slot.scope:
+        with state.handling(self.name, own) as tell:
+            with anyio.CancelScope() as worker.scope:
                 if self.options.processes:
-                    error = await batch_elsewhere(self._handler, slot, batch, self.processes)
+                    error = await batch_elsewhere(self._handler, worker, batch, self.processes)
                 else:
-                    threads = None if self._is_async else self.core.threads
-                    error = await handle_batch(self._handler, batch, slot, threads=threads)
-            if slot.scope.cancelled_caught:
+                    threads = None if self._is_async else self.state.threads
+                    error = await handle_batch(self._handler, batch, worker, threads=threads)
+            if worker.scope.cancelled_caught:
                 error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
-            slot.scope = None
+            worker.scope = None
             tell(own, error)
-        seconds = core.clock() - slot.since
+        seconds = state.clock() - worker.since
         self.handled += len(own)
         self.seconds += seconds
-        failures = await self._settle(slot, batch, error)
-        if core.telemetry.active:
-            core.emit(HandlerDone(core.name, self.name, len(own), len(failures), seconds))
+        failures = await self._settle(worker, batch, error)
+        if state.telemetry.active:
+            state.emit(HandlerDone(state.name, self.name, len(own), len(failures), seconds))
 
     async def _settle(
-        self, slot: Slot, batch: Batch[Any], error: BaseException | None
+        self, worker: WorkerState, batch: Batch[Any], error: BaseException | None
     ) -> list[Failure]:
         """Settle what is well, see to what failed, and return the failures."""
-        if self.settlement.early:
-            await self.settlement.settle_early()
-        own = slot.messages
+        if self.ack_tracker.early:
+            await self.ack_tracker.settle_early()
+        own = worker.messages
         if error is not None:
             reason = describe(error)
             failures = [Failure(message, reason, error=error) for message in own]
         else:
-            rare = [message for message in own if message._extra is not None]
-            failures = [f for m in rare if (f := m._more().failure) is not None]
-            dropped = [m for m in rare if m.dropped is not None and m.failed is None]
+            flagged = [message for message in own if message._extra is not None]
+            failures = [f for m in flagged if (f := m._more().failure) is not None]
+            dropped = [m for m in flagged if m.dropped is not None and m.failed is None]
             if failures or dropped:
                 own = [m for m in own if m.failed is None and m.dropped is None]
                 failed = [failure.message for failure in failures]
-                slot.messages = failed + own + dropped
+                worker.messages = failed + own + dropped
                 if dropped:
-                    await self.settlement.settle(dropped, "dropped")
-                    slot.messages = failed + own
+                    await self.ack_tracker.settle(dropped, "dropped")
+                    worker.messages = failed + own
             if own:
-                await self.settlement.settle(own, "ok")
-                slot.messages = [failure.message for failure in failures]
+                await self.ack_tracker.settle(own, "ok")
+                worker.messages = [failure.message for failure in failures]
         if failures:
             self._failed(batch, [self._stamp(failure, batch.attempt) for failure in failures])
         else:
             self._done(batch)
-        slot.messages = []
+        worker.messages = []
         return failures
 
     # -- failures
@@ -305,13 +307,13 @@ class Batcher(Pool):
     def _failed(self, batch: Batch[Any], failures: list[Failure]) -> None:
         """Dispose of what may not be tried again; then try the rest again, in its place."""
         self.failed += len(failures)
-        self.core.failures.attempted(failures)
+        self.state.failures.attempted(failures)
         delay = None if self._retry is None else self._retry.delay(batch.attempt)
         final = [f for f in failures if delay is None or not f.retry]
         again_for = [f for f in failures if delay is not None and f.retry]
         retry = [f.message for f in again_for]
-        due = self.core.clock() + (delay or 0)
-        if retry and due > self.core.deadline:
+        due = self.state.clock() + (delay or 0)
+        if retry and due > self.state.deadline:
             self._give_up(batch, retry)
             retry = []
 
@@ -322,23 +324,23 @@ class Batcher(Pool):
                 self._done(batch)
 
         if final:
-            self.disposal.put(final, disposed)
+            self.failure_handler.put(final, disposed)
         else:
             disposed([])
 
     def _park(self, batch: Batch[Any], failures: list[Failure], delay: float, due: float) -> None:
-        core, first = self.core, failures[0]
+        state, first = self.state, failures[0]
         messages = [failure.message for failure in failures]
         once_more = again(batch, messages)
-        core.failures.retried(failures)
-        self.lineup.swap(batch, once_more)
+        state.failures.retried(failures)
+        self.scheduler.swap(batch, once_more)
         self.parked += len(messages)
         self.retried += len(messages)
-        core.retried += len(messages)
+        state.retried += len(messages)
 
         def resume() -> None:
             self.parked -= len(messages)
-            self.lineup.resume(once_more)
+            self.scheduler.resume(once_more)
             self.idle_workers.wake(1)
 
         def give_up() -> None:
@@ -346,46 +348,46 @@ class Batcher(Pool):
             self._give_up(once_more, once_more._own)
             self._done(once_more)
 
-        core.park(due, resume, give_up)
-        if core.telemetry.active:
-            core.emit(
+        state.park(due, resume, give_up)
+        if state.telemetry.active:
+            state.emit(
                 Retried(
-                    core.name, self.name, len(messages), batch.attempt, delay, first.kind,
+                    state.name, self.name, len(messages), batch.attempt, delay, first.kind,
                     self.phase, first.reason,
                 )
             )  # fmt: skip
 
     def _give_up(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
         """Leave messages to the next run, and with them what must not overtake them."""
-        if self.lineup.serial or batch.partition is not None or batch.key is not None:
+        if self.scheduler.serial or batch.partition is not None or batch.key is not None:
             for message in messages:
-                self.core.stop_at(message)
-        self.settlement.hold(messages)
+                self.state.stop_at(message)
+        self.ack_tracker.hold(messages)
 
     def _done(self, batch: Batch[Any]) -> None:
-        self.lineup.done(batch)
-        if self.lineup.ready:
-            self.idle_workers.wake(self.lineup.ready)
+        self.scheduler.done(batch)
+        if self.scheduler.ready:
+            self.idle_workers.wake(self.scheduler.ready)
         self._settle_size()
-        self.core.rested()
+        self.state.rested()
 
     def _stamp(self, failure: Failure, attempts: int) -> Failure:
         failure.phase, failure.stage, failure.attempts = self.phase, self.name, attempts
         return failure
 
-    async def crashed(self, slot: Slot, error: BaseException) -> None:
+    async def crashed(self, worker: WorkerState, error: BaseException) -> None:
         """What a broken batch processor had in its hands fails, and goes to the policy."""
-        batch = self._handling.pop(slot, None)
+        batch = self._handling.pop(worker, None)
         failures = [
             self._stamp(
                 Failure(message, f"the stage crashed: {describe(error)}", error=error),
                 message.attempt,
             )
-            for message in slot.unsettled
+            for message in worker.unsettled
         ]
-        self.release(slot)
+        self.release(worker)
         if batch is not None:
             if failures:
-                self.disposal.put(failures, lambda _: self._done(batch))
+                self.failure_handler.put(failures, lambda _: self._done(batch))
             else:
                 self._done(batch)

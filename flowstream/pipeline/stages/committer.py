@@ -8,14 +8,14 @@ from typing import Any
 import anyio
 
 from flowstream.errors import CommitNotVerified, ConnectionFailed, EnvironmentClosed
-from flowstream.pipeline import story
-from flowstream.pipeline.core import Core, log
-from flowstream.pipeline.handlers import passes
+from flowstream.pipeline.deciders.repeats import Repeats, more
+from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.policies import Backoff
 from flowstream.pipeline.producer import Producer
-from flowstream.pipeline.repeats import Repeats, more
-from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.offset_watch import OffsetWatch
+from flowstream.pipeline.state import story
+from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import CommitFailed, Committed
 from flowstream.texts import describe, is_a, type_name
 
@@ -30,11 +30,11 @@ class Committer:
     """Commits through the producer. A commit that fails is tried again at the next interval."""
 
     def __init__(
-        self, core: Core, settlement: Settlement, producer: Producer, watch: OffsetWatch
+        self, state: RunState, ack_tracker: AckTracker, producer: Producer, watch: OffsetWatch
     ) -> None:
-        self.core = core
+        self.state = state
         self.watch = watch
-        self.settlement = settlement
+        self.ack_tracker = ack_tracker
         self.producer = producer
         self.stored: dict[str, int] = {}
         self._failed: dict[str, str] = {}
@@ -46,15 +46,15 @@ class Committer:
 
     async def run(self) -> None:
         """Commit when it is due, until cancelled."""
-        core, settlement = self.core, self.settlement
-        schedule = settlement.schedule
+        state, ack_tracker = self.state, self.ack_tracker
+        schedule = ack_tracker.schedule
         while True:
-            if schedule.due(core.clock()):
+            if schedule.due(state.clock()):
                 await self.commit()
-            if schedule.waiting and not settlement.armed:
-                settlement.armed = True
-                core.at(max(schedule.deadline, core.clock()), self._ring)
-            await settlement.due.wait()
+            if schedule.waiting and not ack_tracker.armed:
+                ack_tracker.armed = True
+                state.at(max(schedule.deadline, state.clock()), self._ring)
+            await ack_tracker.due.wait()
 
     async def commit(self) -> None:
         """Store every watermark that advanced; one at a time, so that no offset goes back."""
@@ -62,21 +62,21 @@ class Committer:
             await self._commit()
 
     async def _commit(self) -> None:
-        since, self.settlement.uncommitted_since = self.settlement.uncommitted_since, None
-        self.settlement.schedule.committed(self.core.clock())
+        since, self.ack_tracker.uncommitted_since = self.ack_tracker.uncommitted_since, None
+        self.ack_tracker.schedule.committed(self.state.clock())
         stored: dict[str, int] = {}
         failed: dict[str, int] = {}
         why, away = "", False
-        for stream, ledger in list(self.settlement.ledgers.items()):
-            offset = ledger.due()
+        for stream, tracker in list(self.ack_tracker.trackers.items()):
+            offset = tracker.due()
             if offset is None:
                 continue
-            await self.watch.glance(stream, ledger)
-            if ledger.fenced:
+            await self.watch.glance(stream, tracker)
+            if tracker.fenced:
                 continue
-            ledger.storing(offset)
+            tracker.storing(offset)
             try:
-                await self.core.watched(
+                await self.state.watched(
                     f"{type_name(self.producer)}.commit", self.producer.commit(stream, offset)
                 )
             except BaseException as error:
@@ -85,16 +85,18 @@ class Committer:
                 self._hopeless = is_a(error, EnvironmentClosed)
                 why, away = describe(error), is_a(error, ConnectionFailed)
                 self._failed[stream] = f"{stream}@{offset} could not be stored: {why}"
-                self.core.failures.broke("committer", "commit", error, stream=stream, offset=offset)
+                self.state.failures.broke(
+                    "committer", "commit", error, stream=stream, offset=offset
+                )
                 failed[stream] = offset
-                self.core.emit(CommitFailed(self.core.name, stream, offset, why))
-                self.settlement.schedule.settled(1)
-                self.settlement.uncommitted_since = since
+                self.state.emit(CommitFailed(self.state.name, stream, offset, why))
+                self.ack_tracker.schedule.settled(1)
+                self.ack_tracker.uncommitted_since = since
                 continue
             self._failed.pop(stream, None)
-            ledger.store(offset)
+            tracker.store(offset)
             self.stored[stream] = stored[stream] = offset
-            self.core.emit(Committed(self.core.name, stream, offset, False))
+            self.state.emit(Committed(self.state.name, stream, offset, False))
         if failed:
             self._say_failed(failed, why, away=away)
         elif stored:
@@ -105,35 +107,35 @@ class Committer:
 
         `away`: nothing answers. Whoever is connected says so, so that this is no warning.
         """
-        core = self.core
+        state = self.state
         if self._failing_since is not None:
             return
-        self._failing_since = core.clock()
+        self._failing_since = state.clock()
         self._level = logging.INFO if away else logging.WARNING
         stream, offset = next(iter(failed.items()))
         log.log(
             self._level,
             "pipeline %r: commit of %s failed: %s (it is tried again every %g s; what is not "
-            "committed is handled again by the next run)", core.name, story.places(failed), why,
-            core.options.commit_interval,
-            extra={"pipeline": core.name, "stream": stream, "offset": offset},
+            "committed is handled again by the next run)", state.name, story.places(failed), why,
+            state.options.commit_interval,
+            extra={"pipeline": state.name, "stream": stream, "offset": offset},
         )  # fmt: skip
 
     def _say_stored(self, stored: dict[str, int]) -> None:
         """Once in a while what is committed; and when it works again."""
-        core, now = self.core, self.core.clock()
+        state, now = self.state, self.state.clock()
         left_out = self._commits.due("stored", now)
         if self._failing_since is not None and not self._failed:
             log.log(
-                self._level, "pipeline %r commits again, after %.1f s: %s", core.name,
-                now - self._failing_since, story.places(stored), extra={"pipeline": core.name},
+                self._level, "pipeline %r commits again, after %.1f s: %s", state.name,
+                now - self._failing_since, story.places(stored), extra={"pipeline": state.name},
             )  # fmt: skip
             self._failing_since = None
         elif left_out is not None:
             log.info(
-                "pipeline %r committed %s, %s messages are settled%s", core.name,
-                story.places(stored), f"{sum(core.counts.values()):,}", more(left_out),
-                extra={"pipeline": core.name, "settled": sum(core.counts.values())},
+                "pipeline %r committed %s, %s messages are settled%s", state.name,
+                story.places(stored), f"{sum(state.counts.values()):,}", more(left_out),
+                extra={"pipeline": state.name, "settled": sum(state.counts.values())},
             )  # fmt: skip
 
     async def verify(self, stream: str | None = None) -> dict[str, int]:
@@ -142,31 +144,34 @@ class Committer:
         Returns the offsets that are stored for sure, by stream. Where this run committed nothing,
         the stored offset is left alone. Raises CommitNotVerified.
         """
-        ledgers = {
-            name: ledger
-            for name, ledger in self.settlement.ledgers.items()
+        trackers = {
+            name: tracker
+            for name, tracker in self.ack_tracker.trackers.items()
             if stream in (None, name)
         }
         for attempt in range(1, LAST_TRIES):
-            if self._hopeless or not self._failed.keys() & ledgers:
+            if self._hopeless or not self._failed.keys() & trackers:
                 break
             await anyio.sleep(BACKOFF.delay(attempt))
             await self.commit()
         verified: dict[str, int] = {}
-        for name, ledger in ledgers.items():
+        for name, tracker in trackers.items():
             if name in self._failed:
-                raise CommitNotVerified(f"{self.core.name}: {self._failed[name]}")
-            if ledger.advanced and ledger.committed is not None:
-                await self.producer.verify(name, ledger.committed)
-                verified[name] = ledger.committed
-                self.core.emit(Committed(self.core.name, name, ledger.committed, True))
+                raise CommitNotVerified(f"{self.state.name}: {self._failed[name]}")
+            if tracker.advanced and tracker.committed is not None:
+                await self.producer.verify(name, tracker.committed)
+                verified[name] = tracker.committed
+                self.state.emit(Committed(self.state.name, name, tracker.committed, True))
         return verified
 
     def committed(self) -> dict[str, Any]:
         """The offset last stored for each stream; None where nothing was."""
-        ledgers = self.settlement.ledgers
-        return {**self.stored, **{stream: ledger.committed for stream, ledger in ledgers.items()}}
+        trackers = self.ack_tracker.trackers
+        return {
+            **self.stored,
+            **{stream: tracker.committed for stream, tracker in trackers.items()},
+        }
 
     def _ring(self) -> None:
-        self.settlement.armed = False
-        self.settlement.due.notify()
+        self.ack_tracker.armed = False
+        self.ack_tracker.due.notify()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import anyio
 
-from flowstream.pipeline.core import Core, log
-from flowstream.pipeline.handlers import passes
+from flowstream.pipeline.deciders.repeats import Repeats
+from flowstream.pipeline.delivery import OffsetTracker
+from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.producer import Producer
-from flowstream.pipeline.repeats import Repeats
-from flowstream.pipeline.span import Ledger
-from flowstream.pipeline.stages.acknowledger import Settlement
+from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import OffsetMoved
 from flowstream.texts import describe, type_name
 
@@ -28,9 +28,9 @@ GLANCE = 1.0
 class OffsetWatch:
     """Looks at the stored offsets of the streams of a run, and warns of those that others moved."""
 
-    def __init__(self, core: Core, settlement: Settlement, producer: Producer) -> None:
-        self.core = core
-        self.settlement = settlement
+    def __init__(self, state: RunState, ack_tracker: AckTracker, producer: Producer) -> None:
+        self.state = state
+        self.ack_tracker = ack_tracker
         self.producer = producer
         self._turn = 0
         self._looked: dict[str, float] = {}
@@ -44,33 +44,33 @@ class OffsetWatch:
 
     async def look(self) -> None:
         """Look at all streams, or at those whose turn it is."""
-        for stream, ledger in self._some():
-            await self._look(stream, ledger)
+        for stream, tracker in self._some():
+            await self._look(stream, tracker)
 
-    async def glance(self, stream: str, ledger: Ledger) -> None:
+    async def glance(self, stream: str, tracker: OffsetTracker) -> None:
         """Look at a stream before its offset is overwritten, within GLANCE seconds."""
-        if self.core.clock() >= self._looked.get(stream, -GLANCE) + GLANCE:
+        if self.state.clock() >= self._looked.get(stream, -GLANCE) + GLANCE:
             with anyio.move_on_after(GLANCE):
-                await self._look(stream, ledger)
+                await self._look(stream, tracker)
 
-    async def _look(self, stream: str, ledger: Ledger) -> None:
+    async def _look(self, stream: str, tracker: OffsetTracker) -> None:
         """Look once. What cannot be read is no reason to end a run, and is read again later."""
-        self._looked[stream] = self.core.clock()
+        self._looked[stream] = self.state.clock()
         try:
-            found, shared = await self.core.watched(
+            found, shared = await self.state.watched(
                 f"{type_name(self.producer)}.stored_offset", self._ask(stream)
             )
         except BaseException as error:
             if passes(error):
                 raise
             log.debug(
-                "%s: the stored offset of %s is not known: %s", self.core.name, stream,
-                describe(error), extra={"pipeline": self.core.name, "stream": stream},
+                "%s: the stored offset of %s is not known: %s", self.state.name, stream,
+                describe(error), extra={"pipeline": self.state.name, "stream": stream},
             )  # fmt: skip
             return
-        held = self.settlement.ledgers.get(stream) is ledger and not ledger.fenced
-        if held and found is not None and (shared or not ledger.is_own(found)):
-            self._moved(stream, ledger, found, "another run" if shared else "something else")
+        held = self.ack_tracker.trackers.get(stream) is tracker and not tracker.fenced
+        if held and found is not None and (shared or not tracker.is_own(found)):
+            self._moved(stream, tracker, found, "another run" if shared else "something else")
 
     async def _ask(self, stream: str) -> tuple[int | None, bool]:
         """The stored offset, and whether another run claimed the reference: that is told only
@@ -78,28 +78,28 @@ class OffsetWatch:
         found = await self.producer.stored_offset(stream)
         return found, found is not None and await self.producer.is_shared(stream)
 
-    def _some(self) -> list[tuple[str, Ledger]]:
-        ledgers = list(self.settlement.ledgers.items())
-        if len(ledgers) <= MOST:
-            return ledgers
-        start = self._turn = (self._turn + MOST) % len(ledgers)
-        return (ledgers + ledgers)[start : start + MOST]
+    def _some(self) -> list[tuple[str, OffsetTracker]]:
+        trackers = list(self.ack_tracker.trackers.items())
+        if len(trackers) <= MOST:
+            return trackers
+        start = self._turn = (self._turn + MOST) % len(trackers)
+        return (trackers + trackers)[start : start + MOST]
 
-    def _moved(self, stream: str, ledger: Ledger, found: int, who: str) -> None:
-        core, expected = self.core, ledger.committed
-        reference = self.producer.describe().get("reference") or core.name
-        core.emit(OffsetMoved(core.name, stream, reference, expected, found))
-        if self._warnings.due(stream, core.clock()) is None:
+    def _moved(self, stream: str, tracker: OffsetTracker, found: int, who: str) -> None:
+        state, expected = self.state, tracker.committed
+        reference = self.producer.describe().get("reference") or state.name
+        state.emit(OffsetMoved(state.name, stream, reference, expected, found))
+        if self._warnings.due(stream, state.clock()) is None:
             return
-        which = "stored" if ledger.advanced else "found"
+        which = "stored" if tracker.advanced else "found"
         log.warning(
             "pipeline %r: %s stores offsets of %r under the reference %r: this run %s %s, and now "
             "%d is stored. If the pipeline runs a second time, messages are handled twice: stop "
             "one of the runs, give one of them another reference=, or share a super stream with "
             "single_active=True. If the offset was set by hand, stop the run before you set it: "
             "its next commit overwrites it",
-            core.name, who, stream, reference, which, _shown(expected), found,
-            extra={"pipeline": core.name, "stream": stream, "reference": reference,
+            state.name, who, stream, reference, which, _shown(expected), found,
+            extra={"pipeline": state.name, "stream": stream, "reference": reference,
                    "expected": expected, "offset": found},
         )  # fmt: skip
 

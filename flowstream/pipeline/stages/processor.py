@@ -13,24 +13,24 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
-from flowstream.pipeline.answers import discard, hash_of
-from flowstream.pipeline.core import Core
-from flowstream.pipeline.dispatch import Shares
-from flowstream.pipeline.handlers import (
+from flowstream.pipeline.deciders.dispatch import SliceSizer
+from flowstream.pipeline.deciders.queues import Queues
+from flowstream.pipeline.handlers.calls import (
     fail,
     passes,
     process_async,
     process_sync,
 )
+from flowstream.pipeline.handlers.pool import Pool
+from flowstream.pipeline.handlers.processes import process_elsewhere
+from flowstream.pipeline.handlers.return_checks import discard, hash_of
+from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Extra, Failure, Message
 from flowstream.pipeline.options import ProcessorOptions
 from flowstream.pipeline.policies import Retry
-from flowstream.pipeline.processes import process_elsewhere
-from flowstream.pipeline.stages.acknowledger import Settlement
-from flowstream.pipeline.stages.disposal import Disposal
-from flowstream.pipeline.stages.pool import Pool
-from flowstream.pipeline.stages.queue import Queues
-from flowstream.pipeline.stages.slot import Slot
+from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.stages.failure_handler import FailureHandler
+from flowstream.pipeline.state.run_state import RunState
 from flowstream.telemetry import HandlerDone, Retried
 from flowstream.texts import describe
 
@@ -42,10 +42,10 @@ class Processors(Pool):
 
     def __init__(
         self,
-        core: Core,
+        state: RunState,
         options: ProcessorOptions,
-        settlement: Settlement,
-        disposal: Disposal,
+        ack_tracker: AckTracker,
+        failure_handler: FailureHandler,
         *,
         handler: Runner,
         is_async: bool,
@@ -54,13 +54,13 @@ class Processors(Pool):
         retry: Retry | None,
         redecode: Callable[[Message[Any]], Any],
     ) -> None:
-        super().__init__(core, options, "processor", options.timeout)
-        self.settlement = settlement
-        self.disposal = disposal
+        super().__init__(state, options, "processor", options.timeout)
+        self.ack_tracker = ack_tracker
+        self.failure_handler = failure_handler
         self.forward: Callable[[list[Message[Any]], bool], Any] = _unset
         self.parked = 0
         one_by_one = options.processes and options.timeout is not None
-        self.shares = Shares(1 if one_by_one else options.max_demand)
+        self.sizer = SliceSizer(1 if one_by_one else options.max_demand)
         self.queues = Queues(options.concurrency, partitioned=partition_by is not None)
         self._handler = handler
         self._is_async = is_async
@@ -102,7 +102,7 @@ class Processors(Pool):
                 wrong.append(self._stamp(failure))
         if not wrong:
             return messages
-        self.disposal.put(wrong)
+        self.failure_handler.put(wrong)
         bad = {id(failure.message) for failure in wrong}
         return [message for message in messages if id(message) not in bad]
 
@@ -135,130 +135,130 @@ class Processors(Pool):
 
     # -- work
 
-    async def work(self, slot: Slot) -> None:
-        while slot.index < self.concurrency:
-            mine = self.queues.of(slot.index)
+    async def work(self, worker: WorkerState) -> None:
+        while worker.index < self.concurrency:
+            mine = self.queues.of(worker.index)
             idle = 1 if self.queues.partitioned else len(self.idle_workers) + 1
-            messages = self.queues.take(slot.index, self.shares.size(len(mine), idle))
+            messages = self.queues.take(worker.index, self.sizer.size(len(mine), idle))
             if not messages:
                 self.rest()
-                await self.idle_workers.wait(slot.index)
+                await self.idle_workers.wait(worker.index)
                 continue
-            if self.core.halts:
-                messages, held = self.core.sift(messages)
-                self.settlement.hold(held)
+            if self.state.halts:
+                messages, held = self.state.split_at_halt(messages)
+                self.ack_tracker.hold(held)
                 if not messages:
                     self._settle_size()
                     continue
-            slot.hold(messages, self.core.clock())
-            await self._slice(slot)
-            self.release(slot)
+            worker.hold(messages, self.state.clock())
+            await self._slice(worker)
+            self.release(worker)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
 
-    async def _slice(self, slot: Slot) -> None:
-        core, messages, started = self.core, slot.messages, slot.since
-        rare: list[Message[Any]] = []
+    async def _slice(self, worker: WorkerState) -> None:
+        state, messages, started = self.state, worker.messages, worker.since
+        flagged: list[Message[Any]] = []
         if self.queues.blocked:
-            self._skip_blocked(slot)
-        with core.handling(self.name, messages) as tell:
-            if self._prepare is None or await self._prepared(slot, rare):
-                await self._run(slot, rare)
-            tell(slot.messages, None)
-        seconds = core.clock() - started
-        handled = len(slot.messages) - len(slot.skipped)
+            self._skip_blocked(worker)
+        with state.handling(self.name, messages) as tell:
+            if self._prepare is None or await self._prepared(worker, flagged):
+                await self._run(worker, flagged)
+            tell(worker.messages, None)
+        seconds = state.clock() - started
+        handled = len(worker.messages) - len(worker.skipped)
         if handled:
-            self.shares.learn(handled, seconds)
+            self.sizer.learn(handled, seconds)
         self.handled += handled
         self.seconds += seconds
         failed = 0
-        if rare or slot.skipped:
-            failed = await self._pass_on(slot, rare)
+        if flagged or worker.skipped:
+            failed = await self._pass_on(worker, flagged)
         else:
             await self.forward(messages, True)
-            slot.messages = []
-        if core.telemetry.active:
-            core.emit(HandlerDone(core.name, self.name, handled, failed, seconds))
+            worker.messages = []
+        if state.telemetry.active:
+            state.emit(HandlerDone(state.name, self.name, handled, failed, seconds))
 
-    async def _run(self, slot: Slot, rare: list[Message[Any]]) -> None:
-        """Run the handler over the slot's messages; come back to it after every failure."""
+    async def _run(self, worker: WorkerState, flagged: list[Message[Any]]) -> None:
+        """Run the handler over the worker's messages; come back to it after every failure."""
         queues = self.queues
         going = True
-        while going and slot.left:
+        while going and worker.left:
             found: list[Message[Any]] = []
-            arguments = (self._handler, slot.iterator, found, queues.ordered)
-            with anyio.CancelScope() as slot.scope:
+            arguments = (self._handler, worker.iterator, found, queues.ordered)
+            with anyio.CancelScope() as worker.scope:
                 if self.options.processes:
                     going = await process_elsewhere(
-                        self._handler, slot, found, queues.ordered, processes=self.processes
+                        self._handler, worker, found, queues.ordered, processes=self.processes
                     )
                 elif self._is_async:
                     going = await process_async(*arguments)
                 else:
-                    threads = self.core.threads
-                    going = await threads.run(self.name, slot, process_sync, *arguments)
+                    threads = self.state.threads
+                    going = await threads.run(self.name, worker, process_sync, *arguments)
             await anyio.lowlevel.checkpoint_if_cancelled()  # the run was cut off: nothing counts
-            if slot.scope.cancelled_caught:
-                found = self._timed_out(slot, found)
+            if worker.scope.cancelled_caught:
+                found = self._timed_out(worker, found)
                 going = True
-            slot.scope = None
+            worker.scope = None
             if going and queues.ordered and found:
                 queues.block(found[-1])
-                self._skip_blocked(slot)
-            rare.extend(found)
+                self._skip_blocked(worker)
+            flagged.extend(found)
 
-    def _skip_blocked(self, slot: Slot) -> None:
+    def _skip_blocked(self, worker: WorkerState) -> None:
         """Leave out what has to wait behind a failed message of its key."""
         todo = []
-        for message in slot.iterator:
+        for message in worker.iterator:
             if self.queues.hold_back(message):
-                slot.skipped.add(id(message))
+                worker.skipped.add(id(message))
             else:
                 todo.append(message)
-        slot.walk(todo)
+        worker.walk(todo)
 
-    def _timed_out(self, slot: Slot, found: list[Message[Any]]) -> list[Message[Any]]:
+    def _timed_out(self, worker: WorkerState, found: list[Message[Any]]) -> list[Message[Any]]:
         """The handler took too long for its current message, which fails; go on behind it."""
-        found, rest = list(found), list(slot.iterator)
-        taken = len(slot.walked) - len(rest)
-        current = slot.walked[taken - 1] if taken else None
-        slot.walk(rest)
+        found, rest = list(found), list(worker.iterator)
+        taken = len(worker.walked) - len(rest)
+        current = worker.walked[taken - 1] if taken else None
+        worker.walk(rest)
         if current is None or current in found:
             return found
-        if current is not slot.late:
-            self._begin_again(slot, current)
+        if current is not worker.late:
+            self._begin_again(worker, current)
             return found
         error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
         if not (self._is_async or self.options.processes):
-            current = self._replace(slot, current)
+            current = self._replace(worker, current)
         fail(current, error)
         found.append(current)
         return found
 
-    def _begin_again(self, slot: Slot, message: Message[Any]) -> None:
+    def _begin_again(self, worker: WorkerState, message: Message[Any]) -> None:
         """The message came into the handler after the late one: it is not to blame."""
         twin = self._twin(message, 0)
-        slot.messages = [m for m in slot.messages if m is not message]
+        worker.messages = [m for m in worker.messages if m is not message]
         if self.queues.ordered:
             self.queues.block(twin)
-            self._skip_blocked(slot)
+            self._skip_blocked(worker)
         self._front([twin])
 
-    def _replace(self, slot: Slot, message: Message[Any]) -> Message[Any]:
+    def _replace(self, worker: WorkerState, message: Message[Any]) -> Message[Any]:
         """Leave the message to the thread that hangs with it; go on with a copy."""
         twin = self._twin(message, 0)
-        slot.messages = [twin if m is message else m for m in slot.messages]
+        worker.messages = [twin if m is message else m for m in worker.messages]
         return twin
 
-    async def _prepared(self, slot: Slot, rare: list[Message[Any]]) -> bool:
+    async def _prepared(self, worker: WorkerState, flagged: list[Message[Any]]) -> bool:
         """Run the prepare handler; when it fails, the slice does (in order: the first of a key)."""
         assert self._prepare is not None
-        messages = slot.walked
-        slot.callback = "prepare"
+        messages = worker.walked
+        worker.callback = "prepare"
         try:
-            with anyio.CancelScope() as slot.scope:
+            with anyio.CancelScope() as worker.scope:
                 answer = await self._prepare(list(messages))
-            if slot.scope.cancelled_caught:
+            if worker.scope.cancelled_caught:
                 raise HandlerTimeout(f"prepare took longer than {self.timeout:g} s")
             if answer is None or _the_same(answer, messages):
                 return True
@@ -271,47 +271,47 @@ class Processors(Pool):
                 raise
             error = raised
         finally:
-            slot.callback, slot.scope = "", None
+            worker.callback, worker.scope = "", None
         for message in messages:
             if self.queues.ordered and self.queues.hold_back(message):
-                slot.skipped.add(id(message))
+                worker.skipped.add(id(message))
                 continue
             fail(message, error)
-            rare.append(message)
+            flagged.append(message)
             if self.queues.ordered:
                 self.queues.block(message)
         return False
 
     # -- out
 
-    async def _pass_on(self, slot: Slot, rare: list[Message[Any]]) -> int:
+    async def _pass_on(self, worker: WorkerState, flagged: list[Message[Any]]) -> int:
         """Part a slice by what became of its messages; returns how many failed."""
-        if self.settlement.early:
-            await self.settlement.settle_early()
+        if self.ack_tracker.early:
+            await self.ack_tracker.settle_early()
         failures: list[Failure] = []
         dropped: list[Message[Any]] = []
-        well: list[Message[Any]] = []
-        for message in slot.unsettled:
+        succeeded: list[Message[Any]] = []
+        for message in worker.unsettled:
             extra = message._extra
             if extra is None:
-                well.append(message)
+                succeeded.append(message)
             elif extra.failure is not None:
                 failures.append(self._stamp(extra.failure))
             elif extra.dropped is not None:
                 dropped.append(message)
             else:
                 extra.attempt = 1
-                well.append(message)
+                succeeded.append(message)
         self._failed(failures)
-        slot.messages = dropped + well
+        worker.messages = dropped + succeeded
         if dropped:
-            await self.settlement.settle(dropped, "dropped")
-            slot.messages = well
-        if well:
-            await self.forward(well, False)
-            slot.messages = []
+            await self.ack_tracker.settle(dropped, "dropped")
+            worker.messages = succeeded
+        if succeeded:
+            await self.forward(succeeded, False)
+            worker.messages = []
         if self.queues.blocked:
-            for message in (*well, *dropped):
+            for message in (*succeeded, *dropped):
                 self._unblock(message)
         return len(failures)
 
@@ -322,7 +322,7 @@ class Processors(Pool):
 
     def _failed(self, failures: list[Failure]) -> None:
         self.failed += len(failures)
-        self.core.failures.attempted(failures)
+        self.state.failures.attempted(failures)
         final: list[Failure] = []
         parked: dict[tuple[str, int], list[Failure]] = {}
         longest = 0.0
@@ -330,10 +330,10 @@ class Processors(Pool):
             delay = None
             if failure.retry and self._retry is not None:
                 delay = self._retry.delay(failure.attempts)
-            due = self.core.clock() + (delay or 0)
+            due = self.state.clock() + (delay or 0)
             if delay is None:
                 final.append(failure)
-            elif due > self.core.deadline:
+            elif due > self.state.deadline:
                 self._give_up(failure.message)
             elif self._park(failure, due):
                 parked.setdefault((failure.kind, failure.attempts), []).append(failure)
@@ -342,15 +342,15 @@ class Processors(Pool):
                 final.append(failure)
         for group in parked.values():
             self._tell_retried(group, longest)
-        self.disposal.put(final, self._disposed)
+        self.failure_handler.put(final, self._disposed)
 
     def _tell_retried(self, failures: list[Failure], delay: float) -> None:
-        core, first = self.core, failures[0]
-        core.failures.retried(failures)
-        if core.telemetry.active:
-            core.emit(
+        state, first = self.state, failures[0]
+        state.failures.retried(failures)
+        if state.telemetry.active:
+            state.emit(
                 Retried(
-                    core.name, self.name, len(failures), first.attempts, delay, first.kind,
+                    state.name, self.name, len(failures), first.attempts, delay, first.kind,
                     first.phase, first.reason,
                 )
             )  # fmt: skip
@@ -360,7 +360,7 @@ class Processors(Pool):
 
         False where its body does not decode a second time.
         """
-        core = self.core
+        state = self.state
         try:
             twin = self._twin(failure.message, 1)
         except BaseException as error:
@@ -373,13 +373,13 @@ class Processors(Pool):
             blocked.holder = twin
         self.parked += 1
         self.retried += 1
-        core.retried += 1
-        core.park(due, lambda: self._again(twin), lambda: self._give_up_parked(twin))
+        state.retried += 1
+        state.park(due, lambda: self._again(twin), lambda: self._give_up_parked(twin))
         return True
 
     def _twin(self, message: Message[Any], tries: int) -> Message[Any]:
         twin: Message[Any] = Message(
-            message._span, message._index, self._redecode(message), message.raw
+            message._delivery, message._index, self._redecode(message), message.raw
         )
         if self.queues.partitioned:
             twin._hash = message._hash
@@ -400,8 +400,8 @@ class Processors(Pool):
     def _give_up(self, message: Message[Any]) -> None:
         """Leave the message to the next run, and with it what must not overtake it."""
         if self.queues.ordered:
-            self.core.stop_at(message)
-        self.settlement.hold([message])
+            self.state.stop_at(message)
+        self.ack_tracker.hold([message])
         self._unblock(message)
 
     def _front(self, messages: list[Message[Any]]) -> None:
@@ -421,14 +421,14 @@ class Processors(Pool):
         if behind:
             self._front(behind)
 
-    async def crashed(self, slot: Slot, error: BaseException) -> None:
+    async def crashed(self, worker: WorkerState, error: BaseException) -> None:
         """What a broken worker had in its hands fails, and goes to the policy."""
         failures = []
-        for message in slot.unsettled:
+        for message in worker.unsettled:
             failure = Failure(message, f"the stage crashed: {describe(error)}", error=error)
             failures.append(self._stamp(failure))
-        self.release(slot)
-        self.disposal.put(failures, self._disposed)
+        self.release(worker)
+        self.failure_handler.put(failures, self._disposed)
 
 
 def _the_same(answer: Any, messages: list[Message[Any]]) -> bool:

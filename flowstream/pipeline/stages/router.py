@@ -6,16 +6,18 @@ from typing import Any
 
 from flowstream.pipeline.message import Failure, Joint, Message, branch
 from flowstream.pipeline.stages.batcher import Batcher
-from flowstream.pipeline.stages.disposal import Disposal
+from flowstream.pipeline.stages.failure_handler import FailureHandler
 from flowstream.texts import shown
 
 
 class Router:
     """Routes processed messages. Without a route they go to "default", or to the only batcher."""
 
-    def __init__(self, batchers: dict[str, Batcher], disposal: Disposal, stage: str) -> None:
+    def __init__(
+        self, batchers: dict[str, Batcher], failure_handler: FailureHandler, stage: str
+    ) -> None:
         self._batchers = batchers
-        self._disposal = disposal
+        self._disposal = failure_handler
         self._stage = stage
         only = next(iter(batchers)) if len(batchers) == 1 else "default"
         self._default = batchers.get("default") or batchers.get(only)

@@ -39,14 +39,14 @@ REASONS = [
 ]
 
 
-def snapshot(*names: str, lanes: int = 1, stages: int = 2, **options: Any) -> dict[str, Any]:
+def snapshot(*names: str, partitions: int = 1, stages: int = 2, **options: Any) -> dict[str, Any]:
     """Running pipelines with so many partitions and stages; `options` change their statistics."""
     board = Board(clock=lambda: 102.0)
-    each = [dataclasses.replace(LANE, stream=f"orders-{n}", lag=n * 10) for n in range(lanes)]
+    each = [dataclasses.replace(LANE, stream=f"orders-{n}", lag=n * 10) for n in range(partitions)]
     more = [dataclasses.replace(BATCHER, name=f"batcher-{n}") for n in range(stages - 1)]
     for name in names:
         statistics = dataclasses.replace(
-            RUNNING, pipeline=name, stages=(PROCESSOR, *more), lanes=tuple(each), **options
+            RUNNING, pipeline=name, stages=(PROCESSOR, *more), partitions=tuple(each), **options
         )
         board.watch(name, Changing(statistics))
         board.sample()
@@ -63,7 +63,7 @@ def drawn(taken: dict[str, Any], width: int = 80, height: int = 23) -> list[str]
 @pytest.mark.parametrize(("width", "height"), WINDOWS)
 @pytest.mark.parametrize("names", [["p"], ["p", "q"], [f"p{n}" for n in range(30)], [LONG]])
 def test_every_window_is_enough(width: int, height: int, names: list[str]) -> None:
-    taken = snapshot(*names, lanes=40, stages=12)
+    taken = snapshot(*names, partitions=40, stages=12)
     taken["pipelines"][0]["reasons"] = [*REASONS, reason(LONG, "E" * 500, "月" * 3_000, 1)]
     lines = drawn(taken, width, height)
     if height > 5:
@@ -71,7 +71,7 @@ def test_every_window_is_enough(width: int, height: int, names: list[str]) -> No
 
 
 def test_what_matters_comes_first_at_80_by_24() -> None:
-    taken = snapshot("orders", lanes=12)
+    taken = snapshot("orders", partitions=12)
     taken["pipelines"][0]["reasons"] = REASONS
     lines = drawn(taken)
     assert lines[0].startswith("orders  running for 0.0 s  lag 660, oldest 1.5 s  0/s  2 failed")
@@ -88,7 +88,7 @@ def test_what_matters_comes_first_at_80_by_24() -> None:
 
 
 def test_all_of_a_pipeline_has_room_at_80_by_24() -> None:
-    taken = snapshot("orders", lanes=3, stages=3)
+    taken = snapshot("orders", partitions=3, stages=3)
     taken["pipelines"][0]["reasons"] = REASONS
     lines = drawn(taken)
     assert "no room" not in lines[-1]
@@ -102,7 +102,7 @@ def test_a_long_name_is_whole() -> None:
 
 
 def test_every_pipeline_is_named_before_one_is_shown_whole() -> None:
-    taken = snapshot("failing", "lagging", "paused", lanes=1)
+    taken = snapshot("failing", "lagging", "paused", partitions=1)
     for pipeline, level in zip(taken["pipelines"], ("bad", "warn", "quiet"), strict=True):
         condition = {"name": pipeline["name"], "level": level, "why": f"why {level}"}
         pipeline |= {"condition": condition}
@@ -135,7 +135,7 @@ def test_what_is_waited_for_is_shown() -> None:
 
 
 def test_the_time_to_catch_up_stands_beside_the_lag() -> None:
-    taken = snapshot("p", lanes=3)
+    taken = snapshot("p", partitions=3)
     taken["pipelines"][0]["catch_up"] = 200.0
     assert "lag 30, oldest 1.5 s, caught up in 3 min 20 s" in drawn(taken)[0]
 

@@ -1,0 +1,95 @@
+"""Which of the full batches may be handled now. Pure.
+
+A batch holds a token for its partition and one for its key. Batches with a token in common are
+handled one after the other, in the order they were closed, and never at the same time; a batch
+that waits to be tried again keeps its place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
+
+from flowstream.pipeline.batch import Batch
+
+
+class BatchScheduler:
+    """Batches from the batcher to its batch processors. `serial`: one at a time, in order."""
+
+    __slots__ = ("_lines", "_ready", "_tokens", "batches", "messages", "serial")
+
+    def __init__(self, *, serial: bool) -> None:
+        self.serial = serial
+        self.batches = 0
+        self.messages = 0
+        self._ready: deque[Batch[Any]] = deque()
+        self._lines: dict[Hashable, deque[Batch[Any]]] = {}
+        self._tokens: dict[int, tuple[Hashable, ...]] = {}
+
+    def put(self, batch: Batch[Any]) -> None:
+        """A batch was closed."""
+        tokens = self._tokens_of(batch)
+        lines = [self._lines.setdefault(token, deque()) for token in tokens]  # a key may raise
+        self.batches += 1
+        self.messages += len(batch._own)
+        self._tokens[id(batch)] = tokens
+        for line in lines:
+            line.append(batch)
+        if self._first(batch, tokens):
+            self._ready.append(batch)
+
+    def take(self) -> Batch[Any] | None:
+        """The next batch that may be handled; call `done` or `swap` with it."""
+        return self._ready.popleft() if self._ready else None
+
+    def swap(self, batch: Batch[Any], instead: Batch[Any]) -> None:
+        """`instead` takes the place of `batch`: what it holds up stays held up."""
+        tokens = self._tokens.pop(id(batch))
+        self._tokens[id(instead)] = tokens
+        for token in tokens:
+            self._lines[token][0] = instead
+        self.messages += len(instead._own) - len(batch._own)
+
+    def resume(self, batch: Batch[Any]) -> None:
+        """A batch that waited to be tried again may be handled now, before others."""
+        self._ready.appendleft(batch)
+
+    def done(self, batch: Batch[Any]) -> None:
+        """The batch is settled; those behind it may go on."""
+        tokens = self._tokens.pop(id(batch))
+        self.batches -= 1
+        self.messages -= len(batch._own)
+        freed = []
+        for token in tokens:
+            line = self._lines[token]
+            line.popleft()
+            if line:
+                freed.append(line[0])
+            else:
+                del self._lines[token]
+        for index, next_batch in enumerate(freed):
+            seen = any(next_batch is other for other in freed[:index])
+            if not seen and self._first(next_batch, self._tokens[id(next_batch)]):
+                self._ready.append(next_batch)
+
+    @property
+    def ready(self) -> int:
+        """How many batches only wait for a batch processor."""
+        return len(self._ready)
+
+    def _first(self, batch: Batch[Any], tokens: tuple[Hashable, ...]) -> bool:
+        return all(self._lines[token][0] is batch for token in tokens)
+
+    def _tokens_of(self, batch: Batch[Any]) -> tuple[Hashable, ...]:
+        if self.serial:
+            return (_SERIAL,)
+        tokens: tuple[Hashable, ...] = ()
+        if batch.partition is not None:
+            tokens += (("partition", batch.partition),)
+        if batch.key is not None:
+            tokens += (("key", batch.key),)
+        return tokens
+
+
+_SERIAL = ("serial",)

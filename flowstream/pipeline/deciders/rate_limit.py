@@ -1,0 +1,94 @@
+"""A rate limit, smoothed: pure, with `now` given.
+
+Messages and bytes each have a virtual clock: what was admitted moves it ahead by what it costs,
+and nothing is admitted while it is ahead of `now`. Idle time is worth at most SLACK seconds, so
+that over ten seconds a limit is exceeded by no more than one percent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from flowstream.checks import MOST_SECONDS, check_number, is_number
+from flowstream.errors import ConfigurationError
+
+SLACK = 0.1
+SHORTEST = 1e-3
+LEAST, MOST = 1e-6, 1e15
+"""Of messages or bytes in an interval; 0 is none at all."""
+UNLIMITED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most `messages` and `bytes` every `interval` seconds, for all partitions of a pipeline.
+
+    0 closes the pipeline's entrance; None leaves that unit unlimited.
+    """
+
+    messages: float | None = None
+    interval: float = 1.0
+    bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.messages is None and self.bytes is None:
+            raise ConfigurationError("RateLimit: give messages=, bytes= or both")
+        check_number("RateLimit interval", self.interval, SHORTEST, MOST_SECONDS)
+        for name in ("messages", "bytes"):
+            value = getattr(self, name)
+            if value is not None and not is_number(value, 0, 0):
+                check_number(f"RateLimit {name}", value, LEAST, MOST)
+
+
+class RateLimiter:
+    """The state of a limit; `limit` may be changed at any time."""
+
+    __slots__ = ("_ahead_bytes", "_ahead_messages", "limit")
+
+    def __init__(self, limit: RateLimit | None) -> None:
+        self.limit = limit
+        self._ahead_messages = -math.inf
+        self._ahead_bytes = -math.inf
+
+    def room(self, now: float) -> tuple[int, int, float]:
+        """(messages, bytes) that may be admitted now, and the seconds to wait when none may.
+
+        A message larger than the bytes is admitted when there is room for any; the debt is waited
+        for afterwards. The wait is infinite while the limit is 0.
+        """
+        limit = self.limit
+        if limit is None:
+            return UNLIMITED, UNLIMITED, 0.0
+        if limit.messages == 0 or limit.bytes == 0:
+            return 0, 0, math.inf
+        messages, wait = _room(limit.messages, limit.interval, self._ahead_messages, now)
+        size, wait_bytes = _room(limit.bytes, limit.interval, self._ahead_bytes, now)
+        if messages < 1 or size < 1:
+            return 0, 0, max(wait, wait_bytes)
+        return messages, size, 0.0
+
+    def take(self, now: float, messages: int, size: int) -> None:
+        """Account for what was admitted at `now`: `messages` of `size` bytes in all."""
+        limit = self.limit
+        if limit is None:
+            return
+        if limit.messages:
+            cost = limit.interval / limit.messages
+            start = max(self._ahead_messages, now - max(SLACK, cost))
+            self._ahead_messages = start + messages * cost
+        if limit.bytes:
+            cost = limit.interval / limit.bytes
+            start = max(self._ahead_bytes, now - max(SLACK, cost))
+            self._ahead_bytes = start + size * cost
+
+
+def _room(
+    per_interval: float | None, interval: float, ahead: float, now: float
+) -> tuple[int, float]:
+    """Whole units that may be taken now, and the seconds until one may."""
+    if per_interval is None:
+        return UNLIMITED, 0.0
+    cost = interval / per_interval
+    start = max(ahead, now - max(SLACK, cost))
+    return int((now - start) / cost + 1e-6), max(start + cost - now, 0.0)

@@ -1,0 +1,220 @@
+"""A delivery is messages taken in together; the watermark is what may be committed. Both are exact.
+
+Pure: no clock, no I/O. Each message of a delivery has one byte: open, settled, or held (it will not
+be settled in this run, so nothing at or past it may be committed).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.message import Codec, Message
+
+OPEN, SETTLED, HELD = 0, 1, 2
+BEFORE_FIRST = -1
+"""Stored where not even offset 0 is settled."""
+REMEMBERED = 1_000
+"""Offsets that a run has stored for a stream, and knows again."""
+
+
+class Origin(Protocol):
+    """What a delivery must know of the partition that delivered it."""
+
+    stream: str
+    codec: Codec | None
+
+    def settle_early(self, message: Message[Any], /) -> None: ...
+
+
+class Delivery:
+    """`count` messages delivered together; `remaining` of them are neither settled nor held."""
+
+    __slots__ = (
+        "_offsets",
+        "arrived",
+        "base",
+        "count",
+        "flags",
+        "held",
+        "last",
+        "partition",
+        "remaining",
+        "timestamp",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        partition: Any,
+        base: int,
+        count: int,
+        *,
+        offsets: Sequence[int] | None = None,
+        timestamp: int = 0,
+        arrived: float = 0.0,
+    ) -> None:
+        self.partition = partition
+        self.base = base
+        self.count = count
+        self.flags = bytearray(count)
+        self.remaining = count
+        self.held = 0
+        self.timestamp = timestamp
+        self.arrived = arrived
+        self._offsets = offsets
+        self.last = offsets[-1] if offsets else base + count - 1
+
+    def offset(self, index: int) -> int:
+        return self.base + index if self._offsets is None else self._offsets[index]
+
+    def index(self, offset: int) -> int | None:
+        """The index of the message with this offset; None where the delivery has none."""
+        if self._offsets is None:
+            index = offset - self.base
+            return index if 0 <= index < self.count else None
+        index = bisect_left(self._offsets, offset)
+        return index if index < self.count and self._offsets[index] == offset else None
+
+    def first_unsettled(self) -> int:
+        """The index of the first message that is not settled; `count` when all are."""
+        first = self.flags.find(OPEN)
+        if first < 0:
+            first = self.count
+        if self.held:
+            held = self.flags.find(HELD)
+            return min(first, held) if held >= 0 else first
+        return first
+
+
+class Watermark:
+    """The highest offset at and below which every delivered message of one partition is settled."""
+
+    __slots__ = ("_below", "_count", "_deliveries")
+
+    def __init__(self) -> None:
+        self._deliveries: deque[Delivery] = deque()
+        self._count = 0
+        self._below: int | None = None
+
+    def add(self, delivery: Delivery) -> None:
+        """A delivery was delivered. Spans are added in offset order."""
+        self._deliveries.append(delivery)
+        self._count += delivery.count
+
+    @property
+    def open(self) -> Delivery | None:
+        """The first delivery that is not settled, after forgetting those that are."""
+        deliveries = self._deliveries
+        while deliveries and not deliveries[0].remaining and not deliveries[0].held:
+            delivery = deliveries.popleft()
+            self._below = delivery.last
+            self._count -= delivery.count
+        return deliveries[0] if deliveries else None
+
+    @property
+    def value(self) -> int | None:
+        """The offset to commit; None when nothing is settled from the first message on."""
+        delivery = self.open
+        if delivery is None:
+            return self._below
+        first = delivery.first_unsettled()
+        return delivery.offset(first - 1) if first else self._below
+
+    @property
+    def unsettled(self) -> int:
+        """How many messages are not settled."""
+        return sum(delivery.remaining + delivery.held for delivery in self._deliveries)
+
+    @property
+    def repeated(self) -> int:
+        """How many messages come again where the next one to be delivered is the barrier."""
+        delivery = self.open
+        if delivery is None:
+            return 0
+        return self._count - delivery.first_unsettled()
+
+    @property
+    def barrier(self) -> int | None:
+        """The first offset that must not be committed; None when nothing is unsettled."""
+        delivery = self.open
+        return None if delivery is None else delivery.offset(delivery.first_unsettled())
+
+    def __len__(self) -> int:
+        return len(self._deliveries)
+
+
+class OffsetTracker:
+    """The watermarks of one stream: a restarted producer may deliver on a second partition."""
+
+    __slots__ = ("_marks", "_own", "advanced", "committed")
+
+    def __init__(self) -> None:
+        self._marks: list[Watermark] = []
+        self._own: deque[int] = deque(maxlen=REMEMBERED)
+        self.committed: int | None = None
+        self.advanced = False
+        """Whether this run has stored `committed`; otherwise there is nothing of it to verify."""
+
+    def open(self) -> Watermark:
+        mark = Watermark()
+        self._marks.append(mark)
+        return mark
+
+    def value(self) -> int | None:
+        """The offset that may be committed for the stream, over all of its partitions."""
+        values = [mark.value for mark in self._marks]
+        best = max((v for v in values if v is not None), default=None)
+        if best is None:
+            return None
+        barriers = [b for mark in self._marks if (b := mark.barrier) is not None]
+        if not barriers or best < min(barriers):
+            return best
+        below = [v for v in values if v is not None and v < min(barriers)]
+        return max(below, default=None)
+
+    def due(self) -> int | None:
+        """The offset to store now: the watermark where it has advanced, otherwise None."""
+        value = self.value()
+        if value is None or (self.committed is not None and value <= self.committed):
+            return None
+        return value
+
+    def resume(self, stored: int | None) -> None:
+        """`stored` was found; -1 is an offset like any other: not even offset 0 is settled.
+
+        A restarted producer may bring an older one than what was committed since.
+        """
+        self._own.append(BEFORE_FIRST if stored is None else stored)
+        if stored is not None and (self.committed is None or stored > self.committed):
+            self.committed = stored
+
+    def storing(self, offset: int) -> None:
+        """`offset` is about to be committed: from now on it may be found stored."""
+        self._own.append(offset)
+
+    def store(self, offset: int) -> None:
+        """`offset` was committed."""
+        self.committed = offset
+        self.advanced = True
+
+    def is_own(self, found: int | None) -> bool:
+        """Whether what is found stored is explained by this run.
+
+        It is what this run found at first, or one of the last that it stored: a broker may still
+        have an older one, or have it again after its leader moved. Nothing stored is no offset of
+        somebody else.
+        """
+        return found is None or found in self._own
+
+    def forget(self, mark: Watermark) -> None:
+        """Fence a partition: what it settles from now on is no longer committed."""
+        if mark in self._marks:
+            self._marks.remove(mark)
+
+    @property
+    def fenced(self) -> bool:
+        """No partition is left: somebody else may commit for the stream now."""
+        return not self._marks

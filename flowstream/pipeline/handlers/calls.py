@@ -1,0 +1,180 @@
+"""Calls handlers: on the loop, or in worker threads a slice at a time.
+
+A handler may do what it likes: return nonsense, raise anything, be cancelled from within. What
+comes out of here is a decision per message, and only a cancellation of the worker itself, and a
+KeyboardInterrupt, pass through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, cast
+
+import anyio
+
+from flowstream.errors import StageFailed
+from flowstream.pipeline.handlers.return_checks import UNFINISHED, discard
+from flowstream.pipeline.handlers.threads import Threads
+from flowstream.pipeline.handlers.worker_state import WorkerState, current_worker
+from flowstream.pipeline.message import Failure, Message
+from flowstream.texts import describe, interrupts, is_a, leaves, type_name
+
+_ENDS = (StopIteration, StopAsyncIteration)
+"""What a coroutine cannot raise."""
+
+
+def being_cancelled() -> bool:
+    """Is the current task itself being cancelled, rather than something a handler awaited?"""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def passes(error: BaseException) -> bool:
+    """Must this exception of a handler, or one in its group, go through?"""
+    if interrupts(error):
+        return True
+    cancelled = anyio.get_cancelled_exc_class()
+    return being_cancelled() and any(is_a(leaf, cancelled) for leaf in leaves(error))
+
+
+def let_through(error: BaseException) -> None:
+    """At the end of a task: raise the exception where it passes.
+
+    A KeyboardInterrupt goes in a group. Alone it would leave asyncio's event loop at once, with all
+    that runs on it; `Pipeline.start` takes it out of its group again.
+    """
+    if is_a(error, KeyboardInterrupt):
+        raise BaseExceptionGroup("interrupted", [error])
+    if passes(error):
+        raise error
+
+
+def as_exception(what: str, error: BaseException) -> Exception:
+    """What ends the run when something broke for good; SystemExit and the like are wrapped."""
+    if is_a(error, Exception):
+        return cast(Exception, error)
+    failed = StageFailed(f"{what}: {describe(error)}")
+    failed.__cause__ = error
+    return failed
+
+
+def fail(message: Message[Any], error: BaseException) -> None:
+    message._more().failure = Failure(message, describe(error), error=error)
+
+
+def accept(message: Message[Any], result: Any) -> None:
+    """Make what a processor returned the message's data, unless it cannot be meant."""
+    if isinstance(result, Message):
+        if result is not message:
+            fail(message, TypeError("the handler returned another message; return data or nothing"))
+    elif isinstance(result, UNFINISHED):
+        discard(result)
+        fail(message, TypeError(f"the handler returned a {type_name(result)}, not awaited"))
+    else:
+        message.data = result
+
+
+async def process_async(
+    handler: Callable[[Message[Any]], Coroutine[Any, Any, Any]],
+    messages: Iterator[Message[Any]],
+    flagged: list[Message[Any]],
+    ordered: bool,
+) -> bool:
+    """Handle messages until they end (False), or until one fails in an ordered stage (True).
+
+    Messages that a handler decided something about are added to `flagged`.
+    """
+    message: Message[Any] | None = None
+    try:
+        for message in messages:
+            result = await handler(message)
+            if result is not None:
+                accept(message, result)
+            if message._extra is not None:
+                flagged.append(message)
+                if ordered and message._extra.failure is not None:
+                    return True
+    except BaseException as error:
+        if message is None or passes(error):
+            raise
+        fail(message, error)
+        flagged.append(message)
+        return True
+    return False
+
+
+def process_sync(
+    handler: Callable[[Message[Any]], Any],
+    messages: Iterator[Message[Any]],
+    flagged: list[Message[Any]],
+    ordered: bool,
+) -> bool:
+    """`process_async` for a plain function, in a worker thread."""
+    for message in messages:
+        try:
+            result = handler(message)
+            if result is not None:
+                accept(message, result)
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            fail(message, error)
+        if message._extra is not None:
+            flagged.append(message)
+            if message._extra.failure is not None and ordered:
+                return True
+    return False
+
+
+def thread_handler(
+    function: Callable[..., Any], name: str, threads: Threads
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A plain function as an async one that runs it in a worker thread."""
+
+    async def call(*args: Any) -> Any:
+        worker = current_worker.get() or WorkerState(name, 0)
+        result, error = await threads.run(name, worker, _caught, function, args)
+        if error is None:
+            return result
+        if is_a(error, Exception) and not any(is_a(error, kind) for kind in _ENDS):
+            raise error
+        raise RuntimeError(describe(error)) from error
+
+    return call
+
+
+def _caught(
+    function: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[Any, BaseException | None]:
+    try:
+        return function(*args), None
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        return None, error
+
+
+async def handle_batch(
+    handler: Callable[[Any], Any], batch: Any, worker: WorkerState, *, threads: Threads | None
+) -> BaseException | None:
+    """Call a batch handler, a plain one in `threads`; returns what fails the batch, or None."""
+    try:
+        if threads is None:
+            return wrong_return(await handler(batch), batch)
+        answer, error = await threads.run(worker.name, worker, _caught, handler, (batch,))
+        return wrong_return(answer, batch) if error is None else error
+    except BaseException as raised:
+        if passes(raised):
+            raise
+        return raised
+
+
+def wrong_return(result: Any, batch: Any) -> TypeError | None:
+    """What a batch handler's answer fails its batch with; None for an answer that is right."""
+    if result is None or result is batch:
+        return None
+    discard(result)
+    return TypeError(
+        f"the batch handler returned {type_name(result)}; it returns nothing, and fails "
+        f"messages by message.fail() or by raising"
+    )

@@ -1,0 +1,131 @@
+"""A pool of workers that can be resized while it runs, and shows what each of them does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextvars import ContextVar
+
+import anyio.abc
+
+from flowstream.pipeline.handlers.processes import Processes
+from flowstream.pipeline.handlers.worker_state import Idle, WorkerState
+from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
+from flowstream.pipeline.state.log_context import begin_work
+from flowstream.pipeline.state.run_state import RunState
+
+inside: ContextVar[RunState | None] = ContextVar("flowstream_inside", default=None)
+"""Whose handler the current task or thread is in."""
+
+
+class Pool(ABC):
+    """Workers 0 to `concurrency` - 1; each runs `work` and is restarted when it crashes."""
+
+    def __init__(
+        self,
+        state: RunState,
+        options: ProcessorOptions | BatcherOptions,
+        kind: str,
+        timeout: float | None,
+    ) -> None:
+        self.state = state
+        self.options = options
+        self.name = options.name
+        self.kind = kind
+        self.concurrency = options.concurrency
+        self.timeout = timeout
+        self.workers: dict[int, WorkerState] = {}
+        self.processes = Processes(state.name, options.name)
+        self.idle_workers = Idle()
+        self.handled = 0
+        self.failed = 0
+        self.retried = 0
+        self.seconds = 0.0
+        self._busy = 0.0
+        self._worked = 0.0
+        self._born: dict[int, float] = {}
+        self._group: anyio.abc.TaskGroup | None = None
+
+    def start(self, group: anyio.abc.TaskGroup) -> None:
+        """Start the workers in `group`."""
+        self._group = group
+        self._fill()
+
+    def close(self) -> None:
+        """No worker is started any more, and no handler is called for another message."""
+        self._group = None
+        for worker in self.workers.values():
+            worker.cut()
+
+    def set_workers(self, concurrency: int) -> None:
+        """More workers start at once; surplus ones end after what they have in hand."""
+        self.concurrency = concurrency
+        self._fill()
+        self.idle_workers.wake(len(self.idle_workers))
+
+    def _fill(self) -> None:
+        if self._group is None:
+            return
+        for index in range(self.concurrency):
+            if index not in self.workers:
+                worker = self.workers[index] = WorkerState(self.name, index)
+                self._born[index] = self.state.clock()
+                self._group.start_soon(
+                    self._live, worker, name=f"{self.state.name} {self.name} {index}"
+                )
+
+    async def _live(self, worker: WorkerState) -> None:
+        inside.set(self.state)
+
+        async def body() -> None:
+            worker.coroutine = coroutine = self.work(worker)
+            await coroutine
+
+        async def crashed(error: BaseException) -> None:
+            await self.crashed(worker, error)
+
+        begin_work(self.state.name, worker)
+        try:
+            await self.state.supervise(self.name, body, crashed)
+        finally:
+            await self.processes.end(worker.index)
+            self.workers.pop(worker.index, None)
+            self._worked += self.state.clock() - self._born.pop(worker.index)
+        self._fill()
+
+    @property
+    def busy(self) -> int:
+        return sum(worker.active for worker in self.workers.values())
+
+    def release(self, worker: WorkerState) -> None:
+        """The worker's hands are empty again."""
+        if worker.active:
+            self._busy += self.state.clock() - worker.taken
+        worker.release()
+
+    def times(self, now: float) -> dict[str, float]:
+        """Worker-seconds so far that were "busy" (with something in hand) and "idle"."""
+        in_hand = sum(now - worker.taken for worker in self.workers.values() if worker.active)
+        worked = self._worked + sum(now - born for born in self._born.values())
+        busy = self._busy + in_hand
+        return {"busy": busy, "idle": worked - busy}
+
+    @property
+    def hung(self) -> int:
+        """Threads of the handler that were given up and have not come back."""
+        return self.state.threads.hung.count(self.name)
+
+    def rest(self) -> None:
+        """A worker found nothing to do."""
+        self.state.rested()
+
+    @abstractmethod
+    def resize(self, workers: int) -> None:
+        """Change the number of workers; where order is kept, once what was taken in is through."""
+
+    @abstractmethod
+    async def work(self, worker: WorkerState) -> None:
+        """One worker's loop; returns when `worker.index` is not below `concurrency`."""
+
+    @abstractmethod
+    async def crashed(self, worker: WorkerState, error: BaseException) -> None:
+        """Settle what a crashed worker had in its hands."""

@@ -1,0 +1,352 @@
+"""Handlers in worker processes: for plain functions that compute, by `processes=True`.
+
+A slice goes to a process and its decisions come back. The handler must be importable by name, its
+messages' data picklable, and what it changes it must return. Each decision is pickled by itself:
+one that cannot be sent, or read, fails its message and no other. A process that hangs is killed.
+Where one dies with a slice, its messages are handled again one by one, so that only one of them
+fails.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import anyio
+
+from flowstream.errors import ConfigurationError, WorkerDied
+from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.deciders.repeats import Repeats, more
+from flowstream.pipeline.handlers.calls import accept, fail, passes, wrong_return
+from flowstream.pipeline.handlers.worker_process import WorkerProcess
+from flowstream.pipeline.handlers.worker_state import WorkerState
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.state.run_state import log
+from flowstream.texts import describe, interrupts, is_a, traceback_of, type_name
+
+Handler = Callable[[Any], Any]
+STARTS = 3
+"""Times that a process is started which ends before it is ready."""
+PARENT_CHECK = 0.5
+"""Seconds between looks of a process at whether the pipeline's process lives."""
+
+
+@dataclass(slots=True)
+class Raised:
+    """An exception on its way back: pickled by itself, for it may not come back as it was."""
+
+    name: str
+    text: str
+    pickled: bytes
+    where: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        try:
+            pickled = pickle.dumps(error)
+        except BaseException:
+            pickled = b""
+        name = type_name(error)
+        text = describe(error).removeprefix(name).removeprefix(": ")
+        return cls(name, text, pickled, traceback_of(error))
+
+    def error(self) -> BaseException:
+        """The exception with its traceback as a note; one of the same name where it cannot be made
+        again."""
+        try:
+            error = pickle.loads(self.pickled)  # noqa: S301 - our own
+            error.add_note(f"in a worker process:\n{self.where}")
+            if is_a(error, BaseException):
+                return cast(BaseException, error)
+        except BaseException as broken:
+            if interrupts(broken):
+                raise
+        stand_in: RuntimeError = type(self.name, (RuntimeError,), {})(self.text)
+        stand_in.add_note(f"in a worker process:\n{self.where}")
+        return stand_in
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a handler decided about one message, on its way back to the pipeline."""
+
+    data: Any = None
+    changed: bool = False
+    reason: str | None = None
+    error: Raised | None = None
+    retry: bool = True
+    dropped: str | None = None
+    routes: tuple[str, ...] = ()
+    key: Hashable = None
+    flush: bool = False
+    early: bool = False
+    ack: dict[str, Any] | None = None
+
+
+def check_importable(handler: Handler, path: str) -> None:
+    """Raise ConfigurationError where another process could not find the handler."""
+    name = getattr(handler, "__qualname__", "<unnamed>")
+    if "<" in name or not getattr(handler, "__module__", None):
+        raise ConfigurationError(
+            f"{path} > processes: {name} must be a function at the top level of a module"
+        )
+
+
+class Processes:
+    """The worker processes of one stage, one for each of its workers."""
+
+    def __init__(self, pipeline: str, stage: str) -> None:
+        self._pipeline = pipeline
+        self._stage = stage
+        self._workers: dict[int, WorkerProcess] = {}
+        self._deaths = Repeats()
+
+    async def run(
+        self, worker: WorkerState, function: Callable[..., Any], handler: Handler, *args: Any
+    ) -> Any:
+        """Call in the worker's process. It is killed when this is cancelled; its start is not
+        counted as time of the call.
+
+        Raises what cannot be pickled, or WorkerDied when the process dies.
+        """
+        request = pickle.dumps((function, (handler, *args)), pickle.HIGHEST_PROTOCOL)
+        process = self._workers.get(worker.index)
+        if process is None or process.ended:
+            await self.end(worker.index)
+            process = await self._begin(worker, handler)
+        answered = False
+        try:
+            result = await process.call(request)
+            answered = True
+            return result
+        except WorkerDied as error:
+            self._tell(error, args[0])
+            raise
+        finally:
+            if not answered:
+                await self.end(worker.index)
+
+    async def end(self, index: int) -> None:
+        """End the process of a worker, if it has one."""
+        process = self._workers.pop(index, None)
+        if process is not None:
+            await process.end()
+
+    async def _begin(self, worker: WorkerState, handler: Handler) -> WorkerProcess:
+        """Start the worker's process, and let it import the handler.
+
+        One that ends meanwhile did nothing yet, such as by a signal to its process group.
+        """
+        request = pickle.dumps((_begin, (handler,)), pickle.HIGHEST_PROTOCOL)
+        worker.queued = True
+        try:
+            for tries_left in reversed(range(STARTS)):
+                process = self._workers[worker.index] = await WorkerProcess.start(self._stage)
+                try:
+                    await process.call(request)
+                    return process
+                except WorkerDied:
+                    if not tries_left:
+                        raise
+                except BaseException:
+                    await self.end(worker.index)
+                    raise
+        finally:
+            worker.queued = False
+            worker.since = anyio.current_time()
+        raise AssertionError("unreachable")
+
+    def _tell(self, error: WorkerDied, held: list[Message[Any]] | Batch[Any]) -> None:
+        left_out = self._deaths.due(error.code, anyio.current_time())
+        if left_out is None:
+            return
+        place: dict[str, Any] = {"stream": None, "offset": None}
+        if isinstance(held, Batch):
+            what = f"a batch of {held.size:,} in hand: this attempt of it has failed"
+        elif len(held) == 1:
+            place = {"stream": held[0].stream, "offset": held[0].offset}
+            what = f"{held[0].stream}@{held[0].offset} in hand: this attempt of it has failed"
+        else:
+            what = f"{len(held):,} messages in hand, which are handled again one by one"
+        log.warning(
+            "pipeline %r: %s. It had %s%s", self._pipeline, error, what, more(left_out),
+            extra={"pipeline": self._pipeline, "stage": self._stage, "pid": error.pid, **place},
+        )  # fmt: skip
+
+
+async def process_elsewhere(
+    handler: Handler,
+    worker: WorkerState,
+    flagged: list[Message[Any]],
+    ordered: bool,
+    *,
+    processes: Processes,
+) -> bool:
+    """`process_async` in a worker process; True when a failure ended an ordered slice early."""
+    todo = list(worker.iterator)
+    if not todo:
+        return False
+
+    async def handle(messages: list[Message[Any]]) -> list[bool]:
+        """Handle messages; whether each was well."""
+        try:
+            decisions = await processes.run(worker, _process, handler, messages, ordered)
+        except BaseException as error:
+            if passes(error):
+                raise
+            if len(messages) > 1:
+                return await _one_by_one(handle, messages, ordered)
+            fail(messages[0], error)
+            flagged.append(messages[0])
+            return [False]
+        for message, decision in zip(messages, decisions, strict=False):
+            if apply(message, decision):
+                flagged.append(message)
+        return [message.failed is None for message in messages[: len(decisions)]]
+
+    handled = await handle(todo)
+    worker.walk(todo[len(handled) :])
+    return ordered and not handled[-1]
+
+
+async def _one_by_one(
+    handle: Callable[[list[Message[Any]]], Awaitable[list[bool]]],
+    messages: list[Message[Any]],
+    ordered: bool,
+) -> list[bool]:
+    """The process died with the slice, or cannot be given it: find the message that does it."""
+    handled: list[bool] = []
+    for message in messages:
+        handled += await handle([message])
+        if ordered and not handled[-1]:
+            break
+    return handled
+
+
+async def batch_elsewhere(
+    handler: Handler, worker: WorkerState, batch: Batch[Any], processes: Processes
+) -> BaseException | None:
+    """Call a batch handler in a worker process; the exception that fails the batch, or None."""
+    try:
+        raised, decisions = await processes.run(worker, _batch, handler, batch)
+    except BaseException as error:
+        if passes(error):
+            raise
+        return error
+    for message, decision in zip(batch.messages, decisions, strict=True):
+        apply(message, decision)
+    failed: BaseException | None = None if raised is None else raised.error()
+    return failed
+
+
+def apply(message: Message[Any], pickled: bytes) -> bool:
+    """Do in the pipeline what was decided elsewhere; True when it is more than new data."""
+    try:
+        _apply(message, pickle.loads(pickled))  # noqa: S301 - our own
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        fail(message, error)
+    return message._extra is not None
+
+
+def _apply(message: Message[Any], decision: Decision) -> None:
+    if decision.changed:
+        message.data = decision.data
+    if decision.reason is not None:
+        error = None if decision.error is None else decision.error.error()
+        message._more().failure = Failure(
+            message, decision.reason, error=error, retry=decision.retry
+        )
+    if decision.dropped is not None:
+        message.drop(decision.dropped)
+    if decision.routes or decision.key is not None or decision.flush:
+        message.to(*decision.routes, key=decision.key, flush=decision.flush)
+    if decision.ack:
+        message.configure_ack(**decision.ack)
+    if decision.early:
+        message.settle()
+
+
+def _begin(handler: Handler) -> None:
+    """In the process: it only had to be started, and to import the handler."""
+    _outlast_signals()
+
+
+@cache
+def _outlast_signals() -> None:
+    """In the process, once: signals to its process group are for the pipeline to answer.
+
+    Terminals send them to all processes of a group, and so do supervisors. The process ends with
+    that of the pipeline: killed by it, or by itself where that one is killed. (PR_SET_PDEATHSIG
+    would end it with the thread that started it, which on trio is not the main one.)
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[bytes]:
+    _outlast_signals()
+    decisions = []
+    for message in messages:
+        before = message.data
+        try:
+            result = handler(message)
+            if result is not None:
+                accept(message, result)
+        except BaseException as error:
+            fail(message, error)
+        decisions.append(_decided(message, before))
+        if ordered and message.failed is not None:
+            break
+    return decisions
+
+
+def _batch(handler: Handler, batch: Batch[Any]) -> tuple[Raised | None, list[bytes]]:
+    _outlast_signals()
+    messages = list(batch.messages)
+    error: BaseException | None = None
+    try:
+        error = wrong_return(handler(batch), batch)
+    except BaseException as raised:
+        error = raised
+    decisions = [_decided(message, message.data) for message in messages]
+    return None if error is None else Raised.of(error), decisions
+
+
+def _decided(message: Message[Any], before: Any) -> bytes:
+    """The decision, pickled; a failure where it holds what cannot be."""
+    try:
+        return pickle.dumps(_decision(message, before))
+    except BaseException as error:
+        fail(message, error)
+        return pickle.dumps(Decision(reason=describe(error), error=Raised.of(error)))
+
+
+def _decision(message: Message[Any], before: Any) -> Decision:
+    changed = message.data is not before
+    decision = Decision(message.data if changed else None, changed)
+    extra = message._extra
+    if extra is not None:
+        decision.dropped, decision.early, decision.ack = extra.dropped, extra.early, extra.ack
+        decision.routes, decision.key, decision.flush = extra.routes, extra.key, extra.flush
+        if extra.failure is not None:
+            decision.reason, decision.retry = extra.failure.reason, extra.failure.retry
+            error = extra.failure.error
+            decision.error = None if error is None else Raised.of(error)
+    return decision

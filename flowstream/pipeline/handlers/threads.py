@@ -1,0 +1,139 @@
+"""The worker threads of plain `def` handlers: so many at most, with those that hang.
+
+A thread cannot be ended from outside. One whose handler is given up goes on by itself, and takes
+the place of another until it comes back. When there is no place left, the run ends.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from flowstream.pipeline.handlers.worker_state import WorkerState
+
+SHOWN = 3
+"""Different places where threads hang, in the error."""
+FRAMES = 8
+
+
+class Call:
+    """One call in a thread, and whether anybody waits for it."""
+
+    __slots__ = ("abandoned", "done", "name", "thread", "worker")
+
+    def __init__(self, name: str, worker: WorkerState) -> None:
+        self.name = name
+        self.worker = worker
+        self.thread: int | None = None
+        self.abandoned = False
+        self.done = False
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """In the thread. What was abandoned before it began is not begun."""
+        self.thread = threading.get_ident()
+        try:
+            if self.abandoned:
+                return None
+            self.worker.thread = self.thread
+            return function(*args)
+        finally:
+            self.done = True
+
+    @property
+    def hangs(self) -> bool:
+        return self.thread is not None and not self.done
+
+
+class Threads:
+    """At most `most` threads. `exhausted` is told, once, when all of them hang.
+
+    Those in use borrow from `limiter`; those that hang make it smaller until they come back.
+    """
+
+    def __init__(self, most: int, exhausted: Callable[[Threads], None]) -> None:
+        self.most = most
+        self.limiter = anyio.CapacityLimiter(most)
+        self._unlimited = anyio.CapacityLimiter(math.inf)
+        self._exhausted = exhausted
+        self._hung: list[Call] = []
+        self._told = False
+        self._freed = anyio.Event()
+
+    async def run(
+        self, name: str, worker: WorkerState, function: Callable[..., Any], *args: Any
+    ) -> Any:
+        """Run what never raises in a thread. A cancellation leaves the thread to itself."""
+        call = Call(name, worker)
+        await self._admit(call)
+        try:
+            return await anyio.to_thread.run_sync(
+                call.run, function, *args, limiter=self._unlimited, abandon_on_cancel=True
+            )
+        finally:
+            worker.thread = None
+            call.abandoned = True
+            self.limiter.release_on_behalf_of(call)
+            if call.hangs:
+                self._hung.append(call)
+                self.look()
+
+    async def _admit(self, call: Call) -> None:
+        """Wait for a place; that is no time of the handler's."""
+        call.worker.queued = True
+        try:
+            await self._acquire(call)
+            while self.full:
+                self.limiter.release_on_behalf_of(call)
+                await self._freed.wait()
+                await self._acquire(call)
+        finally:
+            call.worker.queued = False
+        call.worker.since = anyio.current_time()
+
+    async def _acquire(self, call: Call) -> None:
+        try:
+            self.limiter.acquire_on_behalf_of_nowait(call)
+        except anyio.WouldBlock:
+            await self.limiter.acquire_on_behalf_of(call)
+
+    @property
+    def full(self) -> bool:
+        """All of them hang."""
+        return len(self._hung) >= self.most
+
+    @property
+    def hung(self) -> tuple[str, ...]:
+        """The names of the handlers whose threads were given up and have not come back."""
+        return tuple(call.name for call in self._hung if call.hangs)
+
+    def look(self) -> None:
+        """See which threads have come back; called every now and then on the event loop."""
+        self._hung = [call for call in self._hung if call.hangs]
+        self.limiter.total_tokens = max(self.most - len(self._hung), 1)
+        if not self.full:
+            self._freed.set()
+            self._freed = anyio.Event()
+        elif not self._told:
+            self._told = True
+            self._exhausted(self)
+
+    def describe(self) -> str:
+        """How many threads hang in which handlers, and where."""
+        handlers = Counter(self.hung)
+        text = ", ".join(f"{count} of {name!r}" for name, count in handlers.items())
+        frames = sys._current_frames()
+        places = Counter(
+            "".join(traceback.format_stack(frames[call.thread])[-FRAMES:])
+            for call in self._hung
+            if call.thread in frames
+        )
+        shown = [f"{count} at\n{place}" for place, count in places.most_common(SHOWN)]
+        return "\n".join([text, *shown])

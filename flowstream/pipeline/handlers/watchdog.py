@@ -1,0 +1,148 @@
+"""Watches callbacks: ends handlers that take longer than their timeout, reports what is stuck.
+
+It looks at what every worker has in its hands a few times per timeout, so a timeout of t seconds
+comes true after t to 1.25 t; nothing is done per message. Callbacks outside of the workers (what a
+run opens, on_failed, failure policies, acknowledgers, commits) are reported, and have no timeout:
+a drain bounds them. What blocks the whole event loop is seen by a thread (loopwatch.py).
+"""
+
+from __future__ import annotations
+
+from types import FrameType
+from typing import Any
+
+import anyio
+
+from flowstream.pipeline.deciders.repeats import Repeats, more
+from flowstream.pipeline.handlers.loopwatch import BLOCKED_AFTER
+from flowstream.pipeline.handlers.pool import Pool
+from flowstream.pipeline.handlers.worker_state import WorkerState
+from flowstream.pipeline.state.run_state import RunState, Signal, log
+from flowstream.telemetry import HandlerStuck, LoopBlocked
+
+
+class Watchdog:
+    """Looks after the callbacks of a run, and the workers of its pools once there are some."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.pools: list[Pool] = []
+        self._changed = Signal()
+        self._slow = Repeats()
+        self._scope = anyio.CancelScope()
+
+    def watch(self, pools: list[Pool]) -> None:
+        """From now on look after the workers of these, too."""
+        self.pools = pools
+        self._changed.notify()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Look until stopped."""
+        options = self.state.options
+        with self._scope:
+            while True:
+                times = [pool.timeout for pool in self.pools if pool.timeout is not None]
+                await self._changed.wait(min([*times, options.stuck_after, options.slow_after]) / 4)
+                self._look()
+
+    def _look(self) -> None:
+        now = self.state.clock()
+        self.state.threads.look()
+        for worker in list(self.state.callbacks):
+            self._report(worker, worker.name, worker.name, now)
+        for pool in self.pools:
+            for worker in list(pool.workers.values()):
+                if worker.scope is not None:
+                    self._check(pool, worker, now)
+
+    def _check(self, pool: Pool, worker: WorkerState, now: float) -> None:
+        what = worker.callback or f"handler of {pool.name!r}"
+        self._report(worker, what, worker.callback or pool.name, now)
+        if pool.timeout is not None and worker.elapsed(now) >= pool.timeout:
+            assert worker.scope is not None
+            worker.late = worker.current
+            worker.scope.cancel()
+
+    def _report(self, worker: WorkerState, what: str, stage: str, now: float) -> None:
+        elapsed, options = worker.elapsed(now), self.state.options
+        if elapsed >= options.stuck_after and not worker.reported:
+            worker.reported = worker.slow = True
+            where = worker.stack()
+            log.warning(
+                "pipeline %r: %s has not come back for %.0f s; it is at\n%s",
+                self.state.name, what, elapsed, where,
+                extra={"pipeline": self.state.name, "stage": stage},
+            )  # fmt: skip
+            self.state.emit(HandlerStuck(self.state.name, stage, elapsed, where))
+        elif elapsed >= options.slow_after and not worker.slow:
+            worker.slow = True
+            self._report_slow(worker, what, stage, elapsed, now)
+
+    def _report_slow(
+        self, worker: WorkerState, what: str, stage: str, elapsed: float, now: float
+    ) -> None:
+        left_out = self._slow.due(stage, now)
+        if left_out is None:
+            return
+        message = worker.current
+        fields: dict[str, Any] = {"pipeline": self.state.name, "stage": stage}
+        held = ""
+        if message is not None:
+            fields |= {"stream": message.stream, "offset": message.offset}
+            held = f" with {message.stream}@{message.offset}"
+        elif worker.messages:
+            held = f" with {len(worker.messages):,} messages"
+        log.info(
+            "pipeline %r: %s is slow: it has been at it for %.0f s%s%s",
+            self.state.name, what, elapsed, held, more(left_out), extra=fields,
+        )  # fmt: skip
+
+    # -- the event loop, for loopwatch.py
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    @property
+    def after(self) -> float:
+        return min(BLOCKED_AFTER, self.state.options.stuck_after)
+
+    def at_work(self, frames: set[FrameType]) -> tuple[str, str] | None:
+        """The stage or callback that one of these frames of the event loop's thread belongs to."""
+        workers = [worker for pool in self.pools for worker in list(pool.workers.values())]
+        for worker in (*list(self.state.callbacks), *workers):
+            if getattr(worker.coroutine, "cr_frame", None) not in frames:
+                continue
+            if worker.callback or worker in self.state.callbacks:
+                return (worker.callback or worker.name,) * 2
+            what = "the handler of" if worker.scope is not None else "what is called by"
+            return worker.name, f"{what} {worker.name!r}"
+        return None
+
+    def blocked(self, text: str, stage: str, where: str) -> None:
+        log.warning(
+            "pipeline %r: the event loop has been blocked %s: nothing else runs meanwhile, also no "
+            "heartbeats. What computes or waits belongs into a plain def, which runs in a thread. "
+            "It is at\n%s", self.state.name, text, where,
+            extra={"pipeline": self.state.name, "stage": stage or None},
+        )  # fmt: skip
+
+    def was_blocked(self, seconds: float, stage: str, where: str, *, told: bool) -> None:
+        if told:
+            log.info(
+                "pipeline %r: the event loop runs again after %.1f s", self.state.name, seconds,
+                extra={"pipeline": self.state.name, "stage": stage or None,
+                       "seconds": round(seconds, 3)},
+            )  # fmt: skip
+        self.state.emit(LoopBlocked(self.state.name, stage, seconds, where))
+
+    def was_late(self, text: str) -> None:
+        log.info(
+            "pipeline %r: the event loop did not run %s, and nothing was seen that blocks it: the "
+            "machine is busy, the process was stopped, or native code held the interpreter's lock",
+            self.state.name, text, extra={"pipeline": self.state.name},
+        )  # fmt: skip

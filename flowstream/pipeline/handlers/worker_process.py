@@ -1,0 +1,175 @@
+"""One worker process: a Python of its own that answers calls, one after the other, over pipes.
+
+A call is a pickled function with its arguments; the answer is what it returned or raised, pickled.
+Both begin with their length. The process ends when its standard input does, or when it is killed;
+how it ended is told by `WorkerDied`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import runpy
+import signal
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+import anyio
+from anyio.abc import ByteSendStream, Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from flowstream.errors import WorkerDied
+from flowstream.texts import describe
+
+_LENGTH = struct.Struct("!Q")
+_BEGIN = (
+    "import json, sys; sys.path[:], main = json.loads(sys.argv[1]); "
+    "from flowstream.pipeline.handlers.worker_process import serve; serve(main)"
+)
+_GONE = (
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    OSError,
+)
+END_TIMEOUT = 1.0
+"""Seconds that a process gets to end by itself after it has closed its pipe."""
+HINTS = {
+    "SIGKILL": "the kernel does this when memory runs out (see dmesg, or the container's events): "
+    "give it more, or hand it less at once (max_demand=, size=)",
+    "SIGSEGV": "native code crashed, in an extension that the handler uses",
+    "SIGABRT": "native code gave up, in an extension that the handler uses",
+    "SIGBUS": "native code crashed, in an extension that the handler uses",
+}
+
+
+class WorkerProcess:
+    """A worker process, given one call at a time."""
+
+    def __init__(self, process: Process, stage: str) -> None:
+        assert process.stdin is not None and process.stdout is not None  # noqa: PT018
+        self._process = process
+        self._stage = stage
+        self._calls: ByteSendStream = process.stdin
+        self._answers = BufferedByteReceiveStream(process.stdout)
+
+    @classmethod
+    async def start(cls, stage: str) -> WorkerProcess:
+        """A new process, for the handler of `stage`; it imports nothing of the handler's yet."""
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        process = await anyio.open_process(
+            [sys.executable, "-c", _BEGIN, json.dumps([sys.path, main])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        return cls(process, stage)
+
+    @property
+    def ended(self) -> bool:
+        return self._process.returncode is not None
+
+    async def call(self, request: bytes) -> Any:
+        """What the function returned. Raises what it raised, and WorkerDied.
+
+        A cancellation leaves the process in the middle of the call: end it.
+        """
+        try:
+            await self._calls.send(_LENGTH.pack(len(request)) + request)
+            (size,) = _LENGTH.unpack(await self._answers.receive_exactly(_LENGTH.size))
+            answer = await self._answers.receive_exactly(size)
+        except _GONE as error:
+            raise await self._died() from error
+        returned, value = pickle.loads(answer)  # noqa: S301 - our own
+        if not returned:
+            raise value
+        return value
+
+    async def end(self) -> None:
+        """Kill the process, whatever it does, and see it gone."""
+        with anyio.CancelScope(shield=True):
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.aclose()
+
+    async def _died(self) -> WorkerDied:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(END_TIMEOUT):
+            await self._process.wait()
+        code = self._process.returncode
+        await self.end()
+        return WorkerDied(
+            f"a worker process of {self._stage!r} {how_ended(code)}",
+            pid=self._process.pid,
+            code=code,
+        )
+
+
+def how_ended(code: int | None) -> str:
+    """`was killed by signal 9 (SIGKILL): ...`, or `ended with exit code 4`."""
+    if code is None:
+        return "closed its pipe and did not end; it was killed"
+    if code >= 0:
+        return f"ended with exit code {code}: the handler, or something it uses, ended it"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"was killed by signal {-code}"
+    hint = HINTS.get(name)
+    return f"was killed by signal {-code} ({name}){f': {hint}' if hint else ''}"
+
+
+# -- in the process
+
+
+def serve(main: str | None) -> None:
+    """Answer calls until standard input ends. `main` is the file that the pipeline's process ran.
+
+    What a handler prints goes nowhere: the answers are on standard output.
+    """
+    calls, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    broken = _as_main(main)
+    while len(header := calls.read(_LENGTH.size)) == _LENGTH.size:
+        request = calls.read(_LENGTH.unpack(header)[0])
+        answer = _answered(request) if broken is None else _pickled((False, broken))
+        answers.write(_LENGTH.pack(len(answer)) + answer)
+        answers.flush()
+
+
+def _answered(request: bytes) -> bytes:
+    try:
+        function, arguments = pickle.loads(request)  # noqa: S301 - our own
+        return _pickled((True, function(*arguments)))
+    except BaseException as error:
+        return _pickled((False, error))
+
+
+def _pickled(answer: tuple[bool, Any]) -> bytes:
+    try:
+        return pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:
+        return pickle.dumps((False, RuntimeError(describe(error))))
+
+
+def _as_main(main: str | None) -> BaseException | None:
+    """Run the pipeline's main module, for handlers that it defines; why that does not work.
+
+    Under another name, as multiprocessing does it: what is behind `if __name__ == "__main__"`
+    is not for this process.
+    """
+    if main is None or not os.path.isfile(main):
+        return None
+    try:
+        module = ModuleType("__mp_main__")
+        vars(module).update(runpy.run_path(main, run_name="__mp_main__"))
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    except BaseException as error:
+        return error
+    return None

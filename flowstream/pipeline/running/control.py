@@ -1,0 +1,278 @@
+"""The face of a running pipeline: look at it, control it, wait for its end.
+
+Control and looks may be had from every thread: from handlers, from worker threads, from threads of
+your own. What is awaited (`push`, `wait`, `wait_idle`) belongs to the event loop of the run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.from_thread
+from anyio.lowlevel import current_token
+
+from flowstream.checks import MOST_SECONDS, check_number
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline.deciders.discards import parse_places
+from flowstream.pipeline.deciders.rate_limit import RateLimit
+from flowstream.pipeline.handlers.pool import inside
+from flowstream.pipeline.options import make
+from flowstream.pipeline.running.report import snapshot
+from flowstream.pipeline.running.run import Run
+from flowstream.pipeline.running.statistics import RunResult, Statistics, Topology
+from flowstream.pipeline.state import story
+from flowstream.telemetry import Telemetry
+from flowstream.texts import interrupts, shown, type_name
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.declaration import Pipeline
+
+R = TypeVar("R")
+
+_running: list[RunningPipeline] = []
+
+
+def running_pipelines() -> tuple[RunningPipeline, ...]:
+    """All pipelines that run in this process."""
+    return tuple(_running)
+
+
+class RunningPipeline:
+    """A pipeline while it runs, and its result afterwards."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._thread = threading.get_ident()
+        self._loop = current_token()
+        self._told = False
+
+    @property
+    def name(self) -> str:
+        return self._run.state.name
+
+    @property
+    def phase(self) -> str:
+        """starting, running, draining, closing or stopped."""
+        return self._run.state.phase
+
+    # -- control
+
+    def pause(self, *, by: str | None = None) -> None:
+        """Take in no more messages; what is in flight goes on. The log says who did it (`by`)."""
+        self._call(self._set_paused, True, by)
+
+    def resume(self, *, by: str | None = None) -> None:
+        """End a pause."""
+        self._call(self._set_paused, False, by)
+
+    @property
+    def paused(self) -> bool:
+        return self._run.intake.paused
+
+    def resize(self, stage: str, concurrency: int, *, by: str | None = None) -> None:
+        """Change the concurrency of "processor" or of a batcher; no order is lost by it."""
+        self._call(self._resize, stage, concurrency, by)
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limit in force; assign another one, or None for no limit."""
+        return self._run.limiter.limit
+
+    @rate_limit.setter
+    def rate_limit(self, limit: RateLimit | None) -> None:
+        self.set_rate_limit(limit)
+
+    def set_rate_limit(self, limit: RateLimit | None, *, by: str | None = None) -> None:
+        """The same as assigning `rate_limit`, with who did it for the log."""
+        self._call(self._set_limit, limit, by)
+
+    def stop(self, *, by: str | None = None) -> None:
+        """Ask for a graceful stop and return at once; `wait` tells when it is done."""
+        self._call(self._stop, by)
+
+    def abort(self, *, by: str | None = None) -> None:
+        """Stop without draining. What is settled is committed; the rest is replayed."""
+        self._call(self._abort, by)
+
+    async def push(self, bodies: list[Any], *, stream: str = "pushed") -> None:
+        """Deliver messages of your own beside the producer's; they have no offsets to commit.
+
+        Returns once all of them are inside `max_in_flight`. From inside a handler they are taken
+        in at once, beyond it if need be, and the producer waits until there is room again.
+        """
+        self._check_loop("push")
+        run, intake = self._run, self._run.intake
+        within = inside.get() is run.state
+        if run.state.phase not in ("running", "draining") or (run.stopping and not within):
+            raise ConfigurationError(f"push: pipeline {self.name!r} is stopping")
+        partition = next(
+            (partition for partition in intake.partitions if partition.stream == stream), None
+        )
+        if partition is None:
+            partition = intake.open(stream, commits=False)
+            partition.pushed = True
+        elif partition.tracker is not None:
+            raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
+        await intake.deliver(partition, bodies, partition.next, None, 0, at_once=within)
+
+    # -- looking
+
+    def statistics(self) -> Statistics:
+        return self._call(snapshot, self._run)
+
+    def topology(self) -> Topology:
+        """The stages as declared; their concurrency now is in `statistics`."""
+        return self._run.pipeline.topology()
+
+    @property
+    def threads(self) -> anyio.CapacityLimiter:
+        """The limiter of the worker threads that plain `def` handlers run in: busy ones borrow."""
+        return self._run.state.threads.limiter
+
+    # -- waiting
+
+    async def wait(self) -> RunResult:
+        """Wait for the end and tell how it went; an error is in the result, not raised."""
+        self._check_loop("wait")
+        await self._run.finished.wait()
+        self._told = True
+        return self._run.result()
+
+    async def wait_idle(self, seconds: float) -> RunResult:
+        """Wait until nothing is in flight, nothing came for `seconds`, and nothing is left to come.
+
+        What is settled then is committed. The pipeline is not stopped here: the result is about
+        what it did until now, with the reason "running". Returns early when it ends by itself.
+        """
+        check_number("wait_idle", seconds, 0, MOST_SECONDS)
+        self._check_loop("wait_idle")
+        run, state = self._run, self._run.state
+        while not run.finished.is_set():
+            quiet_at = max(state.arrival, state.progress) + seconds
+            with anyio.move_on_after(max(quiet_at - state.clock(), seconds / 20)):
+                await run.finished.wait()
+            quiet = state.clock() >= max(state.arrival, state.progress) + seconds
+            if quiet and not state.window.messages and await self._caught_up():
+                await run.committer.commit()
+                break
+        self._told = self._told or run.finished.is_set()
+        return run.result()
+
+    async def _caught_up(self) -> bool:
+        run = self._run
+        positions = {
+            partition.stream: partition.next - 1 if partition.next else None
+            for partition in run.intake.partitions
+        }
+        received = run.state.received
+        producer = run.pipeline.producer
+        caught_up = await run.state.watched(
+            f"{type_name(producer)}.caught_up", producer.caught_up(positions)
+        )
+        return caught_up and run.state.received == received
+
+    # -- the loop's side
+
+    def _call(self, function: Callable[..., R], *args: Any) -> R:
+        if threading.get_ident() == self._thread:
+            return function(*args)
+        try:
+            return anyio.from_thread.run_sync(function, *args, token=self._loop)
+        except anyio.RunFinishedError as error:
+            raise ConfigurationError(
+                f"pipeline {self.name!r} has ended, and its event loop with it: there is nothing "
+                "left to control"
+            ) from error
+
+    def _check_loop(self, name: str) -> None:
+        """Refuse to wait on another event loop for what happens on the run's."""
+        if current_token() != self._loop and not self._run.finished.is_set():
+            raise ConfigurationError(
+                f"{name}: pipeline {self.name!r} runs on another event loop; call it there, such "
+                "as with anyio.from_thread.run"
+            )
+
+    def _set_paused(self, paused: bool, by: str | None) -> None:
+        changed, self._run.intake.paused = self._run.intake.paused != paused, paused
+        self._run.intake.reopen()
+        if changed:
+            self._run.controlled("pause" if paused else "resume", by=by)
+
+    def _stop(self, by: str | None) -> None:
+        self._run.stop(story.said(by))
+
+    def _abort(self, by: str | None) -> None:
+        self._run.abort(story.said(by))
+
+    def _set_limit(self, limit: RateLimit | None, by: str | None) -> None:
+        if limit is not None and not isinstance(limit, RateLimit):
+            raise ConfigurationError(
+                f"rate_limit: expected a RateLimit(...) or None, got {shown(limit)}"
+            )
+        changed, self._run.limiter.limit = self._run.limiter.limit != limit, limit
+        self._run.intake.reopen()
+        if changed:
+            self._run.controlled("rate_limit", story.limit(limit), by=by)
+
+    def _resize(self, stage: str, concurrency: int, by: str | None) -> None:
+        for pool in self._run.pools:
+            if pool.name == stage:
+                make(type(pool.options), {"concurrency": concurrency}, f"resize {stage!r}")
+                before = pool.concurrency
+                pool.resize(concurrency)
+                detail = f"{stage!r} resized from {before} to {concurrency} workers"
+                self._run.controlled("resize", detail, by=by)
+                return
+        known = ", ".join(pool.name for pool in self._run.pools)
+        raise ConfigurationError(f"resize: there is no stage {stage!r}; there are {known}")
+
+    def __repr__(self) -> str:
+        return f"<RunningPipeline {self.name!r} {self.phase}>"
+
+
+@asynccontextmanager
+async def start(
+    pipeline: Pipeline,
+    *,
+    url: Any,
+    environment: Any,
+    telemetry: Telemetry | None,
+    tune_gc: bool,
+    discard: Any,
+) -> AsyncIterator[RunningPipeline]:
+    """See `Pipeline.start`."""
+    if pipeline.running is not None:
+        raise ConfigurationError(f"pipeline {pipeline.name!r} is running already")
+    run = Run(
+        pipeline, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
+        discard=parse_places(discard, "discard"),
+    )  # fmt: skip
+    running = pipeline.running = RunningPipeline(run)
+    raised: Exception | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run.main, name=f"pipeline {pipeline.name}")
+            await run.ready.wait()
+            if run.opened:
+                _running.append(running)
+                try:
+                    yield running
+                except Exception as error:
+                    raised = error
+                run.stop("the end of its block")
+    except BaseExceptionGroup as group:
+        if interrupts(group):
+            raise KeyboardInterrupt from group
+        raise
+    finally:
+        pipeline.running = None
+        if running in _running:
+            _running.remove(running)
+    if raised is not None:
+        raise raised
+    if run.state.error is not None and not running._told:
+        raise run.state.error

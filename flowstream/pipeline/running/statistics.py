@@ -1,0 +1,168 @@
+"""Snapshots of a running pipeline, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowstream.pipeline.state.reasons import Reason
+from flowstream.texts import record
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatistics:
+    """A processor or batcher. Times are seconds, counts are since the start of the run.
+
+    `handled`, `failed` and `retried` count every attempt of a message.
+
+    `waiting` messages are queued (for a batcher also `open_batches` hold some of them), `parked`
+    ones wait for another attempt, `busy` of `concurrency` workers are in a handler, the longest
+    of them for `longest` seconds. `times` are worker-seconds by state.
+    """
+
+    name: str
+    kind: str
+    concurrency: int
+    busy: int
+    waiting: int
+    parked: int
+    open_batches: int
+    handled: int
+    failed: int
+    retried: int
+    seconds: float
+    longest: float
+    hung: int
+    times: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatistics:
+    """One stream: the last offset received, the watermark, and what was committed.
+
+    `tail` is the offset of the stream's last message as it was looked up a few seconds ago; `lag`
+    the messages behind the watermark, whether they were received or not; `lag_seconds` the age of
+    the first of them (0 when there are none), and `oldest` how long ago that one was received (0
+    when it was not). `catch_up` is the seconds until the lag is 0 if it goes on to fall as it did
+    over the last half minute, None where it does not fall. What is not known is None.
+
+    A stream that is not `active` is read by another process (this one stands by): its lag is what
+    lies behind the offset that is stored.
+    """
+
+    stream: str
+    received: int | None
+    watermark: int | None
+    committed: int | None
+    tail: int | None
+    lag: int | None
+    lag_seconds: float | None
+    deliveries: int
+    oldest: float
+    catch_up: float | None = None
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Everything countable about a run. `progress_age` is the seconds since a message settled.
+
+    `failed` are messages that failed for good, `failed_attempts` every failed attempt of a message;
+    `reasons` tell why, and what became of the messages, the most frequent reason first.
+
+    `uncommitted` is for how many seconds settled messages have been waiting for a commit, and
+    `source` the producer's seconds by state: busy, idle, backpressured (the window is full),
+    rate_limited, paused. `stuck_after`, `batch_timeout` (the longest of any batcher) and
+    `commit_interval` are the declaration's, for whoever judges those.
+    """
+
+    pipeline: str
+    phase: str
+    paused: bool
+    uptime: float
+    received: int
+    settled: Mapping[str, int]
+    failed: int
+    retried: int
+    in_flight: int
+    in_flight_bytes: int
+    max_in_flight: int
+    max_in_flight_bytes: int
+    highest_in_flight: int
+    highest_in_flight_bytes: int
+    rate_limit: Any
+    disposing: int
+    restarts: int
+    hung: int
+    progress_age: float
+    uncommitted: float
+    source: Mapping[str, float]
+    stuck_after: float
+    batch_timeout: float
+    commit_interval: float
+    stages: tuple[StageStatistics, ...]
+    partitions: tuple[PartitionStatistics, ...]
+    failed_attempts: int = 0
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StageTopology:
+    """A stage's name, kind ("producer", "processor" or "batcher") and options."""
+
+    name: str
+    kind: str
+    handler: str
+    concurrency: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The stages of a pipeline, producer first; batchers all follow the processor."""
+
+    pipeline: str
+    stages: tuple[StageTopology, ...]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RunResult:
+    """How a run ended. `settled` counts messages by outcome, `committed` is by stream.
+
+    `reason` is "ended" (a finite source), "stopped", "halted", "drain timeout", "aborted" or
+    "failed"; `error` the exception for all but the first two. It is "running" where a run that goes
+    on was waited for (`wait_idle`): the figures are those until then. `hung` names handlers that
+    could not be ended: their threads still run. `discarded` are the messages of `discard=` that
+    were settled so, by stream and offset; `not_discarded` tells of the others why they never came.
+    `failed` are messages that failed for good; `reasons` tell why attempts failed, and what became
+    of the messages, the most frequent reason first.
+    """
+
+    pipeline: str
+    reason: str
+    received: int
+    settled: Mapping[str, int]
+    failed: int
+    retried: int
+    unsettled: int
+    committed: Mapping[str, int | None]
+    seconds: float
+    error: BaseException | None = None
+    hung: tuple[str, ...] = ()
+    discarded: tuple[tuple[str, int], ...] = ()
+    not_discarded: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+
+    __repr__ = record
+
+    @property
+    def handled(self) -> int:
+        """Messages settled in this run, whatever the outcome."""
+        return sum(self.settled.values())
+
+    def raise_for_error(self) -> RunResult:
+        """Raise `error` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self

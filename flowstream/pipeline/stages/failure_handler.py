@@ -1,0 +1,231 @@
+"""FailureHandler: hands messages that finally failed to a failure policy, and settles them.
+
+One task, so that neither workers nor other messages wait for a dead letter's confirm. What has
+gathered while one group was disposed of goes as the next group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from flowstream.errors import EnvironmentClosed, FlowstreamError
+from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.handlers.calls import passes
+from flowstream.pipeline.handlers.return_checks import discard
+from flowstream.pipeline.loops import refuse_loop
+from flowstream.pipeline.message import Failure
+from flowstream.pipeline.policies import FailurePolicy, OpenPolicy
+from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.state.run_state import RunState, Signal, log
+from flowstream.telemetry import Dropped, Failed
+from flowstream.texts import describe, is_a, printable, shown, text_of, type_name
+
+OUTCOMES = ("dead_lettered", "discarded", "dropped", "ok", "halted")
+"""What a policy may settle failures with."""
+
+OnFailed = Callable[[Failure], Awaitable[Any]]
+Done = Callable[[list[Failure]], None]
+NAME_SHOWN = 300
+"""Characters of a stream's name in the log."""
+DEPTH = 10
+"""Causes of causes that are looked at."""
+
+
+class FailureHandler:
+    """Failures by policy. `on_failed` may name another policy for one message."""
+
+    def __init__(
+        self,
+        state: RunState,
+        ack_tracker: AckTracker,
+        policy: FailurePolicy,
+        on_failed: OnFailed | None,
+        *,
+        reads: Sequence[str] = (),
+    ) -> None:
+        self.state = state
+        self.ack_tracker = ack_tracker
+        self.policy = policy
+        self.waiting = 0
+        self._on_failed = on_failed
+        self._reads = reads
+        self._queue: deque[tuple[list[Failure], Done | None]] = deque()
+        self._current: tuple[list[Failure], Done | None] | None = None
+        self._arrived = Signal()
+        self._disposers: dict[FailurePolicy, OpenPolicy] = {}
+        self._context: RunContext | None = None
+
+    async def open(self, context: RunContext) -> None:
+        """Open the pipeline's policy; others are opened when they are first named."""
+        self._context = context
+        await self._disposer(self.policy)
+
+    def put(self, failures: list[Failure], done: Done | None = None) -> None:
+        """Dispose of failures; `done` is called once they are settled or held."""
+        if not failures:
+            return
+        self.state.failures.attempted(failures)
+        self.state.failed += len(failures)
+        self.waiting += len(failures)
+        if self.state.telemetry.active:
+            self._tell(failures)
+        self._queue.append((failures, done))
+        self._arrived.notify()
+
+    def _tell(self, failures: list[Failure]) -> None:
+        kinds: dict[tuple[str, str, str], list[Failure]] = {}
+        for failure in failures:
+            kinds.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
+        for (stage, phase, kind), group in kinds.items():
+            self.state.emit(
+                Failed(self.state.name, stage, phase, kind, len(group), group[0].reason)
+            )
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting
+
+    async def run(self) -> None:
+        """Dispose until cancelled."""
+        while True:
+            while self._queue:
+                self._current = failures, done = self._queue.popleft()
+                await self._dispose(failures)
+                self._finish(failures, done)
+            self._current = None
+            await self._arrived.wait()
+
+    async def crashed(self, error: BaseException) -> None:
+        """Give up what was being disposed of."""
+        if self._current is not None:
+            failures, done = self._current
+            left = [f for f in failures if not f.message._delivery.flags[f.message._index]]
+            self._halt(left, f"disposing of it broke: {describe(error)}")
+            self._finish(failures, done)
+
+    def _finish(self, failures: list[Failure], done: Done | None) -> None:
+        self._current = None
+        self.waiting -= len(failures)
+        if done is not None:
+            done(failures)
+        self.state.changed.notify()
+
+    async def _dispose(self, failures: list[Failure]) -> None:
+        if closed := [failure for failure in failures if _lost_environment(failure.error)]:
+            self._hold(closed, closed[0].error)
+            failures = [failure for failure in failures if failure not in closed]
+        for policy, group in await self._by_policy(failures):
+            try:
+                disposer = await self._disposer(policy)
+                into = [shown(stream, NAME_SHOWN) for stream in policy.writes()]
+                name = f"{type_name(policy)}.dispose"
+                outcome = await self.state.watched(name, disposer.handle(group))
+                if outcome not in OUTCOMES:
+                    raise TypeError(f"dispose returned {shown(outcome)}, not one of {OUTCOMES}")
+            except BaseException as error:
+                if passes(error):
+                    raise
+                if _lost_environment(error):
+                    self._hold(group, error)
+                    continue
+                told = text_of(error) if is_a(error, FlowstreamError) else describe(error)
+                why = f"{group[0].reason} (and {type_name(policy)}: {told})"
+                self._halt(group, why)
+                continue
+            if outcome == "halted":
+                self._halt(group)
+            else:
+                await self.ack_tracker.settle([f.message for f in group], outcome)
+                self.state.failures.disposed(group, outcome, into)
+                if outcome == "discarded" and self.state.telemetry.active:
+                    self._tell_discarded(group)
+
+    async def _by_policy(
+        self, failures: list[Failure]
+    ) -> list[tuple[FailurePolicy, list[Failure]]]:
+        groups: dict[FailurePolicy, list[Failure]] = {}
+        alone: list[tuple[FailurePolicy, list[Failure]]] = []
+        for failure in failures:
+            policy = await self._choose(failure)
+            try:
+                groups.setdefault(policy, []).append(failure)
+            except Exception:  # a policy of the user's that has no hash: it halts, and says why
+                alone.append((policy, [failure]))
+        return [*groups.items(), *alone]
+
+    def _hold(self, failures: list[Failure], error: BaseException | None) -> None:
+        """The environment was closed: no message is to blame, so none goes to a policy."""
+        assert error is not None
+        self.state.fail(error)
+        self.ack_tracker.hold([failure.message for failure in failures])
+
+    def _halt(self, failures: list[Failure], reason: str | None = None) -> None:
+        for failure in failures:
+            self.state.halt(failure, reason)
+        self.ack_tracker.hold([failure.message for failure in failures])
+
+    def _tell_discarded(self, failures: list[Failure]) -> None:
+        kinds = Counter((failure.message.stream, failure.kind) for failure in failures)
+        for (stream, kind), count in kinds.items():
+            self.state.emit(Dropped(self.state.name, stream, kind, count, False))
+
+    async def _choose(self, failure: Failure) -> FailurePolicy:
+        """Ask the pipeline's on_failed handler; it never makes things worse."""
+        if self._on_failed is None:
+            return self.policy
+        try:
+            answer = await self.state.watched("on_failed", self._on_failed(failure))
+        except BaseException as error:
+            if passes(error):
+                raise
+            if self._broke(failure, error):
+                log.error(
+                    "%s: on_failed raised for %r", self.state.name, failure,
+                    exc_info=printable(error), extra=self._fields(failure),
+                )  # fmt: skip
+            return self.policy
+        if answer is None:
+            return self.policy
+        if not issubclass(type(answer), FailurePolicy):
+            discard(answer)
+            wrong = TypeError(f"on_failed returned {shown(answer)}, not a policy")
+            if self._broke(failure, wrong):
+                log.error("%s: %s", self.state.name, wrong, extra=self._fields(failure))
+            return self.policy
+        return cast(FailurePolicy, answer)
+
+    def _broke(self, failure: Failure, error: BaseException) -> bool:
+        """The handler failed for a failure; whether that is to be logged."""
+        message = failure.message
+        return self.state.failures.broke(
+            "on_failed", "on_failed", error, stream=message.stream, offset=message.offset
+        )
+
+    def _fields(self, failure: Failure) -> dict[str, Any]:
+        """Where a log record is about."""
+        message = failure.message
+        return {
+            "pipeline": self.state.name,
+            "stage": failure.stage,
+            "stream": message.stream,
+            "offset": message.offset,
+        }
+
+    async def _disposer(self, policy: FailurePolicy) -> OpenPolicy:
+        if policy not in self._disposers:
+            assert self._context is not None
+            refuse_loop(self.state.name, policy, self._reads)
+            manager = policy.open_policy(self._context)
+            self._disposers[policy] = await self._context.enter(manager)
+        return self._disposers[policy]
+
+
+def _lost_environment(error: BaseException | None) -> bool:
+    """Did it fail because an environment was closed, directly or as the cause of another error?"""
+    for _ in range(DEPTH):
+        if error is None or is_a(error, EnvironmentClosed):
+            return error is not None
+        error = vars(BaseException)["__cause__"].__get__(error)  # not what its class makes of it
+    return False

@@ -1,0 +1,432 @@
+"""The producer's side of a run: admits messages into the window, decodes them, hands them on.
+
+A body is given its place in the window before it becomes a message, so `send` returning is the
+demand that a producer sees.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import operator
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
+
+import anyio.lowlevel
+
+from flowstream.errors import ConfigurationError, ConnectionFailed
+from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.deciders.discards import REASON, Discards
+from flowstream.pipeline.deciders.rate_limit import RateLimiter
+from flowstream.pipeline.deciders.state_timer import StateTimer
+from flowstream.pipeline.deciders.window import fitting
+from flowstream.pipeline.delivery import Delivery, OffsetTracker, Watermark
+from flowstream.pipeline.handlers.calls import passes
+from flowstream.pipeline.message import Codec, Failure, Message
+from flowstream.pipeline.payload import Decoder, decode_slice
+from flowstream.pipeline.producer import Acknowledger
+from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.state.run_state import RunState, Signal, log
+from flowstream.telemetry import Dropped, Received
+from flowstream.texts import describe, interrupts, is_a, shown, text_of
+
+SLICE = 1000
+"""Messages admitted at once, at most; the loop gets a turn in between."""
+
+
+class Partition:
+    """A `SourcePartition`: one stream's messages, in order, with a watermark of its own."""
+
+    def __init__(
+        self,
+        intake: Source,
+        stream: str,
+        codec: Codec | None,
+        acknowledger: Acknowledger | None,
+        tracker: OffsetTracker | None,
+    ) -> None:
+        self.stream = stream
+        self.codec = codec
+        self.acknowledger = acknowledger
+        self.mark = Watermark() if tracker is None else tracker.open()
+        self.tracker = tracker
+        self.next = 0
+        self.first = 0
+        self.begin = 0
+        self.taken = 0
+        self.tail: int | None = None
+        self.closed = False
+        self.pushed = False
+        self.discarding = False
+        self._intake = intake
+
+    @property
+    def settled(self) -> int | None:
+        return self.mark.value
+
+    @property
+    def reached(self) -> int:
+        """The last offset that was taken in, or settled before; -1: none was."""
+        return max(self.next, self.begin) - 1
+
+    async def send(
+        self,
+        bodies: list[Any],
+        *,
+        offset: int | None = None,
+        offsets: Sequence[int] | None = None,
+        timestamp: int = 0,
+        tail: int | None = None,
+    ) -> None:
+        self._check(bodies, offsets)
+        first = max(self.next, self.begin) if offset is None else offset
+        if offsets:
+            first = offsets[0]
+        if bodies and first < self.next:
+            raise ConfigurationError(
+                f"partition {self.stream!r}: offset {first} was delivered before; "
+                "offsets must ascend"
+            )
+        if tail is not None:
+            self.tail = tail if self.tail is None else max(self.tail, tail)
+        await self._intake.deliver(self, bodies, first, offsets, timestamp)
+
+    def _check(self, bodies: list[Any], offsets: Sequence[int] | None) -> None:
+        if not isinstance(bodies, list | tuple):
+            raise ConfigurationError(
+                f"partition {self.stream!r}: send takes a list of bodies, got {shown(bodies)}"
+            )
+        if offsets is None:
+            return
+        if len(offsets) != len(bodies):
+            raise ConfigurationError(
+                f"partition {self.stream!r}: {len(bodies)} bodies were sent with "
+                f"{len(offsets)} offsets"
+            )
+        if not all(map(operator.lt, offsets, offsets[1:])):
+            raise ConfigurationError(
+                f"partition {self.stream!r}: offsets must ascend, got {shown(offsets)}"
+            )
+
+    def skip(self, offset: int) -> None:
+        if offset >= self.next:
+            self.mark.add(Delivery(self, offset + 1, 0))
+            self.next = offset + 1
+            self._intake.ack_tracker.skipped()
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        self.closed = True
+        drained = False
+        with anyio.move_on_after(timeout):
+            while self.mark.open is not None and not self._given_up():
+                self._intake.flush("drain")
+                await self._intake.state.changed.wait(0.1)
+            drained = self.mark.open is None
+        if not drained:
+            self._warn(timeout)
+        await self._commit()
+        self.close()
+        return drained
+
+    async def _commit(self) -> None:
+        """Store what is settled, for the next owner. That it fails repeats messages there, and is
+        no reason to end the run: it may be the broker that has gone."""
+        why, level = f"not within {COMMIT_GRACE:g} s", logging.INFO
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
+                await self._intake.commit(self.stream)
+                return
+        except Exception as error:
+            if passes(error):
+                raise
+            why = describe(error)
+            level = logging.INFO if is_a(error, ConnectionFailed) else logging.WARNING
+        if self.settled is not None:
+            log.log(
+                level,
+                "pipeline %r: it is not certain that offset %d of %s is stored (%s); the next "
+                "owner may get messages again", self._intake.state.name, self.settled, self.stream,
+                why,
+                extra={"pipeline": self._intake.state.name, "stream": self.stream},
+            )  # fmt: skip
+
+    def _warn(self, timeout: float | None) -> None:
+        """Say what whoever owns the stream next gets again, and why."""
+        state, mark = self._intake.state, self.mark
+        why = "they were given up by a halt"
+        if not self._given_up():
+            busy = (
+                ", ".join(self._intake.busy_handlers()) or "none; they wait for their next attempt"
+            )
+            why = f"after {timeout:g} s; in handlers: {busy}"
+        log.warning(
+            "pipeline %r: %s is handed over with %d messages that are not settled (%s). The next "
+            "owner gets %d messages again: all from offset %s on, the first of those",
+            state.name, self.stream, mark.unsettled, why, mark.repeated, mark.barrier,
+            extra={"pipeline": state.name, "stream": self.stream, "unsettled": mark.unsettled,
+                   "repeated": mark.repeated},
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.closed = True
+        if self.tracker is not None:
+            self.tracker.forget(self.mark)
+            if self.tracker.fenced:
+                self._intake.ack_tracker.trackers.pop(self.stream, None)
+        self._intake.forget(self)
+
+    def settle_early(self, message: Message[Any]) -> None:
+        self._intake.ack_tracker.tell_early(message)
+
+    @property
+    def lost(self) -> int:
+        """Messages that are not settled, and that no offset brings to the next run again."""
+        if self.tracker is not None or self.acknowledger is not None:
+            return 0
+        return self.mark.unsettled
+
+    def _given_up(self) -> bool:
+        delivery = self.mark.open
+        return delivery is not None and bool(delivery.held) and not delivery.remaining
+
+
+COMMIT_GRACE = 5.0
+_BYTES = {bytes}
+
+
+class Source:
+    """A `Intake`: opens partitions and delivers what they are sent."""
+
+    def __init__(
+        self,
+        state: RunState,
+        context: RunContext,
+        ack_tracker: AckTracker,
+        limiter: RateLimiter,
+        *,
+        decoder: Decoder,
+        discards: Discards,
+        forward: Callable[[list[Message[Any]]], None],
+        reject: Callable[[list[Failure]], None],
+    ) -> None:
+        self.state = state
+        self.context = context
+        self.ack_tracker = ack_tracker
+        self.limiter = limiter
+        self.partitions: list[Partition] = []
+        self._taken_in: dict[str, int] = {}
+        self.gate = Signal()
+        self.paused = False
+        self.blocked = 0
+        self.times = StateTimer("idle", state.clock())
+        self.flush: Callable[[str], None] = lambda trigger: None
+        self.busy_handlers: Callable[[], list[str]] = list
+        self.commit: Callable[[str], Any] = _nothing
+        self.decoder = decoder
+        self.discards = discards
+        self._forward = forward
+        self._reject = reject
+
+    def open(
+        self,
+        stream: str,
+        *,
+        codec: Codec | None = None,
+        acknowledger: Acknowledger | None = None,
+        commits: bool = True,
+        committed: int | None = None,
+    ) -> Partition:
+        tracker = None
+        if commits:
+            tracker = self.ack_tracker.trackers.setdefault(stream, OffsetTracker())
+            tracker.resume(committed)
+        if acknowledger is not None:
+            self.ack_tracker.acknowledgers += 1
+        partition = Partition(self, stream, codec, acknowledger, tracker)
+        partition.next = partition.first = self._taken_in.get(stream, 0)
+        partition.begin = 0 if committed is None else committed + 1
+        partition.discarding = self.discards.opened(partition, committed)
+        self.partitions.append(partition)
+        return partition
+
+    def begin_again(self) -> None:
+        """The producer is run again: the partitions it opens go on behind those it has."""
+        self._taken_in = {
+            partition.stream: partition.next
+            for partition in self.partitions
+            if not partition.closed
+        }
+
+    def forget(self, partition: Partition) -> None:
+        if partition in self.partitions and partition.mark.open is None:
+            self.partitions.remove(partition)
+
+    async def deliver(
+        self,
+        partition: Partition,
+        bodies: list[Any],
+        first: int,
+        offsets: Sequence[int] | None,
+        timestamp: int,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow.
+
+        `at_once`: beyond them. For a handler to wait for room would be to wait for itself.
+        """
+        self.times.enter("busy", self.state.clock())
+        opaque = partition.codec is None and set(map(type, bodies)) != _BYTES
+        sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
+        start, count = 0, len(bodies)
+        while start < count:
+            take = min(count - start, SLICE) if at_once else await self._admit(sizes, start)
+            if partition.closed:
+                break
+            end = start + take
+            if offsets is None:
+                first = max(
+                    first, partition.next - start
+                )  # others may have sent on the partition meanwhile
+            part = bodies if take == count else bodies[start:end]
+            some = None if offsets is None else offsets[start:end]
+            base = first + start if some is None else some[0]
+            self.state.arrival = now = self.state.clock()
+            delivery = Delivery(
+                partition, base, take, offsets=some, timestamp=timestamp, arrived=now
+            )
+            self.state.window.admit(take, size := sum(sizes[start:end]))
+            self.limiter.take(now, take, size)
+            partition.mark.add(delivery)
+            if not partition.next:
+                partition.first = base
+            partition.next = delivery.last + 1
+            partition.taken += take
+            self.state.received += take
+            if self.state.telemetry.active:
+                self.state.emit(Received(self.state.name, partition.stream, take, size))
+            unwanted = self.discards.indexes(delivery) if partition.discarding else []
+            self._make(delivery, part, opaque, unwanted)
+            if unwanted:
+                await self._discard(delivery, part, unwanted)
+            start = end
+            self.times.enter("backpressured", self.state.clock())
+            await anyio.lowlevel.checkpoint()
+            self.times.enter("busy", self.state.clock())
+        self.times.enter("idle", self.state.clock())
+
+    def _make(
+        self, delivery: Delivery, bodies: list[Any], opaque: bool, unwanted: list[int]
+    ) -> None:
+        indexes: Sequence[int] = range(len(bodies))
+        if unwanted:
+            indexes = sorted({*indexes}.difference(unwanted))
+            bodies = [bodies[index] for index in indexes]
+        bad: list[tuple[int, Any]] = []
+        raws: Any = bodies
+        if opaque:
+            data, raws = self._opaque(bodies, bad)
+        else:
+            data, bad = self._decoded(delivery.partition.codec, bodies)
+        messages = list(map(Message, repeat(delivery), indexes, data, raws))
+        if bad:
+            self._reject([_undecodable(messages[index], error) for index, error in bad])
+            wrong = {index for index, _ in bad}
+            messages = [m for index, m in enumerate(messages) if index not in wrong]
+        if messages:
+            self._forward(messages)
+
+    async def _discard(self, delivery: Delivery, bodies: list[Any], indexes: list[int]) -> None:
+        """Settle what whoever started the run has named, before anything looks into it."""
+        state, stream = self.state, delivery.partition.stream
+        raws = [body if type(body) is bytes else b"" for body in bodies]
+        messages = [Message(delivery, index, None, raws[index]) for index in indexes]
+        with anyio.CancelScope(shield=True):
+            await self.ack_tracker.settle(messages, "discarded")
+        state.emit(Dropped(state.name, stream, REASON, len(messages), True))
+        for message in messages:
+            log.warning(
+                "pipeline %r: discarded %s@%d unhandled, as requested",
+                state.name, stream, message.offset,
+                extra={"pipeline": state.name, "stream": stream, "offset": message.offset},
+            )  # fmt: skip
+
+    def _decoded(
+        self, codec: Codec | None, bodies: list[bytes]
+    ) -> tuple[list[Any], list[tuple[int, Any]]]:
+        decode = self.decoder.decode
+        payloads = bodies
+        if codec is not None:
+            try:
+                payloads = codec.bodies(bodies)
+            except BaseException as error:
+                if interrupts(error):
+                    raise
+                payloads = []
+            if len(payloads) != len(bodies):  # one of them is malformed, or a value: one by one
+                return decode_slice(functools.partial(self.decoder.of, codec), bodies)
+        return (payloads, []) if decode is None else decode_slice(decode, payloads)
+
+    def _opaque(
+        self, bodies: list[Any], bad: list[tuple[int, Any]]
+    ) -> tuple[list[Any], list[bytes]]:
+        """Data and raw bodies of a run in which some items are not bytes."""
+        data = list(bodies)
+        raws = [body if type(body) is bytes else b"" for body in bodies]
+        decode = self.decoder.decode
+        if decode is not None:
+            for index, body in enumerate(bodies):
+                if type(body) is bytes:
+                    (data[index],), wrong = decode_slice(decode, [body])
+                    bad.extend((index, error) for _, error in wrong)
+        return data, raws
+
+    async def _admit(self, sizes: list[int], start: int) -> int:
+        """Wait until at least one body may come in; how many may, from `start` on."""
+        state, window = self.state, self.state.window
+        while True:
+            if self.paused:
+                await self._wait("paused", self.gate)
+                continue
+            room, room_bytes = window.room()
+            if not room:
+                await self._wait_for_room()
+                continue
+            allowed, allowed_bytes, wait = self.limiter.room(state.clock())
+            if not allowed:
+                await self._wait("rate_limited", self.gate, wait)
+                continue
+            take = fitting(sizes, start, min(room, allowed, SLICE), room_bytes,
+                           first=not window.messages)  # fmt: skip
+            if not take:
+                await self._wait_for_room()
+                continue
+            return fitting(sizes, start, take, allowed_bytes, first=True)
+
+    async def _wait_for_room(self) -> None:
+        self.blocked += 1
+        try:
+            self.state.relieve()
+            await self._wait("backpressured", self.state.freed)
+        finally:
+            self.blocked -= 1
+
+    async def _wait(self, state: str, signal: Signal, timeout: float | None = None) -> None:
+        self.times.enter(state, self.state.clock())
+        await signal.wait(timeout)
+        self.times.enter("busy", self.state.clock())
+
+    def reopen(self) -> None:
+        """The pause or the limit changed: look again."""
+        self.gate.notify()
+
+
+async def _nothing(stream: str) -> None:
+    return None
+
+
+def _undecodable(message: Message[Any], error: Exception) -> Failure:
+    failure = Failure(message, text_of(error), error=error, retry=False)
+    failure.phase, failure.stage = "decode", "decode"
+    return failure

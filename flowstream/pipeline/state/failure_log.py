@@ -1,0 +1,199 @@
+"""What fails in a run is counted by its reason, logged, and told to observers: once per failure."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flowstream.pipeline.message import Failure
+from flowstream.pipeline.state.reasons import (
+    TRACEBACK_LIMIT,
+    Kind,
+    Notices,
+    Reason,
+    Reasons,
+    sample,
+)
+from flowstream.telemetry import AttemptFailed
+from flowstream.texts import describe, traceback_of, type_name, without_passwords
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.state.run_state import RunState
+
+# Records have their whole text as message, not a template with arguments: what groups records by
+# their templates, as filters of repeats do, must not take one reason for another.
+log = logging.getLogger("flowstream.pipeline")
+
+FAILED = "failed"
+_OUTCOMES = {
+    "dead_lettered": ("dead_lettered", "dead-lettered"),
+    "discarded": ("discarded", "discarded"),
+    "dropped": ("discarded", "dropped"),
+    "ok": ("discarded", "accepted as handled"),
+}
+"""How what a policy settled is counted, and what it is called."""
+
+
+class Failures:
+    """The failures of one run. Everything here is called per slice or batch, on the event loop."""
+
+    def __init__(self, state: RunState, handlers: Mapping[str, str]) -> None:
+        self.attempts = 0
+        self._core = state
+        self._reasons = Reasons(handlers)
+        self._notices = Notices()
+        self._armed = False
+
+    # -- counting
+
+    def attempted(self, failures: Sequence[Failure]) -> None:
+        """Messages failed an attempt; those that were counted before are left out."""
+        now = time.time()
+        groups: dict[Kind, list[Failure]] = {}
+        for failure in failures:
+            if failure._kind is None:
+                where = failure.stage, failure.phase, failure.error_name
+                kind = failure._kind = self._reasons.of(*where, failure.reason, now)
+                groups.setdefault(kind, []).append(failure)
+        for kind, group in groups.items():
+            if kind.new:
+                self._describe(kind, group[0])
+            kind.count("attempts", len(group))
+            self.attempts += len(group)
+            self._log(kind, FAILED, group)
+            if self._core.telemetry.active:
+                self._tell(group)
+
+    def retried(self, failures: Sequence[Failure]) -> None:
+        """They are to be tried again."""
+        self._became("retried", failures)
+
+    def halted(self, failures: Sequence[Failure]) -> None:
+        """They stop the run, whose error tells of them."""
+        self._became("halted", failures)
+
+    def disposed(self, failures: Sequence[Failure], outcome: str, into: Sequence[str]) -> None:
+        """A policy settled them with an outcome, and wrote what it keeps `into` streams."""
+        counted, called = _OUTCOMES[outcome]
+        where = f" into {', '.join(into)}" if into else ""
+        for kind, group in self._became(counted, failures).items():
+            self._log(kind, f"{called}{where}", group)
+
+    def broke(
+        self,
+        stage: str,
+        phase: str,
+        error: BaseException,
+        *,
+        stream: str | None = None,
+        offset: int | None = None,
+    ) -> bool:
+        """Something other than a message failed; True for the first of its kind, which is for the
+        caller to log."""
+        text = without_passwords(describe(error))
+        kind = self._reasons.of(stage, phase, type_name(error), text, time.time())
+        if kind.new:
+            kind.stream, kind.offset = stream, offset
+            kind.traceback = without_passwords(traceback_of(error, TRACEBACK_LIMIT))
+        kind.count("attempts", 1)
+        first = self._notices.add(kind, FAILED, 1, self._core.clock())
+        self._say_due()
+        return first
+
+    def _became(self, what: str, failures: Sequence[Failure]) -> dict[Kind, list[Failure]]:
+        groups: dict[Kind, list[Failure]] = {}
+        for failure in failures:
+            if failure._kind is not None:
+                groups.setdefault(failure._kind, []).append(failure)
+        for kind, group in groups.items():
+            kind.count(what, len(group))
+        return groups
+
+    def _describe(self, kind: Kind, failure: Failure) -> None:
+        """What only the first of a kind has."""
+        message = failure.message
+        kind.stream, kind.offset = message.stream, message.offset
+        kind.traceback = without_passwords(failure.traceback(TRACEBACK_LIMIT)) or None
+        kind.sample = sample(message, self._core.options.mask)
+
+    # -- telling
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why attempts failed, the most frequent reason first."""
+        return self._reasons.snapshot()
+
+    def conclude(self) -> None:
+        """The run is over: log what is not logged yet."""
+        self._say_due(math.inf)
+
+    def _tell(self, failures: list[Failure]) -> None:
+        """An event for those of one kind; of the other reasons one for each stage and error."""
+        told: dict[tuple[str, str, str], list[Failure]] = {}
+        for failure in failures:
+            told.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
+        for (stage, phase, error), group in told.items():
+            count, reason = len(group), group[0].reason
+            self._core.emit(AttemptFailed(self._core.name, stage, phase, error, count, reason))
+
+    def _log(self, kind: Kind, what: str, group: list[Failure]) -> None:
+        """Log the first of its kind; count the others for the line of the minute."""
+        if self._notices.add(kind, what, len(group), self._core.clock()):
+            self._say_first(kind, what, group[0])
+        self._say_due()
+
+    def _say_first(self, kind: Kind, what: str, failure: Failure) -> None:
+        message = failure.message
+        said = f"{_said(kind)} at" if what == FAILED else f"{what}:"
+        line = f"pipeline {self._core.name!r}: {said} {message.stream}@{message.offset}"
+        fields = self._fields(kind, message.stream, message.offset)
+        log.warning(f"{line}: {failure.reason}", extra=fields)
+        if what == FAILED and kind.traceback:
+            log.debug(f"{line}:\n{kind.traceback}", extra=fields)
+
+    def _say_due(self, now: float | None = None) -> None:
+        """Log the lines of the minute that are due, and see to it that the next ones are."""
+        state = self._core
+        now = state.clock() if now is None else now
+        for kind, what, more in self._notices.due(now):
+            like = "more like it" if what == FAILED else f"more {what}"
+            log.warning(
+                f"pipeline {state.name!r}: {more:,} {like} in the last minute: {_said(kind)}: "
+                f"{kind.text}",
+                extra=self._fields(kind, None, None, count=more),
+            )
+        if not self._armed and (due := self._notices.next) is not None:
+            self._armed = True
+            state.at(due, self._ring)
+
+    def _ring(self) -> None:
+        self._armed = False
+        self._say_due()
+
+    def _fields(
+        self, kind: Kind, stream: str | None, offset: int | None, **more: int
+    ) -> dict[str, Any]:
+        """Where a record is about, and not where the worker is that happens to log it."""
+        return {
+            "pipeline": self._core.name,
+            "stage": kind.stage or None,
+            "stream": stream,
+            "offset": offset,
+            "phase": kind.phase or None,
+            "error": kind.error or None,
+            **more,
+        }
+
+
+def _said(kind: Kind) -> str:
+    """`batch failed in 'load'`."""
+    if not kind.phase:
+        return "failed"
+    if kind.phase == "crash":
+        return f"{kind.stage!r} crashed"
+    place = kind.handler or kind.stage
+    named = "" if place == kind.phase else f" in {place!r}"
+    return f"{kind.phase} failed{named}"

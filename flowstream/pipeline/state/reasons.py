@@ -1,0 +1,269 @@
+"""Why attempts failed: counted by kind, with what became of the messages. Pure and bounded.
+
+Failures are of one kind where stage, phase, exception class and text agree, apart from numbers, ids
+and the like: `order 17 unknown` and `order 18 unknown` are `order … unknown`, twice. What is shown
+of a kind's text keeps what all of its texts say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from flowstream.pipeline.message import Message
+from flowstream.texts import (
+    clipped,
+    common,
+    describe,
+    folded,
+    interrupts,
+    shown,
+    without_passwords,
+)
+
+KINDS = 50
+"""Kinds that are kept apart; the rest is counted together, under OTHER."""
+KINDS_OF_ERROR = 20
+"""The same for one stage, phase and exception class, so that it leaves room for others."""
+KEPT = 3600.0
+"""Seconds after its last failure from which on a kind makes room for a new one."""
+OTHER = "other reasons"
+IN_HANDLERS = ("process", "batch")
+"""Phases that are a handler's: what fails in them is found in its function."""
+INTERVAL = 60.0
+"""Seconds between two lines of the log about one kind."""
+
+TEXT_LIMIT = 300
+TRACEBACK_LIMIT = 4096
+SAMPLE_LIMIT = 1000
+
+Mask: TypeAlias = Callable[[Message[Any]], Any]
+Key: TypeAlias = tuple[str, str, str, str]
+"""Stage, phase, exception class and folded text."""
+
+_OTHER_KEY: Key = ("", "", "", OTHER)
+_COUNTS = ("attempts", "retried", "dead_lettered", "discarded", "halted")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Failures of one kind, and what became of them.
+
+    `stage` and `phase` ("decode", "process", "batch", "sink", "commit", "on_failed", "crash") say
+    where, `handler` is the function that failed ("" where none did), `error` the exception's class
+    ("" where the handler gave the reason by `message.fail(text)`), `text` the words, with … where
+    they differ.
+
+    `attempts` are failed attempts of messages. Each was `retried`, `dead_lettered`, `discarded`
+    (settled by a policy that keeps no copy) or `halted`, or none of these: the run ended before, or
+    what failed is no message (a commit, a stage). `first` and `last` are seconds since 1970.
+
+    `stream`, `offset`, `traceback` and `sample` (the beginning of the body, or what the pipeline's
+    `mask` shows of it) are those of the first failure; None where there is none.
+    """
+
+    stage: str
+    phase: str
+    error: str
+    text: str
+    attempts: int
+    retried: int
+    dead_lettered: int
+    discarded: int
+    halted: int
+    first: float
+    last: float
+    stream: str | None = None
+    offset: int | None = None
+    traceback: str | None = None
+    sample: str | None = None
+    handler: str = ""
+
+    @property
+    def label(self) -> str:
+        """A few words: the exception's class and the handler, or the words that a handler gave."""
+        return f"{self.error} in {self.handler or self.stage}" if self.error else self.text
+
+
+class Kind:
+    """A `Reason` that is being counted, and the notices about it."""
+
+    __slots__ = ("counts", "first", "handler", "key", "last", "merged", "notices", "offset",
+                 "sample", "stream", "text", "traceback")  # fmt: skip
+
+    def __init__(self, key: Key, text: str, now: float, handler: str = "") -> None:
+        self.key = key
+        self.text = text
+        self.handler = handler
+        self.counts = dict.fromkeys(_COUNTS, 0)
+        self.first = self.last = now
+        self.stream: str | None = None
+        self.offset: int | None = None
+        self.traceback: str | None = None
+        self.sample: str | None = None
+        self.notices: dict[str, Notice] = {}
+        self.merged: Kind | None = None
+
+    @property
+    def stage(self) -> str:
+        return self.key[0]
+
+    @property
+    def phase(self) -> str:
+        return self.key[1]
+
+    @property
+    def error(self) -> str:
+        return self.key[2]
+
+    @property
+    def new(self) -> bool:
+        """Nothing is counted yet."""
+        return not self.counts["attempts"]
+
+    def count(self, what: str, messages: int) -> None:
+        """Count failed "attempts", or what became of them."""
+        kind = self.merged or self
+        kind.counts[what] += messages
+
+    def merge_into(self, other: Kind) -> None:
+        """Let another kind count this one's, now and from now on."""
+        for what, messages in self.counts.items():
+            other.counts[what] += messages
+        other.first, other.last = min(other.first, self.first), max(other.last, self.last)
+        self.merged = other
+
+    def reason(self) -> Reason:
+        return Reason(
+            self.stage, self.phase, self.error, self.text, **self.counts,
+            first=self.first, last=self.last, stream=self.stream, offset=self.offset,
+            traceback=self.traceback, sample=self.sample, handler=self.handler,
+        )  # fmt: skip
+
+
+class Reasons:
+    """The kinds of one run; `handlers` are the names of the functions, by stage."""
+
+    def __init__(self, handlers: Mapping[str, str]) -> None:
+        self._handlers = handlers
+        self._kinds: dict[Key, Kind] = {}
+        self._other: Kind | None = None
+
+    def of(self, stage: str, phase: str, error: str, text: str, now: float) -> Kind:
+        """The kind of what failed just now: a new one, or one that is known."""
+        text = clipped(text, TEXT_LIMIT)
+        key = (stage, phase, error, folded(text))
+        kind = self._kinds.get(key)
+        if kind is not None:
+            if kind.text not in (text, key[-1]):
+                kind.text = common(kind.text, text)
+        elif self._has_room(key, now):
+            handler = self._handlers.get(stage, "") if phase in IN_HANDLERS else ""
+            kind = self._kinds[key] = Kind(key, text, now, handler)
+        else:
+            kind = self._others(now)
+        kind.last = now
+        return kind
+
+    def snapshot(self) -> tuple[Reason, ...]:
+        """Every kind, the most frequent first, and behind them the rest in one."""
+        kinds = sorted(self._kinds.values(), key=lambda kind: -kind.counts["attempts"])
+        if self._other is not None:
+            kinds.append(self._other)
+        return tuple(kind.reason() for kind in kinds)
+
+    def _has_room(self, key: Key, now: float) -> bool:
+        """Whether one more kind may be kept; one that is over makes room for it."""
+        kinds = [kind for kind in self._kinds.values() if kind.key[:3] == key[:3]]
+        if len(kinds) < KINDS_OF_ERROR:
+            if len(self._kinds) < KINDS:
+                return True
+            kinds = list(self._kinds.values())
+        oldest = min(kinds, key=lambda kind: kind.last)
+        if now - oldest.last < KEPT:
+            return False
+        del self._kinds[oldest.key]
+        oldest.merge_into(self._others(oldest.first))
+        return True
+
+    def _others(self, now: float) -> Kind:
+        if self._other is None:
+            self._other = Kind(_OTHER_KEY, OTHER, now)
+        return self._other
+
+
+class Notice:
+    """What is logged of a kind: that it failed, or what became of its messages.
+
+    `said` is when it was logged last, `more` how many were not logged since.
+    """
+
+    __slots__ = ("kind", "more", "said", "what")
+
+    def __init__(self, kind: Kind, what: str, now: float) -> None:
+        self.kind = kind
+        self.what = what
+        self.said = now
+        self.more = 0
+
+
+class Notices:
+    """When to log what: the first at once, then at most one line a minute with the count since."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Notice] = []
+
+    def add(self, kind: Kind, what: str, count: int, now: float) -> bool:
+        """Count; True for the first, which is logged now. The rest comes from `due`."""
+        notice = kind.notices.get(what)
+        first = notice is None
+        if notice is None:
+            notice = kind.notices[what] = Notice(kind, what, now)
+            count -= 1
+        if count and not notice.more:
+            self._waiting.append(notice)
+        notice.more += count
+        return first
+
+    @property
+    def next(self) -> float | None:
+        """When the next line is due."""
+        return min((notice.said + INTERVAL for notice in self._waiting), default=None)
+
+    def due(self, now: float) -> list[tuple[Kind, str, int]]:
+        """What is to be logged now, with how many more there were."""
+        lines = [
+            (notice.kind, notice.what, notice.more)
+            for notice in self._waiting
+            if now >= notice.said + INTERVAL
+        ]
+        for kind, what, _ in lines:
+            notice = kind.notices[what]
+            notice.said, notice.more = now, 0
+        self._waiting = [notice for notice in self._waiting if notice.more]
+        return lines
+
+
+def sample(message: Message[Any], mask: Mask | None) -> str | None:
+    """What may be shown of a message's body; None where its pipeline shows nothing of it."""
+    try:
+        value = _body(message) if mask is None else mask(message)
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        return f"mask raised {describe(error, TEXT_LIMIT)}" if mask is not None else None
+    if value is None:
+        return None
+    if type(value) is bytes:
+        value = value[: 4 * SAMPLE_LIMIT].decode("utf-8", "backslashreplace")
+    text = clipped(value, SAMPLE_LIMIT) if type(value) is str else shown(value, SAMPLE_LIMIT)
+    return without_passwords(text)
+
+
+def _body(message: Message[Any]) -> Any:
+    """The payload's bytes, or what is there instead: an AMQP value, an object of a source."""
+    if not message.raw:
+        return message.data
+    codec = message._delivery.partition.codec
+    return message.raw if codec is None else codec.payload(message.raw)

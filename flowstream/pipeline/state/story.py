@@ -1,0 +1,99 @@
+"""What the records of a run at level info say, as texts. Pure.
+
+One record for each thing that happens once, or now and then: the start, the places where streams
+are resumed, controls, the steps of a drain, the end. Nothing per message or commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowstream.texts import describe, text_of, type_name
+
+if TYPE_CHECKING:
+    from flowstream.pipeline.declaration import Pipeline
+    from flowstream.pipeline.running.run import Run
+
+PLACES = 10
+"""Streams with their offsets that a record names."""
+PROGRAM = "the program"
+"""Who it was that called a method of a run and did not say."""
+
+
+def declared(pipeline: Pipeline) -> str:
+    """`StreamProducer of orders -> processor (4 workers) -> load (2 workers); ...`: the stages."""
+    options = pipeline.options
+    reads = pipeline.producer.reads()
+    source = type_name(pipeline.producer) + (f" of {', '.join(reads)}" if reads else "")
+    batchers = [
+        _stage(each.options) + ("" if each.sink is None else f" into {type_name(each.sink)}")
+        for each in pipeline.batchers.values()
+    ]
+    way = [source, _stage(pipeline.processor_declared.options), " and ".join(batchers)]
+    retry = "no retry" if options.retry is None else f"{options.retry.attempts} attempts"
+    writes = options.on_failure.writes()
+    policy = type_name(options.on_failure) + (f" into {', '.join(writes)}" if writes else "")
+    limited = "" if options.rate_limit is None else f"; {limit(options.rate_limit)}"
+    return (
+        f"{' -> '.join(each for each in way if each)}; failures: {retry}, then {policy}; at most "
+        f"{options.max_in_flight:,} messages in flight{limited}"
+    )
+
+
+def _stage(options: Any) -> str:
+    workers = f"{options.concurrency} worker{'' if options.concurrency == 1 else 's'}"
+    kind = "processes" if options.processes else ""
+    return f"{options.name} ({workers}{' in ' + kind if kind else ''})"
+
+
+def why_draining(run: Run) -> str:
+    """Why the run ends."""
+    error = run.state.error
+    if error is not None:
+        return f"after {type_name(error)}"
+    if run.stopped_by:
+        return f"stopped by {run.stopped_by}"
+    return "stopped" if run.stopping else "its source has ended"
+
+
+def limit(limit: Any) -> str:
+    """A rate limit in words."""
+    if limit is None:
+        return "no rate limit any more"
+    units = ((limit.messages, "messages"), (limit.bytes, "bytes"))
+    most = " and ".join(f"{value:,g} {unit}" for value, unit in units if value is not None)
+    return f"limited to {most} every {limit.interval:g} s"
+
+
+def places(offsets: Mapping[str, int | None]) -> str:
+    """`orders-0@41, orders-1@7 and 12 more streams`."""
+    known = sorted((stream, offset) for stream, offset in offsets.items() if offset is not None)
+    named = ", ".join(f"{stream}@{offset:,}" for stream, offset in known[:PLACES])
+    return named + (f" and {len(known) - PLACES:,} more streams" if len(known) > PLACES else "")
+
+
+def ended(run: Run) -> str:
+    """`(halted) after 12.3 s: 5,000 received, 4,999 ok, 1 not settled; Halted: ...`."""
+    state = run.state
+    counts = [f"{state.received:,} received"]
+    outcomes = sorted(state.counts.items())
+    counts += [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes if count]
+    for count, word in ((state.retried, "retried"), (run.unsettled, "not settled")):
+        if count:
+            counts.append(f"{count:,} {word}")
+    reason = "its source has ended" if run.reason == "ended" else run.reason
+    by = f" by {run.stopped_by}" if run.reason in ("stopped", "aborted") and run.stopped_by else ""
+    error = "" if state.error is None else f"; {describe(state.error, 300)}"
+    return f"({reason}{by}) after {run.seconds:.1f} s: {', '.join(counts)}{error}"
+
+
+def control(action: str, detail: str) -> str:
+    """What was done to a run, in words."""
+    words = {"pause": "paused", "resume": "resumed", "stop": "asked to stop", "abort": "aborted"}
+    return words.get(action, detail)
+
+
+def said(by: str | None) -> str:
+    """Who did it, as it is told; bounded, whatever was given."""
+    return PROGRAM if by is None else text_of(by, 100)

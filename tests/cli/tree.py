@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ Words = tuple[str, ...]
 
 def commands(command: Any = None, words: Words = ()) -> Iterator[tuple[Words, Any]]:
     """Every command and group with its words; the root has none."""
-    command = get_command(app) if command is None else command
+    command = _root() if command is None else command
     yield words, command
     for name, child in getattr(command, "commands", {}).items():
         if not child.hidden:
@@ -24,3 +25,9 @@ def commands(command: Any = None, words: Words = ()) -> Iterator[tuple[Words, An
 def leaves() -> Iterator[tuple[Words, Any]]:
     """The commands that do something."""
     return ((words, command) for words, command in commands() if not hasattr(command, "commands"))
+
+
+@functools.cache
+def _root() -> Any:
+    """Built once: several files are parametrized with the commands."""
+    return get_command(app)

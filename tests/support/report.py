@@ -12,6 +12,8 @@ Reports reach this plugin in the process that was started, whichever worker ran 
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import random
 import signal
 from collections import Counter, defaultdict
@@ -72,9 +74,10 @@ def is_worker(config: pytest.Config) -> bool:
 
 def ring_of(item: pytest.Item) -> str:
     """The smallest ring that a test belongs to, or what makes it long."""
-    if long := next((name for name in LONG if item.get_closest_marker(name)), None):
+    marked = {marker.name for marker in item.iter_markers()}
+    if long := next((name for name in LONG if name in marked), None):
         return long
-    return "fast" if item.path.relative_to(TESTS).parts[0] in FAST else "test"
+    return "fast" if item.nodeid.split("/")[1] in FAST else "test"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -122,6 +125,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 # -- several processes ---------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the test files, in each process from another one on.
+
+    All processes need all files. If they imported them in one order, each would compile every file
+    of a fresh clone, at the same time as the others; now most are compiled by another process.
+    """
+    config = session.config
+    if not is_worker(config) or TESTS not in (Path(each).resolve() for each in config.args):
+        return
+    files = sorted(TESTS.rglob("test_*.py"))
+    worker: dict[str, Any] = vars(config)["workerinput"]
+    first = len(files) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for file in files[first:] + files[:first]:
+        if not pytest_ignore_collect(file, config):
+            name = ".".join(file.relative_to(TESTS.parent).with_suffix("").parts)
+            # What cannot be imported is reported when it is collected.
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(name)
 
 
 def group_of(nodeid: str) -> str:

@@ -72,7 +72,7 @@ class Metrics:
             telemetry.BatchReady: self._on_batch_ready,
             telemetry.Settled: self._on_settled,
             telemetry.Dropped: self._on_dropped,
-            telemetry.Abandoned: self._on_held,
+            telemetry.Abandoned: self._on_abandoned,
             telemetry.AttemptFailed: self._on_attempt_failed,
             telemetry.Failed: self._on_failed,
             telemetry.Retried: self._on_retried,
@@ -174,7 +174,7 @@ class Metrics:
         labels = (event.pipeline, event.stream, self._reason(event.reason))
         self._add("dropped_messages", event.messages, *labels, _boolean(event.intentional))
 
-    def _on_held(self, event: telemetry.Abandoned) -> None:
+    def _on_abandoned(self, event: telemetry.Abandoned) -> None:
         self._add("held_messages", event.messages, event.pipeline, event.stream)
 
     def _on_attempt_failed(self, event: telemetry.AttemptFailed) -> None:

@@ -15,13 +15,13 @@ from anyio.abc import TaskStatus
 from flowstream.metrics import Metrics
 from flowstream.monitor.board import Board
 from flowstream.monitor.control import control
+from flowstream.monitor.dead_letters import DeadLetterEndpoint, DeadLetters
 from flowstream.monitor.gauges import refresh
 from flowstream.monitor.guard import named_by_address
 from flowstream.monitor.health import Check, readiness
+from flowstream.monitor.history import resident_memory
 from flowstream.monitor.http import Request, Response, serve
-from flowstream.monitor.letters import DeadLetters, LetterBox
 from flowstream.monitor.settings import settings
-from flowstream.monitor.usage import resident_memory
 from flowstream.telemetry import LoopTurned, Observer
 
 SAMPLE_INTERVAL = 1.0
@@ -77,7 +77,7 @@ class Monitor:
         self._control = control
         self._letters = None
         if dead_letters is not None:
-            self._letters = LetterBox(dead_letters, self._tell, control=control)
+            self._letters = DeadLetterEndpoint(dead_letters, self._tell, control=control)
         self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
         self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -103,7 +103,7 @@ class Monitor:
     async def answer(self, request: Request) -> Response:
         """The response to one request."""
         if request.path == "/api/control":
-            return self._controlled(request)
+            return control(request, allowed=self._control)
         if request.path == "/api/dead-letters" and self._letters is not None:
             return await self._letters.answer(request)
         route = self._routes.get(request.path)
@@ -146,26 +146,17 @@ class Monitor:
         return Response(body=b"ok\n")
 
     async def _ready(self, request: Request) -> Response:
-        return _checked(readiness(self._board.watched()), request, "ready")
+        return _checked(readiness(self._board.health()), request, "ready")
 
     async def _startup(self, request: Request) -> Response:
         """What a pipeline has once reached counts: later trouble is what /readyz tells."""
-        checks = readiness(self._board.watched())
+        checks = readiness(self._board.health())
         failing = {check.pipeline for check in checks if not check.ok}
         self._started |= {check.pipeline for check in checks} - failing
         return _checked([c for c in checks if c.pipeline not in self._started], request, "started")
 
     def _tell(self, pipeline: str, text: str) -> None:
         self._board.events.add(self._board.now(), "info", text, pipeline=pipeline)
-
-    def _controlled(self, request: Request) -> Response:
-        if request.method != "POST":
-            return Response(
-                HTTPStatus.METHOD_NOT_ALLOWED, b"POST only\n", headers={"allow": "POST"}
-            )
-        if not self._control:
-            return Response(HTTPStatus.FORBIDDEN, b"controls are off; see --http-control\n")
-        return control(request)
 
 
 def _checked(checks: Sequence[Check], request: Request, word: str) -> Response:

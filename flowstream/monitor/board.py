@@ -14,13 +14,21 @@ from collections.abc import Callable
 from typing import Any
 
 from flowstream import __version__, telemetry
+from flowstream.monitor.advice import advice
 from flowstream.monitor.condition import ORDER
-from flowstream.monitor.describe import describe
-from flowstream.monitor.events import EventLog
+from flowstream.monitor.event_log import EventLog
 from flowstream.monitor.figures import BatchFigures, PipelineFigures
-from flowstream.monitor.health import Away, Check, Moved, Truncation, Watched, loss, readiness
-from flowstream.monitor.runbooks import advice
-from flowstream.monitor.usage import Usage
+from flowstream.monitor.health import (
+    Check,
+    Disconnected,
+    ForeignCommit,
+    PipelineHealth,
+    Truncation,
+    loss,
+    readiness,
+)
+from flowstream.monitor.history import ProcessUsage
+from flowstream.monitor.snapshot import pipeline_snapshot
 from flowstream.pipeline import Pipeline, Statistics
 from flowstream.texts import without_passwords
 
@@ -50,15 +58,15 @@ class Board:
         self.connections: Counter[str] = Counter()
         self.lost = 0
         self.events = EventLog()
-        self.usage = Usage()
-        self._away: dict[tuple[str, str, str], tuple[str, str, float]] = {}
+        self.usage = ProcessUsage()
+        self._disconnected: dict[tuple[str, str, str], tuple[str, str, float]] = {}
         """By environment, kind and name: state, reason, and since when."""
         self._credits: dict[str, int] = {}
         self._handlers: dict[type[telemetry.Event], Callable[..., None]] = {
             telemetry.BatchReady: self._on_batch_ready,
             telemetry.Settled: self._on_settled,
             telemetry.Dropped: self._on_dropped,
-            telemetry.Abandoned: self._on_held,
+            telemetry.Abandoned: self._on_abandoned,
             telemetry.Committed: self._on_committed,
             telemetry.CommitFailed: self._on_commit_failed,
             telemetry.Truncated: self._on_truncated,
@@ -123,8 +131,8 @@ class Board:
     def _on_dropped(self, figures: PipelineFigures, event: telemetry.Dropped) -> None:
         figures.drop(event.reason, event.messages, intentional=event.intentional)
 
-    def _on_held(self, figures: PipelineFigures, event: telemetry.Abandoned) -> None:
-        figures.held += event.messages
+    def _on_abandoned(self, figures: PipelineFigures, event: telemetry.Abandoned) -> None:
+        figures.abandoned += event.messages
 
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:
         figures.commits[event.stream] = self._clock()
@@ -133,11 +141,11 @@ class Board:
         figures.commit_failures += 1
 
     def _on_truncated(self, figures: PipelineFigures, event: telemetry.Truncated) -> None:
-        figures.lost += event.messages
-        figures.lost_at = self._clock()
+        figures.truncated += event.messages
+        figures.truncated_at = self._clock()
 
     def _on_offset_moved(self, figures: PipelineFigures, event: telemetry.OffsetMoved) -> None:
-        figures.moved = event, self._clock()
+        figures.foreign_commit = event, self._clock()
 
     def _on_partition_moved(
         self, figures: PipelineFigures, event: telemetry.PartitionMoved
@@ -170,10 +178,12 @@ class Board:
     def _on_state_changed(self, event: telemetry.StateChanged) -> None:
         key = (event.environment, event.kind, event.name)
         if event.state in {"connecting", "recovering"}:
-            self._away[key] = (event.state, event.reason, self._clock())
+            self._disconnected[key] = (event.state, event.reason, self._clock())
         else:
-            self._away.pop(key, None)
-            self._away.pop(("", event.kind, event.name), None)  # a pipeline that announced it
+            self._disconnected.pop(key, None)
+            self._disconnected.pop(
+                ("", event.kind, event.name), None
+            )  # a pipeline that announced it
 
     def _on_chunk_received(self, event: telemetry.ChunkReceived) -> None:
         self._credits[event.stream] = event.credits
@@ -199,37 +209,41 @@ class Board:
         """The statistics of every pipeline that runs, read now."""
         return [each.read() for each in self.pipelines.values() if each.read is not None]
 
-    def watched(self) -> list[Watched]:
+    def health(self) -> list[PipelineHealth]:
         """What readiness is judged by, for every pipeline that runs or is expected to."""
         now = self._clock()
         away = self._absent()
         return [
-            Watched(
+            PipelineHealth(
                 figures.name,
                 None if figures.read is None else figures.read(),
                 [each for each in away if self._concerns(each, figures.name)],
-                Truncation(figures.lost, now - figures.lost_at) if figures.lost else None,
-                None if figures.moved is None else Moved(figures.moved[0], now - figures.moved[1]),
+                Truncation(figures.truncated, now - figures.truncated_at)
+                if figures.truncated
+                else None,
+                None
+                if figures.foreign_commit is None
+                else ForeignCommit(figures.foreign_commit[0], now - figures.foreign_commit[1]),
             )
             for figures in self.pipelines.values()
         ]
 
-    def _absent(self) -> list[Away]:
+    def _absent(self) -> list[Disconnected]:
         """What is connecting or recovering now."""
         now = self._clock()
         return [
-            Away(kind, name, state, now - since, reason, environment)
-            for (environment, kind, name), (state, reason, since) in self._away.items()
+            Disconnected(kind, name, state, now - since, reason, environment)
+            for (environment, kind, name), (state, reason, since) in self._disconnected.items()
         ]
 
-    def _concerns(self, away: Away, pipeline: str) -> bool:
+    def _concerns(self, disconnected: Disconnected, pipeline: str) -> bool:
         """Not where it belongs to the environment of another pipeline, which has its name."""
-        owner = away.environment.removeprefix("flowstream ")
+        owner = disconnected.environment.removeprefix("flowstream ")
         return owner == pipeline or owner not in self.pipelines
 
     def losses(self) -> list[dict[str, Any]]:
         """What each environment has lost and not got back yet, in one text for each."""
-        lost: dict[str, list[Away]] = {}
+        lost: dict[str, list[Disconnected]] = {}
         for each in self._absent():
             if each.state == "recovering":
                 lost.setdefault(each.environment, []).append(each)
@@ -245,7 +259,7 @@ class Board:
     def snapshot(self) -> dict[str, Any]:
         """Everything the live page shows, as JSON-ready data; what matters first in front."""
         now = self._clock()
-        checks = readiness(self.watched())
+        checks = readiness(self.health())
         return {
             "version": __version__,
             "now": now,
@@ -274,7 +288,7 @@ class Board:
     def _pipelines(self, checks: list[Check], now: float) -> list[dict[str, Any]]:
         """By what matters first; of the same rank those that read a stream, as declared."""
         described = [
-            describe(
+            pipeline_snapshot(
                 figures,
                 figures.read(),
                 self._credits,

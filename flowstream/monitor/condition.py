@@ -70,7 +70,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observed:
     """What a condition is judged by. `attempts` are by stage; all counts are of the last
     `RECENT` seconds. `error` is what ends the run, "" where nothing does."""
 
@@ -106,7 +106,7 @@ class Condition:
         return ORDER.index(self.name)
 
 
-def worth_waking(share: Share, least: float) -> bool:
+def alarming(share: Share, least: float) -> bool:
     """Are so many failures worth waking somebody?"""
     if not share.failed:
         return False
@@ -115,27 +115,27 @@ def worth_waking(share: Share, least: float) -> bool:
     )
 
 
-def condition(seen: Seen) -> Condition:
+def condition(seen: Observed) -> Condition:
     """The condition of a pipeline."""
     if seen.error:
         return Condition("halted", seen.error, "halted")
     return _failing(seen) or _troubled(seen) or _well(seen)
 
 
-def _failing(seen: Seen) -> Condition | None:
+def _failing(seen: Observed) -> Condition | None:
     if seen.crashed:
         return Condition("failing", "a part of it crashed in the last minute", "crashed")
-    if worth_waking(seen.given_up, GIVEN_UP):
+    if alarming(seen.given_up, GIVEN_UP):
         why = f"{seen.given_up} messages were given up in the last minute"
         return Condition("failing", why, "failing")
     for share in seen.attempts:
-        if worth_waking(share, ATTEMPTS):
+        if alarming(share, ATTEMPTS):
             why = f"{share} attempts of {share.name} failed in the last minute"
             return Condition("failing", why, "failing")
     return None
 
 
-def _troubled(seen: Seen) -> Condition | None:
+def _troubled(seen: Observed) -> Condition | None:
     if seen.phase not in READY_PHASES:
         return Condition(seen.phase)
     broken = [check for check in seen.checks if not check.ok]
@@ -148,7 +148,7 @@ def _troubled(seen: Seen) -> Condition | None:
     return None
 
 
-def _well(seen: Seen) -> Condition:
+def _well(seen: Observed) -> Condition:
     if seen.paused:
         return Condition("paused", "no message is taken in until it is resumed", "paused")
     if seen.elsewhere and not seen.streams:

@@ -6,20 +6,24 @@ from http import HTTPStatus
 from typing import Any
 
 from flowstream.errors import ConfigurationError
-from flowstream.monitor.guard import Refused, checked_body, page
+from flowstream.monitor.guard import Refused, checked_body, requester
 from flowstream.monitor.http import Request, Response
 from flowstream.pipeline import RateLimit, RunningPipeline, running_pipelines
 from flowstream.texts import shown
 
 
-def control(request: Request) -> Response:
-    """Make the change that the body asks for: {"pipeline", "action", "messages"}.
+def control(request: Request, *, allowed: bool) -> Response:
+    """Make the change that the body requests: {"pipeline", "action", "messages"}.
 
-    `action` is pause, resume or rate_limit; `messages` a second, null for no limit.
+    `action` is "pause", "resume" or "rate_limit"; `messages` is per second, and null for no limit.
     """
+    if request.method != "POST":
+        return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"POST only\n", headers={"allow": "POST"})
+    if not allowed:
+        return Response(HTTPStatus.FORBIDDEN, b"controls are off; see --http-control\n")
     try:
-        asked = checked_body(request)
-        _apply(_running(asked.get("pipeline")), asked, page(request))
+        requested = checked_body(request)
+        _apply(_running(requested.get("pipeline")), requested, requester(request))
     except Refused as refused:
         return refused.response()
     return Response(body=b'{"ok": true}\n', content_type="application/json")
@@ -32,14 +36,14 @@ def _running(name: Any) -> RunningPipeline:
     raise Refused(HTTPStatus.NOT_FOUND, f"no pipeline {name!r} is running")
 
 
-def _apply(running: RunningPipeline, asked: dict[str, Any], by: str) -> None:
-    match asked.get("action"):
+def _apply(running: RunningPipeline, requested: dict[str, Any], by: str) -> None:
+    match requested.get("action"):
         case "pause":
             running.pause(by=by)
         case "resume":
             running.resume(by=by)
         case "rate_limit":
-            running.set_rate_limit(_limit(asked.get("messages")), by=by)
+            running.set_rate_limit(_limit(requested.get("messages")), by=by)
         case other:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, f"action {other!r}: use pause, resume or rate_limit"

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from typing import TypeAlias
 
-from flowstream.monitor.latencies import Latencies
+from flowstream.monitor.history import LATENCY_WINDOW, History, Latencies, Sample
 from flowstream.pipeline import Pipeline, Statistics
 from flowstream.telemetry import OffsetMoved
 from flowstream.texts import without_passwords
 
-HISTORY = 300
-"""Samples kept: five minutes at one a second."""
-
-LATENCY_WINDOW = 10
-"""Samples that latencies are taken over: the mean and the quantiles."""
-
 MAX_REASONS = 50
 """Reasons of drops that are kept."""
-
-Sample: TypeAlias = dict[str, float]
 
 
 class BatchFigures:
@@ -53,14 +44,14 @@ class PipelineFigures:
         self.pipeline: Pipeline | None = None
         self.error = ""
         self.dropped: Counter[tuple[str, bool]] = Counter()
-        self.held = 0
+        self.abandoned = 0
         self.latency = self.timed = 0.0
         self.latencies = Latencies(LATENCY_WINDOW)
-        self.lost = 0
-        self.lost_at = 0.0
-        self.moved: tuple[OffsetMoved, float] | None = None
+        self.truncated = 0
+        self.truncated_at = 0.0
+        self.foreign_commit: tuple[OffsetMoved, float] | None = None
         self.partitions: dict[str, bool] = {}
-        self.history: deque[Sample] = deque(maxlen=HISTORY)
+        self.history = History()
 
     def drop(self, reason: str, count: int, *, intentional: bool) -> None:
         """Count dropped messages by reason; reasons beyond MAX_REASONS are "other"."""
@@ -97,7 +88,7 @@ class PipelineFigures:
                 sample[f"{stage.name}:{state}"] = seconds
             sample[f"handled:{stage.name}"] = stage.handled
             sample[f"failed:{stage.name}"] = stage.failed
-        self.history.append(sample)
+        self.history.add(sample)
 
 
 def oldest(statistics: Statistics) -> float | None:

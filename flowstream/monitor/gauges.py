@@ -37,7 +37,7 @@ STAGE: Table[StageStatistics] = {
     "hung_handlers": lambda s: s.hung,
 }
 BATCHER: Table[StageStatistics] = {"open_batches": lambda s: s.open_batches}
-LANE: Table[PartitionStatistics] = {
+PARTITION: Table[PartitionStatistics] = {
     "received_offset": lambda s: s.received,
     "settled_offset": lambda s: s.watermark,
     "committed_offset": lambda s: s.committed,
@@ -62,9 +62,9 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _fill(metrics, PIPELINE, [((run.pipeline,), run) for run in runs])
     _fill(metrics, STAGE, stages)
     _fill(metrics, BATCHER, batchers)
-    _fill(metrics, LANE, partitions)
+    _fill(metrics, PARTITION, partitions)
     metrics.replace("stage_seconds", _times(runs))
-    metrics.replace("ready", {check.labels: check.ok for check in readiness(board.watched())})
+    metrics.replace("ready", {check.labels: check.ok for check in readiness(board.health())})
 
 
 def _fill(metrics: Metrics, table: Table[T], sources: Iterable[tuple[tuple[str, ...], T]]) -> None:

@@ -59,7 +59,7 @@ def checked_body(request: Request) -> dict[str, Any]:
     return asked
 
 
-def page(request: Request) -> str:
+def requester(request: Request) -> str:
     """Who asks, for logs: the live page, as it was opened somewhere."""
     return f"the live page ({request.peer})" if request.peer else "the live page"
 

@@ -28,7 +28,7 @@ from flowstream.telemetry import OffsetMoved
 from flowstream.texts import listed, plural
 
 RECOVERY_GRACE = 2.0
-"""Seconds that a broker may be away: the move of a leader is no reason to be taken out."""
+"""Seconds that a broker may be disconnected: the move of a leader is no reason to be taken out."""
 
 REASONS = 3
 """Streams of a kind, and reasons, that a text names."""
@@ -39,7 +39,7 @@ COMMITS_MISSED = 3
 TRUNCATION_SHOWN = 60.0
 """Seconds for which a loss to retention is shown as not ready."""
 
-MOVED_SHOWN = 60.0
+FOREIGN_COMMIT_SHOWN = 60.0
 """Seconds for which it is shown that something else stored an offset."""
 
 READY_PHASES = frozenset({"running", "paused"})
@@ -60,7 +60,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class Disconnected:
     """An environment, publisher or consumer (`kind`) that is connecting or recovering.
 
     `environment` is the name of the environment that it belongs to.
@@ -83,7 +83,7 @@ class Truncation:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class ForeignCommit:
     """Something else stored an offset, as `event` says, `seconds` ago."""
 
     event: OffsetMoved
@@ -91,70 +91,70 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class PipelineHealth:
     """What is known of one pipeline; `statistics` is None until it runs."""
 
     pipeline: str
     statistics: Statistics | None
-    away: Sequence[Away] = ()
+    disconnected: Sequence[Disconnected] = ()
     truncation: Truncation | None = None
-    moved: Moved | None = None
+    foreign_commit: ForeignCommit | None = None
 
 
-def readiness(pipelines: Sequence[Watched]) -> list[Check]:
+def readiness(pipelines: Sequence[PipelineHealth]) -> list[Check]:
     """Every check of every pipeline; ready when all are ok and there is at least one pipeline."""
     if not pipelines:
         return [Check("", "phase", False, "no pipeline has started yet")]
     return [check for each in pipelines for check in _checks(each)]
 
 
-def _checks(watched: Watched) -> Iterator[Check]:
-    name, statistics = watched.pipeline, watched.statistics
+def _checks(known: PipelineHealth) -> Iterator[Check]:
+    name, statistics = known.pipeline, known.statistics
     if statistics is None:
         yield Check(name, "phase", False, "the run is starting")
     else:
         ok = statistics.phase in READY_PHASES
         shown = "paused" if statistics.paused else statistics.phase
         yield Check(name, "phase", ok, f"the run is {shown}")
-    yield _broker(name, watched.away)
+    yield _broker(name, known.disconnected)
     if statistics is not None:
         yield _handlers(statistics)
         yield _progress(statistics)
-        yield _commits(statistics, watched.moved)
-    yield _retention(name, watched.truncation)
+        yield _commits(statistics, known.foreign_commit)
+    yield _retention(name, known.truncation)
 
 
-def _broker(pipeline: str, away: Sequence[Away]) -> Check:
-    for each in away:
+def _broker(pipeline: str, disconnected: Sequence[Disconnected]) -> Check:
+    for each in disconnected:
         if each.state == "connecting":
             return Check(pipeline, "broker", False, f"{_who([each])} is connecting")
-    if not away:
+    if not disconnected:
         return Check(pipeline, "broker", True, "connected")
-    ok = max(each.seconds for each in away) <= RECOVERY_GRACE
-    return Check(pipeline, "broker", ok, loss(away))
+    ok = max(each.seconds for each in disconnected) <= RECOVERY_GRACE
+    return Check(pipeline, "broker", ok, loss(disconnected))
 
 
-def loss(away: Sequence[Away]) -> str:
+def loss(disconnected: Sequence[Disconnected]) -> str:
     """What waits for its broker, since when and why, however many publishers and consumers it is.
 
     `the consumers of 'orders-0' and 'orders-1' have been without their broker for 3 s: REASON`
     """
-    seconds = max(each.seconds for each in away)
-    reasons = dict.fromkeys(each.reason for each in away)
-    have, their = ("has", "its") if len(_users(away)) < 2 else ("have", "their")
+    seconds = max(each.seconds for each in disconnected)
+    reasons = dict.fromkeys(each.reason for each in disconnected)
+    have, their = ("has", "its") if len(_users(disconnected)) < 2 else ("have", "their")
     why = "; ".join(list(reasons)[:REASONS])
-    return f"{_who(away)} {have} been without {their} broker for {seconds:.0f} s: {why}"
+    return f"{_who(disconnected)} {have} been without {their} broker for {seconds:.0f} s: {why}"
 
 
-def _users(away: Sequence[Away]) -> list[Away]:
-    return [each for each in away if each.kind != "environment"]
+def _users(disconnected: Sequence[Disconnected]) -> list[Disconnected]:
+    return [each for each in disconnected if each.kind != "environment"]
 
 
-def _who(away: Sequence[Away]) -> str:
+def _who(disconnected: Sequence[Disconnected]) -> str:
     """The publishers and consumers; the client itself where it has none."""
     found = []
-    for kind in dict.fromkeys(each.kind for each in _users(away)):
-        names = sorted(repr(each.name) for each in away if each.kind == kind)
+    for kind in dict.fromkeys(each.kind for each in _users(disconnected)):
+        names = sorted(repr(each.name) for each in disconnected if each.kind == kind)
         found.append(f"the {kind}{'s' if len(names) > 1 else ''} of {listed(names)}")
     return " and ".join(found) or "the client"
 
@@ -178,19 +178,19 @@ def _progress(statistics: Statistics) -> Check:
     return Check(statistics.pipeline, "progress", not stuck, detail)
 
 
-def _commits(statistics: Statistics, moved: Moved | None) -> Check:
+def _commits(statistics: Statistics, foreign_commit: ForeignCommit | None) -> Check:
     waited = statistics.uncommitted
     ok = waited <= COMMITS_MISSED * statistics.commit_interval
     detail = "everything that may be is committed"
     if waited:
         detail = f"settled messages have been waiting for a commit for {waited:.0f} s"
-    if moved is not None and moved.seconds <= MOVED_SHOWN:
-        event = moved.event
+    if foreign_commit is not None and foreign_commit.seconds <= FOREIGN_COMMIT_SHOWN:
+        event = foreign_commit.event
         detail += (
             f"; something else stored {event.found} for {event.stream!r} under "
             f"{event.reference!r}, where this run has "
             f"{'none' if event.expected is None else event.expected}: seen "
-            f"{moved.seconds:.0f} s ago"
+            f"{foreign_commit.seconds:.0f} s ago"
         )
     return Check(statistics.pipeline, "commits", ok, detail)
 

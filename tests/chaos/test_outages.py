@@ -78,14 +78,14 @@ async def test_a_pipeline_and_a_publisher_lose_their_broker(
             board.watch(stream_name, running.statistics)
             await publisher.publish_many([b"%d" % number for number in range(100)])
             await until(lambda: running.statistics().settled == {"ok": 100})
-            assert all(check.ok for check in readiness(board.watched()))
+            assert all(check.ok for check in readiness(board.health()))
             caplog.clear()
             proxy.refusing = True
             proxy.reset_all()
             await env.wait_for(State.RECOVERING)
             await until(lambda: f"the consumers of '{stream_name}-0'" in str(board.losses()), 2)
             assert len(board.snapshot()["losses"]) == 1
-            await until(lambda: not all(check.ok for check in readiness(board.watched())), 4)
+            await until(lambda: not all(check.ok for check in readiness(board.health())), 4)
             await anyio.sleep(1)
             (lost,) = said(caplog)
             assert f"environment 'flowstream {stream_name}' lost its broker: " in lost
@@ -93,7 +93,7 @@ async def test_a_pipeline_and_a_publisher_lose_their_broker(
             proxy.refusing = False
             await until(lambda: len(said(caplog)) == 2)
             assert "is connected to its broker again after " in said(caplog)[1]
-            assert all(check.ok for check in readiness(board.watched()))
+            assert all(check.ok for check in readiness(board.health()))
             assert board.snapshot()["losses"] == []
             await publisher.publish_many([b"%d" % number for number in range(100)])
             await until(lambda: running.statistics().settled == {"ok": 200})

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream import telemetry
-from flowstream.metrics import CATALOGUE, MAX_VALUES, OTHER, Metrics
-from flowstream.monitor import Board
-from flowstream.monitor.gauges import refresh
+from flowstream.metrics import MAX_VALUES, OTHER, Metrics
 from flowstream.telemetry import (
     Abandoned,
     AttemptFailed,
@@ -44,7 +41,6 @@ from flowstream.telemetry import (
     Truncated,
     Warned,
 )
-from tests.monitor.figures import Changing
 
 EVENTS: tuple[Event, ...] = (
     PhaseChanged("p", "starting", 0.0),
@@ -99,19 +95,6 @@ def fed() -> Metrics:
     for event in EVENTS:
         metrics.observe(event)
     return metrics
-
-
-def test_every_metric_is_fed_by_these_events_and_statistics(fed: Metrics) -> None:
-    board = Board()
-    board.watch("p", Changing())
-    refresh(fed, board)
-    _, body = fed.exposition()
-    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
-    for metric in CATALOGUE:
-        family = families[metric.full_name.removesuffix("_total")]
-        assert family.type == metric.kind
-        assert family.documentation == metric.help
-        assert family.samples, metric.name
 
 
 def test_every_event_is_counted() -> None:

@@ -24,7 +24,7 @@ PROCESSOR = StageStatistics(
     times={"busy": 5.0, "idle": 35.0},
 )
 BATCHER = dataclasses.replace(PROCESSOR, name="default", kind="batcher", concurrency=1, failed=0)
-LANE = PartitionStatistics(
+PARTITION = PartitionStatistics(
     stream="s",
     received=599,
     watermark=549,
@@ -61,7 +61,7 @@ RUNNING = Statistics(
     batch_timeout=1.0,
     commit_interval=5.0,
     stages=(PROCESSOR, BATCHER),
-    partitions=(LANE,),
+    partitions=(PARTITION,),
 )
 
 

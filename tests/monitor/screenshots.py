@@ -27,7 +27,7 @@ WARM_UP = LONG + 15.0
 SEEN = {"healthy": "running", "backlog": "lagging", "failing": "failing", "halting": "halted",
         "broker_gone": "not ready", "two_pipelines": "idle"}  # fmt: skip
 """The condition that is waited for in a scene."""
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 SHORTEN = """
     for (const each of document.querySelectorAll("pre"))
@@ -97,10 +97,10 @@ def _take(window: Browser, address: str, shot: Shot, folder: Path) -> None:
 
 def _wait(window: Browser, condition: str) -> None:
     shown = "return [...document.querySelectorAll('section .pill')].map(each => each.textContent)"
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + TIMEOUT
     while condition not in window.run(shown):
         if time.monotonic() > give_up:
-            sys.exit(f"no pipeline is {condition!r} within {PATIENCE:.0f} s")
+            sys.exit(f"no pipeline is {condition!r} within {TIMEOUT:.0f} s")
         time.sleep(0.2)
 
 

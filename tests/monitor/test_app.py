@@ -16,8 +16,8 @@ from anyio import to_thread
 
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.monitor.advice import ADVICE, advice
 from flowstream.monitor.app import PAGE
-from flowstream.monitor.runbooks import ADVICE, advice
 from flowstream.pipeline import IterableProducer, Pipeline, Reason
 from flowstream.telemetry import Received, Telemetry
 from tests.monitor.figures import RUNNING, Changing

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from flowstream.monitor.condition import ORDER, Seen, Share, condition, worth_waking
-from flowstream.monitor.health import Check, Watched, readiness
-from flowstream.monitor.runbooks import ADVICE, advice
+from flowstream.monitor.advice import ADVICE, advice
+from flowstream.monitor.condition import ORDER, Observed, Share, alarming, condition
+from flowstream.monitor.health import Check, PipelineHealth, readiness
 from tests.monitor.figures import RUNNING
 
-WELL = Seen(
+WELL = Observed(
     phase="running",
     paused=False,
     error="",
@@ -46,7 +46,7 @@ DISCONNECTED = Check("p", "broker", False, "the client has been without its brok
     ],
 )
 def test_a_share_that_is_worth_waking(total: float, failed: float, waking: bool) -> None:
-    assert worth_waking(Share("p", total, failed), 0.01) is waking
+    assert alarming(Share("p", total, failed), 0.01) is waking
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_is_wrong_says_what_to_do() -> None:
 
 
 def test_every_check_says_what_to_do() -> None:
-    assert {check.name for check in readiness([Watched("p", RUNNING)])} <= ADVICE.keys()
+    assert {check.name for check in readiness([PipelineHealth("p", RUNNING)])} <= ADVICE.keys()
 
 
 def test_every_runbook_that_is_named_is_written() -> None:

@@ -9,31 +9,31 @@ import pytest
 
 from flowstream.monitor.health import (
     COMMITS_MISSED,
-    MOVED_SHOWN,
+    FOREIGN_COMMIT_SHOWN,
     RECOVERY_GRACE,
     TRUNCATION_SHOWN,
-    Away,
-    Moved,
+    Disconnected,
+    ForeignCommit,
+    PipelineHealth,
     Truncation,
-    Watched,
     readiness,
 )
 from flowstream.pipeline import Statistics
 from flowstream.telemetry import OffsetMoved
-from tests.monitor.figures import LANE, PROCESSOR, RUNNING
+from tests.monitor.figures import PARTITION, PROCESSOR, RUNNING
 
 
-def watched(**values: Any) -> Watched:
-    return Watched("p", dataclasses.replace(RUNNING, **values))
+def watched(**values: Any) -> PipelineHealth:
+    return PipelineHealth("p", dataclasses.replace(RUNNING, **values))
 
 
-def failing(pipeline: Watched) -> dict[str, str]:
+def failing(pipeline: PipelineHealth) -> dict[str, str]:
     return {check.name: check.detail for check in readiness([pipeline]) if not check.ok}
 
 
-def stuck(statistics: Statistics, seconds: float) -> Watched:
+def stuck(statistics: Statistics, seconds: float) -> PipelineHealth:
     stage = dataclasses.replace(PROCESSOR, longest=seconds)
-    return Watched("p", dataclasses.replace(statistics, stages=(stage,)))
+    return PipelineHealth("p", dataclasses.replace(statistics, stages=(stage,)))
 
 
 def test_a_run_that_gets_on_is_ready() -> None:
@@ -45,7 +45,7 @@ def test_a_run_that_gets_on_is_ready() -> None:
 
 def test_nothing_and_a_run_that_starts_are_not() -> None:
     assert [check.ok for check in readiness([])] == [False]
-    assert failing(Watched("p", None)) == {"phase": "the run is starting"}
+    assert failing(PipelineHealth("p", None)) == {"phase": "the run is starting"}
 
 
 @pytest.mark.parametrize("phase", ["starting", "draining", "closing", "stopped"])
@@ -56,8 +56,8 @@ def test_only_a_running_or_paused_run_is_ready(phase: str) -> None:
 
 def test_the_broker_may_be_away_for_a_moment() -> None:
     for seconds, reason in ((RECOVERY_GRACE, None), (RECOVERY_GRACE + 1, "reset")):
-        away = Away("consumer", "s", "recovering", seconds, "reset")
-        found = failing(dataclasses.replace(watched(), away=[away]))
+        away = Disconnected("consumer", "s", "recovering", seconds, "reset")
+        found = failing(dataclasses.replace(watched(), disconnected=[away]))
         expected = f"the consumer of 's' has been without its broker for {seconds:.0f} s: reset"
         assert found == ({} if reason is None else {"broker": expected})
 
@@ -65,22 +65,22 @@ def test_the_broker_may_be_away_for_a_moment() -> None:
 def test_a_loss_is_one_text_however_many_wait() -> None:
     names = [f"orders-{number}" for number in range(12)]
     away = [
-        Away("environment", "e", "recovering", 4.0, "reset"),
-        *(Away("consumer", name, "recovering", 4.0, "reset") for name in names),
-        Away("publisher", "dead", "recovering", 3.0, "reset"),
+        Disconnected("environment", "e", "recovering", 4.0, "reset"),
+        *(Disconnected("consumer", name, "recovering", 4.0, "reset") for name in names),
+        Disconnected("publisher", "dead", "recovering", 3.0, "reset"),
     ]
-    assert failing(dataclasses.replace(watched(), away=away)) == {
+    assert failing(dataclasses.replace(watched(), disconnected=away)) == {
         "broker": "the consumers of 'orders-0', 'orders-1', 'orders-10', 'orders-11', 'orders-2' "
         "and 7 more and the publisher of 'dead' have been without their broker for 4 s: reset"
     }
-    assert failing(dataclasses.replace(watched(), away=away[:1])) == {
+    assert failing(dataclasses.replace(watched(), disconnected=away[:1])) == {
         "broker": "the client has been without its broker for 4 s: reset"
     }
 
 
 def test_connecting_for_the_first_time_is_not_ready() -> None:
-    away = Away("environment", "e", "connecting", 0.0, "")
-    assert failing(dataclasses.replace(watched(), away=[away])) == {
+    away = Disconnected("environment", "e", "connecting", 0.0, "")
+    assert failing(dataclasses.replace(watched(), disconnected=[away])) == {
         "broker": "the client is connecting"
     }
 
@@ -105,7 +105,7 @@ def test_a_stuck_handler() -> None:
 def test_messages_in_flight_have_to_settle(
     in_flight: int, progress_age: float, oldest: float, ok: bool
 ) -> None:
-    partition = dataclasses.replace(LANE, oldest=oldest)
+    partition = dataclasses.replace(PARTITION, oldest=oldest)
     found = failing(
         watched(in_flight=in_flight, progress_age=progress_age, partitions=(partition,))
     )
@@ -127,8 +127,8 @@ def test_a_loss_to_retention_is_shown_for_a_while() -> None:
 
 def test_what_else_stores_offsets_is_told_for_a_while_and_fails_nothing() -> None:
     event = OffsetMoved("p", "orders", "shop", None, 12)
-    for seconds, told in ((5, True), (MOVED_SHOWN + 1, False)):
-        pipeline = dataclasses.replace(watched(), moved=Moved(event, seconds))
+    for seconds, told in ((5, True), (FOREIGN_COMMIT_SHOWN + 1, False)):
+        pipeline = dataclasses.replace(watched(), foreign_commit=ForeignCommit(event, seconds))
         checks = {check.name: check for check in readiness([pipeline])}
         assert all(check.ok for check in checks.values())
         said = "something else stored 12 for 'orders' under 'shop', where this run has none"

@@ -27,7 +27,7 @@ from flowstream.telemetry import (
     Telemetry,
     Truncated,
 )
-from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
+from tests.monitor.figures import BATCHER, PARTITION, PROCESSOR, RUNNING, Changing
 
 if TYPE_CHECKING:
     from tests.monitor.browser import Browser
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.anyio, pytest.mark.browser]
 
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text()
-PATIENCE = 20.0
+TIMEOUT = 20.0
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
@@ -74,7 +74,7 @@ class Page:
 
     async def shows(self, *texts: str) -> str:
         """Wait until all the texts are to be seen."""
-        with anyio.move_on_after(PATIENCE):
+        with anyio.move_on_after(TIMEOUT):
             while True:
                 seen: str = await self.do(self.window.text)
                 if all(text in seen for text in texts):
@@ -190,9 +190,9 @@ async def test_it_loads_in_less_than_a_second(page: Page) -> None:
 
 async def test_a_failing_stage_and_a_lagging_partition_are_shown_as_such(page: Page) -> None:
     """Failing is a tenth of the attempts of the last minute, not one of them just now."""
-    lagging = dataclasses.replace(LANE, stream="s-2", lag_seconds=95.0)
+    lagging = dataclasses.replace(PARTITION, stream="s-2", lag_seconds=95.0)
     bad = dataclasses.replace(PROCESSOR, handled=200, failed=12)
-    page.statistics.change(partitions=(LANE, lagging), stages=(bad, BATCHER))
+    page.statistics.change(partitions=(PARTITION, lagging), stages=(bad, BATCHER))
     page.board.sample()
     await page.load()
     await page.shows("failing", "450 · lagging", "10 of 100 attempts of processor failed")
@@ -275,8 +275,8 @@ async def test_long_names_and_numbers_break_no_card(page: Page, size: tuple[int,
     name, huge = "x" * 255, (1 << 62) - 3
     stage = dataclasses.replace(PROCESSOR, name=name, waiting=huge, handled=huge, failed=huge,
                                 parked=huge, longest=1e9, hung=huge)  # fmt: skip
-    partition = dataclasses.replace(LANE, stream=name, lag=huge, lag_seconds=1e9, received=huge,
-                               watermark=huge, committed=huge)  # fmt: skip
+    partition = dataclasses.replace(PARTITION, stream=name, lag=huge, lag_seconds=1e9,
+                                    received=huge, watermark=huge, committed=huge)  # fmt: skip
     long = dataclasses.replace(REASON, stage=name, text=name, error=name, stream=name,
                                attempts=huge, retried=huge, dead_lettered=huge,
                                traceback=name, sample=name)  # fmt: skip

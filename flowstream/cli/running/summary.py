@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowstream.cli.output.console import one_line, short_duration
 from flowstream.errors import Halted
-from flowstream.monitor import in_order
+from flowstream.monitor import outcomes_in_order
 from flowstream.pipeline import discard_options, named
 from flowstream.texts import clipped, plural
 
@@ -75,7 +75,7 @@ def _handled(result: RunResult, *, idle: bool) -> str:
         return f"{head}, nothing to do: no message was waiting"
     counts = ", ".join(
         f"{count:,} {OUTCOMES.get(outcome, outcome)}"
-        for outcome, count in in_order(result.settled).items()
+        for outcome, count in outcomes_in_order(result.settled).items()
     )
     retried = f", {result.retried:,} tried again" if result.retried else ""
     return f"{head}, {plural(result.handled, 'message')} handled ({counts}{retried})"

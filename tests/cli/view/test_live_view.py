@@ -10,7 +10,7 @@ import pytest
 from flowstream.cli.view.fold import fitted
 from flowstream.cli.view.live_view import blocks, plain_line, waited_for
 from flowstream.monitor import Board
-from tests.monitor.figures import BATCHER, LANE, PROCESSOR, RUNNING, Changing
+from tests.monitor.figures import BATCHER, PARTITION, PROCESSOR, RUNNING, Changing
 
 WINDOWS = [(60, 24), (80, 24), (80, 12), (200, 50), (20, 5)]
 LONG = "the-" + "very-" * 40 + "long-name[red]"
@@ -42,7 +42,9 @@ REASONS = [
 def snapshot(*names: str, partitions: int = 1, stages: int = 2, **options: Any) -> dict[str, Any]:
     """Running pipelines with so many partitions and stages; `options` change their statistics."""
     board = Board(clock=lambda: 102.0)
-    each = [dataclasses.replace(LANE, stream=f"orders-{n}", lag=n * 10) for n in range(partitions)]
+    each = [
+        dataclasses.replace(PARTITION, stream=f"orders-{n}", lag=n * 10) for n in range(partitions)
+    ]
     more = [dataclasses.replace(BATCHER, name=f"batcher-{n}") for n in range(stages - 1)]
     for name in names:
         statistics = dataclasses.replace(

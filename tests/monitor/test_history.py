@@ -1,4 +1,4 @@
-"""Quantiles of latencies: near the truth, of the last samples only, and bounded."""
+"""What is kept of the last minutes: counts, latencies and usage; of recent samples, and bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.monitor.latencies import BUCKETS, QUANTILES, SMALLEST, Latencies, quantile
+from flowstream.monitor.history import (
+    BUCKETS,
+    HISTORY,
+    QUANTILES,
+    SMALLEST_LATENCY,
+    Latencies,
+    ProcessUsage,
+    quantile,
+    resident_memory,
+)
 
 seconds = st.floats(0.001, 1e6)
 
@@ -56,7 +65,7 @@ def test_the_last_sample_has_a_quantile_of_its_own() -> None:
     assert latencies.last(0.99) is None
 
 
-@pytest.mark.parametrize("value", [-3.0, 0.0, SMALLEST / 2, 1e12])
+@pytest.mark.parametrize("value", [-3.0, 0.0, SMALLEST_LATENCY / 2, 1e12])
 def test_what_is_out_of_range_counts_at_the_ends(value: float) -> None:
     """A clock that was set back makes a latency negative."""
     latencies = Latencies(60)
@@ -77,3 +86,37 @@ def test_the_tail_is_seen() -> None:
     assert found["p50"] == pytest.approx(0.02, rel=0.1)
     assert found["p95"] == pytest.approx(0.02, rel=0.1)
     assert found["p99"] == pytest.approx(2.0, rel=0.1)
+
+
+# --- the process ----------------------------------------------------------------------------------
+
+
+def test_the_processor_is_told_in_cores() -> None:
+    usage = ProcessUsage()
+    assert usage.describe()["cpu"] is None
+    for second in range(4):
+        usage.sample(100.0 + second, 50_000_000 + second, cpu=7.0 + 1.5 * second)
+    shown = usage.describe()
+    assert shown["cpu"] == pytest.approx(1.5)
+    assert shown["memory"] == 50_000_003
+    assert shown["history"]["at"] == [101.0, 102.0, 103.0]
+    assert shown["history"]["cpu"] == pytest.approx([1.5, 1.5, 1.5])
+
+
+def test_a_clock_that_does_not_move_breaks_nothing() -> None:
+    usage = ProcessUsage()
+    usage.sample(1.0, None, cpu=1.0)
+    usage.sample(1.0, None, cpu=2.0)
+    assert (usage.describe()["cpu"], usage.describe()["memory"]) == (0.0, None)
+
+
+def test_the_usage_is_bounded() -> None:
+    usage = ProcessUsage()
+    for second in range(HISTORY + 10):
+        usage.sample(float(second), 1, cpu=0.0)
+    assert len(usage.describe()["history"]["at"]) == HISTORY - 1
+
+
+def test_the_system_tells_the_memory() -> None:
+    memory = resident_memory()
+    assert memory is None or memory > 5_000_000

@@ -11,8 +11,8 @@ import pytest
 
 from flowstream.errors import StreamDoesNotExist
 from flowstream.metrics import Metrics
-from flowstream.monitor import Board, Monitor, Request, Response, letters
-from flowstream.monitor.letters import MOST_BODY, MOST_LISTED, MOST_REPLAYED
+from flowstream.monitor import Board, Monitor, Request, Response, dead_letters
+from flowstream.monitor.dead_letters import MAX_BODY, MAX_LISTED, MAX_REPLAYED
 
 pytestmark = pytest.mark.anyio
 
@@ -81,8 +81,8 @@ async def test_a_list_and_a_letter() -> None:
     assert json.loads(answer.body) == listed
     assert json.loads((await box.get(offset="7")).body)["body"] == "<script>"
     assert box.letters.asked == [
-        ("waiting", "orders.dead", MOST_LISTED),
-        ("letter", "orders.dead", 7, MOST_BODY),
+        ("waiting", "orders.dead", MAX_LISTED),
+        ("letter", "orders.dead", 7, MAX_BODY),
     ]
     assert (await box.get(offset="8")).status == 404
     assert (await box.get(pipeline="other")).status == 404
@@ -144,7 +144,7 @@ async def test_a_replay_is_done_and_written_down() -> None:
 
 @pytest.mark.parametrize(
     "offsets",
-    [None, [], "all", 7, [-1], [1.5], ["7"], [True], [1 << 62], [*range(MOST_REPLAYED + 1)]],
+    [None, [], "all", 7, [-1], [1.5], ["7"], [True], [1 << 62], [*range(MAX_REPLAYED + 1)]],
 )
 async def test_offsets_to_replay_are_checked(offsets: Any) -> None:
     box = Box()
@@ -168,7 +168,7 @@ async def test_one_at_a_time_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(5):
             group.start_soon(box.get)
     assert box.letters.most_busy == 1
-    monkeypatch.setattr(letters, "PATIENCE", 0.05)
+    monkeypatch.setattr(dead_letters, "TIMEOUT", 0.05)
     box.letters.hangs = True
     assert (await box.get()).status == 504
 

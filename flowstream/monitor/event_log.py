@@ -1,4 +1,4 @@
-"""What happened in a run, in words: the event log of the live page, fed by telemetry. No I/O.
+"""What happened in a run, in line_of: the event log of the live page, fed by telemetry. No I/O.
 
 Entries are few and bounded: the same thing that happens again within `REPEATED_WITHIN` seconds is
 counted in the entry that is there.
@@ -14,17 +14,17 @@ from typing import Any, Literal, TypeAlias
 from flowstream import telemetry
 from flowstream.texts import clipped, listed, plural, without_passwords
 
-MOST = 200
+MAX_ENTRIES = 200
 """Entries kept; the oldest goes."""
 
 REPEATED_WITHIN = 60.0
-LOOKED_AT = 8
+COMPARED = 8
 """Newest entries that are compared with one that arrives."""
 
-LENGTH = 500
+MAX_LENGTH = 500
 
 Level: TypeAlias = Literal["info", "warning", "error"]
-Told: TypeAlias = tuple[Level, str] | None
+Line: TypeAlias = tuple[Level, str] | None
 
 
 @dataclass(slots=True)
@@ -42,25 +42,25 @@ class EventLog:
     """The last entries; the clock is an argument."""
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque(maxlen=MOST)
+        self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._states: dict[tuple[str, str, str], str] = {}
 
     def observe(self, event: telemetry.Event, now: float) -> None:
         """Fold one event in; most of them are not worth an entry."""
-        words = _WORDS.get(type(event))
-        if words is not None:
-            told = words(event)
+        line_of = _LINES.get(type(event))
+        if line_of is not None:
+            line = line_of(event)
         elif isinstance(event, telemetry.StateChanged):
-            told = self._state(event)
+            line = self._state(event)
         else:
             return
-        if told is not None:
-            self.add(now, *told, pipeline=getattr(event, "pipeline", None))
+        if line is not None:
+            self.add(now, *line, pipeline=getattr(event, "pipeline", None))
 
     def add(self, now: float, level: Level, text: str, *, pipeline: str | None = None) -> None:
         """Write an entry, or count it in the one that says the same."""
-        text = clipped(without_passwords(text), LENGTH)
-        for _, entry in zip(range(LOOKED_AT), reversed(self._entries), strict=False):
+        text = clipped(without_passwords(text), MAX_LENGTH)
+        for _, entry in zip(range(COMPARED), reversed(self._entries), strict=False):
             same = (entry.level, entry.pipeline, entry.text) == (level, pipeline, text)
             if same and now - entry.at < REPEATED_WITHIN:
                 self._entries.remove(entry)
@@ -81,8 +81,8 @@ class EventLog:
             for entry in reversed(self._entries)
         ]
 
-    def _state(self, event: telemetry.StateChanged) -> Told:
-        """Of publishers, consumers and the client: connected. Losses are told for all of them."""
+    def _state(self, event: telemetry.StateChanged) -> Line:
+        """Of publishers, consumers and the client: connected. Losses are line for all of them."""
         key = (event.environment, event.kind, event.name)
         before = self._states.get(key)
         if event.state == "closed":
@@ -99,39 +99,39 @@ def named(kind: str, name: str) -> str:
     return "the client" if kind == "environment" else f"the {kind} of {name!r}"
 
 
-def _phase(event: telemetry.PhaseChanged) -> Told:
+def _phase(event: telemetry.PhaseChanged) -> Line:
     return "info", f"the run is {event.phase}"
 
 
-def _broker_lost(event: telemetry.BrokerLost) -> Told:
+def _broker_lost(event: telemetry.BrokerLost) -> Line:
     wait = "waits" if len(event.waiting) == 1 else "wait"
     who = f"; the {listed(event.waiting, ', the ')} {wait}" if event.waiting else ""
     return "warning", f"{event.environment!r} lost {event.what}: {event.reason}{who}"
 
 
-def _broker_back(event: telemetry.BrokerBack) -> Told:
+def _broker_back(event: telemetry.BrokerBack) -> Line:
     return "info", f"{event.environment!r} has {event.what} back after {event.seconds:.1f} s"
 
 
-def _controlled(event: telemetry.Controlled) -> Told:
+def _controlled(event: telemetry.Controlled) -> Line:
     done = {"pause": "paused", "resume": "resumed", "stop": "asked to stop", "abort": "aborted"}
     return "info", f"{event.detail or done.get(event.action, event.action)}, by {event.by}"
 
 
-def _blocked(event: telemetry.LoopBlocked) -> Told:
+def _blocked(event: telemetry.LoopBlocked) -> Line:
     where = event.where.strip().splitlines()
     at = f" at {where[-1].strip()}" if where else ""
     who = f"{event.stage!r}" if event.stage else "something"
     return "warning", f"{who} blocked the event loop for {event.seconds:.1f} s{at}"
 
 
-def _connection_lost(event: telemetry.ConnectionLost) -> Told:
+def _connection_lost(event: telemetry.ConnectionLost) -> Line:
     if event.cause == "request":
         return None
     return "warning", f"a connection to {event.address} ({event.role}) was lost: {event.reason}"
 
 
-def _moved(event: telemetry.PartitionMoved) -> Told:
+def _moved(event: telemetry.PartitionMoved) -> Line:
     if event.active:
         return "info", f"partition {event.stream!r} is read by this process"
     if event.seconds is None:
@@ -141,11 +141,11 @@ def _moved(event: telemetry.PartitionMoved) -> Told:
     return "info", f"partition {event.stream!r} was handed over after {event.seconds:.1f} s"
 
 
-def _halted(event: telemetry.Halted) -> Told:
+def _halted(event: telemetry.Halted) -> Line:
     return "error", f"the run is ended by {event.error}: {event.reason}"
 
 
-def _truncated(event: telemetry.Truncated) -> Told:
+def _truncated(event: telemetry.Truncated) -> Line:
     return "error", f"retention removed {_messages(event)} before anybody had handled them"
 
 
@@ -153,7 +153,7 @@ def _messages(event: telemetry.Abandoned | telemetry.Truncated) -> str:
     return f"{plural(event.messages, 'message')} of {event.stream!r}"
 
 
-def _offset_moved(event: telemetry.OffsetMoved) -> Told:
+def _offset_moved(event: telemetry.OffsetMoved) -> Line:
     return "warning", (
         f"something else stored offset {event.found} for {event.stream!r} under "
         f"{event.reference!r}, where this run has "
@@ -161,30 +161,30 @@ def _offset_moved(event: telemetry.OffsetMoved) -> Told:
     )
 
 
-def _warned(event: telemetry.Warned) -> Told:
+def _warned(event: telemetry.Warned) -> Line:
     return "warning", event.text
 
 
-def _crashed(event: telemetry.StageCrashed) -> Told:
+def _crashed(event: telemetry.StageCrashed) -> Line:
     then = "and was restarted" if event.restarted else "and is not restarted"
     return "error", f"stage {event.stage!r} crashed {then}: {event.error}"
 
 
-def _stuck(event: telemetry.HandlerStuck) -> Told:
+def _stuck(event: telemetry.HandlerStuck) -> Line:
     where = event.where.strip().splitlines()
     at = f"; it is at {where[-1].strip()}" if where else ""
     return "warning", f"{event.stage!r} has not come back for {event.seconds:.0f} s{at}"
 
 
-def _commit_failed(event: telemetry.CommitFailed) -> Told:
+def _commit_failed(event: telemetry.CommitFailed) -> Line:
     return "warning", f"an offset of {event.stream!r} could not be stored: {event.error}"
 
 
-def _held(event: telemetry.Abandoned) -> Told:
+def _abandoned(event: telemetry.Abandoned) -> Line:
     return "warning", f"{_messages(event)} left to the next run"
 
 
-_WORDS: dict[type[telemetry.Event], Callable[[Any], Told]] = {
+_LINES: dict[type[telemetry.Event], Callable[[Any], Line]] = {
     telemetry.PhaseChanged: _phase,
     telemetry.BrokerLost: _broker_lost,
     telemetry.BrokerBack: _broker_back,
@@ -199,5 +199,5 @@ _WORDS: dict[type[telemetry.Event], Callable[[Any], Told]] = {
     telemetry.StageCrashed: _crashed,
     telemetry.HandlerStuck: _stuck,
     telemetry.CommitFailed: _commit_failed,
-    telemetry.Abandoned: _held,
+    telemetry.Abandoned: _abandoned,
 }

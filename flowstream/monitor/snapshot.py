@@ -1,40 +1,34 @@
-"""A pipeline's figures -> what is shown of it, as JSON-ready data. Pure."""
+"""What the live page and the terminal view show of one pipeline, as JSON-ready data. Pure."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from typing import Any
 
+from flowstream.monitor.advice import advice
 from flowstream.monitor.condition import (
     ATTEMPTS,
     LAGGING_AFTER,
     RECENT,
     Condition,
-    Seen,
+    Observed,
     Share,
+    alarming,
     condition,
-    worth_waking,
 )
 from flowstream.monitor.figures import (
-    LATENCY_WINDOW,
     PipelineFigures,
-    Sample,
     oldest,
     slowest,
     total_lag,
 )
 from flowstream.monitor.health import Check
-from flowstream.monitor.runbooks import advice
+from flowstream.monitor.history import History
 from flowstream.pipeline import PartitionStatistics, StageStatistics, Statistics
 
-WINDOW = 5
-"""Samples a rate is taken over."""
 
-
-def describe(
+def pipeline_snapshot(
     figures: PipelineFigures,
     statistics: Statistics,
     credits: Mapping[str, int],
@@ -43,7 +37,11 @@ def describe(
 ) -> dict[str, Any]:
     """One pipeline; `checks` are those of its readiness."""
     history = figures.history
-    attempts = {stage.name: _attempts(history, stage.name) for stage in statistics.stages}
+    attempts = {
+        stage.name: _recent(history, stage.name, f"handled:{stage.name}", f"failed:{stage.name}")
+        for stage in statistics.stages
+    }
+    decoding = _recent(history, "decode", "received", "undecodable")
     state = condition(_seen(figures, statistics, [*attempts.values()], checks, now))
     return {
         "name": statistics.pipeline,
@@ -52,12 +50,12 @@ def describe(
         "condition": _condition(state),
         "received": statistics.received,
         "settled": sum(statistics.settled.values()),
-        "outcomes": in_order(statistics.settled),
+        "outcomes": outcomes_in_order(statistics.settled),
         "dropped": [
             {"reason": reason, "intentional": intentional, "messages": count}
             for (reason, intentional), count in figures.dropped.most_common()
         ],
-        "held": figures.held,
+        "held": figures.abandoned,
         "in_flight": statistics.in_flight,
         "in_flight_bytes": statistics.in_flight_bytes,
         "max_in_flight": statistics.max_in_flight,
@@ -70,26 +68,26 @@ def describe(
         "crashes": figures.crashes,
         "commit_failures": figures.commit_failures,
         "uncommitted": statistics.uncommitted,
-        "truncated": figures.lost,
+        "truncated": figures.truncated,
         "rate_limit": _limit(statistics.rate_limit),
-        "rate": rate(history, "settled"),
-        "received_rate": rate(history, "received"),
-        "latency": _mean_latency(history),
+        "rate": history.rate("settled"),
+        "received_rate": history.rate("received"),
+        "latency": history.mean_latency(),
         "latency_quantiles": figures.latencies.quantiles(),
         "lag": total_lag(statistics),
         "lag_seconds": oldest(statistics),
         "catch_up": slowest(statistics),
         "source": {
             "name": "producer",
-            "states": shares(history, "producer"),
-            "failing": worth_waking(_undecodable(history), ATTEMPTS),
+            "states": history.time_shares("producer"),
+            "failing": alarming(decoding, ATTEMPTS),
         },
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
         "streams": [
             _partition(figures, partition, credits, now) for partition in statistics.partitions
         ],
         "elsewhere": _elsewhere(figures, statistics),
-        "history": curves(history),
+        "history": history.curves(),
     }
 
 
@@ -99,14 +97,16 @@ def _seen(
     attempts: Sequence[Share],
     checks: Sequence[Check],
     now: float,
-) -> Seen:
+) -> Observed:
     history = figures.history
-    return Seen(
+    return Observed(
         phase=statistics.phase,
         paused=statistics.paused,
         error=figures.error,
         attempts=attempts,
-        given_up=Share(statistics.pipeline, grown(history, "settled"), grown(history, "given_up")),
+        given_up=Share(
+            statistics.pipeline, history.grown("settled", RECENT), history.grown("given_up", RECENT)
+        ),
         crashed=figures.crashed_at is not None and now - figures.crashed_at < RECENT,
         checks=checks,
         lagging=[
@@ -115,7 +115,7 @@ def _seen(
             if partition.active and _lags(partition)
         ],
         lag=total_lag(statistics),
-        received=grown(history, "received"),
+        received=history.grown("received", RECENT),
         in_flight=statistics.in_flight,
         elsewhere=sum(not active for active in figures.partitions.values()),
         streams=sum(partition.active for partition in statistics.partitions),
@@ -127,14 +127,9 @@ def _condition(state: Condition) -> dict[str, Any]:
     return shown | advice(state.about)
 
 
-def _attempts(history: deque[Sample], stage: str) -> Share:
-    """What a stage tried lately, and what of it failed."""
-    return Share(stage, grown(history, f"handled:{stage}"), grown(history, f"failed:{stage}"))
-
-
-def _undecodable(history: deque[Sample]) -> Share:
-    """What was received lately, and what of it no handler could be given."""
-    return Share("decode", grown(history, "received"), grown(history, "undecodable"))
+def _recent(history: History, name: str, whole: str, failed: str) -> Share:
+    """What was counted as `whole` lately, and how much of it as `failed`."""
+    return Share(name, history.grown(whole, RECENT), history.grown(failed, RECENT))
 
 
 def _lags(partition: PartitionStatistics) -> bool:
@@ -150,7 +145,7 @@ def _elsewhere(figures: PipelineFigures, statistics: Statistics) -> list[str]:
 
 def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) -> dict[str, Any]:
     batches = figures.batches.get(stage.name)
-    states = shares(figures.history, stage.name)
+    states = figures.history.time_shares(stage.name)
     return {
         "name": stage.name,
         "kind": stage.kind,
@@ -158,7 +153,7 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) ->
         "active": stage.busy,
         "busy": states.get("busy", 0.0),
         "states": states,
-        "failing": worth_waking(attempts, ATTEMPTS),
+        "failing": alarming(attempts, ATTEMPTS),
         "waiting": stage.waiting,
         "parked": stage.parked,
         "handled": stage.handled,
@@ -167,7 +162,7 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) ->
         "failing_share": attempts.failed / attempts.total if attempts.total else 0.0,
         "longest": stage.longest,
         "hung": stage.hung,
-        "rate": rate(figures.history, f"handled:{stage.name}"),
+        "rate": figures.history.rate(f"handled:{stage.name}"),
         "open_batches": stage.open_batches,
         "batches": batches.count if batches else 0,
         "mean_batch": batches.messages / batches.count if batches else None,
@@ -203,78 +198,10 @@ def _limit(limit: Any) -> dict[str, Any] | None:
     return {"messages": limit.messages, "bytes": limit.bytes, "interval": limit.interval}
 
 
-def in_order(settled: Mapping[str, int]) -> dict[str, int]:
+def outcomes_in_order(settled: Mapping[str, int]) -> dict[str, int]:
     """Outcomes that occurred, the good one first."""
     return {name: settled[name] for name in sorted(settled, key=_rank) if settled[name]}
 
 
 def _rank(outcome: str) -> tuple[bool, str]:
     return outcome != "ok", outcome
-
-
-def rate(history: deque[Sample], key: str, window: int = WINDOW) -> float:
-    """How fast a count grew per second over the last `window` samples."""
-    if len(history) < 2:
-        return 0.0
-    first, last = _ends(history, window)
-    span = last["at"] - first["at"]
-    return (last.get(key, 0.0) - first.get(key, 0.0)) / span if span > 0 else 0.0
-
-
-def shares(history: deque[Sample], name: str, window: int = WINDOW) -> dict[str, float]:
-    """The share of its time that a stage spent in each state lately; they add up to 1."""
-    if len(history) < 2:
-        return {}
-    first, last = _ends(history, window)
-    prefix = f"{name}:"
-    spent = {
-        key.removeprefix(prefix): max(value - first.get(key, 0.0), 0.0)
-        for key, value in last.items()
-        if key.startswith(prefix)
-    }
-    whole = sum(spent.values())
-    return {state: seconds / whole for state, seconds in spent.items()} if whole > 0 else {}
-
-
-def grown(history: deque[Sample], key: str, window: int = RECENT) -> float:
-    """How much a count grew within the last `window` samples."""
-    if len(history) < 2:
-        return 0.0
-    first, last = _ends(history, window)
-    return max(last.get(key, 0.0) - first.get(key, 0.0), 0.0)
-
-
-def _ends(history: deque[Sample], window: int) -> tuple[Sample, Sample]:
-    return history[max(0, len(history) - 1 - window)], history[-1]
-
-
-def _mean_latency(history: deque[Sample], window: int = LATENCY_WINDOW) -> float | None:
-    """Seconds from publishing to settled, of what was settled lately."""
-    if len(history) < 2:
-        return None
-    return _latency(*_ends(history, window))
-
-
-def _latency(before: Sample, after: Sample) -> float | None:
-    count = after["timed"] - before["timed"]
-    return (after["latency"] - before["latency"]) / count if count else None
-
-
-def curves(history: deque[Sample]) -> dict[str, list[float]]:
-    """What the small charts draw: one point per sample."""
-    points = list(history)
-    steps = list(pairwise(points))
-    return {
-        "at": [point["at"] for point in points[1:]],
-        "rate": [_per_second(before, after, "settled") for before, after in steps],
-        "failed": [_per_second(before, after, "failed") for before, after in steps],
-        "latency": [_latency(before, after) or 0.0 for before, after in steps],
-        "p99": [point["p99"] for point in points[1:]],
-        "lag": [point["lag"] for point in points[1:]],
-        "in_flight": [point["in_flight"] for point in points[1:]],
-    }
-
-
-def _per_second(before: Sample, after: Sample, key: str) -> float:
-    span = after["at"] - before["at"]
-    return (after[key] - before[key]) / span if span > 0 else 0.0

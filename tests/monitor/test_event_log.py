@@ -1,4 +1,4 @@
-"""The event log: what happened in words, few entries, and never too many."""
+"""The event log: what happened in line_of, few entries, and never too many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from flowstream.monitor.events import LENGTH, MOST, REPEATED_WITHIN, EventLog
+from flowstream.monitor.event_log import MAX_ENTRIES, MAX_LENGTH, REPEATED_WITHIN, EventLog
 from flowstream.telemetry import (
     Abandoned,
     BrokerBack,
@@ -29,7 +29,7 @@ from flowstream.telemetry import (
 )
 
 
-def told(*events: Event) -> list[tuple[str, str | None, str]]:
+def line(*events: Event) -> list[tuple[str, str | None, str]]:
     """What is in the log after these, the newest last."""
     log = EventLog()
     for number, event in enumerate(events):
@@ -70,11 +70,11 @@ def told(*events: Event) -> list[tuple[str, str | None, str]]:
     ],
 )  # fmt: skip
 def test_what_happened_is_told(event: Event, level: str, text: str) -> None:
-    assert told(event) == [(level, "p", text)]
+    assert line(event) == [(level, "p", text)]
 
 
 def test_what_is_lost_comes_back_after_so_long() -> None:
-    assert told(
+    assert line(
         StateChanged("consumer", "s", "connecting", "", 0.0),
         StateChanged("consumer", "s", "open", "", 0.1),
         ConnectionLost("a:1", "consumer", "reset by peer", "network"),
@@ -93,13 +93,13 @@ def test_what_is_lost_comes_back_after_so_long() -> None:
 
 
 def test_one_waits_and_several_wait() -> None:
-    assert told(BrokerLost("e", "the node that serves s", "moved", ("publisher of s",))) == [
+    assert line(BrokerLost("e", "the node that serves s", "moved", ("publisher of s",))) == [
         ("warning", None, "'e' lost the node that serves s: moved; the publisher of s waits")
     ]
 
 
 def test_what_is_asked_for_or_flows_is_no_news() -> None:
-    assert told(
+    assert line(
         ConnectionLost("a:1", "consumer", "closed", "request"),
         PartitionMoved("p", "all", "s-1", False, None),
         Settled("p", "s", "ok", 100, 0.5),
@@ -120,7 +120,7 @@ def test_what_happens_again_is_counted() -> None:
 
 def test_no_password_is_in_it() -> None:
     url = "rabbitmq-stream://me:hunter2@host:5552/v"
-    for _, _, text in told(CommitFailed("p", "s", 7, f"cannot connect to {url}"),
+    for _, _, text in line(CommitFailed("p", "s", 7, f"cannot connect to {url}"),
                            StateChanged("consumer", "s", "recovering", url, 1.0)):  # fmt: skip
         assert "hunter2" not in text
         assert "me:***@host" in text
@@ -128,10 +128,10 @@ def test_no_password_is_in_it() -> None:
 
 def test_it_is_bounded() -> None:
     log = EventLog()
-    for number in range(3 * MOST):
-        log.add(float(number), "info", f"{number} " + "x" * 2 * LENGTH)
+    for number in range(3 * MAX_ENTRIES):
+        log.add(float(number), "info", f"{number} " + "x" * 2 * MAX_LENGTH)
     entries = log.newest()
-    assert len(entries) == MOST
-    assert entries[0]["text"].startswith(f"{3 * MOST - 1} ")
-    assert max(len(it["text"]) for it in entries) == LENGTH
+    assert len(entries) == MAX_ENTRIES
+    assert entries[0]["text"].startswith(f"{3 * MAX_ENTRIES - 1} ")
+    assert max(len(it["text"]) for it in entries) == MAX_LENGTH
     assert json.loads(json.dumps(entries)) == entries

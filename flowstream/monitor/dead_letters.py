@@ -1,6 +1,6 @@
 """Dead letters on the live page: listed, read and replayed. What reads them is handed in.
 
-Lists and bodies are bounded, one request is served at a time, and each within `PATIENCE` seconds.
+Lists and bodies are bounded, one request is served at a time, and each within `TIMEOUT` seconds.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, Protocol
 import anyio
 
 from flowstream.errors import FlowstreamError
-from flowstream.monitor.guard import Refused, check_site, checked_body, page
+from flowstream.monitor.guard import Refused, check_site, checked_body, requester
 from flowstream.monitor.http import Request, Response
 from flowstream.texts import plural, text_of
 
-MOST_LISTED = 50
+MAX_LISTED = 50
 """Letters in a list: the newest of those that wait."""
 
-MOST_BODY = 64 * 1024
+MAX_BODY = 64 * 1024
 """Characters of a body that are shown."""
 
-MOST_REPLAYED = 1000
+MAX_REPLAYED = 1000
 """Letters that one request may name."""
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds that a list or a letter may take."""
 
 _JSON = "application/json"
@@ -54,7 +54,7 @@ class DeadLetters(Protocol):
         many by stream, `left` why others could not be, by offset."""
 
 
-class LetterBox:
+class DeadLetterEndpoint:
     """The answers to requests about dead letters; `control` allows replays, which `tell` logs."""
 
     def __init__(
@@ -80,7 +80,7 @@ class LetterBox:
         except Refused as refused:
             return refused.response()
         except TimeoutError:
-            return _failed(HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {PATIENCE:.0f} s")
+            return _failed(HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {TIMEOUT:.0f} s")
         except (FlowstreamError, OSError) as error:
             _log.warning("dead letters for the live page: %s", text_of(error))
             return _failed(HTTPStatus.BAD_GATEWAY, text_of(error))
@@ -88,14 +88,14 @@ class LetterBox:
     async def _read(self, request: Request) -> Response:
         check_site(request)
         stream = self._stream(request.query.get("pipeline"))
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIMEOUT):
             async with self._turn:
                 if "offset" not in request.query:
                     return _json(
-                        {"stream": stream, **await self._letters.waiting(stream, MOST_LISTED)}
+                        {"stream": stream, **await self._letters.waiting(stream, MAX_LISTED)}
                     )
                 offset = _offset(request.query["offset"])
-                found = await self._letters.letter(stream, offset, MOST_BODY)
+                found = await self._letters.letter(stream, offset, MAX_BODY)
         if found is None:
             raise Refused(HTTPStatus.NOT_FOUND, f"{stream} has no dead letter at offset {offset}")
         return _json(found)
@@ -113,7 +113,7 @@ class LetterBox:
             done = await self._letters.replay(stream, None if offsets == "waiting" else offsets)
         count = sum(done["replayed"].values())
         what = f"{plural(count, 'dead letter')} of {stream}"
-        self._tell(asked["pipeline"], f"{what} replayed by {page(request)}")
+        self._tell(asked["pipeline"], f"{what} replayed by {requester(request)}")
         return _json(done)
 
     def _stream(self, pipeline: Any) -> str:
@@ -124,11 +124,11 @@ class LetterBox:
 
 
 def _check_offsets(offsets: Any) -> None:
-    good = isinstance(offsets, list) and 0 < len(offsets) <= MOST_REPLAYED
+    good = isinstance(offsets, list) and 0 < len(offsets) <= MAX_REPLAYED
     if not good or not all(type(it) is int and 0 <= it < 1 << 62 for it in offsets):
         raise Refused(
             HTTPStatus.BAD_REQUEST,
-            f'offsets: a list of 1 to {MOST_REPLAYED} offsets, or "waiting" for all',
+            f'offsets: a list of 1 to {MAX_REPLAYED} offsets, or "waiting" for all',
         )
 
 

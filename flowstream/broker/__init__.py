@@ -33,8 +33,8 @@ Where it differs from RabbitMQ 4.3, whose answers it gives otherwise:
 - one virtual host "/", SASL PLAIN, no permissions; a client cannot leave out Tune.
 """
 
-from flowstream.broker.folder import Occupant, occupant
+from flowstream.broker.data_dir import LocalBroker, find_local_broker
 from flowstream.broker.node import Limits
 from flowstream.broker.server import Broker, BrokerStatistics
 
-__all__ = ["Broker", "BrokerStatistics", "Limits", "Occupant", "occupant"]
+__all__ = ["Broker", "BrokerStatistics", "Limits", "LocalBroker", "find_local_broker"]

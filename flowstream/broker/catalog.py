@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flowstream.broker.log import Stream
 from flowstream.broker.records import (
     AddStream,
     AddSuperStream,
@@ -20,6 +19,7 @@ from flowstream.broker.records import (
     StreamRecord,
 )
 from flowstream.broker.retention import parse_age
+from flowstream.broker.stream import Stream
 from flowstream.checks import MAX_NAME, longest_stream
 from flowstream.protocol import Code
 

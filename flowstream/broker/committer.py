@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from flowstream.broker.cache import ChunkCache
-from flowstream.broker.log import Stream, Tail
+from flowstream.broker.reader import ChunkCache
 from flowstream.broker.records import AddChunk, Change, StoredChunk, Truncate
 from flowstream.broker.store import Store
+from flowstream.broker.stream import Stream, Tail
 from flowstream.errors import StoreFailed
 
 if TYPE_CHECKING:
-    from flowstream.broker.links import Publisher
+    from flowstream.broker.registrations import Publisher
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowstream.broker.links import Subscription
 from flowstream.broker.publishing import too_long
+from flowstream.broker.registrations import Subscription
 from flowstream.broker.single_active import ALONE
 from flowstream.protocol import (
     OK,

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from flowstream.broker.cache import ChunkCache
 from flowstream.broker.catalog import Catalog
 from flowstream.broker.committer import Committer
-from flowstream.broker.links import Subscription
-from flowstream.broker.log import Stream
+from flowstream.broker.reader import ChunkCache
 from flowstream.broker.records import Contents, StoredChunk
+from flowstream.broker.registrations import Subscription
 from flowstream.broker.single_active import Coordinator, Notice
 from flowstream.broker.store import Filter, Store
+from flowstream.broker.stream import Stream
 from flowstream.checks import MOST_SECONDS, check_number, check_whole
 from flowstream.protocol import OffsetKind, OffsetSpec
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from flowstream.broker.building import pick
-from flowstream.broker.links import Publisher
+from flowstream.broker.chunk_builder import pick
+from flowstream.broker.registrations import Publisher
 from flowstream.protocol import (
     OK,
     Code,

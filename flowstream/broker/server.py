@@ -17,7 +17,7 @@ from anyio import TypedAttributeProvider
 from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream, TaskStatus
 from anyio.streams.tls import TLSStream
 
-from flowstream.broker.folder import FolderStore
+from flowstream.broker.data_dir import DataDirStore
 from flowstream.broker.node import Limits, Node
 from flowstream.broker.records import Contents
 from flowstream.broker.session import Session
@@ -51,7 +51,7 @@ class Broker:
     """A broker for one machine that speaks the stream protocol of RabbitMQ.
 
     `data` is a folder that only one broker at a time can have, in which it says where it listens
-    (`occupant` reads that); None keeps everything in memory.
+    (`find_local_broker` reads that); None keeps everything in memory.
     `port` 0 takes a free one. `tls` makes it a TLS listener. Use it as an async context manager, or
     start `serve` in a task group:
 
@@ -140,7 +140,7 @@ class Broker:
             self._node = node = Node(store, contents, self._users, self._limits)
             async with AsyncExitStack() as exits:
                 listeners = [await exits.enter_async_context(it) for it in await self._listen()]
-                if isinstance(store, FolderStore) and self._open_to_guests:
+                if isinstance(store, DataDirStore) and self._open_to_guests:
                     await anyio.to_thread.run_sync(store.announce, Address(self._host, self.port))
                 tasks = await exits.enter_async_context(anyio.create_task_group())
                 tasks.start_soon(node.run)
@@ -162,7 +162,7 @@ class Broker:
         folder = self._data
 
         def load() -> tuple[Store, Contents]:
-            store = FolderStore(folder)
+            store = DataDirStore(folder)
             try:
                 return store, store.load()
             except BaseException:

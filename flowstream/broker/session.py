@@ -18,10 +18,10 @@ import anyio
 from anyio.abc import ByteStream
 
 from flowstream.broker.handlers import HANDLERS
-from flowstream.broker.links import Publisher, Subscription
-from flowstream.broker.log import Stream
 from flowstream.broker.node import Node
+from flowstream.broker.registrations import Publisher, Subscription
 from flowstream.broker.single_active import Notice
+from flowstream.broker.stream import Stream
 from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol import (
     Address,

@@ -9,14 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.broker.cache import ChunkCache
 from flowstream.broker.committer import Committer
-from flowstream.broker.links import Publisher
-from flowstream.broker.log import Stream
+from flowstream.broker.reader import ChunkCache
 from flowstream.broker.records import AddStream, Change, SaveOffset, StreamRecord
+from flowstream.broker.registrations import Publisher
 from flowstream.broker.store import MemoryStore
+from flowstream.broker.stream import Stream
 from flowstream.errors import StoreFailed
-from tests.broker.test_log import entries_of
+from tests.broker.test_stream import entries_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_backends]
 

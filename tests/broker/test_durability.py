@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.broker.folder import STORE_FILE, FolderStore
+from flowstream.broker.data_dir import STORE_FILE, DataDirStore
 from flowstream.broker.records import (
     AddChunk,
     AddStream,
@@ -195,7 +195,7 @@ def a_chunk(offset: int, count: int) -> StoredChunk:
 def test_a_log_torn_anywhere_opens_with_whole_groups(tmp_path: Path) -> None:
     """The last write of a power cut may be on the disk in part: cut the log at any byte."""
     source = tmp_path / "source"
-    store = FolderStore(source)
+    store = DataDirStore(source)
     store.commit([AddStream(1, "s", {})])
     for group in range(20):
         offset = group * 30
@@ -211,7 +211,7 @@ def test_a_log_torn_anywhere_opens_with_whole_groups(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / STORE_FILE).write_bytes(database)
         Path(f"{folder / STORE_FILE}-wal").write_bytes(log[:cut])
-        with closing(FolderStore(folder)) as torn:
+        with closing(DataDirStore(folder)) as torn:
             streams = torn.load().streams
             if not streams:
                 continue
@@ -228,7 +228,7 @@ def test_a_log_torn_anywhere_opens_with_whole_groups(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ten_million_messages_open_in_under_a_second(tmp_path: Path) -> None:
     """In chunks of 100, which is small: 100,000 rows."""
-    store = FolderStore(tmp_path)
+    store = DataDirStore(tmp_path)
     store.commit([AddStream(1, "s", {})])
     count, size = 100_000, 100
     blob = a_chunk(0, size).blob
@@ -241,7 +241,7 @@ def test_ten_million_messages_open_in_under_a_second(tmp_path: Path) -> None:
         store.commit([*changes, SaveSegment(1, segment)])
     store.close()
     began = perf_counter()
-    store = FolderStore(tmp_path)
+    store = DataDirStore(tmp_path)
     (stream,) = store.load().streams
     assert stream.segments[0].next_offset == 10_000_000
     assert store.locate(1, 5_000_050) == 5_000_000
@@ -252,7 +252,7 @@ def test_ten_million_messages_open_in_under_a_second(tmp_path: Path) -> None:
 
 
 def test_the_store_is_in_wal_mode_with_full_synchronisation(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
+    store = DataDirStore(tmp_path)
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
     store.close()
     with closing(sqlite3.connect(tmp_path / STORE_FILE)) as other:

@@ -14,7 +14,7 @@ import pytest
 from anyio.streams.tls import TLSStream
 
 from flowstream.broker import Broker, BrokerStatistics, Limits
-from flowstream.broker.folder import LOCK_FILE
+from flowstream.broker.data_dir import LOCK_FILE
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import (
     Chunk,

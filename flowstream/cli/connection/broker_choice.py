@@ -27,7 +27,7 @@ from flowstream.client import StreamUrl
 from flowstream.errors import ConnectionFailed, FlowstreamError
 
 if TYPE_CHECKING:
-    from flowstream.broker import Occupant
+    from flowstream.broker import LocalBroker
     from flowstream.cli.configuration.settings import Origin
     from flowstream.client import ServerInfo
 
@@ -118,7 +118,7 @@ async def broker_in_use(choice: Choice) -> AsyncIterator[InUse]:
 
 
 async def _embedded(
-    broker: Occupant, how: str, more: str, check: Callable[[], None] = always_there
+    broker: LocalBroker, how: str, more: str, check: Callable[[], None] = always_there
 ) -> InUse:
     where = f"flowstream {__version__} at {broker.address}"
     line = f"broker: {where}, {how}, data in {await to_thread.run_sync(DATA.resolve)}"

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from flowstream.broker import occupant
+from flowstream.broker import find_local_broker
 from flowstream.cli.connection.nearby import DATA
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import one_line, redrawn
 from flowstream.cli.output.progress import doing
 
 if TYPE_CHECKING:
-    from flowstream.broker import Occupant
+    from flowstream.broker import LocalBroker
 
 HOST = "127.0.0.1"
 LOG = "broker.log"
@@ -35,7 +35,7 @@ STOP_TIMEOUT = 10.0
 class OwnBroker:
     """The broker of a run: where it is, and its process."""
 
-    where: Occupant
+    where: LocalBroker
     _process: subprocess.Popen[bytes]
 
     def check(self) -> None:
@@ -66,7 +66,7 @@ async def own_broker(port: int) -> AsyncIterator[OwnBroker]:
 
 def _refuse_another(own: int | None = None) -> None:
     """A folder's data can have one broker only: another process than `own` is in the way."""
-    other = occupant(DATA)
+    other = find_local_broker(DATA)
     if other is not None and other.process != own:
         raise CommandError(
             f"--embedded: a broker runs on the data in {DATA.resolve()} already (process "
@@ -100,10 +100,10 @@ def _start(port: int) -> subprocess.Popen[bytes]:
         )
 
 
-async def _until_it_listens(process: subprocess.Popen[bytes]) -> Occupant:
+async def _until_it_listens(process: subprocess.Popen[bytes]) -> LocalBroker:
     with anyio.move_on_after(START_TIMEOUT):
         while process.poll() is None:
-            found = await to_thread.run_sync(occupant, DATA)
+            found = await to_thread.run_sync(find_local_broker, DATA)
             if found is not None and found.process == process.pid:
                 return found
             await anyio.sleep(0.05)

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 from flowstream.cli.output.console import note
 
 if TYPE_CHECKING:
-    from flowstream.broker import Occupant
+    from flowstream.broker import LocalBroker
 
 DATA = Path(".flowstream")
 
 
 @cache
-def nearby() -> Occupant | None:
+def nearby() -> LocalBroker | None:
     """The broker that runs on this folder's data, looked for once."""
     if not DATA.is_dir():
         return None
-    from flowstream.broker import occupant
+    from flowstream.broker import find_local_broker
 
-    return occupant(DATA)
+    return find_local_broker(DATA)
 
 
 @cache
-def mention(found: Occupant) -> None:
+def mention(found: LocalBroker) -> None:
     """Say, once, that this broker is the one in use."""
     note(
         f"broker: embedded, at {found.address}, run in this folder by process {found.process} "

@@ -185,10 +185,10 @@ async def test_the_broker_of_this_folder_goes_before_the_default_port(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from flowstream.broker import Broker as Embedded
-    from flowstream.broker import occupant
+    from flowstream.broker import find_local_broker
 
     async with Embedded(port=0, data=tmp_path / "data") as running:
-        monkeypatch.setattr(broker_choice, "nearby", lambda: occupant(tmp_path / "data"))
+        monkeypatch.setattr(broker_choice, "nearby", lambda: find_local_broker(tmp_path / "data"))
         async with broker_in_use(Choice(Source.ANY, Connection("unused"))) as found:
             assert found.connection.url == running.url
             assert found.creates

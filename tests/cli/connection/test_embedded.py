@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.broker import occupant
+from flowstream.broker import find_local_broker
 from flowstream.cli.commands.new_templates import SAMPLE
 from flowstream.cli.connection.broker_choice import PORT
 from flowstream.cli.connection.nearby import DATA
@@ -198,7 +198,7 @@ def test_other_commands_in_the_folder_use_the_broker_of_a_run(tmp_path: Path) ->
     assert "leave --embedded out to use that one, or run in another folder" in second.err
     assert beside.code == 0, beside.err
     assert f"127.0.0.1:{port}, embedded, run in this folder by process" in beside.err
-    assert occupant(tmp_path / DATA) is None
+    assert find_local_broker(tmp_path / DATA) is None
     assert "run in this folder" not in flowstream("lag", "shop", cwd=tmp_path).err
 
 
@@ -210,7 +210,7 @@ def test_a_broker_that_dies_ends_its_run(tmp_path: Path, connecting: bool) -> No
         if not connecting:
             flowstream("publish", "shop", "-", cwd=tmp_path, stdin=numbered(1))
             wait_until(lambda: handled(tmp_path))
-        running = occupant(tmp_path / DATA)
+        running = find_local_broker(tmp_path / DATA)
         assert running is not None
         os.kill(running.process, signal.SIGKILL)
         result = run.end()

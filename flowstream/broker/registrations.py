@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flowstream.broker.log import Stream
 from flowstream.broker.store import Filter
+from flowstream.broker.stream import Stream
 from flowstream.protocol import OffsetSpec
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from flowstream.broker.building import Building, build, pick
+from flowstream.broker.chunk_builder import Building, build, pick
 from flowstream.broker.records import (
     AddChunk,
     Change,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.broker.cache import ChunkCache
+from flowstream.broker.reader import ChunkCache
 from flowstream.broker.records import StoredChunk
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.broker.links import Subscription, filter_of
-from flowstream.broker.log import Stream, Tail
 from flowstream.broker.records import StreamRecord
+from flowstream.broker.registrations import Subscription, filter_of
+from flowstream.broker.stream import Stream, Tail
 from flowstream.protocol import OffsetSpec
 
 

@@ -29,7 +29,7 @@ PATIENCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Occupant:
+class LocalBroker:
     """The broker that has a data folder: its process, and where it listens."""
 
     process: int
@@ -41,7 +41,7 @@ class Occupant:
         return f"rabbitmq-stream://guest:guest@{self.address}/%2f"
 
 
-class FolderStore(SqliteStore):
+class DataDirStore(SqliteStore):
     """The store in a folder, made when it is missing. All of it blocks.
 
     Raises ConfigurationError when another process has the folder, or it cannot be used.
@@ -70,7 +70,7 @@ class FolderStore(SqliteStore):
         self._lock_file.close()
 
 
-def occupant(folder: Path) -> Occupant | None:
+def find_local_broker(folder: Path) -> LocalBroker | None:
     """The broker that runs on a data folder now, if there is one and it says where."""
     try:
         with (folder / LOCK_FILE).open() as file:
@@ -82,7 +82,7 @@ def occupant(folder: Path) -> Occupant | None:
         return None
 
 
-def _announced(file: Path) -> Occupant | None:
+def _announced(file: Path) -> LocalBroker | None:
     try:
         with file.open("rb") as opened:
             told = json.loads(opened.read(MOST_BYTES))
@@ -92,7 +92,7 @@ def _announced(file: Path) -> Occupant | None:
         return None
     if not (here and type(process) is int and type(port) is int and 0 < port <= MOST_PORT):
         return None
-    return Occupant(process, Address(str(host), port))
+    return LocalBroker(process, Address(str(host), port))
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from flowstream.broker import Broker, Occupant, occupant
-from flowstream.broker.folder import ADDRESS_FILE, LOCK_FILE, FolderStore
+from flowstream.broker import Broker, LocalBroker, find_local_broker
+from flowstream.broker.data_dir import ADDRESS_FILE, LOCK_FILE, DataDirStore
 from flowstream.errors import ConfigurationError
 
 
-async def there(folder: Path) -> Occupant | None:
-    return await anyio.to_thread.run_sync(occupant, folder)
+async def there(folder: Path) -> LocalBroker | None:
+    return await anyio.to_thread.run_sync(find_local_broker, folder)
 
 
 async def test_while_a_broker_runs_and_no_longer(tmp_path: Path) -> None:
@@ -79,5 +79,5 @@ async def test_nothing_in_the_file_is_trusted(tmp_path: Path, text: str) -> None
 async def test_one_that_finds_the_folder_taken_leaves_the_address(tmp_path: Path) -> None:
     async with Broker(port=0, data=tmp_path):
         with pytest.raises(ConfigurationError, match="in use by another broker"):
-            await anyio.to_thread.run_sync(FolderStore, tmp_path)
+            await anyio.to_thread.run_sync(DataDirStore, tmp_path)
         assert await there(tmp_path) is not None

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.broker import building, log
-from flowstream.broker.building import pick, records_in
-from flowstream.broker.log import Stream, Tail
+from flowstream.broker import chunk_builder
+from flowstream.broker import stream as stream_module
+from flowstream.broker.chunk_builder import pick, records_in
 from flowstream.broker.records import (
     AddChunk,
     Change,
@@ -26,6 +26,7 @@ from flowstream.broker.records import (
     Truncate,
 )
 from flowstream.broker.retention import parse_age
+from flowstream.broker.stream import Stream, Tail
 from flowstream.protocol import Chunk, Entries, SubBatch, simple_entry, sub_batch
 from flowstream.protocol.publish import sub_batch_entry
 
@@ -96,8 +97,8 @@ def test_a_chunk_takes_the_frames_of_a_turn_up_to_its_limits() -> None:
     tested.append(entries_of([1]), None)
     tested.append(entries_of(list(range(10_000))), None)
     records = [chunk.records for chunk in chunks_in(tested.seal(0))]
-    assert records == [1, building.MAX_CHUNK_ENTRIES, building.MAX_CHUNK_ENTRIES, 1808]
-    large = Entries([1], [simple_entry(b"x" * building.MAX_CHUNK_BYTES)], 1, [])
+    assert records == [1, chunk_builder.MAX_CHUNK_ENTRIES, chunk_builder.MAX_CHUNK_ENTRIES, 1808]
+    large = Entries([1], [simple_entry(b"x" * chunk_builder.MAX_CHUNK_BYTES)], 1, [])
     tested.append(large, None)
     tested.append(large, None)
     assert [chunk.records for chunk in chunks_in(tested.seal(0))] == [1, 1]
@@ -211,7 +212,7 @@ def test_at_the_end_of_a_segment_old_tracking_is_forgotten() -> None:
         tested.append(entries_of([each]), None)
         tested.seal(0)
     tested.store_offset("old", 0)
-    for each in range(log.MAX_SEQUENCES + 2):
+    for each in range(stream_module.MAX_SEQUENCES + 2):
         tested.append(entries_of([each]), f"p{each}")
     changes = tested.seal(0)
     assert DropOffset(1, "old") in changes
@@ -222,7 +223,7 @@ def test_at_the_end_of_a_segment_old_tracking_is_forgotten() -> None:
 def test_only_segments_that_stay_are_saved() -> None:
     tested = stream(stream_max_segment_size_bytes="1", max_length_bytes="1")
     for each in range(5):
-        tested.append(entries_of(list(range(each, each + building.MAX_CHUNK_ENTRIES))), None)
+        tested.append(entries_of(list(range(each, each + chunk_builder.MAX_CHUNK_ENTRIES))), None)
     changes = tested.seal(0)
     saved = [it.segment.first_offset for it in changes if isinstance(it, SaveSegment)]
     assert saved == [segment.first_offset for segment in tested.segments]

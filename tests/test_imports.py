@@ -1,7 +1,8 @@
-"""Imports go one way (see ARCHITECTURE.md), and rooms are entered by their front door.
+"""Imports go one way (see ARCHITECTURE.md): between the rooms, and between the files of a room.
 
 Across rooms a module imports the room (`from flowstream.protocol import Publish`), never
-a file in it. Imports inside functions and under TYPE_CHECKING count as well.
+a file in it. Imports inside functions and under TYPE_CHECKING count as well: two files that need
+each other's types are one idea in two places.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ TOP = {"cli", "__init__", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "telemetry", "protocol"}
 # The codecs of compressed sub-batches are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
+# Rooms whose files form no import circle; add a room as soon as it has none.
+WITHOUT_CIRCLES = ["broker", "protocol"]
 # What the example applications may use beside flowstream and the standard library.
 PIPELINES_MAY_USE = {"anyio", "msgspec", "pydantic"}
 
@@ -102,6 +105,35 @@ def pipeline_trespasses(source: str) -> list[str]:
     return found
 
 
+def import_graph(files: dict[str, str]) -> dict[str, set[str]]:
+    """For each module of `files` (name: source) the others of them that it imports."""
+    modules = {name.removesuffix(".__init__") for name in files}
+    graph: dict[str, set[str]] = {}
+    for name, source in files.items():
+        module = name.removesuffix(".__init__")
+        package = module if module != name else name.rpartition(".")[0]
+        found = set()
+        for imported, attribute in imports_of(source, package):
+            file = f"{imported}.{attribute}"  # `from room import file`
+            found.add(file if file in modules else imported)
+        graph[module] = (found & modules) - {module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules in which each one reaches each other one by imports."""
+    reached = {module: {module} | found for module, found in graph.items()}
+    for middle in graph:
+        for found in reached.values():
+            if middle in found:
+                found |= reached[middle]
+    groups = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in graph
+    }
+    return sorted(list(group) for group in groups if len(group) > 1)
+
+
 def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
@@ -114,6 +146,16 @@ def test_rooms_import_only_what_they_may(file: Path) -> None:
     assert room in ROOMS.keys() | TOP, f"{room} is no room of the table"
     found = trespasses(room, file.read_text(), package_of(file))
     assert found == []
+
+
+@pytest.mark.parametrize("room", WITHOUT_CIRCLES)
+def test_the_files_of_a_room_form_no_import_circle(room: str) -> None:
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file.read_text()
+        for file in sources(f"flowstream/{room}")
+    }
+    assert len(files) > 1, f"{room} is no room with files"
+    assert circles(import_graph(files)) == []
 
 
 @pytest.mark.parametrize("file", sources("pipelines"), ids=lambda file: str(file.relative_to(ROOT)))
@@ -166,3 +208,19 @@ def test_proper_imports_are_not_trespasses(room: str, line: str) -> None:
 )
 def test_trespasses_of_example_applications_are_found(line: str) -> None:
     assert pipeline_trespasses(line)
+
+
+def test_circles_are_found() -> None:
+    files = {
+        "room.__init__": "from room.a import A\nfrom room.lone import B",
+        "room.a": "from room import b",
+        "room.b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .c import C",
+        "room.c": "def f():\n    import room.a",
+        "room.lone": "from room.a import A\nimport os",
+    }
+    graph = import_graph(files)
+    assert graph["room"] == {"room.a", "room.lone"}
+    assert graph["room.a"] == {"room.b"}
+    assert circles(graph) == [["room.a", "room.b", "room.c"]]
+    files["room.c"] += "\nfrom room import A"
+    assert circles(import_graph(files)) == [["room", "room.a", "room.b", "room.c", "room.lone"]]

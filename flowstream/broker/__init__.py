@@ -1,36 +1,51 @@
-"""The embedded broker: a real server of the real protocol over SQLite, for one machine.
+"""The embedded broker: a server of RabbitMQ's stream protocol for one machine, over SQLite.
 
-    server.py         the listener, the data folder, the clock; `Broker`
-    session.py        one connection: reader, writer, what it has
-    handlers.py       the table of handlers
-    handshake.py      handlers: the connection itself
-    publishing.py     handlers: publishers
-    consuming.py      handlers: consumers and offsets
-    administration.py handlers: streams and super streams
-    access.py         SASL PLAIN
-    node.py           what all connections share
-    links.py          publishers and subscriptions, the credit rule
-    single_active.py  who of a group of consumers is active
-    catalog.py        streams and super streams by name, the rules for making them
-    log.py            one stream: accept, seal into chunks
-    building.py       from entries to chunks
-    retention.py      which segments a stream keeps
-    committer.py      the one writer
-    cache.py          the newest chunks in memory
-    store.py          what a store is; the one in memory
-    sqlite.py         the one on disk
-    folder.py         the data folder, its lock, and where its broker listens
-    records.py        what a store keeps
+It is for development, tests and pipelines that need no cluster: `flowstream broker`,
+`flowstream run --embedded`, `flowstream.testing.broker`. Clients need not know the difference.
 
-Bytes become frames and commands in `flowstream.protocol`; a command becomes a call of its handler,
-which decides at once on what is in memory; what must last goes to the committer, and is confirmed,
-shown and answered once it is on the disk.
+What it promises:
 
-Where it differs from RabbitMQ 4.3, whose answers it gives otherwise:
-- filters are exact, where a Bloom filter also lets through what only looks alike;
-- arguments that RabbitMQ breaks on, or takes without a meaning (`max-age` "x"), are refused with
-  code 17, and so are names over 255 bytes;
-- one virtual host "/", SASL PLAIN, no permissions; a client cannot leave out Tune.
+* **A confirmed message is on the disk.** Confirms, stored offsets that a query returns, and answers
+  to changes of streams are sent after the transaction with them has been synced; they survive
+  `kill -9` and a power cut. With `data=None` everything is in memory and ends with the broker.
+* **It answers as RabbitMQ 4.3 does**, with the same response codes, deadlines and delays; the tests
+  replay sessions that were captured from RabbitMQ, and run one suite against both.
+* **A client harms its own connection only.** Frames, unconfirmed entries, unsent answers and
+  chunks in memory are bounded for each connection; what breaks the protocol ends the connection.
+
+Where it differs from RabbitMQ 4.3:
+
+* A consumer with a filter is sent the chunks that match it exactly; RabbitMQ's Bloom filter also
+  lets through others.
+* Arguments that RabbitMQ accepts but cannot use (`max-age` "x") are refused with code 17, and so
+  are names over 255 bytes.
+* There is one virtual host "/", SASL PLAIN only, and no permissions. A client cannot leave out
+  Tune.
+
+How a command travels, and the order in which to read the files:
+
+    server.py          accepts a connection, opens the data directory
+    session.py         reads bytes, which `flowstream.protocol` turns into commands; writes answers
+    handlers.py        the table: which function handles which command
+      handshake.py       log in, tune, open, close
+      publishing.py      publishers
+      consuming.py       subscriptions, credit, stored offsets
+      administration.py  streams and super streams
+    registrations.py   a connection's publishers and subscriptions; `Listener`
+    node.py            what all connections share
+    catalog.py         all streams by name, the rules for creating them
+    single_active.py   which of a group of consumers is active
+    stream.py          one stream: accept entries, seal them into chunks, retention
+    chunk_builder.py   which entries go into one chunk
+    committer.py       group commit: writes changes, then confirms and shows them
+    reader.py          finds and reads durable chunks, with a cache of the newest
+    store.py           what a store is; the one in memory
+    sqlite.py          the store on disk: what is synced when
+    data_dir.py        the data directory, its lock and the address in it
+    records.py         what a store keeps, and the changes to it
+
+A handler decides at once on what is in memory; changes go to the committer. Whatever the committer
+or another connection has to report comes back to the session through the methods of `Listener`.
 """
 
 from flowstream.broker.data_dir import LocalBroker, find_local_broker

@@ -1,9 +1,12 @@
-"""Commands about streams and super streams. Source of rules and codes: rabbit_stream_reader."""
+"""Handlers of commands about streams and super streams.
+
+A definition changes in memory at once and is answered when it is durable. Source of rules and
+codes: rabbit_stream_reader.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from flowstream.broker.session import Session
 from flowstream.protocol import (
     NO_LEADER,
     OK,
@@ -25,14 +28,11 @@ from flowstream.protocol import (
     StreamStatsResponse,
 )
 
-if TYPE_CHECKING:
-    from flowstream.broker.session import Session
-
 
 async def create(session: Session, command: CreateStream) -> None:
     code, changes = session.node.catalog.create(command.stream, command.arguments)
     if changes:
-        await session.node.committer.change(changes)
+        await session.node.committer.commit(changes)
     session.send(Response(Key.CREATE_STREAM, command.correlation_id, code))
 
 
@@ -44,10 +44,10 @@ async def delete(session: Session, command: DeleteStream) -> None:
         session.send(Response(Key.DELETE_STREAM, command.correlation_id, code))
         return
     try:
-        await node.committer.change(changes)
+        await node.committer.commit(changes)
         session.send(Response(Key.DELETE_STREAM, command.correlation_id, OK))
-    finally:  # also when the client does not wait for the answer
-        node.deleted(stream)
+    finally:  # other connections must be notified even if this one has ended meanwhile
+        node.stream_deleted(stream)
 
 
 async def create_super(session: Session, command: CreateSuperStream) -> None:
@@ -55,7 +55,7 @@ async def create_super(session: Session, command: CreateSuperStream) -> None:
         command.name, command.partitions, command.binding_keys, command.arguments
     )
     if changes:
-        await session.node.committer.change(changes)
+        await session.node.committer.commit(changes)
     session.send(Response(Key.CREATE_SUPER_STREAM, command.correlation_id, code))
 
 
@@ -67,11 +67,11 @@ async def delete_super(session: Session, command: DeleteSuperStream) -> None:
         session.send(Response(Key.DELETE_SUPER_STREAM, command.correlation_id, code))
         return
     try:
-        await node.committer.change(changes)
+        await node.committer.commit(changes)
         session.send(Response(Key.DELETE_SUPER_STREAM, command.correlation_id, OK))
     finally:
         for stream in streams:
-            node.deleted(stream)
+            node.stream_deleted(stream)
 
 
 def metadata(session: Session, command: Metadata) -> None:

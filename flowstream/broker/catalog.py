@@ -1,8 +1,8 @@
-"""Which streams and super streams there are, and the rules for making and removing them.
+"""All streams and super streams by name, and the rules for creating and deleting them.
 
-Every method decides at once and gives a response code with the changes to make durable. Sources:
-rabbit_stream_manager and rabbit_stream_utils for the rules and codes, rabbit_amqqueue for the
-arguments.
+Every method decides at once, in memory, and returns a response code and the changes that the caller
+has to commit. Sources: rabbit_stream_manager and rabbit_stream_utils for the rules and codes,
+rabbit_amqqueue for the arguments.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from flowstream.broker.records import (
     DropSuperStream,
     StreamRecord,
 )
-from flowstream.broker.retention import parse_age
-from flowstream.broker.stream import Stream
+from flowstream.broker.stream import Stream, parse_age
 from flowstream.checks import MAX_NAME, longest_stream
 from flowstream.protocol import Code
 
 VIRTUAL_HOST = "/"
 MAX_STREAM = longest_stream(VIRTUAL_HOST)
-"""Bytes of a stream's name. RabbitMQ takes longer ones, up to 255, and then cannot keep them."""
+"""Bytes of a stream's name. RabbitMQ accepts up to 255, but cannot store a stream named so."""
 MAX_PARTITIONS = 1000
 MAX_SEGMENT_BYTES = 3_000_000_000
 LEADER_LOCATORS = ("client-local", "balanced", "least-leaders", "random")
@@ -39,7 +38,7 @@ ARGUMENTS = (*_LIMITS, "max-age", "queue-leader-locator")
 
 
 def clean_name(name: str, most: int = MAX_NAME) -> str | None:
-    """The name as the server takes it, without line ends; None when it is not allowed."""
+    """The name without line ends, as RabbitMQ stores it; None if the name is not allowed."""
     name = name.replace("\n", "").replace("\r", "")
     if not name or name.startswith("amq.") or len(name.encode()) > most:
         return None
@@ -47,7 +46,7 @@ def clean_name(name: str, most: int = MAX_NAME) -> str | None:
 
 
 def clean_arguments(arguments: Mapping[str, str]) -> dict[str, str] | None:
-    """The arguments the server knows; None when one of them has a value it refuses."""
+    """The arguments that the server knows; None if one of them has an invalid value."""
     known = {key: value for key, value in arguments.items() if key in ARGUMENTS}
     for key, (least, most) in _LIMITS.items():
         if key not in known:
@@ -81,6 +80,7 @@ class Catalog:
     # --- streams ----------------------------------------------------------------------------
 
     def create(self, name: str, arguments: Mapping[str, str]) -> tuple[Code, list[Change]]:
+        """Create a stream, unless there is one of that name or something is invalid."""
         cleaned = clean_name(name, MAX_STREAM)
         known = clean_arguments(arguments)
         if cleaned is None or known is None:
@@ -95,7 +95,7 @@ class Catalog:
         return Code.OK, [AddStream(record.key, cleaned, known)]
 
     def delete(self, name: str) -> tuple[Stream | None, list[Change]]:
-        """Take a stream out; also out of the super stream it was a partition of."""
+        """Remove a stream, also from super streams; None if there is no stream of that name."""
         stream = self.streams.pop(name, None)
         if stream is None:
             return None, []
@@ -117,6 +117,7 @@ class Catalog:
         binding_keys: Sequence[str],
         arguments: Mapping[str, str],
     ) -> tuple[Code, list[Change]]:
+        """Create a super stream with all its partitions, or nothing."""
         cleaned = clean_name(name)
         names = [clean_name(partition, MAX_STREAM) for partition in partitions]
         if (
@@ -138,7 +139,7 @@ class Catalog:
         return Code.OK, [*changes, AddSuperStream(cleaned, pairs)]
 
     def delete_super(self, name: str) -> tuple[list[Stream] | None, list[Change]]:
-        """Take a super stream and its partitions out; None when there is none of that name."""
+        """Remove a super stream and its partitions; None if there is none of that name."""
         partitions = self.super_streams.pop(name, None)
         if partitions is None:
             return None, []
@@ -152,12 +153,12 @@ class Catalog:
         return streams, changes
 
     def partitions(self, name: str) -> tuple[str, ...] | None:
-        """In their order."""
+        """The names of the partitions in their order; None if there is no such super stream."""
         pairs = self.super_streams.get(name)
         return None if pairs is None else tuple(partition for partition, _ in pairs)
 
     def route(self, routing_key: str, name: str) -> tuple[str, ...] | None:
-        """The partitions bound with exactly this key."""
+        """The partitions bound with exactly this key; None if there is no such super stream."""
         pairs = self.super_streams.get(name)
         if pairs is None:
             return None

@@ -1,21 +1,22 @@
-"""From the entries of Publish frames to chunks: which entries go together into one."""
+"""From the entries of Publish frames to chunks: which entries go into one chunk together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any
 
-from flowstream.protocol import Entries
+from flowstream.broker.records import StoredChunk
+from flowstream.protocol import Entries, build_chunk
 
 MAX_CHUNK_ENTRIES = 4096
 MAX_CHUNK_BYTES = 1 << 20
+EPOCH = 1
+"""Counts the leaders that a stream has had; here there is never another one."""
 
 
 @dataclass(slots=True)
-class Building:
-    """A chunk being put together at the tail."""
+class ChunkBuilder:
+    """The entries of one chunk; `filters` are their filter values, "" for those without one."""
 
     entries: list[bytes] = field(default_factory=list)
     records: int = 0
@@ -33,48 +34,42 @@ class Building:
             self.filters.update(value or "" for value in entries.filters)
             self.filtered = self.filtered or any(entries.filters)
 
+    def build(self, offset: int, timestamp: int, filter_bytes: int) -> StoredChunk:
+        """The chunk that starts at `offset`."""
+        blob = build_chunk(
+            self.entries,
+            offset=offset,
+            timestamp=timestamp,
+            epoch=EPOCH,
+            records=self.records,
+            bloom_size=filter_bytes if self.filtered else 0,
+        )
+        filters = frozenset(self.filters) if self.filtered else None
+        return StoredChunk(offset, self.records, timestamp, filters, blob)
 
-def build(waiting: Iterable[Entries]) -> Iterator[Building]:
-    """Chunks of what waits, in order, each inside the limits; a single entry may be over them."""
-    building = Building()
+
+def fill_chunks(waiting: Iterable[Entries]) -> Iterator[ChunkBuilder]:
+    """The waiting entries as chunks, in order, each within the limits.
+
+    The entries of one frame stay together unless there are more than `MAX_CHUNK_ENTRIES`; so a
+    single frame may make a chunk that is larger than `MAX_CHUNK_BYTES`.
+    """
+    builder = ChunkBuilder()
     for entries in waiting:
         size = sum(map(len, entries.entries))
-        if building.entries and (
-            len(building.entries) + len(entries.ids) > MAX_CHUNK_ENTRIES
-            or building.bytes + size > MAX_CHUNK_BYTES
+        if builder.entries and (
+            len(builder.entries) + len(entries.ids) > MAX_CHUNK_ENTRIES
+            or builder.bytes + size > MAX_CHUNK_BYTES
         ):
-            yield building
-            building = Building()
+            yield builder
+            builder = ChunkBuilder()
         if len(entries.ids) <= MAX_CHUNK_ENTRIES:
-            building.add(entries, size)
+            builder.add(entries, size)
             continue
         every = range(len(entries.ids))
         for start in every[::MAX_CHUNK_ENTRIES]:
-            building.add(pick(entries, every[start : start + MAX_CHUNK_ENTRIES]), size)
-            yield building
-            building = Building()
-    if building.entries:
-        yield building
-
-
-def records_in(entry: bytes) -> int:
-    """How many messages an entry is: a sub-batch has its count in the two bytes after the first."""
-    return int.from_bytes(entry[1:3]) if entry[0] & 0x80 else 1
-
-
-def pick(entries: Entries, indices: Sequence[int]) -> Entries:
-    """These of the entries, in the order of `indices`, which must not be empty."""
-    take: Callable[..., Any] = itemgetter(*indices) if len(indices) > 1 else _one(indices[0])
-    raw = list(take(entries.entries))
-    batches = [at for at, entry in enumerate(raw) if entry[0] & 0x80] if entries.batches else []
-    return Entries(
-        list(take(entries.ids)),
-        raw,
-        sum(map(records_in, raw)) if batches else len(raw),
-        batches,
-        list(take(entries.filters)) if entries.filters is not None else None,
-    )
-
-
-def _one(index: int) -> Callable[[Sequence[Any]], tuple[Any]]:
-    return lambda items: (items[index],)
+            builder.add(entries.select(every[start : start + MAX_CHUNK_ENTRIES]), size)
+            yield builder
+            builder = ChunkBuilder()
+    if builder.entries:
+        yield builder

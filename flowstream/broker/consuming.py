@@ -1,11 +1,9 @@
-"""Commands of consumers. Source of rules and codes: rabbit_stream_reader."""
+"""Handlers of consumers' commands. Source of rules and codes: rabbit_stream_reader."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from flowstream.broker.publishing import too_long
-from flowstream.broker.registrations import Subscription
+from flowstream.broker.registrations import Subscription, reference_too_long
+from flowstream.broker.session import Session
 from flowstream.broker.single_active import ALONE
 from flowstream.protocol import (
     OK,
@@ -26,15 +24,12 @@ from flowstream.protocol import (
     Unsubscribe,
 )
 
-if TYPE_CHECKING:
-    from flowstream.broker.session import Session
-
 MAX_SUBSCRIPTIONS = 256
 
 
 async def subscribe(session: Session, command: Subscribe) -> None:
     if command.offset.kind is OffsetKind.NONE:
-        session.abort("it subscribed without an offset")
+        session.abort("the client sent a Subscribe without an offset")
         return
     code = _check(session, command)
     if code is not OK:
@@ -50,10 +45,10 @@ async def subscribe(session: Session, command: Subscribe) -> None:
         command.properties,
     )
     if subscription.single_active:
-        _join(subscription, command)
+        _join_group(session, subscription, command)
         return
     session.add_subscription(subscription)
-    position = await session.node.locate(stream, command.offset)
+    position = await session.node.reader.locate(stream, command.offset)
     code = Code.STREAM_DOES_NOT_EXIST if stream.deleted else OK
     session.send(Response(Key.SUBSCRIBE, command.correlation_id, code))
     if code is OK:
@@ -62,20 +57,20 @@ async def subscribe(session: Session, command: Subscribe) -> None:
 
 def _check(session: Session, command: Subscribe) -> Code:
     properties = command.properties
-    if len(session.subscriptions) >= MAX_SUBSCRIPTIONS or too_long(properties.get("name")):
+    name = properties.get("name")
+    if len(session.subscriptions) >= MAX_SUBSCRIPTIONS or reference_too_long(name):
         return Code.PRECONDITION_FAILED
     if command.stream not in session.node.catalog.streams:
         return Code.STREAM_DOES_NOT_EXIST
     if command.subscription_id in session.subscriptions:
         return Code.SUBSCRIPTION_ID_ALREADY_EXISTS
-    if properties.get("single-active-consumer") == "true" and "name" not in properties:
+    if properties.get("single-active-consumer") == "true" and name is None:
         return Code.PRECONDITION_FAILED
     return OK
 
 
-def _join(subscription: Subscription, command: Subscribe) -> None:
-    """A single active consumer joins its group; it is served once it is told to be active."""
-    session = subscription.session
+def _join_group(session: Session, subscription: Subscription, command: Subscribe) -> None:
+    """A single active consumer joins its group; it is served once its client knows it is active."""
     node = session.node
     if (super_stream := subscription.properties.get("super-stream")) is not None:
         index = node.catalog.partition_index(super_stream, subscription.stream.name)
@@ -87,11 +82,14 @@ def _join(subscription: Subscription, command: Subscribe) -> None:
     session.send(Response(Key.SUBSCRIBE, command.correlation_id, code))
     if notices is not None:
         session.add_subscription(subscription)
-        node.tell(notices)
+        node.notify(notices)
 
 
 async def consumer_updated(session: Session, command: ConsumerUpdateResponse) -> None:
-    """The client answered that it knows; an answer to no question is ignored."""
+    """The client answered a ConsumerUpdate: serve the consumer, or promote the next one.
+
+    An answer without a pending update is ignored.
+    """
     update = session.updates.pop(command.correlation_id, None)
     if update is None:
         return
@@ -102,12 +100,13 @@ async def consumer_updated(session: Session, command: ConsumerUpdateResponse) ->
     if subscription.active:
         chosen = command.offset.kind is not OffsetKind.NONE
         spec = command.offset if chosen else subscription.offset
-        turn = subscription.turn
-        position = await node.locate(subscription.stream, spec)
-        if subscription.turn == turn and not subscription.stream.deleted:
+        generation = subscription.generation
+        position = await node.reader.locate(subscription.stream, spec)
+        # It may have been made inactive, or its stream deleted, while a thread was looking.
+        if subscription.generation == generation and not subscription.stream.deleted:
             subscription.attach(position)
     elif update.stepping_down:
-        node.tell(node.coordinator.stepped_down(subscription.stream.name, subscription.name))
+        node.notify(node.coordinator.stepped_down(subscription.stream.name, subscription.name))
 
 
 def unsubscribe(session: Session, command: Unsubscribe) -> None:
@@ -116,7 +115,7 @@ def unsubscribe(session: Session, command: Unsubscribe) -> None:
     session.send(Response(Key.UNSUBSCRIBE, command.correlation_id, code))
     if subscription is not None:
         session.drop_subscription(subscription)
-        session.unwatch(subscription.stream)
+        session.unwatch_if_unused(subscription.stream)
 
 
 def credit(session: Session, command: Credit) -> None:
@@ -125,7 +124,7 @@ def credit(session: Session, command: Credit) -> None:
         code = Code.SUBSCRIPTION_ID_DOES_NOT_EXIST
         session.send(CreditError(code, command.subscription_id))
         return
-    # Servers read it as a signed number (rabbit_stream_core:parse_request).
+    # RabbitMQ reads the 16 bits as a signed number (rabbit_stream_core:parse_request).
     subscription.credit += (command.credit ^ 0x8000) - 0x8000
     if subscription.position is None:
         session.send(CreditError(Code.PRECONDITION_FAILED, command.subscription_id))
@@ -134,12 +133,15 @@ def credit(session: Session, command: Credit) -> None:
 
 
 def store_offset(session: Session, command: StoreOffset) -> None:
-    """Never answered, so what cannot be stored is lost without a word."""
+    """Store an offset with the next commit group. The protocol has no answer, so errors are silent.
+
+    A client that has to know asks with QueryOffset.
+    """
     stream = session.node.catalog.streams.get(command.stream)
-    if stream is not None and not too_long(command.reference):
+    if stream is not None and not reference_too_long(command.reference):
         session.watched.add(stream)
         stream.store_offset(command.reference, command.offset)
-        session.node.committer.touch(stream)
+        session.node.committer.mark_dirty(stream)
 
 
 async def query_offset(session: Session, command: QueryOffset) -> None:
@@ -151,19 +153,19 @@ async def query_offset(session: Session, command: QueryOffset) -> None:
     session.watched.add(stream)
     offset = stream.offsets.get(command.reference)
     code = OK if offset is not None else Code.NO_OFFSET
-    # What is told must outlive a crash: the client takes it as verified.
-    await session.node.committer.settle(stream)
+    # Answered only when durable: clients use the answer to verify that an offset is stored.
+    await session.node.committer.flush(stream)
     session.send(QueryOffsetResponse(command.correlation_id, code, offset or 0))
 
 
 async def resolve(session: Session, command: ResolveOffsetSpec) -> None:
     if command.offset.kind is OffsetKind.NONE:
-        session.abort("it asked to resolve no offset")
+        session.abort("the client sent a ResolveOffsetSpec without an offset")
         return
     stream = session.node.catalog.streams.get(command.stream)
     code, position = Code.STREAM_DOES_NOT_EXIST, 0
     if stream is not None:
-        code, position = OK, await session.node.locate(stream, command.offset)
+        code, position = OK, await session.node.reader.locate(stream, command.offset)
     session.send(
         ResolveOffsetSpecResponse(command.correlation_id, code, OffsetSpec.offset(position))
     )

@@ -1,7 +1,8 @@
-"""The data folder: one broker at a time has it, and its store is in it.
+"""The data directory: its lock, its store, and the address of the broker that uses it.
 
-A broker says in the folder where it listens, for programs that are in the same place. What a broker
-that was killed has left there is ignored: the lock ends with the process, however that ends.
+One broker at a time has the directory: it holds a lock on the file `lock`. It writes its address
+to `address.json`, so that programs on the same machine can find it. The file of a broker that was
+killed is ignored, because the kernel releases the lock when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -22,92 +23,94 @@ from flowstream.protocol import Address
 STORE_FILE = "flowstream.db"
 LOCK_FILE = "lock"
 ADDRESS_FILE = "address.json"
-MOST_BYTES = 1024
-MOST_PORT = 65535
-PATIENCE = 0.2
-"""Seconds to wait for a lock that may be that of somebody who only looks."""
+MAX_ADDRESS_BYTES = 1024
+MAX_PORT = 65535
+LOCK_TIMEOUT = 0.2
+"""Seconds to wait for the lock: `find_local_broker` holds it for a moment to test it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalBroker:
-    """The broker that has a data folder: its process, and where it listens."""
+    """A broker that runs on a data directory of this machine."""
 
     process: int
     address: Address
 
     @property
     def url(self) -> str:
-        """Where clients connect: a broker with users of its own does not say where it is."""
+        """Where clients connect. Only brokers with the default user write down their address."""
         return f"rabbitmq-stream://guest:guest@{self.address}/%2f"
 
 
 class DataDirStore(SqliteStore):
-    """The store in a folder, made when it is missing. All of it blocks.
+    """The store in a data directory, which is created if it does not exist. All methods block.
 
-    Raises ConfigurationError when another process has the folder, or it cannot be used.
+    Raises ConfigurationError if another process has the directory, or if it cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock_file = _lock(folder)
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._lock_file = _lock(data_dir)
         try:
-            (folder / ADDRESS_FILE).unlink(missing_ok=True)
-            super().__init__(folder / STORE_FILE)
+            (data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+            super().__init__(data_dir / STORE_FILE)
         except BaseException:
             self._lock_file.close()
             raise
 
     def announce(self, address: Address) -> None:
-        """Say where the broker of this folder listens, until it is closed."""
-        told = {"process": os.getpid(), "host": address.host, "port": address.port}
-        new = self._folder / f"{ADDRESS_FILE}.new"
-        new.write_text(json.dumps(told))
-        new.replace(self._folder / ADDRESS_FILE)
+        """Write down where this broker listens; `close` removes it again."""
+        record = {"process": os.getpid(), "host": address.host, "port": address.port}
+        new = self._data_dir / f"{ADDRESS_FILE}.new"
+        new.write_text(json.dumps(record))
+        new.replace(self._data_dir / ADDRESS_FILE)  # readers see the whole file or none
 
     def close(self) -> None:
-        (self._folder / ADDRESS_FILE).unlink(missing_ok=True)
+        (self._data_dir / ADDRESS_FILE).unlink(missing_ok=True)
         super().close()
         self._lock_file.close()
 
 
-def find_local_broker(folder: Path) -> LocalBroker | None:
-    """The broker that runs on a data folder now, if there is one and it says where."""
+def find_local_broker(data_dir: Path) -> LocalBroker | None:
+    """The broker that runs on this data directory now; None if there is none or no address."""
     try:
-        with (folder / LOCK_FILE).open() as file:
+        with (data_dir / LOCK_FILE).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None  # nobody has it
+        return None  # the lock is free: no broker runs
     except BlockingIOError:
-        return _announced(folder / ADDRESS_FILE)
+        return _read_address(data_dir / ADDRESS_FILE)
     except OSError:
         return None
 
 
-def _announced(file: Path) -> LocalBroker | None:
+def _read_address(file: Path) -> LocalBroker | None:
+    """The file's content, if it names a port of this machine: anything may be in the file."""
     try:
         with file.open("rb") as opened:
-            told = json.loads(opened.read(MOST_BYTES))
-        process, host, port = told["process"], told["host"], told["port"]
-        here = host == "localhost" or ipaddress.ip_address(str(host)).is_loopback
+            record = json.loads(opened.read(MAX_ADDRESS_BYTES))
+        process, host, port = record["process"], record["host"], record["port"]
+        local = host == "localhost" or ipaddress.ip_address(str(host)).is_loopback
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if not (here and type(process) is int and type(port) is int and 0 < port <= MOST_PORT):
+    if not (local and type(process) is int and type(port) is int and 0 < port <= MAX_PORT):
         return None
     return LocalBroker(process, Address(str(host), port))
 
 
-def _lock(folder: Path) -> IO[str]:
+def _lock(data_dir: Path) -> IO[str]:
+    """The lock file, locked; the lock lasts until the file is closed."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("a+")
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file = (data_dir / LOCK_FILE).open("a+")
     except OSError as error:
-        raise ConfigurationError(f"{folder} cannot hold a broker's data: {error}") from error
-    if not _locked(file):
+        raise ConfigurationError(f"{data_dir} cannot hold a broker's data: {error}") from error
+    if not _acquire(file):
         file.seek(0)
         owner = file.read().strip()
         file.close()
         raise ConfigurationError(
-            f"{folder} is in use by another broker (process {owner}); "
-            "stop it, or give this one a folder of its own"
+            f"{data_dir} is in use by another broker (process {owner}); "
+            "stop that broker, or choose another data directory"
         )
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
@@ -115,14 +118,14 @@ def _lock(folder: Path) -> IO[str]:
     return file
 
 
-def _locked(file: IO[str]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+def _acquire(file: IO[str]) -> bool:
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(PATIENCE / 10)
+            time.sleep(LOCK_TIMEOUT / 10)
         else:
             return True

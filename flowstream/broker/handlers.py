@@ -1,15 +1,16 @@
-"""Every command a client may send, and the function that handles it.
+"""Every command that a client may send, and the function that handles it.
 
-A handler decides on what is in memory; if it must wait (for the disk, for the store) it is a
-coroutine, and the connection's next command waits with it: answers come in the order of requests.
+A handler decides on what is in memory. One that has to wait (for the disk, for the store) is a
+coroutine, and the next command of the connection waits with it: answers leave in the order of the
+requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowstream.broker import administration, consuming, handshake, publishing
+from flowstream.broker.session import Handler
 from flowstream.protocol import (
     Close,
     ConsumerUpdateResponse,
@@ -43,10 +44,6 @@ from flowstream.protocol import (
     Unsubscribe,
 )
 
-if TYPE_CHECKING:
-    from flowstream.broker.session import Session
-
-Handler = Callable[["Session", Any], Awaitable[None] | None]
 HANDLERS: dict[type[Any], Handler] = {
     PeerProperties: handshake.peer_properties,
     SaslHandshake: handshake.sasl_handshake,

@@ -1,17 +1,18 @@
-"""Commands of the connection itself: from PeerProperties to Close.
+"""Handlers of the connection itself, from PeerProperties to Close, with SASL PLAIN (RFC 4616).
 
 Source of order, codes and delays: rabbit_stream_reader, handle_frame_pre_auth and silent_close.
 """
 
 from __future__ import annotations
 
+import hmac
 import platform
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import anyio
 
-from flowstream.broker.access import MECHANISMS, check_plain
 from flowstream.broker.catalog import VIRTUAL_HOST
+from flowstream.broker.session import Session
 from flowstream.protocol import (
     OK,
     Close,
@@ -35,13 +36,13 @@ from flowstream.protocol import (
     TuneResponse,
 )
 
-if TYPE_CHECKING:
-    from flowstream.broker.session import Session
-
 BEHAVES_LIKE = "4.3.6"
-"""The version clients are told: that of the RabbitMQ whose answers this broker gives."""
+"""The version in the server's properties: the RabbitMQ whose answers this broker gives."""
+MECHANISMS = ("PLAIN",)
+LOOPBACK_ONLY = "guest"
+"""The user who may connect from this machine only, as in RabbitMQ."""
 _VERSION_2 = (Key.PUBLISH,)
-_TOLD = (
+_ANNOUNCED = (
     Key.DECLARE_PUBLISHER,
     Key.PUBLISH,
     Key.QUERY_PUBLISHER_SEQUENCE,
@@ -63,7 +64,12 @@ _TOLD = (
     Key.DELETE_SUPER_STREAM,
     Key.RESOLVE_OFFSET_SPEC,
 )
-VERSIONS = tuple(CommandVersion(key, 1, 2 if key in _VERSION_2 else 1) for key in _TOLD)
+_DELAYED = (
+    Code.AUTHENTICATION_FAILURE,
+    Code.SASL_CANNOT_CHANGE_MECHANISM,
+    Code.SASL_CANNOT_CHANGE_USERNAME,
+)
+VERSIONS = tuple(CommandVersion(key, 1, 2 if key in _VERSION_2 else 1) for key in _ANNOUNCED)
 
 
 def peer_properties(session: Session, command: PeerProperties) -> None:
@@ -73,17 +79,22 @@ def peer_properties(session: Session, command: PeerProperties) -> None:
         "cluster_name": "flowstream",
         "platform": f"Python {platform.python_version()}",
     }
-    session.introduce()
+    session.identify()
     session.send(PeerPropertiesResponse(command.correlation_id, OK, properties))
 
 
 def sasl_handshake(session: Session, command: SaslHandshake) -> None:
+    """A client that has sent no properties gets its answer, and then the connection ends."""
     session.send(SaslHandshakeResponse(command.correlation_id, OK, MECHANISMS))
-    if not session.introduced:
+    if not session.identified:
         session.end()
 
 
 async def sasl_authenticate(session: Session, command: SaslAuthenticate) -> None:
+    """Log the client in, or, on a running connection, check its new credentials.
+
+    The answer to wrong credentials is held back, so that passwords cannot be guessed quickly.
+    """
     code = _authenticate(session, command)
     if code is OK:
         session.send(SaslAuthenticateResponse(command.correlation_id, OK))
@@ -91,13 +102,10 @@ async def sasl_authenticate(session: Session, command: SaslAuthenticate) -> None
             limits = session.node.limits
             session.send(Tune(limits.frame_max, limits.heartbeat))
         return
-    if code in (Code.AUTHENTICATION_FAILURE, *_CHANGES):
+    if code in _DELAYED:
         await anyio.sleep(session.node.limits.refusal_delay)
     session.send(SaslAuthenticateResponse(command.correlation_id, code))
     session.end()
-
-
-_CHANGES = (Code.SASL_CANNOT_CHANGE_MECHANISM, Code.SASL_CANNOT_CHANGE_USERNAME)
 
 
 def _authenticate(session: Session, command: SaslAuthenticate) -> Code:
@@ -112,8 +120,33 @@ def _authenticate(session: Session, command: SaslAuthenticate) -> Code:
     return code
 
 
+def check_plain(
+    data: bytes | None, users: Mapping[str, str], peer_host: str | None
+) -> tuple[Code, str]:
+    """The response code and the user name ("" unless the code is OK) for a PLAIN response.
+
+    As in RabbitMQ an authorization identity is an error, and "guest" may connect over loopback
+    only.
+    """
+    parts = (data or b"").split(b"\0")
+    if len(parts) != 3 or parts[0]:
+        return Code.SASL_ERROR, ""
+    name, password = (part.decode("utf-8", "surrogateescape") for part in parts[1:])
+    expected = users.get(name)
+    given = password.encode("utf-8", "surrogateescape")
+    if expected is None or not hmac.compare_digest(expected.encode(), given):
+        return Code.AUTHENTICATION_FAILURE, ""
+    if name == LOOPBACK_ONLY and not is_loopback(peer_host):
+        return Code.SASL_AUTHENTICATION_FAILURE_LOOPBACK, ""
+    return OK, name
+
+
+def is_loopback(host: str | None) -> bool:
+    return host is None or host == "::1" or host.startswith(("127.", "::ffff:127."))
+
+
 def tune(session: Session, command: Tune | TuneResponse) -> None:
-    """Heartbeats run from here on, at the interval the client asked for."""
+    """Heartbeats start here, at the interval that the client chose."""
     session.heartbeat = command.heartbeat
 
 
@@ -135,7 +168,7 @@ def exchange_versions(session: Session, command: ExchangeCommandVersions) -> Non
 
 
 def close(session: Session, command: Close) -> None:
-    """Whatever comes after it is ignored."""
+    """The session ignores whatever the client sends after its Close."""
     session.send(Response(Key.CLOSE, command.correlation_id, OK))
     session.end()
 
@@ -146,4 +179,4 @@ def closed(session: Session, _: Response) -> None:
 
 
 def heartbeat(_: Session, __: Heartbeat) -> None:
-    """Any byte counts as life; there is nothing else to do."""
+    """Nothing to do: every received byte counts as a heartbeat (`Session.tick`)."""

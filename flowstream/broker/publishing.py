@@ -1,11 +1,11 @@
-"""Commands of publishers. Source of rules and codes: rabbit_stream_reader."""
+"""Handlers of publishers' commands. Source of rules and codes: rabbit_stream_reader."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from flowstream.broker.chunk_builder import pick
-from flowstream.broker.registrations import Publisher
+from flowstream.broker.registrations import Publisher, reference_too_long
+from flowstream.broker.session import Session
 from flowstream.protocol import (
     OK,
     Code,
@@ -22,15 +22,7 @@ from flowstream.protocol import (
     sub_batch_is_sound,
 )
 
-if TYPE_CHECKING:
-    from flowstream.broker.session import Session
-
-MAX_REFERENCE_BYTES = 255
 MAX_PUBLISHERS = 256
-
-
-def too_long(reference: str | None) -> bool:
-    return reference is not None and len(reference.encode()) > MAX_REFERENCE_BYTES
 
 
 def declare(session: Session, command: DeclarePublisher) -> None:
@@ -40,7 +32,7 @@ def declare(session: Session, command: DeclarePublisher) -> None:
 
 def _declare(session: Session, command: DeclarePublisher) -> Code:
     publishers = session.publishers
-    if len(publishers) >= MAX_PUBLISHERS or too_long(command.reference):
+    if len(publishers) >= MAX_PUBLISHERS or reference_too_long(command.reference):
         return Code.PRECONDITION_FAILED
     reference = command.reference or None
     taken = reference is not None and any(
@@ -58,25 +50,33 @@ def _declare(session: Session, command: DeclarePublisher) -> Code:
 
 
 def publish(session: Session, command: Publish | PublishFiltered) -> None:
+    """Accept the entries; the committer confirms them when they are durable.
+
+    All are confirmed, duplicates too: for the publisher both mean that the message is stored.
+    """
     entries = cast(Entries, command.messages)
     publisher = session.publishers.get(command.publisher_id)
     if publisher is None:
         _refuse(session, command.publisher_id, entries.ids, Code.PUBLISHER_DOES_NOT_EXIST)
         return
     if entries.batches:
-        entries = _sound_part(publisher, entries)
+        entries = _sound_part(session, publisher, entries)
     session.unconfirmed += len(entries)
     publisher.stream.append(entries, publisher.reference)
-    session.node.committer.confirm(publisher, entries.ids)
+    session.node.committer.confirm_when_durable(publisher, entries.ids)
 
 
-def _sound_part(publisher: Publisher, entries: Entries) -> Entries:
-    """All before the first unsound sub-batch; the rest is refused, lest the ids have a gap."""
+def _sound_part(session: Session, publisher: Publisher, entries: Entries) -> Entries:
+    """The entries before the first unsound sub-batch; that one and all after it are refused.
+
+    If later entries were accepted, a publisher with a reference could not send the refused ones
+    again: their ids would be below the highest one and count as duplicates.
+    """
     for index in entries.batches:
         if not sub_batch_is_sound(entries.entries[index]):
             refused = entries.ids[index:]
-            _refuse(publisher.session, publisher.publisher_id, refused, Code.PRECONDITION_FAILED)
-            return pick(entries, range(index)) if index else Entries([], [], 0, [])
+            _refuse(session, publisher.publisher_id, refused, Code.PRECONDITION_FAILED)
+            return entries.select(range(index))
     return entries
 
 
@@ -93,8 +93,9 @@ async def query_sequence(session: Session, command: QueryPublisherSequence) -> N
         session.send(QueryPublisherSequenceResponse(correlation_id, code, 0))
         return
     sequence = stream.sequences.get(command.reference, 0)
-    # What is told must outlive a crash: the publisher goes on after it.
-    await session.node.committer.settle(stream)
+    # Answered only when durable: the publisher goes on after this id, and if a crash took the
+    # messages up to it, nobody would send them again.
+    await session.node.committer.flush(stream)
     session.send(QueryPublisherSequenceResponse(correlation_id, OK, sequence))
 
 
@@ -102,5 +103,5 @@ def delete(session: Session, command: DeletePublisher) -> None:
     publisher = session.publishers.pop(command.publisher_id, None)
     code = OK if publisher is not None else Code.PUBLISHER_DOES_NOT_EXIST
     if publisher is not None:
-        session.unwatch(publisher.stream)
+        session.unwatch_if_unused(publisher.stream)
     session.send(Response(Key.DELETE_PUBLISHER, command.correlation_id, code))

@@ -1,6 +1,6 @@
-"""What a store keeps, as values, and the changes it is asked to make durable.
+"""What a store keeps, and the changes that it makes durable: plain values.
 
-A group of changes is applied whole or not at all, in the order given.
+A store applies a group of changes in order, and either all of it or nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A chunk at rest. `blob` is what Deliver carries: the 48-byte header and the data.
+    """A chunk as it is stored. `blob` is what Deliver carries: the 48-byte header and the data.
 
-    `filters` holds the filter values in it, "" standing for messages without one; None when no
-    message has a value.
+    `filters` are the filter values of its messages, with "" for messages without one; None if no
+    message has a filter value.
     """
 
     chunk_id: int
@@ -30,7 +30,7 @@ class StoredChunk:
 
 @dataclass(slots=True)
 class Segment:
-    """A run of chunks that retention removes as one, as RabbitMQ removes its segment files."""
+    """Consecutive chunks that retention removes together, as RabbitMQ removes segment files."""
 
     first_offset: int
     next_offset: int
@@ -41,7 +41,7 @@ class Segment:
 
 @dataclass(slots=True)
 class StreamRecord:
-    """All that is known of a stream without reading its chunks."""
+    """Everything about a stream but its chunks, as it is read when the broker starts."""
 
     key: int
     name: str
@@ -58,6 +58,8 @@ class Contents:
     """What a store holds when it is opened.
 
     `super_streams` maps a name to its (partition, binding key) pairs in partition order.
+    `next_key` is above every key that a stream has ever had: the chunks of a deleted stream, which
+    are freed later, are never taken for those of a new one.
     """
 
     streams: list[StreamRecord]
@@ -85,7 +87,7 @@ class AddChunk:
 
 @dataclass(frozen=True, slots=True)
 class SaveSegment:
-    """The segment as it is after this group."""
+    """`segment` as it is after this group."""
 
     stream: int
     segment: Segment
@@ -93,7 +95,7 @@ class SaveSegment:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Forget every segment and chunk below `before`, which starts a segment."""
+    """Delete every segment and chunk below `before`, the first offset of a segment."""
 
     stream: int
     before: int

@@ -1,24 +1,60 @@
-"""What ties a session to a stream: its publishers and its subscriptions, with the credit rule."""
+"""What a connection registers on streams: its publishers and its subscriptions.
+
+`Listener` is a connection as the rest of the broker sees it. The committer, the coordinator and the
+node notify connections through it, so none of them needs to know the session.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from flowstream.broker.single_active import Notice
 from flowstream.broker.store import Filter
 from flowstream.broker.stream import Stream
 from flowstream.protocol import OffsetSpec
 
-if TYPE_CHECKING:
-    from flowstream.broker.session import Session
+MAX_REFERENCE_BYTES = 255
+
+
+def reference_too_long(reference: str | None) -> bool:
+    """Whether the name of a publisher, of a consumer or of a stored offset is over the limit."""
+    return reference is not None and len(reference.encode()) > MAX_REFERENCE_BYTES
+
+
+class Listener(Protocol):
+    """A connection that is notified of what happens elsewhere in the broker.
+
+    The calls come from the middle of a commit, a deletion or an election. So every method decides
+    on what is in memory and returns at once; what it sends goes into the connection's outbox.
+    """
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many of its published entries are not durable yet."""
+
+    def wake(self) -> None:
+        """One of its subscriptions may have chunks to send."""
+
+    def confirm(self, publisher: Publisher, publishing_ids: Sequence[int]) -> None:
+        """These entries of its publisher are durable."""
+
+    def consumer_update(self, notice: Notice[Subscription]) -> None:
+        """Its single active consumer becomes active or inactive."""
+
+    def stream_deleted(self, stream: Stream) -> None:
+        """The stream no longer exists."""
+
+    def tick(self, now: float) -> None:
+        """Time to look at heartbeats and deadlines; `now` is the event loop's time."""
 
 
 @dataclass(slots=True, eq=False)
 class Publisher:
-    """A declared publisher; `reference` None publishes without deduplication."""
+    """A declared publisher; without a `reference` its messages are not deduplicated."""
 
-    session: Session
+    listener: Listener
     publisher_id: int
     stream: Stream
     reference: str | None
@@ -26,16 +62,19 @@ class Publisher:
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """A subscription and how far it has been served.
+    """A subscription: how far it has been served, and how many chunks it may still be sent.
 
-    `position` is the id of the next chunk to read; None while it is not attached, as a single
-    active consumer that is not active. `credit` is in chunks. Once credit is above `send_limit`
-    all of it may be used, down to nothing or to the end of the stream; after that it must be above
-    the limit again (rabbit_stream_reader:send_chunks). `active` is what a single active consumer
-    was told last, `turn` how often it was told.
+    `position` is the id of the next chunk to read; None while the subscription is detached, as it
+    is for a single active consumer that is not active. `credit` counts chunks, and only a credit
+    above `send_limit` starts sending: then all of it may be used, down to 0 or to the end of the
+    stream. RabbitMQ does the same (rabbit_stream_reader:send_chunks), so that a client that returns
+    its credits one by one is sent chunks in runs and not one per frame.
+
+    `active` is what the client of a single active consumer was told last; `generation` counts
+    these updates, so that an answer to an earlier one can be recognised.
     """
 
-    session: Session
+    listener: Listener
     subscription_id: int
     stream: Stream
     offset: OffsetSpec
@@ -47,7 +86,7 @@ class Subscription:
     filter: Filter | None = field(init=False)
     partition_index: int = field(init=False, default=-1)
     active: bool = field(init=False, default=True)
-    turn: int = field(init=False, default=0)
+    generation: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.send_limit = self.credit // 2
@@ -73,10 +112,12 @@ class Subscription:
         )
 
     def attach(self, position: int) -> None:
+        """Serve it from the chunk at `position` on."""
         self.position = position
         self.wake()
 
     def detach(self) -> None:
+        """Stop serving it, until it is attached again."""
         self.position = None
         self.sending = False
 
@@ -84,11 +125,11 @@ class Subscription:
         """There is more credit or more data."""
         if self.position is not None and self.credit > self.send_limit:
             self.sending = True
-            self.session.wake()
+            self.listener.wake()
 
 
 def filter_of(properties: Mapping[str, str]) -> Filter | None:
-    """The filter that `filter.N` and `match-unfiltered` ask for; None for none."""
+    """The filter of the properties `filter.N` and `match-unfiltered`; None without a `filter.N`."""
     values = frozenset(value for key, value in properties.items() if key.startswith("filter."))
     if not values:
         return None

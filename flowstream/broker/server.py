@@ -1,4 +1,4 @@
-"""The broker as a server: its listener, its data folder, and its clock."""
+"""The broker as a server: it listens, accepts connections, and opens and closes its store."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream,
 from anyio.streams.tls import TLSStream
 
 from flowstream.broker.data_dir import DataDirStore
+from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Limits, Node
 from flowstream.broker.records import Contents
 from flowstream.broker.session import Session
@@ -35,7 +36,7 @@ _WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatistics:
-    """What the broker does; rates in messages a second over the last second or so."""
+    """Figures of a broker; the rates are messages per second, measured over the last second."""
 
     connections: int
     streams: int
@@ -50,10 +51,11 @@ class BrokerStatistics:
 class Broker:
     """A broker for one machine that speaks the stream protocol of RabbitMQ.
 
-    `data` is a folder that only one broker at a time can have, in which it says where it listens
-    (`find_local_broker` reads that); None keeps everything in memory.
-    `port` 0 takes a free one. `tls` makes it a TLS listener. Use it as an async context manager, or
-    start `serve` in a task group:
+    `data` is the data directory, which only one broker at a time can use; None keeps everything in
+    memory. `port=0` takes a free port. `tls` makes it a TLS listener. `users` maps user names to
+    passwords; guest with the password guest unless given.
+
+    Use it as an async context manager, or start `serve` in a task group:
 
         async with Broker(port=0) as broker:
             print(broker.url)
@@ -92,22 +94,22 @@ class Broker:
 
     @property
     def _open_to_guests(self) -> bool:
-        """Whether the address alone is enough to connect."""
+        """Whether a client needs nothing but the address to connect."""
         return self._users == DEFAULT_USERS and self._tls is None
 
     def statistics(self) -> BrokerStatistics:
-        """What it does now; the totals of its last run while it does not run."""
+        """The figures of now; while the broker does not run, the totals of its last run."""
         node = self._node
         if node is None:
             return self._last
         return BrokerStatistics(
-            connections=len(node.sessions),
+            connections=len(node.connections),
             streams=len(node.catalog.streams),
             messages_in=node.committer.messages_in,
             messages_out=node.messages_out,
             rate_in=node.rates[0],
             rate_out=node.rates[1],
-            unconfirmed=sum(session.unconfirmed for session in node.sessions),
+            unconfirmed=sum(it.unconfirmed for it in node.connections),
             bytes_used=node.bytes_used,
         )
 
@@ -130,10 +132,10 @@ class Broker:
         return await exits.__aexit__(exc_type, exc, traceback)
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled. Started is reported once clients can connect.
+        """Serve until cancelled; `task_status` is started when clients can connect.
 
-        Raises ConfigurationError when the address or the data folder cannot be used, StoreFailed
-        when the disk cannot be written to.
+        Raises ConfigurationError if the address or the data directory cannot be used, and
+        StoreFailed if the disk cannot be written to.
         """
         store, contents = await self._open()
         try:
@@ -159,10 +161,10 @@ class Broker:
     async def _open(self) -> tuple[Store, Contents]:
         if self._data is None:
             return MemoryStore(), Contents([], {}, 1)
-        folder = self._data
+        data_dir = self._data
 
         def load() -> tuple[Store, Contents]:
-            store = DataDirStore(folder)
+            store = DataDirStore(data_dir)
             try:
                 return store, store.load()
             except BaseException:
@@ -179,10 +181,10 @@ class Broker:
         except OSError as error:
             raise ConfigurationError(
                 f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
-                "another broker may run there, choose another port"
+                "another broker may be running there: choose another port"
             ) from error
         listeners = [it for it in multi.listeners if isinstance(it, SocketListener)]
-        if self.port == 0:  # a name such as localhost would get a port for each address
+        if self.port == 0:  # "localhost" has two addresses, and each would get another free port
             for other in listeners[1:]:
                 await other.aclose()
             del listeners[1:]
@@ -194,8 +196,8 @@ class Broker:
             while True:
                 try:
                     transport = await listener.accept()
-                except OSError as error:  # out of descriptors or memory: others still work
-                    _log.warning("a connection could not be accepted: %s", error)
+                except OSError as error:  # no file descriptor is free: serve the others, try again
+                    _log.warning("cannot accept a connection: %s", error)
                     await anyio.sleep(_ACCEPT_PAUSE)
                 else:
                     connections.start_soon(self._serve_connection, transport)
@@ -208,9 +210,9 @@ class Broker:
                 advertised = _address(transport, SocketAttribute.local_address)
                 stream = await self._secure(transport)
             except (OSError, anyio.BrokenResourceError, anyio.EndOfStream, TimeoutError) as error:
-                _log.info("a connection ended before its first byte: %s", error)
+                _log.info("a connection ended before its first command: %s", error)
                 return
-            await Session(self._node, stream, peer.host, advertised).run()
+            await Session(self._node, stream, peer.host, advertised, HANDLERS).run()
 
     async def _secure(self, transport: SocketStream) -> ByteStream:
         if self._tls is None:

@@ -1,23 +1,25 @@
-"""One connection: reads commands, hands them to their handlers, writes answers and chunks.
+"""One connection: reads commands, calls their handlers, writes answers and chunks.
 
-Two tasks a connection. The reader handles one command after the other; it stops reading while too
-much is unconfirmed or unsent. The writer sends what is in the outbox, and only when that is empty
-asks for the next chunks of a subscription: a slow consumer holds one piece in memory, no more. A
-new subscription is sent its first chunks before what is answered later.
+Each connection has two tasks. The reader handles one command after the other; it stops reading
+while too much is unconfirmed or unsent. The writer sends what is in the outbox, and reads the next
+chunks of a subscription only when the outbox is empty: so a slow consumer holds one piece of about
+`READ_BYTES` in memory, however much credit it gives.
+
+Which commands there are is in the table of handlers that the session is given (`handlers`). A
+handler works on the session's public attributes; the rest of the broker knows it as a `Listener`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream
 
-from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Node
 from flowstream.broker.registrations import Publisher, Subscription
 from flowstream.broker.single_active import Notice
@@ -49,8 +51,8 @@ _CLOSE_ANSWER = (0x8000 | Key.CLOSE).to_bytes(2)
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """A ConsumerUpdate that waits for its answer until `deadline` on the loop's clock."""
+class PendingUpdate:
+    """A ConsumerUpdate that waits for its answer until `deadline`, in the event loop's time."""
 
     subscription: Subscription
     stepping_down: bool
@@ -61,7 +63,12 @@ class Session:
     """A connection's state; `run` serves it until it ends."""
 
     def __init__(
-        self, node: Node, transport: ByteStream, peer_host: str | None, advertised: Address
+        self,
+        node: Node,
+        transport: ByteStream,
+        peer_host: str | None,
+        advertised: Address,
+        handlers: Mapping[type[Any], Handler],
     ) -> None:
         limits = node.limits
         self.node = node
@@ -70,34 +77,35 @@ class Session:
         self.connection = Connection(
             Role.SERVER, frame_max=limits.frame_max, heartbeat=limits.heartbeat
         )
-        self.introduced = False
+        self.identified = False
         self.user = ""
         self.heartbeat = 0
         self.deliver_2 = False
         self.publishers: dict[int, Publisher] = {}
         self.subscriptions: dict[int, Subscription] = {}
         self.watched: set[Stream] = set()
-        self.updates: dict[int, Update] = {}
+        self.updates: dict[int, PendingUpdate] = {}
         self.unconfirmed = 0
-        self.last_received = self.last_sent = self.step_began = anyio.current_time()
+        self.unsent = 0
+        self._handlers = handlers
         self._transport = transport
         self._state = self.connection.state
+        self._last_received = self._last_sent = self._step_began = anyio.current_time()
         self._outbox: deque[bytes | Subscription] = deque()
-        self._unsent = 0
         self._woken = False
         self._work = anyio.Event()
         self._room = anyio.Event()
         self._ending = False
         self._end_by = 0.0
-        self._updates = 0
-        self._turn = 0
+        self._update_count = 0
+        self._rotation = 0
         self._scope = anyio.CancelScope()
 
     # --- running ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve the connection; returns when it has ended, whoever ended it."""
-        self.node.sessions.add(self)
+        """Serve the connection; returns when either side has ended it."""
+        self.node.connections.add(self)
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
@@ -106,29 +114,29 @@ class Session:
                     if not self._ending:
                         tasks.cancel_scope.cancel()
         except* (anyio.BrokenResourceError, anyio.ClosedResourceError, ConnectionError):
-            _log.debug("connection from %s broke", self.peer_host)
+            _log.debug("connection from %s was lost", self.peer_host)
         except* Exception as error:
             _log.error(
-                "connection from %s failed and was closed", self.peer_host,
+                "connection from %s: closed after an error inside the broker", self.peer_host,
                 exc_info=printable(error),
             )  # fmt: skip
         finally:
-            self._leave()
+            self._clean_up()
 
     def abort(self, reason: str) -> None:
-        """End it at once, without a word to the client."""
-        _log.info("connection from %s is closed: %s", self.peer_host, reason)
+        """Close the connection at once; the client gets no Close command."""
+        _log.info("connection from %s: closed, %s", self.peer_host, reason)
         self._scope.cancel()
 
     def end(self) -> None:
-        """End it once what is in the outbox has been sent; nothing more is read."""
+        """Read nothing more, and close the connection when the outbox has been sent."""
         if not self._ending:
             self._ending = True
             self._end_by = anyio.current_time() + self.node.limits.close_timeout
         self.wake()
 
-    def _leave(self) -> None:
-        self.node.sessions.discard(self)
+    def _clean_up(self) -> None:
+        self.node.connections.discard(self)
         for subscription in tuple(self.subscriptions.values()):
             self.drop_subscription(subscription)
         self.publishers.clear()
@@ -141,12 +149,12 @@ class Session:
                 data = await self._transport.receive(RECEIVE_BYTES)
             except anyio.EndOfStream:
                 return
-            self.last_received = anyio.current_time()
+            self._last_received = anyio.current_time()
             try:
                 await self._handle(self.connection.receive(data))
             except ProtocolError as error:
                 await self._handle(error.preceding)
-                await self._refuse(error)
+                await self._close_after(error)
                 return
             await self._wait_for_room()
 
@@ -154,25 +162,34 @@ class Session:
         for command in commands:
             if self._ending:
                 return
-            result = HANDLERS[type(command)](self, command)
+            result = self._handlers[type(command)](self, command)
             if result is not None:
                 await result
         if self.connection.failure is None and self.connection.state is not self._state:
             self._state = self.connection.state
-            self.step_began = anyio.current_time()
+            self._step_began = anyio.current_time()
 
     async def _wait_for_room(self) -> None:
+        """Stop reading while too much is unconfirmed or unsent: TCP then slows the client down.
+
+        Once stopped, reading goes on only when there is room for `resume_room` entries, so that it
+        does not stop and go for every frame.
+        """
         limits = self.node.limits
         most = limits.max_unconfirmed - 1
         if self.unconfirmed > most:
             most = limits.max_unconfirmed - limits.resume_room
-        while self.unconfirmed > most or self._unsent > limits.max_unsent:
+        while self.unconfirmed > most or self.unsent > limits.max_unsent:
             self._room = anyio.Event()
             await self._room.wait()
 
-    async def _refuse(self, error: ProtocolError) -> None:
-        """Tell a client that is past Open why, and wait a while for its answer; close others."""
-        _log.info("connection from %s broke the protocol: %s", self.peer_host, error)
+    async def _close_after(self, error: ProtocolError) -> None:
+        """End a connection whose client broke the protocol.
+
+        A client that has opened its virtual host is sent a Close with the reason, and has a while
+        to answer it; others are sent what is in the outbox, as RabbitMQ does.
+        """
+        _log.info("connection from %s: closed after a protocol error, %s", self.peer_host, error)
         if self._state is not State.RUNNING or self._ending:
             self.end()
             return
@@ -192,7 +209,7 @@ class Session:
     # --- writing ----------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """Put a command into the outbox; what is out of turn on an ending connection is lost."""
+        """Put a command into the outbox; on a connection that is ending it may be discarded."""
         try:
             self._put(self.connection.send(command))
         except LocalProtocolError:
@@ -201,7 +218,7 @@ class Session:
 
     def _put(self, data: bytes) -> None:
         self._outbox.append(data)
-        self._unsent += len(data)
+        self.unsent += len(data)
         self.wake()
 
     def wake(self) -> None:
@@ -211,6 +228,8 @@ class Session:
 
     async def _write(self) -> None:
         while True:
+            # Reset before looking: what arrives while chunks are read in a thread sets it again,
+            # and then the writer must look once more before it sleeps.
             self._woken = False
             if self._outbox:
                 data = self._next_answers() or await self._first_chunks()
@@ -220,8 +239,8 @@ class Session:
                 data = await self._next_chunks()
             if data:
                 await self._transport.send(data)
-                self.last_sent = anyio.current_time()
-                self._unsent = sum(len(it) for it in self._outbox if isinstance(it, bytes))
+                self._last_sent = anyio.current_time()
+                self.unsent = sum(len(it) for it in self._outbox if isinstance(it, bytes))
                 self._room.set()
             elif self._woken:
                 await anyio.lowlevel.checkpoint()
@@ -231,7 +250,7 @@ class Session:
         self._scope.cancel()
 
     def _next_answers(self) -> bytes:
-        """The outbox, up to a subscription that is to be served before the rest."""
+        """The frames in the outbox, up to a subscription that is served before the rest."""
         answers: list[bytes] = []
         while self._outbox and isinstance(answer := self._outbox[0], bytes):
             answers.append(answer)
@@ -239,7 +258,7 @@ class Session:
         return b"".join(answers)
 
     async def _first_chunks(self) -> bytes:
-        """Frames of the subscription that the outbox waits for; nothing once it has all."""
+        """Chunks of the subscription that the outbox waits for; empty once it has them all."""
         subscription = self._outbox[0]
         assert isinstance(subscription, Subscription)
         self._woken = True
@@ -249,21 +268,24 @@ class Session:
         return b""
 
     async def _next_chunks(self) -> bytes:
-        """Frames of the next subscription that is ready, taking turns; nothing if none is."""
+        """Chunks of one subscription that is ready, each in turn; empty if none is ready."""
         ready = [it for it in self.subscriptions.values() if it.ready]
         if not ready or self.connection.closed:
             return b""
-        self._turn += 1
-        return await self._chunks_of(ready[self._turn % len(ready)])
+        self._rotation += 1
+        return await self._chunks_of(ready[self._rotation % len(ready)])
 
     async def _chunks_of(self, subscription: Subscription) -> bytes:
         position = subscription.position
         assert position is not None
-        chunks, after = await self.node.read(
+        chunks, after = await self.node.reader.read(
             subscription.stream, position, subscription.filter, subscription.credit
         )
-        if not self._still_at(subscription, position):
-            self._woken = True
+        self._woken = True
+        # While a thread was reading, the subscription may have been attached elsewhere or dropped,
+        # and its stream deleted. Then these chunks are not sent.
+        gone = subscription.stream.deleted or self.connection.closed
+        if gone or subscription.position != position:
             return b""
         subscription.position = after
         subscription.credit -= len(chunks)
@@ -276,18 +298,15 @@ class Session:
             deliver = Deliver(subscription.subscription_id, chunk.blob, committed)
             frames.append(self.connection.send(deliver))
             self.node.messages_out += chunk.records
-        self._woken = True
         return b"".join(frames)
 
-    def _still_at(self, subscription: Subscription, position: int) -> bool:
-        """Nothing came between: neither another place to go on from, nor an end."""
-        gone = subscription.stream.deleted or self.connection.closed
-        return subscription.position == position and not gone
+    # --- notifications (Listener) -----------------------------------------------------------
 
-    # --- told by others ---------------------------------------------------------------------
+    def confirm(self, publisher: Publisher, publishing_ids: Sequence[int]) -> None:
+        """Send a PublishConfirm, unless the publisher or its stream has been deleted meanwhile.
 
-    def confirm(self, publisher: Publisher, publishing_ids: list[int]) -> None:
-        """These are durable; a publisher that is gone meanwhile, or its stream, is not told."""
+        The entries count as confirmed in any case: the reader waits for room.
+        """
         self.unconfirmed -= len(publishing_ids)
         limits = self.node.limits
         if self.unconfirmed <= limits.max_unconfirmed - limits.resume_room:
@@ -297,18 +316,20 @@ class Session:
             self.send(PublishConfirm(publisher.publisher_id, tuple(publishing_ids)))
 
     def consumer_update(self, notice: Notice[Subscription]) -> None:
-        """Ask the client to take note that its consumer is active now, or not any more."""
+        """Send a ConsumerUpdate; until the client answers it the subscription is not served."""
         subscription = notice.member
         subscription.active = notice.active
-        subscription.turn += 1
+        subscription.generation += 1
         subscription.detach()
         deadline = anyio.current_time() + self.node.limits.consumer_update_timeout
-        self.updates[self._updates] = Update(subscription, notice.stepping_down, deadline)
-        self.send(ConsumerUpdate(self._updates, subscription.subscription_id, notice.active))
-        self._updates += 1
+        self.updates[self._update_count] = PendingUpdate(
+            subscription, notice.stepping_down, deadline
+        )
+        self.send(ConsumerUpdate(self._update_count, subscription.subscription_id, notice.active))
+        self._update_count += 1
 
     def stream_deleted(self, stream: Stream) -> None:
-        """Forget what was on the stream, and tell the client if there was anything."""
+        """Drop everything registered on the stream; send a MetadataUpdate if the client used it."""
         if stream not in self.watched:
             return
         self.watched.discard(stream)
@@ -320,19 +341,42 @@ class Session:
                 del self.publishers[publisher.publisher_id]
         self.send(MetadataUpdate(Code.STREAM_NOT_AVAILABLE, stream.name))
 
-    def introduce(self) -> None:
-        """The client has told its properties: the first step of the handshake is done."""
-        if not self.introduced:
-            self.introduced = True
-            self.step_began = anyio.current_time()
+    def tick(self, now: float) -> None:
+        """Send a heartbeat if one is due, and close the connection if a deadline has passed."""
+        limits = self.node.limits
+        if self._ending:
+            if now > self._end_by:
+                self.abort("the client did not read the last answers in time")
+            return
+        if self._state is not State.RUNNING:
+            if now - self._step_began > limits.handshake_timeout:
+                self.abort(f"the client took too long in the state {self._state.value!r}")
+            return
+        if any(update.deadline < now for update in self.updates.values()):
+            self.abort("the client did not answer a ConsumerUpdate in time")
+        elif self.heartbeat:
+            self._check_heartbeats(now)
 
-    # --- subscriptions ----------------------------------------------------------------------
+    def _check_heartbeats(self, now: float) -> None:
+        # While reading is stopped the client's heartbeats wait in the socket: not its fault.
+        blocked = self.unconfirmed >= self.node.limits.max_unconfirmed
+        if now - self._last_received > 2 * self.heartbeat and not blocked:
+            self.abort(f"the client sent nothing for two heartbeats of {self.heartbeat} s")
+        elif now - self._last_sent > self.heartbeat / 2 and not self._outbox:
+            self.send(Heartbeat())
+
+    # --- for handlers -----------------------------------------------------------------------
+
+    def identify(self) -> None:
+        """The client has sent its properties: the first step of the handshake is done."""
+        if not self.identified:
+            self.identified = True
+            self._step_began = anyio.current_time()
 
     def serve_first(self, subscription: Subscription, position: int) -> None:
-        """A new subscription is sent what there is before the next command is answered.
+        """Send a new subscription the chunks that exist before later commands are answered.
 
-        As RabbitMQ does: by the answer to a later command a client knows that nothing more was
-        there.
+        As in RabbitMQ: from the answer to a later command a client knows that there was no more.
         """
         subscription.attach(position)
         self._outbox.append(subscription)
@@ -340,45 +384,24 @@ class Session:
     def add_subscription(self, subscription: Subscription) -> None:
         self.subscriptions[subscription.subscription_id] = subscription
         self.watched.add(subscription.stream)
-        subscription.stream.listeners.add(subscription.wake)
+        subscription.stream.on_growth.add(subscription.wake)
 
     def drop_subscription(self, subscription: Subscription) -> None:
-        """It is served no more; its group, if it has one, elects another."""
+        """Stop serving it; if it belongs to a group, the group elects another active consumer."""
         del self.subscriptions[subscription.subscription_id]
-        subscription.stream.listeners.discard(subscription.wake)
+        subscription.stream.on_growth.discard(subscription.wake)
         subscription.detach()
         if subscription.single_active:
             name = subscription.name
             stream = subscription.stream.name
-            self.node.tell(self.node.coordinator.unregister(stream, name, subscription))
+            self.node.notify(self.node.coordinator.unregister(stream, name, subscription))
 
-    def unwatch(self, stream: Stream) -> None:
-        """The client has nothing on the stream any more, so it need not hear of its end."""
+    def unwatch_if_unused(self, stream: Stream) -> None:
+        """Stop notifying the client of the stream's deletion if nothing is registered on it."""
         published = any(it.stream is stream for it in self.publishers.values())
         if not published and not any(it.stream is stream for it in self.subscriptions.values()):
             self.watched.discard(stream)
 
-    # --- time -------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """Once in a while: heartbeats, and deadlines that have passed; `now` is the loop's."""
-        limits = self.node.limits
-        if self._ending:
-            if now > self._end_by:
-                self.abort("it did not take what was left to send")
-            return
-        if self._state is not State.RUNNING:
-            if now - self.step_began > limits.handshake_timeout:
-                self.abort(f"it took too long in the state {self._state.value!r}")
-            return
-        if any(update.deadline < now for update in self.updates.values()):
-            self.abort("it did not answer a ConsumerUpdate")
-        elif self.heartbeat:
-            self._beat(now)
-
-    def _beat(self, now: float) -> None:
-        blocked = self.unconfirmed >= self.node.limits.max_unconfirmed
-        if now - self.last_received > 2 * self.heartbeat and not blocked:
-            self.abort("it missed its heartbeats")
-        elif now - self.last_sent > self.heartbeat / 2 and not self._outbox:
-            self.send(Heartbeat())
+Handler: TypeAlias = Callable[[Session, Any], Awaitable[None] | None]
+"""Handles one kind of command. If it returns an awaitable, the next command waits for it."""

@@ -1,9 +1,13 @@
-"""Who of a group of single active consumers is active: pure decisions, told to sessions as effects.
+"""Which consumer of a group of single active consumers is active: pure decisions.
 
-A group is the consumers of one stream that share a name. Alone, the one that came first is active
-until it leaves. In a super stream the active one is the partition's index modulo the members, so
-that members spread over the partitions; the former active one then steps down first, and its
-successor is promoted after it answered. Source: rabbit_stream_sac_coordinator.
+Every method returns notices for the members to be notified; it sends nothing itself.
+
+A group is the consumers of one stream that share a name. For a stream of its own, the consumer that
+came first is active until it leaves. For a partition of a super stream, the active member is the
+one at the partition's index modulo the number of members, so that the partitions are spread over
+the members. When members come or go the active one may have to change: then it steps down first,
+and its successor becomes active only after the client has answered, so two are never active at
+once. Source: rabbit_stream_sac_coordinator.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Generic[M]):
-    """Tell `member` that it is active or not; `stepping_down`: promote another when it answers."""
+    """`member` becomes active or inactive; if `stepping_down`, its answer promotes another one."""
 
     member: M
     active: bool
@@ -40,14 +44,14 @@ class Group(Generic[M]):
     members: dict[M, Status] = field(default_factory=dict)
 
     def active(self) -> M | None:
-        """The member that is active or on its way to step down."""
+        """The member that is active or is stepping down."""
         for member, status in self.members.items():
             if status is not Status.WAITING:
                 return member
         return None
 
     def elected(self) -> M:
-        """The member that should be active, whoever is."""
+        """The member that should be active, whichever is now."""
         members = list(self.members)
         return members[0 if self.partition_index == ALONE else self.partition_index % len(members)]
 
@@ -61,7 +65,7 @@ class Coordinator(Generic[M]):
     def register(
         self, stream: str, name: str, partition_index: int, member: M
     ) -> list[Notice[M]] | None:
-        """A consumer joins; None when the group has another partition index."""
+        """Add a consumer; None if its group has a different partition index."""
         group = self.groups.get((stream, name))
         if group is None:
             group = self.groups[stream, name] = Group(partition_index)
@@ -74,7 +78,7 @@ class Coordinator(Generic[M]):
         return self._rebalance(group)
 
     def unregister(self, stream: str, name: str, member: M) -> list[Notice[M]]:
-        """A consumer leaves, by choice or with its connection."""
+        """Remove a consumer that unsubscribed or whose connection ended."""
         group = self.groups.get((stream, name))
         if group is None or member not in group.members:
             return []
@@ -85,7 +89,7 @@ class Coordinator(Generic[M]):
         return self._rebalance(group)
 
     def stepped_down(self, stream: str, name: str) -> list[Notice[M]]:
-        """The former active consumer answered: promote the one that should be active."""
+        """The client of the former active consumer answered: promote its successor."""
         group = self.groups.get((stream, name))
         if group is None:
             return []

@@ -1,12 +1,17 @@
-"""The store on disk: one SQLite file, one row a chunk, a group of changes per transaction.
+"""The store on disk: one SQLite file, one row per chunk, one transaction per group of changes.
 
-Durable means: in WAL mode with `synchronous=FULL` every commit is followed by an fsync of the log,
-so what `commit` returned for outlives `kill -9` and a power cut (sqlite.org/wal.html,
-sqlite.org/pragma.html#pragma_synchronous). A copy of the files taken at one instant opens like a
-machine that lost its power then; `sqlite3 FILE ".backup COPY"` makes one while the broker runs.
+Durable means: in WAL mode with `synchronous=FULL` SQLite syncs its write-ahead log to the disk in
+every COMMIT, before `commit` returns; so the group survives `kill -9` and a power cut
+(sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous). The database file itself is synced
+at checkpoints; until then the log has the changes, and opening the file after a crash reads them
+from there. A log that was torn in the middle of a write ends with the last whole transaction.
 
-Dropped streams and truncations only note what became garbage; `collect` frees it in small steps, so
-that no transaction is long. Freed pages are used again by later chunks; the file does not shrink.
+To back up a running broker use `sqlite3 FILE ".backup COPY"`, or copy FILE and FILE-wal at the same
+instant.
+
+Deleting a stream or truncating it only records what has become garbage, and `collect` frees it in
+small steps: so no transaction takes long, and confirms do not wait for a large deletion. Freed
+pages are used again by later chunks; the file does not shrink.
 """
 
 from __future__ import annotations
@@ -69,7 +74,7 @@ _WORDS = 2**64
 
 
 def _signed(value: int) -> int:
-    """SQLite's integers are signed: the upper half of the protocol's u64 becomes negative."""
+    """A u64 of the protocol as SQLite's signed integer: the upper half becomes negative."""
     return value if value < _WORDS // 2 else value - _WORDS
 
 
@@ -86,7 +91,7 @@ def _decode_filters(text: str | None) -> frozenset[str] | None:
 
 
 class SqliteStore:
-    """Raises ConfigurationError when the file is not a store of this layout."""
+    """A store in one file. Raises ConfigurationError if the file is not a store of this layout."""
 
     blocking = True
 
@@ -99,7 +104,9 @@ class SqliteStore:
             self._prepare()
         except sqlite3.DatabaseError as error:
             self._writer.close()
-            raise ConfigurationError(f"{path} cannot be opened as a store: {error}") from error
+            raise ConfigurationError(
+                f"{path}: cannot be opened as the embedded broker's store: {error}"
+            ) from error
         except ConfigurationError:
             self._writer.close()
             raise
@@ -113,10 +120,14 @@ class SqliteStore:
         writer = self._writer
         found = writer.execute("PRAGMA application_id").fetchone()[0]
         if not found and writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise ConfigurationError(f"{self._path} is a database of another program")
+            raise ConfigurationError(
+                f"{self._path} is a database of another program; choose another data directory"
+            )
+        # Chunks are large: with larger pages each is spread over fewer of them.
         writer.execute("PRAGMA page_size = 16384")
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
+        # A checkpoint for every 32 MB of log, which is then cut to 64 MB at most.
         writer.execute("PRAGMA wal_autocheckpoint = 2000")
         writer.execute("PRAGMA journal_size_limit = 67108864")
         if not found:
@@ -129,7 +140,8 @@ class SqliteStore:
         layout = writer.execute("PRAGMA user_version").fetchone()[0]
         if (found, layout) != (_APPLICATION_ID, _LAYOUT):
             raise ConfigurationError(
-                f"{self._path} has store layout {layout}; this version reads layout {_LAYOUT}"
+                f"{self._path} has store layout {layout}, and this version of flowstream reads "
+                f"layout {_LAYOUT}; use the version that wrote it, or choose another data directory"
             )
 
     @contextlib.contextmanager
@@ -142,10 +154,10 @@ class SqliteStore:
             raise
         self._writer.execute("COMMIT")
 
-    # --- the whole --------------------------------------------------------------------------
+    # --- loading and committing -------------------------------------------------------------
 
     def load(self) -> Contents:
-        """Everything but the chunks; the time it takes does not depend on their number."""
+        """Everything but the chunks. The time it takes does not depend on how many there are."""
         query = self._writer.execute
         streams = {
             key: StreamRecord(key, name, json.loads(arguments), last_chunk_id, last_chunk_end)
@@ -232,7 +244,7 @@ class SqliteStore:
                 if filters is None or filters.matches(values):
                     blob = reader.execute("SELECT blob FROM chunk WHERE rowid = ?", (rowid,))
                     row = blob.fetchone()
-                    if row is None:  # retention removed it meanwhile
+                    if row is None:  # `collect` has freed it meanwhile
                         continue
                     found.append(StoredChunk(row_id, records, timestamp, values, row[0]))
                     max_bytes -= len(row[0])
@@ -270,11 +282,11 @@ class SqliteStore:
 
 
 def _signed_limit(offset: int) -> int:
-    """No chunk has an id beyond the signed range; an offset beyond it is past every tail."""
+    """An offset beyond the signed range is past the end of every stream, as the limit itself is."""
     return min(offset, _WORDS // 2 - 1)
 
 
-# --- one change each --------------------------------------------------------------------------
+# --- one function for each kind of change -----------------------------------------------------
 
 
 def _add_stream(db: sqlite3.Connection, change: AddStream) -> None:

@@ -1,8 +1,9 @@
-"""What the broker needs of a store, and the store in memory, which is also the model of the other.
+"""What the broker needs of a store, and the store in memory.
 
 A store knows nothing of connections or credits: it applies groups of changes, finds chunks and
-reads them. Calls are synchronous; a store that does I/O says so with `blocking` and is then called
-in worker threads only (`commit` and `collect` from one at a time, `read` and `locate` from any).
+reads them. All methods are synchronous. A store that does I/O sets `blocking`, and is then called
+in worker threads only: `commit` and `collect` in one thread at a time, `read`, `locate` and
+`locate_time` in any. Tests compare the store on disk with the one in memory.
 """
 
 from __future__ import annotations
@@ -22,39 +23,40 @@ from flowstream.broker.records import (
 
 
 class Store(Protocol):
-    """Where chunks, offsets, sequences and definitions rest."""
+    """Keeps chunks, stored offsets, publisher sequences and definitions."""
 
     blocking: bool
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Apply a group; when it returns, all of it outlives a crash of the process or machine."""
+        """Apply a group of changes. When this returns, they survive `kill -9` and a power cut."""
 
     def collect(self) -> bool:
-        """Free some of what dropped streams and truncations left; True while there is more."""
+        """Free some of the chunks that were deleted; True while there are more."""
 
     def read(
         self, stream: int, chunk_id: int, until: int, filters: Filter | None, max_bytes: int
     ) -> tuple[list[StoredChunk], int]:
-        """The chunks from `chunk_id` on and below `until` that `filters` lets through.
+        """The chunks from `chunk_id` up to but not including `until` that match `filters`.
 
-        Stops after `max_bytes` (one chunk at least). Gives them and the id to read on from.
+        Stops after `max_bytes`, but reads one chunk at least. Returns them and the id to read on
+        from.
         """
 
     def locate(self, stream: int, offset: int) -> int | None:
-        """The id of the chunk that contains `offset`, or of the first one after it."""
+        """The id of the chunk that contains `offset`, or of the first one after it, or None."""
 
     def locate_time(self, stream: int, timestamp: int) -> int | None:
-        """The id of the first chunk written at or after `timestamp` (ms), if there is one."""
+        """The id of the first chunk written at or after `timestamp` (ms), or None."""
 
     def bytes_used(self) -> int:
-        """Bytes it takes on disk (in memory, for the one that has no disk)."""
+        """How many bytes it takes on disk, or in memory if it has no files."""
 
     def close(self) -> None:
-        """Let go of it; nothing else may be called any more."""
+        """Release files and memory; no other method may be called after this."""
 
 
 class Filter:
-    """Which chunks a filtering consumer is sent: those that may hold one of its values."""
+    """Selects the chunks that a filtering consumer is sent: those with one of its values."""
 
     __slots__ = ("match_unfiltered", "values")
 
@@ -69,7 +71,7 @@ class Filter:
 
 
 class MemoryStore:
-    """Chunks in lists; for tests and throw-away brokers. Nothing blocks, nothing survives."""
+    """Keeps chunks in lists, for tests and brokers without data to keep. It never blocks."""
 
     blocking = False
 
@@ -93,7 +95,7 @@ class MemoryStore:
                     self._forget(chunks[:end])
                     del chunks[:end]
                 case _:
-                    pass  # the broker itself holds the rest in memory
+                    pass  # offsets, sequences and definitions: `Stream` and `Catalog` have them
 
     def _forget(self, chunks: list[StoredChunk]) -> None:
         self._bytes -= sum(len(chunk.blob) for chunk in chunks)

@@ -77,6 +77,18 @@ class Entries(Sequence[Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def select(self, indices: Sequence[int]) -> Entries:
+        """The entries at these indices, in the order of the indices."""
+        entries = list(map(self.entries.__getitem__, indices))
+        batches = [at for at, it in enumerate(entries) if it[0] & 0x80] if self.batches else []
+        return Entries(
+            list(map(self.ids.__getitem__, indices)),
+            entries,
+            len(entries) + sum(_SUB_BATCH(entries[at])[1] - 1 for at in batches),
+            batches,
+            None if self.filters is None else list(map(self.filters.__getitem__, indices)),
+        )
+
 
 def read_entries(data: bytes, position: int, count: int) -> Entries:
     """The messages of a version 1 frame: `count` of them from `position` to the end."""

@@ -65,14 +65,14 @@ async def running(store: GatedStore) -> AsyncIterator[tuple[Committer, Stream]]:
     stream = Stream(StreamRecord(1, "s", {}))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(committer.run)
-        await committer.change([AddStream(1, "s", {})])
+        await committer.commit([AddStream(1, "s", {})])
         yield committer, stream
         tasks.cancel_scope.cancel()
 
 
 def publish(committer: Committer, publisher: Publisher, ids: list[int]) -> None:
     publisher.stream.append(entries_of(ids), publisher.reference)
-    committer.confirm(publisher, ids)
+    committer.confirm_when_durable(publisher, ids)
 
 
 async def test_what_arrives_during_a_commit_makes_one_group() -> None:
@@ -81,7 +81,7 @@ async def test_what_arrives_during_a_commit_makes_one_group() -> None:
     async with running(store) as (committer, stream):
         publisher = Publisher(session, 0, stream, None)
         woken: list[int] = []
-        stream.listeners.add(lambda: woken.append(stream.end))
+        stream.on_growth.add(lambda: woken.append(stream.end))
         store.shut()
         publish(committer, publisher, [1])
         await store.entered.wait()
@@ -99,14 +99,14 @@ async def test_what_arrives_during_a_commit_makes_one_group() -> None:
 async def test_settle_waits_for_what_the_stream_has_accepted() -> None:
     store = GatedStore()
     async with running(store) as (committer, stream):
-        await committer.settle(stream)
+        await committer.flush(stream)
         store.shut()
         stream.store_offset("r", 5)
-        committer.touch(stream)
+        committer.mark_dirty(stream)
         settled = anyio.Event()
 
         async def settle() -> None:
-            await committer.settle(stream)
+            await committer.flush(stream)
             settled.set()
 
         async with anyio.create_task_group() as tasks:

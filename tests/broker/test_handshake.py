@@ -1,4 +1,4 @@
-"""SASL PLAIN: who may, and which code the others get."""
+"""SASL PLAIN: who may connect, and which response code the others get."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.broker.access import check_plain, is_loopback
+from flowstream.broker.handshake import check_plain, is_loopback
 from flowstream.protocol import Code
 
 USERS = {"guest": "guest", "ann": "pâss"}

@@ -34,9 +34,9 @@ from flowstream.protocol import (
     encode,
 )
 from flowstream.testing import run_virtual
+from tests.broker.connections import a_client, a_node, a_stranger
 from tests.broker.raw import GUEST, Raw, connected, logged_in
 from tests.broker.serving import served
-from tests.broker.test_session import a_client, a_node, a_stranger
 from tests.protocol.strategies import command_of
 from tests.protocol.test_vectors import FILES, lines
 
@@ -69,10 +69,10 @@ def survives(attack: Callable[[Node], Coroutine[Any, Any, None]]) -> None:
         async with a_node() as node:
             await attack(node)
             with anyio.fail_after(3600):
-                while node.sessions:
+                while node.connections:
                     await anyio.sleep(1)
             assert node.coordinator.groups == {}
-            assert not any(stream.listeners for stream in node.catalog.streams.values())
+            assert not any(stream.on_growth for stream in node.catalog.streams.values())
             async with a_client(node) as raw:
                 await raw.ok(CreateStream(7, "another stream", {}))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,11 +9,8 @@ import pytest
 
 from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Limits, Node
-from flowstream.broker.records import Contents
 from flowstream.broker.session import Session
-from flowstream.broker.store import MemoryStore
 from flowstream.protocol import (
-    Address,
     Chunk,
     Close,
     ConsumerUpdate,
@@ -46,11 +41,8 @@ from flowstream.protocol import (
     Tune,
     encode_publish,
 )
-from flowstream.protocol.codec import COMMANDS
-from flowstream.protocol.connection import TABLE, Role, State
 from flowstream.testing import virtual_time
-from tests.broker.pipes import pipes
-from tests.broker.raw import Raw
+from tests.broker.connections import a_client, a_node, a_stranger
 
 pytestmark = pytest.mark.anyio
 
@@ -61,62 +53,10 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return virtual_time("trio")
 
 
-@asynccontextmanager
-async def a_node(limits: Limits | None = None) -> AsyncIterator[Node]:
-    node = Node(MemoryStore(), Contents([], {}, 1), {"guest": "guest"}, limits or Limits())
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(node.run)
-        yield node
-        tasks.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def a_client(node: Node, *, unread: float = 1000, heartbeat: int = 0) -> AsyncIterator[Raw]:
-    """A client of the node that is logged in."""
-    async with a_stranger(node, unread=unread) as raw:
-        await raw.log_in(heartbeat=heartbeat)
-        yield raw
-
-
-@asynccontextmanager
-async def a_stranger(node: Node, *, unread: float = 1000) -> AsyncIterator[Raw]:
-    near, far = pipes(unread)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Serving(node, far).run)
-        async with near:
-            yield Raw(near)
-
-
-class Serving:
-    """A session that closes its end when it is over, as the server does."""
-
-    def __init__(self, node: Node, far: Any) -> None:
-        self.session = Session(node, far, None, Address("here", 1))
-        self.far = far
-
-    async def run(self) -> None:
-        async with self.far:
-            await self.session.run()
-
-
 def session_of(node: Node) -> Session:
-    (session,) = node.sessions
+    (session,) = node.connections
+    assert isinstance(session, Session)
     return session
-
-
-def test_every_command_of_a_client_has_a_handler() -> None:
-    may_be_sent = {
-        key
-        for (role, state), rules in TABLE.items()
-        if role is Role.CLIENT and state is not State.CLOSING
-        for key in rules
-    }
-    sent = {
-        row.command
-        for (key, answer, _), row in COMMANDS.items()
-        if (key | (0x8000 if answer else 0)) in may_be_sent
-    }
-    assert sent <= set(HANDLERS)
 
 
 # --- deadlines --------------------------------------------------------------------------------
@@ -229,7 +169,7 @@ async def test_a_client_that_stops_reading_while_it_is_left_does_not_stay() -> N
             await raw.send(QueryOffset(correlation_id, "r" * 100, "s"))
         await raw.send(b"\0\0\0\4\1\1\0\1")
         began = anyio.current_time()
-        while node.sessions:
+        while node.connections:
             await anyio.sleep(1)
         assert anyio.current_time() - began <= 22
 
@@ -263,7 +203,7 @@ async def test_answers_nobody_reads_stop_the_reading() -> None:
         with anyio.move_on_after(30):
             for correlation_id in range(10_000):
                 await raw.send(QueryOffset(correlation_id, "r", "no such stream"))
-        assert session._unsent < 3000
+        assert session.unsent < 3000
         answered = 0
         with anyio.move_on_after(5):
             while await raw.next() is not None:
@@ -326,19 +266,19 @@ async def test_a_request_is_done_even_if_the_client_does_not_wait() -> None:
             answer: Any = await raw.call(QueryOffset(7, "r", "s"), object)
             assert (answer.code, answer.offset) == (1, 4)
         await anyio.wait_all_tasks_blocked()
-        assert not node.sessions
-        assert not node.catalog.streams["s"].listeners
+        assert not node.connections
+        assert not node.catalog.streams["s"].on_growth
 
 
 async def test_an_error_inside_costs_only_its_connection(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake in the broker")
 
-    monkeypatch.setitem(HANDLERS, StoreOffset, broken)
+    handlers = {**HANDLERS, StoreOffset: broken}
     async with a_node() as node, a_client(node) as other:
-        async with a_client(node) as raw:
+        async with a_client(node, handlers=handlers) as raw:
             await raw.send(StoreOffset("r", "s", 1))
             assert await raw.next() is None
         assert "a mistake in the broker" in caplog.text

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.broker import chunk_builder
-from flowstream.broker import stream as stream_module
-from flowstream.broker.chunk_builder import pick, records_in
+from flowstream.broker.chunk_builder import MAX_CHUNK_ENTRIES
 from flowstream.broker.records import (
     AddChunk,
     Change,
@@ -25,8 +23,7 @@ from flowstream.broker.records import (
     StreamRecord,
     Truncate,
 )
-from flowstream.broker.retention import parse_age
-from flowstream.broker.stream import Stream, Tail
+from flowstream.broker.stream import MAX_SEQUENCES, Stream, Tail, parse_age
 from flowstream.protocol import Chunk, Entries, SubBatch, simple_entry, sub_batch
 from flowstream.protocol.publish import sub_batch_entry
 
@@ -89,25 +86,9 @@ def test_deduplication_keeps_what_is_above_the_highest(publishes: Any) -> None:
     assert saved == tested.sequences == highest
 
 
-def test_a_chunk_takes_the_frames_of_a_turn_up_to_its_limits() -> None:
-    tested = stream()
-    for start in range(0, 6000, 1000):
-        tested.append(entries_of(list(range(start, start + 1000))), None)
-    assert [chunk.records for chunk in chunks_in(tested.seal(0))] == [4000, 2000]
-    tested.append(entries_of([1]), None)
-    tested.append(entries_of(list(range(10_000))), None)
-    records = [chunk.records for chunk in chunks_in(tested.seal(0))]
-    assert records == [1, chunk_builder.MAX_CHUNK_ENTRIES, chunk_builder.MAX_CHUNK_ENTRIES, 1808]
-    large = Entries([1], [simple_entry(b"x" * chunk_builder.MAX_CHUNK_BYTES)], 1, [])
-    tested.append(large, None)
-    tested.append(large, None)
-    assert [chunk.records for chunk in chunks_in(tested.seal(0))] == [1, 1]
-
-
 def test_sub_batches_take_an_offset_for_each_of_their_messages() -> None:
     batch: SubBatch = sub_batch(5, [b"a", b"b", b"c"])
     raw = sub_batch_entry(batch)
-    assert records_in(raw) == 3
     tested = stream()
     tested.append(Entries([4, 5], [simple_entry(b"x"), raw], 4, [1]), "r")
     tested.append(Entries([5, 6], [raw, simple_entry(b"y")], 4, [0]), "r")
@@ -116,34 +97,7 @@ def test_sub_batches_take_an_offset_for_each_of_their_messages() -> None:
     assert bodies_in([chunk]) == [b"x", b"a", b"b", b"c", b"y"]
 
 
-@given(
-    ids=st.lists(st.integers(0, 99), min_size=1, max_size=10),
-    chosen=st.lists(st.integers(0, 9), min_size=1),
-)
-def test_pick(ids: list[int], chosen: list[int]) -> None:
-    indices = [index for index in chosen if index < len(ids)] or [0]
-    filters = [None if each % 2 else str(each) for each in ids]
-    part = pick(entries_of(ids, filters), indices)
-    assert part.ids == [ids[index] for index in indices]
-    assert part.filters == [filters[index] for index in indices]
-    assert part.entries == [simple_entry(b"%d" % each) for each in part.ids]
-    assert (part.records, part.batches) == (len(indices), [])
-
-
-def test_filter_values_of_a_chunk() -> None:
-    tested = stream(stream_filter_size_bytes="20")
-    tested.append(entries_of([1, 2], [None, None]), None)
-    (plain,) = chunks_in(tested.seal(0))
-    assert plain.filters is None
-    assert Chunk(plain.blob).bloom_size == 0
-    tested.append(entries_of([1, 2], ["a", None]), None)
-    tested.append(entries_of([3]), None)
-    (filtered,) = chunks_in(tested.seal(0))
-    assert filtered.filters == frozenset({"a", ""})
-    assert Chunk(filtered.blob).bloom_size == 20
-
-
-def test_what_is_sealed_is_said_once() -> None:
+def test_a_change_is_given_once() -> None:
     tested = stream()
     tested.append(entries_of([1]), "p")
     tested.store_offset("r", 3)
@@ -212,7 +166,7 @@ def test_at_the_end_of_a_segment_old_tracking_is_forgotten() -> None:
         tested.append(entries_of([each]), None)
         tested.seal(0)
     tested.store_offset("old", 0)
-    for each in range(stream_module.MAX_SEQUENCES + 2):
+    for each in range(MAX_SEQUENCES + 2):
         tested.append(entries_of([each]), f"p{each}")
     changes = tested.seal(0)
     assert DropOffset(1, "old") in changes
@@ -223,7 +177,7 @@ def test_at_the_end_of_a_segment_old_tracking_is_forgotten() -> None:
 def test_only_segments_that_stay_are_saved() -> None:
     tested = stream(stream_max_segment_size_bytes="1", max_length_bytes="1")
     for each in range(5):
-        tested.append(entries_of(list(range(each, each + chunk_builder.MAX_CHUNK_ENTRIES))), None)
+        tested.append(entries_of(list(range(each, each + MAX_CHUNK_ENTRIES))), None)
     changes = tested.seal(0)
     saved = [it.segment.first_offset for it in changes if isinstance(it, SaveSegment)]
     assert saved == [segment.first_offset for segment in tested.segments]

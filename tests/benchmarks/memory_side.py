@@ -1,63 +1,47 @@
-"""flowstream without a broker: an iterable source, as a default run of the command line has it."""
+"""Without a broker: a pipeline over a list, and decoding alone in a loop."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from flowstream.pipeline import Batch, IterableProducer, Message, Pipeline
-from flowstream.telemetry import Telemetry
-from tests.benchmarks.scenarios import bodies
-from tests.benchmarks.target import Target
+from pydantic import TypeAdapter
+from pydantic_core import from_json
 
-BATCH = 1_000
+from flowstream.pipeline import IterableProducer, tuned_collector
+from tests.benchmarks import shapes
+from tests.benchmarks.bodies import bodies
+from tests.benchmarks.measuring import BATCH, Stopwatch, Target
 
-
-async def _run(pipeline: Pipeline, messages: int, telemetry: Telemetry | None = None) -> float:
-    start = time.perf_counter()
-    result = await pipeline.run(tune_gc=True, telemetry=telemetry)
-    seconds = time.perf_counter() - start
-    assert result.settled == {"ok": messages}, result
-    return seconds
+Measured = dict[str, Any]
 
 
-async def processor(target: Target) -> float:
-    """Seconds to process every message, with no batcher."""
-    pipeline = Pipeline("memory", IterableProducer(bodies(target.messages)))
-
-    @pipeline.processor
-    async def handle(message: Message[bytes]) -> None:
-        pass
-
-    return await _run(pipeline, target.messages)
-
-
-def _add_batcher(pipeline: Pipeline) -> None:
-    @pipeline.batcher(size=BATCH)
-    async def load(batch: Batch[Any]) -> None:
-        pass
+async def pipeline(target: Target) -> Measured:
+    """A whole run, with the garbage collector as `flowstream run` has it."""
+    source = IterableProducer(bodies(target.messages))
+    whole = shapes.declare(source, None, **target.options)
+    watch = Stopwatch()
+    result = await whole.run(tune_gc=True)
+    measured = watch.stop(target.messages)
+    assert result.settled == {"ok": target.messages}, result
+    return measured
 
 
-async def batcher(target: Target, telemetry: Telemetry | None = None) -> float:
-    """Seconds to process and batch every message."""
-    pipeline = Pipeline("memory", IterableProducer(bodies(target.messages)))
+async def decode(target: Target) -> Measured:
+    """`list(map(decode, bodies))`, a thousand at a time: the least that decoding can cost.
 
-    @pipeline.processor
-    async def handle(message: Message[bytes]) -> None:
-        pass
+    The garbage collector is tuned as in a run, so that it is not what makes the difference.
+    """
+    payload = target.options["payload"]
+    kind = shapes.payload_type(payload)
+    if payload == "msgspec":
+        import msgspec
 
-    _add_batcher(pipeline)
-    return await _run(pipeline, target.messages, telemetry)
-
-
-async def json_batcher(target: Target) -> float:
-    """The same with each body decoded from JSON to a dict."""
-    pipeline = Pipeline("memory", IterableProducer(bodies(target.messages)))
-
-    @pipeline.processor
-    async def handle(message: Message[dict[str, Any]]) -> None:
-        if message.data["order_id"] < 0:
-            message.fail("no such order")
-
-    _add_batcher(pipeline)
-    return await _run(pipeline, target.messages)
+        one: Any = msgspec.json.Decoder(kind).decode
+    else:
+        one = from_json if payload == "dict" else TypeAdapter(kind).validator.validate_json
+    messages = bodies(target.messages)
+    with tuned_collector():
+        watch = Stopwatch()
+        for first in range(0, len(messages), BATCH):
+            list(map(one, messages[first : first + BATCH]))
+        return watch.stop(len(messages))

@@ -1,9 +1,12 @@
-"""The bare client: rstream 1.1.1, used as its documentation shows for speed."""
+"""The bare client: rstream, used as its documentation shows for speed.
+
+The titles of the scenarios say what is guaranteed: without a confirm callback nobody learns of a
+message that is lost, and without `store_offset` every start begins anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from rstream import (
@@ -12,37 +15,78 @@ from rstream import (
     ConsumerOffsetSpecification,
     OffsetType,
     Producer,
+    SuperStreamConsumer,
     amqp_decoder,
 )
 
-from tests.benchmarks.scenarios import bodies
-from tests.benchmarks.target import Target
+from tests.benchmarks.bodies import bodies
+from tests.benchmarks.measuring import BATCH, Latencies, Stopwatch, Target, send_at_rate
 
-BATCH = 1_000
+Measured = dict[str, Any]
+FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
+STORE_EVERY = 10_000
+"""Messages between two stored offsets, as many as `commit_every` of a pipeline."""
 
 
-async def _publish(target: Target, wrap: Any) -> float:
+class Confirms:
+    """Counts confirms; `all` is set when as many came as were expected."""
+
+    def __init__(self, expected: int) -> None:
+        self._left = expected
+        self.all = asyncio.Event()
+
+    def __call__(self, status: Any) -> None:
+        assert status.is_confirmed, status
+        self._left -= 1
+        if not self._left:
+            self.all.set()
+
+
+async def publish(target: Target) -> Measured:
+    """Until the last batch is with the socket or, with "confirmed", until all are confirmed."""
     messages = bodies(target.messages)
+    amqp = target.options.get("amqp", False)
+    confirms = Confirms(len(messages) - 1) if target.options.get("confirmed") else None
     async with Producer(**target.address()) as producer:
-        await producer.send_batch(target.stream, [wrap(messages[0])])  # declares the publisher
-        start = time.perf_counter()
+        await producer.send_batch(target.stream, [messages[0]])  # declares the publisher
+        watch = Stopwatch()
         for first in range(1, len(messages), BATCH):
-            batch = [wrap(body) for body in messages[first : first + BATCH]]
-            await producer.send_batch(target.stream, batch)
-        return time.perf_counter() - start
+            some: list[Any] = messages[first : first + BATCH]
+            if amqp:
+                some = [AMQPMessage(body=body) for body in some]
+            await producer.send_batch(target.stream, some, on_publish_confirm=confirms)
+        if confirms is not None:
+            await confirms.all.wait()
+        return watch.stop(len(messages) - 1)
 
 
-async def publish_raw(target: Target) -> float:
-    """Seconds until the last batch was handed to the socket; confirms are not waited for."""
-    return await _publish(target, bytes)
+async def consume(target: Target) -> Measured:
+    """From subscribing to the last message; the callback counts, and stores with "store"."""
+    done = asyncio.Event()
+    left = target.messages
+    store = target.options.get("store", False)
+
+    def callback(message: Any, context: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+        if store and not left % STORE_EVERY:
+            return consumer.store_offset(target.stream, "benchmark", context.offset)
+        return None
+
+    decoder: Any = amqp_decoder if target.options.get("amqp") else None
+    async with Consumer(**target.address()) as consumer:
+        watch = Stopwatch()
+        await consumer.subscribe(
+            target.stream, callback, decoder=decoder, offset_specification=FIRST
+        )
+        await done.wait()
+        return watch.stop(target.messages)
 
 
-async def publish_amqp(target: Target) -> float:
-    """The same with each body wrapped into an AMQP message."""
-    return await _publish(target, lambda body: AMQPMessage(body=body))
-
-
-async def _consume(target: Target, decoder: Any) -> float:
+async def consume_super(target: Target) -> Measured:
+    """The same over all partitions of a super stream."""
     done = asyncio.Event()
     left = target.messages
 
@@ -52,23 +96,61 @@ async def _consume(target: Target, decoder: Any) -> float:
         if not left:
             done.set()
 
-    async with Consumer(**target.address()) as consumer:
-        start = time.perf_counter()
-        await consumer.subscribe(
-            target.stream,
-            callback,
-            decoder=decoder,
-            offset_specification=ConsumerOffsetSpecification(OffsetType.FIRST),
-        )
+    async with SuperStreamConsumer(**target.address(), super_stream=target.stream) as consumer:
+        watch = Stopwatch()
+        await consumer.subscribe(callback, offset_specification=FIRST)
         await done.wait()
-        return time.perf_counter() - start
+        return watch.stop(target.messages)
 
 
-async def consume_raw(target: Target) -> float:
-    """Seconds from subscribing to the last message, callback counting only."""
-    return await _consume(target, None)
+async def copy(target: Target) -> Measured:
+    """From one stream to another in batches, until the last copy is confirmed."""
+    output = target.options["output"]
+    confirms = Confirms(target.messages)
+    batch: list[Any] = []
+    left = target.messages
+
+    def callback(message: Any, context: Any) -> Any:
+        nonlocal left, batch
+        left -= 1
+        batch.append(message)
+        if left and len(batch) < BATCH:
+            return None
+        full, batch = batch, []
+        return producer.send_batch(output, full, on_publish_confirm=confirms)
+
+    address = target.address()
+    async with Consumer(**address) as consumer, Producer(**address) as producer:
+        watch = Stopwatch()
+        await consumer.subscribe(target.stream, callback, offset_specification=FIRST)
+        await confirms.all.wait()
+        return watch.stop(target.messages)
 
 
-async def consume_amqp(target: Target) -> float:
-    """The same, each message AMQP-decoded."""
-    return await _consume(target, amqp_decoder)
+async def latency_publish(target: Target) -> Measured:
+    """Messages at a rate, each confirmed to a callback that counts."""
+    confirms = Confirms(target.messages)
+    async with Producer(**target.address()) as producer:
+
+        async def send(some: list[Any]) -> None:
+            await producer.send_batch(target.stream, some, on_publish_confirm=confirms)
+
+        measured = await send_at_rate(target, send)
+        await confirms.all.wait()
+        return measured
+
+
+async def latency_consume(target: Target) -> Measured:
+    """From sending to a bare callback."""
+    latencies = Latencies(target)
+    done = asyncio.Event()
+
+    def callback(message: Any, context: Any) -> None:
+        if latencies.take(message):
+            done.set()
+
+    async with Consumer(**target.address()) as consumer:
+        await consumer.subscribe(target.stream, callback, offset_specification=FIRST)
+        print('{"ready": true}', flush=True)
+        await done.wait()
+        return latencies.result()

@@ -1,131 +1,329 @@
-"""What is compared with what: one table, read by the harness and by the worker."""
+"""What is measured, and beside what: one table, read by everything else here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """`ours` against `peer` (both `module.function` in this package), or against a figure.
+class Scenario:
+    """One kind of process.
 
-    `figure` is messages per second measured for another system on this kind of machine, where
-    that system cannot be run beside us; `target` is the least ratio that is aimed at. `stream`
-    says what the stream must hold: nothing ("empty"), or a million messages ("raw", "amqp").
+    `run` is `module.function` of this package and `options` what it is given. `peers` are the
+    scenarios of the same comparison that it is set in relation to. `recorded` is a rate of another
+    system that was measured before, on this kind of machine. With `seeds` it runs so often in each
+    round, each time with another seed for the hashes of strings. `publisher` is the process beside
+    it that sends messages, for latencies.
     """
 
     name: str
     title: str
-    ours: str
-    peer: str | None
-    peer_title: str
-    target: float
+    run: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    peers: tuple[str, ...] = ()
+    recorded: tuple[str, int] | None = None
+    seeds: int = 1
+    publisher: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Scenarios that take turns on the same stream.
+
+    `stream` is what it holds: "empty" (a fresh one for each process), "raw" or "amqp" bodies,
+    "super" for a super stream of three partitions, "copy" for raw bodies and an empty stream
+    beside it, None for no broker at all. `times` multiplies the number of messages. `rate` is
+    messages a second where latency is measured; "half" is half of what the slowest can do.
+    """
+
+    name: str
+    title: str
+    scenarios: tuple[Scenario, ...]
     stream: str | None = None
-    figure: int | None = None
+    times: int = 1
+    rate: int | str | None = None
 
 
-BROADWAY = "Broadway 1.3 on the BEAM"
+def _stream(name: str, title: str, *peers: str, seeds: int = 1, **options: Any) -> Scenario:
+    return Scenario(name, title, "flowstream_side.pipeline", options, peers, seeds=seeds)
 
-LEAST_WITH_METRICS = 0.97
-"""Metrics and the live page's board may cost 3 %."""
 
-COMPARISONS: tuple[Comparison, ...] = (
-    Comparison(
-        "publish-raw",
-        "publish, every message confirmed, raw bodies",
-        "flowstream_side.publish_raw",
-        "rstream_side.publish_raw",
-        "rstream send_batch(1000), unconfirmed",
-        1.0,
-        stream="empty",
-    ),
-    Comparison(
-        "publish-amqp",
-        "publish, every message confirmed, AMQP 1.0",
-        "flowstream_side.publish_amqp",
-        "rstream_side.publish_amqp",
-        "rstream send_batch(1000), unconfirmed",
-        1.0,
-        stream="empty",
-    ),
-    Comparison(
-        "pipeline-raw",
-        "whole pipeline, batches of 1000, commits, raw",
-        "flowstream_side.pipeline",
-        "rstream_side.consume_raw",
-        "rstream consume, empty callback",
-        1.0,
-        stream="raw",
-    ),
-    Comparison(
-        "pipeline-amqp",
-        "whole pipeline, batches of 1000, commits, AMQP 1.0",
-        "flowstream_side.pipeline",
-        "rstream_side.consume_amqp",
-        "rstream consume, AMQP, empty callback",
-        3.0,
-        stream="amqp",
-    ),
-    Comparison(
-        "memory-processor",
-        "in memory, no batcher",
-        "memory_side.processor",
-        None,
-        BROADWAY,
-        1.0,
-        figure=650_000,
-    ),
-    Comparison(
-        "memory-batcher",
-        "in memory, one batcher of 1000",
-        "memory_side.batcher",
-        None,
-        BROADWAY,
-        1.0,
-        figure=480_000,
-    ),
-    Comparison(
-        "memory-json",
-        "in memory, JSON decode, one batcher of 1000",
-        "memory_side.json_batcher",
-        None,
-        BROADWAY,
-        1.0,
-        figure=235_000,
-    ),
-    Comparison(
-        "metrics-memory",
-        "metrics, by CPU time: in memory, one batcher of 1000",
-        "metrics_side.memory",
-        "metrics_side.memory_bare",
-        "the same without metrics",
-        LEAST_WITH_METRICS,
-    ),
-    Comparison(
-        "metrics-pipeline",
-        "metrics, by CPU time: whole pipeline, raw",
-        "metrics_side.pipeline",
-        "metrics_side.pipeline_bare",
-        "the same without metrics",
-        LEAST_WITH_METRICS,
-        stream="raw",
+def _memory(
+    name: str, title: str, *peers: str, broadway: int | None = None, **options: Any
+) -> Scenario:
+    recorded = None if broadway is None else ("Broadway 1.3 on the BEAM", broadway)
+    return Scenario(name, title, "memory_side.pipeline", options, peers, recorded)
+
+
+def _rstream(name: str, title: str, run: str, *peers: str, **options: Any) -> Scenario:
+    return Scenario(name, f"rstream: {title}", f"rstream_side.{run}", options, peers)
+
+
+def _latencies(suffix: str) -> tuple[Scenario, ...]:
+    ours = "flowstream_side.latency_publish"
+    peer = f"rstream-{suffix}"
+    return (
+        Scenario(
+            peer,
+            "rstream: a bare callback",
+            "rstream_side.latency_consume",
+            publisher="rstream_side.latency_publish",
+        ),
+        Scenario(
+            suffix,
+            "pipeline: the handler of a processor, commits",
+            "flowstream_side.latency_pipeline",
+            peers=(peer,),
+            publisher=ours,
+        ),
+        Scenario(
+            f"client-{suffix}",
+            "client: the loop over deliveries",
+            "flowstream_side.latency_consume",
+            peers=(peer,),
+            publisher=ours,
+        ),
+    )
+
+
+def _typed(payload: str) -> tuple[Scenario, ...]:
+    bare = f"bare-{payload}"
+    return (
+        Scenario(
+            bare,
+            f"{payload}: list(map(decode, bodies)) alone",
+            "memory_side.decode",
+            {"payload": payload},
+        ),
+        _memory(
+            f"memory-{payload}",
+            f"{payload}: pipeline in memory, processor",
+            bare,
+            payload=payload,
+            batcher=False,
+        ),
+        _stream(
+            payload,
+            f"{payload}: pipeline, processor, commits",
+            bare,
+            payload=payload,
+            batcher=False,
+        ),
+    )
+
+
+PUBLISH = Comparison(
+    "publish",
+    "Publish",
+    stream="empty",
+    scenarios=(
+        _rstream("rstream-publish-unconfirmed", "raw bodies, unconfirmed", "publish"),
+        _rstream("rstream-publish", "raw bodies, confirm callback", "publish", confirmed=True),
+        Scenario(
+            "publish-raw",
+            "raw bodies, every message confirmed",
+            "flowstream_side.publish",
+            peers=("rstream-publish", "rstream-publish-unconfirmed"),
+        ),
+        _rstream("rstream-publish-amqp-unconfirmed", "AMQP, unconfirmed", "publish", amqp=True),
+        _rstream(
+            "rstream-publish-amqp", "AMQP, confirm callback", "publish", amqp=True, confirmed=True
+        ),
+        Scenario(
+            "publish-amqp",
+            "AMQP, every message confirmed",
+            "flowstream_side.publish",
+            {"amqp": True},
+            ("rstream-publish-amqp", "rstream-publish-amqp-unconfirmed", "publish-raw"),
+        ),
     ),
 )
 
-BODY_SIZE = 100
+CONSUME = Comparison(
+    "consume",
+    "Consume raw bodies",
+    stream="raw",
+    scenarios=(
+        _rstream("rstream-consume", "empty callback, nothing stored", "consume"),
+        _rstream("rstream-consume-stored", "callback that stores offsets", "consume", store=True),
+        Scenario(
+            "client",
+            "client: a list for each chunk, nothing stored",
+            "flowstream_side.consume",
+            peers=("rstream-consume",),
+        ),
+        _stream(
+            "batcher-only",
+            "pipeline: batches of 1000, no processor, commits",
+            "rstream-consume",
+            processor=None,
+        ),
+        _stream(
+            "processor-only",
+            "pipeline: processor, commits",
+            "rstream-consume",
+            batcher=False,
+        ),
+        _stream(
+            "processor-batcher",
+            "pipeline: processor and batches of 1000, commits",
+            "rstream-consume",
+            "rstream-consume-stored",
+        ),
+        _stream(
+            "slices",
+            "pipeline: handler of whole slices, commits",
+            "rstream-consume",
+            processor="slices",
+            batcher=False,
+        ),
+        _stream(
+            "threads",
+            "pipeline: processor and batcher as plain def, in threads",
+            "processor-batcher",
+            processor="def",
+        ),
+        _stream(
+            "keyed",
+            "pipeline: processor, 4 workers, 16 skewed keys",
+            "processor-only",
+            seeds=2,
+            batcher=False,
+            key="raw",
+            workers=4,
+        ),
+        _stream(
+            "metrics",
+            "pipeline: processor and batches, with metrics and page",
+            "processor-batcher",
+            metrics=True,
+        ),
+    ),
+)
 
+AMQP = Comparison(
+    "amqp",
+    "Consume AMQP 1.0 messages",
+    stream="amqp",
+    scenarios=(
+        _rstream("rstream-amqp", "decoded, empty callback, nothing stored", "consume", amqp=True),
+        Scenario(
+            "client-amqp",
+            "client: the bodies of each chunk taken out",
+            "flowstream_side.consume",
+            {"amqp": True},
+            ("rstream-amqp",),
+        ),
+        _stream(
+            "batcher-only-amqp",
+            "pipeline: batches of 1000, no processor, commits",
+            "rstream-amqp",
+            processor=None,
+        ),
+        _stream(
+            "processor-batcher-amqp",
+            "pipeline: processor and batches of 1000, commits",
+            "rstream-amqp",
+        ),
+    ),
+)
 
-def body(number: int) -> bytes:
-    """A JSON object of exactly `BODY_SIZE` bytes."""
-    head = b'{"order_id":%8d,"customer_id":%6d,"amount":"%05d.99","note":"' % (
-        number,
-        number % 23_570,
-        number % 99_999,
-    )
-    return head.ljust(BODY_SIZE - 2, b"x") + b'"}'
+TYPED = Comparison(
+    "typed",
+    "Decode bodies to a type",
+    stream="raw",
+    scenarios=(
+        *_typed("dict"),
+        _stream(
+            "keyed-dict",
+            "dict: pipeline, 4 workers, 16 skewed keys",
+            "dict",
+            seeds=2,
+            payload="dict",
+            batcher=False,
+            key="data",
+            workers=4,
+        ),
+        *_typed("pydantic"),
+        *_typed("msgspec"),
+    ),
+)
 
+SINK = Comparison(
+    "sink",
+    "Copy one stream to another",
+    stream="copy",
+    scenarios=(
+        _rstream("rstream-copy", "callback and send_batch(1000), confirmed", "copy"),
+        Scenario(
+            "sink",
+            "pipeline: StreamSink, confirmed, then committed",
+            "flowstream_side.copy",
+            peers=("rstream-copy",),
+        ),
+    ),
+)
 
-def bodies(count: int) -> list[bytes]:
-    """`count` different bodies (ten thousand of them, over and over: memory is not measured)."""
-    distinct = [body(number) for number in range(min(count, 10_000))]
-    return [distinct[number % len(distinct)] for number in range(count)]
+SUPER = Comparison(
+    "super",
+    "Consume a super stream of three partitions",
+    stream="super",
+    scenarios=(
+        _rstream("rstream-super", "empty callback, nothing stored", "consume_super"),
+        _stream(
+            "super-stream",
+            "pipeline: processor and batches of 1000, commits",
+            "rstream-super",
+            partitioned=True,
+        ),
+    ),
+)
+
+MEMORY = Comparison(
+    "memory",
+    "In memory, without a broker",
+    scenarios=(
+        _memory("memory-processor", "processor", broadway=650_000, batcher=False),
+        _memory("memory-batcher-only", "batches of 1000, no processor", processor=None),
+        _memory("memory-batcher", "processor and batches of 1000", broadway=480_000),
+        _memory(
+            "memory-json", "the same, JSON decoded to a dict", broadway=235_000, payload="dict"
+        ),
+    ),
+)
+
+RESIDENT = Comparison(
+    "resident",
+    "Memory over four times as many messages",
+    stream="raw",
+    times=4,
+    scenarios=(
+        _stream(
+            "resident",
+            "pipeline: processor and batches of 1000, commits",
+            sample_memory=True,
+        ),
+    ),
+)
+
+LATENCY = Comparison(
+    "latency",
+    "Latency from publishing to the handler, at 1,000 messages a second",
+    stream="empty",
+    rate=1_000,
+    scenarios=_latencies("latency"),
+)
+
+LOADED = Comparison(
+    "loaded",
+    "Latency under half of the load that the slowest can take",
+    stream="empty",
+    rate="half",
+    scenarios=_latencies("loaded"),
+)
+
+COMPARISONS = (
+    PUBLISH, CONSUME, AMQP, TYPED, SINK, SUPER, MEMORY, RESIDENT, LATENCY, LOADED,
+)  # fmt: skip

@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: prints the seconds it took.
+"""One measurement in a process of its own: takes a task as JSON, prints the measurement as JSON.
 
-python -m tests.benchmarks.worker rstream_side.publish_raw URL STREAM MESSAGES
+python -m tests.benchmarks.worker '{"run": "rstream_side.publish", "url": ..., "stream": ...}'
 """
 
 from __future__ import annotations
@@ -9,21 +9,28 @@ import importlib
 import json
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import anyio
 
-from tests.benchmarks.target import Target
+from tests.benchmarks.measuring import Skipped, Target
 
 
-def main(scenario: str, url: str, stream: str, messages: str) -> None:
-    module, _, function = scenario.partition(".")
-    measure = getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)
-    seconds = anyio.run(
-        measure,
-        Target(url, stream, int(messages)),
-        backend_options={"use_uvloop": find_spec("uvloop") is not None},
-    )
-    print(json.dumps({"seconds": seconds}))
+def main(task: dict[str, Any]) -> None:
+    module, _, function = task["run"].partition(".")
+    target = Target(task["url"], task["stream"], task["messages"], task["options"])
+    try:
+        measure = getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)
+        measured = anyio.run(
+            measure,
+            target,
+            backend_options={"use_uvloop": find_spec("uvloop") is not None},
+        )
+    except Skipped as reason:
+        measured = {"skipped": str(reason)}
+    except ModuleNotFoundError as error:
+        measured = {"skipped": f"{error.name} is not installed"}
+    print(json.dumps(measured), flush=True)
 
 
-main(*sys.argv[1:])
+main(json.loads(sys.argv[1]))

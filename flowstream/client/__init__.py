@@ -18,31 +18,31 @@ This file is the room's contract.
 """
 
 from flowstream.client.admin import ServerInfo, StreamStatistics
-from flowstream.client.backlog import LagProbe, StreamBacklog
-from flowstream.client.backoff import Backoff
-from flowstream.client.consumer import Consumer, StreamMessage
-from flowstream.client.credentials import (
+from flowstream.client.connecting.backoff import Backoff
+from flowstream.client.connecting.credentials import (
     Credentials,
     ExternalCredentials,
     PlainCredentials,
     Token,
     TokenCredentials,
 )
-from flowstream.client.credit import CreditOnArrival, CreditStrategy, CreditWhenDone
-from flowstream.client.delivery import Delivery
+from flowstream.client.connecting.handshake import this_process
+from flowstream.client.connecting.locator import StreamNodes
+from flowstream.client.connecting.states import State
+from flowstream.client.connecting.transport import Tls
+from flowstream.client.connecting.url import DEFAULT_URL, StreamUrl, UrlParts
+from flowstream.client.consuming.consumer import Consumer, StreamMessage
+from flowstream.client.consuming.credit import CreditOnArrival, CreditStrategy, CreditWhenDone
+from flowstream.client.consuming.delivery import Delivery
+from flowstream.client.consuming.lag import LagProbe, StreamBacklog
+from flowstream.client.consuming.offsets import Offset, offset_spec
+from flowstream.client.consuming.super_consumer import SuperStreamConsumer
+from flowstream.client.consuming.tracking import kept_reference
 from flowstream.client.environment import Environment
-from flowstream.client.nodes import StreamNodes
-from flowstream.client.offsets import Offset, offset_spec
-from flowstream.client.opening import this_process
 from flowstream.client.options import AutoTracking
-from flowstream.client.publisher import Publisher
-from flowstream.client.routing import hash_index, hash_route
-from flowstream.client.states import State
-from flowstream.client.super_consumer import SuperStreamConsumer
-from flowstream.client.super_publisher import Routing, SuperStreamPublisher
-from flowstream.client.tracking import kept_reference
-from flowstream.client.transport import Tls
-from flowstream.client.url import DEFAULT_URL, StreamUrl, UrlParts
+from flowstream.client.publishing.publisher import Publisher
+from flowstream.client.publishing.routing import hash_index, hash_route
+from flowstream.client.publishing.super_publisher import Routing, SuperStreamPublisher
 from flowstream.protocol import (
     Address,
     AmqpMessage,

@@ -38,15 +38,15 @@ from flowstream.protocol import (
 )
 from flowstream.texts import shown
 
-from .backlog import LagProbe
-from .codes import check
-from .core import Core
-from .nodes import StreamNodes, stream_nodes
-from .offsets import Offset, offset_spec
+from .connecting.codes import check
+from .connecting.core import Core
+from .connecting.locator import StreamNodes, stream_nodes
+from .connecting.partitions import read_partitions, read_route
+from .consuming.lag import LagProbe
+from .consuming.offsets import Offset, offset_spec
+from .consuming.probe import find_ends, probe, resolve
+from .consuming.tracking import OffsetStore
 from .options import ConsumerOptions, Match
-from .partitions import read_partitions, read_route
-from .probe import find_ends, probe, resolve
-from .tracking import OffsetStore
 
 MOST_PARTITIONS = 10_000
 LEADER_LOCATORS = ("client-local", "balanced")

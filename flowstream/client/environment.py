@@ -17,13 +17,19 @@ from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
 
 from .admin import Administration
-from .backoff import Backoff
-from .consumer import Consumer
-from .core import Core
-from .credentials import Credentials, PlainCredentials
-from .credit import CreditStrategy, credit_strategy
-from .nodes import AddressResolver
-from .offsets import Offset, offset_spec
+from .connecting.backoff import Backoff
+from .connecting.core import Core
+from .connecting.credentials import Credentials, PlainCredentials
+from .connecting.locator import AddressResolver
+from .connecting.partitions import Partitions
+from .connecting.settings import Settings
+from .connecting.states import State
+from .connecting.transport import Dial, Tls, tcp, tls_dial
+from .connecting.url import DEFAULT_URL, StreamUrl
+from .consuming.consumer import Consumer
+from .consuming.credit import CreditStrategy, credit_strategy
+from .consuming.offsets import Offset, offset_spec
+from .consuming.super_consumer import SuperStreamConsumer
 from .options import (
     AutoTracking,
     ConsumerOptions,
@@ -36,14 +42,8 @@ from .options import (
     PublisherOptions,
     Settled,
 )
-from .partitions import Partitions
-from .publisher import Publisher
-from .settings import Settings
-from .states import State
-from .super_consumer import SuperStreamConsumer
-from .super_publisher import KeyOf, Routing, SuperStreamPublisher
-from .transport import Dial, Tls, tcp, tls_dial
-from .url import DEFAULT_URL, StreamUrl
+from .publishing.publisher import Publisher
+from .publishing.super_publisher import KeyOf, Routing, SuperStreamPublisher
 
 
 class Environment(Administration):

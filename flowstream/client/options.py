@@ -20,7 +20,7 @@ from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, OffsetSpec, sub_batch
 from flowstream.texts import shown
 
-from .credit import CreditStrategy, CreditWhenDone
+from .consuming.credit import CreditStrategy, CreditWhenDone
 
 Match: TypeAlias = Callable[[bytes], bool]
 """Whether a body is wanted; the half of filtering that the broker cannot do."""

@@ -38,7 +38,7 @@ from flowstream.client import (
     Token,
     UrlParts,
 )
-from flowstream.client.url import PORTS
+from flowstream.client.connecting.url import PORTS
 from flowstream.errors import ConfigurationError
 from flowstream.testing import broker_in_thread
 from tests.cli.modules import write_module

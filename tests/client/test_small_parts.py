@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from flowstream.client import AutoTracking, Backoff, Compression, hash_index, hash_route
 from flowstream.client.admin import stream_arguments
-from flowstream.client.ids import Ids
-from flowstream.client.offsets import offset_spec
+from flowstream.client.connecting.ids import Ids
+from flowstream.client.connecting.signals import Signal
+from flowstream.client.consuming.offsets import offset_spec
+from flowstream.client.consuming.tracking import Tracker
 from flowstream.client.options import PublisherOptions
-from flowstream.client.signals import Signal
-from flowstream.client.tracking import Tracker
 from flowstream.errors import ConfigurationError, NotSupported
 from flowstream.protocol import OffsetSpec
 

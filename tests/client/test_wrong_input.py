@@ -12,7 +12,7 @@ import pytest
 from flowstream import DeadLetter, StreamProducer, StreamSink
 from flowstream.client import AutoTracking, Backoff, Compression, Environment, StreamUrl, Tls
 from flowstream.client import CreditOnArrival as OnArrival
-from flowstream.client.credentials import Token, TokenCredentials
+from flowstream.client.connecting.credentials import Token, TokenCredentials
 from flowstream.errors import ConfigurationError
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster

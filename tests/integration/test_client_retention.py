@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from flowstream import Environment
-from flowstream.client import AutoTracking, Consumer, subscription
+from flowstream.client import AutoTracking, Consumer
+from flowstream.client.consuming import subscription
 from flowstream.errors import OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
 from flowstream.telemetry import Overtaken, RetentionLooked, Telemetry

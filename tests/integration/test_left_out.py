@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
-from flowstream.client import AutoTracking, subscription
+from flowstream.client import AutoTracking
+from flowstream.client.consuming import subscription
 from flowstream.connectors import Filter, stream_producer
 from flowstream.testing import MemoryEnvironment
 from tests.brokers.running import Broker

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-import flowstream.client.transport as transport
+import flowstream.client.connecting.transport as transport
 from tests.brokers.running import Broker
 
 FAILURES = Path(__file__).resolve().parents[2] / "build" / "failures"

@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from flowstream.client import Backoff, State
-from flowstream.client.attachment import Attachment
-from flowstream.client.settings import Settings
-from flowstream.client.states import StateCell
+from flowstream.client.connecting.recovery import Attachment
+from flowstream.client.connecting.settings import Settings
+from flowstream.client.connecting.states import StateCell
 from flowstream.errors import (
     AccessRefused,
     AuthenticationFailed,

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from flowstream.client import Backoff, State
-from flowstream.client.outages import CALM, GATHER, REMIND
+from flowstream.client.connecting.outages import CALM, GATHER, REMIND
 from flowstream.telemetry import BrokerBack, BrokerLost, StateChanged
 from tests.client.conftest import SECRET, Connect, Recorder
 from tests.client.scripted import Cluster

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flowstream.client.options import Match
 from flowstream.protocol import Chunk
-
-from .options import Match
 
 
 class Delivery:

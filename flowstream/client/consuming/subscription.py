@@ -12,6 +12,15 @@ from collections.abc import Callable
 
 import anyio
 
+from flowstream.client.connecting.codes import check
+from flowstream.client.connecting.connection import ClientConnection, SubscriptionUser
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.pool import Place
+from flowstream.client.connecting.recovery import Attachment
+from flowstream.client.connecting.settings import log
+from flowstream.client.connecting.signals import Signal
+from flowstream.client.connecting.states import State, StateCell
+from flowstream.client.options import ConsumerOptions
 from flowstream.errors import (
     ConnectionClosed,
     FlowstreamError,
@@ -35,19 +44,10 @@ from flowstream.telemetry import ChunkReceived, Overtaken, RetentionLooked
 from flowstream.texts import text_of
 
 from .arrivals import Arrival, Arrivals
-from .attachment import Attachment
-from .codes import check
-from .connection import ClientConnection, SubscriptionUser
-from .core import Core
 from .delivery import Delivery, make_delivery
-from .lineage import Lineage, Verdict
-from .options import ConsumerOptions
-from .pool import Place
 from .probe import find_ends, find_first, probe
 from .retention import Distance, Headroom, overtaken
-from .settings import log
-from .signals import Signal
-from .states import State, StateCell
+from .stream_identity import Lineage, Verdict
 
 OnUpdate = Callable[[ClientConnection | None, int, bool], None]
 """Connection (None: it was lost), correlation id, active."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import anyio
 
+from flowstream.client.connecting.codes import check
+from flowstream.client.connecting.connection import ClientConnection
+from flowstream.client.connecting.core import Core
 from flowstream.errors import ConnectionClosed, StreamNotAvailable
 from flowstream.protocol import (
     Chunk,
@@ -23,10 +26,6 @@ from flowstream.protocol import (
     Subscribe,
     Unsubscribe,
 )
-
-from .codes import check
-from .connection import ClientConnection
-from .core import Core
 
 OWN_RECORDS = 100
 """Below RabbitMQ 3.11 nothing tells whether the offsets before the first message were removed, or

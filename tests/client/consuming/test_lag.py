@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.client import StreamBacklog
-from flowstream.client.backlog import BYTES, COUNTED, Tally
+from flowstream.client.consuming.lag import BYTES, COUNTED, Tally
 from flowstream.protocol import StreamStats, Subscribe, simple_entry
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster, MemoryStream

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.client import DEFAULT_URL, Address, Environment, StreamUrl
-from flowstream.client.url import UrlParts
+from flowstream.client.connecting.url import UrlParts
 from flowstream.errors import ConfigurationError
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.framing import encode_entry
-from flowstream.client.outbox import Outbox
-from flowstream.client.unconfirmed import Waiter
+from flowstream.client.publishing.framing import encode_entry
+from flowstream.client.publishing.send_buffer import Outbox
+from flowstream.client.publishing.unconfirmed import Waiter
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Compression, Publish, PublishFiltered, decode
 

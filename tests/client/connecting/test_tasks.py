@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flowstream.client.tasks import TaskOwner
+from flowstream.client.connecting.tasks import TaskOwner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_backends]
 

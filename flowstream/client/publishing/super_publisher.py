@@ -9,17 +9,17 @@ from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.partitions import Partitions
+from flowstream.client.connecting.states import State
+from flowstream.client.options import PublisherOptions
 from flowstream.errors import ConfigurationError, FlowstreamError, PublishFailed
 from flowstream.protocol import AmqpMessage
 from flowstream.texts import shown
 
-from .core import Core
-from .options import PublisherOptions
-from .outbox import plain_body
-from .partitions import Partitions
 from .publisher import Publisher
 from .routing import hash_route
-from .states import State
+from .send_buffer import plain_body
 
 KeyOf: TypeAlias = Callable[[bytes], str]
 Routing: TypeAlias = Literal["hash", "key"]

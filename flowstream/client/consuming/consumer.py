@@ -15,19 +15,19 @@ from types import TracebackType
 
 import anyio
 
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.settings import log
+from flowstream.client.connecting.signals import Signal
+from flowstream.client.connecting.states import State
+from flowstream.client.connecting.tasks import Task
+from flowstream.client.options import AutoTracking, ConsumerOptions
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
 
-from .core import Core
 from .delivery import Delivery
-from .options import AutoTracking, ConsumerOptions
 from .probe import resolve
-from .settings import log
-from .signals import Signal
 from .single_active import Turns
-from .states import State
 from .subscription import Subscription
-from .tasks import Task
 from .tracking import OffsetStore, Tracker
 
 

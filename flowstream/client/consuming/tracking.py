@@ -9,13 +9,12 @@ from functools import partial
 import anyio
 
 from flowstream.checks import MAX_NAME
+from flowstream.client.connecting.codes import check
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.recovery import PASSING
+from flowstream.client.options import AutoTracking, check_reference
 from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset, ServerError
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
-
-from .attachment import PASSING
-from .codes import check
-from .core import Core
-from .options import AutoTracking, check_reference
 
 WORDS = 1 << 64
 

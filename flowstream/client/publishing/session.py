@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import anyio
 
+from flowstream.client.connecting.codes import check
+from flowstream.client.connecting.connection import PublisherUser
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.pool import Place
+from flowstream.client.connecting.recovery import Attachment
+from flowstream.client.connecting.signals import Signal
+from flowstream.client.connecting.states import StateCell
+from flowstream.client.options import PublisherOptions
 from flowstream.errors import ConnectionClosed, FlowstreamError, NotSupported
 from flowstream.protocol import (
     Code,
@@ -16,16 +24,8 @@ from flowstream.protocol import (
 )
 from flowstream.telemetry import Confirmed, Published
 
-from .attachment import Attachment
-from .codes import check
-from .connection import PublisherUser
-from .core import Core
 from .failures import Failures, call
-from .options import PublisherOptions
-from .outbox import Outbox
-from .pool import Place
-from .signals import Signal
-from .states import StateCell
+from .send_buffer import Outbox
 
 
 class Declaration:

@@ -15,15 +15,15 @@ from typing import TypeVar
 import anyio
 import anyio.lowlevel
 
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.states import State
+from flowstream.client.connecting.tasks import Task
+from flowstream.client.options import PublisherOptions
 from flowstream.errors import ConnectionClosed, FlowstreamError
 from flowstream.protocol import AmqpMessage
 
-from .core import Core
-from .declaration import Declaration
-from .options import PublisherOptions
-from .outbox import plain_body, size_of
-from .states import State
-from .tasks import Task
+from .send_buffer import plain_body, size_of
+from .session import Declaration
 from .unconfirmed import Entry, Waiter
 
 T = TypeVar("T")

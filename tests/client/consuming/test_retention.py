@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.arrivals import Arrivals
-from flowstream.client.retention import Distance, Headroom, removed
+from flowstream.client.consuming.arrivals import Arrivals
+from flowstream.client.consuming.retention import Distance, Headroom, removed
 from flowstream.protocol import Chunk, build_chunk, simple_entry
 
 

@@ -8,16 +8,16 @@ from types import TracebackType
 
 import anyio
 
+from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.partitions import Partitions
+from flowstream.client.connecting.settings import log
+from flowstream.client.connecting.signals import Signal
+from flowstream.client.options import ConsumerOptions
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.protocol import OffsetSpec
 
 from .consumer import Consumer, Messages
-from .core import Core
 from .delivery import Delivery
-from .options import ConsumerOptions
-from .partitions import Partitions
-from .settings import log
-from .signals import Signal
 
 
 class SuperStreamConsumer:

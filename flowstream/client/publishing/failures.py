@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from flowstream.client.connecting.settings import log
+from flowstream.client.options import PublisherOptions
 from flowstream.errors import SERVER_ERRORS, FlowstreamError, PublishFailed
 from flowstream.texts import interrupts, printable, shown
-
-from .options import PublisherOptions
-from .settings import log
 
 
 class Failures:

@@ -17,8 +17,8 @@ from flowstream.texts import clipped
 
 from .connection import ClientConnection, PublisherUser, SubscriptionUser
 from .credentials import Credentials
-from .nodes import AddressResolver, Nodes, StreamNodes, stream_nodes
-from .opening import can_renew, keep_authenticated, open_connection
+from .handshake import can_renew, keep_authenticated, open_connection
+from .locator import AddressResolver, Nodes, StreamNodes, stream_nodes
 from .outages import Outages
 from .pool import Pool
 from .seed import SeedConnection

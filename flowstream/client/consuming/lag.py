@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flowstream.client.connecting.core import Core
+from flowstream.client.options import Match
 from flowstream.protocol import USER, Chunk, Key, OffsetSpec
 
-from .core import Core
-from .options import Match
 from .probe import newest_chunk, probe_some
 
 COUNTED = 10_000

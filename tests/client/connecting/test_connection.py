@@ -9,11 +9,15 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.client.connection import ClientConnection
-from flowstream.client.credentials import ExternalCredentials, PlainCredentials
-from flowstream.client.opening import CLIENT_PROPERTIES, open_connection, server_version
-from flowstream.client.settings import Settings
-from flowstream.client.tasks import TaskOwner
+from flowstream.client.connecting.connection import ClientConnection
+from flowstream.client.connecting.credentials import ExternalCredentials, PlainCredentials
+from flowstream.client.connecting.handshake import (
+    CLIENT_PROPERTIES,
+    open_connection,
+    server_version,
+)
+from flowstream.client.connecting.settings import Settings
+from flowstream.client.connecting.tasks import TaskOwner
 from flowstream.errors import (
     AccessRefused,
     AuthenticationFailed,

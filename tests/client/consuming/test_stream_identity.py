@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.lineage import Lineage, Verdict
+from flowstream.client.consuming.stream_identity import Lineage, Verdict
 from flowstream.protocol import Chunk, OffsetSpec, build_chunk, simple_entry
 
 

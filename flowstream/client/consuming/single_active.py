@@ -13,13 +13,12 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from flowstream.client.connecting.backoff import Backoff
+from flowstream.client.connecting.connection import ClientConnection
+from flowstream.client.connecting.recovery import PASSING
+from flowstream.client.connecting.settings import log
+from flowstream.client.connecting.signals import Signal
 from flowstream.protocol import OffsetSpec
-
-from .attachment import PASSING
-from .backoff import Backoff
-from .connection import ClientConnection
-from .settings import log
-from .signals import Signal
 
 
 class Turns:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from flowstream.client import AutoTracking, CreditOnArrival, CreditWhenDone, Delivery, State
-from flowstream.client.tracking import KEPT, KEPT_SUFFIX
+from flowstream.client.consuming.tracking import KEPT, KEPT_SUFFIX
 from flowstream.errors import (
     ChecksumMismatch,
     CommitNotVerified,

@@ -1,0 +1,1 @@
+"""Connections to brokers: addresses, the handshake, requests, pools, and recovery after a loss."""

@@ -1,0 +1,1 @@
+"""Consuming streams and super streams: exact offsets, back-pressure by credit, stored offsets."""

@@ -1,0 +1,1 @@
+"""Publishing to streams and super streams: bounded, confirmed, in order, across reconnects."""

@@ -1,14 +1,14 @@
 """The client: everything a program does with RabbitMQ Streams, on asyncio and trio.
 
     environment.py   the face: one object per application (admin.py: streams, offsets)
-    publisher.py     the face of publishing; declaration.py: its place on a connection; outbox.py,
+    publisher.py     the face of publishing; session.py: its place on a connection; outbox.py,
                      unconfirmed.py, framing.py: from bodies to confirmed frames; failures.py
     consumer.py      the face of consuming; subscription.py: its place on a connection; delivery.py,
-                     credit.py, offsets.py, lineage.py, probe.py, backlog.py;
+                     credit.py, offsets.py, identity.py, probe.py, backlog.py;
                      tracking.py, single_active.py
     super_publisher.py, super_consumer.py   over the partitions (partitions.py, routing.py)
     options.py       what publishers and consumers can be told; checks.py: wrong ones are refused
-    attachment.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
+    recovery.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
     core.py          connections by role: pool.py, seed.py, nodes.py
     connection.py    one connection: opening.py (handshake), ids.py, codes.py
     transport.py     TCP and TLS; url.py, credentials.py, settings.py: what they need
@@ -18,7 +18,6 @@ This file is the room's contract.
 """
 
 from flowstream.client.admin import ServerInfo, StreamStatistics
-from flowstream.client.connecting.backoff import Backoff
 from flowstream.client.connecting.credentials import (
     Credentials,
     ExternalCredentials,
@@ -28,21 +27,31 @@ from flowstream.client.connecting.credentials import (
 )
 from flowstream.client.connecting.handshake import this_process
 from flowstream.client.connecting.locator import StreamNodes
-from flowstream.client.connecting.states import State
+from flowstream.client.connecting.recovery import State
+from flowstream.client.connecting.settings import Backoff
 from flowstream.client.connecting.transport import Tls
 from flowstream.client.connecting.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.client.consuming.consumer import Consumer, StreamMessage
-from flowstream.client.consuming.credit import CreditOnArrival, CreditStrategy, CreditWhenDone
 from flowstream.client.consuming.delivery import Delivery
 from flowstream.client.consuming.lag import LagProbe, StreamBacklog
-from flowstream.client.consuming.offsets import Offset, offset_spec
+from flowstream.client.consuming.options import (
+    AutoTracking,
+    CreditOnArrival,
+    CreditStrategy,
+    CreditWhenDone,
+    Offset,
+    offset_spec,
+)
 from flowstream.client.consuming.super_consumer import SuperStreamConsumer
 from flowstream.client.consuming.tracking import kept_reference
 from flowstream.client.environment import Environment
-from flowstream.client.options import AutoTracking
 from flowstream.client.publishing.publisher import Publisher
-from flowstream.client.publishing.routing import hash_index, hash_route
-from flowstream.client.publishing.super_publisher import Routing, SuperStreamPublisher
+from flowstream.client.publishing.super_publisher import (
+    Routing,
+    SuperStreamPublisher,
+    hash_index,
+    hash_route,
+)
 from flowstream.protocol import (
     Address,
     AmqpMessage,

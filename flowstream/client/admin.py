@@ -38,15 +38,14 @@ from flowstream.protocol import (
 )
 from flowstream.texts import shown
 
-from .connecting.codes import check
+from .connecting.connection import raise_for_code
 from .connecting.core import Core
 from .connecting.locator import StreamNodes, stream_nodes
 from .connecting.partitions import read_partitions, read_route
 from .consuming.lag import LagProbe
-from .consuming.offsets import Offset, offset_spec
+from .consuming.options import ConsumerOptions, Match, Offset, offset_spec
 from .consuming.probe import find_ends, probe, resolve
 from .consuming.tracking import OffsetStore
-from .options import ConsumerOptions, Match
 
 MOST_PARTITIONS = 10_000
 LEADER_LOCATORS = ("client-local", "balanced")
@@ -138,7 +137,7 @@ class Administration:
         answer = await connection.request(lambda c: CreateStream(c, name, arguments), Response)
         if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
             return
-        check(answer.code, f'create stream "{name}"', stream=name)
+        raise_for_code(answer.code, f'create stream "{name}"', stream=name)
 
     async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist.
@@ -152,7 +151,7 @@ class Administration:
         answer = await connection.request(lambda c: DeleteStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
             return
-        check(answer.code, f'delete stream "{name}"', stream=name)
+        raise_for_code(answer.code, f'delete stream "{name}"', stream=name)
 
     async def stream_exists(self, name: str) -> bool:
         answer = await self._open.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
@@ -175,7 +174,7 @@ class Administration:
         answer = await self._open.locator.request(
             lambda c: StreamStats(c, name), StreamStatsResponse
         )
-        check(answer.code, f'read the statistics of "{name}"', stream=name)
+        raise_for_code(answer.code, f'read the statistics of "{name}"', stream=name)
         values = dict(answer.stats)
         return StreamStatistics(
             _or_none(values.get("first_chunk_id")),
@@ -312,7 +311,7 @@ class Administration:
         )
         if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
             return
-        check(answer.code, f'create super stream "{name}"', stream=name)
+        raise_for_code(answer.code, f'create super stream "{name}"', stream=name)
 
     async def delete_super_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a super stream with all its partitions; NotSupported below RabbitMQ 3.13."""
@@ -326,7 +325,7 @@ class Administration:
         answer = await connection.request(lambda c: DeleteSuperStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
             return
-        check(answer.code, f'delete super stream "{name}"', stream=name)
+        raise_for_code(answer.code, f'delete super stream "{name}"', stream=name)
 
     async def partitions(self, super_stream: str) -> list[str]:
         """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""

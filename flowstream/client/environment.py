@@ -17,31 +17,30 @@ from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
 
 from .admin import Administration
-from .connecting.backoff import Backoff
 from .connecting.core import Core
 from .connecting.credentials import Credentials, PlainCredentials
 from .connecting.locator import AddressResolver
 from .connecting.partitions import Partitions
-from .connecting.settings import Settings
-from .connecting.states import State
+from .connecting.recovery import State
+from .connecting.settings import Backoff, Settings
 from .connecting.transport import Dial, Tls, tcp, tls_dial
 from .connecting.url import DEFAULT_URL, StreamUrl
 from .consuming.consumer import Consumer
-from .consuming.credit import CreditStrategy, credit_strategy
-from .consuming.offsets import Offset, offset_spec
-from .consuming.super_consumer import SuperStreamConsumer
-from .options import (
+from .consuming.options import (
     AutoTracking,
     ConsumerOptions,
+    CreditStrategy,
     Match,
+    Offset,
     OnActive,
-    OnConfirm,
-    OnError,
     OnInactive,
     OnTruncated,
-    PublisherOptions,
     Settled,
+    credit_strategy,
+    offset_spec,
 )
+from .consuming.super_consumer import SuperStreamConsumer
+from .publishing.options import OnConfirm, OnError, PublisherOptions
 from .publishing.publisher import Publisher
 from .publishing.super_publisher import KeyOf, Routing, SuperStreamPublisher
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
 
-from flowstream.client.connecting.signals import Signal
+from flowstream.client.connecting.tasks import Signal
 from flowstream.errors import ConnectionFailed
 from flowstream.protocol import (
     Address,

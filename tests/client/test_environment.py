@@ -1,4 +1,4 @@
-"""The environment: seeds, pools by role, nodes, load balancers, healing, admin, credentials."""
+"""The environment: addresses, pools by role, nodes, load balancers, healing, admin, credentials."""
 
 from __future__ import annotations
 

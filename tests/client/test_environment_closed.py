@@ -238,9 +238,7 @@ async def test_a_send_that_waits_fails(url: str) -> None:
 
     def make(env: Environment) -> Any:
         publisher = env.publisher("closing", max_unconfirmed=1)
-        cast(Any, publisher)._declaration.want_write = lambda: (
-            None
-        )  # what is sent is never confirmed
+        cast(Any, publisher)._session.want_write = lambda: None  # what is sent is never confirmed
         return publisher
 
     error = await use_until_closed(url, make, send)
@@ -251,7 +249,7 @@ async def test_a_send_that_waits_fails(url: str) -> None:
 async def test_a_confirm_that_never_comes_says_why(url: str) -> None:
     def make(env: Environment) -> Any:
         publisher = env.publisher("closing")
-        cast(Any, publisher)._declaration.want_write = lambda: None
+        cast(Any, publisher)._session.want_write = lambda: None
         return publisher
 
     error = await use_until_closed(url, make, lambda publisher: publisher.publish(b"x"))

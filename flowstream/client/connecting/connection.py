@@ -1,7 +1,7 @@
 """One connection to one broker: one task reads, one writes, one watches the heartbeats.
 
 Everything that decides is synchronous: `_dispatch` for what comes in, `_collect` for what goes
-out. Requests wait for the answer with their correlation id. Publishers do not hand over frames;
+buffer. Requests wait for the answer with their correlation id. Publishers do not hand over frames;
 they say that they have some (`want_write`) and are asked when the socket takes more, so that a slow
 socket makes larger frames and not longer queues.
 """
@@ -9,18 +9,21 @@ socket makes larger frames and not longer queues.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import ByteStream
 
 from flowstream.errors import (
+    SERVER_ERRORS,
     ConnectionClosed,
     LocalProtocolError,
     ProtocolError,
     RequestTimeout,
+    server_error,
 )
 from flowstream.protocol import (
+    OK,
     Address,
     Close,
     Code,
@@ -42,46 +45,29 @@ from flowstream.protocol import (
     Tune,
 )
 
-from .ids import Ids
 from .settings import Settings, log
-from .signals import Signal
-from .tasks import TaskOwner
+from .tasks import Signal, TaskOwner
 from .transport import STREAM_ERRORS
+from .users import IdAllocator, PublisherUser, SubscriptionUser
+
+
+def raise_for_code(
+    code: int, action: str, *, stream: str | None = None, reference: str | None = None
+) -> None:
+    """Raises the code's exception ("cannot <action>: ...") unless the code is OK."""
+    if code == OK:
+        return
+    cls = SERVER_ERRORS.get(code)
+    reason = (cls.__doc__ or "").strip() if cls else f"the server answered with code {code}"
+    reason = reason[:1].lower() + reason[1:].rstrip(".")
+    message = f"cannot {action}: {reason}"
+    raise server_error(code, message, stream=stream, reference=reference)
+
 
 READ_SIZE = 1 << 20
 WRITE_SIZE = 1 << 19
 CONTROL_LIMIT = 1 << 20
 T = TypeVar("T")
-
-
-class StreamUser(Protocol):
-    """What a connection tells each publisher and subscription on it. All of it is synchronous."""
-
-    stream: str
-
-    def metadata_changed(self, code: int) -> None:
-        """The broker has dropped this user: its stream moved or is gone; look again."""
-
-    def connection_lost(self, error: ConnectionClosed) -> None: ...
-
-
-class PublisherUser(StreamUser, Protocol):
-    def confirmed(self, publishing_ids: tuple[int, ...]) -> None: ...
-
-    def refused(self, errors: tuple[tuple[int, int], ...]) -> None: ...
-
-    def fill(self, buffers: list[bytes], limit: int) -> bool:
-        """Appends encoded frames of about `limit` bytes; returns whether there are more."""
-        ...
-
-
-class SubscriptionUser(StreamUser, Protocol):
-    def delivered(self, deliver: Deliver) -> None: ...
-
-    def credit_refused(self, code: int) -> None: ...
-
-    def update(self, correlation_id: int, active: bool) -> None:
-        """A single active consumer is promoted or demoted; answer with `answer_update`."""
 
 
 class _Request:
@@ -101,8 +87,8 @@ class ClientConnection:
         self.wire = Connection(
             Role.CLIENT, frame_max=settings.frame_max, heartbeat=settings.heartbeat
         )
-        self.publishers: Ids[PublisherUser] = Ids(settings.per_connection)
-        self.subscriptions: Ids[SubscriptionUser] = Ids(settings.per_connection)
+        self.publishers: IdAllocator[PublisherUser] = IdAllocator(settings.per_connection)
+        self.subscriptions: IdAllocator[SubscriptionUser] = IdAllocator(settings.per_connection)
         self.tuned = anyio.Event()
         self.lost = anyio.Event()
         self.error: ConnectionClosed | None = None

@@ -18,12 +18,11 @@ from flowstream.texts import clipped
 from .connection import ClientConnection, PublisherUser, SubscriptionUser
 from .credentials import Credentials
 from .handshake import can_renew, keep_authenticated, open_connection
-from .locator import AddressResolver, Nodes, StreamNodes, stream_nodes
+from .locator import AddressResolver, LocatorConnection, Nodes, StreamNodes, stream_nodes
 from .outages import Outages
 from .pool import Pool
-from .seed import SeedConnection
+from .recovery import State, StateCell
 from .settings import Settings, log
-from .states import State, StateCell
 from .tasks import TaskOwner
 from .transport import Dial
 
@@ -41,7 +40,7 @@ class Core:
 
     def __init__(
         self,
-        seeds: Sequence[Address],
+        addresses: Sequence[Address],
         *,
         name: str,
         virtual_host: str,
@@ -71,11 +70,11 @@ class Core:
         self.outages = Outages(name, settings, telemetry, self.owner.spawn)
         self.state = self.state_of("environment", name)
         self.nodes = Nodes(self._open, resolver, settings.node_attempts)
-        self.locator: SeedConnection = SeedConnection(
-            seeds, lambda: self.nodes.known, self._open_locator
+        self.locator: LocatorConnection = LocatorConnection(
+            addresses, lambda: self.nodes.known, self._open_locator
         )
-        self.tracking = SeedConnection(
-            seeds, lambda: self.nodes.known, lambda address: self._open(address, "tracking")
+        self.tracking = LocatorConnection(
+            addresses, lambda: self.nodes.known, lambda address: self._open(address, "tracking")
         )
         self.publishing: Pool[PublisherUser] = Pool(
             lambda node: self.nodes.open_at(node, "publishing"), lambda c: c.publishers

@@ -43,8 +43,7 @@ from flowstream.protocol import (
     SaslHandshakeResponse,
 )
 
-from .codes import check
-from .connection import ClientConnection
+from .connection import ClientConnection, raise_for_code
 from .credentials import Credentials
 from .settings import Settings, log
 from .tasks import TaskOwner
@@ -110,9 +109,9 @@ async def _handshake(
 ) -> None:
     properties = CLIENT_PROPERTIES | {"connection_name": name}
     peer = await connection.request(lambda c: PeerProperties(c, properties), PeerPropertiesResponse)
-    check(peer.code, "exchange properties")
+    raise_for_code(peer.code, "exchange properties")
     offered = await connection.request(SaslHandshake, SaslHandshakeResponse)
-    check(offered.code, "negotiate authentication")
+    raise_for_code(offered.code, "negotiate authentication")
     if credentials.mechanism not in offered.mechanisms:
         raise SaslMechanismNotSupported(
             f"{connection.address.host}:{connection.address.port} does not offer "
@@ -129,12 +128,12 @@ async def _handshake(
             f'virtual host "{virtual_host}" does not exist, or this user may not use it; '
             "create it, or correct the last part of the URL"
         )
-    check(opened.code, f'open virtual host "{virtual_host}"')
+    raise_for_code(opened.code, f'open virtual host "{virtual_host}"')
     if knows_command_versions(peer.properties):
         answer = await connection.request(
             lambda c: ExchangeCommandVersions(c, CLIENT_VERSIONS), ExchangeCommandVersionsResponse
         )
-        check(answer.code, "exchange command versions")
+        raise_for_code(answer.code, "exchange command versions")
 
 
 async def authenticate(connection: ClientConnection, credentials: Credentials) -> None:
@@ -156,7 +155,7 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
     if answer.code == CHALLENGE:
         raise SaslMechanismNotSupported(f"{where} asks for more than {mechanism} can answer")
     try:
-        check(answer.code, f"authenticate at {where}")
+        raise_for_code(answer.code, f"authenticate at {where}")
     except AuthenticationFailed as error:
         credentials.refused(data)
         raise type(error)(f"{error} ({mechanism}, {credentials})", code=error.code) from None

@@ -8,17 +8,23 @@ dial; and the node that answers is compared with the node that was wanted.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
+
+import anyio
 
 from flowstream.checks import MAX_NAME, check_text, check_whole
-from flowstream.errors import ConfigurationError, ConnectionFailed, StreamNotAvailable
-from flowstream.protocol import Address, MetadataResponse
+from flowstream.errors import (
+    ConfigurationError,
+    ConnectionClosed,
+    ConnectionFailed,
+    StreamNotAvailable,
+)
+from flowstream.protocol import Address, Command, MetadataResponse
 from flowstream.texts import shown
 
-from .codes import check
-from .connection import ClientConnection
+from .connection import ClientConnection, raise_for_code
 from .settings import log
 
 AddressResolver: TypeAlias = Callable[[Address], Address]
@@ -57,7 +63,7 @@ def stream_nodes(response: MetadataResponse, stream: str) -> StreamNodes:
     """Reads one stream out of the answer; raises its code's error, such as StreamDoesNotExist."""
     for entry in response.streams:
         if entry.name == stream:
-            check(entry.code, f'find stream "{stream}"', stream=stream)
+            raise_for_code(entry.code, f'find stream "{stream}"', stream=stream)
             brokers = response.brokers
             replicas = tuple(brokers[r] for r in entry.replicas if r in brokers)
             return StreamNodes(stream, brokers.get(entry.leader), replicas)
@@ -132,3 +138,58 @@ def _resolved(address: object) -> Address:
     check_text("address_resolver returned host", host, 1, MAX_NAME)
     check_whole("address_resolver returned port", port, 1, 65_535)
     return Address(host, port)
+
+
+T = TypeVar("T")
+
+
+class LocatorConnection:
+    """One connection to whichever address answers first, in the order given."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        known: Callable[[], Mapping[Address, Address]],
+        open_connection: Callable[[Address], Awaitable[ClientConnection]],
+    ) -> None:
+        self._addresses = addresses
+        self._known = known
+        self._open = open_connection
+        self._connection: ClientConnection | None = None
+        self._lock = anyio.Lock()
+
+    @property
+    def connection(self) -> ClientConnection | None:
+        return self._connection
+
+    async def get(self) -> ClientConnection:
+        """The connection, opened again if it was lost or does not answer; raises why no seed can
+        be reached."""
+        async with self._lock:
+            if self._connection is not None and self._connection.usable:
+                if not self._connection.blocked:
+                    return self._connection
+                self._connection.abort("it does not answer", "silent")
+            last: ConnectionFailed | None = None
+            for address in dict.fromkeys((*self._addresses, *self._known().values())):
+                try:
+                    self._connection = await self._open(address)
+                except ConnectionFailed as error:
+                    last = error if last is None else ConnectionFailed(f"{last}; {error}")
+                else:
+                    return self._connection
+            assert last is not None
+            raise last
+
+    async def request(self, make: Callable[[int], Command], expect: type[T]) -> T:
+        """A request that may be sent twice: once more when the connection proves dead."""
+        connection = await self.get()
+        try:
+            return await connection.request(make, expect)
+        except ConnectionClosed:
+            return await (await self.get()).request(make, expect)
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

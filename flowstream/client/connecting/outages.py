@@ -1,7 +1,7 @@
 """What an environment has lost and not got back, told as one outage.
 
 A broker that goes takes every publisher and consumer with it, and each recovers on its own
-(attachment.py). The log gets one record for all of them: what was lost, why, who waits and what is
+(recovery.py). The log gets one record for all of them: what was lost, why, who waits and what is
 tried; and one when all of it is back. In between a reminder comes once a minute.
 """
 
@@ -15,9 +15,9 @@ import anyio
 from flowstream.telemetry import BrokerBack, BrokerLost, Telemetry
 from flowstream.texts import clipped, listed
 
+from .recovery import State, StateCell
 from .settings import Settings, log
-from .signals import Signal
-from .states import State, StateCell
+from .tasks import Signal
 
 GATHER = 0.5
 """Seconds in which losses are gathered for one record, and in which an end has to last."""

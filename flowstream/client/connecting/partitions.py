@@ -11,7 +11,7 @@ from flowstream.errors import FlowstreamError
 from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
 
-from .codes import check
+from .connection import raise_for_code
 from .core import Core
 from .settings import log
 from .tasks import Task
@@ -26,9 +26,9 @@ async def read_partitions(core: Core, super_stream: str) -> list[str]:
         lambda c: PartitionsCommand(c, super_stream), PartitionsResponse
     )
     action = f'find the partitions of "{super_stream}"'
-    check(answer.code, action, stream=super_stream)
+    raise_for_code(answer.code, action, stream=super_stream)
     if not answer.streams:
-        check(Code.STREAM_DOES_NOT_EXIST, action, stream=super_stream)
+        raise_for_code(Code.STREAM_DOES_NOT_EXIST, action, stream=super_stream)
     return list(answer.streams)
 
 
@@ -37,7 +37,7 @@ async def read_route(core: Core, routing_key: str, super_stream: str) -> list[st
     answer = await core.locator.request(
         lambda c: Route(c, routing_key, super_stream), RouteResponse
     )
-    check(answer.code, f'route in "{super_stream}"', stream=super_stream)
+    raise_for_code(answer.code, f'route in "{super_stream}"', stream=super_stream)
     return list(answer.streams)
 
 

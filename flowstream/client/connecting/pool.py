@@ -12,22 +12,22 @@ from flowstream.errors import ConnectionClosed, FlowstreamError, RequestTimeout
 from flowstream.protocol import Address, Command, Response
 
 from .connection import ClientConnection
-from .ids import Ids
 from .settings import log
+from .users import IdAllocator
 
 User = TypeVar("User")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place(Generic[User]):
+class Registration(Generic[User]):
     """A user's place on a connection: the id it has there."""
 
     connection: ClientConnection
     id: int
-    ids: Ids[User]
+    ids: IdAllocator[User]
 
 
-class _Door:
+class ConnectGate:
     """The way to one node: who waits for it while somebody tries shares the outcome."""
 
     __slots__ = ("attempts", "error", "lock")
@@ -44,37 +44,37 @@ class Pool(Generic[User]):
     def __init__(
         self,
         open_at: Callable[[Address], Awaitable[ClientConnection]],
-        ids_of: Callable[[ClientConnection], Ids[Any]],
+        ids_of: Callable[[ClientConnection], IdAllocator[Any]],
     ) -> None:
         self._open_at = open_at
         self._ids_of = ids_of
         self._connections: dict[Address, list[ClientConnection]] = {}
-        self._doors: dict[Address, _Door] = {}
+        self._gates: dict[Address, ConnectGate] = {}
 
     @property
     def connections(self) -> list[ClientConnection]:
         return [c for group in self._connections.values() for c in group]
 
-    async def enter(self, node: Address, user: User) -> Place[User]:
+    async def enter(self, node: Address, user: User) -> Registration[User]:
         """A place at this node; raises what opening a connection raises."""
-        door = self._doors.setdefault(node, _Door())
-        before = door.attempts
-        async with door.lock:
+        gate = self._gates.setdefault(node, ConnectGate())
+        before = gate.attempts
+        async with gate.lock:
             connection = self._with_room(node)
             if connection is None:
-                if door.error is not None and door.attempts != before:
-                    raise door.error
-                connection = await self._open(node, door)
-            ids: Ids[User] = self._ids_of(connection)
-            return Place(connection, ids.add(user), ids)
+                if gate.error is not None and gate.attempts != before:
+                    raise gate.error
+                connection = await self._open(node, gate)
+            ids: IdAllocator[User] = self._ids_of(connection)
+            return Registration(connection, ids.add(user), ids)
 
-    async def _open(self, node: Address, door: _Door) -> ClientConnection:
-        door.attempts += 1
-        door.error = None
+    async def _open(self, node: Address, gate: ConnectGate) -> ClientConnection:
+        gate.attempts += 1
+        gate.error = None
         try:
             connection = await self._open_at(node)
         except FlowstreamError as error:
-            door.error = error
+            gate.error = error
             raise
         self._connections.setdefault(node, []).append(connection)
         connection.when_lost(self._forget)
@@ -84,26 +84,26 @@ class Pool(Generic[User]):
         """The first of the nodes that has room on an open connection; None where none has."""
         return next((node for node in nodes if self._with_room(node) is not None), None)
 
-    async def leave(self, place: Place[User]) -> None:
+    async def leave(self, registration: Registration[User]) -> None:
         """Gives the place back; the last one to leave closes the connection."""
-        place.ids.remove(place.id)
-        connection = place.connection
-        if not len(place.ids) and connection.error is None:
+        registration.ids.remove(registration.id)
+        connection = registration.connection
+        if not len(registration.ids) and connection.error is None:
             self._forget(connection)
             await connection.close()
 
     async def retire(
-        self, place: Place[User], farewell: Callable[[int], Command], timeout: float
+        self, registration: Registration[User], farewell: Callable[[int], Command], timeout: float
     ) -> None:
         """Tells the broker, where it may still know the user, and gives the place back. Shielded,
         and bounded by `timeout` seconds."""
         with anyio.CancelScope(shield=True):
-            if place.connection.usable:
+            if registration.connection.usable:
                 try:
-                    await place.connection.request(farewell, Response, timeout)
+                    await registration.connection.request(farewell, Response, timeout)
                 except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug("%r did not hear a farewell: %s", place.connection, error)
-            await self.leave(place)
+                    log.debug("%r did not hear a farewell: %s", registration.connection, error)
+            await self.leave(registration)
 
     async def close(self) -> None:
         """Closes all connections, bounded by their close timeout."""

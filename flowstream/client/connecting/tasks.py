@@ -98,3 +98,25 @@ class TaskOwner:
         # The host's own error is not the group's: it leaves unwrapped.
         await group.__aexit__(None, None, None)
         return None
+
+
+class Signal:
+    """`notify()` wakes everybody who is in `wait()` now; it costs next to nothing when nobody is.
+
+    Waiters test their condition before and after: `while not ready: await signal.wait()`.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def notify(self) -> None:
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
+
+    async def wait(self) -> None:
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()

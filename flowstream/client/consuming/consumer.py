@@ -16,17 +16,16 @@ from types import TracebackType
 import anyio
 
 from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.signals import Signal
-from flowstream.client.connecting.states import State
-from flowstream.client.connecting.tasks import Task
-from flowstream.client.options import AutoTracking, ConsumerOptions
+from flowstream.client.connecting.tasks import Signal, Task
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
 
 from .delivery import Delivery
+from .options import AutoTracking, ConsumerOptions
 from .probe import resolve
-from .single_active import Turns
+from .single_active import ActivationQueue
 from .subscription import Subscription
 from .tracking import OffsetStore, Tracker
 
@@ -80,7 +79,7 @@ class Consumer:
         self.options = options
         self._core = core
         self._state = core.state_of("consumer", stream)
-        self._turns = Turns(
+        self._activations = ActivationQueue(
             stream,
             core.settings.backoff,
             promoted=self._promoted,
@@ -94,7 +93,7 @@ class Consumer:
             self._state,
             start=options.offset,
             arrived=arrived or Signal(),
-            on_update=self._turns.add,
+            on_update=self._activations.add,
             on_begin_again=self._begin_again,
         )
         self._offsets = OffsetStore(core)
@@ -133,7 +132,7 @@ class Consumer:
     def losses(self) -> int | None:
         """How often it was cut off from its stream; None while it is."""
         away = self.state in (State.CONNECTING, State.RECOVERING)
-        return None if away else self._subscription.attachment.recoveries
+        return None if away else self._subscription.recovery.recoveries
 
     @property
     def lost(self) -> int:
@@ -147,7 +146,7 @@ class Consumer:
             "buffered_chunks": subscription.buffered,
             "buffered_bytes": subscription.buffered_bytes,
             "max_chunks": self.options.credit.initial,
-            "recoveries": subscription.attachment.recoveries,
+            "recoveries": subscription.recovery.recoveries,
             "lost": subscription.lost,
         }
 
@@ -335,13 +334,13 @@ class Consumer:
         options, spawn = self.options, self._core.owner.spawn
         if self._tracker is not None and not options.single_active:
             self._subscription.begin_at(await self._beginning())
-        attachment = self._subscription.attachment
-        self._tasks.append(spawn(attachment.run, name=f"consumer of {self.stream}"))
+        recovery = self._subscription.recovery
+        self._tasks.append(spawn(recovery.run, name=f"consumer of {self.stream}"))
         watch = self._subscription.watch
         self._tasks.append(spawn(watch, name=f"retention watch of {self.stream}"))
         if options.single_active:
             name = f"single active consumer of {self.stream}"
-            self._tasks.append(spawn(self._turns.run, name=name))
+            self._tasks.append(spawn(self._activations.run, name=name))
         if self._tracker is not None and isinstance(options.tracking, AutoTracking):
             interval = options.tracking.interval
             name = f"offset tracking of {self.stream}"

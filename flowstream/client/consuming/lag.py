@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flowstream.client.connecting.core import Core
-from flowstream.client.options import Match
 from flowstream.protocol import USER, Chunk, Key, OffsetSpec
 
+from .options import Match
 from .probe import newest_chunk, probe_some
 
 COUNTED = 10_000
@@ -179,7 +179,7 @@ class LagProbe:
     async def _read(
         self, offset: OffsetSpec, credit: int, filters: Mapping[str, str]
     ) -> list[Chunk]:
-        """At whichever member is at hand, but for what a filter leaves out: there the leader's
+        """At whichever member is at hand, but for what a filter leaves buffer: there the leader's
         word is needed that nothing more is to come."""
         return await probe_some(
             self._core, self.stream, offset, credit, filters, anywhere=not filters

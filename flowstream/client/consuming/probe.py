@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import anyio
 
-from flowstream.client.connecting.codes import check
-from flowstream.client.connecting.connection import ClientConnection
+from flowstream.client.connecting.connection import ClientConnection, raise_for_code
 from flowstream.client.connecting.core import Core
 from flowstream.errors import ConnectionClosed, StreamNotAvailable
 from flowstream.protocol import (
@@ -113,13 +112,14 @@ async def _subscribed(
     stream = user.stream
     nodes = await core.locate(stream)
     node = core.consuming.open_at_one_of(nodes.members) if anywhere else None
-    place = await core.consuming.enter(node or nodes.for_writer(), user)
-    connection = place.connection
+    registration = await core.consuming.enter(node or nodes.for_writer(), user)
+    connection = registration.connection
     try:
         answer = await connection.request(
-            lambda c: Subscribe(c, place.id, stream, offset, user.credit, properties), Response
+            lambda c: Subscribe(c, registration.id, stream, offset, user.credit, properties),
+            Response,
         )
-        check(answer.code, f'read "{stream}"', stream=stream)
+        raise_for_code(answer.code, f'read "{stream}"', stream=stream)
         if len(user.chunks) < user.credit:
             await connection.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
         doubtful = False
@@ -129,8 +129,8 @@ async def _subscribed(
     finally:
         with anyio.CancelScope(shield=True):
             if connection.usable:
-                connection.send(Unsubscribe(0, place.id))
-            await core.consuming.leave(place)
+                connection.send(Unsubscribe(0, registration.id))
+            await core.consuming.leave(registration)
 
 
 async def find_first(core: Core, connection: ClientConnection, stream: str) -> int | None:
@@ -166,7 +166,7 @@ async def resolve(core: Core, stream: str, spec: OffsetSpec) -> int:
         answer = await connection.request(
             lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
         )
-        check(answer.code, f'resolve an offset of "{stream}"', stream=stream)
+        raise_for_code(answer.code, f'resolve an offset of "{stream}"', stream=stream)
         return max(answer.offset.value, asked)  # it may be that of the chunk
     end = await _end(core, stream)  # before the look: what comes after it is not to be left out
     chunk = await probe(core, stream, spec)
@@ -184,7 +184,7 @@ async def _end(core: Core, stream: str) -> int:
 async def statistics(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:
     """The first retained offset and where the newest committed chunk begins, by StreamStats."""
     answer = await connection.request(lambda c: StreamStats(c, stream), StreamStatsResponse)
-    check(answer.code, f'read "{stream}"', stream=stream)
+    raise_for_code(answer.code, f'read "{stream}"', stream=stream)
     values = dict(answer.stats)
     first, newest = values.get("first_chunk_id", -1), values.get("committed_chunk_id", -1)
     return None if first < 0 else first, None if newest < 0 else newest

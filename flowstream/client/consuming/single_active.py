@@ -13,15 +13,14 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from flowstream.client.connecting.backoff import Backoff
 from flowstream.client.connecting.connection import ClientConnection
-from flowstream.client.connecting.recovery import PASSING
-from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.signals import Signal
+from flowstream.client.connecting.recovery import TRANSIENT
+from flowstream.client.connecting.settings import Backoff, log
+from flowstream.client.connecting.tasks import Signal
 from flowstream.protocol import OffsetSpec
 
 
-class Turns:
+class ActivationQueue:
     """Handles the updates of one consumer in their order.
 
     `promoted` is called again while it raises what passes (a lost connection, no leader now) and
@@ -80,7 +79,7 @@ class Turns:
         while connection.error is None:
             try:
                 offset = await self._promoted()
-            except PASSING as error:
+            except TRANSIENT as error:
                 log.log(
                     logging.DEBUG if attempt else logging.INFO,
                     "consumer of %r: not active yet: %s", self._stream, error,

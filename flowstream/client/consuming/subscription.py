@@ -2,7 +2,7 @@
 
 Chunks that were not handed over when a connection is lost are dropped and read again: `position`,
 the offset behind what was handed over, is what a new subscription needs, and the chunk before it,
-which tells whether this is still the same stream (lineage.py). `watch` looks at where the stream
+which tells whether this is still the same stream (identity.py). `watch` looks at where the stream
 begins: behind every gap between chunks, and now and then (retention.py).
 """
 
@@ -12,15 +12,16 @@ from collections.abc import Callable
 
 import anyio
 
-from flowstream.client.connecting.codes import check
-from flowstream.client.connecting.connection import ClientConnection, SubscriptionUser
+from flowstream.client.connecting.connection import (
+    ClientConnection,
+    SubscriptionUser,
+    raise_for_code,
+)
 from flowstream.client.connecting.core import Core
-from flowstream.client.connecting.pool import Place
-from flowstream.client.connecting.recovery import Attachment
+from flowstream.client.connecting.pool import Registration
+from flowstream.client.connecting.recovery import Recovery, State, StateCell
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.signals import Signal
-from flowstream.client.connecting.states import State, StateCell
-from flowstream.client.options import ConsumerOptions
+from flowstream.client.connecting.tasks import Signal
 from flowstream.errors import (
     ConnectionClosed,
     FlowstreamError,
@@ -43,11 +44,10 @@ from flowstream.protocol import (
 from flowstream.telemetry import ChunkReceived, Overtaken, RetentionLooked
 from flowstream.texts import text_of
 
-from .arrivals import Arrival, Arrivals
-from .delivery import Delivery, make_delivery
+from .delivery import Arrival, Arrivals, Delivery, StreamIdentity, Verdict, make_delivery
+from .options import ConsumerOptions
 from .probe import find_ends, find_first, probe
 from .retention import Distance, Headroom, overtaken
-from .stream_identity import Lineage, Verdict
 
 OnUpdate = Callable[[ClientConnection | None, int, bool], None]
 """Connection (None: it was lost), correlation id, active."""
@@ -83,7 +83,7 @@ class Subscription:
         self.failure: Exception | None = None
         self.credits = 0
         self.lost = 0
-        self.attachment = Attachment(
+        self.recovery = Recovery(
             state, core.settings, attach=self._attach, detach=self._detach, gave_up=self.fail
         )
         self._core = core
@@ -93,7 +93,7 @@ class Subscription:
         self._start = start
         self._on_update = on_update
         self._on_begin_again = on_begin_again
-        self._place: Place[SubscriptionUser] | None = None
+        self._registration: Registration[SubscriptionUser] | None = None
         self._accepting = False
         self._fresh = False
         self._arrivals = Arrivals()
@@ -104,7 +104,7 @@ class Subscription:
         self._untold = 0
         self._held = False
         self._since = _since(start)
-        self._lineage = Lineage()
+        self._identity = StreamIdentity()
         self._tries = 0
 
     @property
@@ -147,7 +147,7 @@ class Subscription:
                 self.fail(error)
                 raise
             self.position = max(start, chunk.offset + chunk.records)
-            self._lineage.read(chunk)
+            self._identity.read(chunk)
             if chunk.timestamp < self._since:
                 delivery = None
             else:
@@ -183,7 +183,7 @@ class Subscription:
         """Sets where the next chunk is expected (single active consumers)."""
         self._start = offset
         self._since = _since(offset)
-        self._lineage.forget()
+        self._identity.forget()
         self.position = offset.value if offset.kind is OffsetKind.OFFSET else None
         self._forget()
 
@@ -202,10 +202,15 @@ class Subscription:
             self.arrived.notify()
 
     def _give(self, credit: int) -> None:
-        place = self._place
-        if credit and self._accepting and place is not None and place.connection.usable:
+        registration = self._registration
+        if (
+            credit
+            and self._accepting
+            and registration is not None
+            and registration.connection.usable
+        ):
             self.credits += credit
-            place.connection.send(Credit(place.id, credit))
+            registration.connection.send(Credit(registration.id, credit))
 
     def _forget(self) -> None:
         self._arrivals.clear(self.position)
@@ -251,8 +256,8 @@ class Subscription:
         )  # fmt: skip
 
     def update(self, correlation_id: int, active: bool) -> None:
-        if self._place is not None:
-            self._on_update(self._place.connection, correlation_id, active)
+        if self._registration is not None:
+            self._on_update(self._registration.connection, correlation_id, active)
 
     def metadata_changed(self, code: int) -> None:
         self._lose(f"the stream moved or was deleted (code {code})")
@@ -267,11 +272,11 @@ class Subscription:
         if self._options.single_active and self.active:
             self.active = False
             self._on_update(None, 0, False)
-        self.attachment.lose(reason)
+        self.recovery.lose(reason)
 
     def _is_not_to_be_read(self, first: Chunk) -> bool:
         """The first chunk: the one that was read before, or one that shows another stream."""
-        verdict = self._lineage.judge(first)
+        verdict = self._identity.judge(first)
         if verdict is Verdict.OTHER:
             self._begin_again()
             return True
@@ -302,7 +307,7 @@ class Subscription:
         if first is None:
             if connection.supports(Key.STREAM_STATS):
                 self._begin_again()
-        elif self._lineage.judge(first) is Verdict.OTHER:
+        elif self._identity.judge(first) is Verdict.OTHER:
             self._begin_again()
 
     # --- retention ------------------------------------------------------------------------------
@@ -314,18 +319,18 @@ class Subscription:
             if not self._arrivals.unexplained():
                 with anyio.CancelScope(deadline=due):
                     await self._gap.wait()
-            place = self._place
+            registration = self._registration
             look = anyio.current_time() >= due  # however many gaps come, such as by commits
             if look:
                 due = anyio.current_time() + LOOK_INTERVAL
-            if place is None or not self._accepting:
+            if registration is None or not self._accepting:
                 continue
             try:
                 if gaps := self._arrivals.unexplained():
-                    await self._explain(place.connection, gaps)
+                    await self._explain(registration.connection, gaps)
                 if look and self.active:
-                    due = anyio.current_time() + self._interval(place.connection)
-                    await self._look(place.connection)
+                    due = anyio.current_time() + self._interval(registration.connection)
+                    await self._look(registration.connection)
             except FlowstreamError as error:
                 log.debug(
                     "consumer of %r: where the stream begins is not known: %s", self.stream, error,
@@ -378,7 +383,7 @@ class Subscription:
         until retention overtakes it. Where nothing comes meanwhile, a probe shows that nothing is
         left up to the last message: brokers send what there is before they answer.
         """
-        now = self._place, self._received
+        now = self._registration, self._received
         quiet, self._quiet_since = self._quiet_since == now, now
         position, filters = self.position, self._options.filters()
         if not (quiet or filters) or self.buffered or position is None or newest <= position:
@@ -391,7 +396,7 @@ class Subscription:
         asked = OffsetSpec.offset(position)
         if filters and await probe(self._core, self.stream, asked, filters) is not None:
             return
-        if (messages and not filters) or self._quiet_since != (self._place, self._received):
+        if (messages and not filters) or self._quiet_since != (self._registration, self._received):
             return
         self._arrivals.next = max(newest, end)
         if messages:  # not for the broker's own records: storing that would make another one
@@ -413,25 +418,25 @@ class Subscription:
             await self._settle_start()
         self._tries += 1
         node = nodes.for_reader() if self._tries % 2 else nodes.for_writer()
-        self._place = place = await self._core.consuming.enter(node, self)
-        self._check_supported(place.connection)
-        last_read = self._lineage.start()
+        self._registration = registration = await self._core.consuming.enter(node, self)
+        self._check_supported(registration.connection)
+        last_read = self._identity.start()
         start = last_read or self._asked()
         self._held = False
         self._forget()
         self.credits = options.credit.initial
         self._accepting = self._fresh = True
-        answer = await place.connection.request(
+        answer = await registration.connection.request(
             lambda c: Subscribe(
-                c, place.id, self.stream, start, options.credit.initial, options.properties()
+                c, registration.id, self.stream, start, options.credit.initial, options.properties()
             ),
             Response,
         )
         action = f'consume "{self.stream}"'
-        check(answer.code, action, stream=self.stream, reference=options.name)
+        raise_for_code(answer.code, action, stream=self.stream, reference=options.name)
         self._tries = 0
         if last_read is not None and self._fresh and not options.single_active:
-            await self._look_at_the_beginning(place.connection)
+            await self._look_at_the_beginning(registration.connection)
 
     async def _settle_start(self) -> None:
         """Makes offsets of "next" and "last": a loss before the first chunk then loses nothing."""
@@ -441,7 +446,7 @@ class Subscription:
         if chunk is None:
             self._start = OffsetSpec.first()
             return
-        self._lineage.read(chunk)
+        self._identity.read(chunk)
         last = self._start.kind is OffsetKind.LAST
         self.position = chunk.offset if last else chunk.offset + chunk.records
 
@@ -456,12 +461,14 @@ class Subscription:
             raise NotSupported("single_active needs RabbitMQ 3.11 or later")
 
     async def _detach(self) -> None:
-        place, self._place = self._place, None
+        registration, self._registration = self._registration, None
         self._accepting = False
         self._forget()
-        if place is not None:
+        if registration is not None:
             timeout = self._core.settings.close_timeout
-            await self._core.consuming.retire(place, lambda c: Unsubscribe(c, place.id), timeout)
+            await self._core.consuming.retire(
+                registration, lambda c: Unsubscribe(c, registration.id), timeout
+            )
 
 
 def _since(start: OffsetSpec) -> int:

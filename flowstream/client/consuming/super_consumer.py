@@ -11,13 +11,13 @@ import anyio
 from flowstream.client.connecting.core import Core
 from flowstream.client.connecting.partitions import Partitions
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.signals import Signal
-from flowstream.client.options import ConsumerOptions
+from flowstream.client.connecting.tasks import Signal
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.protocol import OffsetSpec
 
 from .consumer import Consumer, Messages
 from .delivery import Delivery
+from .options import ConsumerOptions
 
 
 class SuperStreamConsumer:
@@ -101,10 +101,10 @@ class SuperStreamConsumer:
 
     def _take(self) -> Delivery | None:
         """From the first in turn that has something; it goes to the end then."""
-        for place, consumer in enumerate(self._turn):
+        for registration, consumer in enumerate(self._turn):
             delivery = consumer.take()
             if delivery is not None:
-                self._turn.append(self._turn.pop(place))
+                self._turn.append(self._turn.pop(registration))
                 self._last = consumer
                 return delivery
         return None

@@ -8,13 +8,14 @@ from functools import partial
 
 import anyio
 
-from flowstream.checks import MAX_NAME
-from flowstream.client.connecting.codes import check
+from flowstream.checks import MAX_NAME, check_reference
+from flowstream.client.connecting.connection import raise_for_code
 from flowstream.client.connecting.core import Core
-from flowstream.client.connecting.recovery import PASSING
-from flowstream.client.options import AutoTracking, check_reference
+from flowstream.client.connecting.recovery import TRANSIENT
 from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset, ServerError
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
+
+from .options import AutoTracking
 
 WORDS = 1 << 64
 
@@ -79,7 +80,7 @@ class OffsetStore:
         )
         action = f'read the offset of "{reference}" on "{stream}"'
         try:
-            check(answer.code, action, stream=stream, reference=reference)
+            raise_for_code(answer.code, action, stream=stream, reference=reference)
         except NoOffset:
             return None
         return answer.offset - WORDS if answer.offset >= WORDS >> 1 else answer.offset
@@ -195,7 +196,7 @@ class OffsetStore:
             try:
                 await send()
                 found = await self._read(reference, stream)
-            except PASSING as error:
+            except TRANSIENT as error:
                 failure = error
             if found == offset:
                 return

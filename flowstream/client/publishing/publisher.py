@@ -16,14 +16,14 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.client.connecting.core import Core
-from flowstream.client.connecting.states import State
+from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.tasks import Task
-from flowstream.client.options import PublisherOptions
 from flowstream.errors import ConnectionClosed, FlowstreamError
 from flowstream.protocol import AmqpMessage
 
+from .options import PublisherOptions
 from .send_buffer import plain_body, size_of
-from .session import Declaration
+from .session import PublisherSession
 from .unconfirmed import Entry, Waiter
 
 T = TypeVar("T")
@@ -40,8 +40,8 @@ class Publisher:
         self.options = options
         self._core = core
         self._state = core.state_of("publisher", stream)
-        self._declaration = Declaration(core, stream, options, self._state)
-        self._out = self._declaration.out
+        self._session = PublisherSession(core, stream, options, self._state)
+        self._buffer = self._session.buffer
         self._tasks: list[Task] = []
         self._user: object = None
         self._deduplicated = 0
@@ -65,7 +65,7 @@ class Publisher:
 
         0 can also mean that the broker has none.
         """
-        return self._declaration.sequence
+        return self._session.sequence
 
     @property
     def deduplicated(self) -> int:
@@ -75,21 +75,21 @@ class Publisher:
     @property
     def max_body(self) -> int | None:
         """The bytes that a body may have, for a frame of this connection to hold it; None: any."""
-        return self._out.max_body
+        return self._buffer.max_body
 
     @property
     def unconfirmed(self) -> int:
         """How many messages were accepted and are not confirmed."""
-        return self._out.messages
+        return self._buffer.messages
 
     def statistics(self) -> dict[str, int]:
         return {
-            "unconfirmed": self._out.messages,
-            "unconfirmed_bytes": self._out.size,
+            "unconfirmed": self._buffer.messages,
+            "unconfirmed_bytes": self._buffer.size,
             "max_unconfirmed": self.options.max_unconfirmed,
             "max_unconfirmed_bytes": self.options.max_unconfirmed_bytes,
-            "next_publishing_id": self._out.next_id,
-            "recoveries": self._declaration.attachment.recoveries,
+            "next_publishing_id": self._buffer.next_id,
+            "recoveries": self._session.recovery.recoveries,
         }
 
     # --- sending --------------------------------------------------------------------------------
@@ -111,15 +111,15 @@ class Publisher:
         if publishing_id is not None or filter_value is not None or self.options.filter_value:
             await self._accept([body], _listed(publishing_id), _listed(filter_value), None)
             return
-        out = self._out
+        buffer = self._buffer
         size = size_of(body)
-        out.check_size(size)
-        if self._state.value is State.CLOSED or not out.has_room(1, size):
+        buffer.check_size(size)
+        if self._state.value is State.CLOSED or not buffer.has_room(1, size):
             await self._room(1, size)
-        idle = out.idle
-        full = out.add(body, size, anyio.current_time())
+        idle = buffer.idle
+        full = buffer.add(body, size, anyio.current_time())
         if idle:
-            self._declaration.want_write()
+            self._session.want_write()
         if full:
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
@@ -167,7 +167,7 @@ class Publisher:
         """Raises MessageTooLarge where one of the bodies can never be sent."""
         value = self.options.filter_value
         values = [None if value is None else value(body) for body in bodies]
-        self._out.check_size(max(map(size_of, bodies, values)))
+        self._buffer.check_size(max(map(size_of, bodies, values)))
 
     async def flush(self) -> None:
         """Returns when all that was sent so far is settled.
@@ -175,11 +175,11 @@ class Publisher:
         Raises PublishFailed if any of it failed and nobody else was told.
         """
         self._core.check_thread()
-        self._out.seal(anyio.current_time())
-        through = self._out.next_id - 1
-        while not self._out.log.settled_through(through):
-            await self._declaration.progress.wait()
-        self._declaration.failures.raise_kept()
+        self._buffer.seal(anyio.current_time())
+        through = self._buffer.next_id - 1
+        while not self._buffer.log.settled_through(through):
+            await self._session.progress.wait()
+        self._session.failures.raise_kept()
 
     async def _accept(
         self,
@@ -193,8 +193,8 @@ class Publisher:
         if filter_values is None and self.options.filter_value is not None:
             filter_values = [self.options.filter_value(plain_body(body)) for body in bodies]
         if filter_values is not None:
-            self._declaration.check_filters()
-        entries = self._out.pieces(bodies, publishing_ids, filter_values)
+            self._session.check_filters()
+        entries = self._buffer.pieces(bodies, publishing_ids, filter_values)
         if waiter is not None:
             waiter.remaining = sum(len(entry.items) for entry in entries)
         for entry in entries:
@@ -202,12 +202,12 @@ class Publisher:
 
     async def _append(self, entry: Entry, waiter: Waiter | None) -> None:
         messages = entry.messages
-        if self._state.value is State.CLOSED or not self._out.has_room(messages, entry.size):
+        if self._state.value is State.CLOSED or not self._buffer.has_room(messages, entry.size):
             await self._room(messages, entry.size)
-        self._out.accept(entry, anyio.current_time(), waiter)
+        self._buffer.accept(entry, anyio.current_time(), waiter)
         if entry.ids is not None and self.last_publishing_id:
             self._deduplicated += bisect_right(entry.ids, self.last_publishing_id)
-        self._declaration.want_write()
+        self._session.want_write()
 
     async def _room(self, messages: int, size: int) -> None:
         """Waits until the window has room; raises once the publisher is closed."""
@@ -215,36 +215,34 @@ class Publisher:
         while True:
             if self._state.value is State.CLOSED:
                 raise self._closed_error()
-            if self._out.has_room(messages, size):
+            if self._buffer.has_room(messages, size):
                 return
-            await self._declaration.progress.wait()
+            await self._session.progress.wait()
 
     async def _settled(self, waiter: Waiter) -> None:
         await waiter.settled.wait()
         if waiter.failures:
-            raise self._declaration.failures.error(waiter.failures) from (
-                self._declaration.failures.cause
-            )
+            raise self._session.failures.error(waiter.failures) from (self._session.failures.cause)
 
     def _closed_error(self) -> FlowstreamError:
-        error = self._declaration.attachment.error
+        error = self._session.recovery.error
         return error or ConnectionClosed(f'the publisher of "{self.stream}" is closed')
 
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Publisher:
         spawn = self._core.owner.spawn
-        declaration, timeout = self._declaration, self.options.confirm_timeout
+        session, timeout = self._session, self.options.confirm_timeout
         who = f'the publisher of "{self.stream}"'
-        self._user = self._core.use(who, declaration.attachment.give_up)
-        self._tasks.append(spawn(declaration.attachment.run, name=f"publisher of {self.stream}"))
+        self._user = self._core.use(who, session.recovery.give_up)
+        self._tasks.append(spawn(session.recovery.run, name=f"publisher of {self.stream}"))
         if timeout is not None:
             name = f"confirm timeout of {self.stream}"
-            self._tasks.append(spawn(declaration.expire, timeout, name=name))
+            self._tasks.append(spawn(session.expire, timeout, name=name))
         try:
             await self._state.wait(State.OPEN, State.CLOSED)
-            if declaration.attachment.error is not None:
-                raise declaration.attachment.error
+            if session.recovery.error is not None:
+                raise session.recovery.error
         except BaseException:
             await self._end()
             raise
@@ -262,8 +260,8 @@ class Publisher:
                 await self.flush()
             else:
                 with anyio.move_on_after(self._core.settings.close_timeout, shield=True):
-                    while self._out.messages and self.state is not State.CLOSED:
-                        await self._declaration.progress.wait()
+                    while self._buffer.messages and self.state is not State.CLOSED:
+                        await self._session.progress.wait()
         finally:
             await self._end()
 
@@ -275,7 +273,7 @@ class Publisher:
             for task in self._tasks:
                 await task.wait()
             self._state.set(State.CLOSED)
-            self._declaration.fail_all()
+            self._session.fail_all()
 
 
 def _listed(value: T | None) -> list[T] | None:

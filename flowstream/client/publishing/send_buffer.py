@@ -1,6 +1,6 @@
 """From bodies to entries of the unconfirmed log: ids, sizes, windows, frames. Pure.
 
-Ids are given and entries are queued in one synchronous step, so that they strictly increase
+IdAllocator are given and entries are queued in one synchronous step, so that they strictly increase
 however many tasks send on one publisher.
 """
 
@@ -27,7 +27,7 @@ TAIL_MESSAGES = 512
 """So many messages one by one make an entry; then the writer gets a turn."""
 
 
-class Outbox:
+class SendBuffer:
     """Bounded by `max_messages` and `max_bytes`; an empty one takes anything that fits a frame."""
 
     __slots__ = (

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import anyio
 
-from flowstream.client.connecting.codes import check
-from flowstream.client.connecting.connection import PublisherUser
+from flowstream.client.connecting.connection import PublisherUser, raise_for_code
 from flowstream.client.connecting.core import Core
-from flowstream.client.connecting.pool import Place
-from flowstream.client.connecting.recovery import Attachment
-from flowstream.client.connecting.signals import Signal
-from flowstream.client.connecting.states import StateCell
-from flowstream.client.options import PublisherOptions
-from flowstream.errors import ConnectionClosed, FlowstreamError, NotSupported
+from flowstream.client.connecting.pool import Registration
+from flowstream.client.connecting.recovery import Recovery, StateCell
+from flowstream.client.connecting.settings import log
+from flowstream.client.connecting.tasks import Signal
+from flowstream.errors import (
+    SERVER_ERRORS,
+    ConnectionClosed,
+    FlowstreamError,
+    NotSupported,
+    PublishFailed,
+)
 from flowstream.protocol import (
     Code,
     DeclarePublisher,
@@ -23,19 +29,80 @@ from flowstream.protocol import (
     Response,
 )
 from flowstream.telemetry import Confirmed, Published
+from flowstream.texts import interrupts, printable, shown
 
-from .failures import Failures, call
-from .send_buffer import Outbox
+from .options import PublisherOptions
+from .send_buffer import SendBuffer
 
 
-class Declaration:
+class Failures:
+    """Failures that nobody waits for go to `on_error`, else they are kept for the next `flush`."""
+
+    def __init__(self, stream: str, options: PublisherOptions) -> None:
+        self._stream = stream
+        self._options = options
+        self._first: PublishFailed | None = None
+        self._count = 0
+        self.cause: FlowstreamError | None = None
+
+    def tell(self, failures: Sequence[tuple[int, int]]) -> None:
+        """`(publishing id, code)` pairs; code 0 where no answer came."""
+        if not failures:
+            return
+        error = self.error(failures)
+        if self._options.on_error is not None:
+            call(self._options.on_error, [number for number, _ in failures], error)
+            return
+        self._first = self._first or error
+        self._count += len(failures)
+
+    def error(self, failures: Sequence[tuple[int, int]]) -> PublishFailed:
+        """The exception for these failures, about the first of them."""
+        number, code = failures[0]
+        if code:
+            cls = SERVER_ERRORS.get(code)
+            reason = f"was refused: {cls.__doc__ if cls else 'for an unknown reason'} (code {code})"
+        elif self.cause is not None:
+            reason = f"was not confirmed: {self.cause}"
+        elif self._options.confirm_timeout is not None:
+            reason = f"was not confirmed within {self._options.confirm_timeout:g} s"
+        else:
+            reason = "was not confirmed before the publisher was closed"
+        text = f'message {number} for "{self._stream}" {reason}'
+        if len(failures) > 1:
+            text += f" ({len(failures)} messages in all)"
+        return PublishFailed(text, publishing_id=number, code=code, stream=self._stream)
+
+    def raise_kept(self) -> None:
+        """Raises the first failure that was kept, once."""
+        failure, count = self._first, self._count
+        self._first, self._count = None, 0
+        if failure is not None:
+            if count > 1:
+                failure.add_note(f"{count} messages failed since the last flush")
+            raise failure
+
+
+def call(callback: Callable[..., None], *args: object) -> None:
+    """Calls the application back; what it raises is logged and goes no further."""
+    try:
+        callback(*args)
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        log.error(
+            "a callback of a publisher raised: %s", shown(callback), exc_info=printable(error)
+        )
+
+
+class PublisherSession:
     """Keeps a publisher declared at the stream's leader, and everything unconfirmed under way."""
 
     def __init__(
         self, core: Core, stream: str, options: PublisherOptions, state: StateCell
     ) -> None:
         self.stream = stream
-        self.out = Outbox(
+        self.buffer = SendBuffer(
             stream,
             max_messages=options.max_unconfirmed,
             max_bytes=options.max_unconfirmed_bytes,
@@ -46,72 +113,78 @@ class Declaration:
         self.progress = Signal()
         self.failures = Failures(stream, options)
         self.sequence: int | None = None
-        self.attachment = Attachment(
+        self.recovery = Recovery(
             state, core.settings, attach=self._attach, detach=self._detach, gave_up=self._gave_up
         )
         self._core = core
         self._options = options
-        self._place: Place[PublisherUser] | None = None
+        self._registration: Registration[PublisherUser] | None = None
         self._declared = False
 
     # --- sending --------------------------------------------------------------------------------
 
     def want_write(self) -> None:
-        if self._declared and self._place is not None:
-            self._place.connection.want_write(self)
+        if self._declared and self._registration is not None:
+            self._registration.connection.want_write(self)
 
     def check_filters(self) -> None:
         """Raises NotSupported where the broker cannot store filter values."""
-        place = self._place
-        if place is not None and self._declared and not place.connection.supports(Key.PUBLISH, 2):
+        registration = self._registration
+        if (
+            registration is not None
+            and self._declared
+            and not registration.connection.supports(Key.PUBLISH, 2)
+        ):
             raise NotSupported("filter values need RabbitMQ 3.13 or later")
 
     def fail_all(self) -> None:
         """Nothing that is unconfirmed will be confirmed any more."""
-        self.out.seal(anyio.current_time())
-        self._tell([(number, 0) for number in self.out.expire(float("inf"))])
+        self.buffer.seal(anyio.current_time())
+        self._tell([(number, 0) for number in self.buffer.expire(float("inf"))])
         self.progress.notify()
 
     async def expire(self, timeout: float) -> None:
         """Fails what was accepted `timeout` seconds ago and is not confirmed; runs for ever."""
         while True:
-            oldest = self.out.log.oldest
+            oldest = self.buffer.log.oldest
             now = anyio.current_time()
             await anyio.sleep((oldest.accepted_at if oldest else now) + timeout - now)
-            self._tell([(number, 0) for number in self.out.expire(anyio.current_time() - timeout)])
+            self._tell(
+                [(number, 0) for number in self.buffer.expire(anyio.current_time() - timeout)]
+            )
             self.progress.notify()
 
     def _tell(self, failures: list[tuple[int, int]]) -> None:
         if failures and self._core.telemetry.active:
             code = failures[0][1]
             self._core.telemetry.emit(
-                Confirmed(self.stream, len(failures), code, 0.0, self.out.messages)
+                Confirmed(self.stream, len(failures), code, 0.0, self.buffer.messages)
             )
         self.failures.tell(failures)
 
     # --- what the connection tells --------------------------------------------------------------
 
     def fill(self, buffers: list[bytes], limit: int) -> bool:
-        place, out = self._place, self.out
-        if place is None or not self._declared:
+        registration, buffer = self._registration, self.buffer
+        if registration is None or not self._declared:
             return False
-        messages, size = out.sent_messages, out.sent_bytes
-        more = out.fill(place.id, buffers, limit, anyio.current_time())
+        messages, size = buffer.sent_messages, buffer.sent_bytes
+        more = buffer.fill(registration.id, buffers, limit, anyio.current_time())
         if self._core.telemetry.active:
-            messages, size = out.sent_messages - messages, out.sent_bytes - size
-            self._core.telemetry.emit(Published(self.stream, messages, size, out.messages))
+            messages, size = buffer.sent_messages - messages, buffer.sent_bytes - size
+            self._core.telemetry.emit(Published(self.stream, messages, size, buffer.messages))
         return more
 
     def confirmed(self, publishing_ids: tuple[int, ...]) -> None:
-        oldest = self.out.log.oldest
-        settled = self.out.log.settle(publishing_ids)
+        oldest = self.buffer.log.oldest
+        settled = self.buffer.log.settle(publishing_ids)
         self.progress.notify()
         if self._options.on_confirm is not None:
             call(self._options.on_confirm, publishing_ids)
         if self._core.telemetry.active and oldest is not None:
             seconds = anyio.current_time() - oldest.accepted_at
             self._core.telemetry.emit(
-                Confirmed(self.stream, settled, Code.OK, seconds, self.out.messages)
+                Confirmed(self.stream, settled, Code.OK, seconds, self.buffer.messages)
             )
 
     def refused(self, errors: tuple[tuple[int, int], ...]) -> None:
@@ -120,7 +193,7 @@ class Declaration:
         if len(final) < len(errors):
             self._lose("the broker does not know the publisher any more")
         if final:
-            self._tell(self.out.log.fail(final))
+            self._tell(self.buffer.log.fail(final))
             self.progress.notify()
 
     def metadata_changed(self, code: int) -> None:
@@ -131,39 +204,41 @@ class Declaration:
 
     def _lose(self, reason: str) -> None:
         self._declared = False
-        self.attachment.lose(reason)
+        self.recovery.lose(reason)
 
     # --- attaching ------------------------------------------------------------------------------
 
     async def _attach(self) -> None:
         nodes = await self._core.locate(self.stream)
-        self._place = place = await self._core.publishing.enter(nodes.for_writer(), self)
-        connection, reference = place.connection, self._options.reference
+        self._registration = registration = await self._core.publishing.enter(
+            nodes.for_writer(), self
+        )
+        connection, reference = registration.connection, self._options.reference
         answer = await connection.request(
-            lambda c: DeclarePublisher(c, place.id, reference, self.stream), Response
+            lambda c: DeclarePublisher(c, registration.id, reference, self.stream), Response
         )
         action = f'publish to "{self.stream}"'
-        check(answer.code, action, stream=self.stream, reference=reference)
+        raise_for_code(answer.code, action, stream=self.stream, reference=reference)
         if reference is not None and self.sequence is None:
             found = await connection.request(
                 lambda c: QueryPublisherSequence(c, reference, self.stream),
                 QueryPublisherSequenceResponse,
             )
-            check(found.code, action, stream=self.stream, reference=reference)
+            raise_for_code(found.code, action, stream=self.stream, reference=reference)
             self.sequence = found.sequence
-            self.out.next_id = found.sequence + 1
-        self.out.frame_max = connection.frame_max
-        self.out.log.rewind()
+            self.buffer.next_id = found.sequence + 1
+        self.buffer.frame_max = connection.frame_max
+        self.buffer.log.rewind()
         self._declared = True
         self.want_write()
 
     async def _detach(self) -> None:
-        place, self._place = self._place, None
+        registration, self._registration = self._registration, None
         self._declared = False
-        if place is not None:
+        if registration is not None:
             timeout = self._core.settings.close_timeout
             await self._core.publishing.retire(
-                place, lambda c: DeletePublisher(c, place.id), timeout
+                registration, lambda c: DeletePublisher(c, registration.id), timeout
             )
 
     def _gave_up(self, error: FlowstreamError) -> None:

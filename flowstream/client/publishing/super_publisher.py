@@ -8,18 +8,35 @@ from types import TracebackType
 from typing import Literal, TypeAlias, TypeVar
 
 import anyio
+import mmh3
 
 from flowstream.client.connecting.core import Core
 from flowstream.client.connecting.partitions import Partitions
-from flowstream.client.connecting.states import State
-from flowstream.client.options import PublisherOptions
+from flowstream.client.connecting.recovery import State
 from flowstream.errors import ConfigurationError, FlowstreamError, PublishFailed
 from flowstream.protocol import AmqpMessage
 from flowstream.texts import shown
 
+from .options import PublisherOptions
 from .publisher import Publisher
-from .routing import hash_route
 from .send_buffer import plain_body
+
+SEED = 104729
+
+
+def hash_index(key: str, partitions: int) -> int:
+    """The index of the key's partition."""
+    try:
+        data = key.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"key={shown(key)}: UTF-8 cannot have lone surrogates") from None
+    return mmh3.hash(data, SEED, signed=False) % partitions
+
+
+def hash_route(key: str, partitions: Sequence[str]) -> str:
+    """The key's partition."""
+    return partitions[hash_index(key, len(partitions))]
+
 
 KeyOf: TypeAlias = Callable[[bytes], str]
 Routing: TypeAlias = Literal["hash", "key"]

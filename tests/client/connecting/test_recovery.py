@@ -8,9 +8,8 @@ import anyio
 import pytest
 
 from flowstream.client import Backoff, State
-from flowstream.client.connecting.recovery import Attachment
+from flowstream.client.connecting.recovery import Recovery, StateCell
 from flowstream.client.connecting.settings import Settings
-from flowstream.client.connecting.states import StateCell
 from flowstream.errors import (
     AccessRefused,
     AuthenticationFailed,
@@ -42,7 +41,7 @@ class Attached:
         self.detached = 0
         self.gave_up: list[FlowstreamError] = []
         self.state = StateCell("publisher", "s", Telemetry())
-        self.loop = Attachment(
+        self.loop = Recovery(
             self.state,
             Settings(**settings),
             attach=self.attach,

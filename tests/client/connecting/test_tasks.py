@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flowstream.client.connecting.tasks import TaskOwner
+from flowstream.client.connecting.tasks import Signal, TaskOwner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_backends]
 
@@ -72,3 +72,22 @@ async def test_a_defect_in_a_task_ends_the_host() -> None:
             owner.spawn(broken, name="broken")
             await anyio.sleep_forever()
     assert caught.group_contains(KeyError)
+
+
+@pytest.mark.anyio
+@pytest.mark.both_backends
+async def test_a_signal_wakes_everybody_who_waits() -> None:
+    signal = Signal()
+    signal.notify()
+    woken = []
+
+    async def wait(name: str) -> None:
+        await signal.wait()
+        woken.append(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait, "a")
+        group.start_soon(wait, "b")
+        await anyio.wait_all_tasks_blocked()
+        signal.notify()
+    assert sorted(woken) == ["a", "b"]

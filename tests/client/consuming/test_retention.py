@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.consuming.arrivals import Arrivals
+from flowstream.client.consuming.delivery import Arrivals
 from flowstream.client.consuming.retention import Distance, Headroom, removed
 from flowstream.protocol import Chunk, build_chunk, simple_entry
 

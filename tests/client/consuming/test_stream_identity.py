@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.consuming.stream_identity import Lineage, Verdict
+from flowstream.client.consuming.delivery import StreamIdentity, Verdict
 from flowstream.protocol import Chunk, OffsetSpec, build_chunk, simple_entry
 
 
@@ -17,22 +17,22 @@ def chunk(offset: int, timestamp: int, *bodies: bytes) -> Chunk:
     )
 
 
-def after_reading(*chunks: Chunk) -> Lineage:
-    lineage = Lineage()
+def after_reading(*chunks: Chunk) -> StreamIdentity:
+    identity = StreamIdentity()
     for each in chunks:
-        lineage.read(each)
-    return lineage
+        identity.read(each)
+    return identity
 
 
 def test_without_a_past_everything_is_right() -> None:
-    lineage = Lineage()
-    assert lineage.start() is None
-    assert lineage.judge(chunk(0, 5)) is Verdict.FURTHER
-    lineage.read(chunk(10, 5))
-    assert lineage.start() == OffsetSpec.offset(10)
-    lineage.forget()
-    assert lineage.start() is None
-    assert lineage.judge(chunk(3, 99)) is Verdict.FURTHER
+    identity = StreamIdentity()
+    assert identity.start() is None
+    assert identity.judge(chunk(0, 5)) is Verdict.FURTHER
+    identity.read(chunk(10, 5))
+    assert identity.start() == OffsetSpec.offset(10)
+    identity.forget()
+    assert identity.start() is None
+    assert identity.judge(chunk(3, 99)) is Verdict.FURTHER
 
 
 @pytest.mark.parametrize(

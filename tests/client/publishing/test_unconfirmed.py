@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.client.publishing.framing import encode_entry
-from flowstream.client.publishing.send_buffer import Outbox
+from flowstream.client.publishing.send_buffer import SendBuffer
 from flowstream.client.publishing.unconfirmed import Waiter
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Compression, Publish, PublishFiltered, decode
@@ -17,19 +17,19 @@ from flowstream.protocol import Compression, Publish, PublishFiltered, decode
 pytestmark = pytest.mark.anyio
 
 
-def outbox(**options: Any) -> Outbox:
+def send_buffer(**options: Any) -> SendBuffer:
     defaults: dict[str, Any] = {"max_messages": 10_000, "max_bytes": 1 << 30, "frame_max": 4096}
-    return Outbox("s", **defaults | options)
+    return SendBuffer("s", **defaults | options)
 
 
-def sent(out: Outbox) -> list[tuple[int, bytes]]:
+def sent(buffer: SendBuffer) -> list[tuple[int, bytes]]:
     """What would be written now, as (id, body)."""
     buffers: list[bytes] = []
-    while out.fill(0, buffers, 1000, 0.0):
+    while buffer.fill(0, buffers, 1000, 0.0):
         pass
     found: list[tuple[int, bytes]] = []
     for frame in buffers:
-        assert len(frame) - 4 <= out.frame_max
+        assert len(frame) - 4 <= buffer.frame_max
         command = decode(frame[4:])
         if isinstance(command, PublishFiltered):
             found += [(number, body) for number, _, body in command.messages]
@@ -56,87 +56,87 @@ steps = st.lists(
 
 @given(steps)
 def test_nothing_is_lost_repeated_or_reordered(steps: list[tuple[str, Any]]) -> None:
-    out = outbox()
+    buffer = send_buffer()
     model: dict[int, bytes] = {}
     accepted_at: dict[int, int] = {}
     written: set[int] = set()
     for now, (step, value) in enumerate(steps):
-        before = out.next_id
+        before = buffer.next_id
         if step == "one":
-            out.add(value, len(value) + 12, now)
+            buffer.add(value, len(value) + 12, now)
             model[before] = value
         elif step == "many":
-            for entry in out.pieces(value, None, None):
-                out.accept(entry, now)
+            for entry in buffer.pieces(value, None, None):
+                buffer.accept(entry, now)
             model.update(enumerate(value, before))
         elif step == "gaps":
             ids = [before + sum(value[: i + 1]) for i in range(len(value))]
-            [entry] = out.pieces([b"g"] * len(ids), ids, None)
-            out.accept(entry, now)
+            [entry] = buffer.pieces([b"g"] * len(ids), ids, None)
+            buffer.accept(entry, now)
             model.update(dict.fromkeys(ids, b"g"))
         elif step == "filtered":
-            for entry in out.pieces([b"f"] * len(value), None, value):
-                out.accept(entry, now)
+            for entry in buffer.pieces([b"f"] * len(value), None, value):
+                buffer.accept(entry, now)
             model.update(dict.fromkeys(range(before, before + len(value)), b"f"))
         elif step == "write":
-            wrote = sent(out)
+            wrote = sent(buffer)
             fresh = [pair for pair in model.items() if pair[0] not in written]
             assert wrote == fresh
             written.update(number for number, _ in wrote)
         elif step == "confirm":
             chosen = [number for number in written if value.random() < 0.5]
             value.shuffle(chosen)
-            assert out.log.settle([*chosen, 10**9]) == len(chosen)
+            assert buffer.log.settle([*chosen, 10**9]) == len(chosen)
             for number in chosen:
                 del model[number]
             written.difference_update(chosen)
         elif step == "rewind":
-            out.log.rewind()
+            buffer.log.rewind()
             written.clear()
         else:
             # An entry that messages are added to one by one is as old as its first message.
-            lost = out.expire(now - value)
+            lost = buffer.expire(now - value)
             for number in lost:
                 assert accepted_at[number] <= now
                 del model[number]
             written.difference_update(lost)
-        accepted_at.update(dict.fromkeys(range(before, out.next_id), now))
-        assert out.messages == len(model)
-        assert out.size >= sum(map(len, model.values()))
-        assert out.log.settled_through(max(model, default=0)) == (not model)
-    assert out.log.settle(list(model)) <= len(model)
+        accepted_at.update(dict.fromkeys(range(before, buffer.next_id), now))
+        assert buffer.messages == len(model)
+        assert buffer.size >= sum(map(len, model.values()))
+        assert buffer.log.settled_through(max(model, default=0)) == (not model)
+    assert buffer.log.settle(list(model)) <= len(model)
 
 
 def test_a_waiter_waits_for_all_of_its_ids_over_several_entries() -> None:
-    out = outbox()
+    buffer = send_buffer()
     waiter = Waiter(100)
-    for entry in out.pieces([bytes(200)] * 100, None, None):
-        out.accept(entry, 0.0, waiter)
-    assert len(sent(out)) == 100
-    out.log.settle(range(50, 101))
+    for entry in buffer.pieces([bytes(200)] * 100, None, None):
+        buffer.accept(entry, 0.0, waiter)
+    assert len(sent(buffer)) == 100
+    buffer.log.settle(range(50, 101))
     assert not waiter.settled.is_set()
-    assert out.log.fail([(7, 15), (8, 15)]) == []
-    out.log.settle([*range(1, 7), *range(9, 50)])
+    assert buffer.log.fail([(7, 15), (8, 15)]) == []
+    buffer.log.settle([*range(1, 7), *range(9, 50)])
     assert waiter.settled.is_set()
     assert waiter.failures == [(7, 15), (8, 15)]
-    assert out.messages == out.size == 0
+    assert buffer.messages == buffer.size == 0
 
 
 def test_failures_nobody_waits_for_are_given_back() -> None:
-    out = outbox()
-    out.add(b"a", 13, 0.0)
-    sent(out)
-    assert out.log.fail([(1, 16)]) == [(1, 16)]
-    assert out.messages == 0
+    buffer = send_buffer()
+    buffer.add(b"a", 13, 0.0)
+    sent(buffer)
+    assert buffer.log.fail([(1, 16)]) == [(1, 16)]
+    assert buffer.messages == 0
 
 
 def test_what_expires_fails_its_waiter() -> None:
-    out = outbox()
+    buffer = send_buffer()
     waiter = Waiter(2)
-    [entry] = out.pieces([b"a", b"b"], None, None)
-    out.accept(entry, 5.0, waiter)
-    assert out.expire(4.9) == []
-    assert out.expire(5.0) == []
+    [entry] = buffer.pieces([b"a", b"b"], None, None)
+    buffer.accept(entry, 5.0, waiter)
+    assert buffer.expire(4.9) == []
+    assert buffer.expire(5.0) == []
     assert waiter.failures == [(1, 0), (2, 0)]
     assert waiter.settled.is_set()
 
@@ -149,14 +149,14 @@ def test_what_expires_fails_its_waiter() -> None:
 def test_sub_batches_hold_every_message(
     bodies: list[bytes], size: int, compression: Compression
 ) -> None:
-    out = outbox(sub_batch=size, compression=compression)
+    buffer = send_buffer(sub_batch=size, compression=compression)
     for body in bodies[::2]:
-        out.add(body, len(body) + 12, 0.0)
-    for entry in out.pieces(bodies[1::2], None, None) if len(bodies) > 1 else ():
-        out.accept(entry, 0.0)
-    assert out.messages == len(bodies)
+        buffer.add(body, len(body) + 12, 0.0)
+    for entry in buffer.pieces(bodies[1::2], None, None) if len(bodies) > 1 else ():
+        buffer.accept(entry, 0.0)
+    assert buffer.messages == len(bodies)
     buffers: list[bytes] = []
-    out.fill(0, buffers, 1 << 20, 0.0)
+    buffer.fill(0, buffers, 1 << 20, 0.0)
     batches: list[Any] = []
     for frame in buffers:
         command = decode(frame[4:])
@@ -165,14 +165,14 @@ def test_sub_batches_hold_every_message(
     assert sum(batch.records for batch in batches) == len(bodies)
     ids = [batch.publishing_id for batch in batches]
     assert ids == list(range(1, len(batches) + 1))
-    assert out.log.settle(ids) == len(bodies)
-    assert out.messages == out.size == 0
+    assert buffer.log.settle(ids) == len(bodies)
+    assert buffer.messages == buffer.size == 0
 
 
 def test_a_frame_max_that_has_shrunk_splits_what_was_one_frame() -> None:
-    out = outbox(frame_max=100_000)
-    [entry] = out.pieces([bytes(100)] * 100, None, None)
-    out.accept(entry, 0.0)
+    buffer = send_buffer(frame_max=100_000)
+    [entry] = buffer.pieces([bytes(100)] * 100, None, None)
+    buffer.accept(entry, 0.0)
     assert len(encode_entry(0, entry, 100_000)) == 1
     frames = encode_entry(0, entry, 4096)
     assert len(frames) == 3
@@ -181,8 +181,8 @@ def test_a_frame_max_that_has_shrunk_splits_what_was_one_frame() -> None:
 
 @pytest.mark.parametrize("ids", [[-1], [3, 2], [1, 1], [1 << 64]])
 def test_ids_that_cannot_be_are_refused(ids: list[int]) -> None:
-    out = outbox()
-    [entry] = out.pieces([b""] * len(ids), ids, None)
+    buffer = send_buffer()
+    [entry] = buffer.pieces([b""] * len(ids), ids, None)
     with pytest.raises(ConfigurationError, match="publishing_id"):
-        out.accept(entry, 0.0)
-    assert out.messages == 0
+        buffer.accept(entry, 0.0)
+    assert buffer.messages == 0

@@ -1,31 +1,139 @@
-"""How publishers and consumers behave; checked when they are made, by the name of the option."""
+"""What a consumer can be told: where it begins, its credit, its name, tracking and filters."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from flowstream.checks import (
     MOST_FILTER_VALUE,
     check_callable,
     check_flag,
     check_kind,
-    check_name,
+    check_reference,
     check_seconds,
     check_text,
     check_whole,
 )
-from flowstream.errors import ConfigurationError, PublishFailed
-from flowstream.protocol import Compression, OffsetSpec, sub_batch
+from flowstream.errors import ConfigurationError
+from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.texts import shown
 
-from .consuming.credit import CreditStrategy, CreditWhenDone
+Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
+"""`"first"`, `"last"`, `"next"`, an offset, a point in time, or an age (so long ago). At a point in
+time it begins with what was written then or later, also where that is in the future."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMED = {"first": OffsetSpec.first, "last": OffsetSpec.last, "next": OffsetSpec.next}
+
+
+def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
+    """The protocol's specification; raises ConfigurationError for anything else."""
+    if isinstance(offset, OffsetSpec):
+        _check_spec(offset)
+        return offset
+    if isinstance(offset, str) and offset in _NAMED:
+        return _NAMED[offset]()
+    if isinstance(offset, int) and not isinstance(offset, bool) and 0 <= offset < 1 << 63:
+        return OffsetSpec.offset(offset)
+    if isinstance(offset, timedelta):
+        if offset < timedelta(0):
+            raise ConfigurationError(
+                f"offset={shown(offset)}: a timedelta says how long ago and is not negative; "
+                "give a datetime for a point in time"
+            )
+        present = now or datetime.now(UTC)
+        offset = present - min(offset, present - EPOCH)
+    if isinstance(offset, datetime):
+        if offset.tzinfo is None:
+            raise ConfigurationError("offset=datetime needs a time zone, such as datetime.now(UTC)")
+        return OffsetSpec.timestamp(max(0, int(offset.timestamp() * 1000)))
+    raise ConfigurationError(
+        f'offset={shown(offset)}: give "first", "last", "next", a number from 0 on, a datetime or '
+        "a timedelta"
+    )
+
+
+def _check_spec(spec: OffsetSpec) -> None:
+    """Made by hand it may hold anything; what brokers send is read without this."""
+    check_kind("OffsetSpec kind", spec.kind, OffsetKind, "an OffsetKind")
+    check_whole("OffsetSpec value", spec.value, 0)
+
+
+MOST_CREDIT = 32767
+
+
+@runtime_checkable
+class CreditStrategy(Protocol):
+    """Decides how many credits to give at each moment in the life of a chunk."""
+
+    @property
+    def initial(self) -> int:
+        """The credit of a new subscription, 1 to 32767."""
+        ...
+
+    def arrived(self) -> int:
+        """A chunk has come in: so much credit goes back now."""
+        ...
+
+    def done(self) -> int:
+        """The application asked for the next delivery: so much credit goes back now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CreditWhenDone:
+    """Back-pressure: a chunk's credit goes back when the next delivery is asked for."""
+
+    initial: int = 10
+
+    def __post_init__(self) -> None:
+        check_whole("credit", self.initial, 1, MOST_CREDIT)
+
+    def arrived(self) -> int:
+        return 0
+
+    def done(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class CreditOnArrival:
+    """Throughput over bounds: credit goes back as soon as a chunk has come in.
+
+    The chunks that wait in memory are then bounded by nothing but the application's speed: use it
+    where that is known to be higher than the stream's.
+    """
+
+    initial: int = 10
+
+    def __post_init__(self) -> None:
+        check_whole("credit", self.initial, 1, MOST_CREDIT)
+
+    def arrived(self) -> int:
+        return 1
+
+    def done(self) -> int:
+        return 0
+
+
+def credit_strategy(credit: object) -> CreditStrategy:
+    """A number of chunks as a strategy, and a strategy as it is; else ConfigurationError."""
+    if isinstance(credit, int):
+        return CreditWhenDone(credit)
+    if not isinstance(credit, CreditStrategy):
+        raise ConfigurationError(
+            f"credit={shown(credit)}: expected a number of chunks from 1 to {MOST_CREDIT}, "
+            "or a CreditStrategy"
+        )
+    check_whole("credit", credit.initial, 1, MOST_CREDIT)
+    return credit
+
 
 Match: TypeAlias = Callable[[bytes], bool]
 """Whether a body is wanted; the half of filtering that the broker cannot do."""
-OnConfirm: TypeAlias = Callable[[Sequence[int]], None]
-OnError: TypeAlias = Callable[[Sequence[int], PublishFailed], None]
 OnActive: TypeAlias = Callable[[str], Awaitable[OffsetSpec]]
 """Called with the stream when this consumer was made the active one: where does it begin?
 
@@ -35,48 +143,6 @@ Settled: TypeAlias = Callable[[str], int | None]
 """The last offset of a stream that the application is done with; None while there is none."""
 OnInactive: TypeAlias = Callable[[str], Awaitable[None]]
 """Called with the stream when another consumer takes over, which waits until this returns."""
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherOptions:
-    """`max_unconfirmed` (messages) and `max_unconfirmed_bytes` bound what is not confirmed yet;
-    beyond them sending waits. A message that was not confirmed `confirm_timeout` seconds after it
-    was accepted fails (None: it is tried for as long as the publisher lives).
-
-    With `sub_batch` so many messages at most share one entry, one publishing id and one
-    `compression`. `on_confirm` gets publishing ids as they are confirmed; `on_error` those that
-    failed, and why; without it they are raised by `flush`.
-    """
-
-    reference: str | None = None
-    max_unconfirmed: int = 10_000
-    max_unconfirmed_bytes: int = 64 * 1024 * 1024
-    confirm_timeout: float | None = 30.0
-    filter_value: Callable[[bytes], str | None] | None = None
-    sub_batch: int = 0
-    compression: Compression = Compression.NONE
-    on_confirm: OnConfirm | None = None
-    on_error: OnError | None = None
-
-    def __post_init__(self) -> None:
-        check_reference("reference", self.reference)
-        check_whole("max_unconfirmed", self.max_unconfirmed, 1)
-        check_whole("max_unconfirmed_bytes", self.max_unconfirmed_bytes, 1)
-        if self.confirm_timeout is not None:
-            check_seconds("confirm_timeout", self.confirm_timeout)
-        check_whole("sub_batch", self.sub_batch, 0, 65535)
-        for name in ("filter_value", "on_confirm", "on_error"):
-            check_callable(name, getattr(self, name))
-        if not isinstance(self.compression, Compression):
-            raise ConfigurationError(
-                f"compression={shown(self.compression)}: give one of "
-                f"{', '.join(map(str, Compression.__members__))}, such as Compression.GZIP"
-            )
-        if self.sub_batch and self.filter_value is not None:
-            raise ConfigurationError("filter_value and sub_batch exclude each other")
-        if self.compression and not self.sub_batch:
-            raise ConfigurationError("compression needs sub_batch=, the messages compressed as one")
-        sub_batch(0, [b""], self.compression)  # NotSupported, naming the extra, where it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +256,7 @@ class ConsumerOptions:
         return found | self.filters()
 
     def filters(self) -> dict[str, str]:
-        """The properties that make the broker leave chunks out."""
+        """The properties that make the broker leave chunks buffer."""
         found: dict[str, str] = {}
         # "" stands for messages without a value. RabbitMQ forgets it in front of other values.
         values = [value for value in self.filter_values if value] or self.filter_values
@@ -199,9 +265,3 @@ class ConsumerOptions:
         if self.match_unfiltered or len(values) < len(self.filter_values):
             found["match-unfiltered"] = "true"
         return found
-
-
-def check_reference(option: str, value: str | None) -> None:
-    """A reference as `check_name` wants it, or None for none."""
-    if value is not None:
-        check_name(option, value)

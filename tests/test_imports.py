@@ -39,7 +39,7 @@ ROOMS = {
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "telemetry", "protocol"}
-# The codecs of compressed sub-batches are an extra, imported when one is first met.
+# The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # Rooms whose files form no import circle; add a room as soon as it has none.
 WITHOUT_CIRCLES = ["broker", "protocol"]

@@ -19,7 +19,7 @@ from flowstream.protocol import (
     QueryPublisherSequence,
     QueryPublisherSequenceResponse,
     Response,
-    sub_batch_is_sound,
+    sub_entry_is_sound,
 )
 
 MAX_PUBLISHERS = 256
@@ -67,13 +67,13 @@ def publish(session: Session, command: Publish | PublishFiltered) -> None:
 
 
 def _sound_part(session: Session, publisher: Publisher, entries: Entries) -> Entries:
-    """The entries before the first unsound sub-batch; that one and all after it are refused.
+    """The entries before the first unsound sub-entry; that one and all after it are refused.
 
     If later entries were accepted, a publisher with a reference could not send the refused ones
     again: their ids would be below the highest one and count as duplicates.
     """
     for index in entries.batches:
-        if not sub_batch_is_sound(entries.entries[index]):
+        if not sub_entry_is_sound(entries.entries[index]):
             refused = entries.ids[index:]
             _refuse(session, publisher.publisher_id, refused, Code.PRECONDITION_FAILED)
             return entries.select(range(index))

@@ -9,7 +9,7 @@
     super_publisher.py, super_consumer.py   over the partitions (partitions.py, routing.py)
     options.py       what publishers and consumers can be told; checks.py: wrong ones are refused
     recovery.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
-    core.py          connections by role: pool.py, seed.py, nodes.py
+    manager.py          connections by role: pool.py, seed.py, nodes.py
     connection.py    one connection: opening.py (handshake), ids.py, codes.py
     transport.py     TCP and TLS; url.py, credentials.py, settings.py: what they need
     tasks.py         background tasks with an owner

@@ -39,8 +39,8 @@ from flowstream.protocol import (
 from flowstream.texts import shown
 
 from .connecting.connection import raise_for_code
-from .connecting.core import Core
 from .connecting.locator import StreamNodes, stream_nodes
+from .connecting.manager import ConnectionManager
 from .connecting.partitions import read_partitions, read_route
 from .consuming.lag import LagProbe
 from .consuming.options import ConsumerOptions, Match, Offset, offset_spec
@@ -84,13 +84,13 @@ class ServerInfo:
 class Administration:
     """The part of an environment that manages what the broker holds."""
 
-    _core: Core
+    _manager: ConnectionManager
 
     @property
-    def _open(self) -> Core:
+    def _open(self) -> ConnectionManager:
         """The connections; raises where the environment cannot be used here and now."""
-        self._core.check()
-        return self._core
+        self._manager.check()
+        return self._manager
 
     async def server_info(self) -> ServerInfo:
         """Who answers, and what was agreed in the handshake."""
@@ -124,7 +124,7 @@ class Administration:
         Raises StreamAlreadyExists, or PreconditionFailed where it exists with other arguments;
         with `exist_ok` an existing one is left as it is.
         """
-        check_stream("name", name, self._core.virtual_host)
+        check_stream("name", name, self._manager.virtual_host)
         arguments = stream_arguments(
             max_length_bytes=max_length_bytes,
             max_age=max_age,
@@ -145,8 +145,8 @@ class Administration:
         A name that is too long for a stream is refused: RabbitMQ would retry its
         deletion without end.
         """
-        if len(name.encode(errors="replace")) > longest_stream(self._core.virtual_host):
-            check_stream("name", name, self._core.virtual_host)
+        if len(name.encode(errors="replace")) > longest_stream(self._manager.virtual_host):
+            check_stream("name", name, self._manager.virtual_host)
         connection = await self._open.locator.get()
         answer = await connection.request(lambda c: DeleteStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
@@ -297,7 +297,7 @@ class Administration:
         keys = _binding_keys(partitions)
         streams = tuple(f"{name}-{key}" for key in keys)
         for stream in streams:
-            check_stream("partition", stream, self._core.virtual_host)
+            check_stream("partition", stream, self._manager.virtual_host)
         connection = await self._open.locator.get()
         if not connection.supports(Key.CREATE_SUPER_STREAM):
             raise NotSupported(

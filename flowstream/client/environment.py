@@ -17,9 +17,9 @@ from flowstream.protocol import Compression
 from flowstream.telemetry import Telemetry
 
 from .admin import Administration
-from .connecting.core import Core
 from .connecting.credentials import Credentials, PlainCredentials
 from .connecting.locator import AddressResolver
+from .connecting.manager import ConnectionManager
 from .connecting.partitions import Partitions
 from .connecting.recovery import State
 from .connecting.settings import Backoff, Settings
@@ -103,7 +103,7 @@ class Environment(Administration):
             per_connection=per_connection,
             node_attempts=node_attempts,
         )
-        self._core = Core(
+        self._manager = ConnectionManager(
             [address for one in urls for address in one.addresses],
             name=name,
             virtual_host=self.url.virtual_host,
@@ -120,33 +120,33 @@ class Environment(Administration):
     @property
     def state(self) -> State:
         """CONNECTING, OPEN, RECOVERING while the locating connection is lost, or CLOSED."""
-        return self._core.state.value
+        return self._manager.state.value
 
     async def wait_for(self, *states: State) -> State:
         """Returns once the environment is in one of these states."""
         if self.state not in states:
-            self._core.check()
-        return await self._core.state.wait(*states)
+            self._manager.check()
+        return await self._manager.state.wait(*states)
 
     def statistics(self) -> dict[str, int]:
         """Connections, background tasks, and the users on the connections."""
-        return self._core.statistics()
+        return self._manager.statistics()
 
     async def __aenter__(self) -> Environment:
-        core = self._core
-        core.check_not_closed()
-        if core.loop is not None:
+        manager = self._manager
+        manager.check_not_closed()
+        if manager.loop is not None:
             raise ConfigurationError(
-                f'environment "{core.name}" is open already: leave that block first, or pass the '
-                "environment on"
+                f'environment "{manager.name}" is open already; pass it on instead of '
+                "entering it a second time"
             )
-        core.loop = current_token()
-        await core.owner.__aenter__()
+        manager.loop = current_token()
+        await manager.owner.__aenter__()
         try:
-            await core.open()
+            await manager.open()
         except BaseException as error:
-            core.loop = None
-            await core.owner.__aexit__(type(error), error, error.__traceback__)
+            manager.loop = None
+            await manager.owner.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -158,12 +158,12 @@ class Environment(Administration):
     ) -> bool | None:
         if self.state is State.CLOSED:
             return None
-        self._core.check()
+        self._manager.check()
         cause = "" if kind is None else f" because of {kind.__name__}"
         reason = f"was closed by the task {anyio.get_current_task().name!r}{cause}"
         with anyio.CancelScope(shield=True):
-            await self._core.close(reason)
-        return await self._core.owner.__aexit__(kind, error, trace)
+            await self._manager.close(reason)
+        return await self._manager.owner.__aexit__(kind, error, trace)
 
     @contextmanager
     def used_by(
@@ -173,11 +173,11 @@ class Environment(Administration):
 
         Raises where it cannot be used: not open, closed, or opened on another event loop.
         """
-        user = self._core.use(who, closed)
+        user = self._manager.use(who, closed)
         try:
             yield self
         finally:
-            self._core.release(user)
+            self._manager.release(user)
 
     # --- publishing and consuming ---------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Environment(Administration):
         max_unconfirmed_bytes: int = 64 * 1024 * 1024,
         confirm_timeout: float | None = 30.0,
         filter_value: Callable[[bytes], str | None] | None = None,
-        sub_batch: int = 0,
+        sub_entry_size: int = 0,
         compression: Compression = Compression.NONE,
         on_confirm: OnConfirm | None = None,
         on_error: OnError | None = None,
@@ -203,12 +203,12 @@ class Environment(Administration):
             max_unconfirmed_bytes=max_unconfirmed_bytes,
             confirm_timeout=confirm_timeout,
             filter_value=filter_value,
-            sub_batch=sub_batch,
+            sub_entry_size=sub_entry_size,
             compression=compression,
             on_confirm=on_confirm,
             on_error=on_error,
         )
-        return Publisher(self._core, stream, options)
+        return Publisher(self._manager, stream, options)
 
     def consumer(
         self,
@@ -249,7 +249,7 @@ class Environment(Administration):
             on_truncated=on_truncated,
             settled=settled,
         )
-        return Consumer(self._core, stream, options)
+        return Consumer(self._manager, stream, options)
 
     def super_stream_publisher(
         self,
@@ -263,7 +263,7 @@ class Environment(Administration):
         max_unconfirmed_bytes: int = 64 * 1024 * 1024,
         confirm_timeout: float | None = 30.0,
         filter_value: Callable[[bytes], str | None] | None = None,
-        sub_batch: int = 0,
+        sub_entry_size: int = 0,
         compression: Compression = Compression.NONE,
         on_confirm: OnConfirm | None = None,
         on_error: OnError | None = None,
@@ -277,13 +277,13 @@ class Environment(Administration):
             max_unconfirmed_bytes=max_unconfirmed_bytes,
             confirm_timeout=confirm_timeout,
             filter_value=filter_value,
-            sub_batch=sub_batch,
+            sub_entry_size=sub_entry_size,
             compression=compression,
             on_confirm=on_confirm,
             on_error=on_error,
         )
-        partitions = Partitions(self._core, super_stream, refresh)
-        return SuperStreamPublisher(self._core, partitions, options, key=key, routing=routing)
+        partitions = Partitions(self._manager, super_stream, refresh)
+        return SuperStreamPublisher(self._manager, partitions, options, key=key, routing=routing)
 
     def super_stream_consumer(
         self,
@@ -323,8 +323,8 @@ class Environment(Administration):
             on_truncated=on_truncated,
             settled=settled,
         )
-        partitions = Partitions(self._core, super_stream, refresh)
-        return SuperStreamConsumer(self._core, partitions, options)
+        partitions = Partitions(self._manager, super_stream, refresh)
+        return SuperStreamConsumer(self._manager, partitions, options)
 
 
 def _listed(url: object) -> Sequence[Any]:

@@ -9,7 +9,7 @@
     entries.py      Publish frames in, in bulk
     connection.py   the states of a connection, as one table for both roles
     chunk.py        chunks: header, checksum, bodies
-    compression.py  codecs of sub-batches
+    compression.py  codecs of sub-entries
     amqp.py         AMQP 1.0 messages, section by section (amqp_sections.py: what is one)
     amqp_types.py   AMQP 1.0 values where Python has no type (amqp_encode.py, amqp_decode.py)
     runs.py         entries of one size, cut many at a time
@@ -56,7 +56,7 @@ from flowstream.protocol.chunk import (
     Chunk,
     build_chunk,
     simple_entry,
-    sub_batch,
+    sub_entry,
 )
 from flowstream.protocol.codec import (
     CLIENT_VERSIONS,
@@ -104,19 +104,19 @@ from flowstream.protocol.commands import (
 )
 from flowstream.protocol.compression import Compression
 from flowstream.protocol.connection import Connection, Role, State, negotiate
-from flowstream.protocol.entries import Entries, sub_batch_is_sound
+from flowstream.protocol.entries import Entries, sub_entry_is_sound
 from flowstream.protocol.frames import FrameReader
 from flowstream.protocol.publish import (
     ENTRY_OVERHEAD,
     FRAME_OVERHEAD,
-    SUB_BATCH_OVERHEAD,
+    SUB_ENTRY_OVERHEAD,
     encode_publish,
     encode_publish_filtered,
     encode_publish_ids,
-    encode_sub_batches,
+    encode_sub_entries,
     fits,
     split_at,
-    sub_batch_entry,
+    sub_entry_bytes,
 )
 from flowstream.protocol.session import (
     Close,
@@ -146,7 +146,7 @@ from flowstream.protocol.values import (
     OffsetKind,
     OffsetSpec,
     StreamMetadata,
-    SubBatch,
+    SubEntry,
 )
 
 __all__ = [
@@ -161,7 +161,7 @@ __all__ = [
     "NO_LEADER",
     "OK",
     "SERVER_VERSIONS",
-    "SUB_BATCH_OVERHEAD",
+    "SUB_ENTRY_OVERHEAD",
     "USER",
     "Address",
     "AmqpMessage",
@@ -235,7 +235,7 @@ __all__ = [
     "StreamMetadata",
     "StreamStats",
     "StreamStatsResponse",
-    "SubBatch",
+    "SubEntry",
     "Subscribe",
     "Symbol",
     "Timestamp",
@@ -257,7 +257,7 @@ __all__ = [
     "encode_publish",
     "encode_publish_filtered",
     "encode_publish_ids",
-    "encode_sub_batches",
+    "encode_sub_entries",
     "fits",
     "is_amqp",
     "negotiate",
@@ -265,8 +265,8 @@ __all__ = [
     "plain_value",
     "simple_entry",
     "split_at",
-    "sub_batch",
-    "sub_batch_entry",
-    "sub_batch_is_sound",
+    "sub_entry",
+    "sub_entry_bytes",
+    "sub_entry_is_sound",
     "tag_of",
 ]

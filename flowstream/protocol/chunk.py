@@ -1,6 +1,6 @@
 """The chunk: what Deliver carries and a stream stores. This is the consumer's hot path.
 
-    48 bytes header · simple entries `0|len:31` body · sub-batches `1|compression:3|0:4`, u16
+    48 bytes header · simple entries `0|len:31` body · sub-entries `1|compression:3|0:4`, u16
     records, u32 uncompressed size, u32 size, data (a run of `u32 len` body, maybe compressed)
 
 Source: the protocol document, section "Deliver", and osiris_log. An entry has one offset for each
@@ -18,9 +18,8 @@ from struct import error as struct_error
 
 from flowstream.errors import ChecksumMismatch, ConfigurationError, ProtocolError
 from flowstream.protocol.compression import Compression, compress, decompress
-from flowstream.protocol.entries import IS_SUB_BATCH, SUB_BATCH_HEADER
 from flowstream.protocol.runs import PROBE, WORTH, cut, run_length
-from flowstream.protocol.values import SubBatch
+from flowstream.protocol.values import IS_SUB_ENTRY, SUB_ENTRY, SUB_ENTRY_HEADER, SubEntry
 
 USER = 0
 TRACKING_DELTA = 1
@@ -29,11 +28,10 @@ MAGIC_AND_VERSION = 0x50
 HEADER_SIZE = 48
 MAX_ENTRIES = 65535
 MAX_UNCOMPRESSED = 64 << 20
-"""The most that a sub-batch may announce (the limit of servers from 4.3.5 on)."""
+"""The most that a sub-entry may announce (the limit of servers from 4.3.5 on)."""
 
 _HEADER = Struct(">BBHIqQQIIIB3x")
 _LENGTH = Struct(">I")
-_SUB_BATCH = Struct(">BHII")
 
 
 class Chunk:
@@ -101,7 +99,7 @@ class Chunk:
         """The message bodies in offset order: the first one has `offset`, the next one more.
 
         Tracking chunks have none. Raises ProtocolError unless the data is exactly so many entries
-        and records as announced, and on a sub-batch over `max_uncompressed` bytes.
+        and records as announced, and on a sub-entry over `max_uncompressed` bytes.
         """
         if self.type != USER:
             return []
@@ -126,19 +124,19 @@ def _read_entries(data: bytes, count: int, found: list[bytes], max_uncompressed:
         position = _read_simple(data, position, count, found)
         count -= len(found) - before
         if count:
-            position = _read_sub_batch(data, position, found, max_uncompressed)
+            position = _read_sub_entry(data, position, found, max_uncompressed)
             count -= 1
     if position != len(data):
         raise ProtocolError(f"{len(data) - position} bytes after the last entry of a chunk")
 
 
 def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> int:
-    """Append up to `count` bodies, up to a sub-batch; gives the position after them."""
+    """Append up to `count` bodies, up to a sub-entry; gives the position after them."""
     unpack = _LENGTH.unpack_from
     append = found.append
     while count:
         length: int = unpack(data, position)[0]
-        if length >= IS_SUB_BATCH:
+        if length >= IS_SUB_ENTRY:
             break
         some = min(count, PROBE)
         if some >= WORTH and run_length(data, position, 4 + length, some) >= WORTH:
@@ -148,7 +146,7 @@ def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> 
         else:
             for _ in repeat(None, some):
                 length = unpack(data, position)[0]
-                if length >= IS_SUB_BATCH:
+                if length >= IS_SUB_ENTRY:
                     return position
                 start = position + 4
                 position = start + length
@@ -157,35 +155,35 @@ def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> 
     return position
 
 
-def _read_sub_batch(data: bytes, position: int, found: list[bytes], max_uncompressed: int) -> int:
-    """Append the bodies of the sub-batch at `position`; gives the position after it."""
-    kind, records, uncompressed, size = _SUB_BATCH.unpack_from(data, position)
-    start = position + SUB_BATCH_HEADER
+def _read_sub_entry(data: bytes, position: int, found: list[bytes], max_uncompressed: int) -> int:
+    """Append the bodies of the sub-entry at `position`; gives the position after it."""
+    kind, records, uncompressed, size = SUB_ENTRY.unpack_from(data, position)
+    start = position + SUB_ENTRY_HEADER
     end: int = start + size
     if kind >> 4 & 7 > Compression.ZSTD:
-        raise ProtocolError(f"a sub-batch has the unknown compression {kind >> 4 & 7}")
+        raise ProtocolError(f"a sub-entry has the unknown compression {kind >> 4 & 7}")
     if end > len(data) or records * 4 > uncompressed or uncompressed > max_uncompressed:
         raise ProtocolError(
-            f"a sub-batch of {size} bytes cannot hold {records} messages in {uncompressed} bytes"
+            f"a sub-entry of {size} bytes cannot hold {records} messages in {uncompressed} bytes"
         )
     run = decompress(Compression(kind >> 4 & 7), data[start:end], uncompressed)
     before = len(found)
     if _read_simple(run, 0, records, found) != len(run) or len(found) - before != records:
-        raise ProtocolError(f"a sub-batch does not hold exactly {records} messages")
+        raise ProtocolError(f"a sub-entry does not hold exactly {records} messages")
     return end
 
 
-def sub_batch(
+def sub_entry(
     publishing_id: int, bodies: Sequence[bytes], compression: Compression = Compression.NONE
-) -> SubBatch:
+) -> SubEntry:
     """These messages as one entry with one publishing id; at most 65535 of them."""
     if not 0 < len(bodies) <= MAX_ENTRIES:
-        raise ConfigurationError(f"a sub-batch holds 1 to {MAX_ENTRIES} messages")
+        raise ConfigurationError(f"a sub-entry holds 1 to {MAX_ENTRIES} messages")
     parts = [b""] * (2 * len(bodies))
     parts[::2] = map(_LENGTH.pack, map(len, bodies))
     parts[1::2] = bodies
     run = b"".join(parts)
-    return SubBatch(publishing_id, compression, len(bodies), len(run), compress(compression, run))
+    return SubEntry(publishing_id, compression, len(bodies), len(run), compress(compression, run))
 
 
 def simple_entry(body: bytes) -> bytes:

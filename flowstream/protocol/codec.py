@@ -16,8 +16,8 @@ from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol import commands as c
 from flowstream.protocol import session as s
 from flowstream.protocol.entries import read_entries, read_filtered_entries
-from flowstream.protocol.publish import sub_batch_entry
-from flowstream.protocol.values import Code, CommandVersion, Key, SubBatch
+from flowstream.protocol.publish import sub_entry_bytes
+from flowstream.protocol.values import Code, CommandVersion, Key, SubEntry
 from flowstream.protocol.wire import (
     BOOL,
     BROKERS,
@@ -109,9 +109,9 @@ def _write_publish(out: Out, value: c.Publish) -> None:
     U8.write(out, value.publisher_id)
     U32.write(out, len(value.messages))
     for message in value.messages:
-        if isinstance(message, SubBatch):
+        if isinstance(message, SubEntry):
             U64.write(out, message.publishing_id)
-            out.append(sub_batch_entry(message))
+            out.append(sub_entry_bytes(message))
         else:
             U64.write(out, message[0])
             BYTES.write(out, message[1])

@@ -34,7 +34,7 @@ from flowstream.protocol.values import (
     OffsetKind,
     OffsetSpec,
     StreamMetadata,
-    SubBatch,
+    SubEntry,
 )
 
 _NO_CHOICE = OffsetSpec(OffsetKind.NONE)
@@ -53,13 +53,13 @@ class DeclarePublisher:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Section Publish, version 1: `(publishing id, body)` pairs and `SubBatch`es, in order.
+    """Section Publish, version 1: `(publishing id, body)` pairs and `SubEntry`es, in order.
 
     A decoded one holds a `publish.Entries`, which has the ids and the raw entries as lists.
     """
 
     publisher_id: int
-    messages: Sequence[tuple[int, bytes] | SubBatch]
+    messages: Sequence[tuple[int, bytes] | SubEntry]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Codecs of sub-batches, behind one interface.
+"""Codecs of sub-entries, behind one interface.
 
 gzip is in the standard library; snappy (framed), lz4 (frame) and zstd come from cramjam, imported
 when first used (the extra `compression`). Numbers: protocol document, "Publish".
@@ -16,7 +16,7 @@ from flowstream.errors import NotSupported, ProtocolError
 
 
 class Compression(IntEnum):
-    """How the data of a sub-batch is compressed."""
+    """How the data of a sub-entry is compressed."""
 
     NONE = 0
     GZIP = 1
@@ -95,6 +95,6 @@ def decompress(compression: Compression, data: bytes, size: int) -> bytes:
         raise ProtocolError(f"{compression.name.lower()} data is damaged: {error}") from None
     if len(result) != size:
         raise ProtocolError(
-            f"a {compression.name.lower()} sub-batch does not have its announced {size} bytes"
+            f"a {compression.name.lower()} sub-entry does not have its announced {size} bytes"
         )
     return result

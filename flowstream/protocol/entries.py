@@ -13,24 +13,20 @@ from typing import Any, overload
 
 from flowstream.errors import ProtocolError
 from flowstream.protocol.runs import PROBE, WORTH, cut, run_length
-from flowstream.protocol.values import SubBatch
+from flowstream.protocol.values import IS_SUB_ENTRY, SUB_ENTRY, SUB_ENTRY_HEADER, SubEntry
 
 _SIMPLE = Struct(">QI").unpack_from
 _FILTERED = Struct(">Qh").unpack_from
 _LENGTH = Struct(">I").unpack_from
-_SUB_BATCH = Struct(">BHII").unpack_from
-SUB_BATCH_HEADER = 11
-"""Bytes before the data of a sub-batch entry: kind, records, uncompressed size, size."""
-IS_SUB_BATCH = 1 << 31
-"""The top bit of an entry's first word: set for sub-batches, clear for simple entries."""
+_SUB_ENTRY = SUB_ENTRY.unpack_from
 
 
 class Entries(Sequence[Any]):
     """The messages of a received Publish frame, as lists that go pairwise.
 
     `ids`; `entries`: the raw bytes of each, as they stand in a chunk; `filters`: the filter values
-    of version 2, else None; `records`: how many messages they are, those in sub-batches counted;
-    `batches`: which of the entries are sub-batches (check them: `sub_batch_is_sound`). As a
+    of version 2, else None; `records`: how many messages they are, those in sub-entries counted;
+    `batches`: which of the entries are sub-entries (check them: `sub_entry_is_sound`). As a
     sequence it has the items of `Publish.messages` or `PublishFiltered.messages`.
     """
 
@@ -65,9 +61,9 @@ class Entries(Sequence[Any]):
             return publishing_id, self.filters[index], entry[4:]
         if entry[0] < 0x80:
             return publishing_id, entry[4:]
-        kind, records, uncompressed, _ = _SUB_BATCH(entry)
-        data = entry[SUB_BATCH_HEADER:]
-        return SubBatch(publishing_id, kind >> 4 & 7, records, uncompressed, data)
+        kind, records, uncompressed, _ = _SUB_ENTRY(entry)
+        data = entry[SUB_ENTRY_HEADER:]
+        return SubEntry(publishing_id, kind >> 4 & 7, records, uncompressed, data)
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.__getitem__, range(len(self.ids)))
@@ -84,7 +80,7 @@ class Entries(Sequence[Any]):
         return Entries(
             list(map(self.ids.__getitem__, indices)),
             entries,
-            len(entries) + sum(_SUB_BATCH(entries[at])[1] - 1 for at in batches),
+            len(entries) + sum(_SUB_ENTRY(entries[at])[1] - 1 for at in batches),
             batches,
             None if self.filters is None else list(map(self.filters.__getitem__, indices)),
         )
@@ -101,7 +97,7 @@ def read_entries(data: bytes, position: int, count: int) -> Entries:
             stride = 12 + length
             if (
                 run >= WORTH
-                and length < IS_SUB_BATCH
+                and length < IS_SUB_ENTRY
                 and run_length(data, position + 8, stride, run) >= WORTH
             ):
                 run = run_length(data, position + 8, stride, left)
@@ -124,11 +120,11 @@ def _read_some(data: bytes, position: int, count: int, found: Entries) -> int:
     ids, add_id, add_entry = found.ids, found.ids.append, found.entries.append
     for _ in repeat(None, count):
         publishing_id, length = _SIMPLE(data, position)
-        if length < IS_SUB_BATCH:
+        if length < IS_SUB_ENTRY:
             end = position + 12 + length
         else:
-            _, records, _, size = _SUB_BATCH(data, position + 8)
-            end = position + 8 + SUB_BATCH_HEADER + size
+            _, records, _, size = _SUB_ENTRY(data, position + 8)
+            end = position + 8 + SUB_ENTRY_HEADER + size
             found.batches.append(len(ids))
             found.records += records - 1
         add_id(publishing_id)
@@ -137,13 +133,13 @@ def _read_some(data: bytes, position: int, count: int, found: Entries) -> int:
     return position
 
 
-def sub_batch_is_sound(entry: bytes, most: int = 64 << 20) -> bool:
-    """Whether a server takes this sub-batch (as RabbitMQ does from 4.3.5 on).
+def sub_entry_is_sound(entry: bytes, most: int = 64 << 20) -> bool:
+    """Whether a server takes this sub-entry (as RabbitMQ does from 4.3.5 on).
 
     A known compression, at most `most` bytes uncompressed, at least one message, and for every
     message at least the four bytes of its length.
     """
-    kind, records, uncompressed, size = _SUB_BATCH(entry)
+    kind, records, uncompressed, size = _SUB_ENTRY(entry)
     compression = kind >> 4 & 7
     if compression > 4 or (compression and not size):
         return False
@@ -165,7 +161,7 @@ def read_filtered_entries(data: bytes, position: int, count: int) -> Entries:
                 filters.append(str(data[position : position + size], "utf-8"))
                 position += size
             length = _LENGTH(data, position)[0]
-            if size < -1 or length >= IS_SUB_BATCH:
+            if size < -1 or length >= IS_SUB_ENTRY:
                 raise ProtocolError("a filtered message has a negative length")
             end = position + 4 + length
             ids.append(publishing_id)

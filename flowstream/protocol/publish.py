@@ -3,7 +3,7 @@
 Source: the protocol document, section "Publish", and the entry layout of section "Deliver". In
 version 1 a message is `u64 publishing id` and an entry exactly as it stands in a chunk: `0|len:31`
 and the body, or `1|compression:3|0:4`, u16 records, u32 uncompressed size, u32 size and the data of
-a sub-batch. Version 2 has `str filter value` (null: none) between the two, and simple entries only.
+a sub-entry. Version 2 has `str filter value` (null: none) between the two, and simple entries only.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from struct import Struct
 from struct import error as struct_error
 
 from flowstream.errors import LocalProtocolError
-from flowstream.protocol.values import SubBatch
+from flowstream.protocol.values import SUB_ENTRY, SubEntry
 
 FRAME_OVERHEAD = 9
 """Bytes of a Publish frame before its messages: key, version, publisher id, count."""
 ENTRY_OVERHEAD = 12
 """Bytes of a simple message besides its body: publishing id and length (version 2: + filter)."""
-SUB_BATCH_OVERHEAD = 19
-"""Bytes of a sub-batch besides its data."""
+SUB_ENTRY_OVERHEAD = 19
+"""Bytes of a sub-entry besides its data."""
 
 _FRAME = Struct(">IHHBI")
 _SIMPLE = Struct(">QI")
 _ID = Struct(">Q")
 _LENGTH = Struct(">I")
 _FILTER = Struct(">h")
-_SUB_BATCH = Struct(">BHII")
 
 
 def encode_publish(publisher_id: int, first_id: int, bodies: Sequence[bytes]) -> bytes:
@@ -83,12 +82,12 @@ def _filter_field(value: str | None) -> bytes:
     return _FILTER.pack(-1 if value is None else len(text)) + text
 
 
-def encode_sub_batches(publisher_id: int, batches: Sequence[SubBatch]) -> bytes:
-    """One Publish frame of sub-batches (made by `sub_batch`)."""
+def encode_sub_entries(publisher_id: int, batches: Sequence[SubEntry]) -> bytes:
+    """One Publish frame of sub-entries (made by `sub_entry`)."""
     parts = [b""]
     try:
         for batch in batches:
-            parts += (_ID.pack(batch.publishing_id), sub_batch_entry(batch))
+            parts += (_ID.pack(batch.publishing_id), sub_entry_bytes(batch))
         size = FRAME_OVERHEAD + sum(map(len, parts))
         parts[0] = _FRAME.pack(size, 2, 1, publisher_id, len(batches))
     except struct_error as error:
@@ -96,9 +95,9 @@ def encode_sub_batches(publisher_id: int, batches: Sequence[SubBatch]) -> bytes:
     return b"".join(parts)
 
 
-def sub_batch_entry(batch: SubBatch) -> bytes:
-    """The entry of a sub-batch as it stands in Publish frames and in chunks."""
-    head = _SUB_BATCH.pack(
+def sub_entry_bytes(batch: SubEntry) -> bytes:
+    """The entry of a sub-entry as it stands in Publish frames and in chunks."""
+    head = SUB_ENTRY.pack(
         0x80 | batch.compression << 4, batch.records, batch.uncompressed_size, len(batch.data)
     )
     return head + batch.data

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from struct import Struct
 from typing import NamedTuple
 
 
@@ -146,7 +147,7 @@ class CommandVersion(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SubBatch:
+class SubEntry:
     """Messages published and stored as one entry: `data` is their run, compressed or not."""
 
     publishing_id: int
@@ -154,6 +155,13 @@ class SubBatch:
     records: int
     uncompressed_size: int
     data: bytes
+
+
+SUB_ENTRY = Struct(">BHII")
+"""What precedes the data of a sub-entry: kind, records, uncompressed size, size."""
+SUB_ENTRY_HEADER = SUB_ENTRY.size
+IS_SUB_ENTRY = 1 << 31
+"""The top bit of an entry's first word: set for sub-entries, clear for simple entries."""
 
 
 class StreamMetadata(NamedTuple):

@@ -24,8 +24,8 @@ from flowstream.broker.records import (
     Truncate,
 )
 from flowstream.broker.stream import MAX_SEQUENCES, Stream, Tail, parse_age
-from flowstream.protocol import Chunk, Entries, SubBatch, simple_entry, sub_batch
-from flowstream.protocol.publish import sub_batch_entry
+from flowstream.protocol import Chunk, Entries, SubEntry, simple_entry, sub_entry
+from flowstream.protocol.publish import sub_entry_bytes
 
 
 def entries_of(ids: list[int], filters: list[str | None] | None = None) -> Entries:
@@ -86,9 +86,9 @@ def test_deduplication_keeps_what_is_above_the_highest(publishes: Any) -> None:
     assert saved == tested.sequences == highest
 
 
-def test_sub_batches_take_an_offset_for_each_of_their_messages() -> None:
-    batch: SubBatch = sub_batch(5, [b"a", b"b", b"c"])
-    raw = sub_batch_entry(batch)
+def test_sub_entries_take_an_offset_for_each_of_their_messages() -> None:
+    batch: SubEntry = sub_entry(5, [b"a", b"b", b"c"])
+    raw = sub_entry_bytes(batch)
     tested = stream()
     tested.append(Entries([4, 5], [simple_entry(b"x"), raw], 4, [1]), "r")
     tested.append(Entries([5, 6], [raw, simple_entry(b"y")], 4, [0]), "r")

@@ -203,7 +203,7 @@ async def test_writers_go_to_leaders_and_readers_to_replicas(
     async with replicated(cluster, stream_name) as env:
         found = await members(env, stream_name)
         async with env.publisher(stream_name), env.consumer(stream_name):
-            where = {c.role: c.wire.advertised for c in env._core.connections}
+            where = {c.role: c.wire.advertised for c in env._manager.connections}
         assert where["publishing"] == found.leader
         assert where["consuming"] in found.replicas
 
@@ -218,7 +218,7 @@ async def test_over_tls_the_nodes_tls_ports_are_used(
         async with env.publisher(stream_name) as publisher, env.consumer(stream_name) as consumer:
             await publisher.publish_many([b"0", b"1"])
             assert await read(consumer, 2) == [b"0", b"1"]
-            where = {c.role: c.address for c in env._core.connections}
+            where = {c.role: c.address for c in env._manager.connections}
         assert where["publishing"] == found.leader
         assert where["consuming"] in found.replicas
         assert {str(address.port) for address in where.values()} <= {url[-8:-4] for url in urls}
@@ -247,7 +247,7 @@ async def test_pitfall_15_behind_a_load_balancer(
                 await env.create_stream(stream_name, initial_cluster_size=3)
                 found = await members(env, stream_name)
                 async with traffic(env, stream_name) as running:
-                    where = {c.role: c.wire.advertised for c in env._core.connections}
+                    where = {c.role: c.wire.advertised for c in env._manager.connections}
                     assert where["publishing"] == found.leader
                     assert where["consuming"] in found.replicas
                     proxy.reset_all()

@@ -192,7 +192,7 @@ async def test_who_waits_for_a_node_shares_the_outcome(connect: Connect) -> None
                 raise ConnectionFailed("no answer in 10 s")
             return await dial(address)
 
-        env._core._dial = swallow
+        env._manager._dial = swallow
         for session in cluster.node.live():
             session.drop()
         await publishers[0].wait_for(State.RECOVERING)
@@ -394,7 +394,7 @@ async def test_what_comes_in_behind_the_end_of_a_connection_does_no_harm(
 ) -> None:
     """As a Tune does when opening is cancelled: it asks for an answer that cannot be sent."""
     async with connect(cluster) as env:
-        [connection] = env._core.connections
+        [connection] = env._manager.connections
         connection.abort("the handshake was not completed", "handshake")
 
         async def late() -> None:

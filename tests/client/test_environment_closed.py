@@ -260,7 +260,7 @@ async def test_a_confirm_that_never_comes_says_why(url: str) -> None:
 
 async def test_a_publisher_of_a_super_stream_fails(url: str) -> None:
     async def send(publisher: Any) -> None:
-        await publisher._core.state.wait(State.CLOSED)
+        await publisher._manager.state.wait(State.CLOSED)
         await publisher.publish(b"x", key="k")
 
     error = await use_until_closed(url, lambda env: env.super_stream_publisher("parts"), send)
@@ -280,9 +280,9 @@ async def test_users_that_ended_before_are_not_told(url: str) -> None:
     async with Environment(url) as env:
         await env.create_stream("closing", exist_ok=True)
         async with env.consumer("closing"), env.publisher("closing"):
-            assert len(env._core._users) == 2
-        assert not env._core._users
+            assert len(env._manager._users) == 2
+        assert not env._manager._users
         with pytest.raises(FlowstreamError):
             async with env.consumer("no such stream"):
                 pass
-        assert not env._core._users
+        assert not env._manager._users

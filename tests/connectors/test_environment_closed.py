@@ -128,7 +128,7 @@ class LateSink(StreamSink):
 
     async def _publish(self, publisher: Any, messages: Any, tracer: Any) -> None:
         await self.busy.wait()
-        await publisher._core.state.wait(type(publisher.state).CLOSED)
+        await publisher._manager.state.wait(type(publisher.state).CLOSED)
         await super()._publish(publisher, messages, tracer)
 
 

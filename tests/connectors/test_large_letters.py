@@ -87,7 +87,7 @@ async def test_what_does_not_fit_is_buried_all_the_same(broker: Broker, stream_n
             await publisher.publish_many(bodies)
         larger = b"z" * 2_000_001
         async with environment.publisher(
-            stream_name, sub_batch=1, compression=Compression.GZIP
+            stream_name, sub_entry_size=1, compression=Compression.GZIP
         ) as publisher:
             await publisher.publish_many([larger])
         await check(environment, stream_name, [*bodies, larger])

@@ -75,7 +75,7 @@ def simple(publishing_id: int) -> bytes:
     return pack(">QI", publishing_id, 1) + b"x"
 
 
-def sub_batch(publishing_id: int, compression: int, records: int, size: int, data: bytes) -> bytes:
+def sub_entry(publishing_id: int, compression: int, records: int, size: int, data: bytes) -> bytes:
     kind = 0x80 | compression << 4
     return pack(">QBHII", publishing_id, kind, records, size, len(data)) + data
 
@@ -243,20 +243,20 @@ PUBLISHERS: dict[str, list[Step]] = {
         ),
     ],
     "publish nothing": [CREATE, DECLARE, step(Publish(0, []), "")],
-    "unsound sub-batches": [
+    "unsound sub-entries": [
         CREATE,
         DECLARE,
-        step(publish(sub_batch(1, 5, 1, 10, b"data")), "publish_error 17: 1", v3_10="", v4_0=""),
+        step(publish(sub_entry(1, 5, 1, 10, b"data")), "publish_error 17: 1", v3_10="", v4_0=""),
         step(
-            publish(simple(2), sub_batch(3, 0, 0, 5, ONE_MESSAGE), simple(4)),
+            publish(simple(2), sub_entry(3, 0, 0, 5, ONE_MESSAGE), simple(4)),
             "publish_error 17: 3 4",
             v3_10="",
             v4_0="",
         ),
-        step(publish(sub_batch(5, 0, 3, 5, ONE_MESSAGE)), "publish_error 17: 5", v3_10="", v4_0=""),
-        step(publish(sub_batch(6, 1, 1, 70 << 20, b"x")), "publish_error 17: 6", v3_10="", v4_0=""),
-        step(publish(sub_batch(7, 1, 1, 70, b"")), "publish_error 17: 7", v3_10="", v4_0=""),
-        step(publish(sub_batch(8, 0, 1, 5, ONE_MESSAGE)), ""),
+        step(publish(sub_entry(5, 0, 3, 5, ONE_MESSAGE)), "publish_error 17: 5", v3_10="", v4_0=""),
+        step(publish(sub_entry(6, 1, 1, 70 << 20, b"x")), "publish_error 17: 6", v3_10="", v4_0=""),
+        step(publish(sub_entry(7, 1, 1, 70, b"")), "publish_error 17: 7", v3_10="", v4_0=""),
+        step(publish(sub_entry(8, 0, 1, 5, ONE_MESSAGE)), ""),
     ],
     "query a sequence": [
         step(QueryPublisherSequence(1, "r", "S"), "query_publisher_sequence 2: 0"),

@@ -1,4 +1,4 @@
-"""Publishing on every broker: sub-batches, deduplication, filters, frames, limits."""
+"""Publishing on every broker: sub-entries, deduplication, filters, frames, limits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("compression", list(Compression))
-async def test_sub_batches(broker: Broker, stream_name: str, compression: Compression) -> None:
+async def test_sub_entries(broker: Broker, stream_name: str, compression: Compression) -> None:
     bodies = [b"%06d " % n + b"x" * (n % 500) for n in range(3000)]
     async with Environment(broker.url) as env:
         await env.create_stream(stream_name)
-        options: dict[str, Any] = {"sub_batch": 100, "compression": compression}
+        options: dict[str, Any] = {"sub_entry_size": 100, "compression": compression}
         async with env.publisher(stream_name, **options) as publisher:
             await publisher.publish_many(bodies[:1000])
             for body in bodies[1000:2000]:

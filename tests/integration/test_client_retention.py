@@ -155,7 +155,7 @@ async def test_a_reader_that_comes_back_after_retention_is_told(
         async with environment.consumer(stream_name, offset=stored + 1, credit=2) as other:
             behind = await read_a_little(other)
             await overtake(broker, stream_name, 2000)
-            for connection in [c for c in environment._core.connections if c.subscriptions]:
+            for connection in [c for c in environment._manager.connections if c.subscriptions]:
                 connection.abort("the test cut it", "network")
             with pytest.raises(OffsetTruncated), anyio.fail_after(PATIENCE):
                 await read_in_order(other, behind)

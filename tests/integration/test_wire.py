@@ -29,8 +29,8 @@ from flowstream.protocol import (
     Subscribe,
     encode_publish,
     encode_publish_ids,
-    encode_sub_batches,
-    sub_batch,
+    encode_sub_entries,
+    sub_entry,
 )
 from flowstream.protocol import DeleteStream as Delete
 from tests.broker.raw import Raw, logged_in
@@ -87,8 +87,8 @@ async def test_offsets_are_answered_with_the_chunk_that_contains_them(
 ) -> None:
     async with logged_in(broker.url) as raw:
         await a_stream(raw, stream_name)
-        for first in (0, 3, 6):  # a sub-batch is never divided
-            await raw.send(encode_sub_batches(0, [sub_batch(first, [b"a", b"b", b"c"])]))
+        for first in (0, 3, 6):  # a sub-entry is never divided
+            await raw.send(encode_sub_entries(0, [sub_entry(first, [b"a", b"b", b"c"])]))
             await confirmed(raw, 1)
         for spec, first in (
             (OffsetSpec.first(), 0),
@@ -123,7 +123,7 @@ async def test_a_chunk_is_as_it_was_published(broker: Broker, stream_name: str) 
         await a_stream(raw, stream_name)
         bodies = [b"", b"x", b"y" * 70_000]
         await publish(raw, 0, *bodies)
-        await raw.send(encode_sub_batches(0, [sub_batch(3, [b"one", b"two"])]))
+        await raw.send(encode_sub_entries(0, [sub_entry(3, [b"one", b"two"])]))
         await confirmed(raw, 1)
         await publish(raw, 4, b"three")
         await consume(raw, stream_name, OffsetSpec.first())

@@ -149,8 +149,8 @@ def publishing(s: Session) -> None:
 
     publish(p.Publish(1, [(10 + i, body) for i, body in enumerate(bodies)]))
     for i, compression in enumerate(p.Compression):
-        publish(p.Publish(1, [p.sub_batch(20 + i, bodies, compression)]))
-    publish(p.Publish(1, [(30, b"mixed"), p.sub_batch(31, [b"in", b"it"]), (40, b"end")]))
+        publish(p.Publish(1, [p.sub_entry(20 + i, bodies, compression)]))
+    publish(p.Publish(1, [(30, b"mixed"), p.sub_entry(31, [b"in", b"it"]), (40, b"end")]))
     publish(p.Publish(1, [(40, b"dropped as a duplicate")]))
     if s.broker.version >= (3, 13):
         filtered = [(50, "é", b"filtered"), (51, None, b"unfiltered"), (52, "", b"empty")]

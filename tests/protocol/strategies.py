@@ -31,10 +31,10 @@ addresses = st.dictionaries(u16, st.builds(p.Address, text, u32), max_size=3)
 metadata = st.lists(
     st.builds(p.StreamMetadata, text, u16, u16, st.lists(u16, max_size=3).map(tuple)), max_size=3
 ).map(tuple)
-sub_batches = st.builds(
-    p.SubBatch, u64, st.integers(0, 7), unsigned(16), u32, st.binary(max_size=30)
+sub_entries = st.builds(
+    p.SubEntry, u64, st.integers(0, 7), unsigned(16), u32, st.binary(max_size=30)
 )
-entries = st.lists(st.tuples(u64, body) | sub_batches, max_size=6)
+entries = st.lists(st.tuples(u64, body) | sub_entries, max_size=6)
 filtered = st.lists(st.tuples(u64, text | st.none(), body), max_size=6)
 SIMPLE_KEYS = [key for (key, _, _), row in p.COMMANDS.items() if row.command is p.Response]
 

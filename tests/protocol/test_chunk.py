@@ -37,7 +37,7 @@ def contents(draw: st.DrawFn) -> Content:
         if draw(st.booleans()):
             entries += map(p.simple_entry, found)
         else:
-            entries.append(p.sub_batch_entry(p.sub_batch(0, found, draw(kinds))))
+            entries.append(p.sub_entry_bytes(p.sub_entry(0, found, draw(kinds))))
     return Content(entries, expected)
 
 
@@ -74,7 +74,7 @@ def test_a_damaged_chunk_is_a_protocol_error_or_bodies(content: Content, data: s
 
 
 def test_pitfall_2_records_and_entries_are_counted_apart():
-    entries = [p.simple_entry(b"a"), p.sub_batch_entry(p.sub_batch(0, [b"b", b"c", b"d"]))]
+    entries = [p.simple_entry(b"a"), p.sub_entry_bytes(p.sub_entry(0, [b"b", b"c", b"d"]))]
     chunk = p.Chunk.parse(chunk_of([*entries, p.simple_entry(b"e")], 5))
     assert (chunk.entries, chunk.records) == (3, 5)
     assert chunk.bodies() == [b"a", b"b", b"c", b"d", b"e"]
@@ -112,7 +112,7 @@ def test_bloom_filter_and_trailer_have_sizes_but_are_not_there():
         pytest.param(36, "I", 6, id="data too short"),
         pytest.param(48, "I", 4, id="body too long"),
         pytest.param(48, "I", 2, id="body too short"),
-        pytest.param(48, "I", 0xF000_0000, id="a sub-batch of nothing"),
+        pytest.param(48, "I", 0xF000_0000, id="a sub-entry of nothing"),
     ],
 )
 def test_a_header_or_entry_that_lies_is_refused(position: int, form: str, value: int):
@@ -123,7 +123,7 @@ def test_a_header_or_entry_that_lies_is_refused(position: int, form: str, value:
         p.Chunk.parse(raw).bodies()
 
 
-def sub_batch_chunk(kind: int, records: int, uncompressed: int, data: bytes) -> p.Chunk:
+def sub_entry_chunk(kind: int, records: int, uncompressed: int, data: bytes) -> p.Chunk:
     entry = pack(">BHII", kind, records, uncompressed, len(data)) + data
     return p.Chunk.parse(chunk_of([entry], records))
 
@@ -131,16 +131,16 @@ def sub_batch_chunk(kind: int, records: int, uncompressed: int, data: bytes) -> 
 @pytest.mark.parametrize("kind", p.Compression)
 @pytest.mark.parametrize("announced", [-1, 1, 1000])
 def test_pitfall_19_decompression_ends_at_the_announced_size(kind: p.Compression, announced: int):
-    batch = p.sub_batch(0, [bytes(1000)] * 10, kind)
+    batch = p.sub_entry(0, [bytes(1000)] * 10, kind)
     size = batch.uncompressed_size + announced
     with pytest.raises(ProtocolError):
-        sub_batch_chunk(0x80 | kind << 4, 10, size, batch.data).bodies()
+        sub_entry_chunk(0x80 | kind << 4, 10, size, batch.data).bodies()
 
 
 @pytest.mark.parametrize("kind", [c for c in p.Compression if c])
 def test_pitfall_19_a_bomb_takes_no_more_memory_than_announced(kind: p.Compression):
-    bomb = p.sub_batch(0, [bytes(1 << 25)], kind)
-    chunk = sub_batch_chunk(0x80 | kind << 4, 10, 1000, bomb.data)
+    bomb = p.sub_entry(0, [bytes(1 << 25)], kind)
+    chunk = sub_entry_chunk(0x80 | kind << 4, 10, 1000, bomb.data)
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError):
@@ -150,31 +150,31 @@ def test_pitfall_19_a_bomb_takes_no_more_memory_than_announced(kind: p.Compressi
         tracemalloc.stop()
 
 
-def test_a_sub_batch_over_the_limit_is_refused_before_it_is_opened():
+def test_a_sub_entry_over_the_limit_is_refused_before_it_is_opened():
     with pytest.raises(ProtocolError):
-        sub_batch_chunk(0x90, 10, p.MAX_UNCOMPRESSED + 1, b"").bodies()
-    batch = p.sub_batch(0, [bytes(100)])
+        sub_entry_chunk(0x90, 10, p.MAX_UNCOMPRESSED + 1, b"").bodies()
+    batch = p.sub_entry(0, [bytes(100)])
     with pytest.raises(ProtocolError):
-        sub_batch_chunk(0x80, 1, 104, batch.data).bodies(max_uncompressed=103)
-    assert sub_batch_chunk(0x80, 1, 104, batch.data).bodies(max_uncompressed=104)
+        sub_entry_chunk(0x80, 1, 104, batch.data).bodies(max_uncompressed=103)
+    assert sub_entry_chunk(0x80, 1, 104, batch.data).bodies(max_uncompressed=104)
 
 
 @pytest.mark.parametrize("kind", p.Compression)
 def test_damaged_compressed_data_is_a_protocol_error(kind: p.Compression):
-    batch = p.sub_batch(0, [b"some message"] * 10, kind)
+    batch = p.sub_entry(0, [b"some message"] * 10, kind)
     for data in (b"", batch.data[:-3], batch.data[:5], b"\0" * 40, batch.data * 2):
         with pytest.raises(ProtocolError):
-            sub_batch_chunk(0x80 | kind << 4, 10, batch.uncompressed_size, data).bodies()
+            sub_entry_chunk(0x80 | kind << 4, 10, batch.uncompressed_size, data).bodies()
 
 
 def test_an_unknown_compression_is_refused():
     with pytest.raises(ProtocolError, match="compression 5"):
-        sub_batch_chunk(0xD0, 1, 5, b"\0\0\0\1a").bodies()
+        sub_entry_chunk(0xD0, 1, 5, b"\0\0\0\1a").bodies()
 
 
-def test_too_much_for_one_chunk_or_sub_batch_is_refused():
+def test_too_much_for_one_chunk_or_sub_entry_is_refused():
     with pytest.raises(ConfigurationError):
         p.build_chunk([b""] * 65536, records=65536, offset=0, timestamp=0)
     for many in ([], [b""] * 65536):
         with pytest.raises(ConfigurationError):
-            p.sub_batch(0, many)
+            p.sub_entry(0, many)

@@ -1,4 +1,4 @@
-"""Codecs of sub-batches: round trips, interoperable framing, the missing extra."""
+"""Codecs of sub-entries: round trips, interoperable framing, the missing extra."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.protocol import Entries, simple_entry, sub_batch, sub_batch_entry
+from flowstream.protocol import Entries, simple_entry, sub_entry, sub_entry_bytes
 
 
 @given(
@@ -24,8 +24,8 @@ def test_select(ids: list[int], chosen: list[int]) -> None:
     assert (part.records, part.batches) == (len(indices), [])
 
 
-def test_selected_sub_batches_count_all_their_messages() -> None:
-    batch = sub_batch_entry(sub_batch(5, [b"a", b"b", b"c"]))
+def test_selected_sub_entries_count_all_their_messages() -> None:
+    batch = sub_entry_bytes(sub_entry(5, [b"a", b"b", b"c"]))
     entries = Entries([4, 5, 6], [simple_entry(b"x"), batch, simple_entry(b"y")], 5, [1])
     part = entries.select([1, 2])
     assert (part.ids, part.entries) == ([5, 6], entries.entries[1:])

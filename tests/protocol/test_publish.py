@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flowstream import protocol as p
 from flowstream.errors import LocalProtocolError, ProtocolError
-from tests.protocol.strategies import sub_batches, text, u8, u64
+from tests.protocol.strategies import sub_entries, text, u8, u64
 
 bodies = st.lists(st.binary(max_size=20), max_size=40)
 
@@ -43,13 +43,13 @@ def test_filtered_messages_are_encoded_as_the_codec_does(publisher: int, message
     assert frame == p.encode(p.PublishFiltered(publisher, messages))
 
 
-@given(u8, st.lists(sub_batches, max_size=5))
-def test_sub_batches_are_encoded_as_the_codec_does(publisher: int, batches):
-    frame = p.encode_sub_batches(publisher, batches)
+@given(u8, st.lists(sub_entries, max_size=5))
+def test_sub_entries_are_encoded_as_the_codec_does(publisher: int, batches):
+    frame = p.encode_sub_entries(publisher, batches)
     assert frame == p.encode(p.Publish(publisher, batches))
 
 
-@given(uneven(), st.lists(sub_batches, max_size=3), st.randoms(use_true_random=False))
+@given(uneven(), st.lists(sub_entries, max_size=3), st.randoms(use_true_random=False))
 def test_a_server_finds_ids_entries_and_records(data, batches, random):
     messages: list = [*enumerate(data, 5), *batches]
     random.shuffle(messages)
@@ -63,7 +63,7 @@ def test_a_server_finds_ids_entries_and_records(data, batches, random):
     assert found.records == len(simple) + sum(b.records for b in batches)
     assert [messages[i] for i in found.batches] == [m for m in messages if m in batches]
     assert b"".join(found.entries) == b"".join(
-        p.simple_entry(m[1]) if isinstance(m, tuple) else p.sub_batch_entry(m) for m in messages
+        p.simple_entry(m[1]) if isinstance(m, tuple) else p.sub_entry_bytes(m) for m in messages
     )
 
 
@@ -92,7 +92,7 @@ def test_a_count_or_length_that_lies_is_a_protocol_error(publisher, data, more):
     assert p.encode(command) == len(frame).to_bytes(4) + frame
 
 
-def test_version_2_has_no_sub_batches():
+def test_version_2_has_no_sub_entries():
     frame = bytes.fromhex("0002 0002 01 00000001 0000000000000001 ffff 80000000 00000000 00000000")
     with pytest.raises(ProtocolError):
         p.decode(frame)
@@ -107,17 +107,17 @@ def test_a_filter_value_must_be_utf_8():
 @pytest.mark.parametrize(
     ("batch", "sound"),
     [
-        (p.SubBatch(1, 0, 1, 4, b"\0\0\0\0"), True),
-        (p.SubBatch(1, 4, 65535, 4 * 65535, b"x"), True),
-        (p.SubBatch(1, 5, 1, 4, b"x"), False),
-        (p.SubBatch(1, 1, 0, 4, b"x"), False),
-        (p.SubBatch(1, 1, 2, 7, b"x"), False),
-        (p.SubBatch(1, 1, 1, 4, b""), False),
-        (p.SubBatch(1, 1, 1, (64 << 20) + 1, b"x"), False),
+        (p.SubEntry(1, 0, 1, 4, b"\0\0\0\0"), True),
+        (p.SubEntry(1, 4, 65535, 4 * 65535, b"x"), True),
+        (p.SubEntry(1, 5, 1, 4, b"x"), False),
+        (p.SubEntry(1, 1, 0, 4, b"x"), False),
+        (p.SubEntry(1, 1, 2, 7, b"x"), False),
+        (p.SubEntry(1, 1, 1, 4, b""), False),
+        (p.SubEntry(1, 1, 1, (64 << 20) + 1, b"x"), False),
     ],
 )
-def test_sub_batches_that_newer_servers_refuse(batch: p.SubBatch, sound: bool):
-    assert p.sub_batch_is_sound(p.sub_batch_entry(batch)) == sound
+def test_sub_entries_that_newer_servers_refuse(batch: p.SubEntry, sound: bool):
+    assert p.sub_entry_is_sound(p.sub_entry_bytes(batch)) == sound
 
 
 @given(st.lists(st.integers(0, 200), max_size=50), st.integers(0, 500))
@@ -146,9 +146,9 @@ def test_fits_is_exact(length: int, frame_max: int):
 def test_overheads_are_those_of_the_frames():
     assert len(p.encode_publish(1, 0, [])) - 4 == p.FRAME_OVERHEAD
     assert len(p.encode_publish(1, 0, [b""])) - 4 == p.FRAME_OVERHEAD + p.ENTRY_OVERHEAD
-    batch = p.SubBatch(1, 0, 1, 4, bytes(4))
-    size = len(p.encode_sub_batches(1, [batch])) - 4
-    assert size == p.FRAME_OVERHEAD + p.SUB_BATCH_OVERHEAD + 4
+    batch = p.SubEntry(1, 0, 1, 4, bytes(4))
+    size = len(p.encode_sub_entries(1, [batch])) - 4
+    assert size == p.FRAME_OVERHEAD + p.SUB_ENTRY_OVERHEAD + 4
 
 
 def test_what_the_wire_cannot_carry_is_refused():
@@ -167,4 +167,4 @@ def test_what_the_wire_cannot_carry_is_refused():
     with pytest.raises(LocalProtocolError):
         p.encode_publish_filtered(1, [1], ["\ud800"], [b""])
     with pytest.raises(LocalProtocolError):
-        p.encode_sub_batches(1, [p.SubBatch(1, 0, 65536, 4, b"")])
+        p.encode_sub_entries(1, [p.SubEntry(1, 0, 65536, 4, b"")])

@@ -12,7 +12,7 @@ from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
 
 from .connection import raise_for_code
-from .core import Core
+from .manager import ConnectionManager
 from .settings import log
 from .tasks import Task
 
@@ -20,9 +20,9 @@ OnChange = Callable[[Sequence[str], Sequence[str]], Awaitable[None]]
 """Called with the partitions that came and those that went."""
 
 
-async def read_partitions(core: Core, super_stream: str) -> list[str]:
+async def read_partitions(manager: ConnectionManager, super_stream: str) -> list[str]:
     """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
-    answer = await core.locator.request(
+    answer = await manager.locator.request(
         lambda c: PartitionsCommand(c, super_stream), PartitionsResponse
     )
     action = f'find the partitions of "{super_stream}"'
@@ -32,9 +32,9 @@ async def read_partitions(core: Core, super_stream: str) -> list[str]:
     return list(answer.streams)
 
 
-async def read_route(core: Core, routing_key: str, super_stream: str) -> list[str]:
+async def read_route(manager: ConnectionManager, routing_key: str, super_stream: str) -> list[str]:
     """The partitions that are bound with the routing key; empty where none is."""
-    answer = await core.locator.request(
+    answer = await manager.locator.request(
         lambda c: Route(c, routing_key, super_stream), RouteResponse
     )
     raise_for_code(answer.code, f'route in "{super_stream}"', stream=super_stream)
@@ -46,7 +46,7 @@ class Partitions:
 
     def __init__(
         self,
-        core: Core,
+        manager: ConnectionManager,
         super_stream: str,
         refresh: float,
         on_change: OnChange | None = None,
@@ -55,15 +55,17 @@ class Partitions:
         self.super_stream = super_stream
         self.streams: list[str] = []
         self.on_change = on_change
-        self._core = core
+        self._manager = manager
         self._refresh = refresh
         self._bound: dict[str, list[str]] = {}
         self._task: Task | None = None
 
     async def start(self) -> None:
-        self._core.check()
-        self.streams = await read_partitions(self._core, self.super_stream)
-        self._task = self._core.owner.spawn(self._follow, name=f"partitions of {self.super_stream}")
+        self._manager.check()
+        self.streams = await read_partitions(self._manager, self.super_stream)
+        self._task = self._manager.owner.spawn(
+            self._follow, name=f"partitions of {self.super_stream}"
+        )
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -76,13 +78,15 @@ class Partitions:
         if routing_key not in self._bound:
             if len(self._bound) >= 10_000:
                 self._bound.clear()
-            self._bound[routing_key] = await read_route(self._core, routing_key, self.super_stream)
+            self._bound[routing_key] = await read_route(
+                self._manager, routing_key, self.super_stream
+            )
         return self._bound[routing_key]
 
     async def read_again(self) -> None:
         """Reads the partitions now; an error of the broker leaves them as they are."""
         try:
-            streams = await read_partitions(self._core, self.super_stream)
+            streams = await read_partitions(self._manager, self.super_stream)
         except FlowstreamError as error:
             log.info(
                 "partitions of %r: %s", self.super_stream, error,

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import anyio
 
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Signal, Task
@@ -69,7 +69,7 @@ class Consumer:
 
     def __init__(
         self,
-        core: Core,
+        manager: ConnectionManager,
         stream: str,
         options: ConsumerOptions,
         *,
@@ -77,17 +77,17 @@ class Consumer:
     ) -> None:
         self.stream = stream
         self.options = options
-        self._core = core
-        self._state = core.state_of("consumer", stream)
+        self._manager = manager
+        self._state = manager.state_of("consumer", stream)
         self._activations = ActivationQueue(
             stream,
-            core.settings.backoff,
+            manager.settings.backoff,
             promoted=self._promoted,
             demoted=self._demoted,
             failed=self._fail,
         )
         self._subscription = Subscription(
-            core,
+            manager,
             stream,
             options,
             self._state,
@@ -96,7 +96,7 @@ class Consumer:
             on_update=self._activations.add,
             on_begin_again=self._begin_again,
         )
-        self._offsets = OffsetStore(core)
+        self._offsets = OffsetStore(manager)
         self._tracker = None if options.tracking is None else Tracker(options.tracking)
         self._current: Delivery | None = None
         self._tasks: list[Task] = []
@@ -162,7 +162,7 @@ class Consumer:
         `on_truncated="skip"` they are counted in `lost`), ChecksumMismatch or ProtocolError for a
         damaged chunk, and why the consumer was given up; ends when it was closed.
         """
-        self._core.check_thread()
+        self._manager.check_thread()
         await self.done()
         while True:
             delivery = self.take()
@@ -274,7 +274,7 @@ class Consumer:
             return asked
         assert self.options.name is not None
         if asked.kind is not OffsetKind.OFFSET:
-            asked = OffsetSpec.offset(await resolve(self._core, self.stream, asked))
+            asked = OffsetSpec.offset(await resolve(self._manager, self.stream, asked))
         found_again = not asked.value and self.options.offset.kind is OffsetKind.FIRST
         if self.options.keep_offset or not found_again:
             await self._offsets.store_verified(
@@ -319,7 +319,7 @@ class Consumer:
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Consumer:
-        self._user = self._core.use(f'the consumer of "{self.stream}"', self._fail)
+        self._user = self._manager.use(f'the consumer of "{self.stream}"', self._fail)
         try:
             await self._begin()
             await self._state.wait(State.OPEN, State.CLOSED)
@@ -331,7 +331,7 @@ class Consumer:
         return self
 
     async def _begin(self) -> None:
-        options, spawn = self.options, self._core.owner.spawn
+        options, spawn = self.options, self._manager.owner.spawn
         if self._tracker is not None and not options.single_active:
             self._subscription.begin_at(await self._beginning())
         recovery = self._subscription.recovery
@@ -362,7 +362,7 @@ class Consumer:
                 await self.done()
                 await self._verify()
             else:
-                with anyio.move_on_after(self._core.settings.close_timeout, shield=True):
+                with anyio.move_on_after(self._manager.settings.close_timeout, shield=True):
                     await self._verify_quietly()
         finally:
             await self._end()
@@ -376,7 +376,7 @@ class Consumer:
             )
 
     async def _end(self) -> None:
-        self._core.release(self._user)
+        self._manager.release(self._user)
         with anyio.CancelScope(shield=True):
             for task in self._tasks:
                 task.cancel()

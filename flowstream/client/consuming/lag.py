@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.protocol import USER, Chunk, Key, OffsetSpec
 
 from .options import Match
@@ -101,10 +101,14 @@ class LagProbe:
     """
 
     def __init__(
-        self, core: Core, stream: str, filters: Mapping[str, str], match: Match | None
+        self,
+        manager: ConnectionManager,
+        stream: str,
+        filters: Mapping[str, str],
+        match: Match | None,
     ) -> None:
         self.stream = stream
-        self._core = core
+        self._manager = manager
         self._filters = filters
         self._match = match
         self._tally = Tally()
@@ -116,7 +120,7 @@ class LagProbe:
 
     async def look(self, behind: int) -> StreamBacklog:
         """What the stream holds behind the offset now; -1: all that it holds."""
-        self._core.check()
+        self._manager.check()
         await self._find_last()
         last, seen, tally = self._last, self._seen, self._tally
         self._seen = last
@@ -135,7 +139,7 @@ class LagProbe:
     async def _find_last(self) -> None:
         """The last message's offset, looked up again where the newest chunk is another one."""
         newest, known = None, False
-        connection = await self._core.locator.get()
+        connection = await self._manager.locator.get()
         if connection.supports(Key.STREAM_STATS):
             newest = await newest_chunk(connection, self.stream)
             known = newest == self._newest
@@ -182,5 +186,5 @@ class LagProbe:
         """At whichever member is at hand, but for what a filter leaves buffer: there the leader's
         word is needed that nothing more is to come."""
         return await probe_some(
-            self._core, self.stream, offset, credit, filters, anywhere=not filters
+            self._manager, self.stream, offset, credit, filters, anywhere=not filters
         )

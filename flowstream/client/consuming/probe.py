@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import anyio
 
 from flowstream.client.connecting.connection import ClientConnection, raise_for_code
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.errors import ConnectionClosed, StreamNotAvailable
 from flowstream.protocol import (
     Chunk,
@@ -57,7 +57,10 @@ class _Probe:
 
 
 async def probe(
-    core: Core, stream: str, offset: OffsetSpec, properties: Mapping[str, str] | None = None
+    manager: ConnectionManager,
+    stream: str,
+    offset: OffsetSpec,
+    properties: Mapping[str, str] | None = None,
 ) -> Chunk | None:
     """The chunk that a subscription at `offset` begins with now; None when there is none yet.
 
@@ -66,12 +69,12 @@ async def probe(
     A stream that holds nothing but stored offsets has none. Raises StreamNotAvailable where a new
     leader does not know yet what is committed (from 3.11 on, where statistics tell).
     """
-    found = await probe_some(core, stream, offset, 1, properties)
+    found = await probe_some(manager, stream, offset, 1, properties)
     return found[0] if found else None
 
 
 async def probe_some(
-    core: Core,
+    manager: ConnectionManager,
     stream: str,
     offset: OffsetSpec,
     credit: int,
@@ -85,34 +88,42 @@ async def probe_some(
     can do with what a replica has.
     """
     user = _Probe(stream, credit)
-    doubtful = await _look(core, user, offset, properties or {}, anywhere)
+    doubtful = await _look(manager, user, offset, properties or {}, anywhere)
     if doubtful:  # either only offsets are stored there, or it was committed just now
-        await _look(core, user, offset, properties or {}, anywhere)
+        await _look(manager, user, offset, properties or {}, anywhere)
     return user.chunks
 
 
 async def _look(
-    core: Core, user: _Probe, offset: OffsetSpec, properties: Mapping[str, str], anywhere: bool
+    manager: ConnectionManager,
+    user: _Probe,
+    offset: OffsetSpec,
+    properties: Mapping[str, str],
+    anywhere: bool,
 ) -> bool:
     """Fills `user`; whether there may be something though nothing came.
 
     Brokers send what there is before they look at the next command, so the answer to any request
     after Subscribe proves that nothing more was there.
     """
-    core.probes.add(user)
+    manager.probes.add(user)
     try:
-        return await _subscribed(core, user, offset, properties, anywhere)
+        return await _subscribed(manager, user, offset, properties, anywhere)
     finally:
-        core.probes.discard(user)
+        manager.probes.discard(user)
 
 
 async def _subscribed(
-    core: Core, user: _Probe, offset: OffsetSpec, properties: Mapping[str, str], anywhere: bool
+    manager: ConnectionManager,
+    user: _Probe,
+    offset: OffsetSpec,
+    properties: Mapping[str, str],
+    anywhere: bool,
 ) -> bool:
     stream = user.stream
-    nodes = await core.locate(stream)
-    node = core.consuming.open_at_one_of(nodes.members) if anywhere else None
-    registration = await core.consuming.enter(node or nodes.for_writer(), user)
+    nodes = await manager.locate(stream)
+    node = manager.consuming.open_at_one_of(nodes.members) if anywhere else None
+    registration = await manager.consuming.enter(node or nodes.for_writer(), user)
     connection = registration.connection
     try:
         answer = await connection.request(
@@ -130,55 +141,57 @@ async def _subscribed(
         with anyio.CancelScope(shield=True):
             if connection.usable:
                 connection.send(Unsubscribe(0, registration.id))
-            await core.consuming.leave(registration)
+            await manager.consuming.leave(registration)
 
 
-async def find_first(core: Core, connection: ClientConnection, stream: str) -> int | None:
+async def find_first(
+    manager: ConnectionManager, connection: ClientConnection, stream: str
+) -> int | None:
     """The first retained offset of the member at this connection; None for an empty stream.
 
     Below RabbitMQ 3.11 that of the first message, as the leader has it: see `OWN_RECORDS`.
     """
     if connection.supports(Key.STREAM_STATS):
         return (await statistics(connection, stream))[0]
-    chunk = await probe(core, stream, OffsetSpec.first())
+    chunk = await probe(manager, stream, OffsetSpec.first())
     if chunk is None:
         return None
     return 0 if chunk.offset <= OWN_RECORDS else int(chunk.offset)
 
 
 async def find_ends(
-    core: Core, connection: ClientConnection, stream: str
+    manager: ConnectionManager, connection: ClientConnection, stream: str
 ) -> tuple[int | None, int | None]:
     """The first retained offset, and the offset at which the newest committed chunk begins."""
     if connection.supports(Key.STREAM_STATS):
         return await statistics(connection, stream)
-    last = await probe(core, stream, OffsetSpec.last())
-    return await find_first(core, connection, stream), None if last is None else last.offset
+    last = await probe(manager, stream, OffsetSpec.last())
+    return await find_first(manager, connection, stream), None if last is None else last.offset
 
 
-async def resolve(core: Core, stream: str, spec: OffsetSpec) -> int:
+async def resolve(manager: ConnectionManager, stream: str, spec: OffsetSpec) -> int:
     """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""
     if spec.kind is OffsetKind.NEXT:
-        return await _end(core, stream)
+        return await _end(manager, stream)
     asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
-    connection = await core.locator.get()
+    connection = await manager.locator.get()
     if connection.supports(Key.RESOLVE_OFFSET_SPEC):
         answer = await connection.request(
             lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
         )
         raise_for_code(answer.code, f'resolve an offset of "{stream}"', stream=stream)
         return max(answer.offset.value, asked)  # it may be that of the chunk
-    end = await _end(core, stream)  # before the look: what comes after it is not to be left out
-    chunk = await probe(core, stream, spec)
+    end = await _end(manager, stream)  # before the look: what comes after it is not to be left out
+    chunk = await probe(manager, stream, spec)
     return end if chunk is None else max(int(chunk.offset), asked)
 
 
-async def _end(core: Core, stream: str) -> int:
+async def _end(manager: ConnectionManager, stream: str) -> int:
     """The offset behind the last message; where none is left, that of the broker's own records."""
-    last = await probe(core, stream, OffsetSpec.last())
+    last = await probe(manager, stream, OffsetSpec.last())
     if last is not None:
         return int(last.offset + last.records)
-    return await find_first(core, await core.locator.get(), stream) or 0
+    return await find_first(manager, await manager.locator.get(), stream) or 0
 
 
 async def statistics(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:

@@ -17,7 +17,7 @@ from flowstream.client.connecting.connection import (
     SubscriptionUser,
     raise_for_code,
 )
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, State, StateCell
 from flowstream.client.connecting.settings import log
@@ -66,7 +66,7 @@ class Subscription:
 
     def __init__(
         self,
-        core: Core,
+        manager: ConnectionManager,
         stream: str,
         options: ConsumerOptions,
         state: StateCell,
@@ -84,9 +84,9 @@ class Subscription:
         self.credits = 0
         self.lost = 0
         self.recovery = Recovery(
-            state, core.settings, attach=self._attach, detach=self._detach, gave_up=self.fail
+            state, manager.settings, attach=self._attach, detach=self._detach, gave_up=self.fail
         )
-        self._core = core
+        self._manager = manager
         self._options = options
         self._credit = options.credit
         self._state = state
@@ -167,7 +167,7 @@ class Subscription:
         The position stays before what was lost, so that nothing behind it is stored.
         """
         self.lost += arrival.lost
-        self._core.telemetry.emit(Overtaken(self.stream, arrival.lost))
+        self._manager.telemetry.emit(Overtaken(self.stream, arrival.lost))
         error = overtaken(self.stream, arrival.expected, arrival.lost)
         if self._options.on_truncated == "error":
             self.fail(error)
@@ -236,8 +236,8 @@ class Subscription:
         arrival = self._arrivals.add(chunk, deliver.committed_chunk_id)
         (self.arrived if arrival.gap is None else self._gap).notify()
         self._give(self._credit.arrived())
-        if self._core.telemetry.active:
-            self._core.telemetry.emit(
+        if self._manager.telemetry.active:
+            self._manager.telemetry.emit(
                 ChunkReceived(
                     self.stream,
                     chunk.records,
@@ -303,7 +303,7 @@ class Subscription:
         await connection.request(lambda c: Metadata(c, (self.stream,)), MetadataResponse)
         if not self._fresh:  # brokers send what there is before they look at the next command
             return
-        first = await probe(self._core, self.stream, OffsetSpec.first())
+        first = await probe(self._manager, self.stream, OffsetSpec.first())
         if first is None:
             if connection.supports(Key.STREAM_STATS):
                 self._begin_again()
@@ -336,7 +336,7 @@ class Subscription:
                     "consumer of %r: where the stream begins is not known: %s", self.stream, error,
                     extra={"stream": self.stream},
                 )  # fmt: skip
-                await anyio.sleep(self._core.settings.backoff.delay(1))
+                await anyio.sleep(self._manager.settings.backoff.delay(1))
 
     def _interval(self, connection: ClientConnection) -> float:
         if not connection.supports(Key.STREAM_STATS):
@@ -345,20 +345,20 @@ class Subscription:
 
     async def _explain(self, connection: ClientConnection, gaps: list[Arrival]) -> None:
         """Those that came before the question was asked: the answer is of a time behind them."""
-        first = await find_first(self._core, connection, self.stream)
+        first = await find_first(self._manager, connection, self.stream)
         for arrival in gaps:
             arrival.judge(first)
         self.arrived.notify()
 
     async def _look(self, connection: ClientConnection) -> None:
-        first, newest = await find_ends(self._core, connection, self.stream)
+        first, newest = await find_ends(self._manager, connection, self.stream)
         if first is None or newest is None:
             return
         await self._pass_what_does_not_come(connection, newest)
         settled = self._settled()
         if settled is None:
             return
-        self._core.telemetry.emit(RetentionLooked(self.stream, settled + 1 - first))
+        self._manager.telemetry.emit(RetentionLooked(self.stream, settled + 1 - first))
         distance = self._headroom.looked(first, settled, newest)
         if distance is Distance.CLOSE:
             log.warning(
@@ -390,11 +390,11 @@ class Subscription:
             return
         if not connection.supports(Key.STREAM_STATS):
             return
-        last = await probe(self._core, self.stream, OffsetSpec.last())
+        last = await probe(self._manager, self.stream, OffsetSpec.last())
         end = 0 if last is None else last.offset + last.records
         messages = end > position
         asked = OffsetSpec.offset(position)
-        if filters and await probe(self._core, self.stream, asked, filters) is not None:
+        if filters and await probe(self._manager, self.stream, asked, filters) is not None:
             return
         if (messages and not filters) or self._quiet_since != (self._registration, self._received):
             return
@@ -413,12 +413,12 @@ class Subscription:
 
     async def _attach(self) -> None:
         options = self._options
-        nodes = await self._core.locate(self.stream)
+        nodes = await self._manager.locate(self.stream)
         if not options.single_active:
             await self._settle_start()
         self._tries += 1
         node = nodes.for_reader() if self._tries % 2 else nodes.for_writer()
-        self._registration = registration = await self._core.consuming.enter(node, self)
+        self._registration = registration = await self._manager.consuming.enter(node, self)
         self._check_supported(registration.connection)
         last_read = self._identity.start()
         start = last_read or self._asked()
@@ -442,7 +442,7 @@ class Subscription:
         """Makes offsets of "next" and "last": a loss before the first chunk then loses nothing."""
         if self.position is not None or self._start.kind not in (OffsetKind.NEXT, OffsetKind.LAST):
             return
-        chunk = await probe(self._core, self.stream, OffsetSpec.last())
+        chunk = await probe(self._manager, self.stream, OffsetSpec.last())
         if chunk is None:
             self._start = OffsetSpec.first()
             return
@@ -465,8 +465,8 @@ class Subscription:
         self._accepting = False
         self._forget()
         if registration is not None:
-            timeout = self._core.settings.close_timeout
-            await self._core.consuming.retire(
+            timeout = self._manager.settings.close_timeout
+            await self._manager.consuming.retire(
                 registration, lambda c: Unsubscribe(c, registration.id), timeout
             )
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import anyio
 
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.partitions import Partitions
 from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Signal
@@ -28,9 +28,11 @@ class SuperStreamConsumer:
     later are read from their beginning.
     """
 
-    def __init__(self, core: Core, partitions: Partitions, options: ConsumerOptions) -> None:
+    def __init__(
+        self, manager: ConnectionManager, partitions: Partitions, options: ConsumerOptions
+    ) -> None:
         self.super_stream = partitions.super_stream
-        self._core = core
+        self._manager = manager
         self._partitions = partitions
         partitions.on_change = self._changed
         if options.single_active:
@@ -80,7 +82,7 @@ class SuperStreamConsumer:
 
     async def __anext__(self) -> Delivery:
         """The next messages of any partition; the ones before count as processed."""
-        self._core.check_thread()
+        self._manager.check_thread()
         last, self._last = self._last, None
         if last is not None:
             await last.done()
@@ -148,7 +150,7 @@ class SuperStreamConsumer:
             raise failure
 
     async def _open(self, stream: str, options: ConsumerOptions) -> None:
-        consumer = Consumer(self._core, stream, options, arrived=self._arrived)
+        consumer = Consumer(self._manager, stream, options, arrived=self._arrived)
         await consumer.__aenter__()
         self._consumers[stream] = consumer
         self._turn.append(consumer)

@@ -10,7 +10,7 @@ import anyio
 
 from flowstream.checks import MAX_NAME, check_reference
 from flowstream.client.connecting.connection import raise_for_code
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import TRANSIENT
 from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset, ServerError
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
@@ -48,8 +48,8 @@ class OffsetStore:
     What is stored with `keep` is remembered when retention has passed it, too: see `KEPT`.
     """
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, manager: ConnectionManager) -> None:
+        self._manager = manager
 
     async def query(self, reference: str, stream: str) -> int | None:
         """The offset stored under the reference; None where there is none, -1 before the first."""
@@ -74,8 +74,8 @@ class OffsetStore:
         return offset, copy
 
     async def _read(self, reference: str, stream: str) -> int | None:
-        self._core.check()
-        answer = await self._core.tracking.request(
+        self._manager.check()
+        answer = await self._manager.tracking.request(
             lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
         )
         action = f'read the offset of "{reference}" on "{stream}"'
@@ -90,7 +90,7 @@ class OffsetStore:
 
         One that is kept already stays so: the copy would contradict it otherwise.
         """
-        self._core.check()
+        self._manager.check()
         check_reference("the reference of an offset", reference)
         for suffix in (KEPT_SUFFIX, CLAIM_SUFFIX):
             if reference.endswith(suffix):
@@ -100,7 +100,7 @@ class OffsetStore:
         kept = kept_reference(reference)
         if kept is not None and not keep and not await self._has_copy(kept, stream):
             kept = None
-        connection = await self._core.tracking.get()
+        connection = await self._manager.tracking.get()
         await connection.drained()
         if kept is not None:
             connection.send(StoreOffset(kept, stream, KEPT + offset))
@@ -108,16 +108,16 @@ class OffsetStore:
 
     async def _has_copy(self, kept: str, stream: str) -> bool:
         """Whether the reference was stored with `keep`; asked once for those that were not."""
-        if (kept, stream) in self._core.not_kept:
+        if (kept, stream) in self._manager.not_kept:
             return False
         try:
             if await self._read(kept, stream):
                 return True
         except ServerError:  # what cannot be read cannot be stored either, and storing is silent
             return False
-        if len(self._core.not_kept) >= MOST_REMEMBERED:
-            self._core.not_kept.clear()
-        self._core.not_kept.add((kept, stream))
+        if len(self._manager.not_kept) >= MOST_REMEMBERED:
+            self._manager.not_kept.clear()
+        self._manager.not_kept.add((kept, stream))
         return False
 
     async def store_beginning(self, reference: str, stream: str) -> None:
@@ -138,7 +138,7 @@ class OffsetStore:
         name = reference + CLAIM_SUFFIX
         if len(name.encode()) > MAX_NAME:
             return None
-        self._core.check()
+        self._manager.check()
         number = random.randrange(LEAST_CLAIM, WORDS >> 1)
         await self._send(name, stream, number)
         return number
@@ -171,7 +171,7 @@ class OffsetStore:
             await self._until_found(name, stream, 0, partial(self._send, name, stream, 0))
 
     async def _send(self, reference: str, stream: str, number: int) -> None:
-        connection = await self._core.tracking.get()
+        connection = await self._manager.tracking.get()
         await connection.drained()
         connection.send(StoreOffset(reference, stream, number))
 
@@ -188,7 +188,7 @@ class OffsetStore:
     async def _until_found(
         self, reference: str, stream: str, offset: int, send: Callable[[], Awaitable[None]]
     ) -> None:
-        settings = self._core.settings
+        settings = self._manager.settings
         deadline = anyio.current_time() + settings.request_timeout
         attempt = 0
         while True:

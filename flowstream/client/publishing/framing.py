@@ -8,7 +8,7 @@ from flowstream.protocol import (
     encode_publish,
     encode_publish_filtered,
     encode_publish_ids,
-    encode_sub_batches,
+    encode_sub_entries,
     split_at,
 )
 
@@ -20,15 +20,15 @@ OVERHEAD = 12
 """Bytes of a message besides its body."""
 FILTER_OVERHEAD = 14
 """Bytes of a message of version 2 besides its body and its filter value."""
-SUB_BATCH_OVERHEAD = 19
-"""Bytes of a sub-batch besides its data."""
+SUB_ENTRY_OVERHEAD = 19
+"""Bytes of a sub-entry besides its data."""
 
 
 def weights(entry: Entry, positions: Iterable[int]) -> list[int]:
     """The bytes that each of these takes in a frame."""
     items = entry.items
     if entry.batched:
-        return [SUB_BATCH_OVERHEAD + len(items[i].data) for i in positions]
+        return [SUB_ENTRY_OVERHEAD + len(items[i].data) for i in positions]
     if entry.filters is None:
         return [OVERHEAD + len(items[i]) for i in positions]
     filters = entry.filters
@@ -41,7 +41,7 @@ def encode_entry(publisher_id: int, entry: Entry, frame_max: int) -> list[bytes]
     if fits and entry.settled is None and entry.ids is None and entry.filters is None:
         if not entry.batched:
             return [encode_publish(publisher_id, entry.first, entry.items)]
-        return [encode_sub_batches(publisher_id, entry.items)]
+        return [encode_sub_entries(publisher_id, entry.items)]
     positions = entry.unsettled()
     frames: list[bytes] = []
     start = 0
@@ -54,7 +54,7 @@ def encode_entry(publisher_id: int, entry: Entry, frame_max: int) -> list[bytes]
 def _encode(publisher_id: int, entry: Entry, positions: list[int]) -> bytes:
     items = [entry.items[i] for i in positions]
     if entry.batched:
-        return encode_sub_batches(publisher_id, items)
+        return encode_sub_entries(publisher_id, items)
     all_ids = entry.publishing_ids
     ids = [all_ids[i] for i in positions]
     if entry.filters is None:

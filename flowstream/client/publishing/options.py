@@ -13,7 +13,7 @@ from flowstream.checks import (
     check_whole,
 )
 from flowstream.errors import ConfigurationError, PublishFailed
-from flowstream.protocol import Compression, sub_batch
+from flowstream.protocol import Compression, sub_entry
 from flowstream.texts import shown
 
 OnConfirm: TypeAlias = Callable[[Sequence[int]], None]
@@ -26,7 +26,7 @@ class PublisherOptions:
     beyond them sending waits. A message that was not confirmed `confirm_timeout` seconds after it
     was accepted fails (None: it is tried for as long as the publisher lives).
 
-    With `sub_batch` so many messages at most share one entry, one publishing id and one
+    With `sub_entry_size` so many messages at most share one entry, one publishing id and one
     `compression`. `on_confirm` gets publishing ids as they are confirmed; `on_error` those that
     failed, and why; without it they are raised by `flush`.
     """
@@ -36,7 +36,7 @@ class PublisherOptions:
     max_unconfirmed_bytes: int = 64 * 1024 * 1024
     confirm_timeout: float | None = 30.0
     filter_value: Callable[[bytes], str | None] | None = None
-    sub_batch: int = 0
+    sub_entry_size: int = 0
     compression: Compression = Compression.NONE
     on_confirm: OnConfirm | None = None
     on_error: OnError | None = None
@@ -47,7 +47,7 @@ class PublisherOptions:
         check_whole("max_unconfirmed_bytes", self.max_unconfirmed_bytes, 1)
         if self.confirm_timeout is not None:
             check_seconds("confirm_timeout", self.confirm_timeout)
-        check_whole("sub_batch", self.sub_batch, 0, 65535)
+        check_whole("sub_entry_size", self.sub_entry_size, 0, 65535)
         for name in ("filter_value", "on_confirm", "on_error"):
             check_callable(name, getattr(self, name))
         if not isinstance(self.compression, Compression):
@@ -55,8 +55,10 @@ class PublisherOptions:
                 f"compression={shown(self.compression)}: give one of "
                 f"{', '.join(map(str, Compression.__members__))}, such as Compression.GZIP"
             )
-        if self.sub_batch and self.filter_value is not None:
-            raise ConfigurationError("filter_value and sub_batch exclude each other")
-        if self.compression and not self.sub_batch:
-            raise ConfigurationError("compression needs sub_batch=, the messages compressed as one")
-        sub_batch(0, [b""], self.compression)  # NotSupported, naming the extra, where it is missing
+        if self.sub_entry_size and self.filter_value is not None:
+            raise ConfigurationError("filter_value and sub_entry_size exclude each other")
+        if self.compression and not self.sub_entry_size:
+            raise ConfigurationError(
+                "compression needs sub_entry_size=, the messages compressed as one"
+            )
+        sub_entry(0, [b""], self.compression)  # NotSupported, naming the extra, where it is missing

@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 import anyio.lowlevel
 
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.tasks import Task
 from flowstream.errors import ConnectionClosed, FlowstreamError
@@ -35,12 +35,12 @@ class Publisher:
     Leaving the block flushes. Several tasks may send on one publisher.
     """
 
-    def __init__(self, core: Core, stream: str, options: PublisherOptions) -> None:
+    def __init__(self, manager: ConnectionManager, stream: str, options: PublisherOptions) -> None:
         self.stream = stream
         self.options = options
-        self._core = core
-        self._state = core.state_of("publisher", stream)
-        self._session = PublisherSession(core, stream, options, self._state)
+        self._manager = manager
+        self._state = manager.state_of("publisher", stream)
+        self._session = PublisherSession(manager, stream, options, self._state)
         self._buffer = self._session.buffer
         self._tasks: list[Task] = []
         self._user: object = None
@@ -174,7 +174,7 @@ class Publisher:
 
         Raises PublishFailed if any of it failed and nobody else was told.
         """
-        self._core.check_thread()
+        self._manager.check_thread()
         self._buffer.seal(anyio.current_time())
         through = self._buffer.next_id - 1
         while not self._buffer.log.settled_through(through):
@@ -188,7 +188,7 @@ class Publisher:
         filter_values: Sequence[str | None] | None,
         waiter: Waiter | None,
     ) -> None:
-        self._core.check_thread()
+        self._manager.check_thread()
         await anyio.lowlevel.checkpoint_if_cancelled()
         if filter_values is None and self.options.filter_value is not None:
             filter_values = [self.options.filter_value(plain_body(body)) for body in bodies]
@@ -211,7 +211,7 @@ class Publisher:
 
     async def _room(self, messages: int, size: int) -> None:
         """Waits until the window has room; raises once the publisher is closed."""
-        self._core.check_thread()
+        self._manager.check_thread()
         while True:
             if self._state.value is State.CLOSED:
                 raise self._closed_error()
@@ -231,10 +231,10 @@ class Publisher:
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Publisher:
-        spawn = self._core.owner.spawn
+        spawn = self._manager.owner.spawn
         session, timeout = self._session, self.options.confirm_timeout
         who = f'the publisher of "{self.stream}"'
-        self._user = self._core.use(who, session.recovery.give_up)
+        self._user = self._manager.use(who, session.recovery.give_up)
         self._tasks.append(spawn(session.recovery.run, name=f"publisher of {self.stream}"))
         if timeout is not None:
             name = f"confirm timeout of {self.stream}"
@@ -259,14 +259,14 @@ class Publisher:
             if kind is None:
                 await self.flush()
             else:
-                with anyio.move_on_after(self._core.settings.close_timeout, shield=True):
+                with anyio.move_on_after(self._manager.settings.close_timeout, shield=True):
                     while self._buffer.messages and self.state is not State.CLOSED:
                         await self._session.progress.wait()
         finally:
             await self._end()
 
     async def _end(self) -> None:
-        self._core.release(self._user)
+        self._manager.release(self._user)
         with anyio.CancelScope(shield=True):
             for task in self._tasks:
                 task.cancel()

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from flowstream.checks import MOST_FILTER_VALUE, check_text
 from flowstream.errors import ConfigurationError, MessageTooLarge
-from flowstream.protocol import AmqpMessage, Compression, split_at, sub_batch
+from flowstream.protocol import AmqpMessage, Compression, split_at, sub_entry
 
 from .framing import (
     FILTER_OVERHEAD,
     FRAME_OVERHEAD,
     OVERHEAD,
-    SUB_BATCH_OVERHEAD,
+    SUB_ENTRY_OVERHEAD,
     encode_entry,
     weights,
 )
@@ -35,7 +35,7 @@ class SendBuffer:
         "_last_id",
         "_open",
         "_open_bytes",
-        "_sub_batch",
+        "_sub_entry_size",
         "_tail",
         "frame_max",
         "log",
@@ -54,7 +54,7 @@ class SendBuffer:
         max_messages: int,
         max_bytes: int,
         frame_max: int,
-        sub_batch: int = 0,
+        sub_entry_size: int = 0,
         compression: Compression = Compression.NONE,
     ) -> None:
         self.stream = stream
@@ -64,7 +64,7 @@ class SendBuffer:
         self.next_id = 1
         self.log = Unconfirmed()
         self.sent_messages = self.sent_bytes = 0
-        self._sub_batch = sub_batch
+        self._sub_entry_size = sub_entry_size
         self._compression = compression
         self._last_id = -1
         self._tail: Entry | None = None
@@ -126,7 +126,7 @@ class SendBuffer:
             if value is not None:
                 check_text("filter_value", value, 0, MOST_FILTER_VALUE)
         items = plain_bodies(bodies)
-        if self._sub_batch:
+        if self._sub_entry_size:
             return self._batches(items, ids, filters)
         most = max(1, self.max_messages // 2)
         size = sum(map(len, items)) + OVERHEAD * count
@@ -163,21 +163,21 @@ class SendBuffer:
         ids: Sequence[int] | None,
         filters: Sequence[str | None] | None,
     ) -> list[Entry]:
-        """The bodies as sub-batches, each within a frame before it is compressed."""
+        """The bodies as sub-entries, each within a frame before it is compressed."""
         if ids is not None or filters is not None:
             raise ConfigurationError(
-                "with sub_batch= messages have no publishing ids or filter values of their own"
+                "with sub_entry_size= messages have no publishing ids or filter values of their own"
             )
-        room = self.frame_max and self.frame_max - FRAME_OVERHEAD - SUB_BATCH_OVERHEAD
+        room = self.frame_max and self.frame_max - FRAME_OVERHEAD - SUB_ENTRY_OVERHEAD
         groups: list[list[bytes]] = []
         start = 0
         for frame_end in split_at(list(map(len, bodies)), room, 4):
             while start < frame_end:
-                end = min(start + self._sub_batch, frame_end)
+                end = min(start + self._sub_entry_size, frame_end)
                 groups.append(bodies[start:end])
                 start = end
-        batches = [sub_batch(0, group, self._compression) for group in groups]
-        most = max(1, self.max_messages // 2 // self._sub_batch)
+        batches = [sub_entry(0, group, self._compression) for group in groups]
+        most = max(1, self.max_messages // 2 // self._sub_entry_size)
         return self._cut(Entry(batches, 0, batched=True), most)
 
     def accept(self, entry: Entry, now: float, waiter: Waiter | None = None) -> None:
@@ -215,7 +215,7 @@ class SendBuffer:
 
     def add(self, body: bytes, size: int, now: float) -> bool:
         """Queues one message with the next id; true when it is time to let the writer run."""
-        if self._sub_batch:
+        if self._sub_entry_size:
             return self._add_open(body, size, now)
         tail = self._tail
         if tail is None or (self.frame_max and tail.size + size + FRAME_OVERHEAD > self.frame_max):
@@ -238,13 +238,13 @@ class SendBuffer:
     def _add_open(self, body: bytes, size: int, now: float) -> bool:
         self._open.append(body)
         self._open_bytes += size
-        if len(self._open) < self._sub_batch:
+        if len(self._open) < self._sub_entry_size:
             return False
         self.seal(now)
         return True
 
     def seal(self, now: float) -> None:
-        """Makes sub-batches of what was added one by one."""
+        """Makes sub-entries of what was added one by one."""
         bodies, self._open, self._open_bytes = self._open, [], 0
         if bodies:
             for entry in self._batches(bodies, None, None):

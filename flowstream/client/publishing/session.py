@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from flowstream.client.connecting.connection import PublisherUser, raise_for_code
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, StateCell
 from flowstream.client.connecting.settings import log
@@ -99,24 +99,24 @@ class PublisherSession:
     """Keeps a publisher declared at the stream's leader, and everything unconfirmed under way."""
 
     def __init__(
-        self, core: Core, stream: str, options: PublisherOptions, state: StateCell
+        self, manager: ConnectionManager, stream: str, options: PublisherOptions, state: StateCell
     ) -> None:
         self.stream = stream
         self.buffer = SendBuffer(
             stream,
             max_messages=options.max_unconfirmed,
             max_bytes=options.max_unconfirmed_bytes,
-            frame_max=core.settings.frame_max,
-            sub_batch=options.sub_batch,
+            frame_max=manager.settings.frame_max,
+            sub_entry_size=options.sub_entry_size,
             compression=options.compression,
         )
         self.progress = Signal()
         self.failures = Failures(stream, options)
         self.sequence: int | None = None
         self.recovery = Recovery(
-            state, core.settings, attach=self._attach, detach=self._detach, gave_up=self._gave_up
+            state, manager.settings, attach=self._attach, detach=self._detach, gave_up=self._gave_up
         )
-        self._core = core
+        self._manager = manager
         self._options = options
         self._registration: Registration[PublisherUser] | None = None
         self._declared = False
@@ -155,9 +155,9 @@ class PublisherSession:
             self.progress.notify()
 
     def _tell(self, failures: list[tuple[int, int]]) -> None:
-        if failures and self._core.telemetry.active:
+        if failures and self._manager.telemetry.active:
             code = failures[0][1]
-            self._core.telemetry.emit(
+            self._manager.telemetry.emit(
                 Confirmed(self.stream, len(failures), code, 0.0, self.buffer.messages)
             )
         self.failures.tell(failures)
@@ -170,9 +170,9 @@ class PublisherSession:
             return False
         messages, size = buffer.sent_messages, buffer.sent_bytes
         more = buffer.fill(registration.id, buffers, limit, anyio.current_time())
-        if self._core.telemetry.active:
+        if self._manager.telemetry.active:
             messages, size = buffer.sent_messages - messages, buffer.sent_bytes - size
-            self._core.telemetry.emit(Published(self.stream, messages, size, buffer.messages))
+            self._manager.telemetry.emit(Published(self.stream, messages, size, buffer.messages))
         return more
 
     def confirmed(self, publishing_ids: tuple[int, ...]) -> None:
@@ -181,9 +181,9 @@ class PublisherSession:
         self.progress.notify()
         if self._options.on_confirm is not None:
             call(self._options.on_confirm, publishing_ids)
-        if self._core.telemetry.active and oldest is not None:
+        if self._manager.telemetry.active and oldest is not None:
             seconds = anyio.current_time() - oldest.accepted_at
-            self._core.telemetry.emit(
+            self._manager.telemetry.emit(
                 Confirmed(self.stream, settled, Code.OK, seconds, self.buffer.messages)
             )
 
@@ -209,8 +209,8 @@ class PublisherSession:
     # --- attaching ------------------------------------------------------------------------------
 
     async def _attach(self) -> None:
-        nodes = await self._core.locate(self.stream)
-        self._registration = registration = await self._core.publishing.enter(
+        nodes = await self._manager.locate(self.stream)
+        self._registration = registration = await self._manager.publishing.enter(
             nodes.for_writer(), self
         )
         connection, reference = registration.connection, self._options.reference
@@ -236,8 +236,8 @@ class PublisherSession:
         registration, self._registration = self._registration, None
         self._declared = False
         if registration is not None:
-            timeout = self._core.settings.close_timeout
-            await self._core.publishing.retire(
+            timeout = self._manager.settings.close_timeout
+            await self._manager.publishing.retire(
                 registration, lambda c: DeletePublisher(c, registration.id), timeout
             )
 

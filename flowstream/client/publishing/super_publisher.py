@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, TypeVar
 import anyio
 import mmh3
 
-from flowstream.client.connecting.core import Core
+from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.partitions import Partitions
 from flowstream.client.connecting.recovery import State
 from flowstream.errors import ConfigurationError, FlowstreamError, PublishFailed
@@ -61,7 +61,7 @@ class SuperStreamPublisher:
 
     def __init__(
         self,
-        core: Core,
+        manager: ConnectionManager,
         partitions: Partitions,
         options: PublisherOptions,
         *,
@@ -71,7 +71,7 @@ class SuperStreamPublisher:
         if routing not in ("hash", "key"):
             raise ConfigurationError(f'routing={routing!r}: give "hash" or "key"')
         self.super_stream = partitions.super_stream
-        self._core = core
+        self._manager = manager
         self._partitions = partitions
         self._options = options
         self._key = key
@@ -213,7 +213,7 @@ class SuperStreamPublisher:
                 del self._publishers[stream]
                 await found.__aexit__(None, None, None)  # raises what nobody was told
             if stream not in self._publishers:
-                publisher = Publisher(self._core, stream, self._options)
+                publisher = Publisher(self._manager, stream, self._options)
                 self._publishers[stream] = await publisher.__aenter__()
             return self._publishers[stream]
 

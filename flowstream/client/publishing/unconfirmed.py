@@ -34,7 +34,7 @@ class Waiter:
 class Entry:
     """Messages that go into one frame.
 
-    `items` are bodies, or sub-batches (then `batched`), each under one publishing id; `ids` is None
+    `items` are bodies, or sub-entries (then `batched`), each under one publishing id; `ids` is None
     where they count up from `first` without gaps. `size` is the bytes they take in a frame. `left`
     is how many ids are not settled, and `settled` has those that are, while some are left.
     """

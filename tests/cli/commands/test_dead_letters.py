@@ -193,7 +193,7 @@ def test_a_body_that_was_too_large_for_its_letter_is_fetched(
             async with environment.publisher(stream_name) as publisher:
                 await publisher.publish_many(bodies[:2])
             async with environment.publisher(
-                stream_name, sub_batch=1, compression=Compression.GZIP
+                stream_name, sub_entry_size=1, compression=Compression.GZIP
             ) as publisher:
                 await publisher.publish(bodies[2])
             async with environment.publisher(dead) as publisher:

@@ -35,8 +35,8 @@ from flowstream.protocol import (
     Unsubscribe,
     build_chunk,
     simple_entry,
-    sub_batch,
-    sub_batch_entry,
+    sub_entry,
+    sub_entry_bytes,
 )
 from flowstream.telemetry import ChunkReceived, StateChanged
 from tests.client.conftest import Connect, Recorder
@@ -388,7 +388,7 @@ async def test_entries_of_both_kinds_and_gaps_in_offsets(
 ) -> None:
     """Pitfalls 2 and 3: loop by entries, advance by records; offsets have gaps."""
     log = cluster.add("s")
-    batch = sub_batch_entry(sub_batch(0, numbers(3, 1)))
+    batch = sub_entry_bytes(sub_entry(0, numbers(3, 1)))
     log.append([simple_entry(b"0"), batch, simple_entry(b"4")], 5, 1)
     log.next_offset = 9
     log.append([simple_entry(b"9"), simple_entry(b"10")], 2, 2)

@@ -17,6 +17,6 @@ def test_a_missing_codec_names_the_library(monkeypatch: pytest.MonkeyPatch) -> N
     compression.codec_of.cache_clear()
     monkeypatch.setitem(sys.modules, "cramjam", None)
     with pytest.raises(NotSupported, match="cramjam"):
-        PublisherOptions(sub_batch=10, compression=Compression.ZSTD)
-    PublisherOptions(sub_batch=10, compression=Compression.GZIP)
+        PublisherOptions(sub_entry_size=10, compression=Compression.ZSTD)
+    PublisherOptions(sub_entry_size=10, compression=Compression.GZIP)
     compression.codec_of.cache_clear()

@@ -471,13 +471,13 @@ async def test_filter_values_by_function_and_by_message(cluster: Cluster, connec
 
 
 @pytest.mark.parametrize("compression", list(Compression))
-async def test_pitfall_12_sub_batches_are_sent_again_as_they_were(
+async def test_pitfall_12_sub_entries_are_sent_again_as_they_were(
     cluster: Cluster, connect: Connect, compression: Compression
 ) -> None:
-    """Pitfall 12: sub-batches are never batched anew when they are sent again."""
+    """Pitfall 12: sub-entries are never batched anew when they are sent again."""
     cluster.add("s")
     cluster.node.unconfirming = True
-    options: dict[str, Any] = {"sub_batch": 10, "compression": compression}
+    options: dict[str, Any] = {"sub_entry_size": 10, "compression": compression}
     async with connect(cluster) as env, env.publisher("s", reference="r", **options) as publisher:
         for body in numbers(25):
             await publisher.send(body)
@@ -500,10 +500,10 @@ async def test_pitfall_12_sub_batches_are_sent_again_as_they_were(
     assert [batch.publishing_id for batch in after] == [1, 2, 3, 4]
 
 
-async def test_sub_batches_have_no_ids_of_ones_own(cluster: Cluster, connect: Connect) -> None:
+async def test_sub_entries_have_no_ids_of_ones_own(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s")
-    async with connect(cluster) as env, env.publisher("s", sub_batch=10) as publisher:
-        with pytest.raises(ConfigurationError, match="sub_batch"):
+    async with connect(cluster) as env, env.publisher("s", sub_entry_size=10) as publisher:
+        with pytest.raises(ConfigurationError, match="sub_entry_size"):
             await publisher.send_many([b"x"], publishing_ids=[1])
         await publisher.publish_many(numbers(25))
         assert publisher.unconfirmed == 0

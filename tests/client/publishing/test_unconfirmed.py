@@ -146,10 +146,10 @@ def test_what_expires_fails_its_waiter() -> None:
     st.integers(1, 20),
     st.sampled_from(Compression),
 )
-def test_sub_batches_hold_every_message(
+def test_sub_entries_hold_every_message(
     bodies: list[bytes], size: int, compression: Compression
 ) -> None:
-    buffer = send_buffer(sub_batch=size, compression=compression)
+    buffer = send_buffer(sub_entry_size=size, compression=compression)
     for body in bodies[::2]:
         buffer.add(body, len(body) + 12, 0.0)
     for entry in buffer.pieces(bodies[1::2], None, None) if len(bodies) > 1 else ():

@@ -35,7 +35,7 @@ User: TypeAlias = tuple[str, Callable[[EnvironmentClosed], None]]
 """Who uses an environment, and what to call when it is closed."""
 
 
-class Core:
+class ConnectionManager:
     """Connections by role: locating, tracking, publishing and consuming never share one."""
 
     def __init__(

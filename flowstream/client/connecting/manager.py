@@ -15,7 +15,7 @@ from flowstream.protocol import Address, Metadata, MetadataResponse
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, Telemetry
 from flowstream.texts import clipped
 
-from .connection import ClientConnection, PublisherUser, SubscriptionUser
+from .connection import ClientConnection
 from .credentials import Credentials
 from .handshake import can_renew, keep_authenticated, open_connection
 from .locator import AddressResolver, LocatorConnection, Nodes, StreamNodes, stream_nodes
@@ -25,6 +25,7 @@ from .recovery import State, StateCell
 from .settings import Settings, log
 from .tasks import TaskOwner
 from .transport import Dial
+from .users import PublisherUser, SubscriptionUser
 
 EMBEDDED = "flowstream embedded broker"
 """The product that the embedded broker calls itself."""

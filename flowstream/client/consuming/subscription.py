@@ -12,16 +12,13 @@ from collections.abc import Callable
 
 import anyio
 
-from flowstream.client.connecting.connection import (
-    ClientConnection,
-    SubscriptionUser,
-    raise_for_code,
-)
+from flowstream.client.connecting.connection import ClientConnection, raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, State, StateCell
 from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Signal
+from flowstream.client.connecting.users import SubscriptionUser
 from flowstream.errors import (
     ConnectionClosed,
     FlowstreamError,

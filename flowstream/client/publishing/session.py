@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from flowstream.client.connecting.connection import PublisherUser, raise_for_code
+from flowstream.client.connecting.connection import raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, StateCell
 from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Signal
+from flowstream.client.connecting.users import PublisherUser
 from flowstream.errors import (
     SERVER_ERRORS,
     ConnectionClosed,

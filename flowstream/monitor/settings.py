@@ -26,9 +26,8 @@ def settings(pipeline: Pipeline, running: RunningPipeline | None = None) -> list
     it is for. With the pipeline as it is `running`, what was changed since is shown changed."""
     groups = [_group("pipeline", pipeline.name, _options(pipeline.options))]
     groups.append(_group("producer", type_name(pipeline.producer), _producer(pipeline)))
-    processor = [each for key, each in pipeline.declared.items() if key == "processor"]
-    for kind, stages in (("processor", processor), ("batcher", pipeline.batchers.values())):
-        groups += [_group(kind, each.options.name, _options(each.options)) for each in stages]
+    for kind, each in pipeline.declaration.stages:
+        groups.append(_group(kind, each.options.name, _options(each.options)))
     if running is not None:
         _correct(groups, running)
     return groups

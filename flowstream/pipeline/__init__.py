@@ -30,9 +30,10 @@ from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import Place, named, parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
-from flowstream.pipeline.declaration import Pipeline
+from flowstream.pipeline.declaration import Declaration, Declared, StageTopology, Topology
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
+from flowstream.pipeline.pipeline import Pipeline
 from flowstream.pipeline.policies import Backoff, Drop, FailurePolicy, Halt, OpenPolicy, Retry
 from flowstream.pipeline.producer import Acknowledger, Backlog, Intake, Producer, SourcePartition
 from flowstream.pipeline.running.control import RunningPipeline, running_pipelines
@@ -42,9 +43,7 @@ from flowstream.pipeline.running.statistics import (
     PartitionStatistics,
     RunResult,
     StageStatistics,
-    StageTopology,
     Statistics,
-    Topology,
 )
 from flowstream.pipeline.sink import Sink, Write
 from flowstream.pipeline.state.halting import options as discard_options
@@ -59,6 +58,8 @@ __all__ = [
     "Backoff",
     "Batch",
     "Codec",
+    "Declaration",
+    "Declared",
     "Drop",
     "Failure",
     "FailurePolicy",

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from flowstream.pipeline.declaration import Declaration
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.declaration import Pipeline
 
 LARGEST_CHANCE = 1.0
 """Of a backoff's jitter: the longest delay that it may draw."""
@@ -32,16 +29,17 @@ class Advice:
         return f"{about}{self.text}; {self.remedy}"
 
 
-def advice_for(pipeline: Pipeline) -> list[Advice]:
+def advice_for(declaration: Declaration) -> list[Advice]:
     """Everything that is found in a whole declaration."""
-    processor: ProcessorOptions = pipeline.processor_declared.options
-    batchers = {name: declared.options for name, declared in pipeline.batchers.items()}
-    keyed = bool(pipeline.options.partition_by or processor.partition_by)
+    options, declared = declaration.options, declaration.processor
+    processor: ProcessorOptions = ProcessorOptions() if declared is None else declared.options
+    batchers = {name: each.options for name, each in declaration.batchers.items()}
+    keyed = bool(options.partition_by or processor.partition_by)
     return [
-        *_window(pipeline.options, batchers, keyed=keyed),
-        *_window_bytes(pipeline.options, batchers, keyed=keyed),
-        *_drain(pipeline.options, processor, batchers),
-        *_retries(pipeline.options),
+        *_window(options, batchers, keyed=keyed),
+        *_window_bytes(options, batchers, keyed=keyed),
+        *_drain(options, processor, batchers),
+        *_retries(options),
     ]
 
 

@@ -1,45 +1,28 @@
-"""The declaration of a pipeline: what it is made of, checked while it is being declared."""
+"""What a declared pipeline is made of: one frozen value, which knows nothing of running.
+
+`Pipeline` (pipeline.py) is the face that builds it, a decorator at a time. Whatever runs, checks or
+shows a pipeline reads this value: it cannot change while it is read.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, overload
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
-from flowstream.checks import check_flag, check_kind
-from flowstream.errors import ConfigurationError, DuplicateName
-from flowstream.pipeline.advice import Advice, advice_for
-from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
-from flowstream.pipeline.batch import Batch
-from flowstream.pipeline.deciders.rate_limit import RateLimit
-from flowstream.pipeline.handlers.processes import check_importable
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline.annotations import Handler, Signature
 from flowstream.pipeline.loops import refuse_loop, sources
-from flowstream.pipeline.message import Failure, Message
-from flowstream.pipeline.options import (
-    NAME,
-    BatcherOptions,
-    PipelineOptions,
-    ProcessorOptions,
-    check_value,
-    make,
-)
+from flowstream.pipeline.options import BatcherOptions, PipelineOptions
 from flowstream.pipeline.payload import decoder
-from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.producer import Producer
-from flowstream.pipeline.running.control import RunningPipeline, start
-from flowstream.pipeline.running.statistics import RunResult, StageTopology, Topology
 from flowstream.pipeline.sink import Sink
-from flowstream.pipeline.state.reasons import Mask
-from flowstream.telemetry import Telemetry
-from flowstream.texts import shown, type_name
-
-F = TypeVar("F", bound=Handler)
-KeyFunction = Callable[[Message[Any]], Any]
+from flowstream.texts import type_name
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Declared:
     """A handler (or sink) with its options."""
 
@@ -49,281 +32,102 @@ class Declared:
     sink: Sink | None = None
 
 
-class Pipeline:
-    """A declared pipeline: a producer, one processor, any number of batchers.
+@dataclass(frozen=True, slots=True)
+class StageTopology:
+    """A stage as declared. `handler` is its function's name, or the class of a producer or sink."""
 
-    Declaring runs nothing. `run` (or `start`) does, as often as wanted, but once at a time.
-    Every mistake in a declaration is a ConfigurationError that names the place. `module` is the
-    name of the module that declares it: `flowstream run` of another one that imports it does not
-    run it.
+    name: str
+    kind: str
+    handler: str
+    concurrency: int
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The stages of a pipeline, producer first; batchers all follow the processor."""
+
+    pipeline: str
+    stages: tuple[StageTopology, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A pipeline as declared. `batchers` are by name, in the order of their declaration.
+
+    `module` is the name of the module that declares it. A declaration without a `processor` hands
+    what the producer gives to its one batcher.
     """
 
-    def __init__(
-        self,
-        name: str,
-        producer: Producer,
-        *,
-        retry: Retry | None = None,
-        on_failure: FailurePolicy = Halt(),  # noqa: B008 - a frozen value
-        rate_limit: RateLimit | None = None,
-        max_in_flight: int = 10_000,
-        max_in_flight_bytes: int = 64 << 20,
-        drain_timeout: float = 25.0,
-        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
-        partition_by: KeyFunction | None = None,
-        commit_every: int = 10_000,
-        commit_interval: float = 5.0,
-        max_threads: int = 40,
-        max_restarts: int = 3,
-        restart_window: float = 5.0,
-        stuck_after: float = 60.0,
-        mask: Mask | None = None,
-        slow_after: float = 10.0,
-    ) -> None:
-        check_value(NAME, name, f"pipeline {shown(name)} > name")
-        path = f"pipeline {name!r}"
-        if not isinstance(producer, Producer):
-            raise ConfigurationError(
-                f"{path} > producer: expected a Producer such as StreamProducer({name!r}), "
-                f"got {shown(producer)}"
-            )
-        values: dict[str, Any] = {
-            "retry": retry,
-            "on_failure": on_failure,
-            "rate_limit": rate_limit,
-            "max_in_flight": max_in_flight,
-            "max_in_flight_bytes": max_in_flight_bytes,
-            "drain_timeout": drain_timeout,
-            "lifespan": lifespan,
-            "partition_by": partition_by,
-            "commit_every": commit_every,
-            "commit_interval": commit_interval,
-            "max_threads": max_threads,
-            "max_restarts": max_restarts,
-            "restart_window": restart_window,
-            "stuck_after": stuck_after,
-            "mask": mask,
-            "slow_after": slow_after,
-        }
-        self.name = name
-        self.module: str = sys._getframe(1).f_globals.get("__name__", "")
-        self.producer = producer
-        self.options: PipelineOptions = make(PipelineOptions, values, path)
-        self.declared: dict[str, Declared] = {}
-        self.batchers: dict[str, Declared] = {}
-        self.running: RunningPipeline | None = None
-        self._path = path
-
-    # -- handlers
-
-    @overload
-    def processor(self, handler: F, /) -> F: ...
-
-    @overload
-    def processor(
-        self, *, name: str = "processor", concurrency: int = 1,
-        partition_by: KeyFunction | None = None, max_demand: int = 1000,
-        timeout: float | None = None, processes: bool = False,
-    ) -> Callable[[F], F]: ...  # fmt: skip
-
-    def processor(self, *handler: Any, **options: Any) -> Any:
-        """Declare the handler of messages, `async def` or plain `def` (run in worker threads).
-
-        What it returns becomes the message's data; returning nothing leaves it. `timeout` is in
-        seconds per message.
-        """
-        path = f"{self._path} > processor"
-        checked: ProcessorOptions = make(ProcessorOptions, options, path)
-
-        def declare(function: F) -> F:
-            if "processor" in self.declared:
-                other = self.declared["processor"].signature.name
-                raise DuplicateName(f"{path}: a pipeline has one processor, and {other} is it")
-            signature = inspect_handler(function, Message, path)
-            decoder(signature.payload, handler=f"{path}: {signature.name}")
-            _check_processes(function, checked, signature, path)
-            self.declared["processor"] = Declared(function, signature, checked)
-            return function
-
-        return declare(*handler) if handler else declare
-
-    @overload
-    def batcher(self, handler: F, /) -> F: ...
-
-    @overload
-    def batcher(
-        self, name: str = "default", *, size: int | tuple[Any, Any] = 100,
-        max_bytes: int | None = None, timeout: float = 1.0, concurrency: int = 1,
-        partition_by: KeyFunction | None = None, handler_timeout: float | None = None,
-        processes: bool = False,
-    ) -> Callable[[F], F]: ...  # fmt: skip
-
-    def batcher(self, *name: Any, **options: Any) -> Any:
-        """Declare a handler of batches, `async def` or plain `def`.
-
-        A batch is closed at `size` messages, before `max_bytes` are exceeded, or `timeout` seconds
-        after its first message. `size` may also be (accumulator, function), where
-        `function(message, accumulator)` returns (is the batch full, next accumulator).
-        `handler_timeout` is the seconds that the handler may take for a batch.
-        """
-        if name and callable(name[0]):
-            return self._declare_batcher({"name": "default"})(name[0])
-        return self._declare_batcher({"name": name[0] if name else "default", **options})
-
-    def _declare_batcher(self, options: dict[str, Any]) -> Callable[[F], F]:
-        path = f"{self._path} > batcher {options['name']!r}"
-        checked = self._check_batcher(options, path)
-
-        def declare(function: F) -> F:
-            signature = inspect_handler(function, Batch, path)
-            _check_processes(function, checked, signature, path)
-            self._add_batcher(Declared(function, signature, checked), path)
-            return function
-
-        return declare
-
-    def sink(self, name: str, sink: Sink, **options: Any) -> None:
-        """Declare a batcher that publishes its batches; takes the options of `batcher`."""
-        path = f"{self._path} > sink {name!r}"
-        if not isinstance(sink, Sink):
-            raise ConfigurationError(
-                f"{path}: expected a Sink such as StreamSink(...), got {shown(sink)}"
-            )
-        checked = self._check_batcher({"name": name, **options}, path)
-        kind = type_name(sink)
-        signature = Signature(name=kind, is_async=True, payload=Any, resource=None)
-        self._add_batcher(Declared(_unused, signature, checked, sink), path)
-
-    def _check_batcher(self, options: dict[str, Any], path: str) -> BatcherOptions:
-        checked: BatcherOptions = make(BatcherOptions, options, path)
-        _check_size(checked, self.options, path)
-        return checked
-
-    def _add_batcher(self, declared: Declared, path: str) -> None:
-        name = declared.options.name
-        if name in self.batchers:
-            raise DuplicateName(f"{path}: there are two batchers named {name!r}")
-        self.batchers[name] = declared
-
-    def prepare(self, handler: F) -> F:
-        """Declare what sees a slice (`list[Message]`) before its messages are processed."""
-        return self._declare_once("prepare", handler, list)
-
-    def on_failed(self, handler: F) -> F:
-        """Declare what sees each Failure before the policy; it may return another policy."""
-        return self._declare_once("on_failed", handler, Failure)
-
-    def _declare_once(self, what: str, handler: F, wraps: type) -> F:
-        path = f"{self._path} > {what}"
-        if what in self.declared:
-            raise DuplicateName(f"{path}: it is declared twice")
-        signature = inspect_handler(handler, wraps, path, depth=3)
-        self.declared[what] = Declared(handler, signature)
-        return handler
+    name: str
+    module: str
+    producer: Producer
+    options: PipelineOptions
+    processor: Declared | None = None
+    batchers: Mapping[str, Declared] = field(default_factory=lambda: MappingProxyType({}))
+    prepare: Declared | None = None
+    on_failed: Declared | None = None
 
     @property
-    def processor_declared(self) -> Declared:
-        """The processor. Raises ConfigurationError where none is declared."""
-        try:
-            return self.declared["processor"]
-        except KeyError:
-            raise ConfigurationError(
-                f"{self._path}: it has no processor; decorate a handler with @pipeline.processor()"
-            ) from None
+    def path(self) -> str:
+        """What errors call it: `pipeline 'orders'`."""
+        return f"pipeline {self.name!r}"
+
+    @property
+    def first(self) -> Declared:
+        """The stage that gets messages first: its annotation says what bodies are decoded to.
+
+        Raises ConfigurationError where there is neither a processor nor a batcher.
+        """
+        for declared in (self.processor, *self.batchers.values()):
+            if declared is not None:
+                return declared
+        raise ConfigurationError(
+            f"{self.path}: it has no processor and no batcher; decorate a handler with "
+            "@pipeline.processor() or @pipeline.batcher(), or call pipeline.sink(...)"
+        )
+
+    @property
+    def stages(self) -> Iterator[tuple[str, Declared]]:
+        """("processor" or "batcher", what is declared), in the order that messages meet them."""
+        if self.processor is not None:
+            yield "processor", self.processor
+        for declared in self.batchers.values():
+            yield "batcher", declared
 
     def check(self) -> None:
         """Raise ConfigurationError for what only the whole declaration shows."""
-        self.processor_declared  # noqa: B018
+        first = self.first
+        if self.processor is None:
+            self._check_without_processor(first)
         refuse_loop(self.name, self.options.on_failure, sources(self.producer))
-        for declared in (*self.declared.values(), *self.batchers.values()):
-            if declared.signature.resource is not None and self.options.lifespan is None:
+        handlers = (self.processor, *self.batchers.values(), self.prepare, self.on_failed)
+        for each in handlers:
+            if each is not None and each.signature.resource and self.options.lifespan is None:
                 raise ConfigurationError(
-                    f"{self._path}: {declared.signature.name} takes a second parameter "
-                    f"{declared.signature.resource!r}, which lifespan= would fill; there is none"
+                    f"{self.path}: {each.signature.name} takes a second parameter "
+                    f"{each.signature.resource!r}, which lifespan= would fill; there is none"
                 )
 
-    def advice(self) -> list[Advice]:
-        """Options that work, and hardly do what their author means; `start` logs them.
-
-        Raises ConfigurationError where `check` would.
-        """
-        self.check()
-        return advice_for(self)
-
-    def configure(self, **options: Any) -> None:
-        """Change options of the declaration before a run, as a deployment's configuration does.
-
-        Takes those of `Pipeline(...)`. Raises ConfigurationError as the declaration itself would.
-        """
-        values = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
-        changed: PipelineOptions = make(PipelineOptions, values | options, self._path)
-        for name, declared in self.batchers.items():
-            _check_size(declared.options, changed, f"{self._path} > batcher {name!r}")
-        self.options = changed
-
-    # -- running
-
-    def start(
-        self,
-        *,
-        url: Any = None,
-        environment: Any = None,
-        telemetry: Telemetry | None = None,
-        tune_gc: bool = False,
-        discard: Iterable[str | tuple[str, int]] = (),
-    ) -> AbstractAsyncContextManager[RunningPipeline]:
-        """Start the pipeline: `async with pipeline.start(url=...) as running:`.
-
-        The body runs beside the pipeline. When it ends the pipeline is stopped and drained, and
-        its error, if it had one that `running.wait` did not report, is raised. `url` is the
-        broker's address; `environment` is one that is open, and stays open. Without either it is
-        FLOWSTREAM_URL or localhost.
-
-        `discard` names messages to settle as discarded when they come, without handling or
-        decoding them: "STREAM@OFFSET", or (stream, offset) as `Halted.messages` has them.
-        """
-        if url is not None and environment is not None:
+    def _check_without_processor(self, first: Declared) -> None:
+        if len(self.batchers) > 1:
             raise ConfigurationError(
-                "url= and environment= exclude each other: the environment has an address already"
+                f"{self.path}: without a processor nothing chooses between its batchers "
+                f"{', '.join(map(repr, self.batchers))}; declare a processor that calls "
+                "message.to(...), or keep one batcher"
             )
-        check_kind("telemetry", telemetry, Telemetry, "a Telemetry(...)", optional=True)
-        check_flag("tune_gc", tune_gc)
-        self.check()
-        return start(
-            self, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
-            discard=discard,
-        )  # fmt: skip
-
-    async def run(
-        self,
-        *,
-        url: Any = None,
-        environment: Any = None,
-        telemetry: Telemetry | None = None,
-        tune_gc: bool = False,
-        discard: Iterable[str | tuple[str, int]] = (),
-    ) -> RunResult:
-        """Run until a finite source has ended, somebody stops the pipeline, or it fails.
-
-        `discard` is as in `start`. Raises what made it fail: Halted, DrainTimeout,
-        OffsetTruncated, a client's error, ...
-        """
-        async with self.start(
-            url=url,
-            environment=environment,
-            telemetry=telemetry,
-            tune_gc=tune_gc,
-            discard=discard,
-        ) as running:
-            return (await running.wait()).raise_for_error()
-        raise AssertionError("unreachable")
+        if self.prepare is not None:
+            raise ConfigurationError(
+                f"{self.path} > prepare: it is called before a processor, and there is none"
+            )
+        path = f"{self.path} > batcher {first.options.name!r}"
+        decoder(first.signature.payload, handler=f"{path}: {first.signature.name}")
 
     def topology(self) -> Topology:
         """The stages as declared."""
         stages = [StageTopology("producer", "producer", type_name(self.producer), 1,
                                 dict(self.producer.describe()))]  # fmt: skip
-        kinds = [("processor", d) for k, d in self.declared.items() if k == "processor"]
-        for kind, declared in (*kinds, *(("batcher", d) for d in self.batchers.values())):
+        for kind, declared in self.stages:
             options = {
                 f.name: getattr(declared.options, f.name)
                 for f in dataclasses.fields(declared.options)
@@ -335,26 +139,11 @@ class Pipeline:
             )
         return Topology(self.name, tuple(stages))
 
-    def __repr__(self) -> str:
-        return f"<Pipeline {self.name!r}>"
 
-
-async def _unused(batch: Any) -> None:
-    raise AssertionError("a sink has no handler")
-
-
-def _check_size(batcher: BatcherOptions, pipeline: PipelineOptions, path: str) -> None:
+def check_size(batcher: BatcherOptions, pipeline: PipelineOptions, path: str) -> None:
+    """Raise ConfigurationError for a batch that the pipeline's window is too small for."""
     if isinstance(batcher.size, int) and batcher.size > pipeline.max_in_flight:
         raise ConfigurationError(
             f"{path} > size: a batch of {batcher.size} can never fill while max_in_flight is "
             f"{pipeline.max_in_flight}; raise max_in_flight or lower size"
         )
-
-
-def _check_processes(handler: Handler, options: Any, signature: Signature, path: str) -> None:
-    if options.processes and signature.is_async:
-        raise ConfigurationError(f"{path} > processes: {signature.name} must be a plain def")
-    if options.processes and signature.resource is not None:
-        raise ConfigurationError(f"{path} > processes: resources cannot go to other processes")
-    if options.processes:
-        check_importable(handler, path)

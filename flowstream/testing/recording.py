@@ -17,6 +17,8 @@ from flowstream.pipeline import (
     Backlog,
     Batch,
     Codec,
+    Declaration,
+    Declared,
     Failure,
     Intake,
     Message,
@@ -119,22 +121,23 @@ def recorded(
     pipeline: Pipeline, record: Record, *, producer: Producer, lifespan: Any
 ) -> Iterator[None]:
     """Run `pipeline` inside with another producer and lifespan, and everything written down."""
-    before = pipeline.producer, pipeline.options, pipeline.declared, pipeline.batchers
-    pipeline.producer = RecordedProducer(producer, record)
-    pipeline.options = dataclasses.replace(pipeline.options, lifespan=lifespan)
-    pipeline.declared = {
-        **pipeline.declared,
-        "processor": _processor(pipeline.processor_declared, record),
-        "on_failed": _on_failed(pipeline, record),
-    }
-    pipeline.batchers = {
-        name: _sink(declared, record) if declared.sink else _batcher(declared, record)
-        for name, declared in pipeline.batchers.items()
-    }
+    before = pipeline.declaration
+    processor = before.processor
+    pipeline.declaration = dataclasses.replace(
+        before,
+        producer=RecordedProducer(producer, record),
+        options=dataclasses.replace(before.options, lifespan=lifespan),
+        processor=None if processor is None else _processor(processor, record),
+        on_failed=_on_failed(before, record),
+        batchers={
+            name: _sink(declared, record) if declared.sink else _batcher(declared, record)
+            for name, declared in before.batchers.items()
+        },
+    )
     try:
         yield
     finally:
-        pipeline.producer, pipeline.options, pipeline.declared, pipeline.batchers = before
+        pipeline.declaration = before
 
 
 class RecordedProducer(Producer):
@@ -248,20 +251,20 @@ def _processor(declared: Any, record: Record) -> Any:
     return _around(declared, _before(handler, declared.signature.is_async, tried))
 
 
-def _on_failed(pipeline: Pipeline, record: Record) -> Any:
+def _on_failed(declaration: Declaration, record: Record) -> Any:
     def failed(failure: Failure) -> None:
         record.failures[place_of(failure.message)] = failure
 
-    declared = pipeline.declared.get("on_failed")
+    declared = declaration.on_failed
     if declared is not None:
         return _around(declared, _before(declared.handler, declared.signature.is_async, failed))
 
     async def on_failed(failure: Failure) -> None:
         failed(failure)
 
-    other = pipeline.processor_declared
+    other = declaration.first
     signature = dataclasses.replace(other.signature, name="on_failed", is_async=True, resource=None)
-    return dataclasses.replace(other, handler=on_failed, signature=signature, options=None)
+    return Declared(on_failed, signature)
 
 
 def _batcher(declared: Any, record: Record) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from contextlib import asynccontextmanager
@@ -166,7 +167,7 @@ def test_types_local_to_a_function_are_found():
     @pipeline.processor(concurrency=2)
     async def handler(message: Message[Local]) -> None: ...
 
-    assert pipeline.processor_declared.signature.payload is Local
+    assert pipeline.declaration.first.signature.payload is Local
 
 
 def shapes():
@@ -296,6 +297,52 @@ def test_options_are_changed_by_configuration():
     with pytest.raises(ConfigurationError, match="max_inflight: there is no such option"):
         pipeline.configure(max_inflight=1)
     assert pipeline.options.max_in_flight == 600
+
+
+def test_a_pipeline_needs_a_processor_or_a_batcher():
+    with pytest.raises(ConfigurationError, match="no processor and no batcher; decorate a handler"):
+        pipeline_of(1).check()
+
+
+def test_a_batcher_alone_is_a_pipeline():
+    pipeline = pipeline_of(1)
+    pipeline.batcher(store)
+    pipeline.check()
+    assert pipeline.advice() == []
+    assert [stage.kind for stage in pipeline.topology().stages] == ["producer", "batcher"]
+    assert pipeline.declaration.first.signature.payload is dict
+
+
+def test_batchers_without_a_processor():
+    pipeline = pipeline_of(1)
+    pipeline.batcher("a")(store)
+    pipeline.prepare(lambda messages: None)
+    with pytest.raises(ConfigurationError, match="prepare: it is called before a processor, and"):
+        pipeline.check()
+    pipeline.batcher("b")(store)
+    with pytest.raises(ConfigurationError, match="nothing chooses between its batchers 'a', 'b'; "):
+        pipeline.check()
+
+
+def test_the_payload_of_a_batcher_alone_must_be_decodable():
+    async def keep_all(batch: Batch[NotAPayload]) -> None: ...
+
+    pipeline = pipeline_of(1)
+    pipeline.batcher(keep_all)
+    with pytest.raises(UnsupportedPayloadType, match=r"batcher 'default': .*keep_all"):
+        pipeline.check()
+
+
+def test_a_declaration_is_a_value():
+    pipeline = pipeline_of(1)
+    before = pipeline.declaration
+    pipeline.processor(keep)
+    pipeline.batcher(store)
+    assert (before.processor, list(before.batchers)) == (None, [])
+    with pytest.raises(TypeError):
+        pipeline.declaration.batchers["more"] = None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pipeline.declaration.name = "other"
 
 
 class Nothing: ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -20,6 +21,9 @@ from flowstream.pipeline import (
     Producer,
     RateLimit,
     Retry,
+    RunContext,
+    Sink,
+    Write,
 )
 from tests.pipeline.support import MemoryStream, n_of, numbers, pipeline_of
 
@@ -199,3 +203,40 @@ async def test_no_more_threads_than_allowed_are_at_work() -> None:
 
     assert (await pipeline.run()).settled == {"ok": 200}
     assert most == 3
+
+
+class Written(Sink):
+    """A sink that keeps the data of its batches."""
+
+    def __init__(self) -> None:
+        self.data: list[Any] = []
+
+    @asynccontextmanager
+    async def writer(self, context: RunContext) -> AsyncIterator[Write]:
+        async def write(batch: Batch[Any]) -> None:
+            self.data += [message.data for message in batch.messages]
+
+        yield write
+
+
+async def test_batches_without_a_processor() -> None:
+    """Bodies are decoded to what the batcher's annotation says; what does not decode fails."""
+    source = MemoryStream([*numbers(3), b"no json", *numbers(2)])
+    pipeline = pipeline_of(source, on_failure=Drop())
+    seen: list[int] = []
+
+    @pipeline.batcher(size=2)
+    async def keep(batch: Batch[dict[str, int]]) -> None:
+        seen.extend(map(n_of, batch.messages))
+
+    result = await pipeline.run()
+    assert seen == [0, 1, 2, 0, 1]
+    assert (result.settled["ok"], result.settled["discarded"]) == (5, 1)
+    assert source.stored == {"orders": 5}
+
+
+async def test_a_sink_without_a_processor_gets_bodies() -> None:
+    pipeline, sink = pipeline_of(3), Written()
+    pipeline.sink("copy", sink)
+    await pipeline.run()
+    assert sink.data == numbers(3)

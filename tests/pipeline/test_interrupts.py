@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -176,7 +177,9 @@ def pipeline_over(source: Interrupting) -> Pipeline:
             yield from range(5)
             source.here("iterable")
 
-        pipeline.producer = IterableProducer(items())
+        pipeline.declaration = dataclasses.replace(
+            pipeline.declaration, producer=IterableProducer(items())
+        )
     return pipeline
 
 

@@ -117,8 +117,8 @@ def _stages(pipeline: Pipeline) -> Iterator[Finding]:
     from flowstream.cli.pipelines.describe import handler, source
 
     yield ok(pipeline.name, "producer", source(pipeline))
-    declared = {"processor": pipeline.processor_declared, **pipeline.batchers}
-    for stage, each in declared.items():
+    for kind, each in pipeline.declaration.stages:
+        stage = kind if kind == "processor" else each.options.name
         if each.signature.wanted:
             yield bad(
                 pipeline.name,

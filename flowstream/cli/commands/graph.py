@@ -110,22 +110,25 @@ def _parts(pipeline: Pipeline) -> Iterator[Node | Edge]:
 
     name, streams = pipeline.name, wiring(pipeline)
     producer, processor = f"{name}.producer", f"{name}.processor"
-    declared = pipeline.processor_declared
+    declared, batchers = pipeline.declaration.processor, pipeline.declaration.batchers
     yield from (Node(f"stream:{stream}", "stream", stream) for stream in streams.reads)
     yield Node(producer, "producer", type(pipeline.producer).__name__, source(pipeline), name)
-    yield Node(processor, "processor", declared.signature.name, handler(declared), name)
+    if declared is not None:
+        yield Node(processor, "processor", declared.signature.name, handler(declared), name)
     yield from (Edge(f"stream:{stream}", producer) for stream in streams.reads)
-    yield Edge(producer, processor)
-    for batcher, each in pipeline.batchers.items():
+    if declared is not None:
+        yield Edge(producer, processor)
+    for batcher, each in batchers.items():
         yield Node(f"{name}.{batcher}", "batcher", batcher, handler(each), name)
-        yield Edge(processor, f"{name}.{batcher}")
+        yield Edge(producer if declared is None else processor, f"{name}.{batcher}")
         stream = getattr(each.sink, "stream", None)
         if stream is not None:
             yield Node(f"stream:{stream}", "stream", stream)
             yield Edge(f"{name}.{batcher}", f"stream:{stream}")
     if streams.dead_letters is not None:
         yield Node(f"stream:{streams.dead_letters}", "stream", streams.dead_letters)
-        for stage in (processor, *(f"{name}.{batcher}" for batcher in pipeline.batchers)):
+        first = [] if declared is None else [processor]
+        for stage in (*first, *(f"{name}.{batcher}" for batcher in batchers)):
             yield Edge(stage, f"stream:{streams.dead_letters}", "failed")
 
 
@@ -138,12 +141,16 @@ def tree(pipeline: Pipeline) -> Iterator[str]:
 
     yield pipeline.name
     yield f"└─ {source(pipeline)}"
-    yield f"   └─ processor: {handler(pipeline.processor_declared)}"
-    ends = [f"{name}: {handler(each)}" for name, each in pipeline.batchers.items()]
+    processor, batchers = pipeline.declaration.processor, pipeline.declaration.batchers
+    indent = "   "
+    if processor is not None:
+        yield f"{indent}└─ processor: {handler(processor)}"
+        indent = "      "
+    ends = [f"{name}: {handler(each)}" for name, each in batchers.items()]
     ends.append(f"failed: {failures(pipeline)}")
     for end in ends[:-1]:
-        yield f"      ├─ {end}"
-    yield f"      └─ {ends[-1]}"
+        yield f"{indent}├─ {end}"
+    yield f"{indent}└─ {ends[-1]}"
 
 
 # -- Mermaid

@@ -235,9 +235,10 @@ def run(
     for said in unused(pipeline.name for pipeline in pipelines.values()):
         note(said)
     for target, other in imported_by(targets):
+        module = other.declaration.module
         note(
-            f"{target} imports the pipeline {other.name!r} of {other.module}, which is not run; to "
-            f"run it too: flowstream run {target} {other.module}"
+            f"{target} imports the pipeline {other.name!r} of {module}, which is not run; to run "
+            f"it too: flowstream run {target} {module}"
         )
     _check_chains(targets, pipelines)
     plan = Plan(

@@ -104,7 +104,7 @@ def imported_by(targets: list[str]) -> Iterator[tuple[str, Pipeline]]:
 def is_imported(pipeline: Pipeline, module: ModuleType) -> bool:
     """Whether another module declares it: made elsewhere, and to be found there. What a function
     of another module makes belongs to who calls that."""
-    home = sys.modules.get(pipeline.module)
+    home = sys.modules.get(pipeline.declaration.module)
     return home is not None and home is not module and _has(_all(home), pipeline)
 
 

@@ -121,6 +121,6 @@ def _super_streams(pipeline: Pipeline) -> Iterable[str]:
 
 def stream_sinks(pipeline: Pipeline) -> Iterable[StreamSink]:
     """The sinks that publish to streams."""
-    for declared in pipeline.batchers.values():
+    for declared in pipeline.declaration.batchers.values():
         if isinstance(declared.sink, StreamSink):
             yield declared.sink

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -19,17 +19,15 @@ from flowstream.checks import MOST_SECONDS, check_number
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.deciders.discards import parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
+from flowstream.pipeline.declaration import Declaration, Topology
 from flowstream.pipeline.handlers.pool import inside
 from flowstream.pipeline.options import make
 from flowstream.pipeline.running.report import snapshot
 from flowstream.pipeline.running.run import Run
-from flowstream.pipeline.running.statistics import RunResult, Statistics, Topology
+from flowstream.pipeline.running.statistics import RunResult, Statistics
 from flowstream.pipeline.state import story
 from flowstream.telemetry import Telemetry
 from flowstream.texts import interrupts, shown, type_name
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.declaration import Pipeline
 
 R = TypeVar("R")
 
@@ -126,7 +124,7 @@ class RunningPipeline:
 
     def topology(self) -> Topology:
         """The stages as declared; their concurrency now is in `statistics`."""
-        return self._run.pipeline.topology()
+        return self._run.declaration.topology()
 
     @property
     def threads(self) -> anyio.CapacityLimiter:
@@ -169,7 +167,7 @@ class RunningPipeline:
             for partition in run.intake.partitions
         }
         received = run.state.received
-        producer = run.pipeline.producer
+        producer = run.declaration.producer
         caught_up = await run.state.watched(
             f"{type_name(producer)}.caught_up", producer.caught_up(positions)
         )
@@ -236,26 +234,26 @@ class RunningPipeline:
 
 @asynccontextmanager
 async def start(
-    pipeline: Pipeline,
+    declaration: Declaration,
     *,
     url: Any,
     environment: Any,
     telemetry: Telemetry | None,
     tune_gc: bool,
     discard: Any,
+    made: Callable[[RunningPipeline], None] = lambda running: None,
 ) -> AsyncIterator[RunningPipeline]:
-    """See `Pipeline.start`."""
-    if pipeline.running is not None:
-        raise ConfigurationError(f"pipeline {pipeline.name!r} is running already")
+    """See `Pipeline.start`. `made` gets the run before it begins, to abort it while it opens."""
     run = Run(
-        pipeline, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
+        declaration, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
         discard=parse_places(discard, "discard"),
     )  # fmt: skip
-    running = pipeline.running = RunningPipeline(run)
+    running = RunningPipeline(run)
+    made(running)
     raised: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(run.main, name=f"pipeline {pipeline.name}")
+            group.start_soon(run.main, name=f"pipeline {declaration.name}")
             await run.ready.wait()
             if run.opened:
                 _running.append(running)
@@ -269,7 +267,6 @@ async def start(
             raise KeyboardInterrupt from group
         raise
     finally:
-        pipeline.running = None
         if running in _running:
             _running.remove(running)
     if raised is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -12,16 +12,19 @@ import anyio.lowlevel
 
 from flowstream import __version__
 from flowstream.errors import FlowstreamError, Halted, SourceFailed
-from flowstream.pipeline.annotations import bind
+from flowstream.pipeline.advice import advice_for
+from flowstream.pipeline.annotations import Signature, bind
 from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
 from flowstream.pipeline.deciders.discards import Discards, Place, named
 from flowstream.pipeline.deciders.rate_limit import RateLimiter
+from flowstream.pipeline.declaration import Declaration, Declared
 from flowstream.pipeline.handlers.calls import as_exception, passes, thread_handler
 from flowstream.pipeline.handlers.loopwatch import watching
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.watchdog import Watchdog
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
 from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.options import ProcessorOptions
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.running import drain
 from flowstream.pipeline.running.gc_tuning import tuned_collector
@@ -41,39 +44,36 @@ from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import Controlled, StageCrashed, Telemetry
 from flowstream.texts import describe, is_a, leaves, plural, type_name
 
-if TYPE_CHECKING:
-    from flowstream.pipeline.declaration import Declared, Pipeline
-
 
 class Run:
     """The parts of one run. Made on the event loop; `main` runs it to its end and never raises."""
 
     def __init__(
-        self, pipeline: Pipeline, *, url: Any, environment: Any, telemetry: Telemetry | None,
+        self, declaration: Declaration, *, url: Any, environment: Any, telemetry: Telemetry | None,
         tune_gc: bool, discard: Sequence[Place] = (),
     ) -> None:  # fmt: skip
-        self.pipeline = pipeline
+        self.declaration = declaration
         handlers = {
             stage.name: stage.handler.rpartition("<locals>.")[2]
-            for stage in pipeline.topology().stages
+            for stage in declaration.topology().stages
         }
         self.state = state = RunState(
-            pipeline.name, pipeline.options, telemetry or Telemetry(), handlers
+            declaration.name, declaration.options, telemetry or Telemetry(), handlers
         )
         self.context = RunContext(
-            pipeline.name, url=url, environment=environment, telemetry=state.telemetry,
+            declaration.name, url=url, environment=environment, telemetry=state.telemetry,
             counts=state.counts, watched=state.watched, fail=state.fail,
         )  # fmt: skip
-        self.limiter = RateLimiter(pipeline.options.rate_limit)
+        self.limiter = RateLimiter(declaration.options.rate_limit)
         self.watchdog = Watchdog(state)
         self.ack_tracker = AckTracker(state)
         self.discards = Discards(discard)
-        self.offset_watch = OffsetWatch(state, self.ack_tracker, pipeline.producer)
-        self.committer = Committer(state, self.ack_tracker, pipeline.producer, self.offset_watch)
+        self.offset_watch = OffsetWatch(state, self.ack_tracker, declaration.producer)
+        self.committer = Committer(state, self.ack_tracker, declaration.producer, self.offset_watch)
         self.lag = LagWatch(
-            state, pipeline.producer, lambda: self.intake.partitions, lambda: self.intake.paused
+            state, declaration.producer, lambda: self.intake.partitions, lambda: self.intake.paused
         )
-        self.reads = [*sources(pipeline.producer)]
+        self.reads = [*sources(declaration.producer)]
         self.reason = "ended"
         self.stopped_by = ""
         self.drain_step = ""
@@ -134,7 +134,7 @@ class Run:
         name = self.state.name
         log.info(
             "pipeline %r starts (flowstream %s): %s", name, __version__,
-            story.declared(self.pipeline), extra={"pipeline": name, "version": __version__},
+            story.declared(self.declaration), extra={"pipeline": name, "version": __version__},
         )  # fmt: skip
         try:
             with self._everything, tuned_collector(self._tune_gc), watching(self.watchdog):
@@ -200,7 +200,7 @@ class Run:
     async def _main(self) -> None:
         self._advise()
         async with AsyncExitStack() as stack:
-            producer = self.pipeline.producer
+            producer = self.declaration.producer
             stack.push_async_callback(_closing, producer.close)
             await self.state.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.state.name, producer.reads())
@@ -223,42 +223,42 @@ class Run:
 
     def _advise(self) -> None:
         """Log what in the declaration is hardly meant; `flowstream check` lists the same."""
-        for each in self.pipeline.advice():
+        for each in advice_for(self.declaration):
             self.state.warn(each.subject, str(each))
 
     def _check_loops(self) -> None:
         """Once more, with the partitions that only the broker knows."""
-        pipeline = self.pipeline
-        self.reads = [*dict.fromkeys((*self.reads, *sources(pipeline.producer)))]
-        refuse_loop(pipeline.name, pipeline.options.on_failure, self.reads)
-        sinks = [each.sink for each in pipeline.batchers.values() if each.sink is not None]
+        declaration = self.declaration
+        self.reads = [*dict.fromkeys((*self.reads, *sources(declaration.producer)))]
+        refuse_loop(declaration.name, declaration.options.on_failure, self.reads)
+        sinks = [each.sink for each in declaration.batchers.values() if each.sink is not None]
         for stream in fed_back(sinks, self.reads):
             log.warning(
                 "pipeline %r: a sink publishes into %s, which the pipeline reads: its messages "
-                "come back, without end unless a handler drops them", pipeline.name, stream,
-                extra={"pipeline": pipeline.name, "stream": stream},
+                "come back, without end unless a handler drops them", declaration.name, stream,
+                extra={"pipeline": declaration.name, "stream": stream},
             )  # fmt: skip
 
     async def _open_resources(self, stack: AsyncExitStack) -> None:
-        lifespan = self.pipeline.options.lifespan
+        lifespan = self.declaration.options.lifespan
         if lifespan is not None:
             manager = lifespan()
             self.resources = await self.state.watched("lifespan", manager.__aenter__())
             stack.push_async_exit(_bounded(self.state.name, manager))
 
     async def _build(self) -> None:
-        pipeline, state = self.pipeline, self.state
-        on_failed = pipeline.declared.get("on_failed")
+        declaration, state = self.declaration, self.state
+        on_failed = declaration.on_failed
         self.failure_handler = FailureHandler(
             state,
             self.ack_tracker,
-            pipeline.options.on_failure,
+            declaration.options.on_failure,
             None if on_failed is None else self._async("on_failed", on_failed),
             reads=self.reads,
         )
         await self.failure_handler.open(self.context)
         self.processors = self._build_processors()
-        for name, declared in pipeline.batchers.items():
+        for name, declared in declaration.batchers.items():
             self.batchers[name] = await self._build_batcher(declared)
         self.intake = Source(
             state, self.context, self.ack_tracker, self.limiter, decoder=self._decoder(),
@@ -277,22 +277,22 @@ class Run:
             self.processors.forward = self._end_of_the_way
 
     def _build_processors(self) -> Processors:
-        pipeline = self.pipeline
-        declared = pipeline.processor_declared
+        declaration = self.declaration
+        declared = declaration.processor or _passing_on(declaration)
         options = declared.options
-        prepare = pipeline.declared.get("prepare")
+        prepare = declaration.prepare
         return Processors(
             self.state, options, self.ack_tracker, self.failure_handler,
             handler=self._bound(declared),
             is_async=declared.signature.is_async,
             prepare=None if prepare is None else self._async("prepare", prepare),
-            partition_by=options.partition_by or pipeline.options.partition_by,
-            retry=pipeline.options.retry,
+            partition_by=options.partition_by or declaration.options.partition_by,
+            retry=declaration.options.retry,
             redecode=self._redecode,
         )  # fmt: skip
 
     async def _build_batcher(self, declared: Declared) -> Batcher:
-        pipeline, options = self.pipeline, declared.options
+        declaration, options = self.declaration, declared.options
         if declared.sink is None:
             handler, is_async = self._bound(declared), declared.signature.is_async
         else:
@@ -303,7 +303,7 @@ class Run:
             handler=handler, is_async=is_async,
             inherits=self.processors.queues.partitioned,
             phase="batch" if declared.sink is None else "sink",
-            retry=pipeline.options.retry,
+            retry=declaration.options.retry,
         )  # fmt: skip
 
     def _bound(self, declared: Declared) -> Any:
@@ -316,7 +316,7 @@ class Run:
         return thread_handler(handler, name, self.state.threads)
 
     def _decoder(self) -> Any:
-        declared = self.pipeline.processor_declared
+        declared = self.declaration.first
         return decoder(declared.signature.payload, handler=declared.signature.name)
 
     def _start(self, group: anyio.abc.TaskGroup) -> None:
@@ -354,7 +354,7 @@ class Run:
 
     async def _run_producer(self) -> bool:
         """Run the producer until it ends; True where it is to be run again."""
-        state, producer = self.state, self.pipeline.producer
+        state, producer = self.state, self.declaration.producer
         try:
             await producer.run(self.intake)
         except BaseException as error:
@@ -375,8 +375,9 @@ class Run:
         return False
 
     def _source_failed(self, error: BaseException) -> SourceFailed:
+        source = type_name(self.declaration.producer)
         failed = SourceFailed(
-            f"pipeline {self.state.name!r}: its source {type_name(self.pipeline.producer)} failed "
+            f"pipeline {self.state.name!r}: its source {source} failed "
             f"after {plural(self.state.received, 'message')}: {describe(error)}. Those are handled "
             "before the run ends, and what the source has not given is not"
         )
@@ -469,6 +470,16 @@ def unwrap(error: BaseException) -> BaseException:
     """The exception itself, or of a group's the first that flowstream raised on purpose."""
     found = list(leaves(error))
     return next((leaf for leaf in found if is_a(leaf, FlowstreamError)), found[0])
+
+
+def _passing_on(declaration: Declaration) -> Declared:
+    """The processor of a pipeline that declares none: it hands every message to the batcher."""
+
+    async def pass_on(message: Message[Any]) -> None: ...
+
+    payload = declaration.first.signature.payload
+    signature = Signature(name="pass_on", is_async=True, payload=payload, resource=None)
+    return Declared(pass_on, signature, ProcessorOptions())
 
 
 async def _nothing_held(error: BaseException) -> None:

@@ -107,25 +107,6 @@ class Statistics:
     reasons: tuple[Reason, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StageTopology:
-    """A stage's name, kind ("producer", "processor" or "batcher") and options."""
-
-    name: str
-    kind: str
-    handler: str
-    concurrency: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """The stages of a pipeline, producer first; batchers all follow the processor."""
-
-    pipeline: str
-    stages: tuple[StageTopology, ...]
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """How a run ended. `settled` counts messages by outcome, `committed` is by stream.

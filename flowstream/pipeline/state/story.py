@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flowstream.texts import describe, text_of, type_name
 
 if TYPE_CHECKING:
-    from flowstream.pipeline.declaration import Pipeline
+    from flowstream.pipeline.declaration import Declaration
     from flowstream.pipeline.running.run import Run
 
 PLACES = 10
@@ -21,16 +21,17 @@ PROGRAM = "the program"
 """Who it was that called a method of a run and did not say."""
 
 
-def declared(pipeline: Pipeline) -> str:
+def declared(declaration: Declaration) -> str:
     """`StreamProducer of orders -> processor (4 workers) -> load (2 workers); ...`: the stages."""
-    options = pipeline.options
-    reads = pipeline.producer.reads()
-    source = type_name(pipeline.producer) + (f" of {', '.join(reads)}" if reads else "")
+    options = declaration.options
+    reads = declaration.producer.reads()
+    source = type_name(declaration.producer) + (f" of {', '.join(reads)}" if reads else "")
     batchers = [
         _stage(each.options) + ("" if each.sink is None else f" into {type_name(each.sink)}")
-        for each in pipeline.batchers.values()
+        for each in declaration.batchers.values()
     ]
-    way = [source, _stage(pipeline.processor_declared.options), " and ".join(batchers)]
+    processor = declaration.processor
+    way = [source, "" if processor is None else _stage(processor.options), " and ".join(batchers)]
     retry = "no retry" if options.retry is None else f"{options.retry.attempts} attempts"
     writes = options.on_failure.writes()
     policy = type_name(options.on_failure) + (f" into {', '.join(writes)}" if writes else "")

@@ -28,6 +28,9 @@ audit = Pipeline('au"dit', StreamProducer("priced", offset="next", reference="a"
 
 @audit.processor
 async def look(message: Message[list[int]]) -> None: ...
+
+copy = Pipeline("copy", StreamProducer("raw"))
+copy.sink("out", StreamSink("raw.copy"))
 """
 
 TREE = """\
@@ -54,6 +57,21 @@ def test_as_a_tree(shop: Path) -> None:
     result = flowstream("graph", "shop:orders", "shop:audit", cwd=shop)
     assert (result.code, result.err) == (0, "")
     assert result.out == TREE
+
+
+def test_without_a_processor(shop: Path) -> None:
+    tree = flowstream("graph", "shop:copy", cwd=shop)
+    assert (
+        tree.out
+        == """\
+copy
+└─ StreamProducer: stream raw from first, offsets as copy
+   ├─ out: StreamSink('raw.copy'), batches of 100 or 1 s
+   └─ failed: Halt
+"""
+    )
+    chart = flowstream("graph", "shop:copy", "--format", "mermaid", cwd=shop)
+    assert chart.out.count("-->") == 3
 
 
 def test_on_a_terminal(shop: Path) -> None:

@@ -133,9 +133,9 @@ def test_every_pipeline_that_a_module_declares(targets: list[str], found: dict[s
 
 @pytest.mark.usefixtures("modules")
 def test_what_is_imported_beside_is_named() -> None:
-    assert [(target, it.name, it.module) for target, it in imported_by(["importing"])] == [
-        ("importing", "first", "several")
-    ]
+    assert [
+        (target, it.name, it.declaration.module) for target, it in imported_by(["importing"])
+    ] == [("importing", "first", "several")]
     assert not [*imported_by(["gathering", "several", "importing:mine"])]
 
 

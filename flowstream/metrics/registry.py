@@ -1,7 +1,8 @@
 """`Metrics`: the observer that turns telemetry events into the metrics of the catalogue.
 
-It counts per slice, batch, commit or connection, never per message. What a pipeline's statistics
-know (fills, offsets, lag) is set when somebody scrapes, by the callables in `before_scrape`.
+It counts per slice, batch, commit or connection, never per message. Values that a pipeline's
+statistics already have (queues, offsets, lag) are set at each scrape, by the callables in
+`before_scrape`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from flowstream.metrics.catalogue import CATALOGUE
 from flowstream.metrics.series import Distribution, Labels, Values
 
 MAX_VALUES = 50
+"""Different values of an undeclared label (error, reason) that are kept; the rest is OTHER."""
+
 OTHER = "other"
 OUTCOMES = ("ok", "dropped", "discarded", "dead_lettered")
 PHASES = ("starting", "running", "draining", "closing", "stopped")
@@ -26,7 +29,7 @@ COMMIT_RESULTS = ("sent", "verified", "failed")
 
 
 class _Bounded:
-    """Lets the first `limit` different values of a label through, and folds the rest."""
+    """Returns the first `limit` different values of a label unchanged, and OTHER for the rest."""
 
     __slots__ = ("_limit", "_seen")
 
@@ -44,11 +47,11 @@ class _Bounded:
 
 
 class Metrics:
-    """Every metric of `CATALOGUE` in a registry of its own, fed by `observe`.
+    """Every metric of `CATALOGUE` in a Prometheus registry of its own, fed by `observe`.
 
-    `before_scrape` holds callables that bring gauges up to date when somebody looks. The registry
-    also has the garbage collector's metrics of the Prometheus client (`python_gc_*`), and those of
-    the process (`process_*`) as `measure_process` found them. Observed and read on the event loop.
+    The callables in `before_scrape` update gauges at each scrape. The registry also has the metrics
+    of the garbage collector (`python_gc_*`) from the Prometheus client, and those of the process
+    (`process_*`) as of the last `measure_process`. Use it on the event loop only: it has no locks.
     """
 
     def __init__(self) -> None:
@@ -57,7 +60,7 @@ class Metrics:
         self._values = {m.name: Values(m) for m in CATALOGUE if m.kind != "histogram"}
         self._distributions = {m.name: Distribution(m) for m in CATALOGUE if m.kind == "histogram"}
         self._error, self._reason = _Bounded(), _Bounded()
-        # What is counted for every slice and batch is at hand; the rest is looked up by its name.
+        # These are updated for every slice and batch: a lookup by name each time would be slower.
         rows = {name: values.rows for name, values in self._values.items()}
         self._received = rows["received_messages"], rows["received_bytes"]
         self._settled, self._handled = rows["settled_messages"], rows["handled_messages"]
@@ -114,16 +117,16 @@ class Metrics:
         return content_type, encoder(self.registry)
 
     def measure_process(self) -> None:
-        """Read what the system tells of this process, for the next exposition.
+        """Read the metrics of this process from the system, for the next exposition.
 
-        It reads files, so it belongs into a worker thread.
+        It reads files: call it in a worker thread.
         """
         self._measured = list(self._process.collect())
 
     # --- writing --------------------------------------------------------------------------------
 
     def observe(self, event: telemetry.Event) -> None:
-        """Count one event; types nobody has a metric for are ignored."""
+        """Count one event. Events without a metric are ignored."""
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
@@ -133,7 +136,8 @@ class Metrics:
         self._values[name].set(value, *labels)
 
     def replace(self, name: str, rows: Mapping[Labels, float]) -> None:
-        """Set all values of a gauge, or of a counter that is counted elsewhere, by its labels."""
+        """Replace all values of a metric, by their labels: of a gauge, or of a counter that the
+        caller counts."""
         self._values[name].replace(rows)
 
     def _add(self, name: str, amount: float, *labels: str) -> None:
@@ -142,25 +146,25 @@ class Metrics:
     def _ensure(self, name: str, *labels: str) -> None:
         self._values[name].ensure(*labels)
 
-    # --- what flows -----------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------
 
     def _on_received(self, event: telemetry.Received) -> None:
         labels = (event.pipeline, event.stream)
         messages, size = self._received
         if labels not in messages:
-            self._first_of(*labels)
+            self._start_counters(*labels)
         messages[labels] += event.messages
         size[labels] += event.bytes
 
-    def _first_of(self, pipeline: str, stream: str) -> None:
-        """Begin the counters of a stream at 0: Prometheus sees no increase from nothing to 1."""
+    def _start_counters(self, pipeline: str, stream: str) -> None:
+        """Start the counters of a stream at 0: Prometheus sees no increase if the first is 1."""
         for outcome in OUTCOMES:
             self._ensure("settled_messages", pipeline, stream, outcome)
         for result in COMMIT_RESULTS:
             self._ensure("commits", pipeline, stream, result)
         self._ensure("received_messages", pipeline, stream)
         self._ensure("received_bytes", pipeline, stream)
-        self._ensure("held_messages", pipeline, stream)
+        self._ensure("abandoned_messages", pipeline, stream)
         self._ensure("truncated_messages", pipeline, stream)
         self._ensure("foreign_commits", pipeline, stream)
 
@@ -175,7 +179,7 @@ class Metrics:
         self._add("dropped_messages", event.messages, *labels, _boolean(event.intentional))
 
     def _on_abandoned(self, event: telemetry.Abandoned) -> None:
-        self._add("held_messages", event.messages, event.pipeline, event.stream)
+        self._add("abandoned_messages", event.messages, event.pipeline, event.stream)
 
     def _on_attempt_failed(self, event: telemetry.AttemptFailed) -> None:
         labels = (event.pipeline, event.stage, event.phase)

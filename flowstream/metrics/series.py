@@ -1,7 +1,7 @@
-"""The values of one metric by its labels, and how Prometheus sees them.
+"""The values of one metric by its labels, and their form in a Prometheus exposition.
 
-They belong to the event loop, so there are no locks, and counting is an update of a dict: the
-Prometheus client's own counters take a lock and a lookup of their labels for every call.
+All updates happen on the event loop, so counting is an update of a dict. The counters of the
+Prometheus client take a lock and look up the labels at every call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Labels: TypeAlias = tuple[str, ...]
 
 
 class Values:
-    """A counter or gauge: one number per combination of labels."""
+    """The values of a counter or gauge: one number for each combination of labels."""
 
     __slots__ = ("metric", "rows")
 
@@ -41,18 +41,18 @@ class Values:
         self.rows[labels] = value
 
     def ensure(self, *labels: str) -> None:
-        """Show 0 from now on, so that the first increase is one."""
+        """Start at 0, so that Prometheus sees the first increase."""
         self.rows.setdefault(labels, 0)
 
     def replace(self, rows: Mapping[Labels, float]) -> None:
-        """Show these and nothing else."""
+        """Replace all values."""
         self.rows = dict(rows)
 
     def remove(self, *labels: str) -> None:
         self.rows.pop(labels, None)
 
     def family(self) -> Family:
-        """For an exposition."""
+        """The values for an exposition."""
         metric, name = self.metric, PREFIX + self.metric.name
         kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
         family = kind(name, metric.help, labels=metric.labels)
@@ -62,7 +62,7 @@ class Values:
 
 
 class Distribution:
-    """A histogram. An observation may stand for several messages: it counts `weight` times."""
+    """The values of a histogram. One observation may count for several messages: `weight` times."""
 
     __slots__ = ("metric", "rows")
 
@@ -72,13 +72,13 @@ class Distribution:
 
     def observe(self, value: float, labels: Labels, weight: int = 1) -> None:
         row = self.rows.get(labels)
-        if row is None:  # one count for each bucket, one for what is above, and the sum
+        if row is None:  # a count for each bucket, one for all larger values, and the sum
             row = self.rows[labels] = [0.0] * (len(self.metric.buckets) + 2)
         row[bisect_left(self.metric.buckets, value)] += weight
         row[-1] += value * weight
 
     def family(self) -> Family:
-        """For an exposition."""
+        """The values for an exposition."""
         metric = self.metric
         family = HistogramMetricFamily(PREFIX + metric.name, metric.help, labels=metric.labels)
         bounds = [*(str(float(bound)) for bound in metric.buckets), "+Inf"]

@@ -1,8 +1,7 @@
 """Grafana dashboards, Prometheus rules and the configuration of both, for given addresses.
 
-The files are those of the repository's folder grafana/, which `make dashboards` generates; the
-package ships them. They have the addresses of docker-compose.yml, and `dashboard_files` puts
-others in their place.
+`make dashboards` generates the files in the folder grafana/ of the repository, and the package
+ships them. They contain the addresses of docker-compose.yml, which `dashboard_files` replaces.
 """
 
 from __future__ import annotations

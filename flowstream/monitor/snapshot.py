@@ -55,7 +55,7 @@ def pipeline_snapshot(
             {"reason": reason, "intentional": intentional, "messages": count}
             for (reason, intentional), count in figures.dropped.most_common()
         ],
-        "held": figures.abandoned,
+        "abandoned": figures.abandoned,
         "in_flight": statistics.in_flight,
         "in_flight_bytes": statistics.in_flight_bytes,
         "max_in_flight": statistics.max_in_flight,

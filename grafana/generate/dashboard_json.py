@@ -1,4 +1,4 @@
-"""Dashboards as the JSON that Grafana imports and provisions (schema 39: Grafana 11 and later)."""
+"""A dashboard as the JSON that Grafana imports and provisions (schema 39: Grafana 11 and later)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BUILT_IN = {"type": "grafana", "uid": "-- Grafana --"}
 
 
 def to_json(dashboard: Dashboard) -> str:
-    """The file of a dashboard."""
+    """The text of the file of a dashboard."""
     return json.dumps(_dashboard(dashboard), indent=2, ensure_ascii=False) + "\n"
 
 
 def _dashboard(dashboard: Dashboard) -> Json:
-    """A dashboard in Grafana's model."""
+    """A dashboard in the data model of Grafana."""
     return {
         "uid": dashboard.uid,
         "title": dashboard.title,
@@ -33,7 +33,7 @@ def _dashboard(dashboard: Dashboard) -> Json:
         "schemaVersion": SCHEMA_VERSION,
         "version": 1,
         "editable": True,
-        "graphTooltip": 1,  # one cross-hair over all panels
+        "graphTooltip": 1,  # one crosshair for all panels
         "refresh": "10s",
         "time": {"from": "now-30m", "to": "now"},
         "timezone": "browser",
@@ -223,7 +223,7 @@ def _drill_down(panel: Panel) -> list[Json]:
     source = "__data.fields" if panel.kind == "table" else "__field.labels"
     passing = [f"var-{label}=${{{source}.{label}}}" for label in panel.passing]
     query = "&".join([*passing, "var-datasource=${datasource}", "${__url_time_range}"])
-    return [{"title": "Show in detail", "url": f"/d/{panel.drill_down}?{query}"}]
+    return [{"title": "Show details", "url": f"/d/{panel.drill_down}?{query}"}]
 
 
 def _custom(panel: Panel) -> Json:
@@ -310,7 +310,7 @@ _OPTIONS: dict[str, Json] = {
 
 
 def _columns(panel: Panel) -> list[Json]:
-    """One row for each set of labels, one column for each query."""
+    """The transformations that give one row per set of labels and one column per query."""
     headings = {
         f"Value #{letter}": query.column
         for query, letter in zip(panel.queries, string.ascii_uppercase, strict=False)
@@ -321,7 +321,7 @@ def _columns(panel: Panel) -> list[Json]:
 
 
 def _overrides(panel: Panel) -> list[Json]:
-    """Units of single series: by the column's heading in tables, by the legend elsewhere."""
+    """The units of single series: by the heading of the column in tables, else by the legend."""
     return [
         {
             "matcher": {"id": "byName", "options": name},

@@ -1,4 +1,4 @@
-"""What a dashboard is made of, as values; dashboard_json.py writes them."""
+"""What a dashboard consists of, as values; dashboard_json.py turns them into JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Literal, TypeAlias
 Kind: TypeAlias = Literal["timeseries", "stat", "table", "state-timeline", "heatmap"]
 
 COLUMNS = 24
-"""How wide Grafana's grid is."""
+"""The width of Grafana's grid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One PromQL expression; `legend` names its series, `{{label}}` stands for a label's value.
+    """One PromQL expression.
 
-    `column` heads its values in a table.
+    `legend` names its series; `{{label}}` in it is replaced by the value of the label. `column` is
+    the heading of its values in a table.
     """
 
     expression: str
@@ -25,7 +26,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From `value` on the colour is `color`."""
+    """Values of `value` and above have the colour `color`."""
 
     value: float
     color: Literal["green", "yellow", "orange", "red", "blue"]
@@ -33,12 +34,12 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. `unit` is Grafana's name of it, `width` in columns of 24, `base` the
-    colour below every threshold.
+    """One panel. `unit` is Grafana's name for the unit, `width` is in columns of 24, and `base` is
+    the colour below all thresholds.
 
-    `description` answers: what does it show, and what is wrong when it looks how? `mappings` shows
-    words for values. `drill_down` is the uid of the dashboard that a click on a series opens,
-    with the labels `passing` as its variables.
+    `description` says what the panel shows, and which problem a conspicuous value indicates.
+    `mappings` replaces values by words. `drill_down` is the uid of the dashboard that a click on a
+    series opens; the values of the labels `passing` become its variables.
     """
 
     title: str
@@ -61,7 +62,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels under a heading, laid out from left to right and on to the next line."""
+    """Panels under a heading, laid out from left to right, then on the next line."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -69,9 +70,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A choice at the top: the values of `label` in the series of `series`; all unless chosen.
+    """A selection at the top of a dashboard, among the values of `label` in a metric.
 
-    `single` offers one value at a time.
+    `series` is the short name of the metric. `single` allows one value at a time; otherwise all
+    values are selected at first.
     """
 
     label: str
@@ -82,7 +84,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """One page; `uid` is its address and, with `.json`, its file's name."""
+    """One dashboard. `uid` is its address and, with `.json`, the name of its file."""
 
     uid: str
     title: str
@@ -92,5 +94,5 @@ class Dashboard:
 
     @property
     def panels(self) -> tuple[Panel, ...]:
-        """Every panel, in order."""
+        """All panels, in order."""
         return tuple(panel for row in self.rows for panel in row.panels)

@@ -1,4 +1,4 @@
-"""The first page: every pipeline on one screen, and which one to look into."""
+"""Dashboard of all pipelines on one screen: which one needs attention."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SHARE_FAILING = share(
 )
 
 _STATE = Row(
-    "Is everything all right?",
+    "Status",
     (
         Panel(
             "Pipelines running",
-            "Pipelines of which at least one process is in the phase running. Fewer than you "
-            "started: look for one that halted, drains or cannot start.",
+            "Pipelines with at least one process in the phase running. If there are fewer than "
+            "you started, look for one that halted, drains or cannot start.",
             (Query(fold("sum", panels.fold("max", "phase", "pipeline", phase="running"))),),
             "short",
             "stat",
@@ -36,7 +36,7 @@ _STATE = Row(
         ),
         Panel(
             "Messages behind",
-            "Messages in the streams that are not settled yet, over all pipelines.",
+            "Messages in the streams that are not settled yet, for all pipelines.",
             (Query(fold("sum", lag_messages(panels))),),
             "short",
             "stat",
@@ -45,8 +45,8 @@ _STATE = Row(
         ),
         Panel(
             "Time behind",
-            "Time since the oldest message that is not settled was published, in the pipeline that "
-            "is most behind.",
+            "Time since the oldest unsettled message was published, for the pipeline that is "
+            "furthest behind.",
             (Query(panels.fold("max", "lag_seconds")),),
             "s",
             "stat",
@@ -56,7 +56,7 @@ _STATE = Row(
         ),
         Panel(
             "Settled per second",
-            "Messages that are done, whatever the outcome, over all pipelines.",
+            "Messages settled per second with any outcome, for all pipelines.",
             (Query(panels.rate("settled_messages")),),
             "short",
             "stat",
@@ -84,7 +84,7 @@ _STATE = Row(
         ),
         Panel(
             "Alerts firing",
-            "Alerts of flowstream that fire now; each has a runbook in its annotations.",
+            "Firing alerts of flowstream. The annotations of each alert link to its runbook.",
             (
                 Query(
                     'count(ALERTS{alertname=~"Flowstream.+",alertstate="firing"}) or vector(0)'
@@ -98,9 +98,9 @@ _STATE = Row(
         ),
         Panel(
             "Pipelines",
-            "One line for each pipeline. Not ready is the number of checks of /readyz that fail; "
-            "the window is the share of max_in_flight that is in use (full: the handlers are the "
-            "limit); commit age is the time since the last commit of any of its streams.",
+            "One line per pipeline. Not ready: the number of failing checks of /readyz. Window: "
+            "the share of max_in_flight in use; when it is full, the handlers are the bottleneck. "
+            "Commit age: the time since the last commit on any of its streams.",
             (
                 Query(panels.fold("count", "start_timestamp_seconds", "pipeline"),
                       column="Processes"),
@@ -129,12 +129,12 @@ _STATE = Row(
 )  # fmt: skip
 
 _FLOW = Row(
-    "Keeping up?",
+    "Throughput and lag",
     (
         Panel(
             "Received",
-            "Messages admitted into each pipeline per second. At a standstill with messages "
-            "behind: back-pressure, a lost connection or a pause.",
+            "Messages that each pipeline receives per second. If this is 0 while there is a lag, "
+            "the cause is back-pressure, a lost connection or a pause.",
             (Query(panels.rate("received_messages", "pipeline"), "{{pipeline}}"),),
             "cps",
             drill_down="flowstream-pipeline",
@@ -142,8 +142,8 @@ _FLOW = Row(
         ),
         Panel(
             "Settled",
-            "Messages that are done per second, whatever the outcome. Below what is received for "
-            "long: the lag grows.",
+            "Messages settled per second with any outcome. While this stays below the received "
+            "rate, the number of messages in flight grows.",
             (Query(panels.rate("settled_messages", "pipeline"), "{{pipeline}}"),),
             "cps",
             drill_down="flowstream-pipeline",
@@ -151,8 +151,8 @@ _FLOW = Row(
         ),
         Panel(
             "Messages behind, by pipeline",
-            "Messages in the streams that are not settled yet. A line that only rises needs more "
-            "concurrency, more processes, or a faster handler.",
+            "Messages in the streams that are not settled yet. If it keeps rising, the pipeline "
+            "needs more concurrency, more processes or a faster handler.",
             (Query(lag_messages(panels, "pipeline"), "{{pipeline}}"),),
             "short",
             drill_down="flowstream-partitions",
@@ -160,8 +160,8 @@ _FLOW = Row(
         ),
         Panel(
             "Time behind, by pipeline",
-            "Time since the oldest message that is not settled was published: how old the data is "
-            "that the pipeline's results lack.",
+            "Time since the oldest unsettled message was published: the results of the pipeline "
+            "are missing data of up to this age.",
             (Query(panels.fold("max", "lag_seconds", "pipeline"), "{{pipeline}}"),),
             "s",
             thresholds=LATE,
@@ -170,8 +170,8 @@ _FLOW = Row(
         ),
         Panel(
             "Latency, 99th percentile",
-            "From publishing until settled: 99 of 100 messages were faster. High without lag: "
-            "batches wait for their size, or the handler is slow.",
+            "Time from publishing until settled that 99 of 100 messages stayed below. If it is "
+            "high without a lag, batches wait to be filled or the handler is slow.",
             (Query(panels.quantile(0.99, "latency_seconds", "pipeline"), "{{pipeline}}"),),
             "s",
             drill_down="flowstream-pipeline",
@@ -190,21 +190,22 @@ _FLOW = Row(
 )
 
 _TROUBLE = Row(
-    "Trouble",
+    "Problems",
     (
         Panel(
             "Failed messages",
-            "Messages that failed for good per second, by pipeline and phase. decode: the payload "
-            "is not what the handler's annotation says; process and batch: the handlers; sink: "
-            "publishing.",
+            "Messages per second that failed and were passed to the failure policy, by pipeline "
+            "and phase. decode: the payload does not match the annotation of the handler. process "
+            "and batch: a handler failed. sink: publishing failed.",
             (Query(panels.rate("failed_messages", "pipeline", "phase"), "{{pipeline}} {{phase}}"),),
             "cps",
             drill_down="flowstream-pipeline",
             passing=("pipeline",),
         ),
         Panel(
-            "Without its broker",
-            "Environments, publishers and consumers that have lost their broker and try again.",
+            "Disconnected",
+            "Environments, publishers and consumers that lost their connection to the broker and "
+            "are reconnecting.",
             (Query(panels.fold("sum", "recovering", "instance", "kind"), "{{instance}} {{kind}}"),),
             "short",
             thresholds=(Threshold(1, "red"),),
@@ -212,8 +213,8 @@ _TROUBLE = Row(
             passing=("instance",),
         ),
         Panel(
-            "Age of the process",
-            "Time since each run began. Saw teeth are restarts.",
+            "Age of the run",
+            "Time since each run started. Drops to 0 are restarts.",
             (
                 Query(
                     "time() - "
@@ -231,7 +232,7 @@ _TROUBLE = Row(
 OVERVIEW = Dashboard(
     "flowstream-overview",
     "flowstream: overview",
-    "Every pipeline at a glance: is it keeping up, what fails, what is committed.",
+    "All pipelines at a glance: throughput and lag, failures and commits.",
     (PIPELINES, INSTANCE),
     (_STATE, _FLOW, _TROUBLE),
 )

@@ -1,4 +1,4 @@
-"""Streams and partitions of a pipeline: offsets, lag, commits, and who holds which."""
+"""Dashboard of the streams and partitions of a pipeline: offsets, lag, commits, owners."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ _OFFSETS = Row(
     (
         Panel(
             "Streams",
-            "One line for each stream or partition. Committed is where the next run begins; up to "
-            "settled everything is done; received is in flight; tail is the newest known.",
+            "One line per stream or partition. Committed: the next run continues after it. "
+            "Settled: everything up to it is settled. Received: the last message received. Tail: "
+            "the last message in the stream.",
             (
                 Query(_newest("committed_offset"), column="Committed"),
                 Query(_newest("settled_offset"), column="Settled"),
@@ -47,22 +48,23 @@ _OFFSETS = Row(
         ),
         Panel(
             "Messages behind",
-            "Messages from the watermark to the end, by stream. One of many that rises alone: a "
-            "hot partition, or a message in it that is stuck.",
+            "Messages between the watermark and the end, by stream. If only one partition rises, "
+            "its keys are hot or a message in it is stuck.",
             (Query(_newest("lag_messages"), "{{stream}}"),),
             "short",
         ),
         Panel(
             "Time behind",
-            "Time since the oldest message that is not settled was published, by stream.",
+            "Time since the oldest unsettled message was published, by stream.",
             (Query(_newest("lag_seconds"), "{{stream}}"),),
             "s",
             thresholds=LATE,
         ),
         Panel(
             "Lost to retention",
-            "Offsets that retention removed before they were handled, since the processes started. "
-            "They are gone: keep more, or be faster.",
+            "Offsets that retention removed before the pipeline processed them, since the "
+            "processes started. These messages are lost: keep more of the stream, or make the "
+            "pipeline faster.",
             (Query(panels.fold("sum", "truncated_messages", "stream"), "{{stream}}"),),
             "short",
             thresholds=(Threshold(1, "red"),),
@@ -75,35 +77,35 @@ _COMMITS = Row(
     (
         Panel(
             "Commits",
-            "Per second, by result. failed: the broker could not be told; it is tried again.",
+            "Commits per second, by result. failed: the offset could not be sent to the broker; "
+            "the commit is retried.",
             (Query(panels.rate("commits", "result"), "{{result}}"),),
             "cps",
             stacked=True,
         ),
         Panel(
             "Commit age",
-            "Time since the last commit, by stream. It grows on a quiet stream; with messages "
-            "arriving it must not.",
+            "Time since the last commit, by stream. It may grow only while no messages arrive.",
             (Query(f"time() - {_newest('last_commit_timestamp_seconds')}", "{{stream}}"),),
             "s",
         ),
         Panel(
             "Settled, not committed",
-            "Messages that would be repeated after a crash now.",
+            "Messages that a crash now would repeat.",
             (Query(_newest("uncommitted_messages"), "{{stream}}"),),
             "short",
         ),
         Panel(
             "Longest wait for a commit",
-            "How long settled messages have been waiting for a commit, by process.",
+            "Time that settled messages have been waiting for a commit, by process.",
             (Query(panels.fold("max", "uncommitted_seconds", "instance"), "{{instance}}"),),
             "s",
             thresholds=(Threshold(60, "red"),),
         ),
         Panel(
-            "Stored by others",
-            "Looks at the stored offset that found one which something else had stored, by stream. "
-            "More than 0: the pipeline runs a second time, or somebody set its offset.",
+            "Foreign commits",
+            "Checks of the stored offset per second that found one of another writer, by stream. "
+            "Above 0, the pipeline runs a second time or somebody set its offset.",
             (Query(panels.rate("foreign_commits", "stream"), "{{stream}}"),),
             "cps",
         ),
@@ -111,12 +113,12 @@ _COMMITS = Row(
 )
 
 _OWNERS = Row(
-    "Who holds which partition",
+    "Partition owners",
     (
         Panel(
             "Owners",
-            "Coloured while the process consumes the partition. Each partition has one owner; "
-            "none for long means that no process took it.",
+            "Coloured while the process consumes the partition. Each partition should have one "
+            "owner; without one for long, no process consumes it.",
             (
                 Query(
                     panels.fold("max", "partition_active", "stream", "instance"),
@@ -132,7 +134,7 @@ _OWNERS = Row(
         ),
         Panel(
             "Partitions of each process",
-            "How evenly the broker has spread them.",
+            "Partitions that each process consumes; the broker distributes them.",
             (Query(panels.fold("sum", "active_partitions", "instance"), "{{instance}}"),),
             "short",
             width=12,
@@ -141,8 +143,8 @@ _OWNERS = Row(
         ),
         Panel(
             "Moves",
-            "Partitions that came to a process (gained) or went to another (lost), since it "
-            "started. Steps while no process starts or stops: connections break.",
+            "Partitions that a process gained or lost to another, since it started. If it rises "
+            "although no process starts or stops, connections break.",
             (
                 Query(
                     panels.fold("sum", "partition_moves", "instance", "direction"),
@@ -154,8 +156,8 @@ _OWNERS = Row(
         ),
         Panel(
             "Hand-over, mean",
-            "From being asked for a partition until it was drained and committed, over all since "
-            "the processes started; the broker waits 60 seconds.",
+            "Mean time from the broker's request for a partition until it was drained and "
+            "committed, since the processes started. The broker waits for 60 seconds.",
             (Query(panels.mean_so_far("hand_over_duration_seconds", "instance"), "{{instance}}"),),
             "s",
             width=12,
@@ -169,45 +171,47 @@ _DELIVERY = Row(
     (
         Panel(
             "Delivered",
-            "Messages that the broker delivers per second, before any window or filter.",
+            "Messages that the broker delivers per second, before any filter of the client.",
             (Query(panels.rate("delivered_messages", "stream"), "{{stream}}"),),
             "cps",
         ),
         Panel(
             "Bytes delivered",
-            "Bytes of chunks per second.",
+            "Bytes of chunks that the broker delivers per second.",
             (Query(panels.rate("delivered_bytes", "stream"), "{{stream}}"),),
             "Bps",
         ),
         Panel(
             "Chunks",
-            "Chunks per second. Many small chunks cost more than few large ones: publishers that "
-            "send one by one make them.",
+            "Chunks that the broker delivers per second. Many small chunks cost more than a few "
+            "large ones; they come from publishers that send messages one by one.",
             (Query(panels.rate("chunks", "stream"), "{{stream}}"),),
             "cps",
         ),
         Panel(
             "Credits",
-            "Chunks that the broker may still send. At 0 it waits for the pipeline.",
+            "Chunks that the broker may send before it needs more credit. At 0, it waits for the "
+            "pipeline.",
             (Query(panels.fold("sum", "credits", "stream"), "{{stream}}"),),
             "short",
         ),
         Panel(
             "Buffered",
-            "Bytes of chunks that were delivered and not handed to the pipeline yet.",
+            "Bytes of chunks that were delivered and not passed to the pipeline yet.",
             (Query(panels.fold("sum", "buffered_bytes", "stream"), "{{stream}}"),),
             "bytes",
         ),
         Panel(
-            "Before retention",
-            "Offsets that the stream still has before what is settled. Where it falls to 0, "
-            "retention is about to overtake the reader: make it faster, or keep more.",
+            "Retention headroom",
+            "Offsets between the first one of the stream and the settled one. As it approaches 0, "
+            "retention is about to remove unread messages: make the pipeline faster, or keep "
+            "more of the stream.",
             (Query(panels.fold("min", "retention_headroom_messages", "stream"), "{{stream}}"),),
             "short",
         ),
         Panel(
             "Overtaken by retention",
-            "Offsets that were removed before a consumer had read them, since the processes "
+            "Offsets that retention removed before a consumer read them, since the processes "
             "started.",
             (Query(panels.fold("sum", "overtaken_messages", "stream"), "{{stream}}"),),
             "short",
@@ -219,7 +223,7 @@ _DELIVERY = Row(
 PARTITIONS = Dashboard(
     "flowstream-partitions",
     "flowstream: streams and partitions",
-    "Offsets, lag and commits by stream, and who holds which partition.",
+    "Offsets, lag and commits by stream, and the owner of each partition.",
     (ONE_PIPELINE, INSTANCE, STREAM),
     (_OFFSETS, _COMMITS, _OWNERS, _DELIVERY),
 )

@@ -1,4 +1,4 @@
-"""One pipeline in detail: what flows, what fails, which stage is the limit, how batches close."""
+"""Dashboard of one pipeline: throughput, failures, stages, batches, and the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FLOW = Row(
     (
         Panel(
             "Messages",
-            "Received and settled per second. They should lie on each other.",
+            "Messages received and settled per second. The two lines should match.",
             (
                 Query(panels.rate("received_messages"), "received"),
                 Query(panels.rate("settled_messages"), "settled"),
@@ -19,24 +19,24 @@ _FLOW = Row(
         ),
         Panel(
             "Settled by outcome",
-            "ok; dropped by a handler on purpose; dead_lettered or discarded by the failure "
-            "policy.",
+            "Messages per second by outcome: ok; dropped by a handler; dead_lettered or discarded "
+            "by the failure policy.",
             (Query(panels.rate("settled_messages", "outcome"), "{{outcome}}"),),
             "cps",
             stacked=True,
         ),
         Panel(
             "Bytes",
-            "Bytes of message bodies admitted per second, by stream.",
+            "Bytes of message bodies received per second, by stream.",
             (Query(panels.rate("received_bytes", "stream"), "{{stream}}"),),
             "Bps",
             stacked=True,
         ),
         Panel(
             "Latency",
-            "From publishing until settled, as quantiles.",
+            "Time from publishing until settled, as quantiles.",
             (
-                Query(panels.quantile(0.5, "latency_seconds"), "half"),
+                Query(panels.quantile(0.5, "latency_seconds"), "median"),
                 Query(panels.quantile(0.95, "latency_seconds"), "95 %"),
                 Query(panels.quantile(0.99, "latency_seconds"), "99 %"),
             ),
@@ -44,43 +44,44 @@ _FLOW = Row(
         ),
         Panel(
             "In flight",
-            "Messages received and not settled, and their bound max_in_flight. At the bound, the "
-            "handlers are the limit and the broker is held back.",
+            "Messages received and not settled, and their limit max_in_flight. At the limit, the "
+            "handlers are the bottleneck and no more messages are requested from the broker.",
             (
                 Query(panels.fold("sum", "in_flight_messages", "instance"), "{{instance}}"),
                 Query(panels.fold("sum", "max_in_flight_messages", "instance"),
-                      "{{instance}} bound"),
+                      "{{instance}} limit"),
             ),
             "short",
         ),
         Panel(
             "Bytes in flight",
-            "Bytes received and not settled, and their bound max_in_flight_bytes.",
+            "Bytes received and not settled, and their limit max_in_flight_bytes.",
             (
                 Query(panels.fold("sum", "in_flight_bytes", "instance"), "{{instance}}"),
-                Query(panels.fold("sum", "max_in_flight_bytes", "instance"), "{{instance}} bound"),
+                Query(panels.fold("sum", "max_in_flight_bytes", "instance"), "{{instance}} limit"),
             ),
             "bytes",
         ),
         Panel(
             "Oldest in flight",
-            "How long ago the oldest message that is not settled was received. It rises without a "
-            "break while one message is stuck: nothing behind it is committed.",
+            "Time since the oldest unsettled message was received. It rises steadily while a "
+            "message is stuck; no offset behind that message is committed.",
             (Query(panels.fold("max", "oldest_in_flight_seconds", "stream"), "{{stream}}"),),
             "s",
             thresholds=(Threshold(60, "yellow"), Threshold(300, "red")),
         ),
         Panel(
-            "Time since a message was settled",
-            "Long with messages in flight: the pipeline is stuck. Long with none: nothing arrives.",
+            "Time since the last settled message",
+            "If it is long and messages are in flight, the pipeline is stuck. If it is long and "
+            "none are, no messages arrive.",
             (Query(panels.fold("max", "progress_age_seconds", "instance"), "{{instance}}"),),
             "s",
         ),
         Panel(
-            "Given up unsettled",
-            "Messages that a halt or the end of a drain left unsettled since the processes "
-            "started. The next run replays them.",
-            (Query(panels.fold("sum", "held_messages", "stream"), "{{stream}}"),),
+            "Abandoned",
+            "Messages that a halt or the end of a drain left unsettled, since the processes "
+            "started. The next run processes them again.",
+            (Query(panels.fold("sum", "abandoned_messages", "stream"), "{{stream}}"),),
             "short",
         ),
     ),
@@ -91,8 +92,8 @@ _FAILURES = Row(
     (
         Panel(
             "Failed attempts",
-            "Attempts per second that failed, tried again or not, by stage, phase and error: the "
-            "exception's class, or the reason that a handler gave.",
+            "Failed attempts per second, retried or not, by stage, phase and error: the class of "
+            "the exception, or the reason that a handler gave.",
             (
                 Query(
                     panels.rate("failed_attempts", "stage", "phase", "error"),
@@ -102,8 +103,9 @@ _FAILURES = Row(
             "cps",
         ),
         Panel(
-            "Failed for good",
-            "Messages per second that went to the failure policy, by stage, phase and error.",
+            "Failed permanently",
+            "Messages per second that were passed to the failure policy, by stage, phase and "
+            "error.",
             (
                 Query(
                     panels.rate("failed_messages", "stage", "phase", "error"),
@@ -114,14 +116,14 @@ _FAILURES = Row(
         ),
         Panel(
             "Retried",
-            "Messages per second that failed and are tried again, by stage and error.",
+            "Retries scheduled per second, by stage and error.",
             (Query(panels.rate("retried_messages", "stage", "error"), "{{stage}} {{error}}"),),
             "cps",
         ),
         Panel(
             "Dropped",
-            "Messages per second by reason. intentional is true where a handler dropped them, and "
-            "false where the policy Drop() discarded failures.",
+            "Messages dropped per second, by reason. intentional is true if a handler dropped "
+            "them, and false if the policy Drop() discarded failures.",
             (
                 Query(
                     panels.rate("dropped_messages", "reason", "intentional"),
@@ -132,21 +134,22 @@ _FAILURES = Row(
         ),
         Panel(
             "Waiting for the failure policy",
-            "Failed messages that are not disposed of yet, such as dead letters that wait for "
-            "their confirm.",
+            "Failed messages that the failure policy has not settled yet, such as dead letters "
+            "that are not confirmed.",
             (Query(panels.fold("sum", "disposing_messages", "instance"), "{{instance}}"),),
             "short",
         ),
         Panel(
-            "Waiting for another attempt",
-            "Messages parked until their retry is due. They count as in flight.",
+            "Waiting for a retry",
+            "Messages that wait until their retry is due. They count as in flight.",
             (Query(panels.fold("sum", "parked_messages", "stage"), "{{stage}}"),),
             "short",
         ),
         Panel(
-            "Broken stages",
-            "Stages that broke outside of a handler since the processes started, and whether they "
-            "were restarted. A bug of flowstream or of a partition_by function: please report.",
+            "Stage crashes",
+            "Crashes of stages outside of a handler, since the processes started, and whether the "
+            "stage was restarted. The cause is a function of the declaration (such as "
+            "partition_by) or a bug of flowstream: please report the latter.",
             (
                 Query(
                     panels.fold("sum", "stage_crashes", "stage", "restarted"),
@@ -163,8 +166,8 @@ _STAGES = Row(
     (
         Panel(
             "Busy",
-            "Share of its workers' time that a stage spends in handlers. The stage near 100 % is "
-            "the limit: give it concurrency, or make its handler faster.",
+            "Share of its workers' time that a stage spends in handlers. A stage near 100 % is "
+            "the bottleneck: raise its concurrency, or make its handler faster.",
             (
                 Query(
                     share(
@@ -179,9 +182,9 @@ _STAGES = Row(
             thresholds=(Threshold(0.8, "yellow"), Threshold(0.95, "red")),
         ),
         Panel(
-            "Where the producer's time goes",
-            "busy: handing messages on; idle: nothing arrives; backpressured: the window is full; "
-            "rate_limited and paused: as asked for.",
+            "Producer time by state",
+            "busy: it passes messages on. idle: no messages arrive. backpressured: the in-flight "
+            "window is full. rate_limited and paused: somebody limited or paused the pipeline.",
             (
                 Query(
                     panels.rate("stage_seconds", "state", stage="producer"),
@@ -192,49 +195,51 @@ _STAGES = Row(
             stacked=True,
         ),
         Panel(
-            "Workers in a handler",
-            "Now, and how many there are.",
+            "Busy workers",
+            "Workers that are running a handler, and all workers of the stage.",
             (
                 Query(panels.fold("sum", "busy_workers", "stage"), "{{stage}}"),
-                Query(panels.fold("sum", "workers", "stage"), "{{stage}} in all"),
+                Query(panels.fold("sum", "workers", "stage"), "{{stage}} total"),
             ),
             "short",
         ),
         Panel(
             "Handled",
-            "Messages that left each stage's handler per second, every attempt counted.",
+            "Messages per second that the handler of each stage returned from, counting every "
+            "attempt.",
             (Query(panels.rate("handled_messages", "stage"), "{{stage}}"),),
             "cps",
         ),
         Panel(
             "Waiting",
-            "Messages queued before each stage, those in open batches included.",
+            "Messages queued for each stage, including those in open batches.",
             (Query(panels.fold("sum", "waiting_messages", "stage"), "{{stage}}"),),
             "short",
         ),
         Panel(
-            "Handler's duration, 99th percentile",
-            "For a processor's slice, or a batcher's batch.",
+            "Handler duration, 99th percentile",
+            "Duration of a handler call: of a slice in a processor, of a batch in a batcher.",
             (Query(panels.quantile(0.99, "handler_duration_seconds", "stage"), "{{stage}}"),),
             "s",
         ),
         Panel(
-            "Handler's duration, mean",
-            "For a processor's slice, or a batcher's batch.",
+            "Handler duration, mean",
+            "Duration of a handler call: of a slice in a processor, of a batch in a batcher.",
             (Query(panels.mean("handler_duration_seconds", "stage"), "{{stage}}"),),
             "s",
         ),
         Panel(
             "Longest handler",
-            "How long the handler call that runs longest has been running without getting on.",
+            "Time that the longest running handler call has spent without progress.",
             (Query(panels.fold("max", "longest_handler_seconds", "stage"), "{{stage}}"),),
             "s",
             thresholds=(Threshold(60, "red"),),
         ),
         Panel(
             "Stuck and hung handlers",
-            "Stuck: reported because they took longer than stuck_after, since the processes "
-            "started; the log has their stack. Hung: timed out, and their thread still runs.",
+            "Stuck: calls reported since the processes started because they ran longer than "
+            "stuck_after; the log has their stack. Hung: calls that timed out and whose threads "
+            "still run.",
             (
                 Query(panels.fold("sum", "stuck_handlers", "stage"), "{{stage}} stuck"),
                 Query(panels.fold("sum", "hung_handlers", "stage"), "{{stage}} hung"),
@@ -248,36 +253,36 @@ _BATCHES = Row(
     "Batches",
     (
         Panel(
-            "Closed by",
-            "Batches per second, by what closed them. Mostly timeout: fewer messages arrive than "
-            "size; mostly size: they are full.",
+            "Batches closed",
+            "Batches closed per second, by what closed them. Mostly size: batches are full. "
+            "Mostly timeout: fewer than size messages arrive within the timeout.",
             (Query(panels.rate("batches", "batcher", "trigger"), "{{batcher}} {{trigger}}"),),
             "cps",
             stacked=True,
         ),
         Panel(
-            "Size",
-            "How many messages batches have: the darker, the more batches.",
+            "Batch size",
+            "Distribution of the number of messages in a batch: darker means more batches.",
             (Query(panels.rate("batch_messages_bucket", "le"), "{{le}}"),),
             "short",
             "heatmap",
         ),
         Panel(
-            "Mean size",
-            "Messages in a batch.",
+            "Batch size, mean",
+            "Mean number of messages in a batch.",
             (Query(panels.mean("batch_messages", "batcher"), "{{batcher}}"),),
             "short",
         ),
         Panel(
-            "Wait, 99th percentile",
-            "From the first message of a batch until it was closed; the batcher's timeout bounds "
-            "it.",
+            "Batch wait, 99th percentile",
+            "Time from the first message of a batch until the batch was closed. The timeout of "
+            "the batcher is its limit.",
             (Query(panels.quantile(0.99, "batch_wait_seconds", "batcher"), "{{batcher}}"),),
             "s",
         ),
         Panel(
-            "Open",
-            "Batches that are being gathered: one for each batch key and partition.",
+            "Open batches",
+            "Batches that are being filled: one per batch key and partition.",
             (Query(panels.fold("sum", "open_batches", "batcher"), "{{batcher}}"),),
             "short",
         ),
@@ -303,23 +308,23 @@ _RUN = Row(
         ),
         Panel(
             "Ready",
-            "The checks of /readyz. Red while one fails.",
+            "The checks of /readyz. Red while a check fails.",
             (Query(panels.fold("min", "ready", "instance", "check"), "{{instance}} {{check}}"),),
             "short",
             "state-timeline",
-            mappings={"0": "fails", "1": "holds"},
+            mappings={"0": "fails", "1": "passes"},
             base="red",
             thresholds=(Threshold(1, "green"),),
         ),
         Panel(
             "Paused",
-            "1 while somebody has paused the pipeline.",
+            "1 while the pipeline is paused.",
             (Query(panels.fold("max", "paused", "instance"), "{{instance}}"),),
             "short",
         ),
         Panel(
             "Rate limit",
-            "Messages per second that are let in at most; empty where there is no limit.",
+            "The most messages that the pipeline receives per second; empty without a limit.",
             (
                 Query(
                     panels.fold("sum", "rate_limit_messages_per_second", "instance"),
@@ -334,7 +339,7 @@ _RUN = Row(
 PIPELINE = Dashboard(
     "flowstream-pipeline",
     "flowstream: one pipeline",
-    "What flows through a pipeline, what fails, which stage is the limit.",
+    "Throughput and failures of one pipeline, and which stage is the bottleneck.",
     (ONE_PIPELINE, INSTANCE),
     (_FLOW, _FAILURES, _STAGES, _BATCHES, _RUN),
 )

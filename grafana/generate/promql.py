@@ -1,4 +1,4 @@
-"""PromQL over the catalogue: a metric or label that the catalogue does not have cannot be written.
+"""Builds PromQL from the catalogue: a metric or label that the catalogue lacks is a ValueError.
 
 panels = Promql({"pipeline": "=~$pipeline", "instance": "=~$instance"}, "$__rate_interval")
 panels.rate("settled_messages", "outcome", outcome="!=ok")
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from flowstream.metrics import CATALOGUE, Metric
 
 TARGET_LABELS = ("job", "instance")
-"""What Prometheus adds to every series: which scrape it came from."""
+"""Labels that Prometheus adds to every series, for the target that it scraped."""
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 
@@ -21,9 +21,10 @@ _OPERATORS = ("=~", "!~", "!=")
 
 
 class Promql:
-    """Expressions with `matchers` on every series that has the label, and `window` in ranges.
+    """Queries with `matchers` on every series that has the label, over ranges of `window`.
 
-    A matcher is a value to be equal to, or one that begins with its operator: `"=~a|b"`, `"!=ok"`.
+    A matcher is the value that the label must equal, or an operator with a value: `"=~a|b"`,
+    `"!=ok"`.
     """
 
     def __init__(self, matchers: Mapping[str, str], window: str) -> None:
@@ -31,11 +32,11 @@ class Promql:
         self._window = window
 
     def matching(self, **matchers: str) -> Promql:
-        """The same with more matchers."""
+        """The same queries with additional matchers."""
         return Promql({**self._matchers, **matchers}, self._window)
 
     def series(self, name: str, **where: str) -> str:
-        """The series of a metric by its short name; of a histogram say `name="x_bucket"`."""
+        """The series of a metric by its short name; with a suffix ("x_bucket") for a histogram."""
         metric, suffix = _find(name)
         _check(metric, where)
         known = {*metric.labels, *TARGET_LABELS}
@@ -44,15 +45,15 @@ class Promql:
         return metric.full_name + suffix + (f"{{{inside}}}" if inside else "")
 
     def rate(self, name: str, *by: str, **where: str) -> str:
-        """Growth per second of a counter, summed."""
+        """The increase of a counter per second, summed by the labels `by`."""
         return self._over("rate", name, by, where)
 
     def increase(self, name: str, *by: str, **where: str) -> str:
-        """Growth of a counter over the window, summed."""
+        """The increase of a counter over the window, summed by the labels `by`."""
         return self._over("increase", name, by, where)
 
     def fold(self, how: str, name: str, *by: str, **where: str) -> str:
-        """A gauge folded by `how` ("sum", "max", "min", ...) to the labels `by`."""
+        """A gauge aggregated with `how` ("sum", "max", "min", ...) by the labels `by`."""
         return fold(how, self.series(name, **where), *_checked(name, by))
 
     def quantile(self, q: float, name: str, *by: str, **where: str) -> str:
@@ -66,7 +67,7 @@ class Promql:
         return f"{total}\n/\n{self._over('rate', f'{name}_count', by, where)}"
 
     def mean_so_far(self, name: str, *by: str) -> str:
-        """The mean of all observations since the processes started, for rare ones."""
+        """The mean of all observations since the processes started; for rare events."""
         return (
             f"{self.fold('sum', f'{name}_sum', *by)}\n/\n{self.fold('sum', f'{name}_count', *by)}"
         )
@@ -77,13 +78,13 @@ class Promql:
 
 
 def fold(how: str, expression: str, *by: str) -> str:
-    """An aggregation of an expression to the labels `by`."""
+    """An expression aggregated with `how` by the labels `by`."""
     grouping = f" by ({', '.join(by)})" if by else ""
     return f"{how}{grouping} ({expression})"
 
 
 def _find(name: str) -> tuple[Metric, str]:
-    """A metric by its short name, and the suffix that a histogram's series has."""
+    """The metric of a series by its short name, and the suffix of a histogram's series."""
     if name in BY_NAME and BY_NAME[name].kind != "histogram":
         return BY_NAME[name], ""
     base, _, suffix = name.rpartition("_")

@@ -1,4 +1,4 @@
-"""What is published, and how fast and completely the broker confirms it."""
+"""Dashboard of published messages and their confirms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PUBLISHING = Row(
         ),
         Panel(
             "Unconfirmed",
-            "Messages accepted and not confirmed yet. At the bound max_unconfirmed, publishing "
+            "Messages accepted and not confirmed yet. At the limit max_unconfirmed, publishing "
             "waits for the broker.",
             (Query(panels.fold("sum", "unconfirmed_messages", "stream"), "{{stream}}"),),
             "short",
@@ -46,9 +46,9 @@ _PUBLISHING = Row(
             "cps",
         ),
         Panel(
-            "Refused or not answered",
-            "Messages that the broker refused, by code, and (code 0) those without an answer in "
-            "time, since the processes started. They were not stored.",
+            "Refused or unanswered",
+            "Messages that the broker refused, by response code, and (code 0) did not respond to "
+            "in time, since the processes started. Refused messages were not stored.",
             (
                 Query(
                     f"{panels.fold('sum', 'confirmed_messages', 'stream', 'code', code='!=1')}\n"
@@ -60,11 +60,11 @@ _PUBLISHING = Row(
             thresholds=(Threshold(1, "red"),),
         ),
         Panel(
-            "Time to the confirm",
-            "From accepting the oldest message of a confirm until the confirm.",
+            "Confirm latency",
+            "Time from accepting the oldest message of a confirm until the confirm arrived.",
             (
                 Query(
-                    panels.quantile(0.5, "confirm_duration_seconds", "stream"), "{{stream}} half"
+                    panels.quantile(0.5, "confirm_duration_seconds", "stream"), "{{stream}} median"
                 ),
                 Query(
                     panels.quantile(0.99, "confirm_duration_seconds", "stream"), "{{stream}} 99 %"
@@ -78,7 +78,7 @@ _PUBLISHING = Row(
 PUBLISHER = Dashboard(
     "flowstream-publisher",
     "flowstream: publisher",
-    "What is published, and how fast the broker confirms it.",
+    "Published messages, and how fast the broker confirms them.",
     (INSTANCE, STREAM),
     (_PUBLISHING,),
 )

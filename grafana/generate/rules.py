@@ -1,4 +1,4 @@
-"""Recording and alert rules for Prometheus, as values."""
+"""The recording rules and alerts for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from grafana.generate.promql import Promql, fold
 from grafana.generate.provisioning import to_yaml
 
 rules = Promql({}, "5m")
-"""Expressions of rules: of everything, over the last five minutes."""
+"""Queries without matchers, over the last five minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A series that Prometheus computes and keeps, named LEVEL:METRIC:OPERATION."""
+    """A series that Prometheus computes and stores, named LEVEL:METRIC:OPERATION."""
 
     name: str
     expression: str
@@ -24,9 +24,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Fires once `value` has been within `bound`, and `condition` has held, for `hold`.
+    """An alert. It fires when `value` has satisfied `bound`, and also `condition`, for `hold`.
 
-    `summary` and `description` are Prometheus templates. The runbook's heading is the name.
+    `summary` and `description` are templates of Prometheus. `name` is also the heading of the
+    runbook in docs/operations.md.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Alert:
 
     @property
     def anchor(self) -> str:
-        """Where the page of runbooks tells about it."""
+        """The anchor of the runbook on the page of runbooks."""
         return self.name.lower()
 
 
@@ -79,7 +80,10 @@ RECORDINGS = (LAG, PIPELINE_LAG, SETTLED, FAILING_RATIO, LATENCY, REFUSED)
 
 
 def _grown(name: str, window: str, *by: str, **where: str) -> str:
-    """How much a counter grew, also where its first value was not 0, or its process has gone."""
+    """The increase of a counter, also if its first value was above 0 or its process has ended.
+
+    `increase()` of Prometheus misses both cases.
+    """
     series = rules.series(name, **where)
     most = f"max_over_time({series}[{window}])"
     return fold("sum", f"{most} - ({series} offset {window} or {most} * 0)", *by)
@@ -96,8 +100,9 @@ ALERTS = (
         hold="10m",
         severity="warning",
         summary="{{ $labels.pipeline }} falls behind on {{ $labels.stream }}",
-        description="For ten minutes the lag has grown, by {{ $value | humanize }} messages per "
-        "second, and the oldest unsettled message is more than a minute old.",
+        description="The lag has been growing for ten minutes, now by {{ $value | humanize }} "
+        "messages per second, and the oldest unsettled message is more than a minute "
+        "old.",
     ),
     Alert(
         "FlowstreamLagHigh",
@@ -108,8 +113,8 @@ ALERTS = (
         hold="15m",
         severity="warning",
         summary="{{ $labels.pipeline }} stays behind on {{ $labels.stream }}",
-        description="The oldest message that is not settled is {{ $value | humanizeDuration }} "
-        "old, and at the pace of the last ten minutes the lag is not gone in an hour.",
+        description="The oldest unsettled message is {{ $value | humanizeDuration }} old, and at "
+        "the rate of the last ten minutes the lag will not be gone within an hour.",
     ),
     Alert(
         "FlowstreamPaused",
@@ -117,9 +122,10 @@ ALERTS = (
         bound="== 1",
         hold="30m",
         severity="warning",
-        summary="{{ $labels.pipeline }} on {{ $labels.instance }} has been paused for long",
-        description="It was paused at least half an hour ago and takes no messages in: somebody "
-        "may have forgotten to resume it.",
+        summary="{{ $labels.pipeline }} on {{ $labels.instance }} has been paused for more than "
+        "half an hour",
+        description="A paused pipeline receives no messages. Somebody may have forgotten to "
+        "resume it.",
     ),
     Alert(
         "FlowstreamNotCommitting",
@@ -136,8 +142,8 @@ ALERTS = (
         hold="5m",
         severity="critical",
         summary="{{ $labels.pipeline }} commits nothing on {{ $labels.stream }}",
-        description="Messages arrive, and no offset was stored for ten minutes: a restart now "
-        "would repeat everything since.",
+        description="Messages arrive, and no offset has been stored for ten minutes. A restart "
+        "now would repeat everything since the last commit.",
     ),
     Alert(
         "FlowstreamDeadLettering",
@@ -145,7 +151,7 @@ ALERTS = (
         bound="> 0.01",
         hold="5m",
         severity="warning",
-        summary="{{ $labels.pipeline }} gives up messages",
+        summary="Messages of {{ $labels.pipeline }} fail permanently",
         description="{{ $value | humanizePercentage }} of the messages are dead-lettered or "
         "discarded.",
     ),
@@ -156,8 +162,8 @@ ALERTS = (
         hold="0m",
         severity="critical",
         summary="{{ $labels.pipeline }} has lost messages of {{ $labels.stream }}",
-        description="Retention removed {{ $value }} messages in the last hour before they were "
-        "handled.",
+        description="In the last hour, retention removed {{ $value }} messages before the "
+        "pipeline processed them.",
     ),
     Alert(
         "FlowstreamStuck",
@@ -179,9 +185,9 @@ ALERTS = (
         bound="> 300",
         hold="1m",
         severity="warning",
-        summary="A handler of {{ $labels.pipeline }} does not come back",
-        description="A call of the stage {{ $labels.stage }} on {{ $labels.instance }} has been "
-        "running for {{ $value | humanizeDuration }}.",
+        summary="A handler of {{ $labels.pipeline }} is stuck",
+        description="A handler call of the stage {{ $labels.stage }} on {{ $labels.instance }} "
+        "has been running for {{ $value | humanizeDuration }}.",
     ),
     Alert(
         "FlowstreamStageCrashing",
@@ -189,9 +195,9 @@ ALERTS = (
         bound="> 0",
         hold="0m",
         severity="warning",
-        summary="The stage {{ $labels.stage }} of {{ $labels.pipeline }} broke",
-        description="{{ $value }} times in the last 15 minutes on {{ $labels.instance }}, outside "
-        "of a handler.",
+        summary="The stage {{ $labels.stage }} of {{ $labels.pipeline }} crashes",
+        description="It crashed {{ $value }} times in the last 15 minutes on {{ $labels.instance "
+        "}}, outside of a handler.",
     ),
     Alert(
         "FlowstreamRestarting",
@@ -204,8 +210,8 @@ ALERTS = (
         bound="> 2",
         hold="0m",
         severity="critical",
-        summary="{{ $labels.pipeline }} on {{ $labels.instance }} restarts again and again",
-        description="{{ $value }} times in the last 15 minutes.",
+        summary="{{ $labels.pipeline }} on {{ $labels.instance }} restarts repeatedly",
+        description="It restarted {{ $value }} times in the last 15 minutes.",
     ),
     Alert(
         "FlowstreamGone",
@@ -219,8 +225,9 @@ ALERTS = (
         f"{rules.fold('max', 'start_timestamp_seconds', 'pipeline')}",
         hold="5m",
         severity="critical",
-        summary="{{ $labels.pipeline }} does not run any more",
-        description="It ran within the last hour, and no process of it can be scraped now.",
+        summary="{{ $labels.pipeline }} is no longer running",
+        description="It ran within the last hour, and Prometheus cannot scrape any of its "
+        "processes now.",
     ),
     Alert(
         "FlowstreamDisconnected",
@@ -228,9 +235,9 @@ ALERTS = (
         bound="> 0",
         hold="2m",
         severity="critical",
-        summary="{{ $labels.instance }} has no broker",
-        description="The {{ $labels.kind }} {{ $labels.name }} lost its broker and cannot get it "
-        "back.",
+        summary="{{ $labels.instance }} is disconnected from the broker",
+        description="The {{ $labels.kind }} {{ $labels.name }} lost its connection two minutes "
+        "ago or earlier and has not reconnected.",
     ),
     Alert(
         "FlowstreamNotReady",
@@ -247,9 +254,9 @@ ALERTS = (
         bound="> 0",
         hold="0m",
         severity="warning",
-        summary="The broker did not take messages for {{ $labels.stream }}",
-        description="{{ $value }} messages from {{ $labels.instance }} were refused, or not "
-        "answered for, in the last 15 minutes.",
+        summary="The broker did not accept messages for {{ $labels.stream }}",
+        description="In the last 15 minutes, it refused {{ $value }} messages from {{ "
+        "$labels.instance }} or did not respond to them in time.",
     ),
     Alert(
         "FlowstreamEventLoopBlocked",
@@ -258,8 +265,8 @@ ALERTS = (
         hold="5m",
         severity="warning",
         summary="The event loop of {{ $labels.instance }} is blocked",
-        description="It wakes {{ $value | humanizeDuration }} late: heartbeats and everything "
-        "else wait.",
+        description="Timers are {{ $value | humanizeDuration }} late; heartbeats and everything "
+        "else on the loop are delayed as much.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The processes: connections and their recovery, the event loop, memory, versions."""
+"""Dashboard of the processes: connections and their recovery, the event loop, memory, versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
 
 
 def _of_process(series: str) -> str:
-    """A metric of the Prometheus client's own, of flowstream's processes only."""
+    """A metric of the Prometheus client, for the processes of flowstream only."""
     return f"{series}\nand on (job, instance) {panels.series('build_info')}"
 
 
@@ -15,7 +15,7 @@ _CONNECTIONS = Row(
     "Connections to brokers",
     (
         Panel(
-            "Open",
+            "Open connections",
             "Open connections, by role: locating (topology), tracking (offsets), publishing, "
             "consuming.",
             (Query(panels.fold("sum", "connections", "role"), "{{role}}"),),
@@ -23,14 +23,16 @@ _CONNECTIONS = Row(
             stacked=True,
         ),
         Panel(
-            "Opened",
-            "Connections opened since the processes started; steps are reconnects or moves.",
+            "Connections opened",
+            "Connections opened since the processes started. Steps are reconnects, or moves to "
+            "another node.",
             (Query(panels.fold("sum", "connections_opened", "role"), "{{role}}"),),
             "short",
         ),
         Panel(
-            "Lost",
-            "Connections that ended in use since the processes started, by role and reason.",
+            "Connections lost",
+            "Connections that ended while they were in use, since the processes started, by role "
+            "and reason.",
             (
                 Query(
                     panels.fold("sum", "connections_lost", "role", "reason"), "{{role}} {{reason}}"
@@ -39,8 +41,9 @@ _CONNECTIONS = Row(
             "short",
         ),
         Panel(
-            "Without its broker",
-            "Environments, publishers and consumers that have lost their broker and try again.",
+            "Disconnected",
+            "Environments, publishers and consumers that lost their connection to the broker and "
+            "are reconnecting.",
             (
                 Query(
                     panels.fold("max", "recovering", "instance", "kind", "name"),
@@ -52,13 +55,14 @@ _CONNECTIONS = Row(
         ),
         Panel(
             "Recoveries",
-            "Times that a broker was lost and found again, since the processes started.",
+            "Reconnects after a lost connection, since the processes started.",
             (Query(panels.fold("sum", "recoveries", "kind", "name"), "{{kind}} {{name}}"),),
             "short",
         ),
         Panel(
-            "Time without the broker, mean",
-            "Until recovered, over all recoveries since the processes started.",
+            "Recovery time, mean",
+            "Mean time from a lost connection until everything was recovered, since the processes "
+            "started.",
             (Query(panels.mean_so_far("recovery_duration_seconds", "kind"), "{{kind}}"),),
             "s",
         ),
@@ -70,8 +74,9 @@ _PROCESSES = Row(
     (
         Panel(
             "Event-loop lag",
-            "How late the event loop wakes: everything waits so long. Above 0.1 s something "
-            "blocks it: an async handler that computes (make it a plain def), or too little CPU.",
+            "Delay of timers on the event loop; everything else is delayed as much. Above 0.1 s "
+            "something blocks the loop: an async handler that computes (make it a plain def), or "
+            "too little CPU.",
             (
                 Query(
                     panels.quantile(0.99, "event_loop_lag_seconds", "instance"),
@@ -83,21 +88,21 @@ _PROCESSES = Row(
         ),
         Panel(
             "Event-loop lag, mean",
-            "How late the event loop wakes on average.",
+            "Mean delay of timers on the event loop.",
             (Query(panels.mean("event_loop_lag_seconds", "instance"), "{{instance}}"),),
             "s",
         ),
         Panel(
             "Memory",
-            "Resident memory. It is bounded by max_in_flight_bytes and what handlers keep; a line "
-            "that only rises is a leak.",
+            "Resident memory. Its limit follows from max_in_flight_bytes and what handlers keep. "
+            "If it only rises, there is a leak.",
             (Query(_of_process("process_resident_memory_bytes"), "{{instance}}"),),
             "bytes",
         ),
         Panel(
             "CPU",
-            "Share of one core. Near 100 %: one process can do no more; let more of them share the "
-            "partitions of a super stream.",
+            "Share of one core. Near 100 %, the process is at its limit: run more processes that "
+            "share the partitions of a super stream.",
             (
                 Query(
                     _of_process("rate(process_cpu_seconds_total[$__rate_interval])"),
@@ -108,14 +113,14 @@ _PROCESSES = Row(
         ),
         Panel(
             "Open files",
-            "File descriptors in use, as a share of what the process may have.",
+            "File descriptors in use, as a share of the limit of the process.",
             (Query(_of_process("process_open_fds / process_max_fds"), "{{instance}}"),),
             "percentunit",
             thresholds=(Threshold(0.8, "red"),),
         ),
         Panel(
             "Garbage collections",
-            "Per second, by generation; `flowstream run` makes them rare (--tune-gc).",
+            "Collections per second, by generation. `flowstream run` reduces them (--tune-gc).",
             (
                 Query(
                     _of_process("rate(python_gc_collections_total[$__rate_interval])"),
@@ -126,7 +131,7 @@ _PROCESSES = Row(
         ),
         Panel(
             "Versions",
-            "Which flowstream and Python each process runs.",
+            "The versions of flowstream and Python that each process runs.",
             (Query(panels.fold("max", "build_info", "instance", "version", "python"),
                    column="Runs"),),
             "none",
@@ -139,7 +144,7 @@ _PROCESSES = Row(
 RUNTIME = Dashboard(
     "flowstream-runtime",
     "flowstream: runtime",
-    "Connections, recovery, the event loop and the processes.",
+    "Connections and their recovery, the event loop, and the processes.",
     (INSTANCE,),
     (_CONNECTIONS, _PROCESSES),
 )

@@ -1,4 +1,4 @@
-"""The commands of the runbooks are commands, with options that exist."""
+"""The runbooks name commands, options, dashboards and panels that exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from flowstream.cli.app import app
-from tests.grafana.queries import ROOT
+from tests.grafana.queries import ROOT, dashboards
 
 LINES = [
     pytest.param(line, id=f"{page}-{number}")
@@ -33,3 +33,16 @@ def test_the_command_line_takes_it(line: str) -> None:
         command = command.commands[words.pop(0)]
     assert not hasattr(command, "commands"), line
     command.make_context("flowstream", words)
+
+
+def test_what_the_runbooks_look_at_is_on_a_dashboard() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text().partition("\n## Runbooks\n")[2]
+    named = {
+        " ".join(name.split()) for name in re.findall(r"(?<!\*)\*([A-Za-z][^*]+)\*(?!\*)", page)
+    }
+    titles = {panel["title"] for each in dashboards().values() for panel in each["panels"]}
+    titles |= {each["title"].partition(": ")[2] for each in dashboards().values()}
+    assert len(named) > 15
+    assert {name for name in named if name.lower() not in {it.lower() for it in titles}} == {
+        "Resume",  # a button of the live page
+    }

@@ -70,7 +70,7 @@ function ofEnd(pipeline) {
   const told = Object.entries(pipeline.outcomes).map(([name, count]) =>
     [`${number(count)} ${name.replace("_", "-")}`, name === "ok" ? "good" :
       name === "dropped" ? "soft" : "bad"]);
-  if (pipeline.held) told.push([`${number(pipeline.held)} left to the next run`, "warn"]);
+  if (pipeline.abandoned) told.push([`${number(pipeline.abandoned)} left to the next run`, "warn"]);
   return {title: "settled", subtitle: "", told: told.length ? told : ["nothing yet"]};
 }
 

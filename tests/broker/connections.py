@@ -13,7 +13,7 @@ from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Limits, Node
 from flowstream.broker.records import Contents
 from flowstream.broker.session import Handler, Session
-from flowstream.broker.store import MemoryStore
+from flowstream.broker.store import MemoryStore, Store
 from flowstream.protocol import Address
 from tests.broker.pipes import pipes
 from tests.broker.raw import Raw
@@ -22,9 +22,9 @@ Handlers = Mapping[type[Any], Handler]
 
 
 @asynccontextmanager
-async def a_node(limits: Limits | None = None) -> AsyncIterator[Node]:
-    """A broker without sockets that keeps everything in memory."""
-    node = Node(MemoryStore(), Contents([], {}, 1), {"guest": "guest"}, limits or Limits())
+async def a_node(limits: Limits | None = None, store: Store | None = None) -> AsyncIterator[Node]:
+    """A broker without sockets; it keeps everything in memory unless it is given a store."""
+    node = Node(store or MemoryStore(), Contents([], {}, 1), {"guest": "guest"}, limits or Limits())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(node.run)
         yield node
@@ -63,3 +63,10 @@ class Serving:
     async def run(self) -> None:
         async with self.far:
             await self.session.run()
+
+
+async def silent(raw: Raw) -> bool:
+    """Whether the broker has nothing to send now."""
+    with anyio.move_on_after(0.02) as waiting:
+        await raw.next()
+    return waiting.cancelled_caught

@@ -1,4 +1,4 @@
-"""A client that says exactly what a test wants, in order or not: frames in, frames out."""
+"""A client that sends exactly what a test wants, valid or not: frames in, frames out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sessions captured from RabbitMQ 4.3, played with the embedded broker: the same answers."""
+"""The sessions captured from RabbitMQ 4.3 are replayed and get the same answers."""
 
 from __future__ import annotations
 

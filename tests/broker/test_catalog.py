@@ -1,4 +1,7 @@
-"""Making and removing streams and super streams. Codes are compared with RabbitMQ elsewhere."""
+"""Creating and deleting streams and super streams.
+
+`tests/integration/test_odd_requests.py` compares the response codes with RabbitMQ's.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def test_names() -> None:
 
 
 def test_a_stream_has_a_shorter_name_than_a_super_stream() -> None:
-    """RabbitMQ takes it and then cannot keep the stream; nothing of it comes to be here."""
+    """RabbitMQ accepts the name, but cannot store the stream; here it is refused."""
     catalog = empty()
     assert catalog.create("s" * 233, {})[0] is Code.OK
     assert catalog.create("s" * 234, {}) == (Code.PRECONDITION_FAILED, [])

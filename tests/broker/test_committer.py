@@ -11,39 +11,14 @@ import pytest
 
 from flowstream.broker.committer import Committer
 from flowstream.broker.reader import ChunkCache
-from flowstream.broker.records import AddStream, Change, SaveOffset, StreamRecord
+from flowstream.broker.records import AddStream, Change, DropStream, SaveOffset, StreamRecord
 from flowstream.broker.registrations import Publisher
-from flowstream.broker.store import MemoryStore
 from flowstream.broker.stream import Stream
 from flowstream.errors import StoreFailed
+from tests.broker.stores import GatedStore
 from tests.broker.test_stream import entries_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_backends]
-
-
-class GatedStore(MemoryStore):
-    """A commit fails, or waits in its thread, as the test says."""
-
-    blocking = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.groups: list[list[Change]] = []
-        self.failure: Exception | None = None
-        self.entered = anyio.Event()
-        self.gate = anyio.Event()
-        self.gate.set()
-
-    def shut(self) -> None:
-        self.entered, self.gate = anyio.Event(), anyio.Event()
-
-    def commit(self, changes: Sequence[Change]) -> None:
-        anyio.from_thread.run_sync(self.entered.set)
-        anyio.from_thread.run(self.gate.wait)
-        if self.failure is not None:
-            raise self.failure
-        super().commit(changes)
-        self.groups.append(list(changes))
 
 
 class Confirms:
@@ -96,7 +71,7 @@ async def test_what_arrives_during_a_commit_makes_one_group() -> None:
         assert committer.messages_in == 4
 
 
-async def test_settle_waits_for_what_the_stream_has_accepted() -> None:
+async def test_flush_waits_for_what_the_stream_has_accepted() -> None:
     store = GatedStore()
     async with running(store) as (committer, stream):
         await committer.flush(stream)
@@ -147,3 +122,40 @@ async def test_a_store_that_cannot_be_written_to_stops_the_broker() -> None:
     assert isinstance(error, StoreFailed)
     assert "no space left" in str(error)
     assert session.confirmed == []
+
+
+class CollectingStore(GatedStore):
+    """A step of collection waits for `step`; `freed` is set when a dropped stream is collected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.garbage = 0
+        self.collecting, self.step, self.freed = anyio.Event(), anyio.Event(), anyio.Event()
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        super().commit(changes)
+        self.garbage += sum(isinstance(change, DropStream) for change in changes)
+
+    def collect(self) -> bool:
+        found = self.garbage > 0
+        anyio.from_thread.run_sync(self.collecting.set)
+        anyio.from_thread.run(self.step.wait)
+        if found:
+            self.garbage -= 1
+            anyio.from_thread.run_sync(self.freed.set)
+        return found
+
+
+async def test_a_stream_that_is_deleted_during_a_collection_is_collected_too() -> None:
+    store = CollectingStore()
+    async with anyio.create_task_group() as tasks:
+        committer = Committer(store, ChunkCache(1000))
+        tasks.start_soon(committer.commit, [AddStream(1, "s", {})])
+        tasks.start_soon(committer.run)
+        await store.collecting.wait()
+        tasks.start_soon(committer.commit, [DropStream(1)])
+        await anyio.wait_all_tasks_blocked()
+        store.step.set()
+        with anyio.fail_after(5):
+            await store.freed.wait()
+        tasks.cancel_scope.cancel()

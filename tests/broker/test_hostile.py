@@ -1,7 +1,7 @@
-"""Garbage, mutated sessions and commands in any order: they cost the guilty connection only.
+"""Garbage, mutated sessions and commands in any order harm only the connection they come from.
 
-Everything happens in virtual time on connections in memory. What must never be: an error inside the
-broker (it would be logged), a broker that serves others no more, memory without bound.
+All of it runs in virtual time on connections in memory. Three things must never happen: an error
+inside the broker (it would be logged), other clients that are no longer served, unbounded memory.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def survives(attack: Callable[[Node], Coroutine[Any, Any, None]]) -> None:
 
 
 async def pour(raw: Raw, pieces: list[bytes]) -> None:
-    """Send it all, and take what comes, until the broker has had enough."""
+    """Send it all and read what comes, until the broker closes the connection."""
     async with anyio.create_task_group() as tasks:
 
         async def take() -> None:

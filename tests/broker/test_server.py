@@ -1,4 +1,4 @@
-"""The broker as a server: address, folder, lock, TLS, many connections. On both backends."""
+"""The broker as a server: address, data directory, TLS, many connections; on both backends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def consume(raw: Raw, stream: str) -> list[bytes]:
     return Chunk((await raw.expect(Deliver)).chunk).bodies()
 
 
-async def test_it_tells_where_it_is() -> None:
+async def test_clients_connect_to_its_url() -> None:
     async with broker() as running:
         assert running.port > 0
         assert running.url == f"rabbitmq-stream://guest:guest@127.0.0.1:{running.port}/%2f"
@@ -60,7 +60,7 @@ async def test_it_tells_where_it_is() -> None:
             assert answer.brokers == {0: ("127.0.0.1", running.port)}
 
 
-async def test_a_folder_keeps_everything(tmp_path: Path) -> None:
+async def test_a_data_directory_keeps_everything(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "folder"
     async with broker(data=folder) as running, logged_in(running.url) as raw:
         await publish(raw, "s", b"one", b"two")
@@ -82,7 +82,7 @@ async def test_memory_keeps_nothing() -> None:
         await raw.ok(CreateStream(7, "s", {}))
 
 
-async def test_a_folder_has_one_broker_at_a_time(tmp_path: Path) -> None:
+async def test_a_data_directory_has_one_broker_at_a_time(tmp_path: Path) -> None:
     async with broker(data=tmp_path):
         code = (
             "import anyio, pathlib, sys\n"
@@ -95,7 +95,7 @@ async def test_a_folder_has_one_broker_at_a_time(tmp_path: Path) -> None:
         assert f"in use by another broker (process {owner})" in other.stderr.decode()
 
 
-async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+async def test_a_data_directory_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="cannot hold a broker's data"):
         await Broker(port=0, data=tmp_path / "file" / "folder").serve()
@@ -125,7 +125,7 @@ async def test_statistics() -> None:
     assert (after.connections, after.messages_in, after.messages_out) == (0, 2, 2)
 
 
-async def test_users_of_its_own() -> None:
+async def test_own_users() -> None:
     async with broker(users={"ann": "secret"}, limits=Limits(refusal_delay=0)) as running:
         assert running.url.startswith("rabbitmq-stream://ann:secret@")
         async with connected(running.url) as raw:
@@ -163,7 +163,7 @@ async def test_five_hundred_idle_connections() -> None:
                 await anyio.sleep(0.01)
 
 
-async def test_it_ends_while_clients_are_busy(tmp_path: Path) -> None:
+async def test_it_stops_while_clients_publish(tmp_path: Path) -> None:
     with anyio.fail_after(10):
         async with broker(data=tmp_path) as running:
             raw = await Raw.connect(running.url)

@@ -1,4 +1,4 @@
-"""Who is active, whatever joins, leaves and answers in whatever order."""
+"""Which consumer is active after any sequence of joining, leaving and answering."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STREAM, NAME = "s", "group"
 
 
 class Clients:
-    """What the members were told, and which of them have not answered yet."""
+    """The notices that the members got, and those that are not answered yet."""
 
     def __init__(self, coordinator: Coordinator[int]) -> None:
         self.coordinator = coordinator
@@ -46,7 +46,7 @@ class Clients:
     partition=st.sampled_from([ALONE, 0, 1, 2, 5]),
     moves=st.lists(st.tuples(st.sampled_from(["join", "leave", "answer"]), st.integers(0, 9))),
 )
-def test_never_two_and_in_the_end_the_right_one(partition: int, moves: list[Any]) -> None:
+def test_never_two_are_active_and_finally_the_right_one(partition: int, moves: list[Any]) -> None:
     coordinator: Coordinator[int] = Coordinator()
     clients = Clients(coordinator)
     joined = 0

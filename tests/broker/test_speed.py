@@ -38,7 +38,7 @@ WINDOW = 40_000
 
 
 class Client:
-    """As little work as can be, so that the broker is what is measured."""
+    """Does as little as possible, so that the broker is what is measured."""
 
     def __init__(self, url: str) -> None:
         address = urllib.parse.urlsplit(url)

@@ -183,7 +183,7 @@ def test_only_segments_that_stay_are_saved() -> None:
     assert saved == [segment.first_offset for segment in tested.segments]
 
 
-def test_a_stored_offset_takes_a_place_unless_messages_come_with_it() -> None:
+def test_a_stored_offset_takes_an_offset_unless_messages_come_with_it() -> None:
     tested = stream()
     tested.append(entries_of([1]), None)
     tested.store_offset("r", 0)
@@ -225,7 +225,7 @@ def test_parse_age(text: str, milliseconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "D", "1W", "-1D", "1Dx", "x"])
-def test_no_age(text: str) -> None:
+def test_invalid_ages_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="age"):
         parse_age(text)
 

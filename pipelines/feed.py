@@ -34,4 +34,4 @@ async def encode(message: Message[dict[str, str]]) -> bytes:
     return json.dumps(message.data).encode()
 
 
-pipeline.sink("orders", StreamSink("orders"), size=100, timeout=0.2)
+pipeline.sink("orders", StreamSink("orders"), size=100, batch_timeout=0.2)

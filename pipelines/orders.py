@@ -36,6 +36,6 @@ async def validate(message: Message[Order]) -> None:
         message.fail("amount must be positive", retry=False)
 
 
-@pipeline.batcher(size=500, timeout=1.0)
+@pipeline.batcher(size=500, batch_timeout=1.0)
 def load(batch: Batch[Order], store: warehouse.Warehouse) -> None:
     store.insert(batch.messages)

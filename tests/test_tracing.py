@@ -98,7 +98,7 @@ async def test_a_slice_and_a_batch_are_a_span_each(spans: Spans) -> None:
     async def look(message: Message[bytes]) -> None:
         current.append(trace.get_current_span().get_span_context().span_id)
 
-    @pipeline.batcher(size=10, timeout=60)
+    @pipeline.batcher(size=10, batch_timeout=60)
     def load(batch: Batch[bytes]) -> None:  # in a worker thread
         current.append(trace.get_current_span().get_span_context().span_id)
 
@@ -131,7 +131,7 @@ async def test_failures_are_told(spans: Spans) -> None:
         if message.offset == 1:
             message.fail("ones are not wanted")
 
-    @pipeline.batcher(size=2, timeout=60)
+    @pipeline.batcher(size=2, batch_timeout=60)
     async def load(batch: Batch[bytes]) -> None:
         raise OSError("the warehouse is closed")
 

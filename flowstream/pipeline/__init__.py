@@ -5,7 +5,7 @@
     @pipeline.processor(concurrency=4, partition_by=lambda m: m.data.customer_id)
     async def validate(message: Message[Order]) -> None: ...
 
-    @pipeline.batcher(size=500, timeout=1.0)
+    @pipeline.batcher(size=500, batch_timeout=1.0)
     def load(batch: Batch[Order]) -> None: ...
 
     result = await pipeline.run(url=...)                        # raises what made it fail

@@ -58,7 +58,7 @@ def _window(
             "max_in_flight",
             f"max_in_flight={window:,} is less than the batches hold that are open at the same "
             f"time: {terms} = {needed:,} messages. Once it is reached nothing more "
-            "comes in, and batches close before they are full: by their timeout, or because "
+            "comes in, and batches close before they are full: by their batch_timeout, or because "
             "everything waits in them",
             f"raise max_in_flight to at least {needed:,}, or lower size",
         )
@@ -116,11 +116,11 @@ def _drain(
 ) -> Iterator[Advice]:
     """Handlers that may take longer than a stop waits for them, alone or one after the other.
 
-    A batcher's own `timeout` is none of it: a stop closes the open batches at once.
+    `batch_timeout` does not matter here: a stop closes the open batches at once.
     """
     drain = options.drain_timeout
     cut = f"drain_timeout={drain:g}: a stop may cut"
-    longest = {name: each.handler_timeout or 0.0 for name, each in batchers.items()}
+    longest = {name: each.timeout or 0.0 for name, each in batchers.items()}
     first = processor.timeout or 0.0
     if first > drain:
         yield Advice(
@@ -132,9 +132,8 @@ def _drain(
         if seconds > drain:
             yield Advice(
                 name,
-                f"handler_timeout={seconds:g} is longer than {cut} a batch off, which is then "
-                "repeated",
-                f"raise drain_timeout to at least {seconds:g}, or lower handler_timeout",
+                f"timeout={seconds:g} is longer than {cut} a batch off, which is then repeated",
+                f"raise drain_timeout to at least {seconds:g}, or lower timeout",
             )
     last = max(longest, key=lambda name: longest[name], default=None)
     if last is None or max(first, longest[last]) > drain:
@@ -143,7 +142,7 @@ def _drain(
     if both > drain:
         yield Advice(
             "drain_timeout",
-            f"timeout={first:g} of {processor.name!r} and handler_timeout={longest[last]:g} of "
+            f"timeout={first:g} of {processor.name!r} and timeout={longest[last]:g} of "
             f"{last!r} are {both:g} s together, longer than {cut} off what is in its second "
             "handler, which is then repeated",
             f"raise drain_timeout to at least {both:g}, or lower one of them",

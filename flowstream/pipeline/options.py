@@ -122,10 +122,10 @@ class BatcherOptions:
     name: str = option(NAME, "what message.to(...) calls it", "default")
     size: Any = option(SIZE, "messages in a batch, or when a batch is full", 100)
     max_bytes: int | None = option(_or_none(_whole(1)), "bytes in a batch, at most", None)
-    timeout: float = option(SECONDS, "seconds from a batch's first message to its end", 1.0)
+    batch_timeout: float = option(SECONDS, "seconds from a batch's first message to its end", 1.0)
     concurrency: int = option(_whole(1), "batches handled at the same time", 1)
     partition_by: Any = option(_or_none(FUNCTION), "instead of the pipeline's partition_by", None)
-    handler_timeout: float | None = option(_or_none(SECONDS), "seconds a batch may take", None)
+    timeout: float | None = option(_or_none(SECONDS), "seconds a batch may take", None)
     processes: bool = option(FLAG, "run a CPU-bound `def` handler in worker processes", False)
 
 

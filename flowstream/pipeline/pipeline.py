@@ -166,18 +166,18 @@ class Pipeline:
     @overload
     def batcher(
         self, name: str = "default", *, size: int | tuple[Any, Any] = 100,
-        max_bytes: int | None = None, timeout: float = 1.0, concurrency: int = 1,
-        partition_by: KeyFunction | None = None, handler_timeout: float | None = None,
+        max_bytes: int | None = None, batch_timeout: float = 1.0, concurrency: int = 1,
+        partition_by: KeyFunction | None = None, timeout: float | None = None,
         processes: bool = False,
     ) -> Callable[[F], F]: ...  # fmt: skip
 
     def batcher(self, *name: Any, **options: Any) -> Any:
         """Declare a handler of batches, `async def` or plain `def`.
 
-        A batch is closed at `size` messages, before `max_bytes` are exceeded, or `timeout` seconds
-        after its first message. `size` may also be (accumulator, function), where
+        A batch is closed at `size` messages, before `max_bytes` are exceeded, or `batch_timeout`
+        seconds after its first message. `size` may also be (accumulator, function), where
         `function(message, accumulator)` returns (is the batch full, next accumulator).
-        `handler_timeout` is the seconds that the handler may take for a batch.
+        `timeout` is in seconds per batch, for its handler.
         """
         if name and callable(name[0]):
             return self._declare_batcher({"name": "default"})(name[0])

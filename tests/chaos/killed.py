@@ -90,12 +90,12 @@ async def route(message: Message[bytes]) -> None:
     message.to("left", "right")
 
 
-@pipeline.batcher("left", size=20, timeout=0.05, concurrency=4)
+@pipeline.batcher("left", size=20, batch_timeout=0.05, concurrency=4)
 def left(batch: Batch[bytes], diary: Diary) -> None:
     load(batch, diary)
 
 
-@pipeline.batcher("right", size=50, timeout=0.1, concurrency=2)
+@pipeline.batcher("right", size=50, batch_timeout=0.1, concurrency=2)
 def right(batch: Batch[bytes], diary: Diary) -> None:
     load(batch, diary)
 

@@ -30,7 +30,7 @@ async def validate(message: Message[Order]) -> None:
         await anyio.sleep(chance.uniform(0, 0.01))
 
 
-@pipeline.batcher(size=40, timeout=0.1, concurrency=4)
+@pipeline.batcher(size=40, batch_timeout=0.1, concurrency=4)
 async def load(batch: Batch[Order]) -> None:
     write("begin", batch)
     await anyio.sleep(chance.uniform(0, 0.04))

@@ -45,7 +45,7 @@ async def validate(message: Message[Order]) -> None:
         message.fail("amount must be positive", retry=False)
 
 
-@pipeline.batcher(size=50, timeout=0.2, concurrency=2)
+@pipeline.batcher(size=50, batch_timeout=0.2, concurrency=2)
 def load(batch: Batch[Order], store: warehouse.Warehouse) -> None:
     if HANG == "batch" and any(message.offset == HANG_AT for message in batch.messages):
         hung()

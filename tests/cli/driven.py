@@ -61,7 +61,7 @@ async def check(message: Message[dict]) -> None:
     if message.data["amount"] <= 0:
         message.fail("amount must be positive", retry=False)
 
-@pipeline.batcher("load", size={batch}, timeout=0.05)
+@pipeline.batcher("load", size={batch}, batch_timeout=0.05)
 async def load(batch: Batch[dict]) -> None:
     count = len(batch.messages)
     while os.path.exists("closed"):

@@ -23,7 +23,7 @@ async def check(message: Message[dict]) -> None:
     if message.data["n"] % 100 == 7:
         message.fail("sevens are not wanted", retry=False)
 
-@pipeline.batcher(size=100, timeout=0.1)
+@pipeline.batcher(size=100, batch_timeout=0.1)
 {handler}
 """
 

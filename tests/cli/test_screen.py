@@ -37,7 +37,7 @@ async def check(message: Message[dict]) -> None:
     if message.data["n"] % 10 == 7:
         message.fail("no [green]sevens[/green]", retry=False)
 
-@pipeline.batcher("warehouse[blue]", size=10, timeout=0.1)
+@pipeline.batcher("warehouse[blue]", size=10, batch_timeout=0.1)
 async def load(batch: Batch[dict]) -> None:
     print("loaded", len(batch.messages), flush=True)
     await asyncio.sleep(0.05)

@@ -184,7 +184,7 @@ async def test_on_a_broker(broker: Broker, stream_name: str) -> None:
     @pipeline.processor
     async def handle(message: Message[Order]) -> None: ...
 
-    pipeline.sink("out", StreamSink(f"{stream_name}.out"), size=100, timeout=0.05)
+    pipeline.sink("out", StreamSink(f"{stream_name}.out"), size=100, batch_timeout=0.05)
     async with Environment(broker.url) as environment:
         for name in (stream_name, f"{stream_name}.out"):
             await environment.create_stream(name)

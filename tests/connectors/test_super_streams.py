@@ -120,7 +120,7 @@ async def test_a_hand_over_drains_commits_and_loses_and_repeats_nothing(
         async def receive(message: Message[dict[str, int]]) -> None:
             received.add((message.stream, message.offset))
 
-        @pipeline.batcher(size=10_000, timeout=60.0)
+        @pipeline.batcher(size=10_000, batch_timeout=60.0)
         async def load(batch: Batch[dict[str, int]]) -> None:
             for message in batch.messages:
                 handled[message.stream].append(message.offset)

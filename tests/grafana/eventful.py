@@ -56,9 +56,9 @@ async def price(message: Message[dict[str, int]]) -> None:
     message.to("load", "priced")
 
 
-@pipeline.batcher("load", size=50, timeout=0.2)
+@pipeline.batcher("load", size=50, batch_timeout=0.2)
 def load(batch: Batch[dict[str, int]]) -> None:
     time.sleep(0.01)
 
 
-pipeline.sink("priced", StreamSink("shop.priced"), size=50, timeout=0.2)
+pipeline.sink("priced", StreamSink("shop.priced"), size=50, batch_timeout=0.2)

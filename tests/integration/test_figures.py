@@ -75,8 +75,8 @@ class Counting:
         )
         self.pipeline.processor(concurrency=3)(self.process)
         self.pipeline.on_failed(self.on_failed)
-        self.pipeline.batcher(size=50, timeout=0.2)(self.load)
-        self.pipeline.batcher("audit", size=20, timeout=0.2)(self.audit)
+        self.pipeline.batcher(size=50, batch_timeout=0.2)(self.load)
+        self.pipeline.batcher("audit", size=20, batch_timeout=0.2)(self.audit)
 
     async def process(self, message: Message[dict[str, int]]) -> None:
         self.calls += 1

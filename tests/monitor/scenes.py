@@ -92,7 +92,7 @@ async def backlog(stage: Stage) -> None:
     async def validate(message: Message[dict[str, int]]) -> None:
         """Takes them all."""
 
-    @pipeline.batcher("warehouse", size=200, timeout=0.5)
+    @pipeline.batcher("warehouse", size=200, batch_timeout=0.5)
     async def load(batch: Batch[dict[str, int]]) -> None:
         await anyio.sleep(0.35)
 
@@ -117,7 +117,7 @@ async def failing(stage: Stage) -> None:
         if message.data["customer"] == 13:
             raise KeyError(f"customer {message.data['customer']} is unknown")
 
-    @pipeline.batcher("warehouse", size=20, timeout=0.5)
+    @pipeline.batcher("warehouse", size=20, batch_timeout=0.5)
     async def load(batch: Batch[dict[str, int]]) -> None:
         if random.random() < 0.6:
             raise ConnectionError(WAREHOUSE_DOWN)
@@ -139,7 +139,7 @@ async def halting(stage: Stage) -> None:
         if message.data["amount"] < 0:
             raise ValueError(f"order {message.data['id']} has the amount {message.data['amount']}")
 
-    @pipeline.batcher("warehouse", size=100, timeout=0.5)
+    @pipeline.batcher("warehouse", size=100, batch_timeout=0.5)
     async def load(batch: Batch[dict[str, int]]) -> None:
         await anyio.sleep(0.02)
 
@@ -167,7 +167,7 @@ async def two_pipelines(stage: Stage) -> None:
     async def validate(message: Message[dict[str, int]]) -> None:
         await anyio.sleep(0.02)
 
-    @orders.batcher("warehouse", size=100, timeout=0.5)
+    @orders.batcher("warehouse", size=100, batch_timeout=0.5)
     async def load(batch: Batch[dict[str, int]]) -> None:
         await anyio.sleep(0.05)
 

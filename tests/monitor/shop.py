@@ -54,11 +54,11 @@ def declare() -> Pipeline:
         else:
             message.to("warehouse")
 
-    @pipeline.batcher("warehouse", size=200, timeout=0.5)
+    @pipeline.batcher("warehouse", size=200, batch_timeout=0.5)
     async def load(batch: Batch[dict[str, float]]) -> None:
         await anyio.sleep(0.09)
 
-    pipeline.sink("audit", StreamSink("orders.audit"), size=50, timeout=1.0)
+    pipeline.sink("audit", StreamSink("orders.audit"), size=50, batch_timeout=1.0)
     return pipeline
 
 

@@ -104,7 +104,7 @@ async def test_a_slow_batch_is_no_stuck_one() -> None:
     async def handle(message: Message[bytes]) -> None:
         """Leaves it as it is."""
 
-    @pipeline.batcher(size=100, timeout=300)
+    @pipeline.batcher(size=100, batch_timeout=300)
     async def load(batch: Batch[bytes]) -> None:
         """Takes batches."""
 

@@ -504,7 +504,7 @@ def declare(process: Process) -> Pipeline:
 
     if shape.batch:
 
-        @pipeline.batcher(size=min(shape.batch, shape.window), timeout=2.0)
+        @pipeline.batcher(size=min(shape.batch, shape.window), batch_timeout=2.0)
         async def store(batch: Batch[dict]) -> None:
             await anyio.sleep(0.5)
             await process.alive()

@@ -48,9 +48,9 @@ FITTING: list[Pipeline] = [
     declared({"size": 250, "concurrency": 4}, max_in_flight=1000, partition_by=by_key),
     declared({"max_bytes": 32 * MIB}, {"max_bytes": 32 * MIB}),
     declared({"size": (0, lambda message, count: (False, count))}, max_in_flight=10),
-    declared({"handler_timeout": 25}, {"handler_timeout": 25}),
-    declared({"handler_timeout": 15}, processor={"timeout": 10}),
-    declared({"timeout": 300}),  # a stop closes open batches at once
+    declared({"timeout": 25}, {"timeout": 25}),
+    declared({"timeout": 15}, processor={"timeout": 10}),
+    declared({"batch_timeout": 300}),  # a stop closes open batches at once
     declared(retry=Retry(attempts=3)),
     declared(retry=Retry(attempts=1, backoff=Backoff(initial=60, maximum=60))),
 ]
@@ -89,12 +89,12 @@ ADVISED: list[tuple[Pipeline, list[str]]] = [
         ["processor: timeout=30 is longer than drain_timeout=25", "raise drain_timeout to at le"],
     ),
     (
-        declared({"handler_timeout": 60}, drain_timeout=40),
-        ["b0: handler_timeout=60 is longer than drain_timeout=40", "at least 60"],
+        declared({"timeout": 60}, drain_timeout=40),
+        ["b0: timeout=60 is longer than drain_timeout=40", "at least 60"],
     ),
     (
-        declared({"handler_timeout": 10}, {"handler_timeout": 20}, processor={"timeout": 6}),
-        ["timeout=6 of 'processor' and handler_timeout=20 of 'b1' are 26 s", "drain_timeout=25"],
+        declared({"timeout": 10}, {"timeout": 20}, processor={"timeout": 6}),
+        ["timeout=6 of 'processor' and timeout=20 of 'b1' are 26 s", "drain_timeout=25"],
     ),
     (
         declared(retry=Retry(attempts=20)),
@@ -117,7 +117,7 @@ def test_what_does_not_fit(pipeline: Pipeline, texts: list[str]) -> None:
 
 def test_several_things_that_do_not_fit() -> None:
     pipeline = declared(
-        {"size": 60, "handler_timeout": 30}, {"size": 60}, processor={"timeout": 40},
+        {"size": 60, "timeout": 30}, {"size": 60}, processor={"timeout": 40},
         max_in_flight=100, retry=Retry(attempts=9, backoff=Backoff(initial=90, maximum=90)),
     )  # fmt: skip
     subjects = [each.subject for each in pipeline.advice()]
@@ -161,11 +161,11 @@ async def test_what_is_warned_of_comes_true() -> None:
     async def route(message: Message[bytes]) -> None:
         message.to("even" if message.offset % 2 == 0 else "odd")
 
-    @pipeline.batcher("even", size=60, timeout=30)
+    @pipeline.batcher("even", size=60, batch_timeout=30)
     async def even(batch: Batch[bytes]) -> None:
         sizes.append(batch.size)
 
-    @pipeline.batcher("odd", size=60, timeout=30)
+    @pipeline.batcher("odd", size=60, batch_timeout=30)
     async def odd(batch: Batch[bytes]) -> None:
         sizes.append(batch.size)
 

@@ -258,7 +258,7 @@ async def test_a_resize_at_the_last_moment_does_not_keep_batches_open():
     pipeline = pipeline_of(MemoryStream(numbers(30), endless=True), drain_timeout=500)
     pipeline.processor(nothing)
 
-    @pipeline.batcher(size=20, timeout=400)
+    @pipeline.batcher(size=20, batch_timeout=400)
     async def store(batch: Batch[dict]) -> None:
         await anyio.sleep(1)
 

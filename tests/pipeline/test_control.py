@@ -119,7 +119,7 @@ async def test_a_window_full_of_open_batches_does_not_wait_for_their_timeouts():
     async def route(message: Message[dict]) -> None:
         message.to(key=n_of(message) % 40)
 
-    @pipeline.batcher(size=10, timeout=3600)
+    @pipeline.batcher(size=10, batch_timeout=3600)
     async def store(batch: Batch[dict]) -> None:
         triggers.append(batch.trigger)
 
@@ -134,7 +134,7 @@ async def test_batches_end_by_their_age():
     pipeline = pipeline_of(MemoryStream(numbers(3), slices=[1], endless=True))
     pipeline.processor(nothing)
 
-    @pipeline.batcher(size=10, timeout=2.5)
+    @pipeline.batcher(size=10, batch_timeout=2.5)
     async def store(batch: Batch[dict]) -> None:
         batches.append((batch.size, batch.trigger, anyio.current_time()))
 
@@ -255,7 +255,7 @@ async def test_statistics_show_every_fill():
     async def handle(message: Message[dict]) -> None:
         await anyio.sleep(1)
 
-    pipeline.batcher(size=40, timeout=50)(sink)
+    pipeline.batcher(size=40, batch_timeout=50)(sink)
     async with pipeline.start() as running:
         await anyio.sleep(10.5)
         statistics = running.statistics()

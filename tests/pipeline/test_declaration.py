@@ -92,7 +92,7 @@ def test_processor_options(options):
     "options",
     [
         {"size": 0}, {"size": "many"}, {"size": (0, 1)}, {"size": (0,)}, {"max_bytes": 0},
-        {"timeout": 0}, {"concurrency": 0}, {"handler_timeout": 0},
+        {"batch_timeout": 0}, {"concurrency": 0}, {"timeout": 0},
     ],
 )  # fmt: skip
 def test_batcher_options(options):

@@ -27,7 +27,7 @@ async def test_a_stop_finishes_what_was_taken_in_and_commits_it():
     async def handle(message: Message[dict]) -> None:
         await anyio.sleep(0.01)
 
-    @pipeline.batcher(size=30, timeout=100)
+    @pipeline.batcher(size=30, batch_timeout=100)
     async def store(batch: Batch[dict]) -> None:
         await anyio.sleep(0.1)
         stored.append((batch.size, batch.trigger))

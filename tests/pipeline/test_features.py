@@ -163,7 +163,7 @@ async def test_partitions_of_the_pipeline_the_processor_or_a_batcher(where: str)
     async def handle(message: Message[dict]) -> None:
         await anyio.sleep(0.01 * (n_of(message) % 3))
 
-    @pipeline.batcher(size=5, timeout=0.5, concurrency=3, **options["batcher"])
+    @pipeline.batcher(size=5, batch_timeout=0.5, concurrency=3, **options["batcher"])
     async def load(batch: Batch[dict]) -> None:
         assert batch.partition not in handling
         handling.add(batch.partition)

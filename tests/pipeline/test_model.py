@@ -327,7 +327,7 @@ def pipeline_of(model: Model, source: LiveStream, shape: Shape) -> Pipeline:
             name,
             size=min(shape.size, shape.window),
             max_bytes=shape.max_bytes,
-            timeout=shape.timeout,
+            batch_timeout=shape.timeout,
             concurrency=shape.batch_concurrency,
         )(model.store)
     return pipeline

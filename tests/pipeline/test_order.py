@@ -46,7 +46,7 @@ async def test_order_per_key_reaches_the_batch_handler(level):
     async def handle(message: Message[dict]) -> None:
         await anyio.sleep(random.random() / 10)
 
-    @pipeline.batcher(size=5, timeout=0.3, concurrency=3)
+    @pipeline.batcher(size=5, batch_timeout=0.3, concurrency=3)
     async def store(batch: Batch[dict]) -> None:
         assert batch.partition not in handling
         assert {key_of(m) % 3 for m in batch} == {batch.partition}
@@ -267,7 +267,7 @@ async def test_the_order_is_kept_while_the_stage_is_resized():
     async def handle(message: Message[dict]) -> None:
         await anyio.sleep(random.random() / 20)
 
-    @pipeline.batcher(size=5, timeout=0.2, concurrency=2)
+    @pipeline.batcher(size=5, batch_timeout=0.2, concurrency=2)
     async def store(batch: Batch[dict]) -> None:
         await anyio.sleep(random.random() / 5)
         stored.extend(n_of(m) for m in batch)

@@ -144,9 +144,7 @@ async def test_a_process_that_hangs_is_killed_and_starting_one_is_no_time_of_the
         pipeline.processor(processes=True, timeout=slow_to_import.TIMEOUT)(slow_to_import.process)
     else:
         pipeline.processor(keep)
-        batcher = pipeline.batcher(
-            "load", size=1, processes=True, handler_timeout=slow_to_import.TIMEOUT
-        )
+        batcher = pipeline.batcher("load", size=1, processes=True, timeout=slow_to_import.TIMEOUT)
         batcher(slow_to_import.load)
     settled, reasons = await settled_by(pipeline)
     assert settled == {"ok": 2, "discarded": 1}

@@ -91,7 +91,7 @@ async def test_a_batcher_that_cannot_reach_its_store_is_seen_at_once() -> None:
     async def handle(message: Message[dict]) -> None:
         """Leaves it as it is."""
 
-    @pipeline.batcher("load", size=220, timeout=0.1)
+    @pipeline.batcher("load", size=220, batch_timeout=0.1)
     async def load(batch: Batch[dict]) -> None:
         raise ConnectionError("the warehouse is away")
 

@@ -86,7 +86,7 @@ async def test_a_drain_counts_what_is_in_flight(caplog: pytest.LogCaptureFixture
     @pipeline.processor
     async def handle(message: Message[dict]) -> None: ...
 
-    @pipeline.batcher(size=100, timeout=1000)
+    @pipeline.batcher(size=100, batch_timeout=1000)
     async def load(batch: Batch[dict]) -> None:
         await anyio.sleep(3)
 
@@ -170,7 +170,7 @@ async def test_slow_handlers_are_named(caplog: pytest.LogCaptureFixture) -> None
         if n_of(message) % 2:
             await anyio.sleep(5)
 
-    @pipeline.batcher("load", size=40, timeout=1000)
+    @pipeline.batcher("load", size=40, batch_timeout=1000)
     async def load(batch: Batch[dict]) -> None:
         await anyio.sleep(30)
 

@@ -71,7 +71,7 @@ async def test_a_handler_that_hangs_in_its_thread_is_named_with_the_line(
     def failed(failure: Failure) -> None:
         maybe("on_failed", failure.message)
 
-    @pipeline.batcher("load", size=4, timeout=0.1)
+    @pipeline.batcher("load", size=4, batch_timeout=0.1)
     def load(batch: Batch[dict]) -> None:
         if where == "load" and n_of(batch.messages[0]) == 1:
             door.wait_here()
@@ -102,7 +102,7 @@ async def test_a_timeout_fails_what_hangs_and_its_thread_counts_until_it_comes_b
         if stage == "processor" and n_of(message) == 7:
             door.wait_here()
 
-    @pipeline.batcher("load", size=5, timeout=0.1, handler_timeout=5)
+    @pipeline.batcher("load", size=5, batch_timeout=0.1, timeout=5)
     def load(batch: Batch[dict]) -> None:
         if stage == "load" and n_of(batch.messages[0]) == 5:
             door.wait_here()

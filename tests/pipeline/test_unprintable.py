@@ -208,7 +208,7 @@ async def test_a_batch_key_that_does_not_compare_fails_its_messages(size: int) -
     async def route(message: Message[dict]) -> None:
         message.to(key=Key() if n_of(message) in (3, 4) else n_of(message) % 2)
 
-    @pipeline.batcher(size=size, timeout=1, concurrency=2)
+    @pipeline.batcher(size=size, batch_timeout=1, concurrency=2)
     async def store(batch: Batch[dict]) -> None:
         await anyio.sleep(0.1)
 

@@ -45,7 +45,7 @@ async def test_an_async_handler_is_named_with_the_line_it_waits_in(
         if stage == "processor" and n_of(message) == 7:
             await hangs_here(going_on)
 
-    @pipeline.batcher("load", size=5, timeout=0.1)
+    @pipeline.batcher("load", size=5, batch_timeout=0.1)
     async def load(batch: Batch[dict]) -> None:
         if stage == "load" and n_of(batch.messages[0]) == 5:
             await hangs_here(going_on)
@@ -160,7 +160,7 @@ def pipeline_that(hangs: Hangs) -> Pipeline:
     async def failed(failure: Failure) -> None:
         await hangs.at("on_failed")
 
-    pipeline.sink("written", Written(hangs), size=5, timeout=0.1)
+    pipeline.sink("written", Written(hangs), size=5, batch_timeout=0.1)
     return pipeline
 
 

@@ -218,7 +218,7 @@ async def test_a_handler_that_hangs_is_ended_by_its_timeout(stage: str, attempts
     async def handle(message: Message[dict]) -> None:
         await maybe("processor", n_of(message))
 
-    @pipeline.batcher("load", size=1, handler_timeout=5)
+    @pipeline.batcher("load", size=1, timeout=5)
     async def load(batch: Batch[dict]) -> None:
         await maybe("load", n_of(batch.messages[0]))
 
@@ -470,7 +470,7 @@ async def test_what_a_run_opens_closes_and_commits_to_ends_it_with_the_error(
         if n_of(message) == 5:
             raise ValueError("no")
 
-    pipeline.sink("out", source, size=3, timeout=0.1)
+    pipeline.sink("out", source, size=3, batch_timeout=0.1)
     raised: Exception | None = None
     with anyio.fail_after(100):
         try:

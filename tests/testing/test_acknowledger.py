@@ -88,10 +88,10 @@ async def test_a_message_of_several_batchers_is_told_once_with_its_worst_outcome
     async def route(message: Message[bytes]) -> None:
         message.to("good", "bad")
 
-    @pipeline.batcher("good", timeout=2)
+    @pipeline.batcher("good", batch_timeout=2)
     async def good(batch: Batch) -> None: ...
 
-    @pipeline.batcher("bad", timeout=1 if bad_first else 3)
+    @pipeline.batcher("bad", batch_timeout=1 if bad_first else 3)
     async def bad(batch: Batch) -> None:
         raise ValueError("bad")
 

@@ -43,12 +43,12 @@ def declared(workers: int, batch: int, done: list[tuple[str, int]]) -> Pipeline:
             message.fail("as it was told")
         message.to("store", "out")
 
-    @pipeline.batcher("store", size=batch, timeout=1)
+    @pipeline.batcher("store", size=batch, batch_timeout=1)
     async def store(batch: Batch[str]) -> None:
         await anyio.sleep(0.2)
         done.extend((message.data, message.offset) for message in batch)
 
-    pipeline.sink("out", StreamSink("out"), size=2, timeout=0.3)
+    pipeline.sink("out", StreamSink("out"), size=2, batch_timeout=0.3)
     return pipeline
 
 

@@ -60,7 +60,7 @@ def orders(**options) -> Pipeline:
         elif amount == -3:
             raise ValueError("minus three")
 
-    @pipeline.batcher(size=3, timeout=3600)
+    @pipeline.batcher(size=3, batch_timeout=3600)
     def load(batch: Batch[Order]) -> None:
         if any(order.amount == -4 for order in batch.data):
             raise RuntimeError("cannot load")
@@ -181,7 +181,7 @@ async def test_a_crash_at_each_stage_repeats_what_was_not_committed(source, hand
     async def check(message: Message[Order]) -> None:
         await anyio.sleep(0.1)
 
-    @pipeline.batcher(size=100, timeout=1)
+    @pipeline.batcher(size=100, batch_timeout=1)
     async def load(batch: Batch[Order]) -> None:
         loaded.extend(order.id for order in batch.data)
 
@@ -232,7 +232,7 @@ async def test_a_disconnect_loses_and_repeats_nothing():
     @pipeline.processor
     async def handle(message: Message[bytes]) -> None: ...
 
-    pipeline.sink("out", StreamSink("out"), size=2, timeout=0.5)
+    pipeline.sink("out", StreamSink("out"), size=2, batch_timeout=0.5)
     tester = PipelineTester(pipeline)
     source = [b"0", b"1", b"2", Disconnect(30), b"3", b"4", Disconnect(), b"5"]
     result = await tester.run(*source)
@@ -264,7 +264,7 @@ async def test_a_sink_publishes_by_key_to_a_super_stream():
     @pipeline.processor
     async def handle(message: Message[Order]) -> None: ...
 
-    pipeline.sink("out", StreamSink("out", key="id"), size=2, timeout=0.5)
+    pipeline.sink("out", StreamSink("out", key="id"), size=2, batch_timeout=0.5)
     tester = PipelineTester(pipeline)
     partitions = tester.environment.super_stream("out", 2)
     result = await tester.run(*(Order(n) for n in range(6)))
@@ -282,7 +282,7 @@ async def test_a_sink_publishes_by_key_to_a_super_stream():
 async def test_a_sink_that_refuses_is_tried_again_and_halts_in_the_end():
     pipeline = Pipeline("copy", StreamProducer("in"), retry=Retry(attempts=3))
     pipeline.processor(_nothing)
-    pipeline.sink("out", StreamSink("out"), timeout=0.5)
+    pipeline.sink("out", StreamSink("out"), batch_timeout=0.5)
     async with PipelineTester(pipeline) as tester:
         tester.environment.refuse("out", times=2)
         first = await tester.push(b"1", b"2")
@@ -391,10 +391,10 @@ async def test_joint_messages_have_the_worst_outcome():
     async def route(message: Message[bytes]) -> None:
         message.to("good", "bad")
 
-    @pipeline.batcher("good", timeout=10)
+    @pipeline.batcher("good", batch_timeout=10)
     async def good(batch: Batch) -> None: ...
 
-    @pipeline.batcher("bad", timeout=1)
+    @pipeline.batcher("bad", batch_timeout=1)
     async def bad(batch: Batch) -> None:
         batch.messages[0].fail("bad")
 
@@ -453,7 +453,7 @@ async def test_early_settled_messages_and_control():
 def test_it_works_in_real_time_too(use_uvloop):
     pipeline = Pipeline("real", StreamProducer("any"))
     pipeline.processor(lambda message: None)
-    pipeline.batcher(size=2, timeout=0.01)(lambda batch: None)
+    pipeline.batcher(size=2, batch_timeout=0.01)(lambda batch: None)
 
     async def main() -> None:
         async with PipelineTester(pipeline) as tester:

@@ -31,7 +31,7 @@ async def check(message: Message[Event]) -> None:
         message.fail("value must not be negative", retry=False)
 
 
-@pipeline.batcher(size=100, timeout=1.0)
+@pipeline.batcher(size=100, batch_timeout=1.0)
 def store(batch: Batch[Event]) -> None:
     """Get what is well, in a worker thread; its offset is committed once this returns."""
     total = sum(event.value for event in batch.data)

@@ -51,7 +51,7 @@ def work(declared: Any) -> Iterator[str]:
     if hasattr(options, "size"):
         size = "its own rule" if isinstance(options.size, tuple) else f"{options.size:,}"
         limit = f" or {short_size(options.max_bytes)}" if options.max_bytes else ""
-        yield f"batches of {size}{limit} or {options.timeout:g} s"
+        yield f"batches of {size}{limit} or {options.batch_timeout:g} s"
     if options.concurrency > 1:
         yield f"{options.concurrency} at a time"
     if options.partition_by is not None:

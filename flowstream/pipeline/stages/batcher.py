@@ -47,7 +47,7 @@ class Batcher(Pool):
         phase: str,
         retry: Retry | None,
     ) -> None:
-        super().__init__(state, options, "batcher", options.handler_timeout)
+        super().__init__(state, options, "batcher", options.timeout)
         self.ack_tracker = ack_tracker
         self.failure_handler = failure_handler
         self.partitioned = inherits or options.partition_by is not None
@@ -55,7 +55,7 @@ class Batcher(Pool):
         self._partition_by = options.partition_by
         self.parked = 0
         self.batching = Batching(
-            options.name, options.size, options.timeout, max_bytes=options.max_bytes
+            options.name, options.size, options.batch_timeout, max_bytes=options.max_bytes
         )
         self.scheduler = BatchScheduler(serial=options.concurrency == 1)
         self._handler = handler

@@ -92,7 +92,7 @@ UNANNOTATED = [
 LOADS = (
     WHOLE
     + """
-@pipeline.batcher("load", handler_timeout=60)
+@pipeline.batcher("load", timeout=60)
 def load(b: Batch[Order]) -> None: ...
 """
 )
@@ -122,7 +122,7 @@ def test_options_that_do_not_fit_are_warned_of(tmp_path: Path) -> None:
     warned = {row["check"]: row for row in result.json if row["result"] == "warn"}
     assert "'priced' 7 + 'load' 100 = 107 messages" in warned["max_in_flight"]["detail"]
     assert warned["max_in_flight"]["remedy"].startswith("raise max_in_flight to at least 107")
-    assert "handler_timeout=60 is longer than drain_timeout=40" in warned["load"]["detail"]
+    assert "timeout=60 is longer than drain_timeout=40" in warned["load"]["detail"]
 
 
 def test_two_pipelines_of_one_name(tmp_path: Path) -> None:

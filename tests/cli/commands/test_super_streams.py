@@ -309,7 +309,7 @@ pipeline = Pipeline("shop", {producer}("{stream}"))
 @pipeline.processor
 async def handle(message: Message[dict]) -> None: ...
 
-pipeline.sink("out", StreamSink("{stream}.out"{key}), timeout=0.1)
+pipeline.sink("out", StreamSink("{stream}.out"{key}), batch_timeout=0.1)
 """
 
 

@@ -1,4 +1,4 @@
-"""What the HTTP face of a run answers, path by path."""
+"""The HTTP endpoints of a run, path by path."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ PAGE = {
     "/page/style.css": ("style.css", "text/css; charset=utf-8"),
     **{f"/page/{name}": (name, _SCRIPT) for name in SCRIPTS},
 }
-"""The parts of the live page: path -> file and content type."""
+"""The files of the live page: path -> file and content type."""
 
 
 class Monitor:
-    """The HTTP face of a run: metrics, health, and a live page.
+    """The HTTP endpoints of a run: metrics, health checks and the live page.
 
-    | path | answer |
+    | path | response |
     | --- | --- |
-    | `/` | the live page; its parts are below `/page/` |
-    | `/runbooks` | what to do about what it shows |
+    | `/` | the live page; its files are below `/page/` |
+    | `/runbooks` | what to do about each problem |
     | `/api/snapshot` | the board as JSON, which the page reads once a second |
-    | `/api/settings` | the options in force, of the pipeline that `?pipeline=` names |
-    | `/api/dead-letters` | those of `?pipeline=`, with `&offset=` one; POST replays (letters.py) |
-    | `/metrics` | Prometheus (text or OpenMetrics, as asked for) |
-    | `/livez` | 200 while the event loop turns |
+    | `/api/settings` | the options in force of the pipeline `?pipeline=` |
+    | `/api/dead-letters` | those of `?pipeline=`, or the one at `&offset=`; POST replays them |
+    | `/metrics` | the metrics for Prometheus, as text or OpenMetrics |
+    | `/livez` | 200 while the event loop responds |
     | `/startupz` | 200 once every pipeline has been ready, else 503 |
-    | `/readyz` | 200 while every pipeline makes progress, else 503; `?verbose` lists the checks |
-    | `/api/control` | POST, with `control=True` only: pause, resume, rate limit (control.py) |
+    | `/readyz` | 200 while every pipeline makes progress, else 503; `?verbose` lists all checks |
+    | `/api/control` | POST, with `control=True` only: pause, resume, rate limit |
 
-    Whoever can reach the port can read it, also the bodies of messages that failed (by IP address
-    or as localhost only, see guard.py), and with `control=True` may pause pipelines and replay dead
-    letters: listen on loopback, or behind something that asks who is there.
+    Everybody who can reach the port can read it, including the bodies of failed messages (requested
+    by IP address or localhost, see guard.py). With `control=True` they can also pause pipelines and
+    replay dead letters. Listen on loopback, or behind a proxy that authenticates.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Monitor:
         self._control = control
         self._letters = None
         if dead_letters is not None:
-            self._letters = DeadLetterEndpoint(dead_letters, self._tell, control=control)
+            self._letters = DeadLetterEndpoint(dead_letters, self._log_event, control=control)
         self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
         self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -97,7 +97,7 @@ class Monitor:
         *,
         task_status: TaskStatus[tuple[str, int]] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen and answer until cancelled; started with the address it listens on."""
+        """Serve until cancelled. `task_group.start` returns the address that it listens on."""
         await serve(self.answer, host, port, task_status=task_status)
 
     async def answer(self, request: Request) -> Response:
@@ -108,7 +108,7 @@ class Monitor:
             return await self._letters.answer(request)
         route = self._routes.get(request.path)
         if route is None:
-            return Response(HTTPStatus.NOT_FOUND, b"no such page; see / for the run\n")
+            return Response(HTTPStatus.NOT_FOUND, b"there is no such page; the live page is at /\n")
         if request.method not in {"GET", "HEAD"}:
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET only\n", headers={"allow": "GET"})
         return await route(request)
@@ -131,7 +131,7 @@ class Monitor:
     async def _settings(self, request: Request) -> Response:
         figures = self._board.pipelines.get(request.query.get("pipeline", ""))
         if figures is None or figures.pipeline is None:
-            return Response(HTTPStatus.NOT_FOUND, b"no such pipeline runs here\n")
+            return Response(HTTPStatus.NOT_FOUND, b"no pipeline of this name is running\n")
         running = figures.pipeline.running
         return Response(
             body=json.dumps(settings(figures.pipeline, running)).encode(), content_type=_JSON
@@ -149,13 +149,13 @@ class Monitor:
         return _checked(readiness(self._board.health()), request, "ready")
 
     async def _startup(self, request: Request) -> Response:
-        """What a pipeline has once reached counts: later trouble is what /readyz tells."""
+        """A pipeline that was ready once has started; /readyz covers later problems."""
         checks = readiness(self._board.health())
         failing = {check.pipeline for check in checks if not check.ok}
         self._started |= {check.pipeline for check in checks} - failing
         return _checked([c for c in checks if c.pipeline not in self._started], request, "started")
 
-    def _tell(self, pipeline: str, text: str) -> None:
+    def _log_event(self, pipeline: str, text: str) -> None:
         self._board.events.add(self._board.now(), "info", text, pipeline=pipeline)
 
 
@@ -177,9 +177,9 @@ def _part(name: str) -> bytes:
 
 
 async def keep_sampling(board: Board, observer: Observer | None = None) -> None:
-    """Sample the board once a second until cancelled; tell `observer` how late the loop turns."""
+    """Sample the board once a second until cancelled, and report event-loop lag to `observer`."""
     ticks = 0
-    looking = anyio.CapacityLimiter(1)  # not behind threads of handlers that hang
+    looking = anyio.CapacityLimiter(1)  # of its own: hung handlers may occupy all other threads
     while True:
         due = anyio.current_time() + LOOP_INTERVAL
         await anyio.sleep_until(due)

@@ -1,9 +1,9 @@
-"""What a run looks like now and over the last minutes, as plain data.
+"""The state of a run, now and over the last minutes, as plain data.
 
-`Board` joins two sources: the statistics of each running pipeline, read when somebody looks, and
-telemetry events for what statistics do not keep (batches, commits, connections, the event log).
-`sample` once a second keeps a bounded history. The live page, the health endpoints
-and the terminal view all read it. It does no I/O; the clock is an argument.
+`Board` has two sources: the statistics of each running pipeline, read on demand, and telemetry
+events for what statistics do not contain (batches, commits, connections, the event log). `sample`,
+called once a second, keeps a bounded history. The live page, the health endpoints and the terminal
+view read it. It does no I/O, and the clock is an argument.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flowstream.monitor.health import (
     ForeignCommit,
     PipelineHealth,
     Truncation,
-    loss,
+    disconnection,
     readiness,
 )
 from flowstream.monitor.history import ProcessUsage
@@ -45,11 +45,11 @@ FREQUENT = frozenset(
         telemetry.Settled,
     }
 )
-"""Events that come for every slice, and are never worth an entry in the log."""
+"""Events of every slice, batch or chunk: they never become an entry of the event log."""
 
 
 class Board:
-    """Figures of every pipeline of a run; see the module for what reads them."""
+    """The state of every pipeline of a run, and an observer of its telemetry."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -82,15 +82,15 @@ class Board:
         }
 
     def expect(self, pipeline: str) -> None:
-        """A pipeline is being started: from now on the run is not ready without it."""
+        """Announce a pipeline that is starting: from now on the run is not ready without it."""
         self.pipelines[pipeline] = PipelineFigures(pipeline, self._clock())
 
     def watch(
         self, pipeline: str, read: Callable[[], Statistics], declared: Pipeline | None = None
     ) -> None:
-        """Show a pipeline that runs, whose statistics `read` returns at any time.
+        """Show a running pipeline; `read` returns its current statistics.
 
-        With the pipeline as it was `declared`, its settings can be shown as well.
+        `declared` is its declaration, which makes its settings available.
         """
         if pipeline not in self.pipelines:
             self.expect(pipeline)
@@ -102,7 +102,7 @@ class Board:
     # --- events ---------------------------------------------------------------------------------
 
     def observe(self, event: telemetry.Event) -> None:
-        """Fold one event in; those of pipelines that are not expected are ignored."""
+        """Apply one event. Events of a pipeline that was not announced are ignored."""
         handler, logged = self._handlers.get(type(event)), type(event) not in FREQUENT
         if handler is None and not logged:
             return
@@ -150,7 +150,7 @@ class Board:
     def _on_partition_moved(
         self, figures: PipelineFigures, event: telemetry.PartitionMoved
     ) -> None:
-        if event.lost:  # nobody knows who reads it now
+        if event.lost:  # it is unknown which process reads it now
             figures.partitions.pop(event.stream, None)
         else:
             figures.partitions[event.stream] = event.active
@@ -195,9 +195,9 @@ class Board:
         return self._clock()
 
     def sample(self, memory: int | None = None) -> None:
-        """Keep the counts of this moment; call it once a second.
+        """Keep a sample of all counts; call it once a second.
 
-        `memory` are the bytes that the process holds, where somebody has looked.
+        `memory` is the memory that the process uses, in bytes.
         """
         now = self._clock()
         self.usage.sample(now, memory)
@@ -206,11 +206,11 @@ class Board:
                 figures.sample(figures.read(), now)
 
     def statistics(self) -> list[Statistics]:
-        """The statistics of every pipeline that runs, read now."""
+        """The current statistics of every running pipeline."""
         return [each.read() for each in self.pipelines.values() if each.read is not None]
 
     def health(self) -> list[PipelineHealth]:
-        """What readiness is judged by, for every pipeline that runs or is expected to."""
+        """What the checks depend on, for every pipeline that is running or announced."""
         now = self._clock()
         away = self._absent()
         return [
@@ -229,7 +229,7 @@ class Board:
         ]
 
     def _absent(self) -> list[Disconnected]:
-        """What is connecting or recovering now."""
+        """Everything that is connecting or recovering."""
         now = self._clock()
         return [
             Disconnected(kind, name, state, now - since, reason, environment)
@@ -237,12 +237,12 @@ class Board:
         ]
 
     def _concerns(self, disconnected: Disconnected, pipeline: str) -> bool:
-        """Not where it belongs to the environment of another pipeline, which has its name."""
+        """Whether a pipeline is affected: not if the environment is that of another pipeline."""
         owner = disconnected.environment.removeprefix("flowstream ")
         return owner == pipeline or owner not in self.pipelines
 
     def losses(self) -> list[dict[str, Any]]:
-        """What each environment has lost and not got back yet, in one text for each."""
+        """The lost connections of each environment, in one sentence."""
         lost: dict[str, list[Disconnected]] = {}
         for each in self._absent():
             if each.state == "recovering":
@@ -251,13 +251,13 @@ class Board:
             {
                 "environment": environment,
                 "for": max(each.seconds for each in away),
-                "text": loss(away),
+                "text": disconnection(away),
             }
             for environment, away in lost.items()
         ]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything the live page shows, as JSON-ready data; what matters first in front."""
+        """Everything that the live page shows, as JSON-ready data."""
         now = self._clock()
         checks = readiness(self.health())
         return {
@@ -286,7 +286,7 @@ class Board:
         }
 
     def _pipelines(self, checks: list[Check], now: float) -> list[dict[str, Any]]:
-        """By what matters first; of the same rank those that read a stream, as declared."""
+        """The snapshots of all running pipelines, those that need attention first."""
         described = [
             pipeline_snapshot(
                 figures,
@@ -302,7 +302,7 @@ class Board:
 
 
 def _rank(pipeline: dict[str, Any]) -> tuple[int, bool, bool]:
-    """Those that read a stream before those that feed one, and what never got a message last."""
+    """Sorts by condition, then those that read a stream, then those that received messages."""
     condition = ORDER.index(pipeline["condition"]["name"])
     return condition, pipeline["lag"] is None, pipeline["received"] == 0
 

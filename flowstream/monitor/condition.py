@@ -1,28 +1,28 @@
-"""The condition of a pipeline in one word, with the reason: the same for page, terminal and title.
+"""The condition of a pipeline in one word, with its reason, for the page and the terminal view.
 
-Pure. From the worst to the best, the first that holds:
+Pure. The first of these that applies:
 
 | condition | when |
 | --- | --- |
-| halted | an error is ending the run: a message under `Halt()`, or something broken |
-| failing | failures are worth waking somebody, see below |
+| halted | an error is ending the run, such as a message that failed under `Halt()` |
+| failing | too many failures, see below |
 | not ready | a check of /readyz fails while the run is running |
-| lagging | the oldest message of a stream has waited for more than `LAGGING_AFTER` seconds |
+| lagging | the oldest unsettled message of a stream is older than `LAGGING_AFTER` seconds |
 | starting, draining, closing, stopped | the phase of the run |
 | paused | somebody paused it |
-| running | none of the others |
-| idle | nothing came for `RECENT` seconds, and nothing waits |
 | standing by | other processes read all of its partitions |
+| idle | no messages arrived for `RECENT` seconds, and none are waiting |
+| running | none of the others |
 
-Failures are worth waking somebody where, within the last `RECENT` seconds,
+A pipeline is failing if, within the last `RECENT` seconds,
 
-* `GIVEN_UP` of the messages that a pipeline settled were given up (dead-lettered, or discarded by
-  the policy `Drop()`): the share of the alert FlowstreamDeadLettering; or
-* `ATTEMPTS` of the attempts of one stage failed, also where they are retried; or
-* a part of the pipeline crashed outside of a handler.
+* `FAILED_MESSAGES` of the messages that it settled failed permanently (dead-lettered, or discarded
+  by the policy `Drop()`), which is the threshold of the alert FlowstreamDeadLettering; or
+* `FAILED_ATTEMPTS` of the attempts of one stage failed, even if they are retried; or
+* a stage crashed outside of a handler.
 
-Fewer than `FEW` failures only count where nothing else was done: one message in a thousand that
-is dead-lettered is what dead letters are for.
+Fewer than `FEW` failures count only if everything failed: a single dead letter among thousands of
+messages needs no attention.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from typing import Literal, TypeAlias
 from flowstream.monitor.health import READY_PHASES, Check
 
 RECENT = 60
-"""Seconds, and samples, that a condition looks back."""
+"""Seconds, and samples, that a condition depends on."""
 
-GIVEN_UP = 0.01
-ATTEMPTS = 0.1
+FAILED_MESSAGES = 0.01
+FAILED_ATTEMPTS = 0.1
 FEW = 3
 
 LAGGING_AFTER = 30.0
-"""Age in seconds of the oldest unsettled message from which on a stream is lagging."""
+"""Age of the oldest unsettled message, in seconds, above which a stream is lagging."""
 
 Level: TypeAlias = Literal["good", "warn", "bad", "quiet"]
 
@@ -49,7 +49,7 @@ ORDER = (
     "halted", "failing", "not ready", "lagging", "starting", "draining", "closing", "stopped",
     "paused", "running", "idle", "standing by",
 )  # fmt: skip
-"""Every condition, the one to look at first in front."""
+"""Every condition, the one that needs attention most first."""
 
 _LEVELS: dict[str, Level] = {
     "halted": "bad", "failing": "bad", "not ready": "bad", "lagging": "warn", "running": "good",
@@ -59,7 +59,7 @@ _LEVELS: dict[str, Level] = {
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`failed` of `total`, of the attempts of a stage or of the messages of a pipeline."""
+    """How many failed of a total: of the attempts of a stage, or of the messages of a pipeline."""
 
     name: str
     total: float
@@ -71,8 +71,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a condition is judged by. `attempts` are by stage; all counts are of the last
-    `RECENT` seconds. `error` is what ends the run, "" where nothing does."""
+    """What a condition depends on; all counts are of the last `RECENT` seconds.
+
+    `attempts` has a share for each stage. `error` is what ends the run, and "" if nothing does.
+    `lagging` are streams, `elsewhere` is the number of partitions that other processes read.
+    """
 
     phase: str
     paused: bool
@@ -91,11 +94,11 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`name` is one of ORDER, `why` says it in a sentence; `about` is what to look up for it."""
+    """`name` is one of ORDER, `why` is the reason; `topic` is the key of its advice."""
 
     name: str
     why: str = ""
-    about: str = ""
+    topic: str = ""
 
     @property
     def level(self) -> Level:
@@ -107,7 +110,7 @@ class Condition:
 
 
 def alarming(share: Share, least: float) -> bool:
-    """Are so many failures worth waking somebody?"""
+    """Whether so many failures need attention: a share of at least `least`."""
     if not share.failed:
         return False
     return share.failed >= share.total or (
@@ -119,23 +122,23 @@ def condition(seen: Observed) -> Condition:
     """The condition of a pipeline."""
     if seen.error:
         return Condition("halted", seen.error, "halted")
-    return _failing(seen) or _troubled(seen) or _well(seen)
+    return _failing(seen) or _not_working(seen) or _working(seen)
 
 
 def _failing(seen: Observed) -> Condition | None:
     if seen.crashed:
-        return Condition("failing", "a part of it crashed in the last minute", "crashed")
-    if alarming(seen.given_up, GIVEN_UP):
-        why = f"{seen.given_up} messages were given up in the last minute"
+        return Condition("failing", "a stage crashed in the last minute", "crashed")
+    if alarming(seen.given_up, FAILED_MESSAGES):
+        why = f"{seen.given_up} messages failed permanently in the last minute"
         return Condition("failing", why, "failing")
     for share in seen.attempts:
-        if alarming(share, ATTEMPTS):
+        if alarming(share, FAILED_ATTEMPTS):
             why = f"{share} attempts of {share.name} failed in the last minute"
             return Condition("failing", why, "failing")
     return None
 
 
-def _troubled(seen: Observed) -> Condition | None:
+def _not_working(seen: Observed) -> Condition | None:
     if seen.phase not in READY_PHASES:
         return Condition(seen.phase)
     broken = [check for check in seen.checks if not check.ok]
@@ -143,16 +146,16 @@ def _troubled(seen: Observed) -> Condition | None:
         return Condition("not ready", broken[0].detail, broken[0].name)
     if seen.lagging and not seen.paused:
         streams = ", ".join(seen.lagging[:3]) + (" ..." if len(seen.lagging) > 3 else "")
-        why = f"the oldest message of {streams} has waited for more than {LAGGING_AFTER:.0f} s"
+        why = f"the oldest unsettled message of {streams} is more than {LAGGING_AFTER:.0f} s old"
         return Condition("lagging", why, "lagging")
     return None
 
 
-def _well(seen: Observed) -> Condition:
+def _working(seen: Observed) -> Condition:
     if seen.paused:
-        return Condition("paused", "no message is taken in until it is resumed", "paused")
+        return Condition("paused", "it receives no messages until it is resumed", "paused")
     if seen.elsewhere and not seen.streams:
         return Condition("standing by", "other processes read all of its partitions")
     if not seen.received and not seen.in_flight and not seen.lag:
-        return Condition("idle", "nothing came in the last minute, and nothing waits")
+        return Condition("idle", "no messages arrived in the last minute, and none are waiting")
     return Condition("running")

@@ -1,4 +1,4 @@
-"""Controls of the live page: pause, resume and rate limit, for its own requests (guard.py)."""
+"""/api/control: pause, resume and rate limit, for requests of the live page only (guard.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def control(request: Request, *, allowed: bool) -> Response:
     if request.method != "POST":
         return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"POST only\n", headers={"allow": "POST"})
     if not allowed:
-        return Response(HTTPStatus.FORBIDDEN, b"controls are off; see --http-control\n")
+        return Response(
+            HTTPStatus.FORBIDDEN,
+            b"controls are disabled; start the run with --http-control to allow them\n",
+        )
     try:
         requested = checked_body(request)
         _apply(_running(requested.get("pipeline")), requested, requester(request))
@@ -46,7 +49,7 @@ def _apply(running: RunningPipeline, requested: dict[str, Any], by: str) -> None
             running.set_rate_limit(_limit(requested.get("messages")), by=by)
         case other:
             raise Refused(
-                HTTPStatus.BAD_REQUEST, f"action {other!r}: use pause, resume or rate_limit"
+                HTTPStatus.BAD_REQUEST, f"action {other!r}: expected pause, resume or rate_limit"
             )
 
 
@@ -55,12 +58,12 @@ def _limit(messages: Any) -> RateLimit | None:
         return None
     if type(messages) in (int, float) and messages <= 0:
         said = (
-            f"messages {shown(messages)}: a limit is more than 0 messages a second; null is no "
-            "limit, and the action pause takes nothing in"
+            f"messages {shown(messages)}: a limit is a number of messages per second above 0; null "
+            "removes the limit, and the action pause stops the intake"
         )
         raise Refused(HTTPStatus.BAD_REQUEST, said)
     try:
         return RateLimit(messages=messages)
     except ConfigurationError as error:
-        said = f"messages {shown(messages)}: a number a second, or null for no limit ({error})"
+        said = f"messages {shown(messages)}: expected a number per second, or null ({error})"
         raise Refused(HTTPStatus.BAD_REQUEST, said) from None

@@ -1,6 +1,7 @@
-"""Dead letters on the live page: listed, read and replayed. What reads them is handed in.
+"""/api/dead-letters: list, read and replay dead letters. What reads them is passed in.
 
-Lists and bodies are bounded, one request is served at a time, and each within `TIMEOUT` seconds.
+Lists and bodies are bounded, one request is served at a time, and reading takes at most `TIMEOUT`
+seconds.
 """
 
 from __future__ import annotations
@@ -19,58 +20,60 @@ from flowstream.monitor.http import Request, Response
 from flowstream.texts import plural, text_of
 
 MAX_LISTED = 50
-"""Letters in a list: the newest of those that wait."""
+"""Dead letters in a list: the newest of those that were not replayed."""
 
 MAX_BODY = 64 * 1024
-"""Characters of a body that are shown."""
+"""Characters of a body in a response."""
 
 MAX_REPLAYED = 1000
-"""Letters that one request may name."""
+"""Dead letters that one request may name."""
 
 TIMEOUT = 20.0
-"""Seconds that a list or a letter may take."""
+"""Seconds that reading a list or one dead letter may take."""
 
 _JSON = "application/json"
 _log = logging.getLogger("flowstream.monitor")
 
 
 class DeadLetters(Protocol):
-    """Reads and replays dead letters. What it returns is JSON-ready; it raises FlowstreamError."""
+    """Reads and replays dead letters, as JSON-ready data. Raises FlowstreamError."""
 
     @property
     def streams(self) -> Mapping[str, str]:
-        """The stream of dead letters of each pipeline that has one."""
+        """The dead-letter stream of each pipeline that has one."""
 
     async def waiting(self, stream: str, most: int) -> dict[str, Any]:
-        """`waiting`: how many were not replayed, and whether that is `exact` or the most there
-        can be; `letters`: the newest of them in front, as many as `most`."""
+        """`waiting` is how many were not replayed, `exact` whether that is exact or an upper bound;
+        `letters` has the newest of them first, at most `most`."""
 
     async def letter(self, stream: str, offset: int, most: int) -> dict[str, Any] | None:
-        """One letter with `body` (text of at most `most` characters) and `traceback`; None where
-        there is none."""
+        """One dead letter with its `body` (at most `most` characters) and `traceback`; None if the
+        stream has none at this offset."""
 
     async def replay(self, stream: str, offsets: Sequence[int] | None) -> dict[str, Any]:
-        """Publish these letters, or all that wait, back to where they came from: `replayed` is how
-        many by stream, `left` why others could not be, by offset."""
+        """Publish these dead letters, or all that were not replayed, to their original streams.
+
+        `replayed` has the number for each stream, `left` the reason for each offset that failed.
+        """
 
 
 class DeadLetterEndpoint:
-    """The answers to requests about dead letters; `control` allows replays, which `tell` logs."""
+    """Answers requests for dead letters. `control` allows replays; `log_event` records them."""
 
     def __init__(
-        self, letters: DeadLetters, tell: Callable[[str, str], None], *, control: bool
+        self, letters: DeadLetters, log_event: Callable[[str, str], None], *, control: bool
     ) -> None:
         self._letters = letters
-        self._tell = tell
+        self._log_event = log_event
         self._control = control
-        self._turn = anyio.Semaphore(1)
+        self._one_at_a_time = anyio.Semaphore(1)
 
     @property
     def streams(self) -> Mapping[str, str]:
         return self._letters.streams
 
     async def answer(self, request: Request) -> Response:
-        """GET lists (with `offset`: one letter), POST replays."""
+        """The response: GET lists, or reads the one at `offset`; POST replays."""
         try:
             if request.method == "POST":
                 return await self._replay(request)
@@ -80,7 +83,9 @@ class DeadLetterEndpoint:
         except Refused as refused:
             return refused.response()
         except TimeoutError:
-            return _failed(HTTPStatus.GATEWAY_TIMEOUT, f"no answer within {TIMEOUT:.0f} s")
+            return _failed(
+                HTTPStatus.GATEWAY_TIMEOUT, f"the broker did not answer within {TIMEOUT:.0f} s"
+            )
         except (FlowstreamError, OSError) as error:
             _log.warning("dead letters for the live page: %s", text_of(error))
             return _failed(HTTPStatus.BAD_GATEWAY, text_of(error))
@@ -89,7 +94,7 @@ class DeadLetterEndpoint:
         check_site(request)
         stream = self._stream(request.query.get("pipeline"))
         with anyio.fail_after(TIMEOUT):
-            async with self._turn:
+            async with self._one_at_a_time:
                 if "offset" not in request.query:
                     return _json(
                         {"stream": stream, **await self._letters.waiting(stream, MAX_LISTED)}
@@ -102,24 +107,29 @@ class DeadLetterEndpoint:
 
     async def _replay(self, request: Request) -> Response:
         if not self._control:
-            raise Refused(HTTPStatus.FORBIDDEN, "replays are off; see --http-control")
+            raise Refused(
+                HTTPStatus.FORBIDDEN,
+                "replays are disabled; start the run with --http-control to allow them",
+            )
         asked = checked_body(request)
         stream = self._stream(asked.get("pipeline"))
         offsets = asked.get("offsets")
         if offsets != "waiting":
             _check_offsets(offsets)
-        async with self._turn:
-            # Not cut short by a browser that goes away: a replay is finished or the run has ended.
+        async with self._one_at_a_time:
+            # Without a timeout: a replay is finished, also if the browser disconnects.
             done = await self._letters.replay(stream, None if offsets == "waiting" else offsets)
         count = sum(done["replayed"].values())
         what = f"{plural(count, 'dead letter')} of {stream}"
-        self._tell(asked["pipeline"], f"{what} replayed by {requester(request)}")
+        self._log_event(asked["pipeline"], f"{what} replayed by {requester(request)}")
         return _json(done)
 
     def _stream(self, pipeline: Any) -> str:
         stream = self.streams.get(pipeline) if isinstance(pipeline, str) else None
         if stream is None:
-            raise Refused(HTTPStatus.NOT_FOUND, f"no pipeline {pipeline!r} with dead letters runs")
+            raise Refused(
+                HTTPStatus.NOT_FOUND, f"no running pipeline {pipeline!r} has a dead-letter stream"
+            )
         return stream
 
 
@@ -128,7 +138,7 @@ def _check_offsets(offsets: Any) -> None:
     if not good or not all(type(it) is int and 0 <= it < 1 << 62 for it in offsets):
         raise Refused(
             HTTPStatus.BAD_REQUEST,
-            f'offsets: a list of 1 to {MAX_REPLAYED} offsets, or "waiting" for all',
+            f'offsets: expected a list of 1 to {MAX_REPLAYED} offsets, or "waiting" for all',
         )
 
 

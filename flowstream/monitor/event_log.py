@@ -1,7 +1,7 @@
-"""What happened in a run, in line_of: the event log of the live page, fed by telemetry. No I/O.
+"""The event log of the live page: telemetry events as sentences. No I/O.
 
-Entries are few and bounded: the same thing that happens again within `REPEATED_WITHIN` seconds is
-counted in the entry that is there.
+The log is bounded. An event that repeats a recent entry, within `REPEATED_WITHIN` seconds, is
+counted in that entry.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from flowstream import telemetry
+from flowstream.monitor.health import foreign
 from flowstream.texts import clipped, listed, plural, without_passwords
 
 MAX_ENTRIES = 200
-"""Entries kept; the oldest goes."""
+"""Entries kept; the oldest is dropped."""
 
 REPEATED_WITHIN = 60.0
 COMPARED = 8
-"""Newest entries that are compared with one that arrives."""
+"""The newest entries that a new one is compared with."""
 
 MAX_LENGTH = 500
 
@@ -29,7 +30,7 @@ Line: TypeAlias = tuple[Level, str] | None
 
 @dataclass(slots=True)
 class Entry:
-    """One thing that happened; `pipeline` is None for what concerns the whole process."""
+    """An event, `count` times; `pipeline` is None if it concerns the whole process."""
 
     at: float
     level: Level
@@ -39,14 +40,14 @@ class Entry:
 
 
 class EventLog:
-    """The last entries; the clock is an argument."""
+    """The newest entries. The clock is an argument."""
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._states: dict[tuple[str, str, str], str] = {}
 
     def observe(self, event: telemetry.Event, now: float) -> None:
-        """Fold one event in; most of them are not worth an entry."""
+        """Add an entry for an event, if it is worth one."""
         line_of = _LINES.get(type(event))
         if line_of is not None:
             line = line_of(event)
@@ -58,7 +59,7 @@ class EventLog:
             self.add(now, *line, pipeline=getattr(event, "pipeline", None))
 
     def add(self, now: float, level: Level, text: str, *, pipeline: str | None = None) -> None:
-        """Write an entry, or count it in the one that says the same."""
+        """Add an entry, or count it in a recent one with the same text."""
         text = clipped(without_passwords(text), MAX_LENGTH)
         for _, entry in zip(range(COMPARED), reversed(self._entries), strict=False):
             same = (entry.level, entry.pipeline, entry.text) == (level, pipeline, text)
@@ -69,7 +70,7 @@ class EventLog:
         self._entries.append(Entry(now, level, pipeline, text))
 
     def newest(self) -> list[dict[str, Any]]:
-        """Every entry as JSON-ready data, the newest first."""
+        """All entries as JSON-ready data, the newest first."""
         return [
             {
                 "at": entry.at,
@@ -82,7 +83,7 @@ class EventLog:
         ]
 
     def _state(self, event: telemetry.StateChanged) -> Line:
-        """Of publishers, consumers and the client: connected. Losses are line for all of them."""
+        """A first connect. BrokerLost and BrokerBack cover the losses of all clients at once."""
         key = (event.environment, event.kind, event.name)
         before = self._states.get(key)
         if event.state == "closed":
@@ -95,7 +96,7 @@ class EventLog:
 
 
 def named(kind: str, name: str) -> str:
-    """An environment, publisher or consumer as it is called in texts."""
+    """The name of an environment, publisher or consumer in a sentence."""
     return "the client" if kind == "environment" else f"the {kind} of {name!r}"
 
 
@@ -110,7 +111,8 @@ def _broker_lost(event: telemetry.BrokerLost) -> Line:
 
 
 def _broker_back(event: telemetry.BrokerBack) -> Line:
-    return "info", f"{event.environment!r} has {event.what} back after {event.seconds:.1f} s"
+    again = f"is connected to {event.what} again after {event.seconds:.1f} s"
+    return "info", f"{event.environment!r} {again}"
 
 
 def _controlled(event: telemetry.Controlled) -> Line:
@@ -133,20 +135,20 @@ def _connection_lost(event: telemetry.ConnectionLost) -> Line:
 
 def _moved(event: telemetry.PartitionMoved) -> Line:
     if event.active:
-        return "info", f"partition {event.stream!r} is read by this process"
+        return "info", f"this process reads partition {event.stream!r}"
     if event.seconds is None:
         return None
     if event.lost:
-        return "info", f"partition {event.stream!r} left this process with its connection"
+        return "info", f"partition {event.stream!r} left this process: its connection is lost"
     return "info", f"partition {event.stream!r} was handed over after {event.seconds:.1f} s"
 
 
 def _halted(event: telemetry.Halted) -> Line:
-    return "error", f"the run is ended by {event.error}: {event.reason}"
+    return "error", f"the run ends with {event.error}: {event.reason}"
 
 
 def _truncated(event: telemetry.Truncated) -> Line:
-    return "error", f"retention removed {_messages(event)} before anybody had handled them"
+    return "error", f"retention removed {_messages(event)} before the pipeline processed them"
 
 
 def _messages(event: telemetry.Abandoned | telemetry.Truncated) -> str:
@@ -154,11 +156,7 @@ def _messages(event: telemetry.Abandoned | telemetry.Truncated) -> str:
 
 
 def _offset_moved(event: telemetry.OffsetMoved) -> Line:
-    return "warning", (
-        f"something else stored offset {event.found} for {event.stream!r} under "
-        f"{event.reference!r}, where this run has "
-        f"{'none' if event.expected is None else event.expected}"
-    )
+    return "warning", foreign(event)
 
 
 def _warned(event: telemetry.Warned) -> Line:
@@ -181,7 +179,8 @@ def _commit_failed(event: telemetry.CommitFailed) -> Line:
 
 
 def _abandoned(event: telemetry.Abandoned) -> Line:
-    return "warning", f"{_messages(event)} left to the next run"
+    were, them = ("was", "it") if event.messages == 1 else ("were", "them")
+    return "warning", f"{_messages(event)} {were} abandoned; the next run processes {them} again"
 
 
 _LINES: dict[type[telemetry.Event], Callable[[Any], Line]] = {

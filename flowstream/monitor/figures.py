@@ -1,4 +1,4 @@
-"""What the board keeps of one pipeline beside its statistics: what events told, and the history."""
+"""What the board keeps of one pipeline beside its statistics: counts of events, and a history."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flowstream.telemetry import OffsetMoved
 from flowstream.texts import without_passwords
 
 MAX_REASONS = 50
-"""Reasons of drops that are kept."""
+"""Reasons of drops that are kept; the rest is counted as "other"."""
 
 
 class BatchFigures:
-    """What closed the batches of one batcher, and how long their first messages waited."""
+    """The closed batches of one batcher: how many, what closed them, and how long they took."""
 
     __slots__ = ("count", "messages", "triggers", "waited")
 
@@ -27,10 +27,7 @@ class BatchFigures:
 
 
 class PipelineFigures:
-    """One pipeline: where its statistics come from, and what events told beside them.
-
-    `read` is None until the pipeline runs.
-    """
+    """One pipeline. `read` returns its statistics, and is None until the pipeline runs."""
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
@@ -54,19 +51,19 @@ class PipelineFigures:
         self.history = History()
 
     def drop(self, reason: str, count: int, *, intentional: bool) -> None:
-        """Count dropped messages by reason; reasons beyond MAX_REASONS are "other"."""
+        """Count dropped messages by reason."""
         key = (without_passwords(reason), intentional)
         if key not in self.dropped and len(self.dropped) >= MAX_REASONS:
             key = ("other", intentional)
         self.dropped[key] += count
 
     def given_up(self, statistics: Statistics) -> int:
-        """Messages that failed for good: dead-lettered, or discarded by the policy."""
+        """Messages that failed permanently: dead-lettered, or discarded by the policy."""
         discarded = sum(n for (_, intentional), n in self.dropped.items() if not intentional)
         return statistics.settled.get("dead_lettered", 0) + discarded
 
     def sample(self, statistics: Statistics, now: float) -> None:
-        """Keep the counts of this moment."""
+        """Keep a sample of the counts."""
         self.latencies.sample()
         sample: Sample = {
             "at": now,
@@ -92,7 +89,7 @@ class PipelineFigures:
 
 
 def oldest(statistics: Statistics) -> float | None:
-    """Age in seconds of the oldest message that is not settled; None where none is known of."""
+    """Age of the oldest unsettled message in seconds; None if it is unknown."""
     ages = [
         partition.lag_seconds
         for partition in statistics.partitions
@@ -102,13 +99,13 @@ def oldest(statistics: Statistics) -> float | None:
 
 
 def slowest(statistics: Statistics) -> float | None:
-    """Seconds until every stream is caught up; None where one does not catch up."""
+    """Seconds until every stream is caught up; None if one of them does not catch up."""
     times = [partition.catch_up for partition in statistics.partitions]
     known = [time for time in times if time is not None]
     return max(known) if known and len(known) == len(times) else None
 
 
 def total_lag(statistics: Statistics) -> int | None:
-    """Messages behind over all streams; None while no stream's end is known."""
+    """Messages behind, of all streams; None while the end of no stream is known."""
     known = [partition.lag for partition in statistics.partitions if partition.lag is not None]
     return sum(known) if known else None

@@ -1,6 +1,6 @@
-"""Statistics -> metrics, a table for each kind: what a scrape reads from the running pipelines.
+"""The metrics that a scrape reads from the statistics of running pipelines: a table for each kind.
 
-Every scrape replaces all values, so a partition that went to another process leaves none behind.
+Every scrape replaces all values, so that a partition that moved to another process leaves none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PARTITION: Table[PartitionStatistics] = {
 
 
 def refresh(metrics: Metrics, board: Board) -> None:
-    """Set everything that statistics know; what is not known yet is left out."""
+    """Set all of these metrics; values that are unknown yet are left out."""
     runs = board.statistics()
     stages = [((run.pipeline, stage.name), stage) for run in runs for stage in run.stages]
     batchers = [(labels, stage) for labels, stage in stages if stage.kind == "batcher"]
@@ -90,7 +90,7 @@ def _per_second(limit: RateLimit | None) -> float | None:
 
 
 def _uncommitted(partition: PartitionStatistics) -> float | None:
-    """Offsets, not messages: what a filter left out counts too."""
+    """The number of offsets, including those of messages that a filter excluded."""
     if partition.watermark is None:
         return 0
     if partition.committed is None:

@@ -1,21 +1,21 @@
-"""Readiness from progress, not from a ping: pure checks over what is known of each pipeline.
+"""The checks of /readyz: pure functions of what is known of each pipeline.
 
-A pipeline is ready when it runs (or was paused on purpose), is connected, and what it receives is
-settled and committed. A check that fails says what it saw. This is when each one turns false:
+A pipeline is ready while it makes progress: it is running (or was paused on purpose) and connected,
+and the messages that it receives are settled and committed. A failing check says what it found:
 
-| check | false |
+| check | fails |
 | --- | --- |
-| phase | at once while the run is not running: starting, draining, closing, stopped |
-| broker | while connecting for the first time; `RECOVERY_GRACE` seconds after a broker was lost |
-| handlers | when a handler has not got on for `stuck_after` seconds (of the pipeline) |
-| progress | when messages were in flight and none settled for `stuck_after` + the longest batch |
-| | timeout seconds |
+| phase | while the run is starting, draining, closing or stopped |
+| broker | during the first connect; `RECOVERY_GRACE` seconds after a connection was lost |
+| handlers | when a handler call has made no progress for `stuck_after` seconds (of the pipeline) |
+| progress | when messages are in flight and none was settled for `stuck_after` plus the longest |
+| | batch timeout, in seconds |
 | commits | when settled messages have waited for `COMMITS_MISSED` commit intervals |
 | retention | for `TRUNCATION_SHOWN` seconds after messages were lost to retention |
 
-Each is true again as soon as its reason is gone. That something else stores offsets of the run is
-said by commits, and fails nothing: while a release replaces another both run, and the old one is
-only stopped once the new one is ready.
+A check passes again as soon as its cause is gone. Offsets that another writer stored are mentioned
+by the check of commits but do not fail it: during a release the old and the new process both run,
+and the old one is stopped only when the new one is ready.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from flowstream.telemetry import OffsetMoved
 from flowstream.texts import listed, plural
 
 RECOVERY_GRACE = 2.0
-"""Seconds that a broker may be disconnected: the move of a leader is no reason to be taken out."""
+"""Seconds that a broker may be disconnected: a leader that moves should not fail the check."""
 
 REASONS = 3
-"""Streams of a kind, and reasons, that a text names."""
+"""Reasons that the text of a check names."""
 
 COMMITS_MISSED = 3
-"""Commit intervals after which settled messages should have been committed."""
+"""Commit intervals after which uncommitted messages fail the check."""
 
 TRUNCATION_SHOWN = 60.0
-"""Seconds for which a loss to retention is shown as not ready."""
+"""Seconds for which a loss to retention fails the check."""
 
 FOREIGN_COMMIT_SHOWN = 60.0
-"""Seconds for which it is shown that something else stored an offset."""
+"""Seconds for which an offset of another writer is mentioned."""
 
 READY_PHASES = frozenset({"running", "paused"})
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question about a pipeline and its answer."""
+    """The result of one check of a pipeline; `detail` says what it found."""
 
     pipeline: str
     name: str
@@ -61,7 +61,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """An environment, publisher or consumer (`kind`) that is connecting or recovering.
+    """An environment, publisher or consumer (`kind`) that is "connecting" or "recovering".
 
     `environment` is the name of the environment that it belongs to.
     """
@@ -76,7 +76,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """`messages` were lost to retention, the last of them `seconds` ago."""
+    """`messages` were lost to retention, the last ones `seconds` ago."""
 
     messages: int
     seconds: float
@@ -84,7 +84,7 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True)
 class ForeignCommit:
-    """Something else stored an offset, as `event` says, `seconds` ago."""
+    """`seconds` ago, the stored offset was one of another writer; `event` has the offsets."""
 
     event: OffsetMoved
     seconds: float
@@ -92,7 +92,7 @@ class ForeignCommit:
 
 @dataclass(frozen=True, slots=True)
 class PipelineHealth:
-    """What is known of one pipeline; `statistics` is None until it runs."""
+    """What the checks of one pipeline depend on; `statistics` is None until it runs."""
 
     pipeline: str
     statistics: Statistics | None
@@ -102,7 +102,7 @@ class PipelineHealth:
 
 
 def readiness(pipelines: Sequence[PipelineHealth]) -> list[Check]:
-    """Every check of every pipeline; ready when all are ok and there is at least one pipeline."""
+    """Every check of every pipeline. Without any pipeline, one check that fails."""
     if not pipelines:
         return [Check("", "phase", False, "no pipeline has started yet")]
     return [check for each in pipelines for check in _checks(each)]
@@ -131,19 +131,19 @@ def _broker(pipeline: str, disconnected: Sequence[Disconnected]) -> Check:
     if not disconnected:
         return Check(pipeline, "broker", True, "connected")
     ok = max(each.seconds for each in disconnected) <= RECOVERY_GRACE
-    return Check(pipeline, "broker", ok, loss(disconnected))
+    return Check(pipeline, "broker", ok, disconnection(disconnected))
 
 
-def loss(disconnected: Sequence[Disconnected]) -> str:
-    """What waits for its broker, since when and why, however many publishers and consumers it is.
+def disconnection(disconnected: Sequence[Disconnected]) -> str:
+    """One sentence about everything that is disconnected, since when and why.
 
-    `the consumers of 'orders-0' and 'orders-1' have been without their broker for 3 s: REASON`
+    `the consumers of 'orders-0' and 'orders-1' have been disconnected for 3 s: REASON`
     """
     seconds = max(each.seconds for each in disconnected)
     reasons = dict.fromkeys(each.reason for each in disconnected)
-    have, their = ("has", "its") if len(_users(disconnected)) < 2 else ("have", "their")
+    have = "has" if len(_users(disconnected)) < 2 else "have"
     why = "; ".join(list(reasons)[:REASONS])
-    return f"{_who(disconnected)} {have} been without {their} broker for {seconds:.0f} s: {why}"
+    return f"{_who(disconnected)} {have} been disconnected for {seconds:.0f} s: {why}"
 
 
 def _users(disconnected: Sequence[Disconnected]) -> list[Disconnected]:
@@ -151,7 +151,7 @@ def _users(disconnected: Sequence[Disconnected]) -> list[Disconnected]:
 
 
 def _who(disconnected: Sequence[Disconnected]) -> str:
-    """The publishers and consumers; the client itself where it has none."""
+    """The publishers and consumers; the client if there are none."""
     found = []
     for kind in dict.fromkeys(each.kind for each in _users(disconnected)):
         names = sorted(repr(each.name) for each in disconnected if each.kind == kind)
@@ -162,18 +162,18 @@ def _who(disconnected: Sequence[Disconnected]) -> str:
 def _handlers(statistics: Statistics) -> Check:
     for stage in statistics.stages:
         if stage.longest > statistics.stuck_after:
-            detail = f"a handler of {stage.name!r} has not got on for {stage.longest:.0f} s"
+            detail = f"a handler of {stage.name!r} has made no progress for {stage.longest:.0f} s"
             return Check(statistics.pipeline, "handlers", False, detail)
-    return Check(statistics.pipeline, "handlers", True, "none is stuck")
+    return Check(statistics.pipeline, "handlers", True, "no handler is stuck")
 
 
 def _progress(statistics: Statistics) -> Check:
     oldest = max((partition.oldest for partition in statistics.partitions), default=0.0)
     still = min(statistics.progress_age, oldest)
     limit = statistics.stuck_after + statistics.batch_timeout
-    detail = f"{statistics.in_flight} in flight"
+    detail = f"{plural(statistics.in_flight, 'message')} in flight"
     if statistics.in_flight:
-        detail += f", the last one settled {statistics.progress_age:.0f} s ago"
+        detail += f"; a message was last settled {statistics.progress_age:.0f} s ago"
     stuck = statistics.in_flight > 0 and still > limit
     return Check(statistics.pipeline, "progress", not stuck, detail)
 
@@ -181,25 +181,29 @@ def _progress(statistics: Statistics) -> Check:
 def _commits(statistics: Statistics, foreign_commit: ForeignCommit | None) -> Check:
     waited = statistics.uncommitted
     ok = waited <= COMMITS_MISSED * statistics.commit_interval
-    detail = "everything that may be is committed"
+    detail = "no settled messages wait for a commit"
     if waited:
         detail = f"settled messages have been waiting for a commit for {waited:.0f} s"
     if foreign_commit is not None and foreign_commit.seconds <= FOREIGN_COMMIT_SHOWN:
         event = foreign_commit.event
-        detail += (
-            f"; something else stored {event.found} for {event.stream!r} under "
-            f"{event.reference!r}, where this run has "
-            f"{'none' if event.expected is None else event.expected}: seen "
-            f"{foreign_commit.seconds:.0f} s ago"
-        )
+        detail += f"; {foreign_commit.seconds:.0f} s ago, {foreign(event)}"
     return Check(statistics.pipeline, "commits", ok, detail)
+
+
+def foreign(event: OffsetMoved) -> str:
+    """One sentence about an offset that another writer stored."""
+    ours = "none" if event.expected is None else event.expected
+    return (
+        f"the stored offset of {event.stream!r} under the reference {event.reference!r} was "
+        f"{event.found}, from another writer (this run stored {ours})"
+    )
 
 
 def _retention(pipeline: str, truncation: Truncation | None) -> Check:
     if truncation is None:
-        return Check(pipeline, "retention", True, "nothing was lost")
+        return Check(pipeline, "retention", True, "no messages were lost")
     ok = truncation.seconds > TRUNCATION_SHOWN
     were = "was" if truncation.messages == 1 else "were"
     lost = plural(truncation.messages, "message")
-    detail = f"{lost} {were} lost {truncation.seconds:.0f} s ago"
+    detail = f"{lost} {were} lost to retention {truncation.seconds:.0f} s ago"
     return Check(pipeline, "retention", ok, detail)

@@ -1,9 +1,10 @@
-"""A small HTTP/1.1 server: h11 does the protocol, anyio the sockets, and everything is bounded.
+"""A small HTTP/1.1 server: h11 implements the protocol, anyio the sockets; everything is bounded.
 
-At most `MAX_CONNECTIONS` at a time (more are closed at once), `MAX_HEAD` bytes of request line and
-headers, `MAX_BODY` bytes of body, `READ_TIMEOUT` seconds for a whole request to arrive (this also
-closes idle connections) and `WRITE_TIMEOUT` for the answer to leave. An error in a handler is a
-500 and one log record; it never ends the server.
+It serves at most `MAX_CONNECTIONS` at a time (further ones are closed at once), and accepts
+`MAX_HEAD` bytes of request line and headers and `MAX_BODY` bytes of body. A request must arrive
+within `READ_TIMEOUT` seconds, which also closes idle connections; a response must be sent within
+`WRITE_TIMEOUT`. An exception of a handler becomes a response 500 and one log record; it never ends
+the server.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _log = logging.getLogger("flowstream.monitor")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; header names are lower case, `path` is without the query.
+    """One request. Header names are lower case, and `path` has no query.
 
-    `peer` is the address it came from, "" where that is not known.
+    `peer` is the address of the client, and "" if it is unknown.
     """
 
     method: str
@@ -46,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer; the length and security headers are added by the server."""
+    """One response. The server adds the length and security headers."""
 
     status: int = 200
     body: bytes = b""
@@ -70,7 +71,7 @@ _SECURITY = (
 
 
 class _Refused(Exception):
-    """The request is answered with `status` and the connection closed."""
+    """The response is `status`, and the connection is closed."""
 
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(status.phrase)
@@ -84,9 +85,9 @@ async def serve(
     *,
     task_status: TaskStatus[tuple[str, int]] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests on `host`:`port` (0 takes a free one) until cancelled.
+    """Answer requests on `host`:`port` (0 is any free port) until cancelled.
 
-    Started with the address it listens on. Raises OSError where the address cannot be had.
+    `task_group.start` returns the address that it listens on. Raises OSError if that is in use.
     """
     listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
     async with listener:
@@ -109,7 +110,7 @@ async def serve(
 
 
 class _Connection:
-    """One client: requests are answered one after the other."""
+    """One connection: its requests are answered one after the other."""
 
     def __init__(self, stream: ByteStream, handler: Handler) -> None:
         self._stream = stream
@@ -118,17 +119,17 @@ class _Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     async def run(self) -> None:
-        """Serve until the client leaves, is too slow, or breaks the protocol."""
+        """Serve until the client disconnects, is too slow, or violates the protocol."""
         try:
             while await self._exchange():
                 self._http.start_next_cycle()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError):
-            pass  # the client is gone or asleep: nobody is left to tell
+            pass  # the client has disconnected or is too slow: it cannot receive an error
         finally:
             await anyio.aclose_forcefully(self._stream)
 
     async def _exchange(self) -> bool:
-        """One request and its answer; False once the connection is to be closed."""
+        """Answer one request. False: the connection is to be closed."""
         try:
             with anyio.fail_after(READ_TIMEOUT):
                 request = await self._read()
@@ -204,7 +205,7 @@ def _peer(stream: ByteStream) -> str:
     try:
         address = stream.extra(SocketAttribute.remote_address)  # noqa: S610 - no Django here
     except (OSError, anyio.TypedAttributeLookupError):
-        return ""  # it is gone already
+        return ""  # already disconnected
     return str(address[0]) if isinstance(address, tuple) else ""
 
 

@@ -1,7 +1,7 @@
-"""The options of a declared pipeline as they are in force, as text for whoever looks. Pure.
+"""/api/settings: the options of a pipeline as they are in force, as text. Pure.
 
-No secret is shown: functions and objects of the user's own are named by their class, since their
-`repr` may hold anything; what a producer describes of itself is searched for passwords.
+It shows no secrets: functions and objects of the user are shown by name, since their `repr` may
+contain anything, and passwords are removed from what a producer describes of itself.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SECRET = re.compile(r"passw|secret|token|credential|api_?key", re.IGNORECASE)
 
 
 def settings(pipeline: Pipeline, running: RunningPipeline | None = None) -> list[dict[str, Any]]:
-    """For the pipeline and each stage its options: name, value, whether it is the default, and what
-    it is for. With the pipeline as it is `running`, what was changed since is shown changed."""
+    """The options of the pipeline, its producer and each stage: name, value, whether it is the
+    default, and what it is for. `running` adds what was changed since the start."""
     groups = [_group("pipeline", pipeline.name, _options(pipeline.options))]
     groups.append(_group("producer", type_name(pipeline.producer), _producer(pipeline)))
     for kind, each in pipeline.declaration.stages:
         groups.append(_group(kind, each.options.name, _options(each.options)))
     if running is not None:
-        _correct(groups, running)
+        _update(groups, running)
     return groups
 
 
@@ -58,7 +58,7 @@ def _option(name: str, value: str, *, default: bool, about: str) -> dict[str, An
 
 
 def _text(value: Any) -> str:
-    """The value as it may be shown."""
+    """The value as text that contains no secrets."""
     if type(value) is int:
         return f"{value:,}"
     if type(value) in _PLAIN:
@@ -71,8 +71,8 @@ def _text(value: Any) -> str:
     return clipped(name, LENGTH) if type(name) is str else type_name(value)
 
 
-def _correct(groups: list[dict[str, Any]], running: RunningPipeline) -> None:
-    """Put in what was changed while it runs: the rate limit, and how many workers there are."""
+def _update(groups: list[dict[str, Any]], running: RunningPipeline) -> None:
+    """Update what can be changed while it runs: the rate limit and the number of workers."""
     now = {stage.name: stage.concurrency for stage in running.statistics().stages}
     for group in groups:
         for option in group["options"]:

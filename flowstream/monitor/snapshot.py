@@ -8,7 +8,7 @@ from typing import Any
 
 from flowstream.monitor.advice import advice
 from flowstream.monitor.condition import (
-    ATTEMPTS,
+    FAILED_ATTEMPTS,
     LAGGING_AFTER,
     RECENT,
     Condition,
@@ -35,7 +35,7 @@ def pipeline_snapshot(
     checks: Sequence[Check],
     now: float,
 ) -> dict[str, Any]:
-    """One pipeline; `checks` are those of its readiness."""
+    """The snapshot of one pipeline; `checks` are the checks of its readiness."""
     history = figures.history
     attempts = {
         stage.name: _recent(history, stage.name, f"handled:{stage.name}", f"failed:{stage.name}")
@@ -80,7 +80,7 @@ def pipeline_snapshot(
         "source": {
             "name": "producer",
             "states": history.time_shares("producer"),
-            "failing": alarming(decoding, ATTEMPTS),
+            "failing": alarming(decoding, FAILED_ATTEMPTS),
         },
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
         "streams": [
@@ -124,7 +124,7 @@ def _seen(
 
 def _condition(state: Condition) -> dict[str, Any]:
     shown = {"name": state.name, "level": state.level, "why": state.why}
-    return shown | advice(state.about)
+    return shown | advice(state.topic)
 
 
 def _recent(history: History, name: str, whole: str, failed: str) -> Share:
@@ -137,7 +137,7 @@ def _lags(partition: PartitionStatistics) -> bool:
 
 
 def _elsewhere(figures: PipelineFigures, statistics: Statistics) -> list[str]:
-    """Partitions that another process has, and of which nothing else is known."""
+    """Partitions that another process reads and of which nothing else is known."""
     known = {partition.stream for partition in statistics.partitions}
     away = {stream for stream, active in figures.partitions.items() if not active}
     return sorted(away - known)
@@ -153,7 +153,7 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) ->
         "active": stage.busy,
         "busy": states.get("busy", 0.0),
         "states": states,
-        "failing": alarming(attempts, ATTEMPTS),
+        "failing": alarming(attempts, FAILED_ATTEMPTS),
         "waiting": stage.waiting,
         "parked": stage.parked,
         "handled": stage.handled,
@@ -199,7 +199,7 @@ def _limit(limit: Any) -> dict[str, Any] | None:
 
 
 def outcomes_in_order(settled: Mapping[str, int]) -> dict[str, int]:
-    """Outcomes that occurred, the good one first."""
+    """The outcomes that occurred, with their counts: "ok" first, then by name."""
     return {name: settled[name] for name in sorted(settled, key=_rank) if settled[name]}
 
 

@@ -20,10 +20,10 @@ from tests.cli.modules import SLOW, write_module
 READY = """\
 [+] orders/phase: the run is running
 [+] orders/broker: connected
-[+] orders/handlers: none is stuck
-[+] orders/progress: 0 in flight
-[+] orders/commits: everything that may be is committed
-[+] orders/retention: nothing was lost
+[+] orders/handlers: no handler is stuck
+[+] orders/progress: 0 messages in flight
+[+] orders/commits: no settled messages wait for a commit
+[+] orders/retention: no messages were lost
 ready
 """
 

@@ -87,4 +87,4 @@ async def test_the_only_member_of_a_group_gets_its_partition_again(
         end.set()
     assert result.error is None
     assert "handed over" not in caplog.text
-    assert "left this process with its connection" in str(board.events.newest())
+    assert "left this process: its connection is lost" in str(board.events.newest())

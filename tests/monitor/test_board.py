@@ -129,7 +129,7 @@ def test_what_is_away_is_told_by_environment_and_concerns_its_own_pipeline() -> 
         {
             "environment": f"flowstream {name}",
             "for": 3.0,
-            "text": "the consumer of 's' has been without its broker for 3 s: reset",
+            "text": "the consumer of 's' has been disconnected for 3 s: reset",
         }
         for name in ("a", "shared")
     ]

@@ -27,7 +27,7 @@ WELL = Observed(
     elsewhere=0,
     streams=1,
 )
-DISCONNECTED = Check("p", "broker", False, "the client has been without its broker for 12 s")
+DISCONNECTED = Check("p", "broker", False, "the client has been disconnected for 12 s")
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_what_is_wrong_says_what_to_do() -> None:
     failing = condition(dataclasses.replace(WELL, attempts=[Share("load", 100, 40)]))
     assert failing.why == "40 of 100 attempts of load failed in the last minute"
     assert failing.level == "bad"
-    about = advice(failing.about)
+    about = advice(failing.topic)
     assert "reasons" in about["advice"]
     assert about["runbook"].endswith("#flowstreamdeadlettering")
     broken = condition(dataclasses.replace(WELL, checks=[DISCONNECTED]))
     assert broken.why == DISCONNECTED.detail
-    assert advice(broken.about)["runbook"].endswith("#flowstreamdisconnected")
+    assert advice(broken.topic)["runbook"].endswith("#flowstreamdisconnected")
     assert advice("") == {}
 
 

@@ -153,7 +153,7 @@ async def test_a_limit_is_more_than_nothing(running: RunningPipeline, messages: 
     answer = await ask(order("rate_limit", messages=messages))
     assert answer.status == 400
     assert answer.body.decode() == (
-        f"messages {messages}: a limit is more than 0 messages a second; null is no limit, and "
-        "the action pause takes nothing in\n"
+        f"messages {messages}: a limit is a number of messages per second above 0; null removes "
+        "the limit, and the action pause stops the intake\n"
     )
     assert running.rate_limit is None

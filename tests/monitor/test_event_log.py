@@ -41,13 +41,13 @@ def line(*events: Event) -> list[tuple[str, str | None, str]]:
     ("event", "level", "text"),
     [
         (PhaseChanged("p", "running", 0.1), "info", "the run is running"),
-        (Halted("p", "Halted", "order 7"), "error", "the run is ended by Halted: order 7"),
+        (Halted("p", "Halted", "order 7"), "error", "the run ends with Halted: order 7"),
         (PartitionMoved("p", "all", "s-1", True, None), "info",
-         "partition 's-1' is read by this process"),
+         "this process reads partition 's-1'"),
         (PartitionMoved("p", "all", "s-1", False, 0.25), "info",
          "partition 's-1' was handed over after 0.2 s"),
         (Truncated("p", "s", 7_000), "error",
-         "retention removed 7,000 messages of 's' before anybody had handled them"),
+         "retention removed 7,000 messages of 's' before the pipeline processed them"),
         (StageCrashed("p", "load", "OSError: full", True), "error",
          "stage 'load' crashed and was restarted: OSError: full"),
         (HandlerStuck("p", "load", 61.2, "File x\n  requests.get(url)\n"), "warning",
@@ -55,16 +55,18 @@ def line(*events: Event) -> list[tuple[str, str | None, str]]:
         (CommitFailed("p", "s", 7, "TimeoutError"), "warning",
          "an offset of 's' could not be stored: TimeoutError"),
         (OffsetMoved("p", "s", "shop", 89, 12), "warning",
-         "something else stored offset 12 for 's' under 'shop', where this run has 89"),
+         "the stored offset of 's' under the reference 'shop' was 12, from another writer (this "
+         "run stored 89)"),
         (Warned("p", "retry", "retry: it may wait longer"), "warning", "retry: it may wait longer"),
-        (Abandoned("p", "s", 1), "warning", "1 message of 's' left to the next run"),
+        (Abandoned("p", "s", 1), "warning",
+         "1 message of 's' was abandoned; the next run processes it again"),
         (Controlled("p", "pause", "", "the live page"), "info", "paused, by the live page"),
         (Controlled("p", "rate_limit", "limited to 5 messages every 1 s", "alice"), "info",
          "limited to 5 messages every 1 s, by alice"),
         (PartitionMoved("p", "all", "s-1", False, 0.2), "info",
          "partition 's-1' was handed over after 0.2 s"),
         (PartitionMoved("p", "all", "s-1", False, 0.2, lost=True), "info",
-         "partition 's-1' left this process with its connection"),
+         "partition 's-1' left this process: its connection is lost"),
         (LoopBlocked("p", "load", 3.04, "File x\n  time.sleep(3)\n"), "warning",
          "'load' blocked the event loop for 3.0 s at time.sleep(3)"),
     ],
@@ -88,7 +90,7 @@ def test_what_is_lost_comes_back_after_so_long() -> None:
         ("warning", None, "a connection to a:1 (consumer) was lost: reset by peer"),
         ("warning", None, "'e' lost its broker: reset; the consumer of s-0, the consumer of s-1, "
          "the consumer of s-2, the consumer of s-3, the consumer of s-4 and 4 more wait"),
-        ("info", None, "'e' has its broker back after 3.2 s"),
+        ("info", None, "'e' is connected to its broker again after 3.2 s"),
     ]  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_the_broker_may_be_away_for_a_moment() -> None:
     for seconds, reason in ((RECOVERY_GRACE, None), (RECOVERY_GRACE + 1, "reset")):
         away = Disconnected("consumer", "s", "recovering", seconds, "reset")
         found = failing(dataclasses.replace(watched(), disconnected=[away]))
-        expected = f"the consumer of 's' has been without its broker for {seconds:.0f} s: reset"
+        expected = f"the consumer of 's' has been disconnected for {seconds:.0f} s: reset"
         assert found == ({} if reason is None else {"broker": expected})
 
 
@@ -71,10 +71,10 @@ def test_a_loss_is_one_text_however_many_wait() -> None:
     ]
     assert failing(dataclasses.replace(watched(), disconnected=away)) == {
         "broker": "the consumers of 'orders-0', 'orders-1', 'orders-10', 'orders-11', 'orders-2' "
-        "and 7 more and the publisher of 'dead' have been without their broker for 4 s: reset"
+        "and 7 more and the publisher of 'dead' have been disconnected for 4 s: reset"
     }
     assert failing(dataclasses.replace(watched(), disconnected=away[:1])) == {
-        "broker": "the client has been without its broker for 4 s: reset"
+        "broker": "the client has been disconnected for 4 s: reset"
     }
 
 
@@ -88,7 +88,7 @@ def test_connecting_for_the_first_time_is_not_ready() -> None:
 def test_a_stuck_handler() -> None:
     assert failing(stuck(RUNNING, RUNNING.stuck_after)) == {}
     assert failing(stuck(RUNNING, RUNNING.stuck_after + 1)) == {
-        "handlers": "a handler of 'processor' has not got on for 61 s"
+        "handlers": "a handler of 'processor' has made no progress for 61 s"
     }
 
 
@@ -131,5 +131,8 @@ def test_what_else_stores_offsets_is_told_for_a_while_and_fails_nothing() -> Non
         pipeline = dataclasses.replace(watched(), foreign_commit=ForeignCommit(event, seconds))
         checks = {check.name: check for check in readiness([pipeline])}
         assert all(check.ok for check in checks.values())
-        said = "something else stored 12 for 'orders' under 'shop', where this run has none"
+        said = (
+            "5 s ago, the stored offset of 'orders' under the reference 'shop' was 12, from "
+            "another writer (this run stored none)"
+        )
         assert (said in checks["commits"].detail) is told

@@ -162,7 +162,7 @@ async def page(window: Browser) -> AsyncIterator[Page]:
 async def test_it_shows_what_the_run_does_and_updates(page: Page) -> None:
     await page.load()
     await page.shows("processor", "548 ok", "2 dead-lettered", "amount must be positive",
-                     "test order", "size 1", "s-elsewhere", "elsewhere", "ready",
+                     "test order", "size 1", "s-elsewhere", "another process", "ready",
                      "the run is running", "CPU", "p50 514 ms")  # fmt: skip
     page.statistics.change(settled={"ok": 9_876_543})
     page.board.sample()
@@ -416,7 +416,7 @@ async def test_dead_letters_are_read_and_replayed(window: Browser) -> None:
         await page.shows("Dead letters in p.dead: 2 of this run")
         summary = "section.pipeline details.card summary"
         await page.click(summary)
-        await page.shows("2 letters wait to be replayed", HOSTILE, "s@3", "3 attempts")
+        await page.shows("2 dead letters to replay", HOSTILE, "s@3", "3 attempts")
         await page.click("details.card .reason summary")
         await page.shows(f"{HOSTILE} 7", "Traceback of it", f"k={HOSTILE}", "ValueError")
         await page.click(".reason .buttons button")
@@ -463,7 +463,7 @@ async def test_a_limit_that_cannot_be_is_told(window: Browser) -> None:
         for wrong in ("0", "-5", "abc"):
             await page.do(window.run, "document.querySelector('input').value = arguments[0]", wrong)
             await page.click("form button[type=submit]")
-            await page.shows(f'a limit of "{wrong}" cannot be set', "greater than 0")
+            await page.shows(f'"{wrong}" is not a valid limit', "greater than 0")
 
 
 async def test_without_permission_there_are_no_controls(page: Page) -> None:

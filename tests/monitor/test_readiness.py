@@ -181,7 +181,7 @@ async def test_the_broker_is_gone_and_back(tmp_path: Path, monkeypatch: pytest.M
             while not (losses := probe.board.snapshot()["losses"]):
                 await anyio.sleep(0.02)
         (loss,) = losses
-        assert loss["text"].startswith("the consumer of 's' has been without its broker for 0 s:")
+        assert loss["text"].startswith("the consumer of 's' has been disconnected for 0 s:")
         assert {each["kind"] for each in probe.board.snapshot()["away"]} == {
             "environment",
             "consumer",

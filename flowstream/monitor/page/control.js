@@ -1,4 +1,4 @@
-// Pause, resume and limit, where the run allows it (--http-control).
+// Pause, resume and rate limit, if the run allows it (--http-control).
 
 import {ask, known, make, text} from "./format.js";
 
@@ -26,8 +26,8 @@ export function controls(name, failed) {
     event.preventDefault();
     const asked = input.value.trim(), messages = asked === "" ? null : Number(asked);
     if (messages === null || messages > 0) send({action: "rate_limit", messages});
-    else failed(`${name}: a limit of "${asked}" cannot be set. Enter a number greater than 0, or ` +
-      "nothing for no limit; Pause stops the intake.");
+    else failed(`${name}: "${asked}" is not a valid limit. Enter a number greater than 0, or nothing ` +
+      "for no limit. Pause stops the intake.");
   });
   return {node: form, update(pipeline) {
     paused = pipeline.phase === "paused";

@@ -1,4 +1,4 @@
-// Making elements, and figures as people read them.
+// Creates elements, and formats figures.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "path", "title"]);
@@ -14,7 +14,7 @@ export function make(tag, attributes = {}, ...children) {
 
 export const known = value => value !== null && value !== undefined;
 
-// At most seven characters, however large.
+// At most seven characters for any value.
 export function number(value) {
   if (!known(value)) return "–";
   if (Math.abs(value) >= 1e15) return value.toExponential(1);
@@ -53,7 +53,7 @@ export const percent = share => known(share) ? `${Math.round(share * 100)} %` : 
 export const plural = (count, word, words = `${word}s`) =>
   `${number(count)} ${count === 1 ? word : words}`;
 
-// Sets text only where it changed, so that nothing is selected, announced or painted anew in vain.
+// Sets the text only if it changed: otherwise selections are lost and screen readers repeat it.
 export function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }
@@ -62,18 +62,18 @@ export function className(node, value) {
   if (node.getAttribute("class") !== value) node.setAttribute("class", value);
 }
 
-// What to do, and a link to the runbook.
+// The advice, and a link to the runbook.
 export function advice({advice: words, runbook}) {
   const node = make("span", {class: "advice"}, words ?? "");
   if (runbook) node.append(" ", make("a", {href: runbook, target: "_blank"}, "Runbook"));
   return node;
 }
 
-// Asks this run; raises an Error with what it answered where that is no success.
+// Sends a request to this run; throws an Error with the response text if it fails.
 export async function ask(path, body) {
   const options = body === undefined ? {} : {method: "POST",
     headers: {"content-type": "application/json"}, body: JSON.stringify(body)};
   const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error((await answer.text()).trim() || `answer ${answer.status}`);
+  if (!answer.ok) throw new Error((await answer.text()).trim() || `response ${answer.status}`);
   return answer.json();
 }

@@ -1,13 +1,13 @@
-// The pipeline as a graph: producer, processor, batchers, settled. Coloured by how busy each is.
+// The stages as a graph: producer, processor, batchers, settled. Coloured by how busy each is.
 
 import {className, make, number, percent, plural, rate, span, text} from "./format.js";
 
 const STATES = ["busy", "backpressured", "rate_limited", "paused"];
-const NAMES = {busy: "busy", backpressured: "held back: no room in the window", rate_limited: "rate-limited",
+const NAMES = {busy: "busy", backpressured: "backpressured: the window is full", rate_limited: "rate-limited",
   paused: "paused", idle: "idle"};
 const WARM = 0.6, HOT = 0.85;
 const EDGES = {calm: `busy up to ${percent(WARM)}`, warm: `up to ${percent(HOT)}`,
-  hot: "above: this stage is the limit", failing: "framed: failing (1 in 10 attempts of the last minute)"};
+  hot: "above: this stage is the bottleneck", failing: "framed: failing (1 in 10 attempts in the last minute)"};
 
 function box(kind) {
   const name = make("b"), what = make("span", {class: "kind"}, kind), badge = make("span");
@@ -43,7 +43,7 @@ function box(kind) {
 function ofSource(pipeline) {
   const {source} = pipeline, told = [`${rate(pipeline.received_rate)}/s received`];
   const held = source.states.backpressured ?? 0;
-  if (held > 0.05) told.push(`held back ${percent(held)}` +
+  if (held > 0.05) told.push(`backpressured ${percent(held)}` +
     (pipeline.in_flight > pipeline.max_in_flight / 2 ? ": the window is full" : ""));
   if (source.states.rate_limited > 0.05) told.push(`rate-limited ${percent(source.states.rate_limited)}`);
   told.push(plural(pipeline.received, "message"));
@@ -55,12 +55,12 @@ function ofStage(stage) {
   if (stage.kind === "batcher" && stage.batches)
     told.push(`batches of ${number(stage.mean_batch)}, filled in ${span(stage.mean_wait)}`);
   told.push(`${number(stage.waiting)} waiting`);
-  if (stage.parked) told.push([`${number(stage.parked)} wait for another attempt`, "warn"]);
+  if (stage.parked) told.push([`${number(stage.parked)} waiting for a retry`, "warn"]);
   if (stage.longest > 5) told.push([`one call has been running for ${span(stage.longest)}`,
     stage.longest > 30 ? "bad" : "warn"]);
   if (stage.hung) told.push([`${plural(stage.hung, "thread")} hung`, "bad"]);
   if (stage.failed) told.push([`${plural(stage.failed, "attempt")} failed, ${number(stage.retried)} retried` +
-    (stage.failing_share ? ` (lately ${percent(stage.failing_share)})` : ""), stage.failing ? "bad" : "soft"]);
+    (stage.failing_share ? ` (recently ${percent(stage.failing_share)})` : ""), stage.failing ? "bad" : "soft"]);
   const workers = plural(stage.concurrency, "worker");
   return {title: stage.name, subtitle: stage.name === stage.kind ? workers : `${stage.kind}, ${workers}`,
     states: stage.states, failing: stage.failing, told};
@@ -70,8 +70,8 @@ function ofEnd(pipeline) {
   const told = Object.entries(pipeline.outcomes).map(([name, count]) =>
     [`${number(count)} ${name.replace("_", "-")}`, name === "ok" ? "good" :
       name === "dropped" ? "soft" : "bad"]);
-  if (pipeline.abandoned) told.push([`${number(pipeline.abandoned)} left to the next run`, "warn"]);
-  return {title: "settled", subtitle: "", told: told.length ? told : ["nothing yet"]};
+  if (pipeline.abandoned) told.push([`${number(pipeline.abandoned)} abandoned, for the next run`, "warn"]);
+  return {title: "settled", subtitle: "", told: told.length ? told : ["none yet"]};
 }
 
 export function graph() {

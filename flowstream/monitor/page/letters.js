@@ -1,9 +1,9 @@
-// Dead letters of a pipeline: asked for when they are opened, read one by one, and replayed.
+// The dead letters of a pipeline: fetched when opened, read one by one, and replayed.
 
 import {ask, make, number, plural, text} from "./format.js";
 import {block, fold, keyed} from "./parts.js";
 
-// A button that asks once more before it does what cannot be undone.
+// A button for what cannot be undone: the first click asks, the second one acts.
 function careful(label, sure, act) {
   const node = make("button", {type: "button"}, label);
   let armed = false;
@@ -24,20 +24,19 @@ export function letters(pipeline) {
   const buttons = make("p", {class: "buttons"});
   const summary = make("summary", {}, make("h3"));
   const node = fold({class: "card"}, summary, load, said, buttons, list);
-  const all = careful("Replay all that wait", "Publish them again?", () => replay("waiting"));
+  const all = careful("Replay all", "Publish them again?", () => replay("waiting"));
   const lines = keyed(list, letter, each => each.offset);
   let stream = "", control = false, buried = -1;
 
   async function load() {
     try {
       const found = await ask(query);
-      text(said, found.waiting === 0 ? "None waits: all were replayed, or there are none."
-        : `${found.exact ? "" : "At most "}${plural(found.waiting, "letter")} ` +
-          `${found.waiting === 1 ? "waits" : "wait"} to be replayed` +
+      text(said, found.waiting === 0 ? "No dead letters to replay."
+        : `${found.exact ? "" : "At most "}${plural(found.waiting, "dead letter")} to replay` +
           (found.letters.length < found.waiting ? `; the newest ${number(found.letters.length)}:` : ":"));
       lines.update(found.letters);
     } catch (error) {
-      text(said, `They cannot be read: ${error.message}`);
+      text(said, `The dead letters cannot be read: ${error.message}`);
     }
   }
 
@@ -48,7 +47,7 @@ export function letters(pipeline) {
       const told = Object.entries(done.replayed)
         .map(([to, count]) => `${plural(count, "message")} replayed into ${to}`);
       await load();
-      text(said, [...(told.length ? told : ["Nothing was replayed"]), ...left].join("; "));
+      text(said, [...(told.length ? told : ["No messages were replayed"]), ...left].join("; "));
     } catch (error) {
       text(said, `Not replayed: ${error.message}`);
     }
@@ -79,7 +78,7 @@ export function letters(pipeline) {
       text(why, row.reason);
       text(place, `${row.source} · ${row.stage} (${row.phase}) · ${row.time} · ` +
         plural(row.attempts, "attempt"));
-      // Not each time: a button that is put there anew loses the focus, and with it its question.
+      // Only on a change: a button that is inserted again loses the focus, and the confirmation.
       if (buttons.hasChildNodes() !== control) buttons.replaceChildren(...(control ? [again] : []));
     }};
   }

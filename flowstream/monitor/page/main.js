@@ -1,4 +1,4 @@
-// Asks for the run's figures once a second and shows them; goes on by itself after a restart.
+// Fetches the snapshot of the run once a second and shows it, also after the run has restarted.
 
 import {advice, bytes, className, make, percent, plural, rate, span, text} from "./format.js";
 import {keyed} from "./parts.js";
@@ -26,8 +26,8 @@ const list = make("ul");
 status.append(list);
 const lines = keyed(list, line, problem => `${problem.check} ${problem.pipeline}`);
 
-// `problems` have what is `said` and perhaps advice. What changes in them is shown, and only what is
-// new among them is news for a screen reader: some count seconds.
+// Each problem has the text `said`, and perhaps advice. All changes are shown, but only a new problem
+// is announced by screen readers: some texts count seconds.
 function tell(problems) {
   lines.update(problems);
   className(status, problems.length ? "shown" : "");
@@ -37,7 +37,7 @@ function tell(problems) {
   text(news, problems.map(each => each.said).join(" "));
 }
 
-// What is not ready, the same of several pipelines once; what has halted says so itself.
+// Failing checks, the same one of several pipelines once. A halted pipeline has a verdict of its own.
 function notReady(run) {
   const halted = run.pipelines.filter(each => each.condition.name === "halted").map(each => each.name);
   const same = new Map();
@@ -73,7 +73,7 @@ function show(run) {
   const problems = notReady(run);
   if (!problems.some(each => each.check === "broker"))
     problems.unshift(...run.losses.map(each =>
-      ({...each, check: "lost", pipeline: each.environment, said: `${each.text}. It is tried again.`})));
+      ({...each, check: "lost", pipeline: each.environment, said: `${each.text}. Reconnecting.`})));
   tell(refused ? [...problems, {check: "refused", pipeline: "", said: refused}] : problems);
   for (const pipeline of run.pipelines) {
     if (!sections.has(pipeline.name))
@@ -87,7 +87,7 @@ function show(run) {
   order([...names.map(name => sections.get(name).node), about.node]);
 }
 
-// What matters first is at the top; what has the keyboard keeps it when it moves.
+// Sorts the sections as the snapshot does. A focused element keeps the focus when it moves.
 function order(nodes) {
   if (nodes.every((node, index) => main.children[index] === node)) return;
   const focused = document.activeElement;
@@ -103,7 +103,7 @@ function gone() {
   tell([{check: "gone", pipeline: "", said: `The run does not answer; trying again${since}.`}]);
 }
 
-// A fault of the page is none of the run's.
+// An error of the page must not look like one of the run.
 function shown(run) {
   document.body.classList.remove("gone");
   answeredAt = new Date();
@@ -111,8 +111,8 @@ function shown(run) {
     show(run);
   } catch (error) {
     console.error(error);
-    tell([{check: "page", pipeline: "", said: `This page cannot show all of the answer (${error.message}). ` +
-      "Load it again; the same figures are at /metrics."}]);
+    tell([{check: "page", pipeline: "", said: `This page cannot show all of the snapshot (${error.message}). ` +
+      "Reload it; the same figures are at /metrics."}]);
   }
 }
 
@@ -122,7 +122,7 @@ async function refresh() {
   try {
     const answer = await fetch("api/snapshot", {signal: AbortSignal.timeout(TIMEOUT)});
     if (answer.ok) run = await answer.json();
-  } catch { /* as if it had answered that it cannot */ }
+  } catch { /* the same as an error response */ }
   if (run) shown(run); else gone();
   timer = setTimeout(refresh, document.hidden ? HIDDEN : EVERY);
 }

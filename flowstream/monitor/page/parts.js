@@ -1,9 +1,9 @@
-// Parts of the page. Each is made once and has `node` and `update(...)`.
+// Parts of the page. Each is created once and has `node` and `update(...)`.
 
 import {chart} from "./chart.js";
 import {className, make, number, text} from "./format.js";
 
-// A figure, a line about it, and its curve; `curves` are names where there are several.
+// A figure with a note and a chart; `curves` has the names of several curves.
 export function tile(title, unit, pointer, show = number, curves = [""]) {
   const figure = make("span"), small = make("small", {}, unit), note = make("div", {class: "note"});
   const value = make("div", {class: "value"}, figure, " ", small);
@@ -20,7 +20,7 @@ export function tile(title, unit, pointer, show = number, curves = [""]) {
   }};
 }
 
-// A table of rows by key; `columns` have title, of(row) and optionally text, wrap, tone(row).
+// A table with a row per key; `columns` have title, of(row) and optionally text, wrap, tone(row).
 export function table(title, columns, {key, state = () => "", empty = ""}) {
   const head = make("tr");
   for (const column of columns)
@@ -50,7 +50,7 @@ export function table(title, columns, {key, state = () => "", empty = ""}) {
   }};
 }
 
-// Children of `parent`, one for each row by its key: made by `line()`, kept, moved and removed.
+// The children of `parent`, one per key: created by `line()`, updated, moved and removed.
 export function keyed(parent, line, key) {
   const lines = new Map();
   return {update(rows, ...more) {
@@ -69,14 +69,14 @@ export function keyed(parent, line, key) {
   }};
 }
 
-// A part that opens; `opened` is called whenever it does.
+// A part that can be opened; `opened` is called each time.
 export function fold(attributes, summary, opened, ...body) {
   const node = make("details", attributes, summary, ...body);
   node.addEventListener("toggle", () => { if (node.open) opened(); });
   return node;
 }
 
-// Text in several lines as it is, under a heading; nothing where there is none.
+// Preformatted text under a heading; hidden without text.
 export function block(title) {
   const body = make("pre", {tabindex: "0"});
   const node = make("div", {class: "block"}, make("h4", {}, title), body);

@@ -12,7 +12,7 @@ import {settings} from "./settings.js";
 
 const PARTITIONS = [
   {title: "stream", text: true, of: r => r.stream},
-  {title: "owner", text: true, of: r => r.away ? "elsewhere" : "this process"},
+  {title: "owner", text: true, of: r => r.away ? "another process" : "this process"},
   {title: "lag", of: r => r.lagging ? `${number(r.lag)} · lagging` : number(r.lag),
     tone: r => r.lagging ? "bad" : ""},
   {title: "oldest unsettled", of: r => span(r.lag_seconds)},
@@ -36,7 +36,7 @@ const BATCHES = [
     .map(([trigger, count]) => `${trigger} ${number(count)}`).join(", ")},
 ];
 
-// The line above the figures: name, condition, and since when; it opens and closes the rest.
+// The heading: name, condition, and since when. A click opens or closes the section.
 function headline(name) {
   const pill = make("span"), since = make("span", {class: "soft"}), brief = make("span", {class: "brief"});
   const node = make("summary", {class: "title"}, make("h2", {}, name), pill, since, brief);
@@ -52,12 +52,12 @@ function headline(name) {
   }};
 }
 
-// Why the condition is not good, and what to do.
+// The reason of the condition, unless it is good, and what to do.
 function verdict() {
   const said = make("b"), todo = make("span");
   const node = make("p", {}, said, " ", todo);
   return {node, update({level, name, why, ...more}) {
-    node.hidden = level === "good" || name === "not ready" || !why;  // the top of the page says that
+    node.hidden = level === "good" || name === "not ready" || !why;  // shown at the top of the page
     className(node, `verdict ${level}`);
     text(said, why ? `${why[0].toUpperCase()}${why.slice(1)}.` : "");
     if (todo.dataset.about === more.runbook) return;
@@ -78,27 +78,27 @@ function figures(pointer) {
   return {node, update(pipeline) {
     const {history, latency_quantiles: q} = pipeline;
     const full = pipeline.in_flight / pipeline.max_in_flight;
-    tiles.rate.update(pipeline.rate, `${number(pipeline.settled)} in all`, history.at, [history.rate]);
+    tiles.rate.update(pipeline.rate, `${number(pipeline.settled)} in total`, history.at, [history.rate]);
     tiles.lag.update(pipeline.lag, waiting(pipeline), history.at, [history.lag],
       pipeline.streams.some(stream => stream.lagging) ? "bad" : "");
     tiles.latency.update(pipeline.latency, known(q.p50)
       ? `p50 ${span(q.p50)} · p95 ${span(q.p95)} · p99 ${span(q.p99)}`
-      : "nothing was settled lately", history.at, [history.latency, history.p99]);
+      : "no messages settled recently", history.at, [history.latency, history.p99]);
     tiles.flight.update(pipeline.in_flight, `${percent(full)} of ${number(pipeline.max_in_flight)}, ` +
       bytes(pipeline.in_flight_bytes), history.at, [history.in_flight]);
     tiles.failed.update(pipeline.failed_attempts, became(pipeline.reasons).join(" · ") ||
-      (pipeline.failed_attempts ? "" : `${pipeline.reasons.length ? "no message" : "nothing"} has failed`), history.at, [history.failed],
+      (pipeline.failed_attempts ? "" : `no ${pipeline.reasons.length ? "messages" : "attempts"} failed`), history.at, [history.failed],
       pipeline.condition.name === "failing" ? "bad" : "");
   }};
 }
 
-const KEEPING_UP = 5;  // seconds that messages may wait without anybody asking for how long still
+const KEEPING_UP = 5;  // seconds that messages may wait before the time to catch up is of interest
 
 function waiting({lag, lag_seconds: age, catch_up: left, rate: settled}) {
-  if (!lag) return known(lag) ? "nothing waits" : "no stream is read";
+  if (!lag) return known(lag) ? "no messages waiting" : "it reads no stream";
   const old = age > 0 ? `the oldest is ${span(age)} old` : "";
   if (age < KEEPING_UP) return old;
-  const end = settled > 0 ? known(left) ? `caught up in ${span(left)}` : "it does not shrink" : "";
+  const end = settled > 0 ? known(left) ? `caught up in ${span(left)}` : "not shrinking" : "";
   return [old, end].filter(Boolean).join(" · ");
 }
 
@@ -106,10 +106,10 @@ export function pipelineSection(name, failed) {
   const head = headline(name), steering = controls(name, failed), judged = verdict();
   const numbers = figures(cursor()), flow = graph(), why = reasons(), buried = letters(name);
   const partitions = table("Streams and partitions", PARTITIONS, {key: r => r.stream,
-    state: r => r.lagging ? "alarm" : r.away ? "away" : "", empty: "No partition is consumed here."});
-  const batches = table("Batches", BATCHES, {key: r => r.name, empty: "No batch yet."});
+    state: r => r.lagging ? "alarm" : r.away ? "away" : "", empty: "This process consumes no partition."});
+  const batches = table("Batches", BATCHES, {key: r => r.name, empty: "No batches yet."});
   const drops = table("Dropped", DROPS, {key: r => `${r.intentional} ${r.reason}`,
-    empty: "Nothing was dropped."});
+    empty: "No messages were dropped."});
   const halves = make("div", {class: "halves"}, batches.node, drops.node);
   const body = make("div", {class: "body"}, judged.node, numbers.node, why.node,
     buried.node, flow.node, partitions.node, halves, settings(name).node);
@@ -119,7 +119,7 @@ export function pipelineSection(name, failed) {
   head.node.addEventListener("click", () => { chosen = true; });
 
   return {node, update(pipeline, run) {
-    // One that idles beside others folds up, until somebody says otherwise.
+    // An idle pipeline beside others is closed, until the reader opens or closes it.
     if (!chosen) opening.open = pipeline.condition.level !== "quiet" || run.pipelines.length === 1;
     head.update(pipeline);
     if (!opening.open) return;

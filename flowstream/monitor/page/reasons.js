@@ -1,4 +1,4 @@
-// Why attempts failed, and what became of the messages; traceback and sample behind a click.
+// Why attempts failed, and what happened to the messages; traceback and sample after a click.
 
 import {clock, make, number, percent, plural, span, text} from "./format.js";
 import {block, keyed} from "./parts.js";
@@ -10,7 +10,7 @@ const COUNTS = {
   halted: count => `${number(count)} halted the run`,
 };
 
-// What became of the messages of these reasons, in words.
+// What happened to the messages of these reasons, in words.
 export function became(reasons) {
   return Object.entries(COUNTS)
     .map(([name, told]) => [reasons.reduce((sum, each) => sum + each[name], 0), told])
@@ -23,7 +23,7 @@ const words = ({error, text: told}) =>
 const where = ({handler, stage, phase}) =>
   handler ? `${handler} in ${stage}` : !stage ? "" : phase && phase !== stage ? `${stage} (${phase})` : stage;
 
-// Where to look at the first message; what is committed is a place, not a message.
+// The command that shows the first message; a failed commit has an offset but no message.
 function first({stream, offset, phase}) {
   if (stream === null || offset === null) return "";
   const look = phase === "commit" ? "" : `: flowstream peek ${stream} --from ${offset} -n 1`;
@@ -36,7 +36,7 @@ function line() {
   const facts = make("p", {class: "soft"});
   const traceback = block("Traceback of the first"), sample = block("The first message");
   const withheld = make("p", {class: "soft"},
-    "Messages are only shown where this page is opened by IP address or as localhost.");
+    "To see messages, open this page by IP address or as localhost.");
   const node = make("details", {class: "reason"},
     make("summary", {}, why, counts, place), facts, traceback.node, sample.node, withheld);
   return {node, update(reason, {now, total, samples}) {

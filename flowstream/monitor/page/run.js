@@ -1,4 +1,4 @@
-// What concerns the whole run: its event log, and what the process takes of the machine.
+// The whole run: its event log, and the CPU and memory of the process.
 
 import {cursor} from "./chart.js";
 import {bytes, clock, make, number, percent, text} from "./format.js";

@@ -1,4 +1,4 @@
-// The options in force, of a pipeline and its stages: asked for when they are opened.
+// The options in force of a pipeline and its stages: fetched when opened.
 
 import {ask, make, text} from "./format.js";
 import {fold} from "./parts.js";
@@ -8,7 +8,7 @@ function group({kind, name, options}) {
     make("td", {}, option.name), make("td", {class: "wrap"}, option.value),
     make("td", {class: "wrap soft"}, option.about)));
   const title = kind === name ? kind : `${kind} ${name}`;
-  const head = make("tr", {}, ...["option", "value", "what it is for"]
+  const head = make("tr", {}, ...["option", "value", "meaning"]
     .map(each => make("th", {scope: "col"}, each)));
   return make("div", {}, make("h4", {}, title),
     make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": title},
@@ -21,7 +21,7 @@ export function settings(pipeline) {
     try {
       const groups = await ask(`api/settings?pipeline=${encodeURIComponent(pipeline)}`);
       list.replaceChildren(...groups.filter(each => each.options.length).map(group));
-      text(said, "What is not the default is bold.");
+      text(said, "Options that differ from their default are bold.");
     } catch (error) {
       text(said, error.message);
     }

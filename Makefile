@@ -5,7 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What is installed: flowstream, what tests without a broker need, everything.
 RUNTIME := $(VENV)/runtime
+TESTING := $(VENV)/testing
 STAMP := $(VENV)/installed
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
@@ -48,20 +50,24 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(STAMP): pyproject.toml | $(BIN)/python
+$(TESTING): pyproject.toml | $(BIN)/python
 ifndef UV
 	@$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
 endif
-	@$(INSTALL) --editable '.[all]' --group dev
+	@$(INSTALL) --editable '.[all]' --group test
 	@touch $(RUNTIME) $@
+
+$(STAMP): $(TESTING)
+	@$(INSTALL) --group dev
+	@touch $@
 
 run: $(RUNTIME) ## watch real orders flow into a warehouse, on a broker of its own (Ctrl-C drains)
 	@$(BIN)/flowstream run pipelines.feed pipelines.orders --embedded --http $(ARGS)
 
-test: setup ## all tests that need no RabbitMQ and are not long (ARGS='-k name --lf')
+test: $(TESTING) ## all tests that need no RabbitMQ and are not long (ARGS='-k name --lf')
 	$(PYTEST) --ring test $(ARGS)
 
-test-fast: setup ## unit tests and properties, in seconds: on every save
+test-fast: $(TESTING) ## unit tests and properties, in seconds: on every save
 	$(PYTEST) --ring fast $(ARGS)
 
 test-all: setup ## every test, on the RabbitMQ brokers that are up (`make brokers`); what CI runs

@@ -122,13 +122,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def guard() -> BlockBuster:
+    """Made once: it inspects what it wraps, which takes longer than to wrap it."""
+    return BlockBuster(importlib.import_module("flowstream"))
+
+
 @pytest.fixture(autouse=True)
-def nothing_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_blocks(request: pytest.FixtureRequest, guard: BlockBuster) -> Iterator[None]:
     """A blocking call in flowstream on a running asyncio loop raises BlockingError."""
     if "anyio_backend" not in request.fixturenames or request.node.get_closest_marker("benchmark"):
         yield
         return
-    guard = BlockBuster(importlib.import_module("flowstream"))
     guard.activate()
     try:
         yield

@@ -42,7 +42,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 @pytest.fixture(scope="module")
 def window() -> Iterator[Browser]:
     if importlib.util.find_spec("selenium") is None:
-        pytest.skip("no selenium: it is in the dependency group test")
+        pytest.skip("no selenium: run `make setup`")
     from tests.monitor import browser
 
     if not browser.installed():

@@ -12,10 +12,6 @@ import pytest
 REAL = "4.0"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_broker: a test of tests/cli that runs on all brokers")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [item for item in items if not _wanted(item)]
     if left_out:

@@ -144,7 +144,7 @@ def pytest_collection(session: pytest.Session) -> None:
         if not pytest_ignore_collect(file, config):
             name = ".".join(file.relative_to(TESTS.parent).with_suffix("").parts)
             # What cannot be imported is reported when it is collected.
-            with contextlib.suppress(Exception, pytest.skip.Exception):
+            with contextlib.suppress(Exception, pytest.skip.Exception, pytest.fail.Exception):
                 importlib.import_module(name)
 
 

@@ -35,13 +35,14 @@ _LENGTH = Struct(">I")
 
 
 class Chunk:
-    """One chunk: the fields of its header, and its data section as a view of what was read.
+    """One chunk: the fields of its header, and its data section as a view of its bytes.
 
     `type` USER or one of the tracking types; `timestamp` in milliseconds since 1970; `offset` of
     the first record, which is also the chunk's id; `crc` the announced CRC-32 of `data`.
     """
 
     __slots__ = (
+        "_bytes",
         "bloom_size",
         "crc",
         "data",
@@ -79,7 +80,8 @@ class Chunk:
             )
         if self.entries * 4 > size:
             raise ProtocolError(f"a chunk of {size} bytes cannot hold {self.entries} entries")
-        self.data = memoryview(buffer)[HEADER_SIZE : HEADER_SIZE + size]
+        self._bytes = bytes(buffer)  # no copy where they are that: bodies are cut from bytes only
+        self.data = memoryview(self._bytes)[HEADER_SIZE : HEADER_SIZE + size]
 
     @classmethod
     def parse(cls, buffer: bytes | bytearray | memoryview) -> Chunk:
@@ -103,9 +105,11 @@ class Chunk:
         """
         if self.type != USER:
             return []
-        found: list[bytes] = []
+        data, end = self._bytes, HEADER_SIZE + len(self.data)
         try:
-            _read_entries(bytes(self.data), self.entries, found, max_uncompressed)
+            found = _cut_simple(data, HEADER_SIZE, end, self.entries)
+            if found is None:
+                found = _cut_any(data, HEADER_SIZE, end, self.entries, max_uncompressed)
         except struct_error:
             raise ProtocolError(f"the chunk at offset {self.offset} ends too early") from None
         if len(found) != self.records:
@@ -116,61 +120,77 @@ class Chunk:
         return found
 
 
-def _read_entries(data: bytes, count: int, found: list[bytes], max_uncompressed: int) -> None:
-    """Append the bodies of `count` entries, which must be all of `data`."""
-    position = 0
-    while count:
-        before = len(found)
-        position = _read_simple(data, position, count, found)
-        count -= len(found) - before
-        if count:
-            position = _read_sub_entry(data, position, found, max_uncompressed)
-            count -= 1
-    if position != len(data):
-        raise ProtocolError(f"{len(data) - position} bytes after the last entry of a chunk")
+def _cut_simple(data: bytes, position: int, end: int, count: int) -> list[bytes] | None:
+    """The bodies of `count` simple entries that end exactly at `end`; None if they are not that.
 
-
-def _read_simple(data: bytes, position: int, count: int, found: list[bytes]) -> int:
-    """Append up to `count` bodies, up to a sub-entry; gives the position after them."""
-    unpack = _LENGTH.unpack_from
+    Nearly every chunk is that, so no entry is looked at twice: whatever is not a simple entry in
+    its place, a sub-entry above all, has a first word that leads beyond the end when it is taken
+    for a length, and positions only grow.
+    """
+    if end >= IS_SUB_ENTRY:
+        return None
+    found: list[bytes] = []
     append = found.append
-    while count:
+    unpack = _LENGTH.unpack_from
+    try:
+        while count:
+            some = min(count, PROBE)
+            stride: int = 4 + unpack(data, position)[0]
+            if some >= WORTH and run_length(data, position, stride, WORTH) == WORTH:
+                some = run_length(data, position, stride, count)
+                found += cut(data, position, f"4x{stride - 4}s", some)
+                position += some * stride
+            else:
+                for _ in repeat(None, some):
+                    start = position + 4
+                    position = start + unpack(data, position)[0]
+                    append(data[start:position])
+            count -= some
+    except struct_error:
+        return None
+    return found if position == end else None
+
+
+def _cut_any(
+    data: bytes, position: int, end: int, count: int, max_uncompressed: int
+) -> list[bytes]:
+    """The bodies of `count` entries of both kinds that end exactly at `end`."""
+    found: list[bytes] = []
+    unpack = _LENGTH.unpack_from
+    for _ in repeat(None, count):
         length: int = unpack(data, position)[0]
+        start = position + 4
         if length >= IS_SUB_ENTRY:
-            break
-        some = min(count, PROBE)
-        if some >= WORTH and run_length(data, position, 4 + length, some) >= WORTH:
-            some = run_length(data, position, 4 + length, count)
-            found += cut(data, position, f"4x{length}s", some)
-            position += some * (4 + length)
+            position = _read_sub_entry(data, position, end, found, max_uncompressed)
+        elif start + length > end:
+            raise ProtocolError(f"an entry of {length} bytes, {end - start} are left of its chunk")
         else:
-            for _ in repeat(None, some):
-                length = unpack(data, position)[0]
-                if length >= IS_SUB_ENTRY:
-                    return position
-                start = position + 4
-                position = start + length
-                append(data[start:position])
-        count -= some
-    return position
+            position = start + length
+            found.append(data[start:position])
+    if position != end:
+        raise ProtocolError(f"{end - position} bytes after the last entry of a chunk")
+    return found
 
 
-def _read_sub_entry(data: bytes, position: int, found: list[bytes], max_uncompressed: int) -> int:
+def _read_sub_entry(
+    data: bytes, position: int, end: int, found: list[bytes], max_uncompressed: int
+) -> int:
     """Append the bodies of the sub-entry at `position`; gives the position after it."""
     kind, records, uncompressed, size = SUB_ENTRY.unpack_from(data, position)
     start = position + SUB_ENTRY_HEADER
-    end: int = start + size
+    after: int = start + size
     if kind >> 4 & 7 > Compression.ZSTD:
         raise ProtocolError(f"a sub-entry has the unknown compression {kind >> 4 & 7}")
-    if end > len(data) or records * 4 > uncompressed or uncompressed > max_uncompressed:
+    if after > end or records * 4 > uncompressed or uncompressed > max_uncompressed:
         raise ProtocolError(
             f"a sub-entry of {size} bytes cannot hold {records} messages in {uncompressed} bytes"
         )
-    run = decompress(Compression(kind >> 4 & 7), data[start:end], uncompressed)
-    before = len(found)
-    if _read_simple(run, 0, records, found) != len(run) or len(found) - before != records:
+    run = decompress(Compression(kind >> 4 & 7), data[start:after], uncompressed)
+    bodies = _cut_simple(run, 0, len(run), records)
+    if bodies is None:
         raise ProtocolError(f"a sub-entry does not hold exactly {records} messages")
-    return end
+    found += bodies
+    return after
 
 
 def sub_entry(

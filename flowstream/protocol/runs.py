@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import chain
 from struct import Struct
 
-PROBE = 64
+PROBE = 512
 """How many entries are looked at before a run is taken to be worth it, and cut one by one else."""
 WORTH = 16
 _GROUP = 16

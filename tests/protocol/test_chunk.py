@@ -73,6 +73,22 @@ def test_a_damaged_chunk_is_a_protocol_error_or_bodies(content: Content, data: s
         assert len(found) == p.Chunk.parse(raw).records or p.Chunk.parse(raw).type != p.USER
 
 
+def test_an_entry_is_not_read_beyond_the_chunk_it_is_in():
+    raw = bytearray(chunk_of([p.simple_entry(b"abc")], 1)) + b"more"
+    pack_into(">I", raw, 48, 7)
+    with pytest.raises(ProtocolError, match="7 bytes"):
+        p.Chunk.parse(raw).bodies()
+
+
+@pytest.mark.parametrize("place", [0, 1, 700, 1399])
+def test_a_sub_entry_among_many_simple_ones_is_found_wherever_it_is(place: int):
+    bodies = [bytes(number % 7) for number in range(1400)]
+    entries = list(map(p.simple_entry, bodies))
+    entries[place] = p.sub_entry_bytes(p.sub_entry(0, [b"x", b"y"]))
+    expected = [*bodies[:place], b"x", b"y", *bodies[place + 1 :]]
+    assert p.Chunk.parse(chunk_of(entries, len(expected))).bodies() == expected
+
+
 def test_pitfall_2_records_and_entries_are_counted_apart():
     entries = [p.simple_entry(b"a"), p.sub_entry_bytes(p.sub_entry(0, [b"b", b"c", b"d"]))]
     chunk = p.Chunk.parse(chunk_of([*entries, p.simple_entry(b"e")], 5))

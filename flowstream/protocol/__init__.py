@@ -11,6 +11,7 @@
     chunk.py        chunks: header, checksum, bodies
     compression.py  codecs of sub-entries
     amqp.py         AMQP 1.0 messages, section by section (amqp_sections.py: what is one)
+    amqp_data.py    AMQP 1.0 messages that are one data section, in bulk
     amqp_types.py   AMQP 1.0 values where Python has no type (amqp_encode.py, amqp_decode.py)
     runs.py         entries of one size, cut many at a time
 
@@ -23,11 +24,10 @@ from flowstream.protocol.amqp import (
     Properties,
     data_of,
     data_of_all,
-    encode_data,
-    encode_data_all,
     encode_message,
     payload_of,
 )
+from flowstream.protocol.amqp_data import encode_data, encode_data_all
 from flowstream.protocol.amqp_sections import is_amqp
 from flowstream.protocol.amqp_types import (
     Array,

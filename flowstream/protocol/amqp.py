@@ -1,8 +1,8 @@
 """AMQP 1.0 messages: the convention for what a stream's bodies hold, read section by section.
 
 Source: AMQP 1.0, part 3 (Messaging), "Message Format". What is a message, and where its sections
-begin, is amqp_sections.py's. A data section with a binary is what nearly every stream has, so
-`data_of` and `encode_data` have a short way for it; everything else is decoded when asked for.
+begin, is amqp_sections.py's. Messages of one data section are read and written by amqp_data.py;
+everything else is decoded here when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import methodcaller
-from struct import Struct
 from typing import Any, TypeVar
 from uuid import UUID
 
 from flowstream.errors import LocalProtocolError, ProtocolError
+from flowstream.protocol.amqp_data import encode_data, last_data, strip_heads
 from flowstream.protocol.amqp_decode import read_value, skip_value
 from flowstream.protocol.amqp_encode import encode_value
 from flowstream.protocol.amqp_sections import (
@@ -34,13 +34,7 @@ from flowstream.protocol.amqp_sections import (
 )
 from flowstream.protocol.amqp_types import Described, Symbol, Timestamp, UByte, UInt, ULong
 
-_begins_with_zero = methodcaller("startswith", b"\x00")  # a third faster than a tuple
 _begins_like_amqp = methodcaller("startswith", BEGINNINGS)
-_U32 = Struct(">I")
-_WIDE_DATA = Struct(">4sI").pack
-_SHORT = b"\x00Su\xa0"
-_LONG = b"\x00Su\xb0"
-_SHORT_HEADS = [_SHORT + bytes((size,)) for size in range(256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +83,6 @@ _IDS = ("message_id", "correlation_id")
 _Fields = TypeVar("_Fields", Header, Properties)
 
 
-def encode_data(body: bytes) -> bytes:
-    """The message that has `body` as its data section, and nothing else."""
-    size = len(body)
-    return _SHORT_HEADS[size] + body if size < 256 else _WIDE_DATA(_LONG, size) + body
-
-
-def encode_data_all(bodies: Sequence[bytes]) -> list[bytes]:
-    """`encode_data` of each body."""
-    heads = _SHORT_HEADS
-    return [
-        heads[len(body)] + body if len(body) < 256 else _WIDE_DATA(_LONG, len(body)) + body
-        for body in bodies
-    ]
-
-
 def data_of(raw: bytes) -> bytes:
     """The payload's bytes: an AMQP message's data, or the body itself if it is not AMQP.
 
@@ -125,53 +104,24 @@ def payload_of(raw: bytes) -> Any:
     list, and so on; None stands for null and for a message without a body. Raises ProtocolError
     on a message that is damaged.
     """
-    head = raw[:4]
-    size = len(raw)
-    if head == _SHORT and size > 4 and raw[4] == size - 5:
-        return raw[5:]
-    if head == _LONG and size > 7 and _U32.unpack_from(raw, 4)[0] == size - 8:
-        return raw[8:]
+    (data,) = last_data([raw])
+    if data is not None:
+        return data
     if not is_amqp(raw):
         return raw
-    start = _find_data(raw)
-    if start:
-        return raw[start:]
     body = AmqpMessage(raw).body
     return body.encode() if isinstance(body, str) else body
 
 
-def _find_data(raw: bytes) -> int:
-    """Where the data begins if it is one section that ends the message; 0 sends to the long way."""
-    position = 0
-    try:
-        while raw[position : position + 2] == b"\x00S":
-            form = raw[position + 3]
-            if form in (0xA0, 0xC0, 0xC1):
-                start = position + 5
-                end = start + raw[position + 4]
-            elif form in (0xB0, 0xD0, 0xD1):
-                start = position + 8
-                end = start + int.from_bytes(raw[position + 4 : start])
-            else:
-                return 0
-            if raw[position + 2] >= DATA:
-                only = raw[position + 2] == DATA and end == len(raw) and form in (0xA0, 0xB0)
-                return start if only else 0
-            position = end
-    except IndexError:
-        return 0
-    return 0
-
-
 def data_of_all(raws: list[bytes]) -> list[bytes]:
     """`data_of` of each body; where no body begins as a message does, the list that was given."""
-    if not any(map(_begins_with_zero, raws)) or not any(map(_begins_like_amqp, raws)):
+    if not raws or min(raws) >= b"\x01" or not any(map(_begins_like_amqp, raws)):
         return raws
-    heads = _SHORT_HEADS
-    return [
-        raw[5:] if 5 <= len(raw) < 261 and raw[:5] == heads[len(raw) - 5] else data_of(raw)
-        for raw in raws
-    ]
+    stripped = strip_heads(raws)
+    if stripped is not None:
+        return stripped
+    found = last_data(raws)
+    return [data_of(raw) if data is None else data for raw, data in zip(raws, found, strict=True)]
 
 
 class AmqpMessage:

@@ -158,7 +158,7 @@ def _write_deliver_1(out: Out, value: c.Deliver) -> None:
 
 
 def _read_deliver_1(reader: Reader) -> c.Deliver:
-    return c.Deliver(U8.read(reader), reader.take(reader.remaining))
+    return c.Deliver(U8.read(reader), bytes(reader.take(reader.remaining)))
 
 
 def _write_deliver_2(out: Out, value: c.Deliver) -> None:
@@ -169,7 +169,7 @@ def _write_deliver_2(out: Out, value: c.Deliver) -> None:
 
 def _read_deliver_2(reader: Reader) -> c.Deliver:
     subscription_id, committed = U8.read(reader), U64.read(reader)
-    return c.Deliver(subscription_id, reader.take(reader.remaining), committed)
+    return c.Deliver(subscription_id, bytes(reader.take(reader.remaining)), committed)
 
 
 _REQUEST, _ANSWER = False, True

@@ -132,7 +132,7 @@ class Deliver:
     """
 
     subscription_id: int
-    chunk: bytes | memoryview
+    chunk: bytes
     committed_chunk_id: int | None = None
 
 

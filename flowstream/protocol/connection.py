@@ -237,11 +237,22 @@ class Connection:
         Raises ProtocolError on bytes or a command that the protocol does not allow here; the
         connection is dead then, and its error has the commands before it as `preceding`.
         """
+        return self._decode(self._frames.put(data))
+
+    def room(self) -> memoryview:
+        """Where the next bytes are to be written, for `filled` to read them without a copy."""
+        return self._frames.room()
+
+    def filled(self, count: int) -> list[c.Command]:
+        """As `receive`, now that `count` bytes were written into the room."""
+        return self._decode(self._frames.filled(count))
+
+    def _decode(self, frames: list[memoryview]) -> list[c.Command]:
         if self.failure is not None:
             raise self.failure
         commands: list[c.Command] = []
         try:
-            for frame in self._frames.feed(data):
+            for frame in frames:
                 self._accept(frame, commands)
             if self._frames.oversized and self.state is not State.CLOSED:
                 raise ProtocolError(

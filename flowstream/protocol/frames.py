@@ -1,13 +1,19 @@
 """Bytes to frames: `u32 size` and so many bytes (protocol document, section "Frame Structure").
 
-A frame that lies whole in what was read is a view of it, nothing is copied; one that spans reads
-is collected with one copy. A size over the limit is refused before anything of it is kept, and
-memory is taken only for bytes that have come, however small the pieces.
+Bytes are read straight into the reader's buffer (`room`, then `filled`), and a frame is a view of
+it: nothing is copied but the beginning of a frame whose end has not come. A size over the limit is
+refused before anything of it is kept. The buffer grows only with bytes that have come, whatever
+size a frame announces.
 """
 
 from __future__ import annotations
 
 from struct import Struct
+
+FIRST_SIZE = 1 << 12
+MOST_READ = 1 << 20
+"""The buffer doubles up to this size while reads fill it, and beyond it only for a larger frame.
+It is halved again while little of it is used: large frames tend to come in a row."""
 
 _SIZE = Struct(">I")
 
@@ -15,67 +21,73 @@ _SIZE = Struct(">I")
 class FrameReader:
     """Cuts what arrives into frames of at most `max_size` bytes (0: no limit).
 
-    After a frame over the limit `oversized` holds its size, and nothing more is read.
+    Frames are valid until the next call. After a frame over the limit
+    `oversized` holds its size, and nothing more is read.
     """
 
-    __slots__ = ("_needed", "_partial", "max_size", "oversized")
+    __slots__ = ("_buffer", "_end", "_needed", "_start", "max_size", "oversized")
 
     def __init__(self, max_size: int = 0) -> None:
         self.max_size = max_size
         self.oversized = 0
-        self._partial = bytearray()
+        self._buffer = bytearray(FIRST_SIZE)
+        self._start = self._end = 0
         self._needed = 4
 
     @property
     def buffered(self) -> int:
         """How many bytes of an unfinished frame are held, its size prefix included."""
-        return len(self._partial)
+        return self._end - self._start
 
-    def feed(self, data: bytes) -> list[memoryview]:
-        """The frames that are complete with `data`, without their size prefix."""
+    def room(self, least: int = 1) -> memoryview:
+        """Where the next bytes are to be written: `least` bytes or more."""
+        size, held = len(self._buffer), self._end - self._start
+        wanted = size
+        if self._end == size:
+            wanted = min(2 * size, max(MOST_READ, self._needed))
+        elif size > MOST_READ and max(self._end, self._needed) <= size // 4:
+            wanted = max(MOST_READ, size // 2)
+        wanted = max(wanted, held + least)
+        if wanted != size or self._start:
+            old = memoryview(self._buffer)[self._start : self._end]
+            if wanted != size:
+                self._buffer = bytearray(wanted)
+            memoryview(self._buffer)[:held] = old
+            self._start, self._end = 0, held
+        return memoryview(self._buffer)[held:]
+
+    def filled(self, count: int) -> list[memoryview]:
+        """The frames that are complete, without their size prefix, now that `count` bytes were
+        written into the room."""
+        self._end += count
         frames: list[memoryview] = []
-        view = memoryview(data)
-        while self._partial:
-            missing = self._needed - len(self._partial)
-            self._partial += view[:missing]
-            if len(view) < missing:
-                return frames
-            view = view[missing:]
-            self._close_partial(frames)
-        if not self.oversized:
-            self._split(view, frames)
+        self._start += self._cut(memoryview(self._buffer)[self._start : self._end], frames)
         return frames
 
-    def _close_partial(self, frames: list[memoryview]) -> None:
-        """The held bytes are what was needed: a size prefix, or a whole frame."""
-        if self._needed == 4 and self._admit(_SIZE.unpack_from(self._partial)[0]):
-            return
-        if not self.oversized:
-            frames.append(memoryview(self._partial)[4:])
-        self._partial = bytearray()
-        self._needed = 4
+    def put(self, data: bytes) -> list[memoryview]:
+        """As `room` and `filled` at once, for bytes that were read elsewhere."""
+        size = len(data)
+        self.room(size)[:size] = data
+        return self.filled(size)
 
-    def _admit(self, size: int) -> bool:
-        """Note how much a frame of `size` needs; false when there is nothing more to wait for."""
-        if self.max_size and size > self.max_size:
-            self.oversized = size
-            return False
-        self._needed = 4 + size
-        return size > 0
+    def feed(self, data: bytes) -> list[memoryview]:
+        """As `put`, with frames that stay valid."""
+        return [memoryview(bytes(frame)) for frame in self.put(data)]
 
-    def _split(self, view: memoryview, frames: list[memoryview]) -> None:
+    def _cut(self, view: memoryview, frames: list[memoryview]) -> int:
+        """Appends the whole frames of `view`; gives how many bytes are done with."""
         position, end = 0, len(view)
         limit = self.max_size
-        while end - position >= 4:
+        self._needed = 4
+        while end - position >= 4 and not self.oversized:
             size: int = _SIZE.unpack_from(view, position)[0]
+            after = position + 4 + size
             if limit and size > limit:
                 self.oversized = size
-                return
-            after = position + 4 + size
-            if after > end:
+            elif after > end:
                 self._needed = 4 + size
                 break
-            frames.append(view[position + 4 : after])
-            position = after
-        if position < end:
-            self._partial = bytearray(view[position:])
+            else:
+                frames.append(view[position + 4 : after])
+                position = after
+        return end if self.oversized else position

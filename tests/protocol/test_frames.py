@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.protocol import FrameReader
+from flowstream.protocol.frames import FIRST_SIZE, MOST_READ
 
 payloads = st.lists(st.binary(max_size=30), max_size=8)
 
@@ -87,3 +88,45 @@ def test_frames_outlive_the_reads_that_follow():
     reader.feed(framed([b"third"])[:6])
     assert bytes(first[0]) == b"first"
     assert bytes(second) == b"secon"
+
+
+@given(
+    contents=st.lists(st.binary(max_size=9000), max_size=8), steps=st.lists(st.integers(1, 9000))
+)
+def test_bytes_that_are_read_into_the_room_give_the_same_frames(
+    contents: list[bytes], steps: list[int]
+):
+    reader = FrameReader()
+    found: list[bytes] = []
+    left = framed(contents)
+    while left:
+        room = reader.room()
+        some = left[: min(len(room), steps.pop() if steps else len(left))]
+        assert some
+        room[: len(some)] = some
+        found += map(bytes, reader.filled(len(some)))
+        left = left[len(some) :]
+    assert found == contents
+    assert reader.buffered == 0
+
+
+def test_the_room_grows_while_reads_fill_it_and_shrinks_after_a_large_frame():
+    reader = FrameReader()
+    sizes = []
+    for _ in range(12):
+        room = reader.room()
+        sizes.append(len(room))
+        room[:] = framed([bytes(len(room) - 4)])
+        reader.filled(len(room))
+    assert sizes[0] == FIRST_SIZE
+    assert max(sizes) == sizes[-1] == MOST_READ
+    reader.put((4 * MOST_READ).to_bytes(4))
+    while len(reader.room()) + reader.buffered < 4 + 4 * MOST_READ:
+        room = reader.room()
+        assert reader.buffered + len(room) <= max(MOST_READ, 2 * reader.buffered)
+        assert reader.filled(len(room)) == []
+    (frame,) = reader.filled(len(reader.room()))
+    assert len(frame) == 4 * MOST_READ
+    for _ in range(3):
+        reader.put(framed([b"small"]))
+    assert len(reader.room()) == MOST_READ

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteStream
 
 from flowstream.errors import (
@@ -46,6 +47,7 @@ from flowstream.protocol import (
 )
 
 from .settings import Settings, log
+from .sockets import SocketStream
 from .tasks import Signal, TaskOwner
 from .transport import STREAM_ERRORS
 from .users import IdAllocator, PublisherUser, SubscriptionUser
@@ -234,18 +236,25 @@ class ClientConnection:
             self.abort(f"{self._where} broke the protocol: {error}", "protocol")
 
     async def _read(self) -> None:
-        receive, decode, dispatch = self._stream.receive, self.wire.receive, self._dispatch
         while True:
-            data = await receive(READ_SIZE)
-            self._received_at = anyio.current_time()
             try:
-                commands = decode(data)
+                commands = await self._receive()
             except ProtocolError as error:
                 for command in error.preceding:
-                    dispatch(command)
+                    self._dispatch(command)
                 raise
             for command in commands:
-                dispatch(command)
+                self._dispatch(command)
+
+    async def _receive(self) -> list[Command]:
+        """The commands that come next, at least one read; without a copy where that can be."""
+        if isinstance(self._stream, SocketStream):
+            count = await self._stream.receive_into(self.wire.room())
+            self._received_at = anyio.current_time()
+            return self.wire.filled(count)
+        data = await self._stream.receive(READ_SIZE)
+        self._received_at = anyio.current_time()
+        return self.wire.receive(data)
 
     async def _write(self) -> None:
         while True:
@@ -260,6 +269,8 @@ class ClientConnection:
             self._written.notify()
             if self.error is not None and not self._control:  # the server's goodbye is answered
                 self._scope.cancel()
+            if self._control or self._writers:  # a send that is taken at once does not yield
+                await anyio.lowlevel.checkpoint()
 
     def _collect(self) -> list[bytes]:
         buffers, size = self._control, self._control_size

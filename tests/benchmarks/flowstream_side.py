@@ -7,17 +7,15 @@ from typing import Any
 
 from flowstream.client import Environment, data_of_all, encode_data_all
 from flowstream.connectors import StreamProducer, StreamSink, SuperStreamProducer
-from flowstream.errors import NotSupported
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board
 from flowstream.pipeline import Message, Pipeline, Producer
 from flowstream.telemetry import Telemetry
 from tests.benchmarks import shapes
-from tests.benchmarks.bodies import KEY, bodies, slices
+from tests.benchmarks.bodies import bodies
 from tests.benchmarks.measuring import (
     BATCH,
     Latencies,
-    Skipped,
     Stopwatch,
     Target,
     resident,
@@ -25,41 +23,6 @@ from tests.benchmarks.measuring import (
 )
 
 Measured = dict[str, Any]
-
-
-# -- streams -------------------------------------------------------------------------
-
-
-async def create(target: Target) -> Measured:
-    """The stream of a scenario, holding what `kind` says: nothing, raw or AMQP-encoded bodies."""
-    kind = target.options["kind"]
-    async with Environment(target.url) as environment:
-        if kind == "super":
-            try:
-                await environment.create_super_stream(target.stream, partitions=3)
-            except NotSupported as error:
-                raise Skipped(str(error)) from None
-            async with environment.super_stream_publisher(target.stream) as partitions:
-                for some in slices(target.messages, BATCH):
-                    keys = [body[KEY].decode() for body in some]
-                    await partitions.send_many(some, keys=keys)
-            return {}
-        await environment.create_stream(target.stream)
-        if kind == "empty":
-            return {}
-        async with environment.publisher(target.stream) as publisher:
-            for some in slices(target.messages, BATCH):
-                await publisher.send_many(encode_data_all(some) if kind == "amqp" else some)
-    return {}
-
-
-async def delete(target: Target) -> Measured:
-    async with Environment(target.url) as environment:
-        if target.options["kind"] == "super":
-            await environment.delete_super_stream(target.stream, missing_ok=True)
-        else:
-            await environment.delete_stream(target.stream, missing_ok=True)
-    return {}
 
 
 # -- rates ---------------------------------------------------------------------------
@@ -83,16 +46,18 @@ async def publish(target: Target) -> Measured:
 
 
 async def consume(target: Target) -> Measured:
-    """The client alone: until the last message has been handed over, a list for each chunk."""
+    """The client alone: from connecting to the last message, a list for each chunk."""
     amqp = target.options.get("amqp", False)
     left = target.messages
-    async with Environment(target.url) as environment:
-        watch = Stopwatch()
-        async with environment.consumer(target.stream, offset="first") as consumer:
-            async for delivery in consumer:
-                left -= len(data_of_all(delivery.bodies) if amqp else delivery.bodies)
-                if left <= 0:
-                    return watch.stop(target.messages)
+    watch = Stopwatch()
+    async with (
+        Environment(target.url) as environment,
+        environment.consumer(target.stream, offset="first") as consumer,
+    ):
+        async for delivery in consumer:
+            left -= len(data_of_all(delivery.bodies) if amqp else delivery.bodies)
+            if left <= 0:
+                return watch.stop(target.messages)
     raise AssertionError("the consumer ended")
 
 

@@ -15,7 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+
+from tests.benchmarks import streams
 from tests.benchmarks.figures import Measurement
+from tests.benchmarks.measuring import Skipped
 from tests.benchmarks.scenarios import Comparison, Scenario
 from tests.benchmarks.schedule import Turn, turns
 from tests.broker.serving import served
@@ -121,7 +125,7 @@ class Harness:
                 options["output"] = self._create(f"{stream}.{uuid.uuid4().hex[:8]}", "empty", 0)
                 fresh.append(options["output"])
             return self._run(turn.scenario, stream, messages, options, turn.seed)
-        except _SkippedStream as reason:
+        except Skipped as reason:
             return {"skipped": str(reason)}
         finally:
             for each in fresh:
@@ -138,13 +142,11 @@ class Harness:
         return name
 
     def _create(self, stream: str, kind: str, messages: int) -> str:
-        answer = _finish(self._begin("flowstream_side.create", stream, messages, {"kind": kind}))
-        if "skipped" in answer:
-            raise _SkippedStream(answer["skipped"])
+        anyio.run(streams.create, self._url, stream, kind, messages)
         return stream
 
     def _delete(self, stream: str, kind: str) -> None:
-        _finish(self._begin("flowstream_side.delete", stream, 0, {"kind": kind}))
+        anyio.run(streams.delete, self._url, stream, kind)
 
     # -- processes
 
@@ -188,10 +190,6 @@ class Harness:
         rate = int(min(rates, default=2000) / 2000) * 1000 or 1000
         self._tell(f"{comparison.name}: half of the load is {rate:,} messages a second")
         return rate
-
-
-class _SkippedStream(Exception):
-    """The broker cannot hold the stream that a scenario needs."""
 
 
 def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:

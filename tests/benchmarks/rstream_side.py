@@ -61,7 +61,7 @@ async def publish(target: Target) -> Measured:
 
 
 async def consume(target: Target) -> Measured:
-    """From subscribing to the last message; the callback counts, and stores with "store"."""
+    """From connecting to the last message; the callback counts, and stores with "store"."""
     done = asyncio.Event()
     left = target.messages
     store = target.options.get("store", False)
@@ -76,8 +76,8 @@ async def consume(target: Target) -> Measured:
         return None
 
     decoder: Any = amqp_decoder if target.options.get("amqp") else None
+    watch = Stopwatch()
     async with Consumer(**target.address()) as consumer:
-        watch = Stopwatch()
         await consumer.subscribe(
             target.stream, callback, decoder=decoder, offset_specification=FIRST
         )
@@ -96,8 +96,8 @@ async def consume_super(target: Target) -> Measured:
         if not left:
             done.set()
 
+    watch = Stopwatch()
     async with SuperStreamConsumer(**target.address(), super_stream=target.stream) as consumer:
-        watch = Stopwatch()
         await consumer.subscribe(callback, offset_specification=FIRST)
         await done.wait()
         return watch.stop(target.messages)
@@ -120,8 +120,8 @@ async def copy(target: Target) -> Measured:
         return producer.send_batch(output, full, on_publish_confirm=confirms)
 
     address = target.address()
+    watch = Stopwatch()
     async with Consumer(**address) as consumer, Producer(**address) as producer:
-        watch = Stopwatch()
         await consumer.subscribe(target.stream, callback, offset_specification=FIRST)
         await confirms.all.wait()
         return watch.stop(target.messages)

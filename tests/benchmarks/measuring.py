@@ -108,23 +108,32 @@ async def send_at_rate(
 ) -> dict[str, Any]:
     """Send all messages, `rate` a second, in steps of at least a millisecond; 0 is without pause.
 
-    A message is stamped right before it is sent. What is late is sent at once.
+    A message is stamped right before it is sent, and one that is late is sent at once; `late_ms` is
+    the longest such delay. The first message is sent before the clock starts: clients declare their
+    publisher with it.
     """
     rate = target.options["rate"]
     endless = slices(target.messages, 1)
-    sent = 0
+
+    async def send_stamped(count: int) -> None:
+        some = [next(endless)[0] for _ in range(count)]
+        stamp = b"%0*d" % (STAMP, time.monotonic_ns())
+        await send([stamp + body[STAMP:] for body in some])
+
+    await send_stamped(1)
+    sent, late = 1, 0.0
     watch, start = Stopwatch(), time.perf_counter()
     while sent < target.messages:
         due = sent + BATCH
         if rate:
-            due = int((time.perf_counter() - start) * rate) + 1
+            elapsed = time.perf_counter() - start
+            late = max(late, elapsed - sent / rate)
+            due = int(elapsed * rate) + 1
         due = min(due, target.messages)
         if due > sent:
-            some = [next(endless)[0] for _ in range(due - sent)]
-            stamp = b"%0*d" % (STAMP, time.monotonic_ns())
-            await send([stamp + body[STAMP:] for body in some])
+            await send_stamped(due - sent)
             sent = due
         if rate:
             next_due = max(sent / rate, time.perf_counter() - start + 0.001)
             await anyio.sleep(max(0.0, start + next_due - time.perf_counter()))
-    return watch.stop(sent)
+    return watch.stop(sent, late_ms=late * 1000)

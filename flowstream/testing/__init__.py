@@ -2,9 +2,11 @@
 
     tester.py           PipelineTester: push messages, see what became of each
     results.py          ... as values: RunReport, Outcome, HandledBatch, DeadLettered
-    memory.py           MemoryEnvironment: streams and offsets without a broker; memory_stream.py
-    markers.py          Crash(), Disconnect(), Pause(seconds) among its messages
-    clock.py            virtual time: an hour's timeout passes in a millisecond
+    memory.py           MemoryEnvironment: the client's interface to streams in memory
+    memory_broker.py    ... streams, stored offsets and faults that stand for a broker
+    memory_stream.py    ... one stream; memory_consumers.py, memory_publishers.py
+    markers.py          Crash(), Disconnect(), Pause(seconds) among the messages of a stream
+    clock.py            virtual time: a timeout of an hour passes in a millisecond
     brokers.py          the embedded broker, in memory on a free port
     acknowledger.py     CallerAcknowledger, for tests of your own producers
     recording.py        how the tester sees what it tells
@@ -17,7 +19,8 @@ from flowstream.testing.acknowledger import CallerAcknowledger
 from flowstream.testing.brokers import broker, broker_in_thread
 from flowstream.testing.clock import VirtualLoop, run_virtual, threads_take_time, virtual_time
 from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
-from flowstream.testing.memory import Crashed, MemoryEnvironment
+from flowstream.testing.memory import MemoryEnvironment
+from flowstream.testing.memory_broker import Crashed
 from flowstream.testing.memory_stream import MemoryStream
 from flowstream.testing.results import DeadLettered, HandledBatch, Outcome, RunReport
 from flowstream.testing.tester import PipelineTester, StillBusy

@@ -1,4 +1,4 @@
-"""A broker for tests: real protocol, in memory, on a free port, gone at the end."""
+"""The embedded broker for tests: the real protocol, in memory, on a free port."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ async def broker(
     users: Mapping[str, str] | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[Broker]:
-    """A broker in this event loop, for async tests; `.url` is where it is.
+    """A broker in this event loop, for async tests; clients connect to its `url`.
 
-    With `data` it keeps its streams in that folder, so that a test can start it again.
+    With `data` it keeps its streams in that directory, so that a test can start it again.
     """
     async with Broker(port=0, data=data, users=users, limits=limits) as running:
         yield running
@@ -33,9 +33,9 @@ def broker_in_thread(
     users: Mapping[str, str] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Broker]:
-    """The same in a thread with an event loop of its own: for plain tests and wide fixtures.
+    """A broker in a thread with its own event loop, for tests and fixtures that are not async.
 
-    As a fixture of a whole session:
+    As a fixture for the whole session:
 
         @pytest.fixture(scope="session")
         def broker_url():

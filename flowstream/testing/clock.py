@@ -1,6 +1,6 @@
-"""Virtual time: when nothing else can happen, the clock jumps to the next timer.
+"""Virtual time: while every task waits, the clock jumps to the next timer.
 
-An hour's batch timeout passes in a millisecond. It is chosen where the event loop is made:
+A batch timeout of an hour passes in a millisecond. Virtual time is a property of the event loop:
 
     @pytest.fixture
     def anyio_backend():                        # anyio's own pytest plugin
@@ -8,8 +8,9 @@ An hour's batch timeout passes in a millisecond. It is chosen where the event lo
 
     run_virtual(main)                           # a plain def test
 
-While a worker thread is at work, time passes as it really does (`threads_take_time`). It is for
-what happens inside one process: with sockets, the other side's answer comes after the jump.
+While a worker thread runs, time passes in real time (`threads_take_time`): otherwise a timeout
+would overtake the thread. Use virtual time only for what happens inside one process: the loop
+cannot know that another process is about to answer, and jumps ahead.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ Backend = Literal["asyncio", "trio"]
 def virtual_time(
     backend: Backend = "asyncio", *, moment: float = 0.0
 ) -> tuple[str, dict[str, Any]]:
-    """A backend with its options, as `anyio_backend` fixtures return it.
+    """An anyio backend and its options, as an `anyio_backend` fixture returns them.
 
-    Nothing can happen when no event came for `moment` real seconds: more than 0 is needed only
-    for threads and sockets that `threads_take_time` does not know.
+    The clock jumps when no event came for `moment` seconds of real time. More than 0 is needed
+    only for sockets, and for threads whose limiters `threads_take_time` was not given.
     """
     if backend == "asyncio":
         return "asyncio", {"loop_factory": partial(VirtualLoop, moment)}
@@ -51,7 +52,7 @@ def virtual_time(
 
 
 def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, backend: Backend = "asyncio") -> T:
-    """Run an async function in virtual time on an event loop of its own."""
+    """Run an async function on a new event loop in virtual time, and return its result."""
     name, options = virtual_time(backend)
 
     async def run() -> T:
@@ -62,16 +63,16 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, backend: Backend 
 
 
 def is_virtual() -> bool:
-    """Does the running event loop have virtual time?"""
+    """Whether the running event loop has virtual time."""
     return _loop() is not None or _clock() is not None
 
 
 @contextmanager
 def threads_take_time(*limiters: anyio.CapacityLimiter) -> Iterator[None]:
-    """Inside, time passes as it really does while a worker thread is at work.
+    """A context in which time passes in real time while a worker thread runs.
 
-    Meant are anyio's own worker threads and those of `limiters`. Without virtual time nothing
-    changes.
+    It applies to anyio's default worker threads and to those of `limiters`. On an event loop
+    without virtual time it has no effect.
     """
     watched = _watched()
     counted = {anyio.to_thread.current_default_thread_limiter(), *limiters} - watched
@@ -83,7 +84,7 @@ def threads_take_time(*limiters: anyio.CapacityLimiter) -> Iterator[None]:
 
 
 def _watched() -> set[anyio.CapacityLimiter]:
-    """The limiters whose tokens hold the running loop's clock."""
+    """The limiters that keep the running loop in real time while they have lent a token."""
     loop, clock = _loop(), _clock()
     if loop is not None:
         return loop.limiters
@@ -117,9 +118,11 @@ def _clock() -> trio.testing.MockClock | None:
 
 
 def _after(now: float, timeout: float) -> float:
-    """`timeout` later than `now`, and always late enough for asyncio to call what is due then.
+    """`timeout` after `now`, and always late enough for asyncio to run the timers that are due.
 
-    It calls what is due before now plus 1 ns; far from 0 a float cannot tell those apart.
+    asyncio runs timers that are due before `time() + 1e-9`. For large times the next float is
+    further away than that: the sum alone could stay below the timer's time, and the loop would
+    spin.
     """
     later = now + timeout
     if later + 1e-9 == later or later == now:
@@ -128,7 +131,7 @@ def _after(now: float, timeout: float) -> float:
 
 
 class JumpingSelector(selectors.DefaultSelector):
-    """Waits for events, and where none come moves `now` ahead by the timeout."""
+    """Waits for events for a moment; if none come, moves `now` ahead by the timeout."""
 
     def __init__(self, moment: float) -> None:
         super().__init__()
@@ -151,7 +154,7 @@ class JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop whose `time` stands still while something happens, and jumps otherwise."""
+    """An asyncio event loop whose `time` only moves while every task waits."""
 
     def __init__(self, moment: float = 0.0) -> None:
         self._jumping = JumpingSelector(moment)
@@ -163,7 +166,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _RealWhileBusy:
-    """A trio instrument: no jumps, but real time, while a limiter has lent a token."""
+    """A trio instrument: real time instead of jumps while a limiter has lent a token."""
 
     def __init__(self, clock: trio.testing.MockClock) -> None:
         self.limiters: set[anyio.CapacityLimiter] = set()

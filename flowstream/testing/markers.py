@@ -1,9 +1,9 @@
-"""What happens to a source in memory, put among its messages at the place where it happens.
+"""Markers: faults and pauses, placed among the messages of a stream in memory.
 
-A marker happens once: a run that is resumed before its place passes it by. Pauses in virtual time
-cost nothing, and place a crash between handling and commit:
+A marker takes effect once, when a consumer reaches its place; the next run passes it. In virtual
+time a pause costs nothing, and it decides what has been done before a crash:
 
-    [order, Crash()]               # dies with the order in the handler's hands
+    [order, Crash()]               # crashes while the handler has the order
     [order, Pause(2), Crash()]     # handled (batch timeout 1 s), not committed (interval 5 s)
     [order, Pause(10), Crash()]    # handled and committed
 """
@@ -23,16 +23,16 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Crash(Marker):
-    """The run dies as by kill -9: handlers are cut off, and nothing is committed any more.
+    """The run ends as with `kill -9`: handlers are cut off, and nothing more is committed.
 
-    Runs that go on in the same environment just then die with it, as in one process. A plain `def`
-    handler that is in its thread just then runs to its end there.
+    Other runs in the same environment end with it, as they would in one process. A thread cannot
+    be ended: a plain `def` handler that is running finishes, and its result is ignored.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnect(Marker):
-    """The connection breaks for `seconds`; publishing and committing wait until it is back."""
+    """The connection is lost for `seconds`; publishing and committing wait until it is back."""
 
     seconds: float = 1.0
 
@@ -42,7 +42,7 @@ class Disconnect(Marker):
 
 @dataclass(frozen=True, slots=True)
 class Pause(Marker):
-    """Nothing comes for `seconds`."""
+    """Nothing is delivered for `seconds`."""
 
     seconds: float
 

@@ -1,4 +1,7 @@
-"""One stream in memory: chunks, offsets, truncation, and markers between the chunks. Pure."""
+"""One stream in memory: chunks, offsets, truncation, and the markers between messages.
+
+Nothing here waits or looks at a clock.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from flowstream.testing.markers import Marker
 
 @dataclass(frozen=True, slots=True)
 class MemoryChunk:
-    """What is delivered together; `timestamp` is in milliseconds since 1970."""
+    """Messages that are delivered together; `timestamp` is in milliseconds since 1970."""
 
     offset: int
     bodies: tuple[bytes, ...]
@@ -28,7 +31,10 @@ class MemoryChunk:
 
 
 class MemoryStream:
-    """A log whose offsets count from 0; each append is a chunk, cut at `chunk_size` messages."""
+    """A stream whose offsets count from 0.
+
+    Each append makes chunks of at most `chunk_size` messages.
+    """
 
     def __init__(self, *, chunk_size: int = 100) -> None:
         self.chunk_size = chunk_size
@@ -36,7 +42,7 @@ class MemoryStream:
         self._chunks: list[MemoryChunk] = []
         self._marks: deque[tuple[int, Marker]] = deque()
 
-    # -- what is in it
+    # -- content
 
     @property
     def first_offset(self) -> int | None:
@@ -53,12 +59,12 @@ class MemoryStream:
 
     @property
     def bodies(self) -> list[bytes]:
-        """Everything retained, in order."""
+        """The bodies of all retained messages, in order."""
         return [body for chunk in self._chunks for body in chunk.bodies]
 
     @property
     def markers(self) -> tuple[Marker, ...]:
-        """Those that have not happened yet."""
+        """The markers that no consumer has reached yet."""
         return tuple(marker for _, marker in self._marks)
 
     def __len__(self) -> int:
@@ -81,17 +87,18 @@ class MemoryStream:
         return range(first, self.next_offset)
 
     def truncate(self, before: int) -> None:
-        """Forget whole chunks before the offset, as retention does; the last chunk always stays."""
+        """Remove whole chunks before the offset, as retention does; the last chunk always stays."""
         while len(self._chunks) > 1 and self._chunks[0].last < before:
             del self._chunks[0]
 
     # -- reading
 
     def locate(self, offset: Offset) -> int:
-        """Where a consumer begins: at a whole chunk, except that a number begins at itself.
+        """The offset at which a consumer begins, as on a broker.
 
-        A number may lie behind the end, and is clamped to what is retained; a point in time is the
-        first chunk that was written then or later.
+        A number stands for itself, or for the first retained offset if it is lower; it may be past
+        the end. "first", "last" and "next" begin at a whole chunk, and a point in time at the first
+        chunk that was written then or later.
         """
         spec = offset_spec(offset)
         kind, first = spec.kind.name, self.first_offset
@@ -107,41 +114,41 @@ class MemoryStream:
         return next(late, self.next_offset)
 
     def chunk_at(self, offset: int) -> MemoryChunk | None:
-        """The chunk that holds the offset, the first one if it is truncated, None past the end."""
+        """The chunk that holds the offset; the first one if it was truncated; None past the end."""
         if offset >= self.next_offset:
             return None
         index = bisect_right(self._chunks, offset, key=lambda chunk: chunk.offset) - 1
         return self._chunks[max(index, 0)]
 
     def chunks_behind(self, offset: int) -> Iterator[MemoryChunk]:
-        """The chunks with messages behind the offset."""
+        """The chunks that have messages after the offset."""
         begin = bisect_right(self._chunks, offset, key=lambda chunk: chunk.last)
         return iter(self._chunks[begin:])
 
     def take_marker(self, offset: int) -> Marker | None:
-        """The first marker that stands before the message at `offset`; it happens now."""
+        """Remove and return the first marker before the message at `offset`, if there is one."""
         if self._marks and self._marks[0][0] <= offset:
             return self._marks.popleft()[1]
         return None
 
     def forget_markers(self, before: int) -> None:
-        """Markers before the offset will not be met: whoever reads begins there."""
+        """Remove the markers before the offset, where the consumer begins."""
         while self._marks and self._marks[0][0] < before:
             self._marks.popleft()
 
 
 def encoded(item: Any) -> bytes:
-    """The body: bytes and AMQP messages as they are, str as UTF-8, everything else as JSON."""
+    """The body of an item: bytes and AMQP messages as they are, str as UTF-8, the rest as JSON."""
     return item.raw if isinstance(item, AmqpMessage) else encode_data(item)
 
 
 def milliseconds(time: datetime | int) -> int:
-    """A time as brokers write it into chunks."""
+    """A time as chunks have it: milliseconds since 1970."""
     return time if isinstance(time, int) else int(time.timestamp() * 1000)
 
 
 def _runs(items: Iterable[Any], size: int) -> Iterator[Marker | tuple[bytes, ...]]:
-    """Markers, and the bodies between them in pieces of at most `size`."""
+    """The markers, and the bodies between them in tuples of at most `size`."""
     run: list[bytes] = []
     for item in items:
         if isinstance(item, Marker) or len(run) == size:

@@ -1,10 +1,11 @@
-"""The brokers of flowstream.testing, as users' tests have them."""
+"""The embedded broker in a test's event loop, and in a thread."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
 
+import anyio
 import pytest
 
 from flowstream.testing import broker, broker_in_thread
@@ -15,6 +16,11 @@ from flowstream.testing import broker, broker_in_thread
 async def test_in_the_loop(tmp_path: Path) -> None:
     async with broker() as one, broker(data=tmp_path) as two:
         assert one.port != two.port
+        for running in (one, two):
+            async with await anyio.connect_tcp("127.0.0.1", running.port):
+                pass
+    with pytest.raises(OSError, match=r"refused|failed"):
+        await anyio.connect_tcp("127.0.0.1", one.port)
 
 
 def test_in_a_thread() -> None:

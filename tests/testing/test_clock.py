@@ -1,9 +1,10 @@
-"""Virtual time jumps when nothing else can happen, and passes really while threads work."""
+"""Virtual time jumps while every task waits, and is real time while a thread runs."""
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -56,20 +57,19 @@ def test_a_thread_is_not_overtaken_by_a_timeout(backend):
 
 @BACKENDS
 def test_threads_of_other_limiters_count_when_they_are_named(backend):
-    limiter: Any = None
-
-    async def main() -> None:
-        nonlocal limiter
+    async def main() -> float:
         limiter = anyio.CapacityLimiter(1)
+        begin = anyio.current_time()
         with threads_take_time(limiter), anyio.fail_after(3600):
             await anyio.to_thread.run_sync(time.sleep, 0.01, limiter=limiter)
+        return anyio.current_time() - begin
 
-    run_virtual(main, backend=backend)
+    assert run_virtual(main, backend=backend) < 60
 
 
 @BACKENDS
 def test_a_timeout_comes_while_a_thread_hangs(backend):
-    """Time goes on, as it really does: what hangs in a thread is ended by its timeout."""
+    """Real time passes, so a timeout ends the wait for a thread that hangs."""
     release = threading.Event()
 
     async def main() -> None:
@@ -92,19 +92,34 @@ async def test_it_is_a_backend_of_anyio_s_plugin():
 
 @BACKENDS
 def test_without_virtual_time_nothing_changes(backend):
-    async def main() -> None:
-        with threads_take_time():
-            await anyio.to_thread.run_sync(time.sleep, 0)
+    """Time is real time, before, inside and after."""
 
-    anyio.run(main, backend=backend)
+    async def main() -> list[tuple[float, float]]:
+        passed = []
+        for context in (nullcontext(), threads_take_time(), nullcontext()):
+            begin, began = anyio.current_time(), time.monotonic()
+            with context:
+                await anyio.to_thread.run_sync(time.sleep, 0.01)
+                await anyio.sleep(0.02)
+            passed.append((anyio.current_time() - begin, time.monotonic() - began))
+        return passed
+
+    for virtual, real in anyio.run(main, backend=backend):
+        assert virtual >= 0.03
+        assert virtual == pytest.approx(real, abs=0.01)
 
 
 @BACKENDS
-def test_timers_ring_far_from_the_beginning(backend):
-    async def main() -> None:
-        for _ in range(3):
-            await anyio.sleep(1e9)
-            await anyio.sleep(1e-6)
-            await anyio.sleep(0.3)
+def test_timers_are_exact_far_from_the_beginning(backend):
+    """Where the next float after `now` is further away than the resolution of asyncio's timers."""
+    waits = [1e9, 1e-6, 0.3] * 3
 
-    run_virtual(main, backend=backend)
+    async def main() -> list[float]:
+        passed = []
+        for wait in waits:
+            begin = anyio.current_time()
+            await anyio.sleep(wait)
+            passed.append(anyio.current_time() - begin)
+        return passed
+
+    assert run_virtual(main, backend=backend) == pytest.approx(waits, abs=1e-5)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import flowstream
+from flowstream.schema import listed
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -92,8 +93,11 @@ def _lists(lines: Iterator[str]) -> Iterator[str]:
         before = line
 
 
-def process(_: Sphinx, what: str, name: str, *rest: Any) -> None:
+def process(_: Sphinx, what: str, name: str, value: Any, *rest: Any) -> None:
     lines: list[str] = rest[-1]
+    schema = getattr(getattr(value, "__init__", None), "__schema__", None)
+    if what == "class" and schema is not None:
+        lines += ["", *listed(schema)]
     lines[:] = [] if what == "module" and name not in SHOWN_MODULES else as_rst(lines)
 
 

@@ -22,15 +22,16 @@ ROOMS = {
     "errors": set[str](),
     "texts": set[str](),
     "checks": {"errors", "texts"},
+    "schema": {"errors", "texts", "checks"},
     "telemetry": {"texts"},
     "protocol": {"errors"},
-    "client": {"errors", "texts", "checks", "telemetry", "protocol"},
-    "pipeline": {"errors", "texts", "checks", "telemetry"},
-    "connectors": {"errors", "texts", "checks", "telemetry", "client", "pipeline"},
+    "client": {"errors", "texts", "checks", "schema", "telemetry", "protocol"},
+    "pipeline": {"errors", "texts", "checks", "schema", "telemetry"},
+    "connectors": {"errors", "texts", "checks", "schema", "telemetry", "client", "pipeline"},
     "broker": {"errors", "texts", "checks", "telemetry", "protocol"},
     "metrics": {"telemetry"},
     "tracing": {"errors", "texts"},
-    "monitor": {"errors", "texts", "metrics", "telemetry", "pipeline"},
+    "monitor": {"errors", "texts", "metrics", "schema", "telemetry", "pipeline"},
     "testing": {
         *("errors", "texts", "checks", "telemetry", "protocol", "client", "pipeline"),
         *("connectors", "broker", "metrics"),
@@ -38,7 +39,7 @@ ROOMS = {
 }
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "telemetry", "protocol"}
+STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "schema", "telemetry", "protocol"}
 # The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # Rooms whose files form no import circle; add a room as soon as it has none.

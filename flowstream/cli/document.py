@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from flowstream.cli.app import app
 from flowstream.cli.configuration.defaults import setting_of
-from flowstream.cli.configuration.settings import PIPELINES, PREFIX, PipelineOverrides, Settings
+from flowstream.cli.configuration.settings import PIPELINES, PREFIX, Settings, pipeline_overrides
 from flowstream.cli.exit_codes import MEANINGS
 
 WRITTEN = "<!-- Written by `python -m flowstream.cli.document docs/`; do not edit. -->"
@@ -229,7 +229,7 @@ def configuration() -> str:
     ]
     overrides = [
         f"| `{name}` | {_kind(field)} | {_cell(field.description or '')} |"
-        for name, field in PipelineOverrides.model_fields.items()
+        for name, field in pipeline_overrides().model_fields.items()
     ]
     parts = [
         CONFIGURATION.format(written=WRITTEN),

@@ -6,12 +6,12 @@ contain anything, and passwords are removed from what a producer describes of it
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowstream.pipeline import Pipeline, RunningPipeline
+from flowstream.schema import options_of
 from flowstream.texts import clipped, shown, type_name, without_passwords
 
 LENGTH = 200
@@ -38,11 +38,9 @@ def _group(kind: str, name: str, options: Iterator[dict[str, Any]]) -> dict[str,
 
 
 def _options(options: Any) -> Iterator[dict[str, Any]]:
-    for item in dataclasses.fields(options):
+    for item in options_of(type(options)).values():
         value = getattr(options, item.name)
-        yield _option(
-            item.name, _text(value), default=value == item.default, about=item.metadata["text"]
-        )
+        yield _option(item.name, _text(value), default=value == item.default, about=item.text)
 
 
 def _producer(pipeline: Pipeline) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Declaration, Declared, StageTopology, Topology
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
+from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
 from flowstream.pipeline.pipeline import Pipeline
 from flowstream.pipeline.policies import Backoff, Drop, FailurePolicy, Halt, OpenPolicy, Retry
 from flowstream.pipeline.producer import Acknowledger, Backlog, Intake, Producer, SourcePartition
@@ -57,6 +58,7 @@ __all__ = [
     "Backlog",
     "Backoff",
     "Batch",
+    "BatcherOptions",
     "Codec",
     "Declaration",
     "Declared",
@@ -70,7 +72,9 @@ __all__ = [
     "OpenPolicy",
     "PartitionStatistics",
     "Pipeline",
+    "PipelineOptions",
     "Place",
+    "ProcessorOptions",
     "Producer",
     "RateLimit",
     "Reason",

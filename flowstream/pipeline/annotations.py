@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, Protocol, TypeAlias, TypeVar, get_args, get_origin
 
 from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
@@ -15,7 +15,40 @@ from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import can_decode
 from flowstream.texts import describe, shown, text_of
 
-Handler = Callable[..., Any]
+Handler: TypeAlias = Callable[..., Any]
+MessageHandler: TypeAlias = Callable[[Message[Any]], object] | Callable[[Message[Any], Any], object]
+"""Takes a message and, where it needs them, the resources of `lifespan=`."""
+BatchHandler: TypeAlias = Callable[[Batch[Any]], object] | Callable[[Batch[Any], Any], object]
+SliceHandler: TypeAlias = (
+    Callable[[list[Message[Any]]], object] | Callable[[list[Message[Any]], Any], object]
+)
+FailureHook: TypeAlias = Callable[[Failure], object] | Callable[[Failure, Any], object]
+
+M = TypeVar("M", bound=MessageHandler)
+B = TypeVar("B", bound=BatchHandler)
+S = TypeVar("S", bound=SliceHandler)
+O = TypeVar("O", bound=FailureHook)  # noqa: E741 - of `on_failed`
+
+
+class DeclaresProcessor(Protocol):
+    """What `@pipeline.processor(...)` gives: it declares the handler, and returns it as it is."""
+
+    def __call__(self, handler: M, /) -> M: ...
+
+
+class DeclaresBatcher(Protocol):
+    """What `@pipeline.batcher(...)` gives: it declares the handler, and returns it as it is."""
+
+    def __call__(self, handler: B, /) -> B: ...
+
+
+def bare_handler(
+    arguments: tuple[Any, ...], values: Mapping[str, Any]
+) -> tuple[Any, tuple[Any, ...]]:
+    """(handler, no arguments) where a decorator is used without options; (None, arguments) else."""
+    if len(arguments) == 1 and not values and callable(arguments[0]):
+        return arguments[0], ()
+    return None, arguments
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,165 +1,168 @@
-"""Every option of a pipeline, a processor and a batcher: one schema that checks and documents.
+"""Every option of a pipeline and its stages, written once (see flowstream/schema.py).
 
-A field's metadata holds its check and its text; `check` reports the first wrong option by its
-path, such as `pipeline 'orders' > batcher 'load' > size`.
+The signatures of `Pipeline(...)`, `processor`, `batcher`, `sink` and `configure`, their checks, the
+settings of a deployment, `flowstream config` and the documentation follow from these classes.
 """
 
-# ruff: noqa: RUF009 - `option` is dataclasses.field with its check and text
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
 
-from flowstream.checks import MAX_NAME, is_name, is_seconds, is_whole
-from flowstream.errors import ConfigurationError
+from flowstream.checks import MAX_NAME, is_name, is_whole
 from flowstream.pipeline.deciders.rate_limit import RateLimit
+from flowstream.pipeline.message import Message
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
-from flowstream.texts import shown
+from flowstream.pipeline.producer import Producer
+from flowstream.pipeline.sink import Sink
+from flowstream.pipeline.state.reasons import Mask
+from flowstream.schema import SECONDS, Rule, a, function_of, whole
 
-Check = tuple[str, Callable[[Any], bool]]
-"""What is expected, in words, and the test of it."""
-
-
-def _whole(minimum: int) -> Check:
-    return f"a whole number of at least {minimum}", lambda value: is_whole(value, minimum)
-
-
-def _or_none(check: Check) -> Check:
-    text, test = check
-    return f"{text}, or None", lambda value: value is None or test(value)
-
-
-def _a(kind: type, text: str) -> Check:
-    return text, lambda value: isinstance(value, kind)
+KeyFunction: TypeAlias = Callable[[Message[Any]], Any]
+"""The key of a message: messages of one key keep their order."""
+Full: TypeAlias = Callable[[Message[Any], Any], tuple[bool, Any]]
+"""(message, accumulator) -> (is the batch full with it, next accumulator)"""
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 def _plain(value: Any) -> bool:
     return callable(value) and not inspect.iscoroutinefunction(value)
 
 
-def _split(value: Any) -> bool:
+def _fills(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and _plain(value[1])
 
 
-def _opens(value: Any) -> bool:
-    return _plain(value) and not inspect.isasyncgenfunction(value)
-
-
-SECONDS: Check = ("seconds greater than 0", is_seconds)
-FUNCTION: Check = ("a function of one message, a plain def", _plain)
-LIFESPAN: Check = ("a function decorated with @asynccontextmanager", _opens)
-NAME: Check = (f"a name of 1 to {MAX_NAME} bytes", is_name)
-FLAG: Check = _a(bool, "True or False")
-SIZE: Check = (
-    "a whole number of at least 1, or (accumulator, a plain def)",
-    lambda value: _whole(1)[1](value) or _split(value),
+NAME = Rule(f"a name of 1 to {MAX_NAME} bytes", is_name)
+FUNCTION = function_of("one message")
+LIFESPAN = Rule(
+    "a function decorated with @asynccontextmanager",
+    lambda value: _plain(value) and not inspect.isasyncgenfunction(value),
 )
+SIZE = Rule(
+    "a whole number of at least 1 (messages), or (accumulator, a plain def)",
+    lambda value: is_whole(value, 1) or _fills(value),
+)
+HALT = Halt()
+POLICY = a(FailurePolicy, "a failure policy: Halt(), Drop() or DeadLetter(...)")
 
 
-def option(check: Check, text: str, default: Any = dataclasses.MISSING) -> Any:
-    return field(default=default, metadata={"check": check, "text": text})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PipelineOptions:
     """Options of `Pipeline(name, producer, ...)`."""
 
-    retry: Retry | None = option(
-        _or_none(_a(Retry, "a Retry(...)")), "try failed messages again", None
+    retry: Annotated[Retry | None, "try failed messages again"] = None
+    on_failure: Annotated[FailurePolicy, POLICY, "what happens to a message that keeps failing"] = (
+        HALT
     )
-    on_failure: FailurePolicy = option(
-        _a(FailurePolicy, "a failure policy: Halt(), Drop() or DeadLetter(...)"),
-        "what happens to a message that keeps failing",
-        Halt(),
+    max_in_flight: Annotated[int, whole(1, unit="messages"), "unsettled messages at most"] = 10_000
+    max_in_flight_bytes: Annotated[
+        int, whole(1, unit="bytes"), "bytes of unsettled messages at most"
+    ] = 64 << 20
+    rate_limit: Annotated[RateLimit | None, "messages or bytes per interval"] = None
+    drain_timeout: Annotated[
+        float, SECONDS, "seconds that a stop may wait for what is in flight"
+    ] = 25.0
+    lifespan: Annotated[
+        Lifespan | None, LIFESPAN, "an async context manager that opens what handlers need"
+    ] = None
+    partition_by: Annotated[
+        KeyFunction | None, FUNCTION, "messages of one key stay in order through all stages"
+    ] = None
+    commit_every: Annotated[
+        int, whole(1, unit="messages"), "settled messages between two commits"
+    ] = 10_000
+    commit_interval: Annotated[float, SECONDS, "seconds between two commits at most"] = 5.0
+    max_threads: Annotated[
+        int,
+        whole(1, unit="threads"),
+        "worker threads of plain `def` handlers, with those that hang",
+    ] = 40
+    max_restarts: Annotated[
+        int, whole(0, unit="restarts"), "restarts of a crashed stage in restart_window"
+    ] = 3
+    restart_window: Annotated[float, SECONDS, "seconds that max_restarts counts in"] = 5.0
+    stuck_after: Annotated[float, SECONDS, "seconds after which a handler is reported as stuck"] = (
+        60.0
     )
-    rate_limit: RateLimit | None = option(
-        _or_none(_a(RateLimit, "a RateLimit(...)")), "messages or bytes per interval", None
-    )
-    max_in_flight: int = option(_whole(1), "unsettled messages at most", 10_000)
-    max_in_flight_bytes: int = option(_whole(1), "bytes of unsettled messages at most", 64 << 20)
-    drain_timeout: float = option(SECONDS, "how long a stop may wait for what is in flight", 25.0)
-    lifespan: Any = option(
-        _or_none(LIFESPAN), "an async context manager that opens what handlers need", None
-    )
-    partition_by: Any = option(
-        _or_none(FUNCTION), "messages of one key stay in order through all stages", None
-    )
-    commit_every: int = option(_whole(1), "settled messages between two commits", 10_000)
-    commit_interval: float = option(SECONDS, "the longest time between two commits", 5.0)
-    max_threads: int = option(
-        _whole(1), "worker threads of plain `def` handlers, with those that hang", 40
-    )
-    max_restarts: int = option(_whole(0), "restarts of a crashed stage in restart_window", 3)
-    restart_window: float = option(SECONDS, "the time max_restarts counts in", 5.0)
-    stuck_after: float = option(SECONDS, "report a handler that takes longer than this", 60.0)
-    mask: Any = option(
-        _or_none(FUNCTION),
+    mask: Annotated[
+        Mask | None,
+        FUNCTION,
         "what may be shown of a failed message's body: a function of the message, None for nothing",
-        None,
-    )
-    slow_after: float = option(SECONDS, "log a handler that takes longer than this, at info", 10.0)
+    ] = None
+    slow_after: Annotated[
+        float, SECONDS, "seconds after which a handler is logged as slow, at info"
+    ] = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessorOptions:
+@dataclass(frozen=True)
+class PipelineArguments(PipelineOptions):
+    """What `Pipeline(...)` takes."""
+
+    name: Annotated[str, NAME, "names it in logs and metrics; offsets are stored under the name"]
+    producer: Annotated[
+        Producer,
+        a(Producer, 'a Producer such as StreamProducer("orders")'),
+        "where messages come from",
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """Options that a processor and a batcher share, with one meaning."""
+
+    concurrency: Annotated[
+        int, whole(1, unit="workers"), "messages or batches handled at a time; 1 keeps the order"
+    ] = 1
+    partition_by: Annotated[
+        KeyFunction | None, FUNCTION, "instead of the pipeline's partition_by"
+    ] = None
+    timeout: Annotated[
+        float | None, SECONDS, "seconds that the handler may take for a message or batch"
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandlerOptions(StageOptions):
+    """Options of stages that have a handler of yours."""
+
+    processes: Annotated[bool, "run a CPU-bound `def` handler in worker processes"] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessorOptions(HandlerOptions):
     """Options of `@pipeline.processor(...)`."""
 
-    name: str = option(NAME, "the stage's name in metrics", "processor")
-    concurrency: int = option(_whole(1), "workers; 1 keeps the stream's order", 1)
-    partition_by: Any = option(_or_none(FUNCTION), "instead of the pipeline's partition_by", None)
-    max_demand: int = option(_whole(1), "messages handed to a worker at once, at most", 1000)
-    timeout: float | None = option(_or_none(SECONDS), "seconds a message may take", None)
-    processes: bool = option(FLAG, "run a CPU-bound `def` handler in worker processes", False)
+    name: Annotated[str, NAME, "the stage's name in metrics"] = "processor"
+    max_demand: Annotated[
+        int, whole(1, unit="messages"), "messages handed to a worker at once, at most"
+    ] = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatcherOptions:
-    """Options of `@pipeline.batcher(...)` and `pipeline.sink(...)`."""
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(StageOptions):
+    """When a batch is closed."""
 
-    name: str = option(NAME, "what message.to(...) calls it", "default")
-    size: Any = option(SIZE, "messages in a batch, or when a batch is full", 100)
-    max_bytes: int | None = option(_or_none(_whole(1)), "bytes in a batch, at most", None)
-    batch_timeout: float = option(SECONDS, "seconds from a batch's first message to its end", 1.0)
-    concurrency: int = option(_whole(1), "batches handled at the same time", 1)
-    partition_by: Any = option(_or_none(FUNCTION), "instead of the pipeline's partition_by", None)
-    timeout: float | None = option(_or_none(SECONDS), "seconds a batch may take", None)
-    processes: bool = option(FLAG, "run a CPU-bound `def` handler in worker processes", False)
+    size: Annotated[int | tuple[Any, Full], SIZE, "messages in a batch, or when it is full"] = 100
+    max_bytes: Annotated[int | None, whole(1, unit="bytes"), "bytes in a batch, at most"] = None
+    batch_timeout: Annotated[float, SECONDS, "seconds from a batch's first message to its end"] = (
+        1.0
+    )
 
 
-Options = PipelineOptions | ProcessorOptions | BatcherOptions
+@dataclass(frozen=True)
+class BatcherOptions(BatchOptions, HandlerOptions):
+    """Options of `@pipeline.batcher(...)`."""
+
+    name: Annotated[str, NAME, "what message.to(...) calls it"] = "default"
 
 
-def check(options: Options, path: str) -> None:
-    """Raise ConfigurationError for the first option whose value cannot work."""
-    for item in dataclasses.fields(options):
-        check_value(item.metadata["check"], getattr(options, item.name), f"{path} > {item.name}")
+@dataclass(frozen=True)
+class SinkArguments(BatchOptions):
+    """What `pipeline.sink(...)` takes."""
 
-
-def check_value(rule: Check, value: Any, path: str) -> None:
-    """Raise ConfigurationError unless `value` passes."""
-    expected, test = rule
-    if not test(value):
-        raise ConfigurationError(f"{path}: expected {expected}, got {shown(value, 200)}")
-
-
-def make(kind: type[Any], values: dict[str, Any], path: str) -> Any:
-    """Options from keyword arguments, checked; an unknown name is an error that names it."""
-    known = [item.name for item in dataclasses.fields(kind)]
-    for name in values:
-        if name not in known:
-            raise ConfigurationError(
-                f"{path} > {name}: there is no such option; there are {', '.join(known)}"
-            )
-    options = kind(**values)
-    check(options, path)
-    return options
-
-
-def describe(kind: type[Any]) -> Iterator[tuple[str, str, str, str]]:
-    """(name, default, what is expected, what it does) of every option, for docs and help."""
-    for item in dataclasses.fields(kind):
-        expected, _ = item.metadata["check"]
-        yield item.name, repr(item.default), expected, item.metadata["text"]
+    name: Annotated[str, NAME, "what message.to(...) calls it"]
+    sink: Annotated[Sink, a(Sink, "a Sink such as StreamSink(...)"), "where batches are written"]

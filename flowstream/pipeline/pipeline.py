@@ -7,40 +7,45 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 from flowstream.checks import check_flag, check_kind
 from flowstream.errors import ConfigurationError, DuplicateName
 from flowstream.pipeline.advice import Advice, advice_for
-from flowstream.pipeline.annotations import Handler, Signature, inspect_handler
+from flowstream.pipeline.annotations import (
+    B,
+    DeclaresBatcher,
+    DeclaresProcessor,
+    Handler,
+    M,
+    O,
+    S,
+    Signature,
+    bare_handler,
+    inspect_handler,
+)
 from flowstream.pipeline.batch import Batch
-from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Declaration, Declared, Topology, check_size
 from flowstream.pipeline.handlers.processes import check_importable
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import (
-    NAME,
     BatcherOptions,
+    BatchOptions,
+    PipelineArguments,
     PipelineOptions,
     ProcessorOptions,
-    check_value,
-    make,
+    SinkArguments,
 )
 from flowstream.pipeline.payload import decoder
-from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.running.control import RunningPipeline, start
 from flowstream.pipeline.running.statistics import RunResult
-from flowstream.pipeline.sink import Sink
-from flowstream.pipeline.state.reasons import Mask
+from flowstream.schema import make, part, shows, takes
 from flowstream.telemetry import Telemetry
 from flowstream.texts import shown, type_name
-
-F = TypeVar("F", bound=Handler)
-KeyFunction = Callable[[Message[Any]], Any]
 
 
 class Pipeline:
@@ -52,58 +57,15 @@ class Pipeline:
     run it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        producer: Producer,
-        *,
-        retry: Retry | None = None,
-        on_failure: FailurePolicy = Halt(),  # noqa: B008 - a frozen value
-        rate_limit: RateLimit | None = None,
-        max_in_flight: int = 10_000,
-        max_in_flight_bytes: int = 64 << 20,
-        drain_timeout: float = 25.0,
-        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
-        partition_by: KeyFunction | None = None,
-        commit_every: int = 10_000,
-        commit_interval: float = 5.0,
-        max_threads: int = 40,
-        max_restarts: int = 3,
-        restart_window: float = 5.0,
-        stuck_after: float = 60.0,
-        mask: Mask | None = None,
-        slow_after: float = 10.0,
-    ) -> None:
-        check_value(NAME, name, f"pipeline {shown(name)} > name")
-        path = f"pipeline {name!r}"
-        if not isinstance(producer, Producer):
-            raise ConfigurationError(
-                f"{path} > producer: expected a Producer such as StreamProducer({name!r}), "
-                f"got {shown(producer)}"
-            )
-        values: dict[str, Any] = {
-            "retry": retry,
-            "on_failure": on_failure,
-            "rate_limit": rate_limit,
-            "max_in_flight": max_in_flight,
-            "max_in_flight_bytes": max_in_flight_bytes,
-            "drain_timeout": drain_timeout,
-            "lifespan": lifespan,
-            "partition_by": partition_by,
-            "commit_every": commit_every,
-            "commit_interval": commit_interval,
-            "max_threads": max_threads,
-            "max_restarts": max_restarts,
-            "restart_window": restart_window,
-            "stuck_after": stuck_after,
-            "mask": mask,
-            "slow_after": slow_after,
-        }
+    @takes(PipelineArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        named = arguments[0] if arguments else values.get("name")
+        declared = make(PipelineArguments, arguments, values, f"pipeline {shown(named)}")
         self.declaration = Declaration(
-            name=name,
+            name=declared.name,
             module=sys._getframe(1).f_globals.get("__name__", ""),
-            producer=producer,
-            options=make(PipelineOptions, values, path),
+            producer=declared.producer,
+            options=part(PipelineOptions, declared),
         )
         self.running: RunningPipeline | None = None
         self._is_started = False
@@ -127,25 +89,24 @@ class Pipeline:
     # -- handlers
 
     @overload
-    def processor(self, handler: F, /) -> F: ...
+    def processor(self, handler: M, /) -> M: ...
 
     @overload
-    def processor(
-        self, *, name: str = "processor", concurrency: int = 1,
-        partition_by: KeyFunction | None = None, max_demand: int = 1000,
-        timeout: float | None = None, processes: bool = False,
-    ) -> Callable[[F], F]: ...  # fmt: skip
+    @takes(ProcessorOptions)
+    def processor(self, *arguments: Any, **values: Any) -> DeclaresProcessor: ...
 
-    def processor(self, *handler: Any, **options: Any) -> Any:
+    @shows(ProcessorOptions)
+    def processor(self, *arguments: Any, **values: Any) -> Any:
         """Declare the handler of messages, `async def` or plain `def` (run in worker threads).
 
-        What it returns becomes the message's data; returning nothing leaves it. `timeout` is in
-        seconds per message.
+        What it returns becomes the message's data; returning nothing leaves it. Without options:
+        `@pipeline.processor`.
         """
         path = f"{self.declaration.path} > processor"
-        checked: ProcessorOptions = make(ProcessorOptions, options, path)
+        handler, arguments = bare_handler(arguments, values)
+        options = make(ProcessorOptions, arguments, values, path)
 
-        def declare(function: F) -> F:
+        def declare(function: M) -> M:
             other = self.declaration.processor
             if other is not None:
                 raise DuplicateName(
@@ -154,63 +115,54 @@ class Pipeline:
                 )
             signature = inspect_handler(function, Message, path)
             decoder(signature.payload, handler=f"{path}: {signature.name}")
-            _check_processes(function, checked, signature, path)
-            self._declare(processor=Declared(function, signature, checked))
+            _check_processes(function, options, signature, path)
+            self._declare(processor=Declared(function, signature, options))
             return function
 
-        return declare(*handler) if handler else declare
+        return declare if handler is None else declare(handler)
 
     @overload
-    def batcher(self, handler: F, /) -> F: ...
+    def batcher(self, handler: B, /) -> B: ...
 
     @overload
-    def batcher(
-        self, name: str = "default", *, size: int | tuple[Any, Any] = 100,
-        max_bytes: int | None = None, batch_timeout: float = 1.0, concurrency: int = 1,
-        partition_by: KeyFunction | None = None, timeout: float | None = None,
-        processes: bool = False,
-    ) -> Callable[[F], F]: ...  # fmt: skip
+    @takes(BatcherOptions)
+    def batcher(self, *arguments: Any, **values: Any) -> DeclaresBatcher: ...
 
-    def batcher(self, *name: Any, **options: Any) -> Any:
-        """Declare a handler of batches, `async def` or plain `def`.
+    @shows(BatcherOptions)
+    def batcher(self, *arguments: Any, **values: Any) -> Any:
+        """Declare a handler of batches, `async def` or plain `def`. Without options:
+        `@pipeline.batcher`.
 
         A batch is closed at `size` messages, before `max_bytes` are exceeded, or `batch_timeout`
         seconds after its first message. `size` may also be (accumulator, function), where
         `function(message, accumulator)` returns (is the batch full, next accumulator).
-        `timeout` is in seconds per batch, for its handler.
         """
-        if name and callable(name[0]):
-            return self._declare_batcher({"name": "default"})(name[0])
-        return self._declare_batcher({"name": name[0] if name else "default", **options})
+        handler, arguments = bare_handler(arguments, values)
+        named = arguments[0] if arguments else values.get("name", "default")
+        path = f"{self.declaration.path} > batcher {shown(named)}"
+        options = make(BatcherOptions, arguments, values, path)
+        check_size(options, self.options, path)
 
-    def _declare_batcher(self, options: dict[str, Any]) -> Callable[[F], F]:
-        path = f"{self.declaration.path} > batcher {options['name']!r}"
-        checked = self._check_batcher(options, path)
-
-        def declare(function: F) -> F:
+        def declare(function: B) -> B:
             signature = inspect_handler(function, Batch, path)
-            _check_processes(function, checked, signature, path)
-            self._add_batcher(Declared(function, signature, checked), path)
+            _check_processes(function, options, signature, path)
+            self._add_batcher(Declared(function, signature, options), path)
             return function
 
-        return declare
+        return declare if handler is None else declare(handler)
 
-    def sink(self, name: str, sink: Sink, **options: Any) -> None:
-        """Declare a batcher that publishes its batches; takes the options of `batcher`."""
-        path = f"{self.declaration.path} > sink {name!r}"
-        if not isinstance(sink, Sink):
-            raise ConfigurationError(
-                f"{path}: expected a Sink such as StreamSink(...), got {shown(sink)}"
-            )
-        checked = self._check_batcher({"name": name, **options}, path)
-        kind = type_name(sink)
+    @takes(SinkArguments)
+    def sink(self, *arguments: Any, **values: Any) -> None:
+        """Declare a batcher whose batches a sink writes."""
+        named = arguments[0] if arguments else values.get("name")
+        path = f"{self.declaration.path} > sink {shown(named)}"
+        declared = make(SinkArguments, arguments, values, path)
+        batching: BatchOptions = part(BatchOptions, declared)
+        options = BatcherOptions(name=declared.name, **vars(batching))
+        check_size(options, self.options, path)
+        kind = type_name(declared.sink)
         signature = Signature(name=kind, is_async=True, payload=Any, resource=None)
-        self._add_batcher(Declared(_unused, signature, checked, sink), path)
-
-    def _check_batcher(self, options: dict[str, Any], path: str) -> BatcherOptions:
-        checked: BatcherOptions = make(BatcherOptions, options, path)
-        check_size(checked, self.options, path)
-        return checked
+        self._add_batcher(Declared(_unused, signature, options, declared.sink), path)
 
     def _add_batcher(self, declared: Declared, path: str) -> None:
         name = declared.options.name
@@ -219,21 +171,22 @@ class Pipeline:
             raise DuplicateName(f"{path}: there are two batchers named {name!r}")
         self._declare(batchers=MappingProxyType({**batchers, name: declared}))
 
-    def prepare(self, handler: F) -> F:
+    def prepare(self, handler: S) -> S:
         """Declare what sees a slice (`list[Message]`) before its messages are processed."""
-        return self._declare_once("prepare", handler, list)
+        self._declare_once("prepare", handler, list)
+        return handler
 
-    def on_failed(self, handler: F) -> F:
+    def on_failed(self, handler: O) -> O:
         """Declare what sees each Failure before the policy; it may return another policy."""
-        return self._declare_once("on_failed", handler, Failure)
+        self._declare_once("on_failed", handler, Failure)
+        return handler
 
-    def _declare_once(self, what: str, handler: F, wraps: type) -> F:
+    def _declare_once(self, what: str, handler: Handler, wraps: type) -> None:
         path = f"{self.declaration.path} > {what}"
         if getattr(self.declaration, what) is not None:
             raise DuplicateName(f"{path}: it is declared twice")
         signature = inspect_handler(handler, wraps, path, depth=3)
         self._declare(**{what: Declared(handler, signature)})
-        return handler
 
     def check(self) -> None:
         """Raise ConfigurationError for what only the whole declaration shows."""
@@ -247,13 +200,14 @@ class Pipeline:
         self.check()
         return advice_for(self.declaration)
 
-    def configure(self, **options: Any) -> None:
+    @takes(PipelineOptions)
+    def configure(self, *arguments: Any, **values: Any) -> None:
         """Change options of the declaration before a run, as a deployment's configuration does.
 
-        Takes those of `Pipeline(...)`. Raises ConfigurationError as the declaration itself would.
+        Raises ConfigurationError as the declaration itself would.
         """
-        values = {f.name: getattr(self.options, f.name) for f in dataclasses.fields(self.options)}
-        changed: PipelineOptions = make(PipelineOptions, values | options, self.declaration.path)
+        values = vars(self.options) | values
+        changed = make(PipelineOptions, arguments, values, self.declaration.path)
         for name, declared in self.declaration.batchers.items():
             check_size(declared.options, changed, f"{self.declaration.path} > batcher {name!r}")
         self._declare(options=changed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.configuration.settings import PipelineOverrides, Settings, load
+from flowstream.cli.configuration.settings import Settings, load, pipeline_overrides
 from flowstream.cli.document import PAGES
 from tests.cli.tree import commands
 
@@ -38,5 +38,5 @@ def test_the_examples_of_files_are_settings(tmp_path: Path) -> None:
 
 def test_every_setting_is_there() -> None:
     page = PAGES["configuration.md"]()
-    for name in {*Settings.model_fields, *PipelineOverrides.model_fields} - {"pipelines"}:
+    for name in {*Settings.model_fields, *pipeline_overrides().model_fields} - {"pipelines"}:
         assert f"| `{name}` |" in page

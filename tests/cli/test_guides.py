@@ -102,7 +102,7 @@ def test_what_the_tutorial_deploys_is_understood(tmp_path: Path) -> None:
     for command in commands:
         assert flowstream("config", *command.split(), cwd=tmp_path).code == 0
     for grace in re.findall(r"(?:TimeoutStopSec=|stop_grace_period: )(\d+)", unit + compose):
-        assert int(grace) > (options.drain_timeout or 0)
+        assert int(grace) > (dict(options)["drain_timeout"] or 0)
     (codes,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
     assert [ExitCode(int(code)) for code in codes.split()] == [
         ExitCode.DECLARATION,

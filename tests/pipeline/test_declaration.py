@@ -13,7 +13,8 @@ import pytest
 from flowstream.errors import ConfigurationError, DuplicateName, UnsupportedPayloadType
 from flowstream.pipeline import Batch, Failure, IterableProducer, Message, Pipeline, Retry
 from flowstream.pipeline.annotations import inspect_handler
-from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions, describe
+from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
+from flowstream.schema import options_of
 from tests.pipeline.support import pipeline_of
 
 
@@ -264,17 +265,17 @@ def test_prepare_and_on_failed_once():
 
 
 def test_sinks_are_batchers():
-    with pytest.raises(ConfigurationError, match="sink 'out': expected a Sink"):
+    with pytest.raises(ConfigurationError, match="sink 'out' > sink: expected a Sink"):
         pipeline_of(1).sink("out", "orders")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [PipelineOptions, ProcessorOptions, BatcherOptions])
 def test_every_option_is_documented(kind):
-    for name, default, expected, text in describe(kind):
-        assert name
-        assert default
-        assert expected
-        assert text
+    for option in options_of(kind).values():
+        assert option.name
+        assert option.default is not None or option.optional
+        assert option.expected
+        assert option.text
 
 
 def test_topology_shows_stages_and_options():

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
 )
 from pydantic_settings import (
@@ -42,6 +43,9 @@ from flowstream.checks import MOST_SECONDS, MOST_WHOLE
 from flowstream.client import StreamUrl, UrlParts
 from flowstream.errors import ConfigurationError, FlowstreamError
 
+if TYPE_CHECKING:
+    from flowstream.schema import Bounds
+
 PREFIX = "FLOWSTREAM_"
 DOTENV = ".env"
 PYPROJECT = "pyproject.toml"
@@ -51,6 +55,10 @@ URL_SCHEMES = {
     "management": ("http", "https"),
 }
 PIPELINES = "pipelines"
+RATE_LIMIT = {
+    "rate_limit": "messages a second at most; 0 takes none in",
+    "rate_limit_bytes": "bytes a second at most",
+}
 
 LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
 """What Kubernetes puts into the environment for a service that is named flowstream..."""
@@ -78,38 +86,32 @@ class PipelineOverrides(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_in_flight: AtLeastOne | None = Field(default=None, description="unsettled messages at most")
-    max_in_flight_bytes: AtLeastOne | None = Field(
-        default=None, description="bytes of unsettled messages at most"
-    )
-    rate_limit: Number | None = Field(
-        default=None, description="messages a second at most; 0 takes none in"
-    )
-    rate_limit_bytes: Number | None = Field(default=None, description="bytes a second at most")
-    drain_timeout: Seconds | None = Field(
-        default=None, description="seconds a stop may wait for what is in flight"
-    )
-    commit_every: AtLeastOne | None = Field(
-        default=None, description="settled messages between commits"
-    )
-    commit_interval: Seconds | None = Field(
-        default=None, description="seconds between commits at most"
-    )
-    max_threads: AtLeastOne | None = Field(
-        default=None, description="worker threads of plain `def` handlers"
-    )
-    max_restarts: AtLeastZero | None = Field(
-        default=None, description="restarts of a crashed stage in restart_window"
-    )
-    restart_window: Seconds | None = Field(
-        default=None, description="seconds that max_restarts counts in"
-    )
-    stuck_after: Seconds | None = Field(
-        default=None, description="seconds after which a handler is reported as stuck"
-    )
-    slow_after: Seconds | None = Field(
-        default=None, description="seconds after which a handler is logged as slow, at info"
-    )
+
+@cache
+def pipeline_overrides() -> type[PipelineOverrides]:
+    """The model of the options of a pipeline that are numbers; a rate limit is two of them.
+
+    Made when settings for a pipeline are first met: most commands need no pipeline.
+    """
+    from flowstream.pipeline import PipelineOptions
+    from flowstream.schema import Bounds, options_of
+
+    fields: dict[str, Any] = {}
+    for option in options_of(PipelineOptions).values():
+        if option.name == "rate_limit":
+            for name, text in RATE_LIMIT.items():
+                fields[name] = (Number | None, Field(default=None, description=text))
+        elif isinstance(option.rule, Bounds):
+            field = Field(default=None, description=option.text)
+            fields[option.name] = (_number(option.rule) | None, field)
+    return create_model("PipelineOverrides", __base__=PipelineOverrides, **fields)
+
+
+def _number(rule: Bounds) -> Any:
+    """What a setting may be, by the rule of the option that it sets."""
+    limits: dict[str, Any] = {"gt" if rule.above else "ge": rule.least, "le": rule.most}
+    kind = int if rule.whole else float
+    return Annotated[kind, Field(**limits, allow_inf_nan=False), BeforeValidator(_no_truth)]
 
 
 class Settings(BaseSettings):
@@ -181,9 +183,7 @@ class Settings(BaseSettings):
     )
     plain: bool = Field(default=False, description="lines instead of the live view on a terminal")
     tune_gc: bool = Field(default=True, description="collect garbage rarely while running")
-    pipelines: dict[str, PipelineOverrides] = Field(
-        default_factory=dict, description="options by pipeline name"
-    )
+    pipelines: dict[str, Any] = Field(default_factory=dict, description="options by pipeline name")
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
@@ -310,10 +310,18 @@ def load(folder: Path) -> Loaded:
         for key, value in layer.values.items():
             _check_key(key, layer)
             values[key], origins[key] = value, layer.origin(key)
+    nested = _nested(values)
+    pipelines = nested.pop(PIPELINES, {})
+    checked: dict[str, PipelineOverrides] = {}
+    place = ""
     try:
-        return Loaded(Settings(**_nested(values)), origins)
+        loaded = Settings(**nested)
+        for name, options in pipelines.items():
+            place = f"{PIPELINES}.{name}."
+            checked[name] = pipeline_overrides().model_validate(options)
     except ValidationError as error:
-        raise ConfigurationError(_what_is_wrong(error, origins)) from None
+        raise ConfigurationError(_what_is_wrong(error, origins, place)) from None
+    return Loaded(loaded.model_copy(update={PIPELINES: checked}), origins)
 
 
 def keys() -> list[str]:
@@ -440,10 +448,10 @@ def _split(key: str) -> list[str]:
 def _check_key(key: str, layer: Layer) -> None:
     parts = _split(key)
     if len(parts) == 1 and key.startswith(f"{PIPELINES}."):
-        options = ", ".join(PipelineOverrides.model_fields)
+        options = ", ".join(pipeline_overrides().model_fields)
         raise ConfigurationError(f"{layer.origin(key)}: options are expected in it: {options}")
     if len(parts) == 3:
-        known, last = list(PipelineOverrides.model_fields), parts[2]
+        known, last = list(pipeline_overrides().model_fields), parts[2]
     else:
         known, last = list(Settings.model_fields), parts[0]
     if last in known:
@@ -455,10 +463,10 @@ def _check_key(key: str, layer: Layer) -> None:
     raise ConfigurationError(f"{layer.origin(key)}: there is no such setting; {hint}")
 
 
-def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin]) -> str:
+def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin], place: str) -> str:
     """The first mistake, by place and key. Values are not shown: they may be secret."""
     first = error.errors(include_url=False, include_input=False)[0]
-    location = ".".join(str(part) for part in first["loc"])
+    location = place + ".".join(str(part) for part in first["loc"])
     origin = next((o for key, o in origins.items() if f"{location}.".startswith(f"{key}.")), None)
     message = first["msg"].removeprefix("Value error, ")
     return f"{origin or location}: {message[0].lower()}{message[1:]}"

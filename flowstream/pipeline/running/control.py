@@ -21,11 +21,11 @@ from flowstream.pipeline.deciders.discards import parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Declaration, Topology
 from flowstream.pipeline.handlers.pool import inside
-from flowstream.pipeline.options import make
 from flowstream.pipeline.running.report import snapshot
 from flowstream.pipeline.running.run import Run
 from flowstream.pipeline.running.statistics import RunResult, Statistics
 from flowstream.pipeline.state import story
+from flowstream.schema import options_of
 from flowstream.telemetry import Telemetry
 from flowstream.texts import interrupts, shown, type_name
 
@@ -219,7 +219,8 @@ class RunningPipeline:
     def _resize(self, stage: str, concurrency: int, by: str | None) -> None:
         for pool in self._run.pools:
             if pool.name == stage:
-                make(type(pool.options), {"concurrency": concurrency}, f"resize {stage!r}")
+                option = options_of(type(pool.options))["concurrency"]
+                option.check(concurrency, f"resize {stage!r}")
                 before = pool.concurrency
                 pool.resize(concurrency)
                 detail = f"{stage!r} resized from {before} to {concurrency} workers"

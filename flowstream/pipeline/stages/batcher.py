@@ -52,7 +52,7 @@ class Batcher(Pool):
         self.failure_handler = failure_handler
         self.partitioned = inherits or options.partition_by is not None
         self.phase = phase
-        self._partition_by = options.partition_by
+        self._partition_by: Any = options.partition_by
         self.parked = 0
         self.batching = Batching(
             options.name, options.size, options.batch_timeout, max_bytes=options.max_bytes

@@ -2,13 +2,13 @@
 
     FlowstreamError
     ├── ProtocolError                 bytes or frames that break the protocol
-    │   └── LocalProtocolError        ... on our own side: a command out of turn
-    ├── ConfigurationError            a declaration, option or address that cannot work
-    │   ├── UnsupportedPayloadType    a handler's annotation is no type payloads decode to
+    │   └── LocalProtocolError        this side tried to send a command out of turn
+    ├── ConfigurationError            an invalid declaration, option or address
+    │   ├── UnsupportedPayloadType    payloads cannot be decoded to a handler's annotation
     │   └── DuplicateName             two parts of one pipeline have the same name
-    ├── ConnectionFailed              nothing (or nobody we trust) answers at the address
+    ├── ConnectionFailed              a usable connection to the address could not be made
     │   └── ConnectionClosed          the connection ended while it was in use
-    ├── EnvironmentClosed             the environment was closed, before or while it was used
+    ├── EnvironmentClosed             the environment was closed before or during its use
     ├── RequestTimeout                the server did not answer in time
     ├── ServerError                   the server answered with an error code (see SERVER_ERRORS)
     │   ├── StreamDoesNotExist, StreamAlreadyExists, StreamNotAvailable
@@ -22,21 +22,21 @@
     │   └── PreconditionFailed, NoOffset
     ├── NotSupported                  the server is too old, or an extra is not installed
     ├── PublishFailed                 a message was refused, or its confirm never came
-    │   └── MessageTooLarge           it can never fit into a frame
+    │   └── MessageTooLarge           the message does not fit into a frame
     ├── ChecksumMismatch              a chunk does not match its CRC-32
     ├── OffsetTruncated               retention removed messages before they were read
     ├── CommitNotVerified             a stored offset could not be read back
-    ├── PayloadError                  a message body does not decode to its declared type
-    ├── HandlerTimeout                a handler did not return inside its timeout
-    ├── WorkerDied                    a worker process ended with messages in its hands
+    ├── PayloadError                  a message body cannot be decoded to its declared type
+    ├── HandlerTimeout                a handler did not return within its timeout
+    ├── WorkerDied                    a worker process ended during a call
     ├── Halted                        a failure policy stopped the pipeline
-    ├── StageFailed                   a stage crashed more often than it may be restarted
+    ├── StageFailed                   a part of a run failed for good, such as by SystemExit
     ├── SourceFailed                  the source of a pipeline raised an exception
     ├── ThreadsExhausted              all worker threads hang in handlers
     ├── StoreFailed                   the embedded broker cannot write to its store
-    └── DrainTimeout                  the drain did not end inside its deadline
+    └── DrainTimeout                  the drain did not finish before its deadline
 
-Errors carry what a program needs as fields and say the remedy in their text.
+Errors carry what a program needs as fields. Their text says what to do.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from collections.abc import Sequence
 
 
 class FlowstreamError(Exception):
-    """The root: `except FlowstreamError` catches whatever this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 class ProtocolError(FlowstreamError):
     """The peer sent bytes or frames that the protocol does not allow.
 
-    Fields: `code`, what a server closes the connection with (13 unknown frame, 14 frame too large);
-    `preceding`, the commands of the same read that came, whole and legal, before the bad frame.
+    Fields: `code`, with which a server closes the connection (13 unknown frame, 14 frame too
+    large); `preceding`, the valid commands that the same read contained before the bad frame.
     """
 
     code: int = 13
@@ -65,31 +65,31 @@ class ProtocolError(FlowstreamError):
 
 
 class LocalProtocolError(ProtocolError):
-    """A command was about to be sent that the connection's state does not allow."""
+    """This side tried to send a command that the connection's state does not allow."""
 
 
 class ConfigurationError(FlowstreamError):
-    """A declaration, option or address that cannot work; the text names it and the remedy."""
+    """A declaration, option or address is invalid. The text names it and says what is expected."""
 
 
 class UnsupportedPayloadType(ConfigurationError):
-    """A handler's annotation names a type that message bodies cannot be decoded to."""
+    """Message bodies cannot be decoded to the type that a handler's annotation names."""
 
 
 class DuplicateName(ConfigurationError):
-    """Two parts of one pipeline (batchers, processors ...) have the same name."""
+    """Two parts of one pipeline, such as batchers, have the same name."""
 
 
 class ConnectionFailed(FlowstreamError):
-    """No usable connection could be made to the address."""
+    """A usable connection to the address could not be made."""
 
 
 class ConnectionClosed(ConnectionFailed):
-    """The connection ended while it was in use: by the peer, the network or a missed heartbeat.
+    """The connection ended while it was in use.
 
-    Field: `cause`, which of them: "broker" (it said goodbye), "network", "heartbeat", "protocol",
-    "handshake", "silent" (requests were not answered) or "request" (it was closed on this side);
-    "" where that is not known.
+    Field: `cause`, which says why: "broker" (the broker sent Close), "network", "heartbeat" (none
+    arrived in time), "protocol", "handshake", "silent" (requests were not answered), "request"
+    (this side closed it), or "" if the cause is unknown.
     """
 
     cause: str = ""
@@ -100,20 +100,20 @@ class ConnectionClosed(ConnectionFailed):
 
 
 class EnvironmentClosed(FlowstreamError):
-    """An environment was used after it was closed, or closed while somebody used it.
+    """An environment was used after it was closed, or closed while it was in use.
 
-    The text names who: a publisher, consumer or pipeline. Open a new environment.
+    The text names the publisher, consumer or pipeline that used it. Open a new environment.
     """
 
 
 class RequestTimeout(FlowstreamError):
-    """The server did not answer a request in time."""
+    """The server did not answer a request within the timeout."""
 
 
 class ServerError(FlowstreamError):
     """The server answered with an error code.
 
-    Fields: `code` (the protocol's number), `stream` and `reference` where the request had them.
+    Fields: `code` (the protocol's number), `stream` and `reference` if the request had them.
     """
 
     code: int = 0
@@ -140,7 +140,7 @@ class StreamDoesNotExist(ServerError):
 
 
 class SubscriptionIdExists(ServerError):
-    """The subscription id is in use on this connection."""
+    """The subscription id is already in use on this connection."""
 
     code = 3
 
@@ -152,13 +152,13 @@ class SubscriptionIdDoesNotExist(ServerError):
 
 
 class StreamAlreadyExists(ServerError):
-    """A stream of this name exists."""
+    """A stream of this name already exists."""
 
     code = 5
 
 
 class StreamNotAvailable(ServerError):
-    """The stream has no leader or replica to serve it now; try again."""
+    """The stream has no available leader or replica at the moment; try again."""
 
     code = 6
 
@@ -170,7 +170,7 @@ class AuthenticationFailed(ServerError):
 
 
 class TokenUnavailable(AuthenticationFailed):
-    """No token could be fetched: the identity provider is away, or refuses."""
+    """An OAuth 2.0 token could not be fetched from the identity provider."""
 
     code = 0
 
@@ -194,13 +194,13 @@ class LoopbackOnly(AuthenticationFailed):
 
 
 class VirtualHostAccessFailed(ServerError):
-    """The virtual host does not exist, or this user may not use it."""
+    """The virtual host does not exist, or this user has no access to it."""
 
     code = 12
 
 
 class UnknownFrame(ServerError):
-    """The server does not know this command; it is older than the command."""
+    """The server is too old to know this command."""
 
     code = 13
 
@@ -212,7 +212,7 @@ class FrameTooLarge(ServerError):
 
 
 class InternalServerError(ServerError):
-    """The server failed inside; its log tells why."""
+    """The server had an internal error; see its log."""
 
     code = 15
 
@@ -224,7 +224,7 @@ class AccessRefused(ServerError):
 
 
 class PreconditionFailed(ServerError):
-    """The request does not fit what exists (such as other arguments of an existing stream)."""
+    """The request conflicts with what exists, such as a stream with other arguments."""
 
     code = 17
 
@@ -289,13 +289,13 @@ def server_error(
 
 
 class NotSupported(FlowstreamError):
-    """The server is too old for this, or an extra is not installed; the text names which."""
+    """The server is too old, or an extra is not installed. The text names what is needed."""
 
 
 class PublishFailed(FlowstreamError):
-    """A message was refused by the server, or its confirm never came.
+    """A message was refused by the server, or was not confirmed.
 
-    Fields: `publishing_id`, `code` (0 where no answer came), `stream`.
+    Fields: `publishing_id`, `code` (0 if the server did not answer), `stream`.
     """
 
     def __init__(
@@ -313,18 +313,18 @@ class PublishFailed(FlowstreamError):
 
 
 class MessageTooLarge(PublishFailed):
-    """The message can never fit into a frame of this connection; it was not sent."""
+    """The message is larger than a frame of this connection; it was not sent."""
 
 
 class ChecksumMismatch(FlowstreamError):
-    """A chunk does not match its CRC-32: it was damaged on its way or on disk."""
+    """A chunk does not match its CRC-32: it was damaged in transit or on disk."""
 
 
 class OffsetTruncated(FlowstreamError):
-    """Retention removed messages before they were read, while the reader was away or as it ran.
+    """Retention removed messages before they were read.
 
-    Fields: `stream`, `stored` (the last offset before them: stored, or read), `first` (the first
-    offset behind them).
+    Fields: `stream`, `stored` (the last offset before the removed ones, stored or read), `first`
+    (the first offset that the stream still has).
     """
 
     def __init__(self, message: str, *, stream: str, stored: int, first: int) -> None:
@@ -335,23 +335,23 @@ class OffsetTruncated(FlowstreamError):
 
 
 class CommitNotVerified(FlowstreamError):
-    """An offset was stored but could not be read back; it may be repeated after a restart."""
+    """A stored offset could not be read back; after a restart messages may be processed again."""
 
 
 class PayloadError(FlowstreamError):
-    """A message body does not decode to the declared payload type."""
+    """A message body cannot be decoded to the declared payload type."""
 
 
 class HandlerTimeout(FlowstreamError):
-    """A handler did not return inside its timeout; its messages failed."""
+    """A handler did not return within its timeout; its messages failed."""
 
 
 class WorkerDied(FlowstreamError):
-    """A worker process (`processes=True`) ended in the middle of a call; its messages failed.
+    """A worker process (`processes=True`) ended during a call; the messages of the call failed.
 
-    They are tried again as the pipeline's `Retry` says. The text tells how it ended and what to do:
-    a kernel that runs out of memory kills with signal 9. Fields: `pid`; `code`, the exit code, or
-    the number of the signal with a minus before it; None where it did not end by itself.
+    They are retried as the pipeline's `Retry` says. The text says how the process ended and what to
+    do; signal 9 usually means that the kernel ran out of memory. Fields: `pid`; `code`, the exit
+    code, or the negative number of the signal; None if the pipeline ended the process.
     """
 
     def __init__(self, message: str, *, pid: int, code: int | None) -> None:
@@ -361,10 +361,11 @@ class WorkerDied(FlowstreamError):
 
 
 class Halted(FlowstreamError):
-    """A failure policy stopped the pipeline; the offset stays before the failed message.
+    """A failure policy stopped the pipeline; the stored offset is before the failed message.
 
-    Fields: `pipeline`, `stream`, `offset` of the first message that failed, `reason`; `messages`,
-    the (stream, offset) of every message that `run(discard=...)` has to name to go on without them.
+    Fields: `pipeline`; `stream`, `offset` and `reason` of the first message that failed;
+    `messages`, the (stream, offset) of every message that `run(discard=...)` must name to continue
+    without them.
     """
 
     def __init__(
@@ -379,22 +380,22 @@ class Halted(FlowstreamError):
 
 
 class StageFailed(FlowstreamError):
-    """A stage, or what a run opens or closes, was broken for good by something that is no
-    Exception, such as SystemExit; `__cause__` is it."""
+    """A run ended because a part of it failed for good: an exception such as SystemExit escaped
+    (see `__cause__`), or messages were left that no stage had."""
 
 
 class SourceFailed(FlowstreamError):
-    """The source of a pipeline raised an exception, which is `__cause__`; what it had given is
-    handled before the run ends."""
+    """The source of a pipeline raised an exception (`__cause__`). Messages that it delivered before
+    are processed before the run ends."""
 
 
 class ThreadsExhausted(FlowstreamError):
-    """Every worker thread that a pipeline may have hangs in a handler that was given up."""
+    """All worker threads of a pipeline hang in handlers that exceeded their timeout."""
 
 
 class StoreFailed(FlowstreamError):
-    """The embedded broker cannot write to its store; what it confirmed is still there."""
+    """The embedded broker cannot write to its store. Confirmed messages are not affected."""
 
 
 class DrainTimeout(FlowstreamError):
-    """The drain did not end inside its deadline; what was unsettled is replayed next time."""
+    """The drain did not finish before its deadline; the next run repeats the unsettled messages."""

@@ -1,9 +1,10 @@
-"""Texts about the errors and values of users. Nothing here raises, whatever an object does.
+"""Text about the errors and values of users. No function here raises, whatever the object does.
 
-An exception's `__str__`, `__repr__`, `__class__` or its class's `__name__` may raise, return what
-is no text, or return a megabyte. So every text about an error or a value that is not our own is
-made here: exact `str`, bounded, in one line (but for tracebacks), and always encodable as UTF-8.
-Types are asked for by `type()`, because `isinstance` asks an object's own `__class__`.
+An exception's `__str__`, `__repr__`, `__class__` or its class's `__name__` may raise, return
+something that is not a string, or return a megabyte. So all text about an error or a value of a
+user is made here. The result is an exact `str`, bounded, on one line (except tracebacks), and can
+always be encoded as UTF-8. Types are determined with `type()`, because `isinstance` reads
+`__class__`, which an object can override.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from types import TracebackType
 from typing import Any
 
 LIMIT = 2048
-"""Characters of a text about an error."""
+"""The most characters of a text about an error."""
 NAME_LIMIT = 100
 SHOWN = 80
-"""Characters of a value."""
+"""The most characters of a value's `repr`."""
 TRACEBACK_LIMIT = 8192
 LOG_LIMIT = 65_536
-"""Characters of a traceback in a log record."""
+"""The most characters of a traceback in a log record."""
 LOG_ERRORS = 200
-"""Errors (causes, and those of groups) in a traceback in a log record."""
+"""The most errors (causes, and members of groups) in the traceback of a log record."""
 LEAVES = 10
-"""Errors of a group that are described."""
+"""The most errors of a group that are described."""
 NAMED = 5
-"""Names that a text lists."""
+"""The most names that a text lists."""
 FOLDED = "…"
-"""What a text has in the place of a number or an id."""
+"""The placeholder for a number or an id in `folded` text."""
 
 _PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*@")
 _TOKEN = re.compile(r"([-+]?\w+(?:[.,:@/+-]\w+)*|…)")
@@ -43,7 +44,7 @@ _traceback_of = vars(BaseException)["__traceback__"].__get__
 
 
 class Unprintable(Exception):
-    """Stands in a log record for an exception that cannot be formatted."""
+    """Replaces an exception that cannot be formatted in a log record."""
 
 
 def type_name(value: object) -> str:
@@ -52,12 +53,12 @@ def type_name(value: object) -> str:
 
 
 def is_a(error: object, kind: type[BaseException]) -> bool:
-    """`isinstance` by the real class, which an object cannot deny."""
+    """`isinstance` by the real class, which an object cannot override."""
     return issubclass(type(error), kind)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions inside a group and its groups, each once; the exception itself otherwise."""
+    """The exceptions inside a group and its nested groups, each once; else the exception itself."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -72,12 +73,12 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def interrupts(error: BaseException) -> bool:
-    """Is the exception a KeyboardInterrupt, or a group with one in it?"""
+    """Whether the exception is a KeyboardInterrupt, or a group that contains one."""
     return any(is_a(leaf, KeyboardInterrupt) for leaf in leaves(error))
 
 
 def describe(error: BaseException, limit: int = LIMIT) -> str:
-    """One line about an exception: its class and its text, and those of the errors in a group."""
+    """The class and message of an exception, and those of a group's members, on one line."""
     name, text = type_name(error), _made(str, error, limit)
     line = f"{name}: {text}" if text else name
     if is_a(error, BaseExceptionGroup):
@@ -89,7 +90,7 @@ def describe(error: BaseException, limit: int = LIMIT) -> str:
 
 
 def text_of(error: object, limit: int = LIMIT) -> str:
-    """What an error says, without its class; its class where it says nothing."""
+    """The message of an error without its class; the class if the message is empty."""
     return _made(str, error, limit) or type_name(error)
 
 
@@ -108,13 +109,13 @@ def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
     """The end of the exception's traceback, at most `limit` characters."""
     text = _formatted(error)
     if text is None:
-        text = _formatted(_stand_in(error)) or describe(error)
+        text = _formatted(_replacement(error)) or describe(error)
     return _encodable(text[-limit:])[-limit:]
 
 
 def printable(error: BaseException) -> BaseException:
-    """The exception for a log record: itself, or a stand-in where it cannot be formatted."""
-    return error if _formatted(error) is not None else _stand_in(error)
+    """The exception for a log record: itself, or a replacement if it cannot be formatted."""
+    return error if _formatted(error) is not None else _replacement(error)
 
 
 def plural(count: int, word: str, words: str | None = None) -> str:
@@ -123,13 +124,13 @@ def plural(count: int, word: str, words: str | None = None) -> str:
 
 
 def listed(texts: Collection[str], between: str = ", ") -> str:
-    """`a, b and 12 more`: the first NAMED of them."""
+    """`a, b and 12 more`: the first NAMED texts and the number of the others."""
     named = between.join([*texts][:NAMED])
     return named if len(texts) <= NAMED else f"{named} and {len(texts) - NAMED:,} more"
 
 
 def clipped(text: str, limit: int) -> str:
-    """At most `limit` characters of `text` in one line, without what cannot be printed."""
+    """At most `limit` characters of `text` on one line, with control characters escaped."""
     line = " ".join(_encodable(text[: 2 * limit]).translate(_CONTROLS).split())
     if len(line) <= limit and len(text) <= 2 * limit:
         return line
@@ -137,19 +138,19 @@ def clipped(text: str, limit: int) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """`text` with *** for the password of every address in it: others' errors may quote one."""
+    """`text` with *** for the password of every URL in it: errors of other libraries quote URLs."""
     return _PASSWORD.sub(r"\1***@", text)
 
 
 def folded(text: str) -> str:
-    """The text with `FOLDED` for its numbers, ids, addresses and times: one for texts of a kind."""
+    """The text with `FOLDED` for its numbers, ids, addresses and times: similar texts are equal."""
     parts = _TOKEN.split(text)
     parts[1::2] = (FOLDED if _VOLATILE.search(token) else token for token in parts[1::2])
     return _SEVERAL.sub(FOLDED, "".join(parts))
 
 
 def common(text: str, other: str) -> str:
-    """What two texts with the same `folded` form say: `FOLDED` only where they differ."""
+    """What two texts of the same `folded` form have in common: `FOLDED` where they differ."""
     ours, others = _TOKEN.split(text), _TOKEN.split(other)
     if ours[::2] != others[::2]:
         return folded(text)
@@ -162,7 +163,7 @@ def _leaf(error: BaseException, limit: int) -> str:
 
 
 def _made(make: Callable[[Any], str], value: object, limit: int) -> str:
-    """`str(value)` or `repr(value)`, or what went wrong instead."""
+    """`str(value)` or `repr(value)`; if that raises, a text that names the exception."""
     try:
         text = str.__str__(make(value))
     except BaseException as broken:
@@ -171,7 +172,7 @@ def _made(make: Callable[[Any], str], value: object, limit: int) -> str:
 
 
 def _formatted(error: BaseException) -> str | None:
-    """The whole traceback; None where it cannot be made, or is too large."""
+    """The whole traceback; None if it cannot be formatted or is too large."""
     try:
         if not _is_small(error):
             return None
@@ -182,7 +183,7 @@ def _formatted(error: BaseException) -> str | None:
 
 
 def _is_small(error: BaseException) -> bool:
-    """Whether `traceback` comes to an end: it visits a group once for each place that it is in."""
+    """Whether `traceback` ends in time: it visits a group once for each of its occurrences."""
     seen: set[int] = set()
     waiting = [error]
     for _ in range(LOG_ERRORS):
@@ -197,7 +198,7 @@ def _is_small(error: BaseException) -> bool:
     return not waiting
 
 
-def _stand_in(error: BaseException) -> Unprintable:
+def _replacement(error: BaseException) -> Unprintable:
     where: TracebackType | None = _traceback_of(error)
     return Unprintable(describe(error)).with_traceback(where)
 

@@ -423,5 +423,5 @@ def test_classes_of_the_module_that_cannot_be_asked_are_no_hint():
 def test_options_of_a_run(option, value):
     pipeline = pipeline_of(1)
     pipeline.processor(keep)
-    with pytest.raises(ConfigurationError, match=f"^{option}='{value}': give "):
+    with pytest.raises(ConfigurationError, match=f"^{option}='{value}': expected "):
         pipeline.start(**{option: value})

@@ -221,7 +221,7 @@ def test_nobody_answers(tmp_path: Path, command: tuple[str, ...]) -> None:
     ("url", "text"),
     [
         ("http://localhost", "the scheme must be rabbitmq-stream://"),
-        ("rabbitmq-stream://", "a host is missing"),
+        ("rabbitmq-stream://", "the host is missing"),
         ("rabbitmq-stream://me:secret@host:port/", "the port after the host must be a number"),
     ],
 )

@@ -75,7 +75,7 @@ async def test_one_that_is_not_open_is_refused_by_name(name: str) -> None:
     env = Environment("rabbitmq-stream://nowhere", name="shop")
     error = await refused(CALLS[name], env)
     assert isinstance(error, ConfigurationError)
-    assert 'environment "shop" is not open: use it inside of `async with' in str(error)
+    assert 'environment "shop" is not open: use it inside `async with' in str(error)
 
 
 async def test_one_that_was_closed_is_refused_by_name(url: str) -> None:

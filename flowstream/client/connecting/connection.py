@@ -1,9 +1,9 @@
 """One connection to one broker: one task reads, one writes, one watches the heartbeats.
 
-Everything that decides is synchronous: `_dispatch` for what comes in, `_collect` for what goes
-buffer. Requests wait for the answer with their correlation id. Publishers do not hand over frames;
-they say that they have some (`want_write`) and are asked when the socket takes more, so that a slow
-socket makes larger frames and not longer queues.
+All decisions are synchronous: `_dispatch` handles what is received, `_collect` chooses what is
+sent. A request waits for the answer with its correlation id. Publishers do not queue frames here:
+they announce that they have some (`want_write`) and are asked for them (`fill`) when the socket
+accepts more. So a slow socket leads to larger frames, not to longer queues.
 """
 
 from __future__ import annotations
@@ -52,24 +52,31 @@ from .tasks import Signal, TaskOwner
 from .transport import STREAM_ERRORS
 from .users import IdAllocator, PublisherUser, SubscriptionUser
 
+READ_SIZE = 1 << 20
+WRITE_SIZE = 1 << 19
+"""Bytes that one write collects from publishers: a slow socket gets larger frames."""
+CONTROL_LIMIT = 1 << 20
+"""Bytes of commands that may wait to be written before `drained` makes a caller wait."""
+BLOCKED_AFTER = 1.0
+"""Seconds without progress of a write after which the connection gets no new users."""
+T = TypeVar("T")
+
 
 def raise_for_code(
     code: int, action: str, *, stream: str | None = None, reference: str | None = None
 ) -> None:
-    """Raises the code's exception ("cannot <action>: ...") unless the code is OK."""
+    """Raises the exception of a response code ("cannot <action>: ..."); code OK returns."""
     if code == OK:
         return
-    cls = SERVER_ERRORS.get(code)
-    reason = (cls.__doc__ or "").strip() if cls else f"the server answered with code {code}"
-    reason = reason[:1].lower() + reason[1:].rstrip(".")
-    message = f"cannot {action}: {reason}"
+    message = f"cannot {action}: {reason_of(code)}"
     raise server_error(code, message, stream=stream, reference=reference)
 
 
-READ_SIZE = 1 << 20
-WRITE_SIZE = 1 << 19
-CONTROL_LIMIT = 1 << 20
-T = TypeVar("T")
+def reason_of(code: int) -> str:
+    """What a response code means, as the second half of a sentence."""
+    cls = SERVER_ERRORS.get(code)
+    text = (cls.__doc__ or "").strip() if cls else f"the server answered with code {code}"
+    return text[:1].lower() + text[1:].rstrip(".")
 
 
 class _Request:
@@ -81,7 +88,7 @@ class _Request:
 
 
 class ClientConnection:
-    """A connection; `opening.open_connection` makes and authenticates it."""
+    """A connection to one broker; `handshake.open_connection` creates and authenticates it."""
 
     def __init__(self, stream: ByteStream, address: Address, role: str, settings: Settings) -> None:
         self.address = address
@@ -122,10 +129,12 @@ class ClientConnection:
 
     @property
     def blocked(self) -> bool:
-        """The broker has not taken what is being written for a second or more, or has left a
-        request unanswered for its whole timeout: it is no place for newcomers."""
+        """Whether the broker seems to hang: a write makes no progress, or a request timed out.
+
+        New publishers and consumers are then placed on another connection.
+        """
         since = self._sending_since
-        stuck = since is not None and anyio.current_time() - since > 1.0
+        stuck = since is not None and anyio.current_time() - since > BLOCKED_AFTER
         return stuck or self._unanswered
 
     @property
@@ -144,7 +153,7 @@ class ClientConnection:
         }
 
     def when_lost(self, callback: Callable[[ClientConnection], None]) -> None:
-        """Calls back at the end of the connection, or now if it has ended."""
+        """Calls back when the connection ends, or now if it has ended."""
         if self.error is not None:
             callback(self)
         self._on_lost.append(callback)
@@ -152,7 +161,7 @@ class ClientConnection:
     # --- requests -------------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """Queues a command; raises ConnectionClosed when there is no connection any more."""
+        """Queues a command; raises ConnectionClosed if the connection has ended."""
         if self.error is not None:
             raise ConnectionClosed(str(self.error))
         data = self.wire.send(command)
@@ -161,7 +170,7 @@ class ClientConnection:
         self._wake.notify()
 
     async def drained(self) -> None:
-        """Returns once what waits to be written is short enough to add to it."""
+        """Returns once fewer than CONTROL_LIMIT bytes of commands wait to be written."""
         while self._control_size + self._sending > CONTROL_LIMIT and self.error is None:
             await self._written.wait()
 
@@ -170,8 +179,8 @@ class ClientConnection:
     ) -> T:
         """Sends `make(correlation id)` and returns the answer.
 
-        Raises RequestTimeout, ConnectionClosed, and ProtocolError for an answer of another type.
-        An answer that comes after the wait ended is dropped.
+        Raises RequestTimeout, ConnectionClosed, or ProtocolError if the answer has another type.
+        An answer that arrives after the timeout is dropped.
         """
         self._correlation = correlation = (self._correlation + 1) & 0x7FFFFFFF
         command = make(correlation)
@@ -184,7 +193,7 @@ class ClientConnection:
         except TimeoutError:
             self._unanswered = True
             raise RequestTimeout(
-                f"{self._where} did not answer {type(command).__name__} in {seconds:g} s"
+                f"{self._where} did not answer {type(command).__name__} within {seconds:g} s"
             ) from None
         finally:
             del self._requests[correlation]
@@ -198,6 +207,7 @@ class ClientConnection:
         return waiting.response
 
     def want_write(self, publisher: PublisherUser) -> None:
+        """Asks for a call of `publisher.fill` as soon as the socket accepts more."""
         self._writers[publisher] = None
         self._wake.notify()
 
@@ -217,7 +227,7 @@ class ClientConnection:
                     for loop in (self._read, self._write, self._beat):
                         group.start_soon(self._guarded, loop)
         finally:
-            self.abort(f"the connection to {self._where} was ended", "request")
+            self.abort(f"the connection to {self._where} was closed", "request")
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self._stream)
             self.lost.set()
@@ -226,14 +236,14 @@ class ClientConnection:
         try:
             await loop()
         except ConnectionClosed:
-            pass  # what came in behind the end cannot be answered
+            pass  # a command that arrived after Close needed an answer: none can be sent
         except STREAM_ERRORS as error:
             detail = f" ({error})" if str(error) else ""
             self.abort(f"{self._where} closed the connection{detail}", "network")
         except LocalProtocolError:
             raise
         except ProtocolError as error:
-            self.abort(f"{self._where} broke the protocol: {error}", "protocol")
+            self.abort(f"{self._where} violated the protocol: {error}", "protocol")
 
     async def _read(self) -> None:
         while True:
@@ -267,7 +277,7 @@ class ClientConnection:
             self._sending = 0
             self._sent_at = anyio.current_time()
             self._written.notify()
-            if self.error is not None and not self._control:  # the server's goodbye is answered
+            if self.error is not None and not self._control:  # the answer to its Close was sent
                 self._scope.cancel()
             if self._control or self._writers:  # a send that is taken at once does not yield
                 await anyio.lowlevel.checkpoint()
@@ -286,7 +296,7 @@ class ClientConnection:
         return buffers
 
     async def _beat(self) -> None:
-        """Sends a heartbeat when nothing else was sent, and ends a connection that is silent."""
+        """Sends heartbeats while nothing else is sent, and ends a connection that is silent."""
         await self.tuned.wait()
         interval = self.wire.heartbeat
         if interval == 0:
@@ -295,12 +305,12 @@ class ClientConnection:
             await anyio.sleep(interval / 2)
             now = anyio.current_time()
             if now - self._received_at > 2 * interval:
-                silent = f"{self._where} was silent for {2 * interval} s (missed heartbeats)"
+                silent = f"{self._where} sent nothing for {2 * interval} s (missed heartbeats)"
                 self.abort(silent, "heartbeat")
             elif now - self._sent_at >= interval / 2 and not self._control:
                 self.send(Heartbeat())
 
-    # --- what comes in --------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------
 
     def _dispatch(self, command: object) -> None:
         handler = _HANDLERS.get(type(command))
@@ -356,7 +366,7 @@ class ClientConnection:
         self._fail(ConnectionClosed(reason, cause="broker"))
 
     def _on_heartbeat(self, command: Heartbeat) -> None:
-        """Any received byte counts as life, so there is nothing more to do."""
+        """Nothing to do: `_read` has noted the time, which all received bytes count for."""
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -365,7 +375,7 @@ class ClientConnection:
         return f"{self.address.host}:{self.address.port}"
 
     def _fail(self, error: ConnectionClosed) -> None:
-        """The first reason counts: whoever waits or is registered here is told of it, once."""
+        """Ends all requests and informs all users, once: later errors follow from the first one."""
         if self.error is not None:
             return
         self.error = error
@@ -380,12 +390,12 @@ class ClientConnection:
                 user.connection_lost(error)
 
     def abort(self, reason: str, cause: str) -> None:
-        """Ends the connection now, without a word to the broker; see ConnectionClosed.cause."""
+        """Ends the connection now, without Close; for `cause` see ConnectionClosed."""
         self._fail(ConnectionClosed(reason, cause=cause))
         self._scope.cancel()
 
     async def close(self) -> None:
-        """Says goodbye and ends the connection; never takes longer than `close_timeout`."""
+        """Sends Close, waits for the answer at most `close_timeout`, and ends the connection."""
         with anyio.CancelScope(shield=True):
             if self.usable:
                 with anyio.move_on_after(self._settings.close_timeout):

@@ -1,4 +1,4 @@
-"""How a connection proves who it is: PLAIN, EXTERNAL, or an OAuth 2.0 token that is renewed."""
+"""Credentials of a connection: a password, a TLS certificate, or an OAuth 2.0 token."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from flowstream.texts import describe, shown, type_name
 
 
 class Credentials(ABC):
-    """What the SASL exchange sends. Subclasses keep secrets out of their `repr`."""
+    """What a connection authenticates with. Subclasses keep secrets out of their `repr`."""
 
     mechanism = "PLAIN"
     expires = False
-    """Whether live connections must authenticate again from time to time (`renew_after`)."""
+    """Whether open connections must authenticate again from time to time (see `renew_after`)."""
 
     @abstractmethod
     async def response(self) -> bytes:
-        """The mechanism's initial response, made anew for every exchange."""
+        """The initial response of the mechanism; called for every authentication."""
 
     def refused(self, response: bytes) -> None:  # noqa: B027  # most have nothing else to offer
-        """The server did not accept this response: the next one should be another, if it can."""
+        """The server refused this response; if possible the next `response` should differ."""
 
     async def renew_after(self) -> float | None:
-        """Seconds until live connections must authenticate again; None: never."""
+        """Seconds until open connections must authenticate again; None: never."""
         return None
 
     def __str__(self) -> str:
-        """What an error says of them: no `repr` that a subclass might have with its secrets."""
+        """The class, for error messages: the `repr` of a user's subclass may contain its secret."""
         return type(self).__name__
 
 
@@ -41,12 +41,13 @@ def _plain(user: str, password: str) -> bytes:
 
 
 def check_secret(option: str, value: object) -> None:
-    """A string that SASL PLAIN can carry; an error does not show it."""
+    """A string that SASL PLAIN can transmit. The error does not show it."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{option}: expected a string, not {type(value).__name__}")
     if "\0" in value or value.encode(errors="replace").decode() != value:
         raise ConfigurationError(
-            f"{option}: NUL characters and lone surrogates cannot be sent to a broker"
+            f"{option}: expected a string without NUL characters and lone surrogates, which cannot "
+            "be sent to a broker"
         )
 
 
@@ -80,7 +81,7 @@ class ExternalCredentials(Credentials):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An OAuth 2.0 access token and the seconds it is still good for."""
+    """An OAuth 2.0 access token, which is valid for `expires_in` seconds."""
 
     value: str = field(repr=False)
     expires_in: float
@@ -91,13 +92,13 @@ class Token:
 
 
 class TokenCredentials(Credentials):
-    """OAuth 2.0: `fetch` is called for a fresh token before the last one ends.
+    """OAuth 2.0: `fetch` returns a new token, and is called before the last one expires.
 
-    `renew_at` is the share of a token's life after which it is renewed. All connections of an
-    environment share one token; each live connection is told of the new one. (Servers below 3.13
-    cannot be told: they end the connection with the token, or never, and it is recovered with a new
-    one.) A token that the server refuses before its time, because it was revoked or clocks differ,
-    is fetched anew for the next attempt.
+    `renew_at` is the fraction of a token's lifetime after which it is renewed. All connections of
+    an environment share one token, and each open connection authenticates again with the new one.
+    Servers below 3.13 do not support that: they close the connection when the token expires, or
+    ignore the expiry; the connection then recovers with a new token. If the server refuses a token
+    early, because it was revoked or clocks differ, a new one is fetched for the next attempt.
     """
 
     expires = True
@@ -107,7 +108,7 @@ class TokenCredentials(Credentials):
     ) -> None:
         if not is_number(renew_at, 0, 1) or renew_at in (0, 1):
             raise ConfigurationError(
-                f"TokenCredentials(renew_at=...) must lie between 0 and 1, and is {shown(renew_at)}"
+                f"TokenCredentials(renew_at={shown(renew_at)}): expected a number between 0 and 1"
             )
         check_secret("TokenCredentials(user=...)", user)
         check_callable("TokenCredentials(fetch=...)", fetch, needed=True)
@@ -129,13 +130,11 @@ class TokenCredentials(Credentials):
                 try:
                     token = await self._fetch()
                 except Exception as error:
-                    raise TokenUnavailable(
-                        f"no token could be fetched: {describe(error)}"
-                    ) from error
+                    raise TokenUnavailable(f"fetching a token failed: {describe(error)}") from error
                 if not isinstance(token, Token):
                     raise TokenUnavailable(
-                        f"no token could be fetched: fetch returned a {type_name(token)}, and "
-                        "returns a Token(...)"
+                        "fetching a token failed: TokenCredentials(fetch=...) must return a "
+                        f"Token(...), not an object of type {type_name(token)}"
                     )
                 self._token = token
                 self._renew_time = anyio.current_time() + self._token.expires_in * self._renew_at

@@ -1,4 +1,4 @@
-"""From a byte stream to a connection that can be used: the handshake, step by step.
+"""The handshake that makes a usable connection of a byte stream, step by step.
 
 PeerProperties, SaslHandshake, SaslAuthenticate, Tune, Open, and ExchangeCommandVersions where the
 server knows it (3.11 and later; an older one closes on unknown commands).
@@ -51,7 +51,7 @@ from .transport import Dial
 
 
 def this_process() -> str:
-    """The name that connections tell of their process: `host:pid`."""
+    """The name of this process that its connections send to the broker: `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -77,8 +77,9 @@ async def open_connection(
 ) -> ClientConnection:
     """Connects, authenticates and opens the virtual host.
 
-    Raises ConnectionFailed (nobody answers, or not in this protocol), AuthenticationFailed,
-    VirtualHostAccessFailed or another ServerError. Nothing is left behind then, or on cancellation.
+    Raises ConnectionFailed (no answer, or not in this protocol), AuthenticationFailed,
+    VirtualHostAccessFailed or another ServerError. After an error or a cancellation the socket is
+    closed and no task is left.
     """
     stream = await dial(address)
     connection = ClientConnection(stream, address, role, settings)
@@ -89,8 +90,8 @@ async def open_connection(
         done = True
     except (ConnectionClosed, ProtocolError, RequestTimeout) as error:
         raise ConnectionFailed(
-            f"{address.host}:{address.port} does not complete a stream handshake: {error}; is it "
-            "the stream port (usually 5552, with TLS 5551)?"
+            f"{address.host}:{address.port} did not complete the handshake of the stream protocol: "
+            f"{error}; check that this is the stream port (usually 5552, with TLS 5551)"
         ) from error
     finally:
         if not done:
@@ -121,12 +122,12 @@ async def _handshake(
     with anyio.move_on_after(settings.request_timeout) as waiting:
         await connection.tuned.wait()
     if waiting.cancelled_caught:
-        raise RequestTimeout(f"no Tune came in {settings.request_timeout:g} s")
+        raise RequestTimeout(f"the broker sent no Tune within {settings.request_timeout:g} s")
     opened = await connection.request(lambda c: Open(c, virtual_host), OpenResponse)
     if opened.code == Code.VIRTUAL_HOST_ACCESS_FAILURE:
         raise VirtualHostAccessFailed(
-            f'virtual host "{virtual_host}" does not exist, or this user may not use it; '
-            "create it, or correct the last part of the URL"
+            f'virtual host "{virtual_host}" does not exist, or this user has no access to it; '
+            "create it, grant access, or correct the last part of the URL"
         )
     raise_for_code(opened.code, f'open virtual host "{virtual_host}"')
     if knows_command_versions(peer.properties):
@@ -137,7 +138,7 @@ async def _handshake(
 
 
 async def authenticate(connection: ClientConnection, credentials: Credentials) -> None:
-    """Proves who this is; on a live connection again, to renew a token."""
+    """Authenticates a connection; on an open connection this renews its token."""
     mechanism = credentials.mechanism
     where = f"{connection.address.host}:{connection.address.port}"
     data = await credentials.response()
@@ -149,11 +150,13 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
         if mechanism != "EXTERNAL":
             raise
         raise AuthenticationFailed(
-            f"{error} when asked to authenticate with EXTERNAL; give Tls(certificate=, key=) whose "
-            "name is a user of the broker (RabbitMQ 3.10 fails at this always)"
+            f"{error} during authentication with EXTERNAL; pass tls=Tls(certificate=..., key=...) "
+            "with a certificate whose name is a user of the broker (RabbitMQ 3.10 always fails)"
         ) from error
     if answer.code == CHALLENGE:
-        raise SaslMechanismNotSupported(f"{where} asks for more than {mechanism} can answer")
+        raise SaslMechanismNotSupported(
+            f"{where} sent a challenge, which {mechanism} cannot answer"
+        )
     try:
         raise_for_code(answer.code, f"authenticate at {where}")
     except AuthenticationFailed as error:
@@ -166,7 +169,7 @@ async def authenticate(connection: ClientConnection, credentials: Credentials) -
 async def keep_authenticated(
     connection: ClientConnection, credentials: Credentials, settings: Settings
 ) -> None:
-    """Renews what expires until the connection ends; failures are tried again, and logged."""
+    """Renews credentials that expire until the connection ends. Failures are logged and retried."""
     attempt = 0
     delay = await credentials.renew_after()
     while delay is not None:
@@ -181,25 +184,25 @@ async def keep_authenticated(
             delay = settings.backoff.delay(attempt)
             log.log(
                 logging.WARNING if attempt == 1 else logging.DEBUG,
-                "%r: credentials were not renewed, and are tried again: %s", connection, error,
+                "%r: renewing the credentials failed and will be retried: %s", connection, error,
             )  # fmt: skip
         else:
             if attempt:
-                log.warning("%r: credentials are renewed, at attempt %d", connection, attempt + 1)
+                log.warning("%r: credentials were renewed at attempt %d", connection, attempt + 1)
             attempt = 0
 
 
 def can_renew(connection: ClientConnection) -> bool:
-    """Whether the server takes SaslAuthenticate again on a live connection (3.13 and later)."""
+    """Whether the server accepts SaslAuthenticate on an open connection (3.13 and later)."""
     return server_version(connection.wire.peer_properties) >= (3, 13)
 
 
 def knows_command_versions(properties: Mapping[str, str]) -> bool:
-    """Whether the server is 3.11 or later, by its version (which can carry a commit hash)."""
+    """Whether the server is 3.11 or later. Its version may end with a commit hash."""
     return server_version(properties) >= (3, 11)
 
 
 def server_version(properties: Mapping[str, str]) -> tuple[int, int]:
-    """Major and minor; a version that cannot be read counts as new."""
+    """The major and minor version; an unreadable version counts as newer than all others."""
     match = re.match(r"(\d+)\.(\d+)", properties.get("version", ""))
     return (int(match[1]), int(match[2])) if match else (999, 0)

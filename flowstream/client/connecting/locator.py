@@ -1,8 +1,8 @@
-"""Which node to talk to, and how to reach it.
+"""Where streams are, and how to reach their nodes: the locator connection and addresses of nodes.
 
-Brokers name themselves by what they advertise. That name need not resolve here (containers, load
-balancers), so an address resolver, or what was learned from earlier connections, says where to
-dial; and the node that answers is compared with the node that was wanted.
+A broker advertises an address that may not resolve here (containers, load balancers). So the
+address to connect to comes from an address resolver or from earlier connections, and the node that
+answers is compared with the wanted one.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .connection import ClientConnection, raise_for_code
 from .settings import log
 
 AddressResolver: TypeAlias = Callable[[Address], Address]
-"""Maps the address a broker advertises to the one that is reachable from here."""
+"""Maps the address that a broker advertises to an address that is reachable from here."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamNodes:
-    """Where a stream lives: the node of its leader (None: there is none now) and its replicas."""
+    """The nodes of a stream: its leader (None while it has none) and its replicas."""
 
     stream: str
     leader: Address | None
@@ -41,37 +41,39 @@ class StreamNodes:
 
     @property
     def members(self) -> tuple[Address, ...]:
-        """The leader, if there is one now, and the replicas."""
+        """The leader, if there is one, and the replicas."""
         return self.replicas if self.leader is None else (self.leader, *self.replicas)
 
     def for_writer(self) -> Address:
-        """The leader; raises StreamNotAvailable while there is none."""
+        """The leader; raises StreamNotAvailable while the stream has none."""
         if self.leader is None:
             raise StreamNotAvailable(
-                f'stream "{self.stream}" has no leader now; try again', stream=self.stream
+                f'stream "{self.stream}" has no leader at the moment; try again', stream=self.stream
             )
         return self.leader
 
     def for_reader(
         self, choose: Callable[[tuple[Address, ...]], Address] = random.choice
     ) -> Address:
-        """A replica, else the leader; raises StreamNotAvailable while there is no member."""
+        """A replica, or else the leader; raises StreamNotAvailable while there is neither."""
         return choose(self.replicas) if self.replicas else self.for_writer()
 
 
 def stream_nodes(response: MetadataResponse, stream: str) -> StreamNodes:
-    """Reads one stream out of the answer; raises its code's error, such as StreamDoesNotExist."""
+    """The nodes of one stream in the answer; raises an error such as StreamDoesNotExist."""
     for entry in response.streams:
         if entry.name == stream:
             raise_for_code(entry.code, f'find stream "{stream}"', stream=stream)
             brokers = response.brokers
             replicas = tuple(brokers[r] for r in entry.replicas if r in brokers)
             return StreamNodes(stream, brokers.get(entry.leader), replicas)
-    raise StreamNotAvailable(f'the server does not say where stream "{stream}" is', stream=stream)
+    raise StreamNotAvailable(
+        f'the server did not say where stream "{stream}" is; try again', stream=stream
+    )
 
 
 class Nodes:
-    """Opens connections to wanted nodes, by the resolver, learned addresses, or as advertised."""
+    """Opens connections to nodes by the resolver, learned addresses, or advertised addresses."""
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Nodes:
 
     @property
     def known(self) -> Mapping[Address, Address]:
-        """Where each node that advertised itself was reached."""
+        """The address at which each node was reached, by the address that it advertises."""
         return self._learned
 
     def learn(self, connection: ClientConnection) -> None:
@@ -97,8 +99,8 @@ class Nodes:
     async def open_at(self, node: Address, role: str) -> ClientConnection:
         """A connection to exactly this node.
 
-        Behind a load balancer the node that answers is chance: this reconnects until it is the
-        wanted one, at most `node_attempts` times, then raises ConnectionFailed.
+        Behind a load balancer any node may answer. So this reconnects until the wanted node
+        answers, at most `node_attempts` times, and then raises ConnectionFailed.
         """
         others: set[Address] = set()
         for _ in range(self._attempts):
@@ -118,8 +120,8 @@ class Nodes:
             await connection.close()
         names = ", ".join(sorted(f"{host}:{port}" for host, port in others))
         raise ConnectionFailed(
-            f"node {node.host}:{node.port} was not reached in {self._attempts} tries, only "
-            f"{names}; give address_resolver= or a larger node_attempts="
+            f"node {node.host}:{node.port} did not answer in {self._attempts} attempts, only "
+            f"{names} did; pass address_resolver= or a larger node_attempts="
         )
 
     def _where(self, node: Address) -> Address:
@@ -129,14 +131,14 @@ class Nodes:
 
 
 def _resolved(address: object) -> Address:
-    """What an `address_resolver` returned, as an address that can be dialled."""
+    """The checked result of an `address_resolver`."""
     if not isinstance(address, tuple) or len(address) != 2:
         raise ConfigurationError(
-            f"address_resolver returned {shown(address)}: it returns an Address(host, port)"
+            f"address_resolver returned {shown(address)}: expected an Address(host, port)"
         )
     host, port = address
-    check_text("address_resolver returned host", host, 1, MAX_NAME)
-    check_whole("address_resolver returned port", port, 1, 65_535)
+    check_text("host returned by address_resolver", host, 1, MAX_NAME)
+    check_whole("port returned by address_resolver", port, 1, 65_535)
     return Address(host, port)
 
 
@@ -144,7 +146,11 @@ T = TypeVar("T")
 
 
 class LocatorConnection:
-    """One connection to whichever address answers first, in the order given."""
+    """A connection to any node: for locating streams and for stored offsets.
+
+    It is opened on demand and opened again after a loss: to the configured addresses in their
+    order, then to the nodes met since. So it works as long as one of them can be reached.
+    """
 
     def __init__(
         self,
@@ -163,13 +169,15 @@ class LocatorConnection:
         return self._connection
 
     async def get(self) -> ClientConnection:
-        """The connection, opened again if it was lost or does not answer; raises why no seed can
-        be reached."""
+        """The connection, opened again if it was lost or does not answer.
+
+        Raises ConnectionFailed with the errors of all addresses if no address can be reached.
+        """
         async with self._lock:
             if self._connection is not None and self._connection.usable:
                 if not self._connection.blocked:
                     return self._connection
-                self._connection.abort("it does not answer", "silent")
+                self._connection.abort("it did not answer a request", "silent")
             last: ConnectionFailed | None = None
             for address in dict.fromkeys((*self._addresses, *self._known().values())):
                 try:
@@ -182,7 +190,7 @@ class LocatorConnection:
             raise last
 
     async def request(self, make: Callable[[int], Command], expect: type[T]) -> T:
-        """A request that may be sent twice: once more when the connection proves dead."""
+        """The answer to a request, sent a second time if the connection turns out to be closed."""
         connection = await self.get()
         try:
             return await connection.request(make, expect)

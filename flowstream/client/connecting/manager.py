@@ -1,4 +1,4 @@
-"""What every publisher and consumer of an environment stands on: tasks, pools, locating."""
+"""What all publishers and consumers of an environment share: connections, tasks, and its state."""
 
 from __future__ import annotations
 
@@ -28,16 +28,20 @@ from .transport import Dial
 from .users import PublisherUser, SubscriptionUser
 
 EMBEDDED = "flowstream embedded broker"
-"""The product that the embedded broker calls itself."""
-TOLD = 100
-"""Characters of what a broker tells about itself in a log record."""
+"""The product name that the embedded broker sends in its properties."""
+SHOWN = 100
+"""The most characters of a broker's property in a log record."""
 
 User: TypeAlias = tuple[str, Callable[[EnvironmentClosed], None]]
-"""Who uses an environment, and what to call when it is closed."""
+"""The description of a user of the environment, and what to call when it is closed."""
 
 
 class ConnectionManager:
-    """Connections by role: locating, tracking, publishing and consuming never share one."""
+    """The connections of an environment.
+
+    Each role has its own: locating, tracking, publishing, consuming. So a consumer that does not
+    read cannot block a publisher, and a full socket cannot block stored offsets.
+    """
 
     def __init__(
         self,
@@ -57,9 +61,9 @@ class ConnectionManager:
         self.owner = TaskOwner()
         self.connections: set[ClientConnection] = set()
         self.not_kept: set[tuple[str, str]] = set()
+        """References and streams whose offsets have no second copy: see consuming/tracking.py."""
         self.probes: set[object] = set()
-        """Subscriptions that only look where a stream begins or ends: they are no consumer's."""
-        """References and streams whose offsets are stored once: see tracking.py."""
+        """Subscriptions that only read where a stream begins or ends: not counted as consumers."""
         self.loop: EventLoopToken | None = None
         self._thread = 0
         self._users: dict[object, User] = {}
@@ -85,30 +89,30 @@ class ConnectionManager:
         )
 
     def state_of(self, kind: str, name: str) -> StateCell:
-        """The state of something of this environment."""
-        return StateCell(kind, name, self.telemetry, environment=self.name, outages=self.outages)
+        """A new state of a publisher or consumer of this environment, or of the environment."""
+        return StateCell(kind, name, self.telemetry, environment=self.name, watcher=self.outages)
 
     async def locate(self, stream: str) -> StreamNodes:
-        """The nodes of a stream; raises StreamDoesNotExist, StreamNotAvailable and the like."""
+        """The nodes of a stream; raises StreamDoesNotExist, StreamNotAvailable and others."""
         answer = await self.locator.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
         return stream_nodes(answer, stream)
 
-    # --- whether it can be used -------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises unless the environment is open, on the event loop that this is called on."""
+        """Raises unless the environment is open on the current event loop."""
         self.check_not_closed()
         if self.loop is None:
             raise ConfigurationError(
-                f'environment "{self.name}" is not open: use it inside of `async with environment:`'
+                f'environment "{self.name}" is not open: use it inside `async with environment:`'
             )
         if self.loop != _this_loop():
             raise self._elsewhere()
 
     def check_thread(self) -> None:
-        """Raises on another thread than the environment's, where waiting would never end.
+        """Raises on another thread than the environment's, where a wait would never end.
 
-        It costs next to nothing, and another loop is nearly always on another thread.
+        It is much cheaper than `check`, and another event loop is usually on another thread.
         """
         if self._thread != threading.get_ident():
             raise self._elsewhere()
@@ -122,33 +126,36 @@ class ConnectionManager:
     def check_not_closed(self) -> None:
         if self.state.value is State.CLOSED:
             raise EnvironmentClosed(
-                f'environment "{self.name}" {self._closed_by}: nothing can use it any more; open '
-                "a new one"
+                f'environment "{self.name}" {self._closed_by} and cannot be used any more; open a '
+                "new one"
             )
 
     def use(self, who: str, closed: Callable[[EnvironmentClosed], None]) -> object:
-        """`closed` is called if the environment is closed before `release` is; checks it first."""
+        """Registers a user. `closed` is called if the environment is closed before `release`.
+
+        Raises as `check` does.
+        """
         self.check()
         user = object()
         self._users[user] = (who, closed)
         return user
 
     def release(self, user: object) -> None:
-        """The user has ended, or never was one."""
+        """Removes a user; an unknown one is ignored."""
         self._users.pop(user, None)
 
     async def open(self) -> None:
-        """Connects the locator; raises why it does not work."""
+        """Opens the locator connection; raises if that fails."""
         self._thread = threading.get_ident()
         connection = await self.locator.get()
         self.state.set(State.OPEN)
-        self._say_connected(connection)
+        self._log_connected(connection)
 
-    def _say_connected(self, connection: ClientConnection) -> None:
-        """What it is connected to, as the broker itself tells it; never with credentials."""
+    def _log_connected(self, connection: ClientConnection) -> None:
+        """Logs what the broker says it is; never credentials."""
         told = connection.wire.peer_properties
         product, version, cluster = (
-            clipped(str(told.get(name, "")), TOLD)
+            clipped(str(told.get(name, "")), SHOWN)
             for name in ("product", "version", "cluster_name")
         )
         embedded = product == EMBEDDED
@@ -163,8 +170,8 @@ class ConnectionManager:
                    "broker_version": version, "embedded": embedded},
         )  # fmt: skip
 
-    async def _heal(self) -> None:
-        """Connects the locator again, so that it is there before it is needed."""
+    async def _reconnect_locator(self) -> None:
+        """Opens the locator connection again before it is needed."""
         attempt = 0
         while self.state.value is State.RECOVERING:
             attempt += 1
@@ -191,15 +198,15 @@ class ConnectionManager:
         }
 
     async def close(self, reason: str) -> None:
-        """Ends who uses it, then closes every connection; bounded by `close_timeout`."""
+        """Informs all users, then closes all connections, each within `close_timeout`."""
         self._closed_by = reason
         self.outages.close()
         self.state.set(State.CLOSED)
         for who, closed in list(self._users.values()):
             closed(
                 EnvironmentClosed(
-                    f'environment "{self.name}" {reason} while {who} was running: leave its block '
-                    "after everything that uses it has ended"
+                    f'environment "{self.name}" {reason} while {who} was running; close everything '
+                    "that uses an environment before its block is left"
                 )
             )
         self._users.clear()
@@ -217,7 +224,7 @@ class ConnectionManager:
     def _locator_lost(self, connection: ClientConnection) -> None:
         if self.state.value is State.OPEN:
             self.state.set(State.RECOVERING, str(connection.error))
-            self.owner.spawn(self._heal, name="locator")
+            self.owner.spawn(self._reconnect_locator, name="locator")
 
     async def _open(self, address: Address, role: str) -> ClientConnection:
         self.check_not_closed()

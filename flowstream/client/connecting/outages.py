@@ -1,8 +1,9 @@
-"""What an environment has lost and not got back, told as one outage.
+"""Logs the losses of an environment as one outage, instead of once per publisher and consumer.
 
-A broker that goes takes every publisher and consumer with it, and each recovers on its own
-(recovery.py). The log gets one record for all of them: what was lost, why, who waits and what is
-tried; and one when all of it is back. In between a reminder comes once a minute.
+When a broker fails, every publisher and consumer loses it, and each recovers on its own
+(recovery.py). The log gets one record about all of them: what was lost and why, what waits for it,
+and how it is retried. A second record says that all of it is back. In between a reminder is logged
+once a minute.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from .settings import Settings, log
 from .tasks import Signal
 
 GATHER = 0.5
-"""Seconds in which losses are gathered for one record, and in which an end has to last."""
+"""Seconds during which losses are collected for one record, and for which a recovery must last."""
 REMIND = 60.0
-"""Seconds between reminders while something is away."""
+"""Seconds between reminders while something is lost."""
 GROWN = 10.0
-"""Seconds from one record to the next while more and more is lost."""
+"""Seconds until the next record if more was lost since the last one."""
 CALM = 60.0
-"""Seconds after an outage in which the next one counts as more of the same: its end has to last
-twice as long, up to `LONGEST`."""
+"""An outage that begins within so many seconds after the last one continues it: its recovery must
+last twice as long, up to `LONGEST`, before it is logged."""
 LONGEST = 30.0
 
 
@@ -47,24 +48,24 @@ class Outages:
         self._spawn = spawn
         self._away: dict[StateCell, None] = {}
         self._lost: dict[StateCell, str] = {}
-        """Everything that was lost in this outage, with the first reason."""
+        """Everything that was lost during this outage, with the first reason."""
         self._back = False
         self._attempts = 0
         self._last_error = ""
         self._since = 0.0
         self._ended = 0.0
         self._hold = GATHER
-        self._telling = False
+        self._reporting = False
         self._closed = False
         self._changed = Signal()
 
     def changed(self, cell: StateCell, reason: str) -> None:
-        """The state of a publisher, a consumer or the environment is another one now."""
+        """The state of a publisher, a consumer or the environment has changed."""
         if self._closed:
             return
         if cell.value is State.RECOVERING:
             self._away[cell] = None
-            if not self._telling:
+            if not self._reporting:
                 self._begin()
             self._lost.setdefault(cell, reason)
         elif cell in self._away:
@@ -74,12 +75,12 @@ class Outages:
         self._changed.notify()
 
     def failed(self, error: str) -> None:
-        """An attempt to get something back failed."""
+        """An attempt to recover failed."""
         self._attempts += 1
         self._last_error = error
 
     def close(self) -> None:
-        """The environment is closed: what its publishers and consumers lose now is no outage."""
+        """Ends the outage: what publishers and consumers lose from now on is expected."""
         self._closed = True
         if self._away:
             log.warning(
@@ -91,33 +92,33 @@ class Outages:
         now = anyio.current_time()
         soon = bool(self._ended) and now - self._ended < CALM
         self._hold = min(2 * self._hold, LONGEST) if soon else GATHER
-        self._telling, self._back, self._since = True, False, now
+        self._reporting, self._back, self._since = True, False, now
         self._attempts, self._last_error = 0, ""
         self._lost.clear()
-        self._spawn(self._tell, name=f"outages of {self._name}")
+        self._spawn(self._report, name=f"outages of {self._name}")
 
-    async def _tell(self) -> None:
+    async def _report(self) -> None:
         try:
             with anyio.move_on_after(GATHER):
                 while self._away:
                     await self._changed.wait()
             self._say_lost()
-            told, said_at = len(self._lost), anyio.current_time()
-            while not await self._is_over(self._due(told, said_at)):
-                if anyio.current_time() >= self._due(told, said_at):
+            reported, logged_at = len(self._lost), anyio.current_time()
+            while not await self._is_over(self._due(reported, logged_at)):
+                if anyio.current_time() >= self._due(reported, logged_at):
                     self._say_still()
-                    told, said_at = len(self._lost), anyio.current_time()
+                    reported, logged_at = len(self._lost), anyio.current_time()
         finally:
-            self._telling = False
+            self._reporting = False
         self._say_over()
         self._lost.clear()
 
-    def _due(self, told: int, said_at: float) -> float:
-        """When to say again what is away: sooner where more is than was said."""
-        return said_at + (REMIND if told == len(self._lost) else GROWN)
+    def _due(self, reported: int, logged_at: float) -> float:
+        """When the next record is due: earlier if more was lost since the last one."""
+        return logged_at + (REMIND if reported == len(self._lost) else GROWN)
 
     async def _is_over(self, until: float) -> bool:
-        """Whether all is back, and stays so for a while; False at `until`, or when more is lost."""
+        """Whether everything is back and stays back; False at `until`, or when more is lost."""
         lost = len(self._lost)
         with anyio.CancelScope(deadline=until):
             while self._away:
@@ -142,7 +143,7 @@ class Outages:
             self._telemetry.emit(BrokerLost(self._name, lost, reason, names(self._lost)))
 
     def _say_still(self) -> None:
-        away = self._away or self._lost  # what comes and goes may be there just now
+        away = self._away or self._lost  # what flaps may be back at this moment
         log.warning(
             "environment %r has been without %s for %.0f s: %s. %d attempts failed, the last one "
             "because: %s", self._name, what(away), anyio.current_time() - self._since,
@@ -151,12 +152,12 @@ class Outages:
         )  # fmt: skip
 
     def _say_over(self) -> None:
-        """A warning like the record of the loss: who saw that one has to see this one."""
+        """Logs the end, as a warning: a reader of warnings saw the loss and must see its end."""
         lost, seconds = what(self._lost), self._ended - self._since
         fields = self._fields() | {"seconds": round(seconds, 3), "attempts": self._attempts}
         if not self._back:
             log.warning(
-                "environment %r: whoever waited for %s has ended, after %.1f s without it",
+                "environment %r: everything that waited for %s was closed after %.1f s without it",
                 self._name, lost, seconds, extra=fields,
             )  # fmt: skip
             return
@@ -181,14 +182,14 @@ class Outages:
 
 
 def what(cells: Collection[StateCell]) -> str:
-    """What is away: the broker, or what some of its streams are served by."""
+    """What is lost: the broker, or the node that serves some of its streams."""
     if any(cell.kind == "environment" for cell in cells):
         return "its broker"
     return f"the node that serves {listed(sorted({cell.name for cell in cells}))}"
 
 
 def names(cells: Iterable[StateCell]) -> tuple[str, ...]:
-    """Who waits: `consumer of orders`."""
+    """What waits for it, as `consumer of orders`."""
     return tuple(
         sorted({f"{cell.kind} of {cell.name}" for cell in cells if cell.kind != "environment"})
     )
@@ -198,7 +199,7 @@ def waiting(cells: Collection[StateCell]) -> str:
     """`The consumers of orders-0 and orders-1 and the publisher of dead wait`."""
     who = _who(cells)
     if not who:
-        return "No publisher and no consumer is in use"
+        return "No publisher or consumer is affected"
     one = sum(cell.kind != "environment" for cell in cells) == 1
     return f"{who[0].upper()}{who[1:]} {'waits' if one else 'wait'}"
 
@@ -207,7 +208,7 @@ def going_on(cells: Collection[StateCell]) -> str:
     """`the consumer of orders goes on`."""
     who = _who(cells)
     one = sum(cell.kind != "environment" for cell in cells) == 1
-    return f"{who} {'goes' if one else 'go'} on" if who else "nobody waited for it"
+    return f"{who} {'goes' if one else 'go'} on" if who else "no publisher or consumer was waiting"
 
 
 def _who(cells: Iterable[StateCell]) -> str:
@@ -220,5 +221,5 @@ def _who(cells: Iterable[StateCell]) -> str:
 
 
 def reasons(found: Iterable[str]) -> str:
-    """The different reasons, the first ones."""
+    """The first of the different reasons."""
     return clipped(listed(list(dict.fromkeys(found)), "; "), 500)

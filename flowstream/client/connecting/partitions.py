@@ -1,4 +1,4 @@
-"""The partitions of a super stream, read again from time to time: nobody tells when they change."""
+"""The partitions of a super stream. They are read repeatedly: brokers do not report changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .settings import log
 from .tasks import Task
 
 OnChange = Callable[[Sequence[str], Sequence[str]], Awaitable[None]]
-"""Called with the partitions that came and those that went."""
+"""Called with the partitions that were added and those that were removed."""
 
 
 async def read_partitions(manager: ConnectionManager, super_stream: str) -> list[str]:
@@ -33,7 +33,7 @@ async def read_partitions(manager: ConnectionManager, super_stream: str) -> list
 
 
 async def read_route(manager: ConnectionManager, routing_key: str, super_stream: str) -> list[str]:
-    """The partitions that are bound with the routing key; empty where none is."""
+    """The partitions that are bound with the routing key; empty if there are none."""
     answer = await manager.locator.request(
         lambda c: Route(c, routing_key, super_stream), RouteResponse
     )
@@ -42,7 +42,7 @@ async def read_route(manager: ConnectionManager, routing_key: str, super_stream:
 
 
 class Partitions:
-    """`streams` as last read; read again every `refresh` seconds while started."""
+    """The partitions as last read (`streams`); read again every `refresh` seconds."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Partitions:
                 await self._task.wait()
 
     async def bound(self, routing_key: str) -> list[str]:
-        """The partitions bound with the key; asked once, until the next refresh."""
+        """The partitions bound with the key; cached until the next refresh."""
         if routing_key not in self._bound:
             if len(self._bound) >= 10_000:
                 self._bound.clear()
@@ -84,26 +84,26 @@ class Partitions:
         return self._bound[routing_key]
 
     async def read_again(self) -> None:
-        """Reads the partitions now; an error of the broker leaves them as they are."""
+        """Reads the partitions now; after an error the last ones are kept."""
         try:
             streams = await read_partitions(self._manager, self.super_stream)
         except FlowstreamError as error:
             log.info(
-                "partitions of %r: %s", self.super_stream, error,
+                "partitions of %r could not be read: %s", self.super_stream, error,
                 extra={"stream": self.super_stream},
             )  # fmt: skip
             return
         before, self.streams = self.streams, streams
         self._bound.clear()
-        came = [stream for stream in streams if stream not in before]
-        went = [stream for stream in before if stream not in streams]
-        if came or went:
+        added = [stream for stream in streams if stream not in before]
+        removed = [stream for stream in before if stream not in streams]
+        if added or removed:
             log.info(
-                "partitions of %r: %s came, %s went", self.super_stream, came, went,
+                "partitions of %r: added %s, removed %s", self.super_stream, added, removed,
                 extra={"stream": self.super_stream},
             )  # fmt: skip
             if self.on_change is not None:
-                await self.on_change(came, went)
+                await self.on_change(added, removed)
 
     async def _follow(self) -> None:
         while True:

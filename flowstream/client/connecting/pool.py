@@ -1,4 +1,4 @@
-"""Connections to nodes, by role: publishers and consumers never share one, 256 users on each."""
+"""A pool of connections by node, shared by publishers or by consumers, with up to 256 on each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ User = TypeVar("User")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration(Generic[User]):
-    """A user's place on a connection: the id it has there."""
+    """A publisher or subscription on a connection: the id that it has there."""
 
     connection: ClientConnection
     id: int
@@ -28,7 +28,10 @@ class Registration(Generic[User]):
 
 
 class ConnectGate:
-    """The way to one node: who waits for it while somebody tries shares the outcome."""
+    """Lets one task at a time connect to a node; tasks that wait meanwhile share its result.
+
+    Without it a hundred consumers of a lost node would each wait for the connect timeout, in turn.
+    """
 
     __slots__ = ("attempts", "error", "lock")
 
@@ -39,7 +42,7 @@ class ConnectGate:
 
 
 class Pool(Generic[User]):
-    """Gives users places on connections, opens connections when needed, closes empty ones."""
+    """Registers users on connections, opens connections on demand, and closes unused ones."""
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Pool(Generic[User]):
         return [c for group in self._connections.values() for c in group]
 
     async def enter(self, node: Address, user: User) -> Registration[User]:
-        """A place at this node; raises what opening a connection raises."""
+        """Registers the user on a connection to this node; raises if none can be opened."""
         gate = self._gates.setdefault(node, ConnectGate())
         before = gate.attempts
         async with gate.lock:
@@ -81,11 +84,11 @@ class Pool(Generic[User]):
         return connection
 
     def open_at_one_of(self, nodes: Iterable[Address]) -> Address | None:
-        """The first of the nodes that has room on an open connection; None where none has."""
+        """The first of the nodes with an open connection that has room; None if there is none."""
         return next((node for node in nodes if self._with_room(node) is not None), None)
 
     async def leave(self, registration: Registration[User]) -> None:
-        """Gives the place back; the last one to leave closes the connection."""
+        """Removes the user; the connection is closed if it was the last one."""
         registration.ids.remove(registration.id)
         connection = registration.connection
         if not len(registration.ids) and connection.error is None:
@@ -93,16 +96,18 @@ class Pool(Generic[User]):
             await connection.close()
 
     async def retire(
-        self, registration: Registration[User], farewell: Callable[[int], Command], timeout: float
+        self, registration: Registration[User], delete: Callable[[int], Command], timeout: float
     ) -> None:
-        """Tells the broker, where it may still know the user, and gives the place back. Shielded,
-        and bounded by `timeout` seconds."""
+        """Removes the user from the broker, if the connection works, and then from the connection.
+
+        Shielded from cancellation; waits at most `timeout` seconds for the broker.
+        """
         with anyio.CancelScope(shield=True):
             if registration.connection.usable:
                 try:
-                    await registration.connection.request(farewell, Response, timeout)
+                    await registration.connection.request(delete, Response, timeout)
                 except (ConnectionClosed, RequestTimeout) as error:
-                    log.debug("%r did not hear a farewell: %s", registration.connection, error)
+                    log.debug("%r did not confirm a removal: %s", registration.connection, error)
             await self.leave(registration)
 
     async def close(self) -> None:

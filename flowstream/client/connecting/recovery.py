@@ -1,7 +1,7 @@
-"""Keeps one publisher or consumer attached to a broker: attach, wait for the loss, try again.
+"""Keeps a publisher or consumer attached to a broker: attach, wait for the loss, attach again.
 
-The publisher or consumer is the object that the application holds; the connection under it comes
-and goes. This file has the one loop that decides when to attach, how long to wait, when to give up.
+The application holds a publisher or consumer, and the connection under it changes. The loop in
+`Recovery.run` is the only place that decides when to attach, how long to wait and when to give up.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 
@@ -33,9 +33,6 @@ from flowstream.texts import text_of
 from .settings import Settings, log
 from .tasks import Signal
 
-if TYPE_CHECKING:
-    from .outages import Outages
-
 
 class State(Enum):
     """CONNECTING until first usable; OPEN; RECOVERING after a loss; CLOSED is final."""
@@ -46,13 +43,19 @@ class State(Enum):
     CLOSED = "closed"
 
 
+class StateWatcher(Protocol):
+    """What is called when the state of an environment, publisher or consumer changes."""
+
+    def changed(self, cell: StateCell, reason: str) -> None: ...
+
+    def failed(self, error: str) -> None:
+        """An attempt to recover failed."""
+
+
 class StateCell:
-    """One object's state: set it synchronously, await it anywhere.
+    """The state of an environment, publisher or consumer: set synchronously, awaited anywhere."""
 
-    `outages` are those of its environment, whose name is `environment`.
-    """
-
-    __slots__ = ("_changed", "_outages", "_since", "_telemetry", "environment", "kind", "name",
+    __slots__ = ("_changed", "_since", "_telemetry", "_watcher", "environment", "kind", "name",
                  "value")  # fmt: skip
 
     def __init__(
@@ -62,41 +65,41 @@ class StateCell:
         telemetry: Telemetry,
         *,
         environment: str = "",
-        outages: Outages | None = None,
+        watcher: StateWatcher | None = None,
     ) -> None:
         self.kind = kind
         self.name = name
         self.environment = environment
         self.value = State.CONNECTING
-        self._outages = outages
+        self._watcher = watcher
         self._telemetry = telemetry
         self._changed = Signal()
         self._since: float | None = None
 
     def begin(self) -> None:
-        """Tells that it is CONNECTING now."""
+        """Emits the first event: the state is CONNECTING."""
         self._since = anyio.current_time()
         self._emit("", 0.0)
 
     def set(self, state: State, reason: str = "") -> None:
-        """Changes the state; a closed one stays closed."""
+        """Changes the state. CLOSED is final: later changes are ignored."""
         if self.value in (state, State.CLOSED):
             return
         now = anyio.current_time()
         elapsed = 0.0 if self._since is None else now - self._since
         self._since, self.value = now, state
         self._changed.notify()
-        if self._outages is not None:
-            self._outages.changed(self, reason)
+        if self._watcher is not None:
+            self._watcher.changed(self, reason)
         self._emit(reason, elapsed)
 
     def failed(self, error: object) -> None:
-        """An attempt to get out of this state failed."""
-        if self._outages is not None and self.value is State.RECOVERING:
-            self._outages.failed(text_of(error))
+        """Reports that an attempt to recover failed."""
+        if self._watcher is not None and self.value is State.RECOVERING:
+            self._watcher.failed(text_of(error))
 
     async def wait(self, *states: State) -> State:
-        """Returns once the state is one of these; raises ConnectionClosed when none can come."""
+        """Returns once the state is one of these; raises ConnectionClosed if it becomes CLOSED."""
         while self.value not in states:
             if self.value is State.CLOSED:
                 raise ConnectionClosed(f'the {self.kind} "{self.name}" is closed', cause="request")
@@ -119,7 +122,7 @@ TRANSIENT = (
     InternalServerError,
     TokenUnavailable,
 )
-"""Errors that say nothing about tomorrow: tried again for `recovery_timeout`."""
+"""Errors that usually go away by themselves. The operation is retried for `recovery_timeout`."""
 
 RETRY_WHILE_MISSING = (
     StreamDoesNotExist,
@@ -128,11 +131,12 @@ RETRY_WHILE_MISSING = (
     VirtualHostAccessFailed,
     PreconditionFailed,
 )
-"""Errors that a change under way can explain: tried again for `missing_timeout`."""
+"""Errors that a change in progress can cause, such as deleting a stream and creating it again, or
+replacing its permissions. The operation is retried for `missing_timeout`."""
 
 
 class Recovery:
-    """The loop of one object. `attach` raises when it does not work; `detach` never does."""
+    """The recovery loop of one publisher or consumer. `attach` may raise, `detach` never does."""
 
     def __init__(
         self,
@@ -154,20 +158,20 @@ class Recovery:
         self._reason = ""
 
     def give_up(self, error: FlowstreamError) -> None:
-        """Ends it: `error` says why, and the state is CLOSED."""
+        """Stops recovering: the state becomes CLOSED, and `error` says why."""
         if self.state.value is not State.CLOSED:
             self.error = error
             self.state.set(State.CLOSED, str(error))
             self._gave_up(error)
 
     def lose(self, reason: str) -> None:
-        """The attachment is gone; the loop will make another one. The first reason counts."""
+        """Reports a loss to the loop, which attaches again. Only the first reason is kept."""
         if not self._lost.is_set():
             self._reason = reason
             self._lost.set()
 
     async def run(self) -> None:
-        """Until cancelled, or until it gives up (then `error` says why and the state is CLOSED)."""
+        """Attaches again after every loss, until it is cancelled or gives up (see `give_up`)."""
         attempt = 0
         since = anyio.current_time()
         self.state.begin()
@@ -186,7 +190,7 @@ class Recovery:
                     self.state.failed(error)
                     starting = self.state.value is State.CONNECTING
                     log.log(
-                        logging.INFO if starting else logging.DEBUG,  # outages.py says the rest
+                        logging.INFO if starting else logging.DEBUG,  # later losses: see outages.py
                         "%s of %r: %s", self.state.kind, self.state.name, error,
                         extra={"stream": self.state.name},
                     )  # fmt: skip

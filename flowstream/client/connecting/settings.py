@@ -1,4 +1,4 @@
-"""What all connections of an environment have in common. Checked when it is made."""
+"""Settings that all connections of an environment share, and the delays between attempts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from dataclasses import dataclass, field
 from flowstream.checks import MOST_FACTOR, check_kind, check_number, check_seconds, check_whole
 from flowstream.errors import ConfigurationError
 
+log = logging.getLogger("flowstream.client")
+
+MOST_INT = (1 << 31) - 1
+"""The largest value of the signed 32-bit fields of Tune."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
     """Delays between attempts, in seconds.
 
-    Attempt 1 waits between `initial / 2` and `initial`; each further one up to twice as long,
-    never more than `maximum`. The random half keeps a thousand clients from returning at once.
+    The first delay is between `initial / 2` and `initial`. The bounds grow by `factor` with each
+    attempt, up to `maximum`. The delay between the bounds is random, so that a thousand clients do
+    not reconnect at the same moment.
     """
 
     initial: float = 0.1
@@ -27,30 +33,25 @@ class Backoff:
         check_seconds("Backoff initial", self.initial)
         check_seconds("Backoff maximum", self.maximum)
         if self.initial > self.maximum:
-            raise ConfigurationError("Backoff: initial is more than maximum; exchange them")
+            raise ConfigurationError("Backoff: initial is greater than maximum; swap them")
         check_number("Backoff factor", self.factor, 1, MOST_FACTOR)
 
     def delay(
         self, attempt: int, uniform: Callable[[float, float], float] = random.uniform
     ) -> float:
-        """Seconds to wait after the failed attempt number `attempt` (from 1)."""
+        """Seconds to wait after failed attempt number `attempt`, counted from 1."""
         exponent = min(attempt - 1, 64)
         ceiling = min(self.maximum, self.initial * self.factor**exponent)
         return uniform(ceiling / 2, ceiling)
 
 
-log = logging.getLogger("flowstream.client")
-
-MOST = (1 << 31) - 1
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Times are in seconds, sizes in bytes.
+    """Settings of an environment's connections. Times are in seconds, sizes in bytes.
 
-    `recovery_timeout` bounds one outage: a publisher or consumer that could not be attached again
-    for so long gives up with the last error (None: never). `missing_timeout` is the same while
-    the stream itself is missing, as it is between a deletion and a new creation.
+    `recovery_timeout` limits one outage: a publisher or consumer that cannot be attached again in
+    this time gives up with the last error (None: it never gives up). `missing_timeout` is the limit
+    while the stream is missing, as between its deletion and its creation.
     """
 
     frame_max: int = 1_048_576
@@ -70,8 +71,8 @@ class Settings:
         if self.recovery_timeout is not None:
             check_seconds("recovery_timeout", self.recovery_timeout)
         check_kind("backoff", self.backoff, Backoff, "a Backoff(...) of flowstream.client")
-        if self.frame_max != 0:  # no limit
-            check_whole("frame_max", self.frame_max, 4096, MOST)
-        check_whole("heartbeat", self.heartbeat, 0, MOST)
+        if self.frame_max != 0:  # 0: no limit
+            check_whole("frame_max", self.frame_max, 4096, MOST_INT)
+        check_whole("heartbeat", self.heartbeat, 0, MOST_INT)
         check_whole("per_connection", self.per_connection, 1, 256)
         check_whole("node_attempts", self.node_attempts, 1)

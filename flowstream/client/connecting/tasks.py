@@ -1,8 +1,8 @@
-"""Background tasks with an owner: each is shielded from its host's cancellation, until told to end.
+"""Background tasks that have an owner, and signals between them.
 
-A cancelled application must still be able to flush, unsubscribe and say goodbye. So a cancelled
-host does not stop these tasks; leaving the owner's block (or `Task.cancel`) does, and the block is
-left only when all of them have ended.
+A cancelled application must still be able to flush, to unsubscribe and to close its connections. So
+cancelling the task that opened the environment does not cancel the background tasks. They end when
+the owner's block is left or `Task.cancel` is called; leaving the block waits for all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 
 class Task:
-    """One background task: `cancel()` it, `await wait()` for its end."""
+    """A background task: `cancel()` ends it, `await wait()` returns when it has ended."""
 
     __slots__ = ("_ended", "_scope", "name")
 
@@ -44,9 +44,10 @@ class Task:
 
 
 class TaskOwner:
-    """Runs background tasks; an async context manager entered and left by one host task.
+    """Runs background tasks inside an async context manager, entered and left by the same task.
 
-    An exception that escapes a task is a defect: it cancels the host and is raised on leaving.
+    An exception that escapes a background task is a bug: it cancels the task inside the block and
+    is raised when the block is left.
     """
 
     def __init__(self) -> None:
@@ -95,15 +96,15 @@ class TaskOwner:
                 await task.wait()
         if error is not None and group.cancel_scope.cancel_called:
             return await group.__aexit__(kind, error, trace)
-        # The host's own error is not the group's: it leaves unwrapped.
+        # The block's own error is not the group's: it leaves without an ExceptionGroup.
         await group.__aexit__(None, None, None)
         return None
 
 
 class Signal:
-    """`notify()` wakes everybody who is in `wait()` now; it costs next to nothing when nobody is.
+    """`notify()` wakes all tasks that are in `wait()`; without waiters it costs almost nothing.
 
-    Waiters test their condition before and after: `while not ready: await signal.wait()`.
+    A waiter tests its condition before and after: `while not ready: await signal.wait()`.
     """
 
     __slots__ = ("_event",)

@@ -1,4 +1,4 @@
-"""Byte streams to brokers: TCP and TLS. The border where errors of the network become ours."""
+"""Byte streams to brokers over TCP and TLS. Errors of the network become ConnectionFailed here."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ STREAM_ERRORS = (
     OSError,
     ssl.SSLError,
 )
-"""What reading from or writing to a byte stream raises when the peer or the network is gone."""
+"""What a byte stream raises when the peer or the network has closed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How TLS connections are made. The default trusts the system's authorities and verifies.
+    """Options of TLS connections. By default the system's authorities are trusted, and verified.
 
-    `ca_file` replaces the system's authorities; `certificate` and `key` (PEM files) are this
-    client's own, for mutual TLS. `verify=False` accepts anybody: for experiments only.
+    `ca_file` replaces the system's authorities. `certificate` and `key` (PEM files) are the
+    client's own, for mutual TLS. `verify=False` accepts any certificate: use it for experiments
+    only.
     """
 
     ca_file: str | Path | None = None
@@ -59,23 +60,23 @@ class Tls:
         check_flag("Tls verify", self.verify)
 
     def context(self) -> ssl.SSLContext:
-        """The SSL context; raises ConfigurationError naming the option that does not work."""
+        """The SSL context; raises a ConfigurationError that names the wrong option."""
         if self.key is not None and self.certificate is None:
-            raise ConfigurationError("Tls(key=...) needs Tls(certificate=...) too")
+            raise ConfigurationError("Tls(key=...) also needs Tls(certificate=...)")
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"Tls(ca_file={str(self.ca_file)!r}): {error}") from error
         if self.certificate is not None:
             try:
-                # Without any password OpenSSL would ask for one on the terminal, and wait.
+                # Without a password OpenSSL would ask for one on the terminal, and block.
                 password = self.key_password or ""
                 context.load_cert_chain(self.certificate, self.key, password)
             except (OSError, ValueError) as error:
                 name = str(self.certificate)
                 raise ConfigurationError(
-                    f"Tls(certificate={name!r}, key=...): {error}; are both PEM files, is the key "
-                    "the certificate's, and is key_password right?"
+                    f"Tls(certificate={name!r}, key=...): {error}; check that both are PEM files, "
+                    "that the key belongs to the certificate, and that key_password is right"
                 ) from error
         if not self.verify:
             context.check_hostname = False
@@ -84,7 +85,7 @@ class Tls:
 
 
 def tcp(timeout: float) -> Dial:
-    """Dials plain TCP."""
+    """Connects over plain TCP."""
 
     async def dial(address: Address) -> ByteStream:
         return await _connect(address, timeout, None, None)
@@ -93,7 +94,7 @@ def tcp(timeout: float) -> Dial:
 
 
 def tls_dial(timeout: float, context: ssl.SSLContext, server_name: str | None = None) -> Dial:
-    """Dials TLS; `server_name` is checked instead of the address's host where given."""
+    """Connects over TLS. The certificate must be for `server_name`, or else for the host."""
 
     async def dial(address: Address) -> ByteStream:
         return await _connect(address, timeout, context, server_name)
@@ -122,17 +123,17 @@ async def _connect(
                 )
     except TimeoutError:
         raise ConnectionFailed(
-            f"no broker at {where}: no answer in {timeout:g} s; check the address and firewalls"
+            f"no broker at {where}: no answer within {timeout:g} s; check the address and firewalls"
         ) from None
     except ssl.SSLCertVerificationError as error:
         raise ConnectionFailed(
-            f"{where} is not trusted: {error.verify_message}; give its authority as "
-            "tls=Tls(ca_file=...), or connect by a name its certificate has"
+            f"{where} is not trusted: {error.verify_message}; pass its authority as "
+            "tls=Tls(ca_file=...), or connect to a name that its certificate has"
         ) from error
     except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise ConnectionFailed(
-            f"{where} does not complete a TLS handshake ({_reason(error)}); "
-            "the stream TLS port is usually 5551"
+            f"{where} did not complete the TLS handshake ({_reason(error)}); the TLS port of "
+            "streams is usually 5551"
         ) from error
     except OSError as error:
         raise ConnectionFailed(
@@ -145,7 +146,7 @@ async def _connect(
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in a few words; anyio wraps the attempts on each address of a host."""
+    """The innermost cause: anyio wraps the errors of a host's addresses into groups."""
     while True:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
@@ -154,7 +155,7 @@ def _reason(error: BaseException) -> str:
         else:
             break
     if isinstance(error, socket.gaierror):
-        return "the host name does not resolve"
+        return "the host name cannot be resolved"
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
     if isinstance(error, OSError) and error.errno is not None:

@@ -2,9 +2,9 @@
 
     scheme://[user[:password]@]host[:port][,host[:port]...][/path]
 
-The last @ ends user and password, so that what stands before it is never taken for a host or a
-port. An error names the part that is wrong, and shows nothing of a URL that cannot be read: any of
-it may be the password. A parsed URL never shows its password, in `repr` and `str` neither.
+User and password end at the last @, so that no part of a password is taken for a host or a port. An
+error names the part that is wrong but quotes nothing of the URL, because any part of an invalid URL
+may be the password. Neither `repr` nor `str` of a parsed URL shows the password.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _MOST_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class UrlParts:
-    """A URL taken apart; user and password are decoded, the path is as it was written.
+    """The parts of a URL. User and password are decoded, the path is not.
 
-    `shown` is the URL as it was written, with `***` for the password.
+    `shown` is the URL as it was given, with `***` for the password.
     """
 
     scheme: str
@@ -49,14 +49,14 @@ class UrlParts:
 
     @classmethod
     def split(cls, url: object, *, schemes: Iterable[str], example: str) -> UrlParts:
-        """Raises ConfigurationError, which says what is wrong without a word of the URL."""
+        """Parses a URL; raises a ConfigurationError that quotes nothing of the URL."""
         such = f"such as {example}"
         if not isinstance(url, str):
             raise ConfigurationError(f"expected a string {such}, not {type(url).__name__}")
         if not url:
-            raise ConfigurationError(f"it is empty; give an address {such}, or leave it out")
+            raise ConfigurationError(f"it is empty; expected an address {such}")
         if url != url.strip():
-            raise ConfigurationError("remove the white space at its start or end")
+            raise ConfigurationError("remove the white space at its start and end")
         match = _SCHEME.match(url)
         if match is None or (scheme := match[1].lower()) not in schemes:
             named = " or ".join(f"{each}://" for each in schemes)
@@ -78,21 +78,25 @@ class UrlParts:
 
 
 def _decode(part: str, text: str, delimiters: str = "") -> str:
-    """The text without its percent-encoding; raises ConfigurationError, without any of the text,
-    where a character of it had to be encoded."""
+    """The text without percent-encoding.
+
+    Raises a ConfigurationError, without quoting the text, if a character should have been encoded.
+    """
     if wrong := _not_encoded(text, delimiters):
         raise ConfigurationError(f"percent-encode {' and '.join(wrong)} in the {part}")
     raw = unquote_to_bytes(text)
-    decoded = raw.decode(errors="replace")  # an error of Python's would carry the text
+    decoded = raw.decode(errors="replace")  # Python's own error would quote the text
     if decoded.encode() != raw:
         raise ConfigurationError(f"the {part} is percent-encoded, but its bytes are not UTF-8")
     if "\0" in decoded:
-        raise ConfigurationError(f"the {part} has a NUL character (%00), which no broker accepts")
+        raise ConfigurationError(
+            f"the {part} has a NUL character (%00), which brokers do not accept"
+        )
     return decoded
 
 
 def _not_encoded(text: str, delimiters: str) -> list[str]:
-    """What has to be encoded, in an order that tells nothing about the text."""
+    """The characters that must be encoded, in an order that reveals nothing about the text."""
     found = [f'"{sign}" (%{ord(sign):02X})' for sign in delimiters if sign in text]
     if "%" in _CODED.sub("", text):
         found.append('"%" (%25)')
@@ -106,23 +110,23 @@ def _not_encoded(text: str, delimiters: str) -> list[str]:
 
 
 def _host(text: str) -> tuple[str, int | None]:
-    """A host with its port, if it has one."""
+    """A host and its port, or None for the port."""
     host, colon, port = text.rpartition(":") if _has_port(text) else (text, "", "")
     if not host:
         raise ConfigurationError(
-            "a host is missing: write it after :// or the @ of user and password"
+            "the host is missing: write it after ://, or after the @ that ends user and password"
         )
     if host.startswith("["):
         host = _ipv6(host)
     elif ":" in host:
         raise ConfigurationError(
-            "the host has more than one colon; write an IPv6 address as [::1]:5552, and user and "
-            "password with an @ behind them"
+            "the host has more than one colon; write an IPv6 address as [::1]:5552, and end user "
+            "and password with an @"
         )
     elif not _HOST.fullmatch(host):
         raise ConfigurationError(
-            "the host may have letters, digits, dots and hyphens (for other alphabets their "
-            "xn-- form)"
+            "the host may have only letters, digits, dots and hyphens (write other alphabets in "
+            "their xn-- form)"
         )
     if colon and not (_PORT.fullmatch(port) and 0 < int(port) <= _MOST_PORT):
         raise ConfigurationError(
@@ -139,7 +143,7 @@ def _has_port(text: str) -> bool:
 def _ipv6(text: str) -> str:
     host = text[1:-1].replace("%25", "%")
     if not (text.startswith("[") and text.endswith("]") and _is_ipv6(host)):
-        raise ConfigurationError("what is in brackets must be an IPv6 address, such as [::1]")
+        raise ConfigurationError("the part in brackets must be an IPv6 address, such as [::1]")
     return host
 
 
@@ -153,9 +157,9 @@ def _is_ipv6(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StreamUrl:
-    """The addresses of a broker or cluster with what a connection to it needs.
+    """The addresses of a broker or cluster, with the user, password and virtual host.
 
-    `host` and `port` are the first address, `others` the ones to try after it.
+    `host` and `port` are the first address; `others` are tried after it.
     """
 
     host: str
@@ -181,17 +185,17 @@ class StreamUrl:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """All addresses, in the order they are tried."""
+        """All addresses, in the order in which they are tried."""
         return (self.address, *self.others)
 
     @classmethod
     def parse(cls, url: str, option: str = "url") -> StreamUrl:
-        """Reads a URL; raises ConfigurationError, which names `option` and the part that is wrong
-        and shows nothing of the URL."""
+        """Parses a URL; raises a ConfigurationError that names `option` and the wrong part of the
+        URL, but quotes nothing of it."""
         try:
             parts = UrlParts.split(url, schemes=PORTS, example=EXAMPLE)
             if "/" in parts.path[1:]:
-                raise ConfigurationError("write a virtual host's / as %2f")
+                raise ConfigurationError("write a / in the virtual host as %2f")
         except ConfigurationError as error:
             reason = str(error)
         else:

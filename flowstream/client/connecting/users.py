@@ -11,12 +11,12 @@ User = TypeVar("User")
 
 
 class StreamUser(Protocol):
-    """What a connection tells each publisher and subscription on it. All of it is synchronous."""
+    """What a connection calls on its publishers and subscriptions. All calls are synchronous."""
 
     stream: str
 
     def metadata_changed(self, code: int) -> None:
-        """The broker has dropped this user: its stream moved or is gone; look again."""
+        """The broker has removed this user, because its stream moved or was deleted."""
 
     def connection_lost(self, error: ConnectionClosed) -> None: ...
 
@@ -41,10 +41,10 @@ class SubscriptionUser(StreamUser, Protocol):
 
 
 class IdAllocator(Generic[User]):
-    """At most `limit` users, each under an id from 0 to 255.
+    """Assigns ids from 0 to 255 to at most `limit` users.
 
-    Ids rotate: a freed one is assigned again as late as possible, so that a frame still under way
-    for its last user does not reach the next one.
+    Ids rotate: a free id is assigned again as late as possible. Otherwise a frame that is still in
+    transit for its last user could reach the next one.
     """
 
     __slots__ = ("_limit", "_next", "_users")
@@ -62,9 +62,9 @@ class IdAllocator(Generic[User]):
         return len(self._users) >= self._limit
 
     def add(self, user: User) -> int:
-        """The id for a new user; raises IndexError when all are taken."""
+        """Assigns an id to a new user; raises IndexError when all are in use."""
         if self.full:
-            raise IndexError(f"all {self._limit} ids of the connection are taken")
+            raise IndexError(f"all {self._limit} ids of the connection are in use")
         while self._next in self._users:
             self._next = (self._next + 1) % 256
         number, self._next = self._next, (self._next + 1) % 256

@@ -256,7 +256,7 @@ class ConsumerOptions:
         return found | self.filters()
 
     def filters(self) -> dict[str, str]:
-        """The properties that make the broker leave chunks buffer."""
+        """The properties that make the broker leave chunks out."""
         found: dict[str, str] = {}
         # "" stands for messages without a value. RabbitMQ forgets it in front of other values.
         values = [value for value in self.filter_values if value] or self.filter_values

@@ -201,7 +201,7 @@ def test_what_doctor_says_of_a_listener_that_is_no_broker(tmp_path: Path) -> Non
         result = flowstream("doctor", "--json", url=url, cwd=tmp_path, env=HURRY)
     found = {row["check"]: row["detail"] for row in result.json if row["about"] == "broker"}
     assert found["listener"].startswith(f"localhost:{port} is an HTTP server (BaseHTTP")
-    assert "does not complete a stream handshake" in found["connection"]
+    assert "did not complete the handshake of the stream protocol" in found["connection"]
 
 
 def test_ctrl_c_while_a_broker_does_not_answer(tmp_path: Path) -> None:

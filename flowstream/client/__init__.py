@@ -31,8 +31,8 @@ from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.settings import Backoff
 from flowstream.client.connecting.transport import Tls
 from flowstream.client.connecting.url import DEFAULT_URL, StreamUrl, UrlParts
-from flowstream.client.consuming.consumer import Consumer, StreamMessage
-from flowstream.client.consuming.delivery import Delivery
+from flowstream.client.consuming.consumer import Consumer
+from flowstream.client.consuming.delivery import Delivery, StreamMessage
 from flowstream.client.consuming.lag import LagProbe, StreamBacklog
 from flowstream.client.consuming.options import (
     AutoTracking,

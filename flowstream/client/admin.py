@@ -1,4 +1,4 @@
-"""Streams, super streams and stored offsets: what an environment does besides moving messages."""
+"""Administration by an environment: streams, super streams and stored offsets."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ LEADER_LOCATORS = ("client-local", "balanced")
 
 @dataclass(frozen=True, slots=True)
 class StreamStatistics:
-    """Where a stream begins and how far it is committed; None for an empty stream.
+    """The first offset that a stream retains and its newest chunk; both None if it is empty.
 
-    `first_offset` is the first retained one; `committed_chunk_id` the offset at which the newest
-    committed chunk begins. `values` has whatever else the server tells, under its own names.
+    `committed_chunk_id` is the offset at which the newest committed chunk begins. `values` has all
+    statistics of the server under its own names.
     """
 
     first_offset: int | None
@@ -66,11 +66,11 @@ class StreamStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The node that the locating connection is at, and what was agreed with it.
+    """The node of the locator connection, and what was negotiated with it.
 
-    `properties` are its own (product, version, ...); `advertised` is the address it tells others;
-    `commands` has the highest version of every command it speaks, empty below RabbitMQ 3.11.
-    Sizes are bytes and times seconds; 0 is no limit.
+    `properties` are the node's (product, version and others); `advertised` is the address that it
+    advertises; `commands` has the highest version of every command that it supports, and is empty
+    below RabbitMQ 3.11. `frame_max` is in bytes and `heartbeat` in seconds; 0 means no limit.
     """
 
     address: Address
@@ -82,18 +82,18 @@ class ServerInfo:
 
 
 class Administration:
-    """The part of an environment that manages what the broker holds."""
+    """The methods of an environment that manage streams, super streams and stored offsets."""
 
     _manager: ConnectionManager
 
     @property
     def _open(self) -> ConnectionManager:
-        """The connections; raises where the environment cannot be used here and now."""
+        """The connections; raises if the environment is not open on this event loop."""
         self._manager.check()
         return self._manager
 
     async def server_info(self) -> ServerInfo:
-        """Who answers, and what was agreed in the handshake."""
+        """The node that answers, and what was negotiated in the handshake."""
         wire = (connection := await self._open.locator.get()).wire
         known = {int(key) for key in Key}
         return ServerInfo(
@@ -119,10 +119,10 @@ class Administration:
         leader_locator: str | None = None,
         exist_ok: bool = False,
     ) -> None:
-        """Creates a stream; `max_age` is a timedelta or RabbitMQ's form, such as "12h" or "7D".
+        """Creates a stream. `max_age` is a timedelta, or a string such as "12h" or "7D".
 
-        Raises StreamAlreadyExists, or PreconditionFailed where it exists with other arguments;
-        with `exist_ok` an existing one is left as it is.
+        Raises StreamAlreadyExists, or PreconditionFailed if it exists with other arguments. With
+        `exist_ok` an existing stream with the same arguments is accepted.
         """
         check_stream("name", name, self._manager.virtual_host)
         arguments = stream_arguments(
@@ -142,8 +142,8 @@ class Administration:
     async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist.
 
-        A name that is too long for a stream is refused: RabbitMQ would retry its
-        deletion without end.
+        A name that is too long for a stream raises ConfigurationError: RabbitMQ would retry the
+        deletion endlessly.
         """
         if len(name.encode(errors="replace")) > longest_stream(self._manager.virtual_host):
             check_stream("name", name, self._manager.virtual_host)
@@ -154,6 +154,7 @@ class Administration:
         raise_for_code(answer.code, f'delete stream "{name}"', stream=name)
 
     async def stream_exists(self, name: str) -> bool:
+        """Whether the stream exists."""
         answer = await self._open.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
         try:
             stream_nodes(answer, name)
@@ -166,7 +167,7 @@ class Administration:
         return await self._open.locate(name)
 
     async def stream_stats(self, name: str) -> StreamStatistics:
-        """Where the stream begins and ends; found out by reading where the server is below 3.11."""
+        """Where the stream begins and ends; below RabbitMQ 3.11 its messages are read for it."""
         connection = await self._open.locator.get()
         if not connection.supports(Key.STREAM_STATS):
             first, newest = await find_ends(self._open, connection, name)
@@ -183,7 +184,7 @@ class Administration:
         )
 
     async def last_offset(self, stream: str) -> int | None:
-        """The offset of the stream's last message; None while it is empty."""
+        """The offset of the stream's last message; None if it has no message."""
         chunk = await probe(self._open, stream, OffsetSpec.last())
         return chunk.offset + chunk.records - 1 if chunk else None
 
@@ -195,9 +196,9 @@ class Administration:
         match: Match | None = None,
         match_unfiltered: bool = False,
     ) -> LagProbe:
-        """Tells again and again, at little cost, what the stream holds behind an offset.
+        """Measures repeatedly, at little cost, how many messages the stream has behind an offset.
 
-        With a filter only what it lets through counts; see `consumer` for its options.
+        With a filter only the messages that match count; for its options see `consumer`.
         """
         options = ConsumerOptions(
             filter_values=filter_values, match=match, match_unfiltered=match_unfiltered
@@ -205,63 +206,69 @@ class Administration:
         return LagProbe(self._open, stream, options.filters(), match)
 
     async def resolve_offset(self, stream: str, offset: Offset) -> int:
-        """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""
+        """The offset at which a consumer would begin now: from the server (4.3), or by reading."""
         return await resolve(self._open, stream, offset_spec(offset))
 
     # --- stored offsets -------------------------------------------------------------------------
 
     async def query_offset(self, reference: str, stream: str) -> int | None:
-        """The offset stored under the reference: the last settled one, -1 where not even offset 0
-        is; None where nothing is stored."""
+        """The offset stored under the reference, which is the last settled one.
+
+        -1 means that offset 0 is not settled yet, None that nothing is stored.
+        """
         return await OffsetStore(self._open).query(reference, stream)
 
     async def query_beginning(self, reference: str, stream: str) -> int | None:
-        """The offset behind which a pipeline goes on: as `query_offset`, and -1 where it began with
-        offset 0 (`store_beginning`) and nothing is stored since."""
+        """The offset behind which a reader continues.
+
+        As `query_offset`, but -1 also if it began at offset 0 (`store_beginning`) and has stored
+        nothing since.
+        """
         return await OffsetStore(self._open).query_beginning(reference, stream)
 
     async def store_beginning(self, reference: str, stream: str) -> None:
-        """Remembers that the reference began with offset 0, and settled nothing so far.
+        """Records that a reader began at offset 0 and has settled nothing yet.
 
-        `query_offset` still answers None. If retention removes messages before something is stored,
-        their loss can be seen. Raises CommitNotVerified.
+        `query_offset` still returns None. If retention removes messages before an offset is stored,
+        `query_beginning` reveals the loss. Raises CommitNotVerified.
         """
         await OffsetStore(self._open).store_beginning(reference, stream)
 
     async def store_offset(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
     ) -> None:
-        """Sends the last settled offset to be stored, -1 to begin with offset 0.
+        """Stores the last settled offset; -1 means that offset 0 is not settled yet.
 
-        The server never answers: it can be lost without a word. It forgets the offset once
-        retention has passed it; `keep` has it stored a second time, where retention never gets.
-        That is for names that are meant to last, as those of pipelines: only `forget_offset` ends
-        it.
+        Brokers do not answer, so the offset can be lost silently (see `store_offset_verified`).
+        They drop it when retention has passed it. `keep` stores a second copy that retention does
+        not reach. Use it for references that are used for long, as those of pipelines: brokers keep
+        the copy until `forget_offset` is called.
         """
         await OffsetStore(self._open).store(reference, stream, offset, keep=keep)
 
     async def store_offset_verified(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
     ) -> None:
-        """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive."""
+        """Stores an offset and reads it back; raises CommitNotVerified if that fails."""
         await OffsetStore(self._open).store_verified(reference, stream, offset, keep=keep)
 
     async def claim_reference(self, reference: str, stream: str) -> int | None:
-        """Says that offsets under the reference are stored from here on; not answered.
+        """Claims the reference for this process: stores a random number and returns it.
 
-        A number is drawn and stored beside them, and returned: while `reference_claim` answers
-        with it, nobody else has claimed the reference since. None where the reference is too long.
+        While `reference_claim` returns the same number, no other process has claimed the reference
+        since. Returns None if the reference is too long. Brokers do not answer.
         """
         return await OffsetStore(self._open).claim(reference, stream)
 
     async def reference_claim(self, reference: str, stream: str) -> int | None:
-        """The number of whoever claimed the reference last; None where nobody did."""
+        """The number of the last claim of the reference; None if there is none."""
         return await OffsetStore(self._open).claimed(reference, stream)
 
     async def forget_offset(self, reference: str, stream: str) -> None:
-        """Gives a reference up: `query_offset` answers None from now on, until somebody stores.
+        """Forgets a reference: `query_offset` returns None until an offset is stored again.
 
-        Servers have no command that deletes one; they drop it when retention removes messages.
+        Brokers have no command that deletes a stored offset. They drop it when retention has
+        removed messages.
         """
         await OffsetStore(self._open).forget(reference, stream)
 
@@ -280,10 +287,11 @@ class Administration:
         leader_locator: str | None = None,
         exist_ok: bool = False,
     ) -> None:
-        """Creates a stream per partition, and the super stream `name` over them.
+        """Creates a super stream: a stream for each partition, and their bindings.
 
-        `partitions` is their number (named NAME-0, NAME-1, ... and routed to by hash), or their
-        routing keys (named NAME-KEY). Raises NotSupported below RabbitMQ 3.13, telling how else.
+        `partitions` is their number (they are named NAME-0, NAME-1, ... and routed to by hash), or
+        their routing keys (they are named NAME-KEY). Below RabbitMQ 3.13 it raises NotSupported,
+        which names another way.
         """
         arguments = stream_arguments(
             max_length_bytes=max_length_bytes,
@@ -314,7 +322,7 @@ class Administration:
         raise_for_code(answer.code, f'create super stream "{name}"', stream=name)
 
     async def delete_super_stream(self, name: str, *, missing_ok: bool = False) -> None:
-        """Deletes a super stream with all its partitions; NotSupported below RabbitMQ 3.13."""
+        """Deletes a super stream with all its partitions; below RabbitMQ 3.13 NotSupported."""
         connection = await self._open.locator.get()
         if not connection.supports(Key.DELETE_SUPER_STREAM):
             raise NotSupported(
@@ -332,13 +340,13 @@ class Administration:
         return await read_partitions(self._open, super_stream)
 
     async def routing_of(self, super_stream: str) -> Literal["hash", "key"]:
-        """How keys choose a partition: "hash" where the first one is bound with "0", as in super
-        streams made by a number of partitions, and "key" where routing keys were given."""
+        """How keys select a partition: "hash" if the super stream was created with a number of
+        partitions (its first one is then bound with "0"), "key" if with routing keys."""
         partitions = await self.partitions(super_stream)
         return "hash" if await self.route("0", super_stream) == partitions[:1] else "key"
 
     async def route(self, routing_key: str, super_stream: str) -> list[str]:
-        """The partitions that are bound with the routing key; empty where none is."""
+        """The partitions that are bound with the routing key; empty if there are none."""
         return await read_route(self._open, routing_key, super_stream)
 
 
@@ -351,7 +359,7 @@ def stream_arguments(
     initial_cluster_size: int | None,
     leader_locator: str | None,
 ) -> dict[str, str]:
-    """The arguments of Create; raises ConfigurationError naming the option that is wrong."""
+    """The arguments of Create; raises a ConfigurationError that names the wrong option."""
     numbers = {
         "max_length_bytes": max_length_bytes,
         "max_segment_size_bytes": max_segment_size_bytes,
@@ -364,14 +372,14 @@ def stream_arguments(
         check_whole("filter_size_bytes", filter_size_bytes, 16, 255)
     if leader_locator not in (None, *LEADER_LOCATORS):
         raise ConfigurationError(
-            f"leader_locator={leader_locator!r}: give one of {', '.join(LEADER_LOCATORS)}"
+            f"leader_locator={leader_locator!r}: expected one of {', '.join(LEADER_LOCATORS)}"
         )
     if isinstance(max_age, timedelta):
         max_age = f"{int(max_age.total_seconds())}s"
     if max_age is not None and not re.fullmatch(r"[1-9]\d*[YMDhms]", str(max_age)):
         raise ConfigurationError(
-            f"max_age={max_age!r}: give a timedelta from a second on, or a number of Y, M, D, h, m "
-            'or s, such as "12h"'
+            f"max_age={max_age!r}: expected a timedelta of at least a second, or a number with one "
+            'of the units Y, M, D, h, m and s, such as "12h"'
         )
     arguments = {
         "max-length-bytes": max_length_bytes,
@@ -390,12 +398,15 @@ def _binding_keys(partitions: int | Sequence[str]) -> tuple[str, ...]:
         return tuple(str(number) for number in range(partitions))
     if isinstance(partitions, str) or not isinstance(partitions, Sequence):
         raise ConfigurationError(
-            f"partitions={shown(partitions)}: give a number from 1 on, or a list of routing keys"
+            f"partitions={shown(partitions)}: expected a number of at least 1, or a list of "
+            "routing keys"
         )
     for key in partitions:
         check_text("partitions", key, 0, MAX_NAME)
     if not partitions or len(set(partitions)) != len(partitions):
-        raise ConfigurationError("partitions: give a number from 1 on, or distinct routing keys")
+        raise ConfigurationError(
+            f"partitions={shown(partitions)}: expected at least one routing key, and no duplicates"
+        )
     return tuple(partitions)
 
 

@@ -1,4 +1,4 @@
-"""The environment: one per application; everything a program does with a broker begins here."""
+"""The environment: the connections of an application to a cluster, and all it does with them."""
 
 from __future__ import annotations
 
@@ -51,12 +51,15 @@ class Environment(Administration):
         async with Environment("rabbitmq-stream://guest:guest@localhost:5552/%2f") as env:
             await env.create_stream("orders", exist_ok=True)
 
-    `url` is one address or several of the same cluster, as `host1:5552,host2:5552` in one URL or as
-    a list of URLs; they are tried in this order, at the start and after a loss. TLS is used, and
-    verified, for rabbitmq-stream+tls:// addresses; `tls` adjusts it. `credentials` replace the
-    URL's user and password. `address_resolver` maps what brokers advertise to what is reachable.
-    Times are in seconds; see `Settings` for the rest. Entering it connects, and raises
-    ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed if that does not work.
+    `url` has one or more addresses of a cluster: as `host1:5552,host2:5552` in one URL, or as a
+    list of URLs. They are tried in this order, at the start and after a loss. For
+    rabbitmq-stream+tls:// addresses TLS is used, and certificates are verified; `tls` has its
+    options. `credentials` replace the user and password of the URL. `address_resolver` maps the
+    addresses that brokers advertise to reachable ones. For the other options see `Settings`. Times
+    are in seconds.
+
+    Entering the block connects. It raises ConnectionFailed, AuthenticationFailed or
+    VirtualHostAccessFailed if that fails.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Environment(Administration):
 
     @property
     def state(self) -> State:
-        """CONNECTING, OPEN, RECOVERING while the locating connection is lost, or CLOSED."""
+        """CONNECTING, OPEN, RECOVERING while the locator connection is lost, or CLOSED."""
         return self._manager.state.value
 
     async def wait_for(self, *states: State) -> State:
@@ -129,7 +132,7 @@ class Environment(Administration):
         return await self._manager.state.wait(*states)
 
     def statistics(self) -> dict[str, int]:
-        """Connections, background tasks, and the users on the connections."""
+        """The number of connections, publishers, subscriptions and background tasks."""
         return self._manager.statistics()
 
     async def __aenter__(self) -> Environment:
@@ -169,9 +172,9 @@ class Environment(Administration):
     def used_by(
         self, who: str, closed: Callable[[EnvironmentClosed], None]
     ) -> Iterator[Environment]:
-        """Calls `closed` with an error that names `who` if it is closed inside of the block.
+        """Calls `closed` with an error that names `who` if the environment is closed in the block.
 
-        Raises where it cannot be used: not open, closed, or opened on another event loop.
+        Raises if the environment is not open, is closed, or was opened on another event loop.
         """
         user = self._manager.use(who, closed)
         try:
@@ -268,7 +271,7 @@ class Environment(Administration):
         on_confirm: OnConfirm | None = None,
         on_error: OnError | None = None,
     ) -> SuperStreamPublisher:
-        """A publisher over the partitions, with a window for each; see `SuperStreamPublisher`."""
+        """A publisher of a super stream; see `SuperStreamPublisher` and `PublisherOptions`."""
         check_name("super_stream", super_stream)
         check_callable("key", key)
         options = PublisherOptions(
@@ -305,7 +308,7 @@ class Environment(Administration):
         on_truncated: OnTruncated = "error",
         settled: Settled | None = None,
     ) -> SuperStreamConsumer:
-        """A consumer over the partitions, with credit for each; see `SuperStreamConsumer`."""
+        """A consumer of a super stream; see `SuperStreamConsumer` and `ConsumerOptions`."""
         check_name("super_stream", super_stream)
         options = ConsumerOptions(
             offset=offset_spec(offset),
@@ -332,15 +335,16 @@ def _listed(url: object) -> Sequence[Any]:
 
 
 def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:
-    """The first URL; raises ConfigurationError unless all are of one virtual host and user."""
+    """The first URL; raises ConfigurationError unless all have the same user and virtual host."""
     if not urls:
-        raise ConfigurationError("url must name at least one broker")
+        raise ConfigurationError("url: expected at least one address")
     first = urls[0]
     for other in urls[1:]:
         for part in ("tls", "user", "password", "virtual_host"):
             if getattr(other, part) != getattr(first, part):
                 raise ConfigurationError(
-                    f"the addresses of one environment must have the same {part}: {first}, {other}"
+                    f"url: {first} and {other} have a different {part}; the addresses of an "
+                    "environment must be those of one cluster"
                 )
     return first
 
@@ -348,7 +352,7 @@ def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:
 def _dial(url: StreamUrl, tls: Tls | ssl.SSLContext | None, settings: Settings) -> Dial:
     if not url.tls:
         if tls is not None:
-            raise ConfigurationError(f"tls= is given, but {url} is not rabbitmq-stream+tls://")
+            raise ConfigurationError(f"tls= needs a rabbitmq-stream+tls:// address, not {url}")
         return tcp(settings.connect_timeout)
     if isinstance(tls, ssl.SSLContext):
         return tls_dial(settings.connect_timeout, tls)

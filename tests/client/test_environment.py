@@ -582,7 +582,7 @@ def test_tls_options_are_checked(tmp_path: Any) -> None:
         with pytest.raises(ConfigurationError, match="key_password is right") as caught:
             Tls(**files, key_password=wrong).context()
         assert SECRET not in str(caught.value)
-    with pytest.raises(ConfigurationError, match=r"not rabbitmq-stream\+tls://"):
+    with pytest.raises(ConfigurationError, match=r"needs a rabbitmq-stream\+tls://"):
         Environment(URL, tls=Tls())
 
 

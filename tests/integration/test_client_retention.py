@@ -10,7 +10,7 @@ import pytest
 
 from flowstream import Environment
 from flowstream.client import AutoTracking, Consumer
-from flowstream.client.consuming import subscription
+from flowstream.client.consuming import retention
 from flowstream.errors import OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
 from flowstream.telemetry import Overtaken, RetentionLooked, Telemetry
@@ -171,7 +171,7 @@ async def test_the_beginning_is_looked_at_however_often_offsets_are_stored(
 ) -> None:
     """Each stored offset leaves a gap to be explained; a reader is warned all the same."""
     for interval in ("FIRST_LOOK", "LOOK_INTERVAL", "PROBE_INTERVAL"):
-        monkeypatch.setattr(subscription, interval, 1.0)
+        monkeypatch.setattr(retention, interval, 1.0)
     recorder = Recorder()
     async with Environment(broker.url, telemetry=Telemetry(recorder)) as environment:
         await environment.create_stream(stream_name)

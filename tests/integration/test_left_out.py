@@ -9,7 +9,7 @@ import pytest
 
 from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
 from flowstream.client import AutoTracking
-from flowstream.client.consuming import subscription
+from flowstream.client.consuming import retention
 from flowstream.connectors import Filter, stream_producer
 from flowstream.testing import MemoryEnvironment
 from tests.brokers.running import Broker
@@ -68,8 +68,8 @@ async def test_tracking_passes_what_the_broker_left_out(
 ) -> None:
     if broker.version < (3, 13):
         pytest.skip("filters need RabbitMQ 3.13 or later")
-    monkeypatch.setattr(subscription, "FIRST_LOOK", 0.2)
-    monkeypatch.setattr(subscription, "LOOK_INTERVAL", 0.2)
+    monkeypatch.setattr(retention, "FIRST_LOOK", 0.2)
+    monkeypatch.setattr(retention, "LOOK_INTERVAL", 0.2)
     async with Environment(broker.url) as environment:
         await environment.create_stream(stream_name)
         async with environment.publisher(stream_name, filter_value=bytes.decode) as publisher:

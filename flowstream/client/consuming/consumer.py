@@ -1,16 +1,14 @@
 """Consumes one stream: exact offsets, back-pressure by credit, offset tracking, hand-over.
 
-`async for delivery in consumer` hands over a chunk's messages at a time. The next chunk's credit is
-given back when the next delivery is asked for, so an application that does not ask stops the
-broker, and at most the initial credit's chunks are in memory. After a loss the consumer goes on
-behind the last message it handed over.
+`async for delivery in consumer` delivers the messages of one chunk at a time. Asking for the next
+delivery returns the credit of the last one. So an application that does not ask stops the broker,
+and at most the initial credit's number of chunks is in memory. After a loss the consumer continues
+behind the last message that it delivered.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from types import TracebackType
 
 import anyio
@@ -22,49 +20,20 @@ from flowstream.client.connecting.tasks import Signal, Task
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
 
-from .delivery import Delivery
+from .delivery import Delivery, Messages
 from .options import AutoTracking, ConsumerOptions
 from .probe import resolve
+from .retention import RetentionWatch
 from .single_active import ActivationQueue
 from .subscription import Subscription
 from .tracking import OffsetStore, Tracker
 
 
-@dataclass(frozen=True, slots=True)
-class StreamMessage:
-    """One message: where it stands, when its chunk was written (ms since 1970), and its body."""
-
-    stream: str
-    offset: int
-    timestamp: int
-    body: bytes
-
-
-class Messages:
-    """Iterates over the messages of the deliveries of a consumer."""
-
-    def __init__(self, deliveries: AsyncIterator[Delivery]) -> None:
-        self._deliveries = deliveries
-        self._delivery: Delivery | None = None
-        self._next = 0
-
-    def __aiter__(self) -> Messages:
-        return self
-
-    async def __anext__(self) -> StreamMessage:
-        if self._delivery is None or self._next >= len(self._delivery):
-            self._delivery, self._next = await anext(self._deliveries), 0
-        delivery, number = self._delivery, self._next
-        self._next += 1
-        return StreamMessage(
-            delivery.stream, delivery.offsets[number], delivery.timestamp, delivery.bodies[number]
-        )
-
-
 class Consumer:
     """`async with env.consumer("orders") as consumer: async for delivery in consumer: ...`.
 
-    One task iterates. Leaving the block stores and verifies the tracked offset, and unsubscribes.
+    Iterate in one task only. Leaving the block stores and verifies the tracked offset, and
+    unsubscribes.
     """
 
     def __init__(
@@ -117,26 +86,26 @@ class Consumer:
 
     @property
     def active(self) -> bool:
-        """Whether messages come here; false for a single active consumer that stands by."""
+        """Whether it receives messages; False for a single active consumer on standby."""
         return self._subscription.active
 
     @property
     def position(self) -> int | None:
-        """The offset after the last message that was handed over; None before the first.
+        """The offset behind the last message that was delivered.
 
-        Where the consumer began by a number, or a chunk has come, it is known before that.
+        Before the first delivery it is where the consumer begins, or None while that is unknown.
         """
         return self._subscription.position
 
     @property
     def losses(self) -> int | None:
-        """How often it was cut off from its stream; None while it is."""
+        """How often it lost its stream; None while it has none."""
         away = self.state in (State.CONNECTING, State.RECOVERING)
         return None if away else self._subscription.recovery.recoveries
 
     @property
     def lost(self) -> int:
-        """How many offsets retention removed before they were read."""
+        """How many offsets retention removed before they were read (on_truncated="skip")."""
         return self._subscription.lost
 
     def statistics(self) -> dict[str, int]:
@@ -156,11 +125,11 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Delivery:
-        """The next messages; the ones before count as processed, and their credit goes back.
+        """The next delivery; the last one counts as processed, and its credit is returned.
 
-        Raises OffsetTruncated where retention removed messages before they were read (with
+        Raises OffsetTruncated if retention removed messages before they were read (with
         `on_truncated="skip"` they are counted in `lost`), ChecksumMismatch or ProtocolError for a
-        damaged chunk, and why the consumer was given up; ends when it was closed.
+        damaged chunk, and the last error if the consumer gave up. Ends when it is closed.
         """
         self._manager.check_thread()
         await self.done()
@@ -173,16 +142,16 @@ class Consumer:
             await self._subscription.arrived.wait()
 
     def messages(self) -> Messages:
-        """The same, message by message."""
+        """Iterates message by message instead of delivery by delivery."""
         return Messages(self)
 
     def take(self) -> Delivery | None:
-        """The next messages if they are here, without waiting; call `done` before."""
+        """The next delivery if there is one, without waiting; call `done` before."""
         self._current = delivery = self._subscription.take()
         return delivery
 
     async def done(self) -> None:
-        """What was handed over last is processed: its credit goes back, its offset is tracked."""
+        """Marks the last delivery as processed: returns its credit and tracks its offset."""
         delivery, self._current = self._current, None
         if delivery is None:
             return
@@ -196,53 +165,55 @@ class Consumer:
     # --- offsets --------------------------------------------------------------------------------
 
     async def store_offset(self, offset: int) -> None:
-        """Stores an offset under the consumer's name (tracking="manual"); not answered."""
+        """Stores an offset under the consumer's name (tracking="manual"), without a confirm."""
         if self._tracker is None or self.options.name is None:
-            raise ConfigurationError('store_offset needs name= and tracking="manual"')
+            raise ConfigurationError(
+                'store_offset() needs a consumer with name= and tracking="manual"'
+            )
         self._tracker.stored = offset
         await self._offsets.store(
             self.options.name, self.stream, offset, keep=self.options.keep_offset
         )
 
     async def stored_offset(self) -> int | None:
-        """The offset stored under the consumer's name; None where there is none."""
+        """The offset stored under the consumer's name; None if there is none."""
         if self.options.name is None:
-            raise ConfigurationError("stored_offset needs name=")
+            raise ConfigurationError("stored_offset() needs a consumer with name=")
         return await self._offsets.query(self.options.name, self.stream)
 
     async def _store(self, offset: int) -> None:
-        """Stores what tracking wants stored; a failure is made good by the next time."""
+        """Stores an offset for tracking. After a failure the next store makes up for it."""
         assert self.options.name is not None
         try:
             await self._offsets.store(
                 self.options.name, self.stream, offset, keep=self.options.keep_offset
             )
         except FlowstreamError as error:
-            away = isinstance(error, ConnectionFailed)  # logged once for all: outages.py
+            away = isinstance(error, ConnectionFailed)  # already logged: see outages.py
             log.log(
                 logging.DEBUG if away else logging.WARNING,
-                "offset %d of %r was not stored: %s", offset, self.stream, error,
+                "storing offset %d of %r failed: %s", offset, self.stream, error,
                 extra={"stream": self.stream, "offset": offset},
             )  # fmt: skip
 
     async def _store_by_clock(self, tracker: Tracker, interval: float) -> None:
         while True:
             await anyio.sleep(interval)
-            self._pass(tracker)
+            self._track_skipped(tracker)
             offset = tracker.due()
             if offset is not None:
                 await self._store(offset)
 
-    def _pass(self, tracker: Tracker) -> None:
-        """Tracks what came and was left out by `match`, while nothing is held."""
+    def _track_skipped(self, tracker: Tracker) -> None:
+        """Tracks messages that `match` left out, while the application processes nothing."""
         subscription = self._subscription
         if subscription.active and not subscription.held and subscription.position is not None:
             tracker.passed(subscription.position - 1)
 
     async def _verify(self) -> None:
-        """The tracked offset is in the store; raises CommitNotVerified."""
+        """Makes sure that the tracked offset is stored; raises CommitNotVerified."""
         if self._tracker is not None:
-            self._pass(self._tracker)
+            self._track_skipped(self._tracker)
         offset = None if self._tracker is None else self._tracker.unverified()
         if offset is not None:
             assert self.options.name is not None
@@ -251,11 +222,11 @@ class Consumer:
             )
 
     async def _beginning(self) -> OffsetSpec:
-        """Where `on_active` says; behind the stored offset; else where the `offset` option says.
+        """Where to begin: as `on_active` says, behind the stored offset, or at the `offset` option.
 
-        With automatic tracking the place of that option is stored: what is consumed before the
-        first store would be skipped after a crash, where "next" is elsewhere then, and "first" once
-        retention has come (which only a kept offset tells of).
+        With automatic tracking the offset of that option is stored. Otherwise a crash before the
+        first store would lose messages: "next" is a later offset after it, and so is "first" once
+        retention has removed messages (which only a kept offset reveals).
         """
         if self.options.on_active is not None:
             return await self.options.on_active(self.stream)
@@ -293,7 +264,10 @@ class Consumer:
         return offset
 
     async def _demoted(self, awaited: bool) -> None:
-        """Hands over. What is stored later than that would overwrite the successor's offset."""
+        """Hands over to the next consumer: pauses, waits for the application, stores the offset.
+
+        Nothing is stored later, since that would overwrite the next consumer's offset.
+        """
         subscription = self._subscription
         subscription.pause()
         if awaited:
@@ -309,7 +283,7 @@ class Consumer:
             self._tracker.forget()
 
     def _begin_again(self) -> None:
-        """The stream was created again: what was read of the old one is not to be stored there."""
+        """The stream was created again: offsets of the old one must not be stored for it."""
         if self._tracker is not None:
             self._tracker.forget()
 
@@ -336,8 +310,8 @@ class Consumer:
             self._subscription.begin_at(await self._beginning())
         recovery = self._subscription.recovery
         self._tasks.append(spawn(recovery.run, name=f"consumer of {self.stream}"))
-        watch = self._subscription.watch
-        self._tasks.append(spawn(watch, name=f"retention watch of {self.stream}"))
+        watch = RetentionWatch(self._manager, options, self._subscription)
+        self._tasks.append(spawn(watch.run, name=f"retention watch of {self.stream}"))
         if options.single_active:
             name = f"single active consumer of {self.stream}"
             self._tasks.append(spawn(self._activations.run, name=name))
@@ -352,10 +326,10 @@ class Consumer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stores and verifies what was processed, then unsubscribes.
+        """Stores and verifies the offset of what was processed, then unsubscribes.
 
-        After a clean end the delivery handed over last counts as processed too. Raises
-        CommitNotVerified, unless the block ended with an exception of its own.
+        If the block ended without an exception, the last delivery counts as processed too, and
+        CommitNotVerified may be raised.
         """
         try:
             if kind is None:

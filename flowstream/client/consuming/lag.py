@@ -1,9 +1,10 @@
-"""What a stream holds behind an offset: how many messages, and how old the first of them is.
+"""Lag: how many messages a stream has behind an offset, and how old the first of them is.
 
-Offsets are not messages: each record that the broker writes for itself (stored offsets) takes one.
-Nothing tells which ones, but readers are never sent them. So a stream ends where the last chunk
-that a reader is sent ends, and what lies behind an offset is counted by reading it, once. Of more
-than COUNTED offsets the broker's own are a small share: those count as messages.
+The number of offsets is not the number of messages: records of the broker's own, such as stored
+offsets, take offsets too. The broker does not tell which ones, but does not send them to readers.
+So a stream ends where the last chunk ends that a reader receives, and the messages behind an offset
+are counted by reading them, once. Among more than COUNTED offsets the broker's own are few, so
+there every offset counts as a message.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ from .probe import newest_chunk, probe_some
 COUNTED = 10_000
 CHUNKS = 200
 BYTES = 1 << 20
-"""What one look reads at most, in chunks and in bytes (and one chunk more)."""
+"""The most that one look reads, in chunks and in bytes; it may exceed them by one chunk."""
 
 MOST_CREDIT = 50
 
 FEW = 100
-"""So few offsets are counted in any case: with a record of the broker's own behind each message,
-they would be seen."""
+"""Up to this number the messages are always counted: with few messages, records of the broker's own
+are a large part of the offsets."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamBacklog:
-    """What a stream holds behind an offset: so many `messages`, the first of them `written` then
-    (ms since 1970; None where there are none). `last` is the offset of the stream's last message,
-    None where it has none."""
+    """The messages of a stream behind an offset.
+
+    `messages` is their number and `written` when the first was written (milliseconds since 1970, or
+    None). `last` is the offset of the stream's last message, or None.
+    """
 
     last: int | None
     messages: int
@@ -43,9 +46,9 @@ class StreamBacklog:
 
 
 class Tally:
-    """The messages behind an offset, by chunks that were read to count them. Pure.
+    """Counts the messages behind an offset from the chunks that were read. Pure.
 
-    `upto` is the last offset that is counted.
+    `upto` is the last offset that was counted.
     """
 
     __slots__ = ("_behind", "_chunks", "_whole", "upto")
@@ -55,17 +58,17 @@ class Tally:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything: nothing is counted."""
+        """Forgets everything that was counted."""
         self._chunks.clear()
         self._whole = 0
         self._behind = self.upto = -1
 
     def __len__(self) -> int:
-        """How many chunks are remembered."""
+        """The number of chunks that are remembered."""
         return len(self._chunks)
 
     def begin(self, behind: int) -> None:
-        """From now on only what lies behind this offset counts."""
+        """Counts only messages behind this offset from now on."""
         if behind < self._behind:
             self.clear()
         self._behind = behind
@@ -74,7 +77,7 @@ class Tally:
             self._whole -= len(self._chunks.popleft()[0])
 
     def add(self, offsets: Sequence[int], end: int, written: int) -> None:
-        """A chunk was read that ends before the offset `end`; `offsets` are its messages'."""
+        """Counts a chunk that ends before offset `end` and has messages at `offsets`."""
         self.upto = max(self.upto, end - 1)
         if offsets and offsets[-1] > self._behind:
             self._chunks.append((offsets, written))
@@ -88,16 +91,16 @@ class Tally:
 
     @property
     def written(self) -> int | None:
-        """When the chunk of the first message was written; None where none was read."""
+        """When the chunk of the first message was written; None if none was read."""
         return self._chunks[0][1] if self._chunks else None
 
 
 class LagProbe:
-    """Looks at one stream again and again, and asks only for what can have changed.
+    """Measures the lag of one stream repeatedly, and reads only what may have changed.
 
-    A look costs one request for statistics, and what has come since is looked at by subscribing
-    for a moment. Below RabbitMQ 3.11 there are no statistics: the last chunk is read every time.
-    One task looks at a time.
+    A look costs one request for statistics. New chunks are read by subscribing briefly. Below
+    RabbitMQ 3.11 there are no statistics, so each look reads the last chunk. Use it in one task at
+    a time.
     """
 
     def __init__(
@@ -119,25 +122,25 @@ class LagProbe:
         self._seen: int | None = None
 
     async def look(self, behind: int) -> StreamBacklog:
-        """What the stream holds behind the offset now; -1: all that it holds."""
+        """The messages behind the offset now; -1 for all messages of the stream."""
         self._manager.check()
         await self._find_last()
         last, seen, tally = self._last, self._seen, self._tally
         self._seen = last
-        if last is None or (seen is not None and last < seen):  # another stream of the same name
+        if last is None or (seen is not None and last < seen):  # the stream was created again
             tally.clear()
         if last is None or last <= behind:
             return StreamBacklog(last, 0, None)
         tally.begin(behind)
         keeps_up = seen is not None and behind >= seen and last - behind > FEW
-        if not keeps_up:  # who does will have it before it is counted
+        if not keeps_up:  # a reader that keeps up has read them before they are counted
             await self._count(last)
         messages = tally.messages + max(last - tally.upto, 0)
         written = self._last_written if tally.written is None else tally.written
         return StreamBacklog(last, messages, written if messages else None)
 
     async def _find_last(self) -> None:
-        """The last message's offset, looked up again where the newest chunk is another one."""
+        """Finds the offset of the last message, unless the newest chunk is still the same."""
         newest, known = None, False
         connection = await self._manager.locator.get()
         if connection.supports(Key.STREAM_STATS):
@@ -150,20 +153,20 @@ class LagProbe:
         self._last_written = chunks[0].timestamp if chunks else 0
         if newest is None or (chunks and chunks[0].offset >= newest) or newest == self._doubted:
             self._newest = newest
-        else:  # the newest chunk is a record of the broker's own, or this member does not have it
+        else:  # it holds the broker's own records, or this member is behind
             self._doubted = newest
 
     async def _count(self, last: int) -> None:
-        """Reads on behind what is counted, within the bounds of one look."""
+        """Counts what follows the last counted offset, within the limits of one look."""
         tally, chunks_left, bytes_left, credit = self._tally, CHUNKS, BYTES, 1
         while tally.upto < last and chunks_left > 0 and bytes_left > 0 and len(tally) < COUNTED:
             if len(tally) and not self._filters and last - tally.upto > COUNTED:
-                return  # the first chunk tells the age, and the rest is as good as messages
+                return  # the first chunk gives the age, and the rest counts by offsets
             chunks = await self._read(OffsetSpec.offset(tally.upto + 1), credit, self._filters)
             for chunk in chunks:
                 tally.add(self._messages(chunk), chunk.offset + chunk.records, chunk.timestamp)
             if len(chunks) < credit:
-                if self._filters:  # the broker leaves out the rest, which `last` is older than
+                if self._filters:  # the broker left out the rest, up to `last`
                     tally.add((), last + 1, 0)
                 return
             size = max(len(chunk.data) for chunk in chunks)
@@ -183,8 +186,8 @@ class LagProbe:
     async def _read(
         self, offset: OffsetSpec, credit: int, filters: Mapping[str, str]
     ) -> list[Chunk]:
-        """At whichever member is at hand, but for what a filter leaves buffer: there the leader's
-        word is needed that nothing more is to come."""
+        """Reads chunks from any connected member. With a filter from the leader, because only the
+        leader can prove that the rest does not match."""
         return await probe_some(
             self._manager, self.stream, offset, credit, filters, anywhere=not filters
         )

@@ -1,4 +1,4 @@
-"""What a consumer can be told: where it begins, its credit, its name, tracking and filters."""
+"""Options of a consumer: where it begins, its credit, its name, tracking and filters."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.texts import shown
 
 Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
-"""`"first"`, `"last"`, `"next"`, an offset, a point in time, or an age (so long ago). At a point in
-time it begins with what was written then or later, also where that is in the future."""
+"""Where to begin: `"first"`, `"last"`, `"next"`, an offset, a time, or an age such as
+`timedelta(hours=1)`. At a time it begins with the first message written then or later; the time may
+be in the future."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMED = {"first": OffsetSpec.first, "last": OffsetSpec.last, "next": OffsetSpec.next}
 
 
 def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
-    """The protocol's specification; raises ConfigurationError for anything else."""
+    """The offset in the form of the protocol; raises ConfigurationError for an invalid one."""
     if isinstance(offset, OffsetSpec):
         _check_spec(offset)
         return offset
@@ -41,23 +42,26 @@ def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
     if isinstance(offset, timedelta):
         if offset < timedelta(0):
             raise ConfigurationError(
-                f"offset={shown(offset)}: a timedelta says how long ago and is not negative; "
-                "give a datetime for a point in time"
+                f"offset={shown(offset)}: a timedelta is an age and must not be negative; use a "
+                "datetime for a time in the future"
             )
         present = now or datetime.now(UTC)
         offset = present - min(offset, present - EPOCH)
     if isinstance(offset, datetime):
         if offset.tzinfo is None:
-            raise ConfigurationError("offset=datetime needs a time zone, such as datetime.now(UTC)")
+            raise ConfigurationError(
+                f"offset={shown(offset)}: expected a datetime with a time zone, such as "
+                "datetime.now(UTC)"
+            )
         return OffsetSpec.timestamp(max(0, int(offset.timestamp() * 1000)))
     raise ConfigurationError(
-        f'offset={shown(offset)}: give "first", "last", "next", a number from 0 on, a datetime or '
-        "a timedelta"
+        f'offset={shown(offset)}: an offset is 0 or more, or "first", "last", "next", a datetime '
+        "or a timedelta"
     )
 
 
 def _check_spec(spec: OffsetSpec) -> None:
-    """Made by hand it may hold anything; what brokers send is read without this."""
+    """Checks a specification that an application made; those of brokers are decoded checked."""
     check_kind("OffsetSpec kind", spec.kind, OffsetKind, "an OffsetKind")
     check_whole("OffsetSpec value", spec.value, 0)
 
@@ -67,7 +71,12 @@ MOST_CREDIT = 32767
 
 @runtime_checkable
 class CreditStrategy(Protocol):
-    """Decides how many credits to give at each moment in the life of a chunk."""
+    """Decides when credit is returned to the broker.
+
+    One credit is one chunk. A broker stops sending while a subscription's credit is at or below
+    half of its initial credit, and above that uses all of it (3.11.8 and later). So credit that is
+    held back must be returned in the end, and at most `initial` chunks are in transit or in memory.
+    """
 
     @property
     def initial(self) -> int:
@@ -75,17 +84,17 @@ class CreditStrategy(Protocol):
         ...
 
     def arrived(self) -> int:
-        """A chunk has come in: so much credit goes back now."""
+        """The credit to return when a chunk arrives."""
         ...
 
     def done(self) -> int:
-        """The application asked for the next delivery: so much credit goes back now."""
+        """The credit to return when the application asks for the next delivery."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CreditWhenDone:
-    """Back-pressure: a chunk's credit goes back when the next delivery is asked for."""
+    """Back-pressure: a chunk's credit is returned when the next delivery is asked for."""
 
     initial: int = 10
 
@@ -101,10 +110,10 @@ class CreditWhenDone:
 
 @dataclass(frozen=True, slots=True)
 class CreditOnArrival:
-    """Throughput over bounds: credit goes back as soon as a chunk has come in.
+    """No back-pressure: a chunk's credit is returned when the chunk arrives.
 
-    The chunks that wait in memory are then bounded by nothing but the application's speed: use it
-    where that is known to be higher than the stream's.
+    The number of chunks in memory is then unbounded. Use it only if the application is known to be
+    faster than the stream.
     """
 
     initial: int = 10
@@ -120,7 +129,7 @@ class CreditOnArrival:
 
 
 def credit_strategy(credit: object) -> CreditStrategy:
-    """A number of chunks as a strategy, and a strategy as it is; else ConfigurationError."""
+    """The strategy for a number of chunks, or the given strategy; else ConfigurationError."""
     if isinstance(credit, int):
         return CreditWhenDone(credit)
     if not isinstance(credit, CreditStrategy):
@@ -133,21 +142,21 @@ def credit_strategy(credit: object) -> CreditStrategy:
 
 
 Match: TypeAlias = Callable[[bytes], bool]
-"""Whether a body is wanted; the half of filtering that the broker cannot do."""
+"""Decides whether a message is delivered; brokers filter whole chunks only."""
 OnActive: TypeAlias = Callable[[str], Awaitable[OffsetSpec]]
-"""Called with the stream when this consumer was made the active one: where does it begin?
+"""Called with the stream when this consumer becomes the active one; returns where it begins.
 
-Called again after an error that passes, such as ConnectionFailed; any other ends the consumer.
+It is called again after a transient error, such as ConnectionFailed; any other closes the consumer.
 """
 Settled: TypeAlias = Callable[[str], int | None]
-"""The last offset of a stream that the application is done with; None while there is none."""
+"""Returns the last offset of a stream that the application has settled, or None."""
 OnInactive: TypeAlias = Callable[[str], Awaitable[None]]
-"""Called with the stream when another consumer takes over, which waits until this returns."""
+"""Called with the stream before another consumer takes over, which waits until this returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class AutoTracking:
-    """Stores the offset of what was consumed after so many messages and after so many seconds."""
+    """Stores the offset of what was processed after so many messages, and at least so often."""
 
     messages: int = 10_000
     interval: float = 5.0
@@ -158,26 +167,29 @@ class AutoTracking:
 
 
 OnTruncated: TypeAlias = Literal["error", "skip"]
-"""What to do where retention removed messages before they were read."""
+"""What to do if retention removed messages before they were read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
-    """`name` is the reference of stored offsets and of a group of single active consumers.
+    """The options of a consumer; `Environment.consumer` has the same parameters.
 
-    With `tracking` the stored offset decides where to begin, and `offset` only where there is none;
-    "manual" stores when `store_offset` is called. RabbitMQ forgets what is stored once retention
-    has passed it, and a consumer that comes back then looks like a new one; `keep_offset` has it
-    stored a second time, out of reach, for names that are meant to last.
+    `name` is the reference of stored offsets and of a group of single active consumers.
 
-    With `filter_values` the broker leaves out chunks
-    that cannot match, and `match` decides on each message. `hand_over_timeout` bounds (in seconds)
-    how long a demoted consumer waits for the application to be done with what it has, before
-    `on_inactive` is called; the broker waits 60 s for both.
+    With `tracking` the consumer begins behind the stored offset, and at `offset` only if none is
+    stored. AutoTracking stores offsets by itself; with "manual" call `store_offset`. RabbitMQ drops
+    a stored offset when retention has passed it, and the consumer would then begin like a new one.
+    `keep_offset` stores a second copy that retention does not reach, for names that are used for
+    long.
 
-    Where retention removes messages before they were read, the consumer ends with OffsetTruncated;
-    `on_truncated="skip"` logs and counts them and goes on. Before that happens it warns: it takes
-    what was handed over as done with, unless `settled` tells.
+    With `filter_values` the broker leaves out chunks that contain no match, and `match` decides
+    about each message. `hand_over_timeout` is how many seconds a demoted consumer waits until the
+    application has processed the last delivery, before `on_inactive` is called. The broker waits
+    60 s for both.
+
+    If retention removes messages before they were read, the consumer fails with OffsetTruncated;
+    with `on_truncated="skip"` it logs and counts them, and continues. It warns before that happens.
+    For this, delivered messages count as settled, unless `settled` says otherwise.
     """
 
     offset: OffsetSpec = field(default_factory=OffsetSpec.first)
@@ -210,13 +222,13 @@ class ConsumerOptions:
                 f'on_truncated={shown(self.on_truncated)}: expected "error" or "skip"'
             )
         if self.single_active and self.name is None:
-            raise ConfigurationError("single_active=True needs name=, the group's name")
+            raise ConfigurationError("single_active=True needs name=, the name of the group")
         if (self.on_active or self.on_inactive) and not self.single_active:
             raise ConfigurationError("on_active and on_inactive need single_active=True")
         if self.tracking is not None:
             if self.tracking != "manual" and not isinstance(self.tracking, AutoTracking):
                 raise ConfigurationError(
-                    f'tracking={shown(self.tracking)}: give "manual" or AutoTracking(...)'
+                    f'tracking={shown(self.tracking)}: expected "manual" or AutoTracking(...)'
                 )
             if self.name is None:
                 raise ConfigurationError("tracking needs name=, under which offsets are stored")
@@ -232,20 +244,20 @@ class ConsumerOptions:
             or not all(isinstance(value, str) for value in values)
         ):
             raise ConfigurationError(
-                f"filter_values={shown(values)}: give a list of texts, such as ['eu', 'us']"
+                f"filter_values={shown(values)}: expected a list of strings, such as ['eu', 'us']"
             )
         for value in values:
             check_text("filter_values", value, 0, MOST_FILTER_VALUE)
         if self.filter_values and self.match is None:
             raise ConfigurationError(
-                "filter_values needs match=, which decides on each message: the broker only "
-                "leaves out whole chunks"
+                "filter_values needs match=, which decides about each message: brokers filter "
+                "whole chunks only"
             )
         if self.match_unfiltered and not self.filter_values:
             raise ConfigurationError("match_unfiltered needs filter_values=")
 
     def properties(self) -> dict[str, str]:
-        """The properties of the subscription."""
+        """The properties to subscribe with."""
         found: dict[str, str] = {}
         if self.name is not None:
             found["name"] = self.name
@@ -256,9 +268,9 @@ class ConsumerOptions:
         return found | self.filters()
 
     def filters(self) -> dict[str, str]:
-        """The properties that make the broker leave chunks out."""
+        """The properties that select the broker's filter."""
         found: dict[str, str] = {}
-        # "" stands for messages without a value. RabbitMQ forgets it in front of other values.
+        # "" means messages without a value. RabbitMQ ignores it if other values follow.
         values = [value for value in self.filter_values if value] or self.filter_values
         for number, value in enumerate(values):
             found[f"filter.{number}"] = value

@@ -1,4 +1,4 @@
-"""Looks at a few chunks of a stream: where an offset leads to, on any server version."""
+"""Reads a few chunks of a stream to find its ends and to resolve offsets, on any server version."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from flowstream.protocol import (
 )
 
 OWN_RECORDS = 100
-"""Below RabbitMQ 3.11 nothing tells whether the offsets before the first message were removed, or
-are taken by stored offsets of readers that came before it. So few are the latter."""
+"""Below RabbitMQ 3.11 the broker does not tell whether the offsets before the first message were
+removed, or are taken by stored offsets. Up to this number they count as stored offsets."""
 
 
 class _Probe:
-    """A subscription that keeps the chunks it gets for its credit."""
+    """A subscription that collects as many chunks as it has credit for."""
 
     def __init__(self, stream: str, credit: int) -> None:
         self.stream = stream
@@ -44,16 +44,16 @@ class _Probe:
             self.chunks.append(Chunk.parse(deliver.chunk))
 
     def credit_refused(self, code: int) -> None:
-        """A probe gives no credit."""
+        """Does not happen: a probe returns no credit."""
 
     def update(self, correlation_id: int, active: bool) -> None:
-        """A probe is not a single active consumer."""
+        """Does not happen: a probe is not a single active consumer."""
 
     def metadata_changed(self, code: int) -> None:
-        """The request that follows tells."""
+        """Ignored: the next request raises the error."""
 
     def connection_lost(self, error: ConnectionClosed) -> None:
-        """The request that is waited for raises it."""
+        """Ignored: the pending request raises the error."""
 
 
 async def probe(
@@ -62,12 +62,10 @@ async def probe(
     offset: OffsetSpec,
     properties: Mapping[str, str] | None = None,
 ) -> Chunk | None:
-    """The chunk that a subscription at `offset` begins with now; None when there is none yet.
+    """The first chunk of a subscription at `offset`; None if there is none at the moment.
 
-    `properties` are those of the subscription: a filter.
-
-    A stream that holds nothing but stored offsets has none. Raises StreamNotAvailable where a new
-    leader does not know yet what is committed (from 3.11 on, where statistics tell).
+    `properties` select a filter. A stream with nothing but stored offsets has no such chunk. Raises
+    StreamNotAvailable if a new leader does not know yet what is committed (from RabbitMQ 3.11 on).
     """
     found = await probe_some(manager, stream, offset, 1, properties)
     return found[0] if found else None
@@ -82,14 +80,14 @@ async def probe_some(
     *,
     anywhere: bool = False,
 ) -> list[Chunk]:
-    """As `probe`: the first `credit` chunks, less only where there are no more.
+    """As `probe`, but the first `credit` chunks, or fewer if there are no more.
 
-    `anywhere`: not at the leader but where a connection is open, for who asks again and again and
-    can do with what a replica has.
+    With `anywhere` they are read from any member with an open connection instead of the leader. It
+    is cheaper for repeated calls that can use the data of a replica, which may be behind.
     """
     user = _Probe(stream, credit)
     doubtful = await _look(manager, user, offset, properties or {}, anywhere)
-    if doubtful:  # either only offsets are stored there, or it was committed just now
+    if doubtful:  # there are only stored offsets, or it was committed just now
         await _look(manager, user, offset, properties or {}, anywhere)
     return user.chunks
 
@@ -101,10 +99,10 @@ async def _look(
     properties: Mapping[str, str],
     anywhere: bool,
 ) -> bool:
-    """Fills `user`; whether there may be something though nothing came.
+    """Collects the chunks; returns whether there may be some although none arrived.
 
-    Brokers send what there is before they look at the next command, so the answer to any request
-    after Subscribe proves that nothing more was there.
+    Brokers send all that exists before they read the next command. So the answer to a request that
+    follows Subscribe proves that there was nothing more.
     """
     manager.probes.add(user)
     try:
@@ -147,9 +145,9 @@ async def _subscribed(
 async def find_first(
     manager: ConnectionManager, connection: ClientConnection, stream: str
 ) -> int | None:
-    """The first retained offset of the member at this connection; None for an empty stream.
+    """The first offset that the member at this connection retains; None for an empty stream.
 
-    Below RabbitMQ 3.11 that of the first message, as the leader has it: see `OWN_RECORDS`.
+    Below RabbitMQ 3.11 it is the offset of the leader's first message: see `OWN_RECORDS`.
     """
     if connection.supports(Key.STREAM_STATS):
         return (await statistics(connection, stream))[0]
@@ -170,7 +168,7 @@ async def find_ends(
 
 
 async def resolve(manager: ConnectionManager, stream: str, spec: OffsetSpec) -> int:
-    """The offset at which a consumer would begin now, as the server (4.3) or a look tells."""
+    """The offset at which a consumer would begin now: from the server (4.3), or by reading."""
     if spec.kind is OffsetKind.NEXT:
         return await _end(manager, stream)
     asked = spec.value if spec.kind is OffsetKind.OFFSET else 0
@@ -180,14 +178,14 @@ async def resolve(manager: ConnectionManager, stream: str, spec: OffsetSpec) -> 
             lambda c: ResolveOffsetSpec(c, stream, spec, {}), ResolveOffsetSpecResponse
         )
         raise_for_code(answer.code, f'resolve an offset of "{stream}"', stream=stream)
-        return max(answer.offset.value, asked)  # it may be that of the chunk
-    end = await _end(manager, stream)  # before the look: what comes after it is not to be left out
+        return max(answer.offset.value, asked)  # the server may return the beginning of the chunk
+    end = await _end(manager, stream)  # first, so that a message written meanwhile is not skipped
     chunk = await probe(manager, stream, spec)
     return end if chunk is None else max(int(chunk.offset), asked)
 
 
 async def _end(manager: ConnectionManager, stream: str) -> int:
-    """The offset behind the last message; where none is left, that of the broker's own records."""
+    """The offset behind the last message; without messages, the first retained offset."""
     last = await probe(manager, stream, OffsetSpec.last())
     if last is not None:
         return int(last.offset + last.records)
@@ -195,7 +193,7 @@ async def _end(manager: ConnectionManager, stream: str) -> int:
 
 
 async def statistics(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:
-    """The first retained offset and where the newest committed chunk begins, by StreamStats."""
+    """The first retained offset and the beginning of the newest committed chunk (StreamStats)."""
     answer = await connection.request(lambda c: StreamStats(c, stream), StreamStatsResponse)
     raise_for_code(answer.code, f'read "{stream}"', stream=stream)
     values = dict(answer.stats)
@@ -210,9 +208,9 @@ async def _has_committed(connection: ClientConnection, stream: str) -> bool:
 
 
 async def newest_chunk(connection: ClientConnection, stream: str) -> int | None:
-    """Where the newest committed chunk begins, by StreamStats; None for an empty stream.
+    """The beginning of the newest committed chunk (StreamStats); None for an empty stream.
 
-    Raises StreamNotAvailable where a new leader does not know yet what is committed.
+    Raises StreamNotAvailable if a new leader does not know yet what is committed.
     """
     first, newest = await statistics(connection, stream)
     if first is not None and newest is None:

@@ -1,43 +1,39 @@
-"""Has retention overtaken a reader, and is it about to? Pure.
+"""Retention: explains gaps between chunks, and warns before messages are removed unread.
 
-A gap between what a reader expects and the chunk that comes has three reasons: offsets that the
-broker's own records take, chunks that a filter left out, and retention. Only the last one is a
-loss, and it is recognized by the first retained offset.
+`RetentionWatch` is the task of a consumer that looks where its stream begins. `Headroom` decides
+when it warns; it is pure.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-from flowstream.errors import OffsetTruncated
-from flowstream.texts import plural
+import anyio
 
+from flowstream.client.connecting.connection import ClientConnection
+from flowstream.client.connecting.manager import ConnectionManager
+from flowstream.client.connecting.settings import log
+from flowstream.errors import FlowstreamError
+from flowstream.protocol import Key, OffsetSpec
+from flowstream.telemetry import RetentionLooked
 
-def removed(expected: int, arrived: int, first: int | None) -> int:
-    """How many offsets of the gap from `expected` to `arrived` retention has removed.
+from .delivery import Arrival
+from .options import ConsumerOptions
+from .probe import find_ends, find_first, probe
+from .subscription import Subscription
 
-    `first` is the first retained offset, looked up after `arrived` came; None for an empty stream.
-    """
-    return 0 if first is None else max(0, min(first, arrived) - expected)
+FIRST_LOOK = 1.0
+LOOK_INTERVAL = 5.0
+PROBE_INTERVAL = 30.0
+"""Seconds between looks at where the stream begins; below RabbitMQ 3.11 a look reads a chunk."""
 
-
-def overtaken(stream: str, expected: int, lost: int) -> OffsetTruncated:
-    """The error of a reader that was overtaken."""
-    first = expected + lost
-    return OffsetTruncated(
-        f"retention overtook this reader of {stream!r}: offset {expected} was next, and the "
-        f"stream begins at {first} now: {plural(lost, 'offset')} "
-        f"{'was' if lost == 1 else 'were'} removed before being read. Give "
-        'the stream a longer retention or make the reader faster; on_truncated="skip" accepts '
-        "the loss and goes on behind it",
-        stream=stream,
-        stored=expected - 1,
-        first=first,
-    )
+FILTER_INTERVAL = 3.0
+"""The interval with a filter. Chunks that a filter leaves out count as lag until a look skips
+them."""
 
 
 class Distance(Enum):
-    """FAR: nothing to tell. CLOSE: the next removal can overtake it. BEHIND: one has."""
+    """FAR: no danger. CLOSE: the next removal can reach unread messages. BEHIND: one has."""
 
     FAR = "far"
     CLOSE = "close"
@@ -45,9 +41,9 @@ class Distance(Enum):
 
 
 class Headroom:
-    """Compares a reader's distance from the beginning of its stream with what was removed last.
+    """Compares a reader's distance from the beginning of its stream with the last removal.
 
-    Retention removes whole segments, so the beginning moves in jumps of about the same length.
+    Retention removes whole segments, so the beginning moves in steps of about the same length.
     """
 
     __slots__ = ("_distance", "_first", "step")
@@ -58,10 +54,10 @@ class Headroom:
         self.step = 0
 
     def looked(self, first: int, settled: int, newest: int) -> Distance | None:
-        """A look at the stream: what to tell of the reader, None where that was told before.
+        """Takes the result of a look; returns the new distance, or None if it has not changed.
 
-        `settled` is the last offset that the reader is done with, `newest` where the newest chunk
-        begins: what holds it is never removed, so a reader that has got there is safe.
+        `settled` is the last offset that the reader has settled, `newest` the beginning of the
+        newest chunk. The newest segment is never removed, so a reader that has reached it is safe.
         """
         if self._first is not None and first > self._first:
             self.step = first - self._first
@@ -75,3 +71,124 @@ class Headroom:
         if reader < first:
             return Distance.BEHIND
         return Distance.CLOSE if self.step and reader - first <= self.step else Distance.FAR
+
+
+class RetentionWatch:
+    """Looks where a consumer's stream begins: after every gap between chunks, and regularly."""
+
+    def __init__(
+        self, manager: ConnectionManager, options: ConsumerOptions, subscription: Subscription
+    ) -> None:
+        self._manager = manager
+        self._options = options
+        self._subscription = subscription
+        self._stream = subscription.stream
+        self._headroom = Headroom()
+        self._seen: tuple[object, int] | None = None
+        """The subscription's `progress` at the last look."""
+
+    async def run(self) -> None:
+        """Explains gaps as they arrive, and warns before retention overtakes the reader."""
+        subscription = self._subscription
+        due = anyio.current_time() + FIRST_LOOK
+        while True:
+            if not subscription.arrivals.unexplained():
+                with anyio.CancelScope(deadline=due):
+                    await subscription.gap.wait()
+            look = anyio.current_time() >= due  # also if gaps arrive all the time, as by commits
+            if look:
+                due = anyio.current_time() + LOOK_INTERVAL
+            connection = subscription.connection
+            if connection is None:
+                continue
+            try:
+                if gaps := subscription.arrivals.unexplained():
+                    await self._explain(connection, gaps)
+                if look and subscription.active:
+                    due = anyio.current_time() + self._interval(connection)
+                    await self._look(connection)
+            except FlowstreamError as error:
+                log.debug(
+                    "consumer of %r: reading where the stream begins failed: %s",
+                    self._stream, error,
+                    extra={"stream": self._stream},
+                )  # fmt: skip
+                await anyio.sleep(self._manager.settings.backoff.delay(1))
+
+    def _interval(self, connection: ClientConnection) -> float:
+        if not connection.supports(Key.STREAM_STATS):
+            return PROBE_INTERVAL
+        return min(LOOK_INTERVAL, FILTER_INTERVAL) if self._options.filters() else LOOK_INTERVAL
+
+    async def _explain(self, connection: ClientConnection, gaps: list[Arrival]) -> None:
+        """Explains the gaps that arrived before the question was sent: the answer is newer.
+
+        The question goes to the member that sent the chunks, since each has its own retention.
+        """
+        first = await find_first(self._manager, connection, self._stream)
+        for arrival in gaps:
+            arrival.explain(first)
+        self._subscription.arrived.notify()
+
+    async def _look(self, connection: ClientConnection) -> None:
+        first, newest = await find_ends(self._manager, connection, self._stream)
+        if first is None or newest is None:
+            return
+        await self._skip_what_does_not_come(connection, newest)
+        settled = self._settled()
+        if settled is None:
+            return
+        self._manager.telemetry.emit(RetentionLooked(self._stream, settled + 1 - first))
+        distance = self._headroom.looked(first, settled, newest)
+        if distance is Distance.CLOSE:
+            log.warning(
+                "retention is about to overtake the consumer of %r: its next offset is %d, the "
+                "stream begins at %d, and the last removal took %d offsets. Make the consumer "
+                "faster or give the stream a longer retention",
+                self._stream, settled + 1, first, self._headroom.step,
+                extra={"stream": self._stream, "offset": settled},
+            )  # fmt: skip
+        elif distance is Distance.BEHIND:
+            log.warning(
+                "retention has overtaken the consumer of %r: its next offset is %d, and the "
+                "stream begins at %d. The offsets between them are lost unless they were already "
+                "received",
+                self._stream, settled + 1, first,
+                extra={"stream": self._stream, "offset": settled},
+            )  # fmt: skip
+
+    async def _skip_what_does_not_come(self, connection: ClientConnection, newest: int) -> None:
+        """Moves the position behind chunks that the broker does not send because of a filter.
+
+        The broker does not report them. Without this the position of a reader that waits would
+        stay where it is until retention overtakes it. If nothing arrives, a probe shows that no
+        message is left up to the last one: brokers send all that exists before they answer.
+        """
+        subscription = self._subscription
+        progress = subscription.progress
+        quiet, self._seen = self._seen == progress, progress
+        position, filters = subscription.position, self._options.filters()
+        if not (quiet or filters) or len(subscription.arrivals):
+            return
+        if position is None or newest <= position:
+            return
+        if not connection.supports(Key.STREAM_STATS):
+            return
+        last = await probe(self._manager, self._stream, OffsetSpec.last())
+        end = 0 if last is None else last.offset + last.records
+        messages = end > position
+        asked = OffsetSpec.offset(position)
+        if filters and await probe(self._manager, self._stream, asked, filters) is not None:
+            return
+        if (messages and not filters) or subscription.progress != progress:
+            return
+        # Records of the broker's own are skipped without moving the position: storing a position
+        # behind them would make the broker write another record.
+        subscription.skip(max(newest, end), end if messages else None)
+
+    def _settled(self) -> int | None:
+        """The last offset that the reader has settled, as far as it tells."""
+        settled, position = self._options.settled, self._subscription.position
+        if settled is not None and (offset := settled(self._stream)) is not None:
+            return offset
+        return None if position is None else position - 1

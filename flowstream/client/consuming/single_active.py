@@ -1,8 +1,8 @@
-"""Single active consumers: promoted and demoted by the broker, one hand-over after the other.
+"""Single active consumers: the broker promotes and demotes them, one after the other.
 
-The broker waits for each answer (60 s, then it closes the connection), and promotes the next
-consumer of the group only after the demoted one has answered. So a demotion is answered when the
-application is done with what it has and its offset is stored.
+The broker waits for each answer (for 60 s, then it closes the connection). It promotes the next
+consumer of the group only after the demoted one has answered. So a demotion is answered after the
+application has processed its last delivery and the offset is stored.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from flowstream.protocol import OffsetSpec
 
 
 class ActivationQueue:
-    """Handles the updates of one consumer in their order.
+    """Handles the promotions and demotions of one consumer in their order.
 
-    `promoted` is called again while it raises what passes (a lost connection, no leader now) and
-    the broker waits. `demoted` is told whether the broker waits for it; after a lost connection
-    nobody does.
+    `promoted` is called again while it raises a transient error (a lost connection, no leader) and
+    the broker waits. The argument of `demoted` says whether the broker waits for the answer; after
+    a lost connection it does not.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class ActivationQueue:
         self._active = False
 
     def add(self, connection: ClientConnection | None, correlation_id: int, active: bool) -> None:
-        """An update to handle; without a connection it is the loss of one, and nobody waits."""
+        """Queues an update. Without a connection it means that the connection was lost."""
         self._updates.append((connection, correlation_id, active))
         self._arrived.notify()
 
     async def run(self) -> None:
-        """Until cancelled, or until a hook raises: the consumer fails then."""
+        """Handles updates until cancelled, or until a callback raises and the consumer fails."""
         while True:
             while not self._updates:
                 await self._arrived.wait()
             connection, correlation_id, active = self._updates.popleft()
             try:
                 offset = await self._handle(connection, active)
-            except Exception as error:  # the application's hooks raise what they like
+            except Exception as error:  # the application's callbacks may raise anything
                 self._failed(error)
                 return
             if connection is not None and connection.usable:
@@ -82,7 +82,7 @@ class ActivationQueue:
             except TRANSIENT as error:
                 log.log(
                     logging.DEBUG if attempt else logging.INFO,
-                    "consumer of %r: not active yet: %s", self._stream, error,
+                    "consumer of %r: becoming active failed, retrying: %s", self._stream, error,
                     extra={"stream": self._stream},
                 )  # fmt: skip
                 attempt += 1

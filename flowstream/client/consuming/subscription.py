@@ -1,16 +1,13 @@
-"""A consumer as the connection sees it: subscribed, given chunks, subscribed again where it was.
+"""A consumer's subscription on a connection: it receives chunks, and is made again after a loss.
 
-Chunks that were not handed over when a connection is lost are dropped and read again: `position`,
-the offset behind what was handed over, is what a new subscription needs, and the chunk before it,
-which tells whether this is still the same stream (identity.py). `watch` looks at where the stream
-begins: behind every gap between chunks, and now and then (retention.py).
+Chunks that were not delivered when a connection is lost are dropped and read again. `position`, the
+offset behind the last delivery, is where a new subscription continues. It begins at the chunk
+before that, which tells whether this is still the same stream (delivery.py: StreamIdentity).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import anyio
 
 from flowstream.client.connecting.connection import ClientConnection, raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
@@ -23,6 +20,7 @@ from flowstream.errors import (
     ConnectionClosed,
     FlowstreamError,
     NotSupported,
+    OffsetTruncated,
     ProtocolError,
 )
 from flowstream.protocol import (
@@ -38,28 +36,19 @@ from flowstream.protocol import (
     Subscribe,
     Unsubscribe,
 )
-from flowstream.telemetry import ChunkReceived, Overtaken, RetentionLooked
-from flowstream.texts import text_of
+from flowstream.telemetry import ChunkReceived, Overtaken
+from flowstream.texts import plural, text_of
 
 from .delivery import Arrival, Arrivals, Delivery, StreamIdentity, Verdict, make_delivery
 from .options import ConsumerOptions
-from .probe import find_ends, find_first, probe
-from .retention import Distance, Headroom, overtaken
+from .probe import probe
 
 OnUpdate = Callable[[ClientConnection | None, int, bool], None]
 """Connection (None: it was lost), correlation id, active."""
 
-FIRST_LOOK = 1.0
-LOOK_INTERVAL = 5.0
-PROBE_INTERVAL = 30.0
-"""Seconds between looks at where the stream begins; below RabbitMQ 3.11 a look reads a chunk."""
-
-FILTER_INTERVAL = 3.0
-"""The same with a filter: what it leaves out is lag until it is passed, and a look passes it."""
-
 
 class Subscription:
-    """Keeps a consumer subscribed at a member of the stream, and holds the chunks it was given."""
+    """Keeps a consumer subscribed to a member of the stream, and holds the chunks it receives."""
 
     def __init__(
         self,
@@ -75,6 +64,8 @@ class Subscription:
     ) -> None:
         self.stream = stream
         self.arrived = arrived
+        self.arrivals = Arrivals()
+        self.gap = Signal()
         self.position: int | None = start.value if start.kind is OffsetKind.OFFSET else None
         self.active = not options.single_active
         self.failure: Exception | None = None
@@ -93,11 +84,7 @@ class Subscription:
         self._registration: Registration[SubscriptionUser] | None = None
         self._accepting = False
         self._fresh = False
-        self._arrivals = Arrivals()
-        self._gap = Signal()
-        self._headroom = Headroom()
         self._received = 0
-        self._quiet_since: tuple[object, int] | None = None
         self._untold = 0
         self._held = False
         self._since = _since(start)
@@ -105,33 +92,48 @@ class Subscription:
         self._tries = 0
 
     @property
+    def connection(self) -> ClientConnection | None:
+        """The connection on which it is subscribed; None while it is not."""
+        registration = self._registration
+        return registration.connection if registration is not None and self._accepting else None
+
+    @property
+    def progress(self) -> tuple[object, int]:
+        """Changes whenever a chunk arrives or the subscription is made again."""
+        return self._registration, self._received
+
+    @property
     def buffered(self) -> int:
-        return len(self._arrivals)
+        return len(self.arrivals)
 
     @property
     def buffered_bytes(self) -> int:
-        return self._arrivals.bytes
+        return self.arrivals.bytes
 
     @property
     def held(self) -> bool:
-        """A delivery was handed over and the next one was not asked for."""
+        """Whether the application still processes the last delivery."""
         return self._held
 
     # --- reading --------------------------------------------------------------------------------
 
     def done(self) -> None:
-        """The application is done with what it was given: the credit goes back."""
+        """The application has processed the last delivery: its credit is returned.
+
+        Not earlier: with the credit the broker sends another chunk, and what is in memory is
+        bounded only if the application's pace decides when.
+        """
         if self._held:
             self._held = False
             self.arrived.notify()
             self._give(self._credit.done())
 
     def take(self) -> Delivery | None:
-        """The next messages, if there are any.
+        """The next delivery, or None if there is none now.
 
-        Raises for a damaged chunk, where retention has overtaken the reader, and after a failure.
+        Raises for a damaged chunk, if retention has overtaken the reader, and after a failure.
         """
-        while self.active and (arrival := self._arrivals.take()) is not None:
+        while self.active and (arrival := self.arrivals.take()) is not None:
             if arrival.lost:
                 self._overtaken(arrival)
             chunk, start = arrival.chunk, self.position or 0
@@ -153,15 +155,15 @@ class Subscription:
                 self._held = True
                 self._untold = 0
                 return delivery
-            self._give(self._credit.done())
+            self._give(self._credit.done())  # nothing to process, so nobody calls `done` for it
         if self.failure is not None:
             raise self.failure
         return None
 
     def _overtaken(self, arrival: Arrival) -> None:
-        """Retention has removed what was to come before this chunk; raises unless that is accepted.
+        """Reports the messages that retention removed before this chunk; raises unless accepted.
 
-        The position stays before what was lost, so that nothing behind it is stored.
+        The position stays before the loss, so that no offset behind it is stored.
         """
         self.lost += arrival.lost
         self._manager.telemetry.emit(Overtaken(self.stream, arrival.lost))
@@ -171,26 +173,32 @@ class Subscription:
             raise error
         self._untold += arrival.lost
         log.warning(
-            "retention overtook the consumer of %r: it skips %d offsets from %d on", self.stream,
-            arrival.lost, arrival.expected,
+            "retention overtook the consumer of %r: it skips %d removed offsets from %d on",
+            self.stream, arrival.lost, arrival.expected,
             extra={"stream": self.stream, "offset": arrival.expected},
         )  # fmt: skip
 
     def begin_at(self, offset: OffsetSpec) -> None:
-        """Sets where the next chunk is expected (single active consumers)."""
+        """Sets where to begin: before subscribing, or after the promotion of a consumer."""
         self._start = offset
         self._since = _since(offset)
         self._identity.forget()
         self.position = offset.value if offset.kind is OffsetKind.OFFSET else None
         self._forget()
 
+    def skip(self, expected: int, position: int | None) -> None:
+        """Expects `expected` next, and moves the position: the broker sends nothing before them."""
+        self.arrivals.next = expected
+        if position is not None:
+            self.position = position
+
     def pause(self) -> None:
-        """Stands by: what is buffered will be read by somebody else."""
+        """Becomes inactive: another consumer reads what is buffered here."""
         self.active = False
         self._forget()
 
     def fail(self, error: Exception) -> None:
-        """Ends the consumer with an error that the application gets."""
+        """Closes the consumer with an error, which `take` raises."""
         if self.failure is None:
             self.failure = error
             self._accepting = False
@@ -210,9 +218,9 @@ class Subscription:
             registration.connection.send(Credit(registration.id, credit))
 
     def _forget(self) -> None:
-        self._arrivals.clear(self.position)
+        self.arrivals.clear(self.position)
 
-    # --- what the connection tells --------------------------------------------------------------
+    # --- called by the connection --------------------------------------------------------------
 
     def delivered(self, deliver: Deliver) -> None:
         if not self._accepting:
@@ -228,10 +236,10 @@ class Subscription:
             self._fresh = False
             if self._is_not_to_be_read(chunk):
                 return
-        if self.position is None:  # a loss from now on goes on here, wherever "first" leads then
+        if self.position is None:  # after a loss it continues here: "first" may have moved
             self.position = chunk.offset
-        arrival = self._arrivals.add(chunk, deliver.committed_chunk_id)
-        (self.arrived if arrival.gap is None else self._gap).notify()
+        arrival = self.arrivals.add(chunk, deliver.committed_chunk_id)
+        (self.arrived if arrival.gap is None else self.gap).notify()
         self._give(self._credit.arrived())
         if self._manager.telemetry.active:
             self._manager.telemetry.emit(
@@ -246,9 +254,9 @@ class Subscription:
             )
 
     def credit_refused(self, code: int) -> None:
-        """Normal after a demotion (17), and when a credit meets the end of a subscription (4)."""
+        """Normal after a demotion (17), and if the subscription has just ended (4)."""
         log.debug(
-            "consumer of %r: credit was refused with code %d", self.stream, code,
+            "consumer of %r: the broker refused credit with code %d", self.stream, code,
             extra={"stream": self.stream},
         )  # fmt: skip
 
@@ -272,7 +280,10 @@ class Subscription:
         self.recovery.lose(reason)
 
     def _is_not_to_be_read(self, first: Chunk) -> bool:
-        """The first chunk: the one that was read before, or one that shows another stream."""
+        """Whether the first chunk is the one that was read last, or is from another stream.
+
+        The one that was read last has used a credit which nobody returns, as it is not delivered.
+        """
         verdict = self._identity.judge(first)
         if verdict is Verdict.OTHER:
             self._begin_again()
@@ -284,7 +295,7 @@ class Subscription:
 
     def _begin_again(self) -> None:
         log.warning(
-            "stream %r was created again: it is read from its beginning", self.stream,
+            "stream %r was deleted and created again: it is read from its beginning", self.stream,
             extra={"stream": self.stream},
         )  # fmt: skip
         self.begin_at(OffsetSpec.first())
@@ -292,13 +303,13 @@ class Subscription:
         self._lose("the stream was created again")
 
     async def _look_at_the_beginning(self, connection: ClientConnection) -> None:
-        """Where the chunk that was read last does not come again, the stream may be another one.
+        """Finds out why the chunk that was read last does not come again.
 
-        It may also be that a replica has not caught up, or a new leader does not know yet what is
-        committed. A stream never becomes empty, so an empty one is a new one.
+        The stream may be a new one, the replica may be behind, or a new leader may not know yet
+        what is committed. A stream never becomes empty, so an empty one is a new one.
         """
         await connection.request(lambda c: Metadata(c, (self.stream,)), MetadataResponse)
-        if not self._fresh:  # brokers send what there is before they look at the next command
+        if not self._fresh:  # brokers send all that exists before they read the next command
             return
         first = await probe(self._manager, self.stream, OffsetSpec.first())
         if first is None:
@@ -306,105 +317,6 @@ class Subscription:
                 self._begin_again()
         elif self._identity.judge(first) is Verdict.OTHER:
             self._begin_again()
-
-    # --- retention ------------------------------------------------------------------------------
-
-    async def watch(self) -> None:
-        """Explains gaps as they come, and warns before retention overtakes the reader."""
-        due = anyio.current_time() + FIRST_LOOK
-        while True:
-            if not self._arrivals.unexplained():
-                with anyio.CancelScope(deadline=due):
-                    await self._gap.wait()
-            registration = self._registration
-            look = anyio.current_time() >= due  # however many gaps come, such as by commits
-            if look:
-                due = anyio.current_time() + LOOK_INTERVAL
-            if registration is None or not self._accepting:
-                continue
-            try:
-                if gaps := self._arrivals.unexplained():
-                    await self._explain(registration.connection, gaps)
-                if look and self.active:
-                    due = anyio.current_time() + self._interval(registration.connection)
-                    await self._look(registration.connection)
-            except FlowstreamError as error:
-                log.debug(
-                    "consumer of %r: where the stream begins is not known: %s", self.stream, error,
-                    extra={"stream": self.stream},
-                )  # fmt: skip
-                await anyio.sleep(self._manager.settings.backoff.delay(1))
-
-    def _interval(self, connection: ClientConnection) -> float:
-        if not connection.supports(Key.STREAM_STATS):
-            return PROBE_INTERVAL
-        return min(LOOK_INTERVAL, FILTER_INTERVAL) if self._options.filters() else LOOK_INTERVAL
-
-    async def _explain(self, connection: ClientConnection, gaps: list[Arrival]) -> None:
-        """Those that came before the question was asked: the answer is of a time behind them."""
-        first = await find_first(self._manager, connection, self.stream)
-        for arrival in gaps:
-            arrival.judge(first)
-        self.arrived.notify()
-
-    async def _look(self, connection: ClientConnection) -> None:
-        first, newest = await find_ends(self._manager, connection, self.stream)
-        if first is None or newest is None:
-            return
-        await self._pass_what_does_not_come(connection, newest)
-        settled = self._settled()
-        if settled is None:
-            return
-        self._manager.telemetry.emit(RetentionLooked(self.stream, settled + 1 - first))
-        distance = self._headroom.looked(first, settled, newest)
-        if distance is Distance.CLOSE:
-            log.warning(
-                "retention is about to overtake the consumer of %r: it goes on with offset %d, the "
-                "stream begins at %d, and %d offsets were removed last. Make the reader faster or "
-                "give the stream a longer retention",
-                self.stream, settled + 1, first, self._headroom.step,
-                extra={"stream": self.stream, "offset": settled},
-            )  # fmt: skip
-        elif distance is Distance.BEHIND:
-            log.warning(
-                "retention has overtaken the consumer of %r: it goes on with offset %d, and the "
-                "stream begins at %d. What it has not read yet of the offsets between is lost",
-                self.stream, settled + 1, first,
-                extra={"stream": self.stream, "offset": settled},
-            )  # fmt: skip
-
-    async def _pass_what_does_not_come(self, connection: ClientConnection, newest: int) -> None:
-        """Goes on behind chunks that the broker left out because of a filter.
-
-        Nothing tells of them, so a reader that waits for others would seem to stay where it is
-        until retention overtakes it. Where nothing comes meanwhile, a probe shows that nothing is
-        left up to the last message: brokers send what there is before they answer.
-        """
-        now = self._registration, self._received
-        quiet, self._quiet_since = self._quiet_since == now, now
-        position, filters = self.position, self._options.filters()
-        if not (quiet or filters) or self.buffered or position is None or newest <= position:
-            return
-        if not connection.supports(Key.STREAM_STATS):
-            return
-        last = await probe(self._manager, self.stream, OffsetSpec.last())
-        end = 0 if last is None else last.offset + last.records
-        messages = end > position
-        asked = OffsetSpec.offset(position)
-        if filters and await probe(self._manager, self.stream, asked, filters) is not None:
-            return
-        if (messages and not filters) or self._quiet_since != (self._registration, self._received):
-            return
-        self._arrivals.next = max(newest, end)
-        if messages:  # not for the broker's own records: storing that would make another one
-            self.position = end
-
-    def _settled(self) -> int | None:
-        """The last offset that the reader is done with, as far as it tells."""
-        settled = self._options.settled
-        if settled is not None and (offset := settled(self.stream)) is not None:
-            return offset
-        return None if self.position is None else self.position - 1
 
     # --- attaching ------------------------------------------------------------------------------
 
@@ -436,7 +348,7 @@ class Subscription:
             await self._look_at_the_beginning(registration.connection)
 
     async def _settle_start(self) -> None:
-        """Makes offsets of "next" and "last": a loss before the first chunk then loses nothing."""
+        """Turns "next" and "last" into an offset, so that an early loss skips no message."""
         if self.position is not None or self._start.kind not in (OffsetKind.NEXT, OffsetKind.LAST):
             return
         chunk = await probe(self._manager, self.stream, OffsetSpec.last())
@@ -454,7 +366,7 @@ class Subscription:
         options = self._options
         if options.filter_values and not connection.supports(Key.PUBLISH, 2):
             raise NotSupported("filter_values needs RabbitMQ 3.13 or later")
-        if options.single_active and not connection.wire.versions:  # told from 3.11 on
+        if options.single_active and not connection.wire.versions:  # known from 3.11 on
             raise NotSupported("single_active needs RabbitMQ 3.11 or later")
 
     async def _detach(self) -> None:
@@ -468,7 +380,21 @@ class Subscription:
             )
 
 
+def overtaken(stream: str, expected: int, lost: int) -> OffsetTruncated:
+    """The error of a reader that retention has overtaken."""
+    first = expected + lost
+    return OffsetTruncated(
+        f"retention overtook this reader of {stream!r}: its next offset was {expected}, but the "
+        f"stream begins at {first} now. {plural(lost, 'offset')} "
+        f"{'was' if lost == 1 else 'were'} removed before being read. Give the stream a longer "
+        'retention or make the reader faster; on_truncated="skip" accepts the loss and continues '
+        "behind it",
+        stream=stream,
+        stored=expected - 1,
+        first=first,
+    )
+
+
 def _since(start: OffsetSpec) -> int:
-    """When what is read at first was written, at the earliest: brokers take a point in the future
-    for now."""
+    """The earliest timestamp to deliver: brokers treat a time in the future as the present."""
     return start.value if start.kind is OffsetKind.TIMESTAMP else 0

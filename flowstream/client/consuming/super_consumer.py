@@ -1,4 +1,4 @@
-"""Consumes the partitions of a super stream as one: a consumer for each, taken in turn."""
+"""Consumes a super stream: a consumer for each partition, served in turn."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flowstream.client.connecting.tasks import Signal
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.protocol import OffsetSpec
 
-from .consumer import Consumer, Messages
-from .delivery import Delivery
+from .consumer import Consumer
+from .delivery import Delivery, Messages
 from .options import ConsumerOptions
 
 
 class SuperStreamConsumer:
     """`async for delivery in consumer`: `delivery.stream` is the partition.
 
-    Order holds within a partition. With `single_active` the members of a group share the
-    partitions, and the broker moves them when members come and go. Partitions that are added
-    later are read from their beginning.
+    The order of messages is kept within a partition. With `single_active` the members of a group
+    share the partitions, and the broker reassigns them when members join or leave. A partition that
+    is added later is read from its beginning.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SuperStreamConsumer:
             options = replace(options, super_stream=partitions.super_stream)
         self._options = options
         self._consumers: dict[str, Consumer] = {}
-        self._turn: list[Consumer] = []
+        self._in_turn: list[Consumer] = []
         self._last: Consumer | None = None
         self._arrived = Signal()
         self._closed = False
@@ -54,21 +54,21 @@ class SuperStreamConsumer:
 
     @property
     def active(self) -> list[str]:
-        """The partitions whose messages come here."""
+        """The partitions from which this consumer receives messages."""
         return [stream for stream, each in self._consumers.items() if each.active]
 
     @property
     def positions(self) -> dict[str, int | None]:
-        """Where the consumer of each partition is; see `Consumer.position`."""
+        """`Consumer.position` of each partition."""
         return {stream: each.position for stream, each in self._consumers.items()}
 
     @property
     def losses(self) -> dict[str, int | None]:
-        """How often each partition's consumer was cut off; see `Consumer.losses`."""
+        """`Consumer.losses` of each partition."""
         return {stream: each.losses for stream, each in self._consumers.items()}
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """The statistics of each partition's consumer."""
+        """`Consumer.statistics` of each partition."""
         return {stream: each.statistics() for stream, each in self._consumers.items()}
 
     async def store_offset(self, stream: str, offset: int) -> None:
@@ -81,7 +81,7 @@ class SuperStreamConsumer:
         return self
 
     async def __anext__(self) -> Delivery:
-        """The next messages of any partition; the ones before count as processed."""
+        """The next delivery of any partition; the last one counts as processed."""
         self._manager.check_thread()
         last, self._last = self._last, None
         if last is not None:
@@ -98,21 +98,21 @@ class SuperStreamConsumer:
         raise StopAsyncIteration
 
     def messages(self) -> Messages:
-        """The same, message by message."""
+        """Iterates message by message instead of delivery by delivery."""
         return Messages(self)
 
     def _take(self) -> Delivery | None:
-        """From the first in turn that has something; it goes to the end then."""
-        for registration, consumer in enumerate(self._turn):
+        """From the first partition in turn that has a delivery; it becomes the last in turn."""
+        for index, consumer in enumerate(self._in_turn):
             delivery = consumer.take()
             if delivery is not None:
-                self._turn.append(self._turn.pop(registration))
+                self._in_turn.append(self._in_turn.pop(index))
                 self._last = consumer
                 return delivery
         return None
 
     async def _without(self, error: StreamDoesNotExist) -> None:
-        """A partition is gone: fine if the super stream has lost it, else an error."""
+        """Accepts that a stream is missing if it is no partition any more; else raises."""
         await self._partitions.read_again()
         if error.stream in self._consumers:
             raise error
@@ -153,7 +153,7 @@ class SuperStreamConsumer:
         consumer = Consumer(self._manager, stream, options, arrived=self._arrived)
         await consumer.__aenter__()
         self._consumers[stream] = consumer
-        self._turn.append(consumer)
+        self._in_turn.append(consumer)
 
     async def _close(
         self,
@@ -163,21 +163,24 @@ class SuperStreamConsumer:
         trace: TracebackType | None,
     ) -> None:
         consumer = self._consumers.pop(stream)
-        self._turn.remove(consumer)
+        self._in_turn.remove(consumer)
         await consumer.__aexit__(kind, error, trace)
 
-    async def _changed(self, came: Sequence[str], went: Sequence[str]) -> None:
-        gone = StreamDoesNotExist(f'"{self.super_stream}" has lost this partition')
-        for stream in went:
+    async def _changed(self, added: Sequence[str], removed: Sequence[str]) -> None:
+        gone = StreamDoesNotExist(f'"{self.super_stream}" does not have this partition any more')
+        for stream in removed:
             if stream in self._consumers:
                 await self._close(stream, type(gone), gone, None)
         options = replace(self._options, offset=OffsetSpec.first())
-        for stream in came:
+        for stream in added:
             try:
                 await self._open(stream, options)
             except FlowstreamError as error:
                 log.warning(
-                    "partition %r is not consumed yet: %s", stream, error, extra={"stream": stream}
+                    "consuming partition %r failed and will be retried: %s",
+                    stream,
+                    error,
+                    extra={"stream": stream},
                 )
                 self._partitions.streams.remove(stream)
         self._arrived.notify()

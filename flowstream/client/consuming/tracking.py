@@ -1,4 +1,4 @@
-"""Stored offsets: reading, storing, verifying, and when to do it."""
+"""Stored offsets: reading, storing and verifying them (OffsetStore), and when to (Tracker)."""
 
 from __future__ import annotations
 
@@ -18,50 +18,60 @@ from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
 from .options import AutoTracking
 
 WORDS = 1 << 64
+"""Brokers store offsets as unsigned numbers of 64 bits."""
 
 BEFORE_FIRST = -1
-"""Stored to say that not even offset 0 is settled. Servers keep unsigned numbers of 64 bits and
-have no command that forgets an offset, so it is stored as other clients read it: a signed -1."""
+"""The stored offset that means: offset 0 is not settled yet.
+
+A reader begins at the stored offset + 1, so to begin at 0 it needs an offset below 0. There is no
+command that deletes a stored offset, and 0 would skip the first message. So 2^64 - 1 is stored,
+which
+is -1 as a signed number, and which other clients read in the same way."""
 
 KEPT = 1 << 62
 KEPT_SUFFIX = "#kept"
-"""RabbitMQ forgets a stored offset once retention has passed it (osiris_tracking.erl: snapshot). A
-reader that was away for long would look like one that is new: it would begin at its `offset=`, and
-nobody would learn what it missed. So the offsets of names that are meant to last are stored a
-second time, under the reference with this suffix and KEPT higher: no stream's first offset ever
-gets there. Nothing ever forgets such a reference, so it is not for readers that come and go."""
+"""The suffix of a reference's second copy, and what is added to the offset stored there.
+
+RabbitMQ drops a stored offset when retention has passed it (osiris_tracking.erl: snapshot). A
+reader that was stopped for a long time would then look like a new one: it would begin at its
+`offset=`, and the messages that it missed would not be reported. So the offsets of references that
+are used for long are stored a second time, under the reference with this suffix and KEPT higher,
+which retention never
+reaches. Brokers never drop such a copy, so short-lived references must not have one."""
 
 CLAIM_SUFFIX = "#kept.run"
-"""Stored offsets have no owner. So who stores under a reference may store a number of its own
-beside them, under the reference with this suffix. Who finds another number there is not alone."""
+"""The suffix of a reference's claim. A stored offset does not say which process stored it. So a
+process may store a random number under the reference with this suffix. If it reads another number
+later, another process uses the same reference."""
 LEAST_CLAIM = KEPT + (KEPT >> 1)
 
 BEGINNING = KEPT - 2
-"""The copy of a reference that began with offset 0 and has stored nothing since."""
+"""The second copy of a reference that began at offset 0 and has stored nothing since."""
 
 MOST_REMEMBERED = 10_000
+"""The most references that are remembered to have no second copy."""
 
 
 class OffsetStore:
-    """The offsets that the broker keeps under references, over a connection of their own.
+    """Reads and stores offsets under references, over a connection of their own.
 
-    What is stored with `keep` is remembered when retention has passed it, too: see `KEPT`.
+    An offset stored with `keep` has a second copy that retention does not reach: see `KEPT`.
     """
 
     def __init__(self, manager: ConnectionManager) -> None:
         self._manager = manager
 
     async def query(self, reference: str, stream: str) -> int | None:
-        """The offset stored under the reference; None where there is none, -1 before the first."""
+        """The offset stored under the reference: -1 before offset 0, None if none is stored."""
         return (await self._found(reference, stream))[0]
 
     async def query_beginning(self, reference: str, stream: str) -> int | None:
-        """As `query`, and -1 too where `store_beginning` said so and nothing was stored since."""
+        """As `query`, but -1 also if only `store_beginning` was called for the reference."""
         offset, copy = await self._found(reference, stream)
         return BEFORE_FIRST if offset is None and copy == BEGINNING else offset
 
     async def _found(self, reference: str, stream: str) -> tuple[int | None, int | None]:
-        """The offset, by its copy where the broker forgot it, and the copy if it was read."""
+        """The offset (from its copy if the broker has dropped it), and the copy if it was read."""
         offset = await self._read(reference, stream)
         kept = kept_reference(reference)
         if kept is None or offset not in (None, 0):
@@ -86,17 +96,21 @@ class OffsetStore:
         return answer.offset - WORDS if answer.offset >= WORDS >> 1 else answer.offset
 
     async def store(self, reference: str, stream: str, offset: int, *, keep: bool = False) -> None:
-        """Sends an offset to be stored. The server never answers: it can be lost without a word.
+        """Sends an offset to be stored. Brokers do not answer, so it can be lost silently.
 
-        One that is kept already stays so: the copy would contradict it otherwise.
+        If the reference has a second copy, the copy is stored too: an old copy would contradict it.
         """
         self._manager.check()
-        check_reference("the reference of an offset", reference)
+        check_reference("reference", reference)
         for suffix in (KEPT_SUFFIX, CLAIM_SUFFIX):
             if reference.endswith(suffix):
-                raise ConfigurationError(f'a reference cannot end in "{suffix}": {reference!r}')
+                raise ConfigurationError(
+                    f'reference={reference!r}: a reference must not end in "{suffix}"'
+                )
         if not BEFORE_FIRST <= offset < KEPT:
-            raise ConfigurationError(f"offset {offset} is none: give a number from -1 on")
+            raise ConfigurationError(
+                f"offset={offset}: expected 0 to 2^62 - 1, or -1 to begin at offset 0"
+            )
         kept = kept_reference(reference)
         if kept is not None and not keep and not await self._has_copy(kept, stream):
             kept = None
@@ -107,13 +121,13 @@ class OffsetStore:
         connection.send(StoreOffset(reference, stream, offset % WORDS))
 
     async def _has_copy(self, kept: str, stream: str) -> bool:
-        """Whether the reference was stored with `keep`; asked once for those that were not."""
+        """Whether the reference has a second copy; read once for references without one."""
         if (kept, stream) in self._manager.not_kept:
             return False
         try:
             if await self._read(kept, stream):
                 return True
-        except ServerError:  # what cannot be read cannot be stored either, and storing is silent
+        except ServerError:  # then storing fails too, silently
             return False
         if len(self._manager.not_kept) >= MOST_REMEMBERED:
             self._manager.not_kept.clear()
@@ -121,9 +135,10 @@ class OffsetStore:
         return False
 
     async def store_beginning(self, reference: str, stream: str) -> None:
-        """Remembers that the reference began with offset 0, while nothing is stored under it.
+        """Records that the reference began at offset 0, before anything is stored under it.
 
-        Only the copy is stored, so that nothing counts as settled. Raises CommitNotVerified.
+        Only the second copy is stored, so that no offset counts as settled. Raises
+        CommitNotVerified.
         """
         kept = kept_reference(reference)
         if kept is not None:
@@ -131,9 +146,9 @@ class OffsetStore:
             await self._until_found(kept, stream, BEGINNING, send)
 
     async def claim(self, reference: str, stream: str) -> int | None:
-        """Sends a number that is drawn for it, as the last who stores under the reference.
+        """Stores a new random number as the reference's claim, and returns it.
 
-        None where the reference is too long for another name beside it.
+        Returns None if the reference is too long to have the suffix.
         """
         name = reference + CLAIM_SUFFIX
         if len(name.encode()) > MAX_NAME:
@@ -144,25 +159,26 @@ class OffsetStore:
         return number
 
     async def claimed(self, reference: str, stream: str) -> int | None:
-        """The number of who claimed the reference last; None where nobody did."""
+        """The number of the last claim of the reference; None if there is none."""
         name = reference + CLAIM_SUFFIX
         number = None if len(name.encode()) > MAX_NAME else await self._read(name, stream)
         return number or None  # 0: see `forget`
 
     async def forget(self, reference: str, stream: str) -> None:
-        """Gives a reference up: nothing counts as stored under it from now on.
+        """Makes `query` return None for the reference. Raises CommitNotVerified.
 
-        There is no command that deletes one. 0 is stored under both of its names, so the broker
-        drops them with the others that retention has passed. Raises CommitNotVerified.
+        There is no command that deletes a stored offset. So 0 is stored under the reference and for
+        its second copy, and the broker drops both when retention has passed offset 0.
 
-        Retention may pass at any time between: the copy comes first, so that an end before the last
-        step changes nothing, and last, so that it is never the other name alone that is left at 0.
+        The copy is stored first, so that a crash in between changes nothing. It is stored again at
+        the end, because the broker may have dropped it meanwhile: 0 under the reference alone would
+        mean that offset 0 is settled.
         """
         kept = kept_reference(reference)
         if kept is None:
             raise ConfigurationError(
-                f"the reference {reference!r} cannot be forgotten: it is not kept, and the broker "
-                "drops it when retention has passed its offset"
+                f"reference={reference!r}: too long to be forgotten, because there is no room for "
+                "its second copy; the broker drops it when retention has passed its offset"
             )
         names = [kept, reference, kept]
         if await self.claimed(reference, stream):
@@ -178,9 +194,9 @@ class OffsetStore:
     async def store_verified(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
     ) -> None:
-        """Stores an offset and reads it back; raises CommitNotVerified if it did not arrive.
+        """Stores an offset and reads it back; raises CommitNotVerified if that fails.
 
-        For `request_timeout` both are tried again, over lost connections too.
+        Both are retried for `request_timeout` seconds, also over new connections.
         """
         send = partial(self.store, reference, stream, offset, keep=keep)
         await self._until_found(reference, stream, offset, send)
@@ -212,16 +228,16 @@ class OffsetStore:
 
 
 def kept_reference(reference: str) -> str | None:
-    """Where the offset is stored a second time; None where that name would be too long."""
+    """The reference of the second copy of an offset; None if it would be too long."""
     kept = reference + KEPT_SUFFIX
     return kept if len(kept.encode()) <= MAX_NAME else None
 
 
 class Tracker:
-    """What was consumed and what was stored of it. Pure.
+    """Decides which offset to store, and when. Pure.
 
-    `processed` is told of every delivery that is done with, and answers with the offset to store
-    when it is time by count; `due` is asked when it is time by the clock, and at the end.
+    Call `processed` after every delivery: it returns the offset to store if enough messages were
+    processed. Call `due` when the interval has passed, and at the end.
     """
 
     __slots__ = ("_count", "_every", "begun", "last", "stored")
@@ -230,7 +246,7 @@ class Tracker:
         self._every = tracking.messages if isinstance(tracking, AutoTracking) else None
         self._count = 0
         self.begun: int | None = None
-        """The offset it began behind: up to there nothing is its own to store."""
+        """The offset behind which the consumer began; earlier ones are not its to store."""
         self.last: int | None = None
         self.stored: int | None = None
 
@@ -242,13 +258,13 @@ class Tracker:
         return self.due() if self._count >= self._every else None
 
     def passed(self, offset: int) -> None:
-        """Everything up to `offset` is done with: what a filter left out, too."""
+        """Counts everything up to `offset` as processed, including what a filter left out."""
         behind = self.begun if self.last is None else self.last
         if self._every is not None and behind is not None and offset > behind:
             self.last = offset
 
     def due(self) -> int | None:
-        """The offset to store, if it has advanced; it counts as stored from now on."""
+        """The offset to store if it has advanced, else None. It counts as stored from now on."""
         self._count = 0
         if self.last is None or self.last == self.stored:
             return None
@@ -256,10 +272,10 @@ class Tracker:
         return self.stored
 
     def unverified(self) -> int | None:
-        """What must be in the store at a hand-over or at the end, stored before or not."""
+        """The offset that must be stored at a hand-over or at the end."""
         return self.last if self._every is not None else self.stored
 
     def forget(self) -> None:
-        """A hand-over: what was consumed before is no more this consumer's to store."""
+        """Forgets all offsets: after a hand-over they are the next consumer's to store."""
         self.last = self.stored = self.begun = None
         self._count = 0

@@ -1,4 +1,4 @@
-"""What a publisher can be told: the window, the confirm timeout, sub-entries, callbacks."""
+"""Options of a publisher: the window, the confirm timeout, sub-entries, callbacks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ OnError: TypeAlias = Callable[[Sequence[int], PublishFailed], None]
 
 @dataclass(frozen=True, slots=True)
 class PublisherOptions:
-    """`max_unconfirmed` (messages) and `max_unconfirmed_bytes` bound what is not confirmed yet;
-    beyond them sending waits. A message that was not confirmed `confirm_timeout` seconds after it
-    was accepted fails (None: it is tried for as long as the publisher lives).
+    """The options of a publisher; `Environment.publisher` has the same parameters.
 
-    With `sub_entry_size` so many messages at most share one entry, one publishing id and one
-    `compression`. `on_confirm` gets publishing ids as they are confirmed; `on_error` those that
-    failed, and why; without it they are raised by `flush`.
+    `reference` is the name under which the broker deduplicates publishing ids. `max_unconfirmed`
+    (messages) and `max_unconfirmed_bytes` limit what is not confirmed yet; at the limit sending
+    waits. A message that is not confirmed `confirm_timeout` seconds after it was accepted fails
+    (None: it is sent again as long as the publisher is open).
+
+    With `sub_entry_size` up to so many messages share one entry, with one publishing id and one
+    `compression`. `on_confirm` is called with the publishing ids that were confirmed, `on_error`
+    with those that failed and the error. Without `on_error` the error is raised by `flush`.
     """
 
     reference: str | None = None
@@ -52,13 +55,13 @@ class PublisherOptions:
             check_callable(name, getattr(self, name))
         if not isinstance(self.compression, Compression):
             raise ConfigurationError(
-                f"compression={shown(self.compression)}: give one of "
+                f"compression={shown(self.compression)}: expected one of "
                 f"{', '.join(map(str, Compression.__members__))}, such as Compression.GZIP"
             )
         if self.sub_entry_size and self.filter_value is not None:
-            raise ConfigurationError("filter_value and sub_entry_size exclude each other")
+            raise ConfigurationError("filter_value= and sub_entry_size= cannot be used together")
         if self.compression and not self.sub_entry_size:
             raise ConfigurationError(
-                "compression needs sub_entry_size=, the messages compressed as one"
+                "compression= needs sub_entry_size=, the number of messages compressed together"
             )
-        sub_entry(0, [b""], self.compression)  # NotSupported, naming the extra, where it is missing
+        sub_entry(0, [b""], self.compression)  # raises NotSupported if the codec is not installed

@@ -1,8 +1,8 @@
 """Publishes to one stream: bounded, confirmed, in order, across reconnects.
 
-What is sent goes into the unconfirmed log at once and stays there until the broker has confirmed
-it. The connection's writer takes entries from the log when the socket accepts more; after a loss
-the log is rewound and everything unconfirmed is sent again, with its ids, before anything new.
+A message is buffered at once and stays in the buffer until the broker has confirmed it. The
+connection takes entries from the buffer when the socket accepts more. After a loss everything
+unconfirmed is sent again, with the same publishing ids, before anything new.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ T = TypeVar("T")
 
 
 class Publisher:
-    """`async with env.publisher("orders") as publisher: await publisher.send(b"...")`.
+    """`async with env.publisher("orders") as publisher: await publisher.publish(b"...")`.
 
-    Leaving the block flushes. Several tasks may send on one publisher.
+    `send` and `send_many` return when the messages are buffered, `publish` and `publish_many` when
+    they are confirmed. Leaving the block flushes. Several tasks may use one publisher.
     """
 
     def __init__(self, manager: ConnectionManager, stream: str, options: PublisherOptions) -> None:
@@ -61,25 +62,25 @@ class Publisher:
 
     @property
     def last_publishing_id(self) -> int | None:
-        """The highest id the broker had of this reference at the start; None without reference.
+        """The highest publishing id that the broker had for the reference at the start.
 
-        0 can also mean that the broker has none.
+        None without a reference. 0 can also mean that the broker had none.
         """
         return self._session.sequence
 
     @property
     def deduplicated(self) -> int:
-        """How many accepted messages the broker drops: it had their publishing ids at the start."""
+        """How many messages the broker drops as duplicates: it had their publishing ids before."""
         return self._deduplicated
 
     @property
     def max_body(self) -> int | None:
-        """The bytes that a body may have, for a frame of this connection to hold it; None: any."""
+        """The most bytes of a body that fit into a frame of this connection; None: no limit."""
         return self._buffer.max_body
 
     @property
     def unconfirmed(self) -> int:
-        """How many messages were accepted and are not confirmed."""
+        """How many messages are buffered or sent, and not confirmed."""
         return self._buffer.messages
 
     def statistics(self) -> dict[str, int]:
@@ -101,10 +102,10 @@ class Publisher:
         publishing_id: int | None = None,
         filter_value: str | None = None,
     ) -> None:
-        """Accepts one message; waits only while the window is full.
+        """Buffers one message; waits only while the window is full, and not for the confirm.
 
-        Raises MessageTooLarge, or why the publisher was given up. A refusal by the broker is
-        told to `on_error`, or raised by the next `flush`.
+        Raises MessageTooLarge, or the last error if the publisher gave up. If the broker refuses
+        the message, `on_error` is called, or the next `flush` raises.
         """
         if type(body) is not bytes:
             body = plain_body(body)
@@ -130,9 +131,9 @@ class Publisher:
         publishing_id: int | None = None,
         filter_value: str | None = None,
     ) -> None:
-        """Sends one message and returns once it is confirmed.
+        """Publishes one message and waits until it is confirmed.
 
-        Raises PublishFailed where the broker refused it or did not confirm in time.
+        Raises PublishFailed if the broker refuses it or does not confirm it in time.
         """
         waiter = Waiter()
         await self._accept([body], _listed(publishing_id), _listed(filter_value), waiter)
@@ -145,7 +146,7 @@ class Publisher:
         publishing_ids: Sequence[int] | None = None,
         filter_values: Sequence[str | None] | None = None,
     ) -> None:
-        """Accepts messages in bulk, the fast way; otherwise as `send`."""
+        """Buffers many messages at once, which is much faster than `send` for each of them."""
         if bodies:
             await self._accept(bodies, publishing_ids, filter_values, None)
             await anyio.lowlevel.cancel_shielded_checkpoint()
@@ -157,22 +158,25 @@ class Publisher:
         publishing_ids: Sequence[int] | None = None,
         filter_values: Sequence[str | None] | None = None,
     ) -> None:
-        """Sends messages in bulk and returns when all are confirmed; raises PublishFailed."""
+        """Publishes many messages at once and waits until all are confirmed.
+
+        Raises PublishFailed if one of them fails.
+        """
         if bodies:
             waiter = Waiter()
             await self._accept(bodies, publishing_ids, filter_values, waiter)
             await self._settled(waiter)
 
     def check_fits(self, bodies: Sequence[bytes]) -> None:
-        """Raises MessageTooLarge where one of the bodies can never be sent."""
+        """Raises MessageTooLarge if one of the bodies does not fit into a frame."""
         value = self.options.filter_value
         values = [None if value is None else value(body) for body in bodies]
         self._buffer.check_size(max(map(size_of, bodies, values)))
 
     async def flush(self) -> None:
-        """Returns when all that was sent so far is settled.
+        """Waits until all messages buffered so far are confirmed or have failed.
 
-        Raises PublishFailed if any of it failed and nobody else was told.
+        Raises PublishFailed if one of them failed, unless its failure was reported otherwise.
         """
         self._manager.check_thread()
         self._buffer.seal(anyio.current_time())
@@ -210,7 +214,7 @@ class Publisher:
         self._session.want_write()
 
     async def _room(self, messages: int, size: int) -> None:
-        """Waits until the window has room; raises once the publisher is closed."""
+        """Waits until the window has room; raises if the publisher is closed."""
         self._manager.check_thread()
         while True:
             if self._state.value is State.CLOSED:
@@ -254,7 +258,7 @@ class Publisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Flushes, then closes; after an exception it flushes for `close_timeout` at most."""
+        """Flushes and closes; after an exception it flushes for at most `close_timeout`."""
         try:
             if kind is None:
                 await self.flush()

@@ -1,7 +1,8 @@
-"""From bodies to entries of the unconfirmed log: ids, sizes, windows, frames. Pure.
+"""The buffer of a publisher: bodies become entries with publishing ids, and entries frames. Pure.
 
-IdAllocator are given and entries are queued in one synchronous step, so that they strictly increase
-however many tasks send on one publisher.
+An entry gets its ids and is queued in one synchronous step. So the ids on the wire strictly
+increase, no matter how many tasks use the publisher: brokers drop an id below the last one as a
+duplicate.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from .framing import (
 from .unconfirmed import Entry, Unconfirmed, Waiter
 
 TAIL_MESSAGES = 512
-"""So many messages one by one make an entry; then the writer gets a turn."""
+"""The most messages sent one by one that share an entry; then the connection may write."""
 
 
 class SendBuffer:
-    """Bounded by `max_messages` and `max_bytes`; an empty one takes anything that fits a frame."""
+    """Holds at most `max_messages` and `max_bytes`; if empty, it accepts one entry of any size."""
 
     __slots__ = (
         "_compression",
@@ -73,17 +74,17 @@ class SendBuffer:
 
     @property
     def messages(self) -> int:
-        """Accepted and not confirmed."""
+        """The number of messages that are not confirmed."""
         return self.log.messages + len(self._open)
 
     @property
     def size(self) -> int:
-        """Their bytes in frames."""
+        """The bytes that they take in frames."""
         return self.log.bytes + self._open_bytes
 
     @property
     def idle(self) -> bool:
-        """Nothing waits to be written."""
+        """Whether nothing waits to be written."""
         return not self.log.queued and not self._open
 
     def has_room(self, messages: int, size: int) -> bool:
@@ -93,16 +94,16 @@ class SendBuffer:
 
     @property
     def max_body(self) -> int | None:
-        """The bytes of the largest body that is not filtered by a value; None for no limit."""
+        """The most bytes of a body without a filter value; None for no limit."""
         return self.frame_max - FRAME_OVERHEAD - OVERHEAD if self.frame_max else None
 
     def check_size(self, size: int) -> None:
-        """Raises MessageTooLarge for a message that takes `size` bytes and can never be sent."""
+        """Raises MessageTooLarge for a message whose `size` bytes do not fit into a frame."""
         if self.frame_max and size + FRAME_OVERHEAD > self.frame_max:
             raise MessageTooLarge(
-                f'a message for "{self.stream}" takes {size:,} bytes, and a frame of this '
-                f"connection has {self.frame_max:,}; raise the broker's stream.frame_max and "
-                "frame_max=, or send less",
+                f'a message for "{self.stream}" takes {size:,} bytes, but a frame of this '
+                f"connection has at most {self.frame_max:,}; raise the broker's stream.frame_max "
+                "and frame_max=, or send a smaller message",
                 stream=self.stream,
             )
 
@@ -114,10 +115,10 @@ class SendBuffer:
         ids: Sequence[int] | None,
         filters: Sequence[str | None] | None,
     ) -> list[Entry]:
-        """The bodies as entries, each fitting a frame and half of the window.
+        """Divides bodies into entries. Each fits into a frame and into half of the window.
 
-        Raises before anything is accepted: MessageTooLarge, or ConfigurationError for bodies, ids
-        or filter values that do not fit.
+        Raises MessageTooLarge, or ConfigurationError for invalid bodies, ids or filter values. It
+        accepts nothing itself, so an error means that nothing was sent.
         """
         count = len(bodies)
         _check_pairs(count, "publishing_ids", ids)
@@ -163,10 +164,11 @@ class SendBuffer:
         ids: Sequence[int] | None,
         filters: Sequence[str | None] | None,
     ) -> list[Entry]:
-        """The bodies as sub-entries, each within a frame before it is compressed."""
+        """Divides bodies into sub-entries. Each fits into a frame even if it does not compress."""
         if ids is not None or filters is not None:
             raise ConfigurationError(
-                "with sub_entry_size= messages have no publishing ids or filter values of their own"
+                "a publisher with sub_entry_size= does not accept publishing ids or filter values: "
+                "the messages of a sub-entry share one id"
             )
         room = self.frame_max and self.frame_max - FRAME_OVERHEAD - SUB_ENTRY_OVERHEAD
         groups: list[list[bytes]] = []
@@ -181,7 +183,7 @@ class SendBuffer:
         return self._cut(Entry(batches, 0, batched=True), most)
 
     def accept(self, entry: Entry, now: float, waiter: Waiter | None = None) -> None:
-        """Queues an entry of `pieces`; raises ConfigurationError for ids that do not increase."""
+        """Queues an entry of `pieces`; raises ConfigurationError if its ids do not increase."""
         if self._open:
             self.seal(now)
         if entry.ids is not None:
@@ -198,23 +200,26 @@ class SendBuffer:
         self.log.append(entry)
         self._tail = None
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
+    def _check_ids(self, ids: Sequence[object]) -> None:
         previous = self._last_id
         for number in ids:
-            if not isinstance(number, int):
-                raise ConfigurationError(f"publishing_id={number!r}: give a whole number")
+            if not isinstance(number, int) or number < 0:
+                raise ConfigurationError(
+                    f"publishing_id={number!r}: expected a whole number of at least 0"
+                )
             if number <= previous:
                 raise ConfigurationError(
-                    f"publishing_id {number} follows {previous}: ids must strictly increase"
+                    f"publishing_id={number}: ids must strictly increase, and the last one was "
+                    f"{previous}"
                 )
             previous = number
         if previous >= 1 << 64:
-            raise ConfigurationError(f"publishing_id {previous} has more than 64 bits")
+            raise ConfigurationError(f"publishing_id={previous}: must fit into 64 bits")
 
     # --- one by one -----------------------------------------------------------------------------
 
     def add(self, body: bytes, size: int, now: float) -> bool:
-        """Queues one message with the next id; true when it is time to let the writer run."""
+        """Queues one message with the next id; returns True if the connection should write now."""
         if self._sub_entry_size:
             return self._add_open(body, size, now)
         tail = self._tail
@@ -244,21 +249,21 @@ class SendBuffer:
         return True
 
     def seal(self, now: float) -> None:
-        """Makes sub-entries of what was added one by one."""
+        """Queues the messages that were added one by one as sub-entries."""
         bodies, self._open, self._open_bytes = self._open, [], 0
         if bodies:
             for entry in self._batches(bodies, None, None):
                 self.accept(entry, now)
 
     def expire(self, accepted_before: float) -> list[int]:
-        """As `Unconfirmed.expire`; what is dropped takes no more messages."""
+        """As `Unconfirmed.expire`. The last entry may be dropped, so it takes no more messages."""
         self._tail = None
         return self.log.expire(accepted_before)
 
     # --- out ------------------------------------------------------------------------------------
 
     def fill(self, publisher_id: int, buffers: list[bytes], limit: int, now: float) -> bool:
-        """Appends frames of about `limit` bytes; returns whether there are more."""
+        """Appends frames of about `limit` bytes to `buffers`; returns whether there are more."""
         self.seal(now)
         size = 0
         while size < limit:
@@ -275,14 +280,14 @@ class SendBuffer:
 
 
 def size_of(body: bytes, filter_value: str | None = None) -> int:
-    """The bytes that one message takes in a frame."""
+    """The bytes that a message takes in a frame."""
     if filter_value is None:
         return len(body) + OVERHEAD
     return len(body) + FILTER_OVERHEAD + len(filter_value.encode())
 
 
 def plain_body(body: object) -> bytes:
-    """The bytes of a body or an AMQP message; raises ConfigurationError for anything else."""
+    """The bytes of a body or of an AMQP message; raises ConfigurationError for other types."""
     if isinstance(body, bytes):
         return body
     if isinstance(body, AmqpMessage):
@@ -290,12 +295,12 @@ def plain_body(body: object) -> bytes:
     if isinstance(body, bytearray | memoryview):
         return bytes(body)
     raise ConfigurationError(
-        f"a message body is bytes or an AmqpMessage, not {type(body).__name__}; encode it first"
+        f"a message body must be bytes or an AmqpMessage, not {type(body).__name__}; encode it"
     )
 
 
 def plain_bodies(bodies: Sequence[object]) -> list[bytes]:
-    """A list of its own; one look at the types is all that bytes cost."""
+    """A new list of the bodies as bytes. For bytes it costs only a look at the types."""
     if set(map(type, bodies)) == {bytes}:
         return list(bodies)  # type: ignore[arg-type]
     return list(map(plain_body, bodies))
@@ -303,4 +308,6 @@ def plain_bodies(bodies: Sequence[object]) -> list[bytes]:
 
 def _check_pairs(count: int, name: str, values: Sequence[object] | None) -> None:
     if values is not None and len(values) != count:
-        raise ConfigurationError(f"{name} has {len(values)} items for {count} bodies")
+        raise ConfigurationError(
+            f"{name} has {len(values)} items for {count} bodies; pass one for each"
+        )

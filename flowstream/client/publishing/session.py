@@ -1,4 +1,8 @@
-"""A publisher as the connection sees it: declared, fed from its outbox, confirmed, again."""
+"""A publisher's session on a connection: declared, written from its buffer, confirmed.
+
+After a loss it is declared again at the stream's leader, and everything that is unconfirmed is sent
+again. `Failures` collects the errors of messages that no caller waits for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from flowstream.client.connecting.connection import raise_for_code
+from flowstream.client.connecting.connection import raise_for_code, reason_of
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, StateCell
@@ -14,7 +18,6 @@ from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Signal
 from flowstream.client.connecting.users import PublisherUser
 from flowstream.errors import (
-    SERVER_ERRORS,
     ConnectionClosed,
     FlowstreamError,
     NotSupported,
@@ -37,7 +40,7 @@ from .send_buffer import SendBuffer
 
 
 class Failures:
-    """Failures that nobody waits for go to `on_error`, else they are kept for the next `flush`."""
+    """Failures that no caller waits for: `on_error` gets them, or the next `flush` raises them."""
 
     def __init__(self, stream: str, options: PublisherOptions) -> None:
         self._stream = stream
@@ -46,8 +49,8 @@ class Failures:
         self._count = 0
         self.cause: FlowstreamError | None = None
 
-    def tell(self, failures: Sequence[tuple[int, int]]) -> None:
-        """`(publishing id, code)` pairs; code 0 where no answer came."""
+    def report(self, failures: Sequence[tuple[int, int]]) -> None:
+        """Takes `(publishing id, code)` pairs; code 0 means that there was no answer."""
         if not failures:
             return
         error = self.error(failures)
@@ -58,11 +61,10 @@ class Failures:
         self._count += len(failures)
 
     def error(self, failures: Sequence[tuple[int, int]]) -> PublishFailed:
-        """The exception for these failures, about the first of them."""
+        """The exception for these failures; it names the first of them."""
         number, code = failures[0]
         if code:
-            cls = SERVER_ERRORS.get(code)
-            reason = f"was refused: {cls.__doc__ if cls else 'for an unknown reason'} (code {code})"
+            reason = f"was refused (code {code}): {reason_of(code)}"
         elif self.cause is not None:
             reason = f"was not confirmed: {self.cause}"
         elif self._options.confirm_timeout is not None:
@@ -75,7 +77,7 @@ class Failures:
         return PublishFailed(text, publishing_id=number, code=code, stream=self._stream)
 
     def raise_kept(self) -> None:
-        """Raises the first failure that was kept, once."""
+        """Raises the first failure since the last call, if there was one."""
         failure, count = self._first, self._count
         self._first, self._count = None, 0
         if failure is not None:
@@ -85,19 +87,21 @@ class Failures:
 
 
 def call(callback: Callable[..., None], *args: object) -> None:
-    """Calls the application back; what it raises is logged and goes no further."""
+    """Calls a callback of the application. What it raises is logged, not raised."""
     try:
         callback(*args)
     except BaseException as error:
         if interrupts(error):
             raise
         log.error(
-            "a callback of a publisher raised: %s", shown(callback), exc_info=printable(error)
+            "a callback of a publisher raised an exception: %s",
+            shown(callback),
+            exc_info=printable(error),
         )
 
 
 class PublisherSession:
-    """Keeps a publisher declared at the stream's leader, and everything unconfirmed under way."""
+    """Keeps a publisher declared at the stream's leader, and sends what is in its buffer."""
 
     def __init__(
         self, manager: ConnectionManager, stream: str, options: PublisherOptions, state: StateCell
@@ -129,7 +133,7 @@ class PublisherSession:
             self._registration.connection.want_write(self)
 
     def check_filters(self) -> None:
-        """Raises NotSupported where the broker cannot store filter values."""
+        """Raises NotSupported if the broker cannot store filter values."""
         registration = self._registration
         if (
             registration is not None
@@ -139,31 +143,31 @@ class PublisherSession:
             raise NotSupported("filter values need RabbitMQ 3.13 or later")
 
     def fail_all(self) -> None:
-        """Nothing that is unconfirmed will be confirmed any more."""
+        """Fails everything that is unconfirmed: the session has ended."""
         self.buffer.seal(anyio.current_time())
-        self._tell([(number, 0) for number in self.buffer.expire(float("inf"))])
+        self._report([(number, 0) for number in self.buffer.expire(float("inf"))])
         self.progress.notify()
 
     async def expire(self, timeout: float) -> None:
-        """Fails what was accepted `timeout` seconds ago and is not confirmed; runs for ever."""
+        """Fails messages that are not confirmed `timeout` seconds after they were accepted."""
         while True:
             oldest = self.buffer.log.oldest
             now = anyio.current_time()
             await anyio.sleep((oldest.accepted_at if oldest else now) + timeout - now)
-            self._tell(
+            self._report(
                 [(number, 0) for number in self.buffer.expire(anyio.current_time() - timeout)]
             )
             self.progress.notify()
 
-    def _tell(self, failures: list[tuple[int, int]]) -> None:
+    def _report(self, failures: list[tuple[int, int]]) -> None:
         if failures and self._manager.telemetry.active:
             code = failures[0][1]
             self._manager.telemetry.emit(
                 Confirmed(self.stream, len(failures), code, 0.0, self.buffer.messages)
             )
-        self.failures.tell(failures)
+        self.failures.report(failures)
 
-    # --- what the connection tells --------------------------------------------------------------
+    # --- called by the connection --------------------------------------------------------------
 
     def fill(self, buffers: list[bytes], limit: int) -> bool:
         registration, buffer = self._registration, self.buffer
@@ -189,12 +193,12 @@ class PublisherSession:
             )
 
     def refused(self, errors: tuple[tuple[int, int], ...]) -> None:
-        """Refusals. The broker may have forgotten the publisher (18): then it is declared again."""
+        """The broker refused messages; with code 18 it lost the publisher: declare it again."""
         final = [error for error in errors if error[1] != Code.PUBLISHER_DOES_NOT_EXIST]
         if len(final) < len(errors):
-            self._lose("the broker does not know the publisher any more")
+            self._lose("the broker lost the publisher")
         if final:
-            self._tell(self.buffer.log.fail(final))
+            self._report(self.buffer.log.fail(final))
             self.progress.notify()
 
     def metadata_changed(self, code: int) -> None:

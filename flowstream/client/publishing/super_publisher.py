@@ -1,4 +1,8 @@
-"""Publishes to the partitions of a super stream, each message to the partition of its key."""
+"""Publishes to a super stream: each message goes to the partition of its key.
+
+Hash routing is the same in all clients: murmur3 (x86, 32 bits, seed 104729) of the key's UTF-8
+bytes, unsigned, modulo the number of partitions, which are numbered in the server's order.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +29,18 @@ SEED = 104729
 
 
 def hash_index(key: str, partitions: int) -> int:
-    """The index of the key's partition."""
+    """The index of the partition for a key, by hash routing."""
     try:
         data = key.encode()
     except UnicodeEncodeError:
-        raise ConfigurationError(f"key={shown(key)}: UTF-8 cannot have lone surrogates") from None
+        raise ConfigurationError(
+            f"key={shown(key)}: expected a string without lone surrogates"
+        ) from None
     return mmh3.hash(data, SEED, signed=False) % partitions
 
 
 def hash_route(key: str, partitions: Sequence[str]) -> str:
-    """The key's partition."""
+    """The partition for a key, by hash routing."""
     return partitions[hash_index(key, len(partitions))]
 
 
@@ -45,18 +51,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """What goes to one partition, with its publishing ids if they were given."""
+    """The messages for one partition, with their publishing ids if they were given."""
 
     bodies: list[bytes]
     ids: list[int] | None
 
 
 class SuperStreamPublisher:
-    """A publisher per partition, opened when its first message comes.
+    """Publishes to the partitions of a super stream, with a publisher and a window for each.
 
-    `routing="hash"` spreads keys over all partitions; "key" sends to the partitions bound with the
-    key (several get a copy each). Keys are given when sending, or made from the body by `key`.
-    Publishing ids and deduplication are per partition.
+    With `routing="hash"` keys are distributed over all partitions; with "key" a message goes to the
+    partitions that are bound with its key (to each of them, if there are several). Pass the key
+    with the message, or a function as `key` that computes it from the body. Publishing ids and
+    deduplication are per partition. A partition's publisher is opened for its first message.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class SuperStreamPublisher:
         routing: Routing,
     ) -> None:
         if routing not in ("hash", "key"):
-            raise ConfigurationError(f'routing={routing!r}: give "hash" or "key"')
+            raise ConfigurationError(f'routing={routing!r}: expected "hash" or "key"')
         self.super_stream = partitions.super_stream
         self._manager = manager
         self._partitions = partitions
@@ -90,7 +97,7 @@ class SuperStreamPublisher:
 
     @property
     def deduplicated(self) -> int:
-        """As `Publisher.deduplicated`, of all partitions."""
+        """`Publisher.deduplicated`, the sum over all partitions."""
         return sum(publisher.deduplicated for publisher in self._publishers.values())
 
     @property
@@ -98,7 +105,7 @@ class SuperStreamPublisher:
         return sum(publisher.unconfirmed for publisher in self._publishers.values())
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """The statistics of each partition's publisher."""
+        """`Publisher.statistics` of each partition."""
         return {stream: each.statistics() for stream, each in self._publishers.items()}
 
     # --- sending --------------------------------------------------------------------------------
@@ -111,7 +118,7 @@ class SuperStreamPublisher:
         publishing_id: int | None = None,
         filter_value: str | None = None,
     ) -> None:
-        """As `Publisher.send`; raises PublishFailed where no partition is bound with the key."""
+        """As `Publisher.send`; raises PublishFailed if no partition is bound with the key."""
         for stream in await self._route(body, key):
             publisher = await self._publisher(stream)
             await publisher.send(body, publishing_id=publishing_id, filter_value=filter_value)
@@ -124,7 +131,7 @@ class SuperStreamPublisher:
         publishing_id: int | None = None,
         filter_value: str | None = None,
     ) -> None:
-        """As `Publisher.publish`: returns once every partition it goes to has confirmed."""
+        """As `Publisher.publish`: waits until all partitions that get it have confirmed it."""
         for stream in await self._route(body, key):
             publisher = await self._publisher(stream)
             await publisher.publish(body, publishing_id=publishing_id, filter_value=filter_value)
@@ -136,7 +143,7 @@ class SuperStreamPublisher:
         keys: Sequence[str] | None = None,
         publishing_ids: Sequence[int] | None = None,
     ) -> None:
-        """As `Publisher.send_many`; order is kept within each partition."""
+        """As `Publisher.send_many`; the order is kept within each partition."""
         for publisher, group in await self._grouped(bodies, keys, publishing_ids):
             await publisher.send_many(group.bodies, publishing_ids=group.ids)
 
@@ -147,7 +154,7 @@ class SuperStreamPublisher:
         keys: Sequence[str] | None = None,
         publishing_ids: Sequence[int] | None = None,
     ) -> None:
-        """As `Publisher.publish_many`, to all partitions at the same time."""
+        """As `Publisher.publish_many`, to all partitions concurrently."""
 
         async def publish(pair: tuple[Publisher, _Group]) -> None:
             publisher, group = pair
@@ -156,8 +163,7 @@ class SuperStreamPublisher:
         await _each(publish, await self._grouped(bodies, keys, publishing_ids))
 
     async def partitions_of(self, key: str) -> Sequence[str]:
-        """Where a message with this key goes; raises PublishFailed where no partition is bound
-        with it."""
+        """The partitions for a key; raises PublishFailed if none is bound with it."""
         if not isinstance(key, str):
             raise ConfigurationError(f"key={shown(key)}: expected a string, such as str(number)")
         if self._routing == "hash":
@@ -171,16 +177,18 @@ class SuperStreamPublisher:
         return streams
 
     async def flush(self) -> None:
-        """Returns when all that was sent so far is settled; raises PublishFailed."""
+        """As `Publisher.flush`, for all partitions."""
         await _each(Publisher.flush, list(self._publishers.values()))
 
     async def _grouped(
         self, bodies: Sequence[bytes], keys: Sequence[str] | None, ids: Sequence[int] | None
     ) -> list[tuple[Publisher, _Group]]:
-        """What goes to each partition; raises MessageTooLarge before anything is sent."""
+        """The messages for each partition; raises MessageTooLarge before anything is sent."""
         for name, given in (("keys", keys), ("publishing_ids", ids)):
             if given is not None and len(given) != len(bodies):
-                raise ConfigurationError(f"{name} has {len(given)} items for {len(bodies)} bodies")
+                raise ConfigurationError(
+                    f"{name} has {len(given)} items for {len(bodies)} bodies; pass one for each"
+                )
         groups: dict[str, _Group] = {}
         for number, body in enumerate(bodies):
             for stream in await self._route(body, None if keys is None else keys[number]):
@@ -196,12 +204,14 @@ class SuperStreamPublisher:
     async def _route(self, body: bytes | AmqpMessage, key: str | None) -> Sequence[str]:
         if key is None:
             if self._key is None:
-                raise ConfigurationError("a message needs key=, or the publisher a key= function")
+                raise ConfigurationError(
+                    "a message for a super stream needs key=, or its publisher a function as key="
+                )
             key = self._key(plain_body(body))
         return await self.partitions_of(key)
 
     async def _publisher(self, stream: str) -> Publisher:
-        """The partition's publisher: a new one where the last one has given up on its stream."""
+        """The publisher of a partition; a new one if the last one gave up."""
         found = self._publishers.get(stream)
         if found is not None and found.state is not State.CLOSED:
             return found
@@ -211,7 +221,7 @@ class SuperStreamPublisher:
             found = self._publishers.get(stream)
             if found is not None and found.state is State.CLOSED:
                 del self._publishers[stream]
-                await found.__aexit__(None, None, None)  # raises what nobody was told
+                await found.__aexit__(None, None, None)  # raises failures not reported yet
             if stream not in self._publishers:
                 publisher = Publisher(self._manager, stream, self._options)
                 self._publishers[stream] = await publisher.__aenter__()
@@ -229,7 +239,7 @@ class SuperStreamPublisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Flushes and closes every partition's publisher; raises the first one's failure."""
+        """Flushes and closes the publishers of all partitions; raises the first failure."""
         self._closed = True
         try:
             await _each(lambda p: p.__aexit__(kind, error, trace), list(self._publishers.values()))
@@ -238,7 +248,7 @@ class SuperStreamPublisher:
 
 
 async def _each(function: Callable[[T], Awaitable[None]], items: Sequence[T]) -> None:
-    """Calls it for all items at the same time, to the end, then raises the first error."""
+    """Calls `function` for all items concurrently, waits for all, and raises the first error."""
     errors: list[FlowstreamError] = []
 
     async def one(item: T) -> None:

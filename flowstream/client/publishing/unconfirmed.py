@@ -1,8 +1,9 @@
-"""What a publisher has accepted and the broker has not confirmed: its queue and its memory. Pure.
+"""The messages of a publisher that are not confirmed yet. Pure.
 
-Messages stand in entries, and an entry becomes one frame. An entry is queued, then sent, and leaves
-when all of it is settled. After a reconnect `rewind` queues everything again, before anything new
-and with the same ids: nothing is lost, and the order is the order of sending.
+Messages are kept in entries, and an entry becomes one frame. An entry is queued, then sent, and is
+dropped when all of its messages are settled: confirmed or failed. After a reconnect `rewind` queues
+everything that was sent again, before anything new and with the same ids. So no message is lost and
+the order is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import anyio
 
 
 class Waiter:
-    """Somebody waits until `remaining` publishing ids are settled; `failures` collects refusals."""
+    """A caller waits until `remaining` publishing ids are settled; `failures` collects errors."""
 
     __slots__ = ("failures", "remaining", "settled")
 
@@ -32,11 +33,11 @@ class Waiter:
 
 
 class Entry:
-    """Messages that go into one frame.
+    """Messages that are sent in one frame.
 
-    `items` are bodies, or sub-entries (then `batched`), each under one publishing id; `ids` is None
-    where they count up from `first` without gaps. `size` is the bytes they take in a frame. `left`
-    is how many ids are not settled, and `settled` has those that are, while some are left.
+    `items` are bodies, or sub-entries (then `batched` is True), each with one publishing id. `ids`
+    is None if the ids count up from `first` without gaps. `size` is the bytes in a frame. `left` is
+    the number of ids that are not settled; `settled` has the others, if only some are settled.
     """
 
     __slots__ = (
@@ -84,7 +85,7 @@ class Entry:
         return len(self.items)
 
     def accept(self, next_id: int, now: float, waiter: Waiter | None) -> None:
-        """Gives the entry its ids (its own, or from `next_id` on)."""
+        """Assigns the ids: the given ones, or from `next_id` on."""
         self.accepted_at = now
         self.first, self.last = (
             (self.ids[0], self.ids[-1]) if self.ids else (next_id, next_id + len(self.items) - 1)
@@ -93,7 +94,7 @@ class Entry:
             self.waiters = [(self.first, self.last, waiter)]
 
     def unsettled(self) -> list[int]:
-        """The positions that still wait for their confirm."""
+        """The positions of the items that are not settled."""
         settled = self.settled
         if settled is None:
             return list(range(len(self.items))) if self.left else []
@@ -113,7 +114,7 @@ class Entry:
 
 
 class Unconfirmed:
-    """The entries of one publisher, in order. `messages` and `bytes` are its fill."""
+    """The entries of a publisher in order, with the total of their `messages` and `bytes`."""
 
     __slots__ = ("_queued", "_sent", "bytes", "messages")
 
@@ -145,7 +146,7 @@ class Unconfirmed:
         self.bytes += entry.size
 
     def take(self) -> Entry | None:
-        """The next entry to be written; it counts as sent from now on."""
+        """The next entry to write; it counts as sent from now on."""
         if not self._queued:
             return None
         entry = self._queued.popleft()
@@ -153,12 +154,12 @@ class Unconfirmed:
         return entry
 
     def rewind(self) -> None:
-        """Queues all that was sent and not settled, in front."""
+        """Queues everything that was sent and is not settled again, before the rest."""
         self._queued.extendleft(entry for entry in reversed(self._sent) if entry.left)
         self._sent.clear()
 
     def settle(self, publishing_ids: Sequence[int]) -> int:
-        """Settles these ids, in any order; unknown ones are ignored. Returns how many messages."""
+        """Settles these ids, in any order; ignores unknown ones. Returns the number of messages."""
         before = self.messages
         ordered = sorted(publishing_ids)
         position, count = 0, len(ordered)
@@ -189,21 +190,21 @@ class Unconfirmed:
             self.bytes -= entry.size
 
     def fail(self, errors: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Settles `(publishing id, code)` as failed.
+        """Settles `(publishing id, code)` pairs as failed.
 
-        Waiters get theirs; returned are those that nobody waits for.
+        Waiters get their own; those that no caller waits for are returned.
         """
-        told = set()
+        reported = set()
         for entry in self._sent:
             for first, last, waiter in entry.waiters or ():
                 theirs = [error for error in errors if first <= error[0] <= last]
                 waiter.failures += theirs
-                told.update(theirs)
+                reported.update(theirs)
         self.settle([number for number, _ in errors])
-        return [error for error in errors if error not in told]
+        return [error for error in errors if error not in reported]
 
     def expire(self, accepted_before: float) -> list[int]:
-        """Drops the entries accepted until then; returns the ids that nobody waits for."""
+        """Drops entries accepted up to this time; returns the ids that no caller waits for."""
         expired: list[int] = []
         for entries in (self._sent, self._queued):
             while entries and entries[0].accepted_at <= accepted_before:

@@ -99,7 +99,7 @@ REFUSED = [
     ("env", "FLOWSTREAM_URL=http://me:secret@host", "FLOWSTREAM_URL: the scheme must be"),
     ("env", "FLOWSTREAM_URL=rabbitmq-stream://me:sec/ret@host",
      'FLOWSTREAM_URL: percent-encode "/" (%2F) in the password'),
-    ("env", "FLOWSTREAM_URL=", "FLOWSTREAM_URL: it is empty; give an address such as"),
+    ("env", "FLOWSTREAM_URL=", "FLOWSTREAM_URL: it is empty; expected an address such as"),
     (".env", "FLOWSTREAM_MANAGEMENT=http://me:sec#ret@host",
      '.env: FLOWSTREAM_MANAGEMENT: percent-encode "#" (%23) in the password'),
     ("env", "FLOWSTREAM_XYZZY=1", "FLOWSTREAM_XYZZY: there is no such setting; there are url,"),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.consuming.delivery import Arrivals
-from flowstream.client.consuming.retention import Distance, Headroom, removed
+from flowstream.client.consuming.delivery import Arrivals, removed
+from flowstream.client.consuming.retention import Distance, Headroom
 from flowstream.protocol import Chunk, build_chunk, simple_entry
 
 
@@ -51,7 +51,7 @@ def test_a_chunk_behind_a_gap_waits_for_its_explanation(
         arrival_ = arrivals.take()
         if arrival_ is None:
             for each in arrivals.unexplained()[:1]:
-                each.judge(first)
+                each.explain(first)
             continue
         lost += arrival_.lost
     assert lost <= gaps

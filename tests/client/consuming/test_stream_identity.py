@@ -27,21 +27,21 @@ def after_reading(*chunks: Chunk) -> StreamIdentity:
 def test_without_a_past_everything_is_right() -> None:
     identity = StreamIdentity()
     assert identity.start() is None
-    assert identity.judge(chunk(0, 5)) is Verdict.FURTHER
+    assert identity.judge(chunk(0, 5)) is Verdict.UNKNOWN
     identity.read(chunk(10, 5))
     assert identity.start() == OffsetSpec.offset(10)
     identity.forget()
     assert identity.start() is None
-    assert identity.judge(chunk(3, 99)) is Verdict.FURTHER
+    assert identity.judge(chunk(3, 99)) is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("first", "verdict"),
     [
         (chunk(10, 5), Verdict.SAME),
-        (chunk(13, 6), Verdict.FURTHER),  # retention has deleted the one that was read
-        (chunk(7, 4), Verdict.FURTHER),  # a replica that has not caught up
-        (chunk(0, 5), Verdict.FURTHER),
+        (chunk(13, 6), Verdict.UNKNOWN),  # retention has deleted the one that was read
+        (chunk(7, 4), Verdict.UNKNOWN),  # a replica that has not caught up
+        (chunk(0, 5), Verdict.UNKNOWN),
         (chunk(0, 6), Verdict.OTHER),  # newer than all that was read, and yet before it
         (chunk(8, 5), Verdict.OTHER),  # chunks of one stream do not overlap
         (chunk(10, 6), Verdict.OTHER),
@@ -56,7 +56,7 @@ def test_the_first_chunk_tells(first: Chunk, verdict: Verdict) -> None:
 
 def test_clocks_that_go_back_are_no_new_stream() -> None:
     """A new leader's clock can be behind the last one's."""
-    assert after_reading(chunk(0, 90), chunk(3, 20)).judge(chunk(0, 90)) is Verdict.FURTHER
+    assert after_reading(chunk(0, 90), chunk(3, 20)).judge(chunk(0, 90)) is Verdict.UNKNOWN
     assert after_reading(chunk(0, 90), chunk(3, 20)).judge(chunk(3, 20)) is Verdict.SAME
 
 

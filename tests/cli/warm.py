@@ -13,6 +13,7 @@ signals, terminals and pipes. What a fork inherits and a new interpreter would n
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import gc
@@ -37,6 +38,14 @@ NOT_IMPORTED = (
     "flowstream.tracing",
 )
 """Rooms that import pytest, or what reads the environment as it is imported."""
+IMPORTED_LATER = (
+    "encodings.idna",
+    "encodings.utf_8_sig",
+    "typer._adapters",
+    "typer._click.decorators",
+    "uvloop",
+)
+"""What commands import as they run: one that connects would need 20 ms for it each time."""
 
 
 def warm_up() -> None:
@@ -46,6 +55,9 @@ def warm_up() -> None:
     for module in pkgutil.walk_packages(flowstream.__path__, "flowstream.", onerror=print):
         if not module.name.startswith(NOT_IMPORTED) and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    for name in IMPORTED_LATER:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     import typer.main
 
     from flowstream.cli.app import app

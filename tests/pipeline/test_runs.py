@@ -32,8 +32,8 @@ from tests.pipeline.runs import (
 )
 
 STEPS = 50
-CI = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
-EXAMPLES = int(os.environ.get("TESTS_RUNS_EXAMPLES", "240" if CI else "8"))
+USUAL = {"fast": 2, "dev": 8, "ci": 240}[hypothesis.settings.get_current_profile_name()]
+EXAMPLES = int(os.environ.get("TESTS_RUNS_EXAMPLES", USUAL))
 PATIENCE = 100_000.0
 """Virtual seconds after which something hangs."""
 

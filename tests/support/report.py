@@ -2,7 +2,8 @@
 
 The rings are drawn by markers, so that one place says where a test runs:
 
-- fast: no broker, nothing long, in the folders of `FAST`: `make test-fast`
+- fast: no broker, nothing long, in the folders of `FAST`, and on asyncio where a test runs on
+  asyncio and on trio; properties draw few examples: `make test-fast`
 - test: no real broker, nothing long: `make test`
 - all the others, which need a real RabbitMQ (`broker`), a browser (`browser`), kill processes
   (`chaos`), or are long (`slow`): `make test-all`
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import random
 import signal
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.brokers.running import REQUIRED, running
@@ -58,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("hypothesis_seed", None) is None and not is_worker(config):
         config.option.hypothesis_seed = random.randrange(2**32)
+    if config.getoption("ring") == "fast" and "HYPOTHESIS_PROFILE" not in os.environ:
+        hypothesis.settings.load_profile("fast")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -77,7 +82,19 @@ def ring_of(item: pytest.Item) -> str:
     marked = {marker.name for marker in item.iter_markers()}
     if long := next((name for name in LONG if name in marked), None):
         return long
-    return "fast" if item.nodeid.split("/")[1] in FAST else "test"
+    return "fast" if item.nodeid.split("/")[1] in FAST and not on_trio(item) else "test"
+
+
+def on_trio(item: pytest.Item) -> bool:
+    """Whether the test is the variant on trio of one that also runs on asyncio."""
+    backend = parameters(item).get("anyio_backend")
+    return "trio" in (backend if isinstance(backend, tuple) else (backend,))
+
+
+def parameters(item: pytest.Item) -> dict[str, Any]:
+    """The parameters that a test has this time."""
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -98,9 +115,8 @@ def broker_of(item: pytest.Item) -> str | None:
     """The name of the broker that a test runs on."""
     if on_the_cluster(item):
         return "cluster"
-    callspec = getattr(item, "callspec", None)
-    parameters = {} if callspec is None else callspec.params
-    name = parameters.get("rabbitmq", parameters.get("broker"))
+    chosen = parameters(item)
+    name = chosen.get("rabbitmq", chosen.get("broker"))
     return None if name is None else str(name)
 
 

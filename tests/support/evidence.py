@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import math
 import re
 import shutil
 import threading
@@ -139,11 +140,15 @@ def pytest_runtest_makereport(
 
 
 class Watch:
-    """One thread that writes the stacks down shortly before a test runs out of time."""
+    """One thread that writes the stacks down shortly before a test runs out of time.
+
+    It is woken only if a test ends before the moment at which it looks again anyway: nearly never.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._due: tuple[float, Path] | None = None
+        self._looks = math.inf
         self._thread: threading.Thread | None = None
 
     def set(self, due: tuple[float, Path] | None) -> None:
@@ -152,18 +157,18 @@ class Watch:
             self._thread.start()
         with self._changed:
             self._due = due
-            self._changed.notify()
+            if due is not None and due[0] < self._looks:
+                self._changed.notify()
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 due = self._due
-                left = None if due is None else due[0] - time.monotonic()
-                if left is None or left > 0:
-                    self._changed.wait(left)
+                if due is None or due[0] > time.monotonic():
+                    self._looks = math.inf if due is None else due[0]
+                    self._changed.wait(None if due is None else due[0] - time.monotonic())
                     continue
                 self._due = None
-            assert due is not None
             write_stacks(due[1])
 
 

@@ -2,8 +2,8 @@
 
 The rings are drawn by markers, so that one place says where a test runs:
 
-- fast: no broker, nothing long, in the folders of `FAST`, and on asyncio where a test runs on
-  asyncio and on trio; properties draw few examples: `make test-fast`
+- fast: no broker, not even the embedded one, nothing `medium`, in the folders of `FAST`, and only
+  on asyncio what runs on asyncio and on trio; properties draw few examples: `make test-fast`
 - test: no real broker, nothing long: `make test`
 - all the others, which need a real RabbitMQ (`broker`), a browser (`browser`), kill processes
   (`chaos`), or are long (`slow`): `make test-all`
@@ -82,7 +82,9 @@ def ring_of(item: pytest.Item) -> str:
     marked = {marker.name for marker in item.iter_markers()}
     if long := next((name for name in LONG if name in marked), None):
         return long
-    return "fast" if item.nodeid.split("/")[1] in FAST and not on_trio(item) else "test"
+    if "medium" in marked or on_trio(item) or broker_of(item) is not None:
+        return "test"
+    return "fast" if item.nodeid.split("/")[1] in FAST else "test"
 
 
 def on_trio(item: pytest.Item) -> bool:

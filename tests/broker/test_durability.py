@@ -192,6 +192,7 @@ def a_chunk(offset: int, count: int) -> StoredChunk:
     return StoredChunk(offset, count, offset, None, blob)
 
 
+@pytest.mark.medium
 def test_a_log_torn_anywhere_opens_with_whole_groups(tmp_path: Path) -> None:
     """The last write of a power cut may be on the disk in part: cut the log at any byte."""
     source = tmp_path / "source"

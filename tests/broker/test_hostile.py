@@ -115,6 +115,7 @@ def test_garbage_from_a_stranger(pieces: list[bytes]) -> None:
     survives(attack)
 
 
+@pytest.mark.medium
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=10))
 def test_garbage_after_a_login(pieces: list[bytes]) -> None:
     async def attack(node: Node) -> None:
@@ -124,6 +125,7 @@ def test_garbage_after_a_login(pieces: list[bytes]) -> None:
     survives(attack)
 
 
+@pytest.mark.medium
 @given(
     st.lists(
         st.tuples(st.integers(0, 35) | st.integers(0x8000, 0x8020), st.binary(max_size=60)),

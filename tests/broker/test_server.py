@@ -82,6 +82,7 @@ async def test_memory_keeps_nothing() -> None:
         await raw.ok(CreateStream(7, "s", {}))
 
 
+@pytest.mark.medium
 async def test_a_data_directory_has_one_broker_at_a_time(tmp_path: Path) -> None:
     async with broker(data=tmp_path):
         code = (

@@ -139,6 +139,7 @@ async def test_a_client_that_sends_heartbeats_stays_connected() -> None:
         await raw.ok(CreateStream(7, "s", {}))
 
 
+@pytest.mark.medium
 async def test_without_heartbeats_a_silent_client_stays_connected() -> None:
     async with a_node() as node, a_client(node, heartbeat=0) as raw:
         await anyio.sleep(3600)

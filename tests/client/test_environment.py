@@ -173,6 +173,7 @@ async def test_a_connection_that_does_not_answer_takes_nobody_new(
         blocked.mute = False
 
 
+@pytest.mark.medium
 async def test_who_waits_for_a_node_shares_the_outcome(connect: Connect) -> None:
     """A node that swallows connections costs its timeout once, not once for each publisher."""
     cluster = Cluster(2)
@@ -465,6 +466,7 @@ async def test_a_token_that_cannot_be_fetched_is_tried_again(
         TokenCredentials(tokens, renew_at=1.0)
 
 
+@pytest.mark.medium
 async def test_an_identity_provider_that_is_away_is_waited_for(
     cluster: Cluster, connect: Connect
 ) -> None:
@@ -563,6 +565,7 @@ async def test_secrets_are_in_no_text(
 # --- TLS ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_tls_options_are_checked(tmp_path: Any) -> None:
     with pytest.raises(ConfigurationError, match="needs Tls"):
         Tls(key="k").context()

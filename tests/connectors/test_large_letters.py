@@ -93,6 +93,7 @@ async def test_what_does_not_fit_is_buried_all_the_same(broker: Broker, stream_n
         await check(environment, stream_name, [*bodies, larger])
 
 
+@pytest.mark.medium
 @pytest.mark.anyio
 async def test_where_the_broker_takes_larger_frames(tmp_path: Path) -> None:
     bodies = [b"a" * 1_500_001, b"b" * 300, b"c" * 2_500_000, b"d" * 100]

@@ -77,6 +77,7 @@ async def test_bytes_can_be_limited():
         running.stop()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("size", [1, 10_000, 8 << 20])
 async def test_memory_is_bounded_in_messages_and_bytes(size):
     count = 40 if size > 1_000_000 else 2000

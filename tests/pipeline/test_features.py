@@ -127,6 +127,7 @@ async def test_one_rate_limit_is_shared_by_all_lanes() -> None:
         running.abort()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("demand", [1, 7, 1000])
 async def test_no_worker_is_handed_more_than_its_demand(demand: int) -> None:
     slices: list[int] = []

@@ -73,6 +73,7 @@ async def test_a_deep_stack_is_shown_from_the_handler_on(caplog: pytest.LogCaptu
     assert len(text) < 5_000
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("computing", [False, True], ids=["waits", "computes"])
 async def test_a_handler_that_blocks_is_named_while_it_does(
     computing: bool, caplog: pytest.LogCaptureFixture

@@ -178,6 +178,7 @@ async def test_an_offset_that_cannot_be_read_ends_nothing(
     assert caplog.records == []
 
 
+@pytest.mark.medium
 @virtual
 @pytest.mark.anyio
 async def test_many_streams_take_turns() -> None:

@@ -256,6 +256,7 @@ async def test_a_key_that_cannot_be_computed_fails_its_message():
     assert result.settled == {"ok": 18, "discarded": 2}
 
 
+@pytest.mark.medium
 async def test_the_order_is_kept_while_the_stage_is_resized():
     random.seed(3)
     stored = []

@@ -64,6 +64,7 @@ def test_a_rate_holds_over_any_time_and_loses_nothing_to_oversleeping(rate, inte
             assert taken_bytes <= size / interval * (now + 0.1) + 7
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("rate", [50, 1000, 33_333, 400_000])
 def test_a_busy_limiter_is_within_two_percent_over_ten_seconds(rate):
     limiter, now, taken = RateLimiter(RateLimit(messages=rate)), 0.0, 0

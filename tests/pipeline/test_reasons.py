@@ -80,6 +80,7 @@ def lines(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> lis
 # -- the run ---------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 async def test_a_batcher_that_cannot_reach_its_store_is_seen_at_once() -> None:
     """2,200 failed attempts, and not a message that has failed for good: the reasons tell."""
     pipeline = pipeline_of(
@@ -340,6 +341,7 @@ async def test_branches_of_a_message_fail_each_for_itself() -> None:
 # -- the log ---------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 async def test_the_log_has_the_first_of_a_reason_and_then_a_line_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -380,6 +382,7 @@ async def test_the_log_has_the_first_of_a_reason_and_then_a_line_a_minute(
     assert vars(records[1])["count"] == 599
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("policy", "said"),
     [

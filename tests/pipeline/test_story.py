@@ -66,6 +66,7 @@ async def test_a_run_from_start_to_end(caplog: pytest.LogCaptureFixture) -> None
     assert all(vars(record)["pipeline"] == "test" for record in caplog.records)
 
 
+@pytest.mark.medium
 async def test_commits_are_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     pipeline = pipeline_of(2_000, commit_interval=1.0, commit_every=1)
 
@@ -187,6 +188,7 @@ async def test_slow_handlers_are_named(caplog: pytest.LogCaptureFixture) -> None
     assert told[0].levelno == logging.INFO
 
 
+@pytest.mark.medium
 async def test_commits_that_fail_are_one_record_and_so_is_their_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -33,6 +33,7 @@ def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
     return [each.getMessage() for each in caplog.records if each.levelno >= level]
 
 
+@pytest.mark.medium
 async def test_a_broker_that_goes_is_told_once_for_all_of_its_users(
     cluster: Cluster, connect: Connect, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,6 +168,7 @@ async def test_a_long_outage_is_told_of_once_a_minute(
         assert "no broker at node0:5552: refused" in still[-1]
 
 
+@pytest.mark.medium
 async def test_what_comes_and_goes_is_one_outage(
     cluster: Cluster, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

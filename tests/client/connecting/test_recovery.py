@@ -164,6 +164,7 @@ async def test_recovery_gives_up_in_time(
     assert isinstance(it.loop.error, error)
 
 
+@pytest.mark.medium
 async def test_without_a_timeout_recovery_never_gives_up() -> None:
     it = Attached()
     async with anyio.create_task_group() as group:

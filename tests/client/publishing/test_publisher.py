@@ -64,6 +64,7 @@ async def test_everything_sent_is_stored_in_order_and_confirmed(
     assert cluster.node.live() == []
 
 
+@pytest.mark.medium
 async def test_messages_sent_one_by_one_share_frames(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s")
     async with connect(cluster) as env, env.publisher("s") as publisher:
@@ -525,6 +526,7 @@ async def test_an_exception_in_the_block_flushes_for_a_moment_only(
             await publisher.send(b"x")
 
 
+@pytest.mark.medium
 async def test_two_hundred_and_fifty_six_publishers_share_a_connection(
     cluster: Cluster, connect: Connect
 ) -> None:

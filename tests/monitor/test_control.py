@@ -124,27 +124,27 @@ async def test_it_is_off_unless_allowed(running: RunningPipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"),
+    ("asked", "status", "said"),
     [
-        (b"{", 400),
-        (b"\xff", 400),
-        ([], 400),
-        ({"pipeline": "other", "action": "pause"}, 404),
-        ({"action": "pause"}, 404),
-        ({"pipeline": "controlled"}, 400),
-        ({"pipeline": "controlled", "action": "stop"}, 400),
-        ({"pipeline": "controlled", "action": "rate_limit", "messages": -1}, 400),
-        ({"pipeline": "controlled", "action": "rate_limit", "messages": "fast"}, 400),
-        ({"pipeline": "controlled", "action": "rate_limit", "messages": True}, 400),
-        ({"pipeline": "controlled", "action": "rate_limit", "messages": float("nan")}, 400),
-        ({"pipeline": "controlled", "action": "rate_limit", "messages": 1e300}, 400),
-        ({"pipeline": "controlled", "action": "rate_limit", "messages": False}, 400),
+        (b"{", 400, "must be a JSON object"),
+        (b"\xff", 400, "must be a JSON object"),
+        ([], 400, "must be a JSON object"),
+        (order("pause") | {"pipeline": "other"}, 404, "no pipeline 'other' is running"),
+        ({"action": "pause"}, 404, "no pipeline None is running"),
+        ({"pipeline": "controlled"}, 400, "expected pause, resume or rate_limit"),
+        (order("stop"), 400, "action 'stop': expected pause, resume or rate_limit"),
+        (order("rate_limit", messages=-1), 400, "messages -1: a limit is a number"),
+        (order("rate_limit", messages="fast"), 400, "messages 'fast': expected a number"),
+        (order("rate_limit", messages=True), 400, "messages True: expected a number"),
+        (order("rate_limit", messages=float("nan")), 400, "messages nan: expected a number"),
+        (order("rate_limit", messages=1e300), 400, "messages 1e+300: expected a number"),
+        (order("rate_limit", messages=False), 400, "messages False: expected a number"),
     ],
 )
-async def test_bad_requests(running: RunningPipeline, asked: Any, status: int) -> None:
+async def test_bad_requests(running: RunningPipeline, asked: Any, status: int, said: str) -> None:
     answer = await ask(asked)
     assert answer.status == status
-    assert answer.body
+    assert said in answer.body.decode()
     assert running.rate_limit is None
 
 

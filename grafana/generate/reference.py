@@ -25,7 +25,7 @@ HEAD = """\
 
 `flowstream run --http` serves these metrics at `/metrics`, in the Prometheus text format or as
 OpenMetrics, as the client requests. They are updated per slice, batch, commit or connection, never
-per message. Labels with free values (errors, reasons) keep the first 50 different values; all further
+per message. Labels with free values (errors, reasons) keep the first 50 different values; further
 ones are counted as `other`. `/metrics` also has the `process_*` and `python_gc_*` metrics of the
 Prometheus client.
 """

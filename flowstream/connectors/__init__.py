@@ -4,7 +4,8 @@
     super_stream_producer.py   SuperStreamProducer: its partitions, shared between processes
     stream_sink.py             StreamSink: batches published and confirmed
     dead_letter.py             DeadLetter: failed messages kept with origin and reason; valve.py
-    start.py, filtering.py, amqp.py, encoding.py, environment.py   what they share
+    environment.py             StreamEnvironment: what they need of an environment
+    start.py, filtering.py, amqp.py, encoding.py   what they share
 
 This file is the room's contract.
 """
@@ -12,6 +13,7 @@ This file is the room's contract.
 from flowstream.connectors.dead_letter import PROPERTIES as DEAD_LETTER_PROPERTIES
 from flowstream.connectors.dead_letter import DeadLetter
 from flowstream.connectors.encoding import encode_data
+from flowstream.connectors.environment import StreamEnvironment
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.connectors.stream_sink import StreamSink
@@ -21,6 +23,7 @@ __all__ = [
     "DEAD_LETTER_PROPERTIES",
     "DeadLetter",
     "Filter",
+    "StreamEnvironment",
     "StreamProducer",
     "StreamSink",
     "SuperStreamProducer",

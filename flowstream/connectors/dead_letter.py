@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowstream.checks import check_number, check_stream, check_whole
-from flowstream.client import AmqpMessage, Environment, Publisher
-from flowstream.connectors.environment import environment_of
+from flowstream.client import AmqpMessage
+from flowstream.connectors.environment import StreamEnvironment, StreamWriter, environment_of
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import (
     ConfigurationError,
@@ -96,7 +96,7 @@ class DeadLetter(FailurePolicy):
             yield DeadLetters(context.pipeline, publisher, valve)
 
 
-async def _refuse_super_stream(environment: Environment, name: str) -> None:
+async def _refuse_super_stream(environment: StreamEnvironment, name: str) -> None:
     """Brokers would create a stream of the same name, and no command could tell the two apart."""
     try:
         partitions = await environment.partitions(name)
@@ -111,7 +111,7 @@ async def _refuse_super_stream(environment: Environment, name: str) -> None:
 class DeadLetters(OpenPolicy):
     """The policy at work: publishes failures in bulk."""
 
-    def __init__(self, pipeline: str, publisher: Publisher, valve: SafetyValve) -> None:
+    def __init__(self, pipeline: str, publisher: StreamWriter, valve: SafetyValve) -> None:
         self._pipeline = pipeline
         self._publisher = publisher
         self._valve = valve

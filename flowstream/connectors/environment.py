@@ -1,13 +1,26 @@
-"""The environment of a run: the one it was given, or its own, shared by all of its connectors."""
+"""The environment of a run, which all of its connectors share: the given one, or a new one.
+
+`StreamEnvironment` is what the connectors need of an environment. `flowstream.client.Environment`
+and `flowstream.testing.MemoryEnvironment` have it; mypy checks both (tests/connectors).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, Protocol, TypeAlias, cast
 
-from flowstream.client import DEFAULT_URL, Environment, StreamUrl
+from flowstream.client import (
+    DEFAULT_URL,
+    Environment,
+    Offset,
+    OffsetSpec,
+    Routing,
+    StreamBacklog,
+    StreamStatistics,
+    StreamUrl,
+)
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import RunContext
 from flowstream.texts import type_name
@@ -15,18 +28,168 @@ from flowstream.texts import type_name
 VARIABLE = "FLOWSTREAM_URL"
 
 
-async def environment_of(context: RunContext) -> Environment:
+OnTruncated: TypeAlias = Literal["error", "skip"]
+
+
+class StreamDelivery(Protocol):
+    """Messages of a stream that arrived together; see `flowstream.client.Delivery`."""
+
+    @property
+    def stream(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def offsets(self) -> Sequence[int]: ...
+    @property
+    def bodies(self) -> list[bytes]: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+
+
+class StreamReader(Protocol):
+    """An open consumer of a stream; see `flowstream.client.Consumer`."""
+
+    @property
+    def position(self) -> int | None: ...
+    @property
+    def losses(self) -> int | None: ...
+    def __aiter__(self) -> AsyncIterator[StreamDelivery]: ...
+
+
+class SuperStreamReader(Protocol):
+    """An open consumer of a super stream; see `flowstream.client.SuperStreamConsumer`."""
+
+    @property
+    def partitions(self) -> list[str]: ...
+    @property
+    def active(self) -> list[str]: ...
+    @property
+    def positions(self) -> dict[str, int | None]: ...
+    @property
+    def losses(self) -> dict[str, int | None]: ...
+    def __aiter__(self) -> AsyncIterator[StreamDelivery]: ...
+
+
+class StreamLag(Protocol):
+    """Measures the lag of a stream; see `flowstream.client.LagProbe`."""
+
+    async def look(self, behind: int) -> StreamBacklog: ...
+
+
+class StreamWriter(Protocol):
+    """An open publisher of a stream; see `flowstream.client.Publisher`."""
+
+    @property
+    def max_body(self) -> int | None: ...
+    async def publish_many(self, bodies: Sequence[bytes]) -> None: ...
+
+
+class SuperStreamWriter(Protocol):
+    """An open publisher of a super stream; see `flowstream.client.SuperStreamPublisher`."""
+
+    async def partitions_of(self, key: str) -> Sequence[str]: ...
+    async def publish_many(self, bodies: Sequence[bytes], *, keys: Sequence[str]) -> None: ...
+
+
+class StreamEnvironment(Protocol):
+    """What the connectors need of an environment; see `flowstream.client.Environment`."""
+
+    # --- streams
+
+    async def stream_exists(self, name: str) -> bool: ...
+    async def create_stream(self, name: str, *, exist_ok: bool = False) -> None: ...
+    async def stream_stats(self, name: str) -> StreamStatistics: ...
+    async def last_offset(self, stream: str) -> int | None: ...
+    async def resolve_offset(self, stream: str, offset: Offset) -> int: ...
+    async def partitions(self, super_stream: str) -> list[str]: ...
+    async def routing_of(self, super_stream: str) -> Routing: ...
+
+    # --- stored offsets
+
+    async def query_offset(self, reference: str, stream: str) -> int | None: ...
+    async def query_beginning(self, reference: str, stream: str) -> int | None: ...
+    async def store_beginning(self, reference: str, stream: str) -> None: ...
+    async def store_offset(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None: ...
+    async def store_offset_verified(
+        self, reference: str, stream: str, offset: int, *, keep: bool = False
+    ) -> None: ...
+    async def claim_reference(self, reference: str, stream: str) -> int | None: ...
+    async def reference_claim(self, reference: str, stream: str) -> int | None: ...
+
+    # --- consumers and publishers
+
+    def consumer(
+        self,
+        stream: str,
+        *,
+        offset: Offset = "first",
+        name: str | None = None,
+        credit: int = 10,
+        on_truncated: OnTruncated = "error",
+        settled: Callable[[str], int | None] | None = None,
+        filter_values: Sequence[str] = (),
+        match: Callable[[bytes], bool] | None = None,
+        match_unfiltered: bool = False,
+    ) -> AbstractAsyncContextManager[StreamReader]: ...
+    def super_stream_consumer(
+        self,
+        super_stream: str,
+        *,
+        offset: Offset = "first",
+        name: str | None = None,
+        credit: int = 10,
+        on_truncated: OnTruncated = "error",
+        settled: Callable[[str], int | None] | None = None,
+        filter_values: Sequence[str] = (),
+        match: Callable[[bytes], bool] | None = None,
+        match_unfiltered: bool = False,
+        tracking: Literal["manual"] | None = None,
+        single_active: bool = False,
+        on_active: Callable[[str], Awaitable[OffsetSpec]] | None = None,
+        on_inactive: Callable[[str], Awaitable[None]] | None = None,
+        hand_over_timeout: float = 30.0,
+    ) -> AbstractAsyncContextManager[SuperStreamReader]: ...
+    def lag_probe(
+        self,
+        stream: str,
+        *,
+        filter_values: Sequence[str] = (),
+        match: Callable[[bytes], bool] | None = None,
+        match_unfiltered: bool = False,
+    ) -> StreamLag: ...
+    def publisher(
+        self,
+        stream: str,
+        *,
+        filter_value: Callable[[bytes], str | None] | None = None,
+        max_unconfirmed: int = 10_000,
+    ) -> AbstractAsyncContextManager[StreamWriter]: ...
+    def super_stream_publisher(
+        self,
+        super_stream: str,
+        *,
+        routing: Routing = "hash",
+        filter_value: Callable[[bytes], str | None] | None = None,
+        max_unconfirmed: int = 10_000,
+    ) -> AbstractAsyncContextManager[SuperStreamWriter]: ...
+
+
+async def environment_of(context: RunContext) -> StreamEnvironment:
     """The environment to use in this run, which ends with an error when it is closed.
 
     It is `environment=` of the run, or one for `url=`, FLOWSTREAM_URL or localhost, in this order.
     Raises ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed, and EnvironmentClosed
     or ConfigurationError where the one that was given cannot be used.
     """
-    return cast(Environment, await context.shared("environment", lambda: _used(context)))
+    return cast(StreamEnvironment, await context.shared("environment", lambda: _used(context)))
 
 
 @asynccontextmanager
-async def _used(context: RunContext) -> AsyncIterator[Environment]:
+async def _used(context: RunContext) -> AsyncIterator[StreamEnvironment]:
     given = context.environment
     if given is None:
         url = context.url
@@ -45,4 +208,4 @@ async def _used(context: RunContext) -> AsyncIterator[Environment]:
             f"{type_name(given)} (an address goes into url=)"
         )
     else:
-        yield cast(Environment, given)  # one for tests, such as MemoryEnvironment
+        yield cast(StreamEnvironment, given)  # one for tests, such as MemoryEnvironment

@@ -13,17 +13,19 @@ import anyio
 
 from flowstream.checks import check_kind, check_name, check_stream, check_whole
 from flowstream.client import (
-    Consumer,
-    Delivery,
-    Environment,
-    LagProbe,
     Offset,
     StreamStatistics,
     kept_reference,
     offset_spec,
 )
 from flowstream.connectors.amqp import AMQP
-from flowstream.connectors.environment import environment_of
+from flowstream.connectors.environment import (
+    StreamDelivery,
+    StreamEnvironment,
+    StreamLag,
+    StreamReader,
+    environment_of,
+)
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start, beyond, told, truncated, where_to_start
 from flowstream.errors import (
@@ -98,17 +100,17 @@ class StreamProducer(Producer):
         self.filter = filter
         self.on_truncated = on_truncated
         self.lost = 0
-        self._environment: Environment | None = None
+        self._environment: StreamEnvironment | None = None
         self._name = reference or ""
         self._pipeline = ""
         self._consumed: list[str] = []
         self._telemetry = Telemetry()
         self._start = Start(0, known=True)
-        self._consumer: Consumer | None = None
+        self._consumer: StreamReader | None = None
         self._partition: SourcePartition | None = None
         self._same_at: dict[str, int] = {}
         """How often the consumer was cut off when a stream was seen to be the one that it read."""
-        self._probes: dict[str, LagProbe] = {}
+        self._probes: dict[str, StreamLag] = {}
         self._claimed: set[str] = set()
         self._claims: dict[str, set[int | None]] = {}
         """Numbers under which each stream's reference was claimed, as far as this run knows."""
@@ -178,7 +180,7 @@ class StreamProducer(Producer):
         settled = None if self._partition is None else self._partition.settled
         return self._start.settled if settled is None else settled
 
-    async def _deliveries(self, consumer: Any) -> AsyncGenerator[Delivery, None]:
+    async def _deliveries(self, consumer: Any) -> AsyncGenerator[StreamDelivery, None]:
         """Deliveries; with a filter, commits are let past what it left out now and then."""
         if self.filter is None:
             async for delivery in consumer:
@@ -203,7 +205,7 @@ class StreamProducer(Producer):
         if self._partition is not None and self._consumer is not None and self._consumer.position:
             self._partition.skip(self._consumer.position - 1)
 
-    async def _send(self, partition: SourcePartition, delivery: Delivery) -> None:
+    async def _send(self, partition: SourcePartition, delivery: StreamDelivery) -> None:
         if delivery.offset < partition.next:
             partition.close()
             raise StreamDoesNotExist(
@@ -344,7 +346,7 @@ class StreamProducer(Producer):
         }
 
     @property
-    def environment(self) -> Environment:
+    def environment(self) -> StreamEnvironment:
         if self._environment is None:
             raise ConfigurationError(f"{type(self).__name__} {self.stream!r} is not running")
         return self._environment
@@ -452,7 +454,7 @@ class StreamProducer(Producer):
         self._telemetry.emit(Truncated(self._pipeline, stream, lost))
 
 
-async def send(partition: SourcePartition, delivery: Delivery) -> None:
+async def send(partition: SourcePartition, delivery: StreamDelivery) -> None:
     """Hand a delivery to its partition; returns when the pipeline has taken it in."""
     offsets = delivery.offsets
     await partition.send(

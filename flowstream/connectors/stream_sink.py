@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from flowstream.checks import check_callable, check_flag, check_stream, check_whole
 from flowstream.client import (
     AmqpMessage,
-    Environment,
-    Publisher,
     Routing,
-    SuperStreamPublisher,
     encode_data_all,
 )
 from flowstream.connectors.encoding import encode_data
-from flowstream.connectors.environment import environment_of
+from flowstream.connectors.environment import StreamEnvironment, environment_of
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
 from flowstream.pipeline import Batch, Message, RunContext, Sink
 from flowstream.telemetry import Tracer
@@ -89,7 +86,7 @@ class StreamSink(Sink):
 
             yield write
 
-    async def _publisher(self, environment: Environment) -> Publisher | SuperStreamPublisher:
+    async def _publisher(self, environment: StreamEnvironment) -> AbstractAsyncContextManager[Any]:
         options: dict[str, Any] = {
             "filter_value": self.filter_value,
             "max_unconfirmed": self.max_unconfirmed,

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import anyio
 
 from flowstream.checks import check_flag, check_name
-from flowstream.client import Offset, OffsetSpec, SuperStreamConsumer
+from flowstream.client import Offset, OffsetSpec
 from flowstream.connectors.amqp import AMQP
+from flowstream.connectors.environment import SuperStreamReader
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start
 from flowstream.connectors.stream_producer import StreamProducer
@@ -65,7 +66,7 @@ class SuperStreamProducer(StreamProducer):
         self._starts: dict[str, Start] = {}
         self._known: set[str] = set()
         self._handing_over: dict[str, anyio.Lock] = {}
-        self._partitions: SuperStreamConsumer | None = None
+        self._partitions: SuperStreamReader | None = None
         self._consuming = AsyncExitStack()
 
     async def open(self, context: RunContext) -> None:

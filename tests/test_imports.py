@@ -43,7 +43,7 @@ STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "schema", "telemetry", "pr
 # The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # Rooms whose files form no import circle; add a room as soon as it has none.
-WITHOUT_CIRCLES = ["broker", "protocol"]
+WITHOUT_CIRCLES = ["broker", "client", "protocol"]
 # What the example applications may use beside flowstream and the standard library.
 PIPELINES_MAY_USE = {"anyio", "msgspec", "pydantic"}
 

@@ -177,6 +177,8 @@ ELSEWHERE = {
     "flowstream.Pipeline": "tests/pipeline/test_declaration.py: every option",
     "flowstream.Tracing": "tests/test_tracing.py",
     "flowstream.Telemetry": "takes observers, which are known by what they do",
+    "flowstream.client.ConsumerOptions": "tests/client/test_wrong_input.py: every option",
+    "flowstream.client.PublisherOptions": "tests/client/test_wrong_input.py: every option",
     "flowstream.OffsetSpec": "read from the wire too: checked where it is given, see below",
     "flowstream.client.Address": "read from the wire too: checked where it is given, see below",
     "flowstream.testing.PipelineTester": "below",
@@ -202,6 +204,7 @@ GIVEN = {  # made by flowstream, for users to read
 BASES = {  # for users to derive from
     "flowstream": {"Acknowledger", "Intake", "FlowstreamError", "Producer"},
     "flowstream.client": {"Credentials", "CreditStrategy"},
+    "flowstream.connectors": {"StreamEnvironment"},
     "flowstream.testing": {"Marker"},
 }
 HIDDEN = {"user", "password", "value", "key_password", "credentials", "url"}

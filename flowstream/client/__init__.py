@@ -1,20 +1,19 @@
-"""The client: everything a program does with RabbitMQ Streams, on asyncio and trio.
+"""The client: publishing to RabbitMQ Streams and consuming them, on asyncio and trio.
 
-    environment.py   the face: one object per application (admin.py: streams, offsets)
-    publisher.py     the face of publishing; session.py: its place on a connection; outbox.py,
-                     unconfirmed.py, framing.py: from bodies to confirmed frames; failures.py
-    consumer.py      the face of consuming; subscription.py: its place on a connection; delivery.py,
-                     credit.py, offsets.py, identity.py, probe.py, backlog.py;
-                     tracking.py, single_active.py
-    super_publisher.py, super_consumer.py   over the partitions (partitions.py, routing.py)
-    options.py       what publishers and consumers can be told; checks.py: wrong ones are refused
-    recovery.py    the loop that keeps both attached (backoff.py, states.py, signals.py)
-    manager.py          connections by role: pool.py, seed.py, nodes.py
-    connection.py    one connection: opening.py (handshake), ids.py, codes.py
-    transport.py     TCP and TLS; url.py, credentials.py, settings.py: what they need
-    tasks.py         background tasks with an owner
+It promises: a message that was accepted is confirmed or reported as failed; a consumer receives
+every message in order, or reports what retention removed; both recover from lost connections by
+themselves. Everything that waits is bounded, in size or in time.
 
-This file is the room's contract.
+Read the files in this order:
+
+    environment.py   Environment: one object per application, where everything begins
+    admin.py         its methods for streams, super streams and stored offsets
+    publishing/      from a body to a confirm
+    consuming/       from a chunk to a delivery, and stored offsets
+    connecting/      connections, the handshake, recovery, and the state that all of them share
+
+`publishing` and `consuming` import from `connecting` and not from each other; `connecting` imports
+neither. Import public names from here: `from flowstream.client import Environment`.
 """
 
 from flowstream.client.admin import ServerInfo, StreamStatistics

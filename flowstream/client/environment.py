@@ -54,9 +54,17 @@ class Environment(Administration):
     `url` has one or more addresses of a cluster: as `host1:5552,host2:5552` in one URL, or as a
     list of URLs. They are tried in this order, at the start and after a loss. For
     rabbitmq-stream+tls:// addresses TLS is used, and certificates are verified; `tls` has its
-    options. `credentials` replace the user and password of the URL. `address_resolver` maps the
-    addresses that brokers advertise to reachable ones. For the other options see `Settings`. Times
-    are in seconds.
+    options. `credentials` replace the user and password of the URL. `name` is part of
+    the names of connections, which RabbitMQ's management UI shows. `address_resolver` maps the
+    addresses that brokers advertise to reachable ones; `node_attempts` limits how often the client
+    connects until the wanted node answers.
+
+    Times are in seconds. A connection on which nothing arrives for two `heartbeat` intervals is
+    closed. `connect_timeout`, `request_timeout` and `close_timeout` limit single steps, and
+    `backoff` has the delays between attempts to recover. A publisher or consumer that cannot
+    recover within `recovery_timeout` fails (None: it never gives up), or within `missing_timeout`
+    while its stream does not exist. `frame_max` is the largest frame in bytes (0: no limit), and
+    `per_connection` the number of publishers or consumers that share a connection.
 
     Entering the block connects. It raises ConnectionFailed, AuthenticationFailed or
     VirtualHostAccessFailed if that fails.

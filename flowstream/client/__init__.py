@@ -35,6 +35,7 @@ from flowstream.client.consuming.delivery import Delivery, StreamMessage
 from flowstream.client.consuming.lag import LagProbe, StreamBacklog
 from flowstream.client.consuming.options import (
     AutoTracking,
+    ConsumerOptions,
     CreditOnArrival,
     CreditStrategy,
     CreditWhenDone,
@@ -44,6 +45,7 @@ from flowstream.client.consuming.options import (
 from flowstream.client.consuming.super_consumer import SuperStreamConsumer
 from flowstream.client.consuming.tracking import kept_reference
 from flowstream.client.environment import Environment
+from flowstream.client.publishing.options import PublisherOptions
 from flowstream.client.publishing.publisher import Publisher
 from flowstream.client.publishing.super_publisher import (
     Routing,
@@ -81,6 +83,7 @@ __all__ = [
     "Backoff",
     "Compression",
     "Consumer",
+    "ConsumerOptions",
     "Credentials",
     "CreditOnArrival",
     "CreditStrategy",
@@ -96,6 +99,7 @@ __all__ = [
     "PlainCredentials",
     "Properties",
     "Publisher",
+    "PublisherOptions",
     "Routing",
     "ServerInfo",
     "State",

@@ -311,7 +311,7 @@ async def test_goodbye_is_said_and_waited_for(cluster: Cluster) -> None:
     async with opened(cluster) as connection:
         await connection.close()
         [goodbye] = cluster.node.received(Close)
-        assert (goodbye.code, goodbye.reason) == (1, "goodbye")
+        assert (goodbye.code, goodbye.reason) == (1, "closed by the client")
         assert not connection.usable
         await connection.close()
 

@@ -144,4 +144,4 @@ async def test_a_publisher_alone_loses_its_broker(
         proxy.refusing = False
         await publisher.flush()
         await until(lambda: len(said(caplog)) == 2)
-        assert said(caplog)[1].endswith(f"the publisher of {stream_name}-0 goes on")
+        assert said(caplog)[1].endswith(f"the publisher of {stream_name}-0 continues")

@@ -400,7 +400,9 @@ class ClientConnection:
             if self.usable:
                 with anyio.move_on_after(self._settings.close_timeout):
                     try:
-                        await self.request(lambda c: Close(c, Code.OK, "closed by the client"), Response)
+                        await self.request(
+                            lambda c: Close(c, Code.OK, "closed by the client"), Response
+                        )
                     except (ConnectionClosed, RequestTimeout) as error:
                         log.debug("closing %r: %s", self, error)
             self.abort("the connection was closed on request", "request")

@@ -71,7 +71,7 @@ class PlainCredentials(Credentials):
 
 @dataclass(frozen=True, slots=True)
 class ExternalCredentials(Credentials):
-    """The client certificate of the TLS connection says who it is (EXTERNAL)."""
+    """Authenticates by the client certificate of the TLS connection (EXTERNAL)."""
 
     mechanism = "EXTERNAL"
 

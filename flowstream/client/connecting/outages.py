@@ -205,10 +205,14 @@ def waiting(cells: Collection[StateCell]) -> str:
 
 
 def going_on(cells: Collection[StateCell]) -> str:
-    """`the consumer of orders goes on`."""
+    """`the consumer of orders continues`."""
     who = _who(cells)
     one = sum(cell.kind != "environment" for cell in cells) == 1
-    return f"{who} {'goes' if one else 'go'} on" if who else "no publisher or consumer was waiting"
+    return (
+        f"{who} {'continues' if one else 'continue'}"
+        if who
+        else "no publisher or consumer was waiting"
+    )
 
 
 def _who(cells: Iterable[StateCell]) -> str:

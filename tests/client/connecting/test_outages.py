@@ -109,7 +109,7 @@ async def test_a_publisher_alone(
         cluster.node.up = True
         await publisher.wait_for(State.OPEN)
         await anyio.sleep(5)
-        assert said(caplog)[-1].endswith("the publisher of s goes on")
+        assert said(caplog)[-1].endswith("the publisher of s continues")
 
 
 async def test_the_leader_of_one_partition(

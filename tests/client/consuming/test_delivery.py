@@ -1,4 +1,4 @@
-"""Whether the stream that a consumer comes back to is the one it read."""
+"""From chunks to deliveries: which gaps are losses, which chunks wait, and a stream's identity."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.client.consuming.delivery import StreamIdentity, Verdict
+from flowstream.client.consuming.delivery import Arrivals, StreamIdentity, Verdict, removed
 from flowstream.protocol import Chunk, OffsetSpec, build_chunk, simple_entry
 
 
@@ -71,3 +71,47 @@ def test_a_stream_is_never_taken_for_another_one(sizes: list[int], data: st.Data
     end = data.draw(st.integers(start + 1, len(chunks)))
     first = data.draw(st.sampled_from(chunks))
     assert after_reading(*chunks[start:end]).judge(first) is not Verdict.OTHER
+
+
+@pytest.mark.parametrize(
+    ("expected", "arrived", "first", "lost"),
+    [
+        (5, 9, 0, 0),  # the broker's own records, or a filter
+        (5, 9, 5, 0),
+        (5, 9, 9, 4),
+        (5, 9, 8, 3),  # the segment begins with a record of the broker's own
+        (5, 9, 20, 4),  # more was removed since
+        (0, 9, 9, 9),
+        (5, 9, None, 0),
+    ],
+)
+def test_only_what_retention_removed_of_a_gap_is_lost(
+    expected: int, arrived: int, first: int | None, lost: int
+) -> None:
+    assert removed(expected, arrived, first) == lost
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), max_size=20), st.integers(0, 99))
+def test_a_chunk_behind_a_gap_waits_for_its_explanation(
+    steps: list[tuple[int, int]], first: int
+) -> None:
+    arrivals, offset = Arrivals(), 0
+    arrivals.clear(0)
+    gaps = 0
+    for gap, records in steps:
+        arrival = arrivals.add(chunk(offset + gap, 1, *[b"x"] * records), None)
+        assert (arrival.gap is None) == (gap == 0)
+        gaps += gap
+        offset += gap + records
+    lost = 0
+    while len(arrivals):
+        arrival_ = arrivals.take()
+        if arrival_ is None:
+            for each in arrivals.unexplained()[:1]:
+                each.explain(first)
+            continue
+        lost += arrival_.lost
+    assert lost <= gaps
+    assert arrivals.bytes == 0
+    if first == 0:
+        assert lost == 0

@@ -1,25 +1,32 @@
 """The command line: `flowstream run|publish|streams|offsets|...`.
 
-Nothing imports this room. One habit throughout: every command's help ends with examples; what has
-output has `--json`; colour and live displays only on a terminal (and never with `NO_COLOR`);
-mistakes are one line on standard error with an exit code from `exit_codes.py`, without a traceback
-unless `--debug` is given. Modules of the other rooms are imported by the commands that need them,
-so that `--help` is quick.
+No other room imports this one. Every command keeps the same promises:
+
+- Its help ends with examples, and every result is also available with `--json`.
+- Results go to standard output, everything else to standard error.
+- An error is one line, `error: ...`, with an exit code from `exit_codes.py`; `--debug` adds the
+  traceback. It says what is wrong, where, and what to do.
+- Colours and live displays appear only on a terminal, and colours never with `NO_COLOR`.
+- `flowstream --help` imports no command. A command's module imports what the command needs.
 
 Read in this order:
 
-    app.py         the tree of commands, and `main`; exit_codes.py which error ends with which code
-    commands/      one file for each command or group of commands
-    parser/        options that commands share; values as people write them
-    configuration/ settings, and how they reach options and pipelines
-    output/        standard output and error, tables, progress, log records
-    connection/    how commands find and reach a broker
-    pipelines/     modules -> pipelines, their streams, their parts in words
-    running/       what `flowstream run` does; view/ the live view on a terminal
-    readers/       who reads a stream, and how far each reader is
-    publishing/    files into streams; dead_letters/ read and replayed
-    diagnosis/     what `flowstream check` and `flowstream doctor` examine
-    document.py    docs/cli.md and docs/configuration.md
+    app.py          the table of commands, and `main`
+    exit_codes.py   the exit codes, and the error that each belongs to
+    commands/       one file for each command or group of commands
+    parser/         the command tree, options that commands share, and values of options
+    configuration/  settings, and how they reach options and pipelines
+    output/         standard output and error, tables, progress, log records
+    event_loop.py   the event loop of a command, and signals
+    connection/     how commands find and reach a broker
+    pipelines/      the pipelines of a module, their streams, and their parts in words
+    running/        what `flowstream run` does
+    view/           the live view on a terminal
+    readers/        who reads a stream, and how far each reader is
+    publishing/     files published to streams
+    dead_letters/   dead letters, read and replayed
+    diagnosis/      what `flowstream check` and `flowstream doctor` check
+    document.py     writes docs/cli.md and docs/configuration.md
 """
 
 from __future__ import annotations
@@ -38,10 +45,13 @@ def main() -> NoReturn:
 
 
 def _open_standard_streams() -> None:
-    """Those that whoever started us has closed: else the next socket would take their place."""
+    """Open standard streams that the parent process closed.
+
+    Otherwise the next socket would get the number of such a stream.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - to the end
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end
 
 
 __all__ = ["main"]

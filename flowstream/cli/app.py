@@ -1,4 +1,7 @@
-"""The tree of commands, and `main`, which turns every error into one line and an exit code."""
+"""The tree of commands, and `main`, which turns every error into one line and an exit code.
+
+`flowstream --help` has to be quick, so this file imports no command: they are in a table.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +11,117 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from flowstream import __version__
-from flowstream.cli.commands import (
-    bench,
-    broker,
-    check,
-    config,
-    dashboards,
-    dead_letters,
-    doctor,
-    graph,
-    lag,
-    new,
-    offsets,
-    offsets_reset,
-    publish,
-    run,
-    streams,
-    super_streams,
-    tail,
-    top,
-)
-from flowstream.cli.configuration.defaults import defaults
-from flowstream.cli.exit_codes import MEANINGS, CommandError, ExitCode, root_cause
-from flowstream.cli.output.console import print_json, print_rows, report, show_tracebacks
-from flowstream.cli.output.progress import telling
-from flowstream.cli.parser.options import Json, examples, new_app
+from flowstream.cli.exit_codes import CommandError, ExitCode, root_cause
+from flowstream.cli.output.console import report, show_tracebacks
+from flowstream.cli.output.progress import progress_shown
+from flowstream.cli.parser.group import RICH_HELP, Entry, LazyGroup, examples, loaded
 from flowstream.texts import is_a
 
-HELP = frozenset({"--help", "-h"})
-"""Help shows the defaults of the program, not what is configured (which may be secret)."""
+COMMANDS = (
+    Entry(
+        "run",
+        "flowstream.cli.commands.run",
+        "Run pipelines until they end, Ctrl-C or SIGTERM.",
+    ),
+    Entry(
+        "new",
+        "flowstream.cli.commands.new",
+        "Write NAME.py, a small pipeline, and test_NAME.py, which tests it without a broker.",
+    ),
+    Entry(
+        "publish",
+        "flowstream.cli.commands.publish",
+        "Publish a file to a stream: each line or record is one message.",
+    ),
+    Entry("peek", "flowstream.cli.commands.tail", "Show some messages of a stream and end."),
+    Entry("tail", "flowstream.cli.commands.tail", "Show messages as they arrive, until Ctrl-C."),
+    Entry(
+        "broker",
+        "flowstream.cli.commands.broker",
+        "Run the embedded broker: one machine, the real protocol, nothing to install.",
+    ),
+    Entry(
+        "check",
+        "flowstream.cli.commands.check",
+        "Check that pipelines would run: declaration, options, handlers and payload types.",
+    ),
+    Entry(
+        "graph",
+        "flowstream.cli.commands.graph",
+        "Draw pipelines: from their streams through their handlers to where messages end.",
+    ),
+    Entry(
+        "config",
+        "flowstream.cli.commands.config",
+        "Show every setting, with its value and where it came from.",
+    ),
+    Entry(
+        "doctor",
+        "flowstream.cli.commands.doctor",
+        "Find problems of this machine and the broker, with their remedies.",
+    ),
+    Entry(
+        "top",
+        "flowstream.cli.commands.top",
+        "Watch running pipelines: rates, lag, stages, batches, failures, committed offsets.",
+    ),
+    Entry(
+        "lag",
+        "flowstream.cli.commands.lag",
+        "Show how far readers are behind, in messages and in seconds, for each partition.",
+    ),
+    Entry(
+        "bench",
+        "flowstream.cli.commands.bench",
+        "Measure publishing and consuming on a broker, in a stream that is deleted afterwards.",
+    ),
+    Entry(
+        "exit-codes",
+        "flowstream.cli.commands.exit_codes",
+        "List the exit codes of every command with their meanings.",
+    ),
+    Entry(
+        "streams", "flowstream.cli.commands.streams", "Create, delete, list and inspect streams."
+    ),
+    Entry(
+        "super-streams",
+        "flowstream.cli.commands.super_streams",
+        "Create, delete and inspect super streams: streams of several partitions.",
+    ),
+    Entry(
+        "offsets",
+        "flowstream.cli.commands.offsets",
+        "Show, set, reset and forget stored offsets: the last messages that readers settled.",
+    ),
+    Entry(
+        "dead-letters",
+        "flowstream.cli.commands.dead_letters",
+        "List, show and replay messages that failed.",
+    ),
+    Entry(
+        "dashboards",
+        "flowstream.cli.commands.dashboards",
+        "Write Grafana dashboards, Prometheus rules and their provisioning.",
+    ),
+)
+"""Every command and group of commands, in the order of the help."""
 
 NO_ARGUMENTS = "NoArgsIsHelpError"
-"""What the parser raises for a group of commands alone: its text is the help, or empty where that
-is drawn already. Typer keeps the classes of its errors to itself."""
+"""The parser's error for a group without a command. Its text is the help, or empty if the help was
+drawn already. Its class is not public in Typer."""
 
-app = new_app(
+
+class Root(LazyGroup):
+    """`flowstream` itself."""
+
+    table = COMMANDS
+
+
+app = typer.Typer(
+    cls=Root,
     help="Data pipelines on RabbitMQ Streams.",
     epilog=examples(
         "flowstream new orders",
@@ -53,25 +130,10 @@ app = new_app(
         "flowstream offsets get orders orders",
         "flowstream exit-codes",
     ),
+    no_args_is_help=True,
+    rich_markup_mode="rich" if RICH_HELP else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-run.register(app)
-new.register(app)
-publish.register(app)
-tail.register(app)
-broker.register(app)
-check.register(app)
-graph.register(app)
-config.register(app)
-doctor.register(app)
-top.register(app)
-lag.register(app)
-bench.register(app)
-offsets_reset.register(offsets.app)
-app.add_typer(streams.app)
-app.add_typer(super_streams.app)
-app.add_typer(offsets.app)
-app.add_typer(dead_letters.app)
-app.add_typer(dashboards.app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -82,32 +144,26 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the line.")
+        bool, typer.Option("--debug", help="Show tracebacks. Works anywhere on the command line.")
     ] = False,
 ) -> None:
     """Data pipelines on RabbitMQ Streams."""
-    if context.obj is not HELP:
-        context.default_map = defaults(context.command)
 
 
-@app.command("exit-codes", epilog=examples("flowstream exit-codes", "flowstream exit-codes --json"))
-def exit_codes(json: Json = False) -> None:
-    """List the exit codes of every command, and what each means."""
-    rows = [{"code": int(code), "meaning": meaning} for code, meaning in MEANINGS.items()]
-    if json:
-        print_json(rows)
-    else:
-        print_rows(rows, ["code", "meaning"], empty="")
+def command_tree() -> Any:
+    """The whole tree with every command loaded, for the reference pages and tests."""
+    tree: Any = get_command(app)
+    tree.commands = {name: loaded(command) for name, command in tree.commands.items()}
+    return tree
 
 
 def take_debug(args: list[str]) -> tuple[bool, list[str]]:
-    """Whether `--debug` stands in the line (before any `--`), and the line without it."""
+    """Whether `--debug` is on the command line (before any `--`), and the line without it."""
     end = args.index("--") if "--" in args else len(args)
     rest = [arg for arg in args[:end] if arg != "--debug"] + args[end:]
     return len(rest) < len(args), rest
@@ -115,42 +171,41 @@ def take_debug(args: list[str]) -> tuple[bool, list[str]]:
 
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # results and notes in the order they were told
+    if isinstance(sys.stdout, io.TextIOWrapper):  # so that results and notes keep their order
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     debug, args = take_debug(sys.argv[1:])
     if debug:
         show_tracebacks()
-    obj = HELP if HELP & {*args} else None
     try:
-        with telling():
-            code = app(args, prog_name="flowstream", obj=obj, standalone_mode=False)
+        with progress_shown():
+            code = app(args, prog_name="flowstream", standalone_mode=False)
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
-    except typer.Abort as end:  # Typer's word for an end of input that nobody expected
+    except typer.Abort as end:  # the input ended where an answer was expected
         sys.exit(report(end.__cause__ or end))
     except BaseException as error:
         if type(error).__name__ == NO_ARGUMENTS:
             sys.stderr.write(str(error))
             sys.exit(ExitCode.USAGE)
         if not is_a(root_cause(error), BrokenPipeError):
-            sys.exit(report(usage(error) or error))
+            sys.exit(report(usage_error(error) or error))
     else:
         sys.exit(code or ExitCode.OK)
-    _nobody_reads()
+    _discard_output()
     sys.exit(ExitCode.OK)
 
 
-def usage(error: Any) -> CommandError | None:
-    """A mistake that the parser found, in the form of every other error; None for other errors."""
+def usage_error(error: Any) -> CommandError | None:
+    """An error of the parser as an error like all others; None for errors that are not its own."""
     if not hasattr(error, "format_message"):
         return None
-    said = error.format_message().rstrip(".")
+    text = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     hint = "" if context is None else f" ({context.command_path} --help shows how)"
-    return CommandError(f"{said}{hint}", ExitCode.USAGE)
+    return CommandError(f"{text}{hint}", ExitCode.USAGE)
 
 
-def _nobody_reads() -> None:
-    """The reader of our output has gone (`| head`): nothing is left to tell it."""
+def _discard_output() -> None:
+    """Write nothing more to standard output, whose reader has gone (`| head`)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

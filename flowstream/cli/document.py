@@ -1,4 +1,4 @@
-"""The reference pages, written from the command tree and the settings.
+"""Writes the reference pages from the commands and the settings.
 
 python -m flowstream.cli.document docs/
 """
@@ -12,12 +12,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from typer.main import get_command
-
-from flowstream.cli.app import app
+from flowstream.cli.app import command_tree
 from flowstream.cli.configuration.defaults import setting_of
 from flowstream.cli.configuration.settings import PIPELINES, PREFIX, Settings, pipeline_overrides
 from flowstream.cli.exit_codes import MEANINGS
+from flowstream.cli.output.logs import INTERVAL, LIMIT
 
 WRITTEN = "<!-- Written by `python -m flowstream.cli.document docs/`; do not edit. -->"
 
@@ -26,24 +25,25 @@ COMMAND_LINE = """\
 
 {written}
 
-Every command has `--help` with examples, and everything that prints a result has `--json`. Tables
-are drawn on a terminal and plain in a pipe, with nothing cut off; `NO_COLOR` is honoured. Results
-go to standard output; notes, warnings and errors to standard error: a mistake is one line there,
-`error: ...`, with an [exit code](#exit-codes) of its own, and a traceback only with `--debug`.
+Every command has `--help` with examples, and every command that prints a result has `--json`.
+Tables are drawn on a terminal and plain in a pipe, and are never cut off. `NO_COLOR` is honoured.
 
-What takes longer than a second says on standard error what it does and how far it is: on a terminal
-in a line that is rewritten, else in a plain line every five seconds.
+Results go to standard output; notes, warnings and errors go to standard error. An error is one
+line, `error: ...`, with its own [exit code](#exit-codes). `--debug` adds the traceback.
 
-A command that Ctrl-C interrupts ends with exit code 130. Commands that go on until they are ended
-have no other end than Ctrl-C, and the exit code is 0: `run` (it drains first), `broker`, `tail`,
-`top` and `publish --loop`.
+A command that takes longer than a second shows on standard error what it is doing and how far it
+is: on a terminal in a line that is rewritten, elsewhere in a plain line every five seconds.
+
+A command that is interrupted with Ctrl-C ends with exit code 130. For commands that run until
+Ctrl-C, it is the regular end, with exit code 0: `run` (which drains first), `broker`, `tail`, `top`
+and `publish --loop`.
 
 Options that have a variable can be set in the environment, in `.env` and in `pyproject.toml`: see
 [configuration](configuration.md).
 
-`flowstream --install-completion` makes the shell it is typed in complete commands, options and
-their values; `--show-completion` prints what it would install. For another shell, say which:
-`_FLOWSTREAM_COMPLETE=source_zsh flowstream` (or `source_bash`, `source_fish`) prints its script.
+`flowstream --install-completion` installs completion of commands, options and values for the
+current shell; `--show-completion` prints what it would install. For another shell,
+`_FLOWSTREAM_COMPLETE=source_zsh flowstream` (or `source_bash`, `source_fish`) prints the script.
 """
 
 CONFIGURATION = """\
@@ -51,9 +51,9 @@ CONFIGURATION = """\
 
 {written}
 
-A value is looked for in this order; the first place that has one decides.
+The first of these places that has a value decides:
 
-1. a flag of the command line: `--http :9464`
+1. an option on the command line: `--http :9464`
 2. the environment: `FLOWSTREAM_HTTP=:9464`
 3. the file `.env` in the current directory, with the same names
 4. `[tool.flowstream]` in the nearest `pyproject.toml`, from the current directory upwards
@@ -71,7 +71,7 @@ max_in_flight = 2000
 drain_timeout = 50
 ```
 
-The broker's address has a password: keep it in the environment or in `.env`, outside of the
+The broker's address contains a password: keep it in the environment or in `.env`, outside of the
 repository.
 
 ```sh
@@ -79,20 +79,20 @@ FLOWSTREAM_URL=rabbitmq-stream+tls://orders:secret@rabbit.example.com:5551/shop
 ```
 
 Several brokers of one cluster are written as `rabbitmq-stream://user:password@b1:5552,b2:5552/shop`,
-and are tried in this order. In user and password every character but ASCII letters, digits and
-`-._~!$&'()*+,;=:` is percent-encoded, such as `/` as `%2F` and `@` as `%40`; in Python:
-`urllib.parse.quote(password, safe="")`. A URL that cannot be read is refused without showing it.
+and are tried in this order. In user and password, percent-encode every character except ASCII
+letters, digits and `-._~!$&'()*+,;=:`, such as `/` as `%2F` and `@` as `%40`; in Python:
+`urllib.parse.quote(password, safe="")`. The error for an invalid URL does not show it.
 
-Without an address, commands connect to the embedded broker of the current folder where one runs (a
-run with `--embedded`, or `flowstream broker`, says in `.flowstream/` where it listens), and else to
-`localhost:5552`. `flowstream run` starts an embedded broker where nothing listens there, and always
-with `embedded`; its first line says which broker it uses, and where the data is. `embedded` and
-`url` in one place exclude each other; in two, the place that goes before the other decides.
+Without an address, commands connect to the embedded broker that runs in the current folder, if
+there is one (a run with `--embedded`, or `flowstream broker`, says in `.flowstream/` where it
+listens), else to `localhost:5552`. `flowstream run` starts an embedded broker if nothing listens
+there, and always with `embedded`; its first line says which broker it uses and where the data is.
+`embedded` and `url` exclude each other in the same place; otherwise the place with the higher
+precedence decides.
 
-`flowstream config` prints every value and where it came from; `flowstream config run
-pipelines.orders --http :9464` the same with the flags of that command line. Secrets are masked
-there and in every error. A key that does not exist is refused, with the place and the nearest key
-that does:
+`flowstream config` prints every value with its origin; `flowstream config run pipelines.orders
+--http :9464` does so for that command line. Secrets are masked there and in every error. An unknown
+key is refused, with its place and the closest known key:
 
 ```console
 $ FLOWSTREAM_LOG_LEVL=info flowstream run pipelines.orders
@@ -100,59 +100,59 @@ error: FLOWSTREAM_LOG_LEVL: there is no such setting; did you mean FLOWSTREAM_LO
 ```
 
 Variables such as `FLOWSTREAM_SERVICE_HOST`, which Kubernetes sets for a service of that name, are
-left alone.
+ignored.
 """
 
 MODULES = """\
 ## Modules and their pipelines
 
 `run`, `check`, `graph` and `lag --pipeline` take modules: `flowstream run shop` runs every pipeline
-that `shop.py` declares, `flowstream run shop:eu` only the one in the variable `eu`, or of the name
-`eu`.
+that `shop.py` declares, and `flowstream run shop:eu` only the one in the variable `eu`, or with the
+name `eu`.
 
-- Pipelines in a list, tuple or dict count too: `pipelines = [make("eu"), make("us")]` are `shop:eu`
-  and `shop:us` by their names, and `shop:pipelines` both.
-- A pipeline that is imported from the module that declares it is not run beside the module's own; a
-  note names it. `shop:NAME` reaches it.
-- A module that declares none runs those that it imports: a package's `__init__.py` may gather them.
+- Pipelines in a list, tuple or dict are included: of `pipelines = [make("eu"), make("us")]`,
+  `shop:eu` and `shop:us` are the pipelines by name, and `shop:pipelines` is both.
+- A pipeline that is imported from the module that declares it is not run with the module's own
+  pipelines; a note names it. `shop:NAME` selects it.
+- A module that declares no pipeline runs those that it imports, so that a package's `__init__.py`
+  may collect them.
 - A pipeline that is named in two ways runs once.
 """
 
 OPTIONS_OF_PIPELINES = """\
 ## Options of a pipeline
 
-What a declaration says can be set otherwise where it runs, by the pipeline's name: in the table
+Options of a declaration can be changed where the pipeline runs, by its name: in the table
 `[tool.flowstream.pipelines.NAME]`, or as `FLOWSTREAM_PIPELINES__NAME__OPTION`, where NAME has `_`
-for every character that a variable cannot have. `flowstream check` tells what was set, and whether
-it fits the declaration.
+for every character that a variable's name cannot have. `flowstream check` shows what was changed,
+and whether it fits the declaration.
 """
 
 LOGS = """\
 ## Logs
 
-flowstream logs with Python's `logging`, below the logger `flowstream`, and leaves the root logger
-alone; a program that embeds a pipeline configures logging as it likes. `flowstream run` writes
-records to standard error, from `log_level` on: as `text`, or with `log_format` `json` or `logfmt`
-as one line per record, its own notes included, with `time` in UTC.
+flowstream uses Python's `logging`, with loggers below `flowstream`, and does not change the root
+logger: a program that embeds a pipeline configures logging itself. `flowstream run` writes records
+from `log_level` on to standard error, as `text`, or with `log_format` `json` or `logfmt` as one
+line per record, with `time` in UTC and including its own notes.
 
-Records carry where they are about as fields: `pipeline`, `stage`, `stream` and `offset`, and
-whatever your own code gives with `extra=`. What a handler logs gets them by itself (a batch handler
-`pipeline` and `stage`); a program of your own has that with
-`handler.addFilter(flowstream.pipeline.add_place)`. Of one message of one logger about one pipeline
-and stream {limit} records are written in {interval:g} seconds; the next one tells in `left_out` how
-many others there were.
+Records have fields: `pipeline`, `stage`, `stream` and `offset`, and everything in `extra=` of your
+own code. Records of a handler get these fields automatically (of a batch handler, `pipeline` and
+`stage`); in your own program, add them with `handler.addFilter(flowstream.pipeline.add_place)`. Of
+records with the same logger, message, pipeline and stream, {limit} are written in {interval:g}
+seconds; the next one has the number of the others in `left_out`.
 
-Why messages fail is logged by reason: a warning for the first one, with its place and the fields
-`phase` and `error`, its traceback at debug level, and then at most one line a minute with the
-`count` of the others. What is dead-lettered or discarded is logged the same way. See [Why messages
-fail](concepts.md#why-messages-fail).
+Failures of messages are logged by reason: a warning for the first one, with its position and the
+fields `phase` and `error`, its traceback at level debug, and then at most one line a minute with
+the `count` of the others. Dead-lettered and discarded messages are logged in the same way. See [Why
+messages fail](concepts.md#why-messages-fail).
 """
 
 
 def command_line() -> str:
     """docs/cli.md."""
     parts = [COMMAND_LINE.format(written=WRITTEN)]
-    for words, command in commands(get_command(app)):
+    for words, command in commands(command_tree()):
         parts.append("\n".join(section(words, command)))
     codes = [f"| {int(code)} | {meaning} |" for code, meaning in MEANINGS.items()]
     parts.append("\n".join(["## Exit codes", "", "| code | meaning |", "| ---: | --- |", *codes]))
@@ -160,7 +160,7 @@ def command_line() -> str:
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Groups and commands below a group, by name."""
+    """The groups and commands below a group, by name."""
     for name, child in sorted(command.commands.items()):
         if not child.hidden:
             yield (*words, name), child
@@ -178,7 +178,7 @@ def section(words: tuple[str, ...], command: Any) -> Iterator[str]:
     rows = [] if hasattr(command, "commands") else [row(option) for option in shown]
     if rows:
         yield ""
-        yield "| argument or option | variable | default | what it is |"
+        yield "| argument or option | variable | default | meaning |"
         yield "| --- | --- | --- | --- |"
         yield from rows
     yield ""
@@ -188,7 +188,7 @@ def section(words: tuple[str, ...], command: Any) -> Iterator[str]:
 
 
 def filled(paragraph: str) -> str:
-    """In lines that can be read and compared."""
+    """A paragraph as lines."""
     return textwrap.fill(paragraph, 100, break_long_words=False, break_on_hyphens=False)
 
 
@@ -213,11 +213,9 @@ def examples(command: Any) -> list[str]:
 
 def configuration() -> str:
     """docs/configuration.md."""
-    from flowstream.cli.output.logs import INTERVAL, LIMIT
-
     flags = {
         key: option.opts[0]
-        for _, command in commands(get_command(app))
+        for _, command in commands(command_tree())
         for option in command.params
         if (key := setting_of(option)) is not None
     }
@@ -237,21 +235,21 @@ def configuration() -> str:
             [
                 "## Settings",
                 "",
-                "| key | variable | flag | type | default | what it is |",
+                "| key | variable | option | type | default | meaning |",
                 "| --- | --- | --- | --- | --- | --- |",
                 *settings,
             ]
         ),
         MODULES,
         OPTIONS_OF_PIPELINES,
-        "\n".join(["| option | type | what it is |", "| --- | --- | --- |", *overrides]),
+        "\n".join(["| option | type | meaning |", "| --- | --- | --- |", *overrides]),
         LOGS.format(limit=LIMIT, interval=INTERVAL),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def _kind(field: Any) -> str:
-    """The type in a word; of choices the choices."""
+    """The type of a setting in a word, or its choices."""
     kind = field.annotation
     arms = [arm for arm in get_args(kind) if arm is not type(None)]
     if arms and all(isinstance(arm, str) for arm in arms):
@@ -271,7 +269,7 @@ def _default(field: Any) -> str | None:
 
 
 def _metavar(option: Any) -> str:
-    """What an option's value is called, from its own word, its choices or its type."""
+    """The placeholder for an option's value: its metavar, choices or type."""
     if option.metavar:
         return str(option.metavar)
     kind = option.type_descriptor.annotation

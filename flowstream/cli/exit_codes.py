@@ -1,6 +1,6 @@
-"""Every exit code of the command line, in one table, and which error ends with which.
+"""Every exit code of the command line, and the error that each belongs to.
 
-A code never changes its meaning. `describe()` is what `flowstream exit-codes` prints.
+A code never changes its meaning. `flowstream exit-codes` prints the table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flowstream.texts import is_a, leaves
 
 
 class ExitCode(IntEnum):
-    """What a command's end means; the docstring table in `MEANINGS` is shown to users."""
+    """How a command ended. `MEANINGS` says it in words."""
 
     OK = 0
     UNEXPECTED = 1
@@ -48,52 +48,56 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: dict[ExitCode, str] = {
-    ExitCode.OK: "done; a run that was asked to stop has drained and committed, and what failed "
-    "was dead-lettered or discarded as declared; also Ctrl-C where nothing else ends a command "
+    ExitCode.OK: "success; a stopped run has drained and committed, and failed messages were "
+    "dead-lettered or discarded as declared; also Ctrl-C for commands that have no other end "
     "(broker, tail, top, publish --loop)",
-    ExitCode.UNEXPECTED: "an error nobody foresaw; --debug shows the traceback",
+    ExitCode.UNEXPECTED: "an unexpected error; --debug shows the traceback",
     ExitCode.USAGE: "the command line is wrong",
-    ExitCode.DECLARATION: "a declaration, option or address that cannot work",
-    ExitCode.CONNECTION: "nothing answers at the broker's address, or the connection was lost",
+    ExitCode.DECLARATION: "a declaration, option or address is invalid",
+    ExitCode.CONNECTION: "no broker answers at the address, or the connection was lost",
     ExitCode.AUTHENTICATION: "the broker refused the user name or password",
-    ExitCode.STREAM_MISSING: "the stream does not exist, or was deleted while it was read",
-    ExitCode.HALTED: "a failure policy stopped the pipeline; the offset is before the message",
-    ExitCode.DRAIN_TIMEOUT: "the drain took longer than its deadline; the rest is replayed",
-    ExitCode.TRUNCATED: "retention removed messages before they were handled",
+    ExitCode.STREAM_MISSING: "the stream does not exist, or was deleted while it was being read",
+    ExitCode.HALTED: "a failure policy stopped the pipeline; the committed offset is before the "
+    "failed message",
+    ExitCode.DRAIN_TIMEOUT: "the drain took longer than drain_timeout; unsettled messages are "
+    "delivered again",
+    ExitCode.TRUNCATED: "retention deleted messages before they were handled",
     ExitCode.MODULE_MISSING: "the module does not exist",
-    ExitCode.MODULE_BROKEN: "the module raised an exception, or called sys.exit, while it was "
-    "imported",
-    ExitCode.NO_PIPELINE: "the module has no pipeline, or none of that name",
-    ExitCode.PAYLOAD_TYPE: "a handler's annotation is no supported payload type",
-    ExitCode.DUPLICATE_NAME: "two parts of a pipeline have one name",
-    ExitCode.VIRTUAL_HOST: "the virtual host does not exist, or the user may not enter it",
-    ExitCode.PERMISSION: "the user lacks a permission for the operation",
-    ExitCode.SERVER: "the broker answered with another error",
-    ExitCode.PUBLISH: "a message was refused by the broker, or never confirmed",
-    ExitCode.INPUT: "an input file is missing, or not what its format says",
+    ExitCode.MODULE_BROKEN: "importing the module raised an exception, or called sys.exit",
+    ExitCode.NO_PIPELINE: "the module declares no pipeline, or none with that name",
+    ExitCode.PAYLOAD_TYPE: "a handler's annotation is not a supported payload type",
+    ExitCode.DUPLICATE_NAME: "two pipelines, or two parts of a pipeline, have the same name",
+    ExitCode.VIRTUAL_HOST: "the virtual host does not exist, or the user has no access to it",
+    ExitCode.PERMISSION: "the user has no permission for the operation",
+    ExitCode.SERVER: "the broker answered with another error code",
+    ExitCode.PUBLISH: "the broker refused a message, or did not confirm it",
+    ExitCode.INPUT: "an input file is missing, or does not match its format",
     ExitCode.NOT_SUPPORTED: "the broker is too old, or an extra is not installed",
     ExitCode.TIMEOUT: "the broker did not answer in time",
-    ExitCode.NOT_VERIFIED: "an offset was stored but could not be read back",
-    ExitCode.CHECK_FAILED: "a check found something that will not work",
-    ExitCode.THREADS: "all worker threads of a run hang in handlers; the rest is replayed",
-    ExitCode.SOURCE_FAILED: "a pipeline's source (a generator, file, own producer) raised an error",
-    ExitCode.LAG: "a reader is further behind than --fail-above allows",
-    ExitCode.IN_USE: "refused while a pipeline runs that it would disturb; --force insists",
-    ExitCode.NOT_REPLAYED: "dead letters were not replayed: their originals are gone, or too large",
-    ExitCode.FORCED: "ended by whoever runs it: Ctrl-C, an answer of no, or of a run a second "
-    "signal before it was drained",
+    ExitCode.NOT_VERIFIED: "a stored offset could not be read back",
+    ExitCode.CHECK_FAILED: "a check found a problem",
+    ExitCode.THREADS: "handlers block all worker threads of a run; unsettled messages are "
+    "delivered again",
+    ExitCode.SOURCE_FAILED: "a pipeline's source (a generator, a file or a custom producer) "
+    "raised an error",
+    ExitCode.LAG: "a reader lags more than --fail-above allows",
+    ExitCode.IN_USE: "refused because a running pipeline would be disturbed; --force overrides",
+    ExitCode.NOT_REPLAYED: "dead letters were not replayed: their original messages are gone or "
+    "too large",
+    ExitCode.FORCED: "interrupted: Ctrl-C, the answer no, or, for a run, a second signal before it "
+    "was drained",
 }
 
 
 class CommandError(errors.FlowstreamError):
-    """A command cannot do what it was asked; the text is one line with the remedy."""
+    """A command cannot do what it was asked to do. The message is one line, with the remedy."""
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-# Ordered: the first class that fits decides.
+# The first class that matches decides.
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.FORCED),
     (errors.Halted, ExitCode.HALTED),
@@ -119,7 +123,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 
 def exit_code(error: BaseException) -> ExitCode:
-    """The exit code for an error that ended a command."""
+    """The exit code of a command that ended with this error."""
     if is_a(error, CommandError):
         return cast(CommandError, error).exit_code
     for cls, code in _CODES:
@@ -129,6 +133,6 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The one error that explains a group: the first known one, or the first of all."""
+    """The error that explains a group of errors: the first known one, else the first."""
     found = list(leaves(error))
     return next((leaf for leaf in found if exit_code(leaf) != ExitCode.UNEXPECTED), found[0])

@@ -14,15 +14,7 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from flowstream.client import (
-    Address,
-    AutoTracking,
-    Consumer,
-    Environment,
-    State,
-    StreamNodes,
-    Tls,
-)
+from flowstream.client import Address, AutoTracking, Consumer, Environment, State, StreamNodes, Tls
 from flowstream.errors import PublishFailed
 from tests.brokers.running import Broker, Certificates
 from tests.chaos.cluster import Nodes

@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from flowstream.cli.commands.run import parse_address
 from flowstream.cli.commands.top import Watch, picture
+from flowstream.cli.parser.parsing import parse_address
 from flowstream.cli.readers.monitor_client import snapshot
 from tests.monitor.shop import shop
 

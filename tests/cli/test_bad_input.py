@@ -36,7 +36,7 @@ ONE = pipeline()
 TWO = pipeline("eu") + pipeline("us")
 
 DECLARATIONS = [
-    pytest.param("", "gone", 10, ["no module 'gone'", "run from the directory"], id="no module"),
+    pytest.param("", "gone", 10, ["no module 'gone'", "run in the directory"], id="no module"),
     pytest.param("", "pkg.gone", 10, ["no module 'pkg.gone'"], id="no module in a package"),
     pytest.param("", "shop.py", 10, ["is a path", "write shop"], id="a path"),
     pytest.param("import no_such_thing", "shop", 11, ["no_such_thing", "shop.py, line 1"],
@@ -235,11 +235,11 @@ def test_an_address_that_is_none(tmp_path: Path, url: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--http", "localhost:99999"), 2, "is no address"),
+        (("--http", "localhost:99999"), 2, "is not an address"),
         (("--http", "192.0.2.1:80"), 2, "cannot listen on 192.0.2.1:80"),
         (("--until-idle", "-1"), 2, "--until-idle"),
         (("--feed", "gone.csv"), 20, "cannot read gone.csv"),
-        (("--feed", "gone.parquet"), 20, "does not tell its format"),
+        (("--feed", "gone.parquet"), 20, "is not known from its extension"),
         (("shop",), 2, "given twice"),
     ],
 )

@@ -12,7 +12,7 @@ import re
 import signal
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,185 +21,14 @@ import pytest
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal
 from tests.cli.modules import write_module
+from tests.cli.rows import Row, rows
 from tests.cli.tree import Words, leaves
 from tests.cli.world import World
 
 pytestmark = pytest.mark.timeout(300)
 
-TABLE = "──"
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """A line that cannot do, how it ends, and what is said then."""
-
-    line: str
-    code: int
-    says: str
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A command's words after its name, and what is to be seen; patterns are regular expressions.
-
-    `drawn` is seen on a terminal, and never in a pipe. `document` is in the JSON of a command that
-    has `--json`. A command that `asks` is answered with yes, and told `--yes` where nobody can
-    answer. One that is `endless` gets a Ctrl-C when all is seen, on its output ("out") or standard
-    error ("err").
-    """
-
-    line: str
-    shows: str
-    bad: Bad
-    drawn: str = ""
-    document: str = ""
-    asks: str = ""
-    endless: str = ""
-    code: int = 0
-    wide: bool = False
-    """Whether its table has names that other tests have given, however long they are."""
-
-
-LIST = Bad("--management ftp://x", 2, "--management: the scheme must be http:// or")
-MISSING = '"no-such-stream": the stream does not exist; create it first'
-
-ALONE: dict[Words, Row] = {
-    ("new",): Row(
-        "orders_{n} --directory {n}", r"wrote \S+/orders_\w+\.py and \S+[\s\S]+flowstream run",
-        Bad("my-orders", 2, "cannot be a module's name"),
-    ),
-    ("broker",): Row(
-        "--port 0 --memory", r"broker listening on 127\.0\.0\.1:\d+, in memory",
-        Bad("--host 0.0.0.0", 2, "say who may connect with --user"),
-        drawn="0 connections, 0 streams", endless="err",
-    ),
-    ("graph",): Row(
-        "shop", r"└─ StreamProducer: stream orders from first",
-        Bad("gone", 10, "no module 'gone'"), document='"edges"',
-    ),
-    ("config",): Row(
-        "", r"log_level +warning +default", Bad("rnu", 2, "no command"),
-        drawn=TABLE, document='"setting": "log_level"',
-    ),
-    ("exit-codes",): Row(
-        "", r"6 +the stream does not exist", Bad("--jsn", 2, "No such option"),
-        drawn=TABLE, document='"meaning": "the stream does not exist, or was deleted while',
-    ),
-    ("dashboards", "export"): Row(
-        "{n}", r"\w+/prometheus/prometheus\.yml[\s\S]+\d files written",
-        Bad("shop.py", 2, "cannot write shop.py"), document="flowstream-overview.json",
-    ),
-}  # fmt: skip
-
-BROKER: dict[Words, Row] = {
-    ("run",): Row(  # idle for longer than a frame of the live view stands
-        "{module} --until-idle 1.5", r"3 messages handled \(3 ok\)[\s\S]+committed offset 2",
-        Bad("shop --until-idle", 6, '"orders": the stream does not exist'),
-        drawn=r"in flight +[\d,]+ of 10,000", document='"handled": 3',
-    ),
-    ("publish",): Row(
-        "{stream} three.ndjson", r"3 messages confirmed in \S+",
-        Bad("{stream} gone.csv", 20, "cannot read gone.csv"), document='"messages": 3',
-    ),
-    ("peek",): Row(
-        "{stream} -n 2", r'0  20\S+Z  \{"n":0\}\r?\n1  20\S+Z  \{"n":1\}',
-        Bad("{stream} --from soon", 2, "is no place in a stream"), document='{"n":0}',
-    ),
-    ("tail",): Row(
-        "{stream} --from first", r'0  20\S+Z  \{"n":0\}',
-        Bad("no-such-stream", 6, MISSING), document='{"n":0}', endless="out",
-    ),
-    ("check",): Row(
-        "{module} --connect", r"ok +\S+ +offset +\S+: none is stored; a run begins at first",
-        Bad("gone --connect", 24, "no module 'gone'"), drawn=TABLE, document='"check": "read"',
-    ),
-    ("doctor",): Row(
-        "", r"ok +broker +login +PLAIN as guest",
-        Bad("no-such-stream", 24, "flowstream streams create no-such-stream"),
-        drawn=TABLE, document='"check": "login"',
-    ),
-    ("top",): Row(
-        "--http {monitor}", r"running[\s\S]+lag",
-        Bad("--http localhost:9 --once", 4, "no run answers at http://localhost:9/"),
-        drawn=r"in flight +[\d,]+ of 10,000", document='"settled":', endless="out",
-    ),
-    ("lag",): Row(
-        "{stream} me", r"\S+ +me +0 +2 +2 ", Bad("no-such-stream", 6, MISSING),
-        drawn=TABLE, document='"lag": 2',
-    ),
-    ("bench",): Row(
-        "--messages 500 --seconds 0.1", r"publish to delivery +\d+",
-        Bad("--size 7", 2, "--size"), drawn=TABLE, document='"messages_per_s"',
-    ),
-    ("streams", "create"): Row(
-        "{new} --max-age 7d", r"\S+ created", Bad("{stream}", 18, "exists already; --if-missing"),
-    ),
-    ("streams", "delete"): Row(
-        "{stream}", r"\S+ deleted", Bad("no-such-stream --yes", 6, "does not exist; --if-exists"),
-        asks=r"Delete \S+ with all messages\?",
-    ),
-    ("streams", "list"): Row(
-        "--management {management}", r"messages +leader", LIST, drawn=TABLE, document='"leader"',
-        wide=True,
-    ),
-    ("streams", "stats"): Row(
-        "{stream}", r"\S+ +0 +2 +\S+:\d+ +1", Bad("no-such-stream", 6, MISSING),
-        drawn=TABLE, document='"last_offset": 2',
-    ),
-    ("super-streams", "create"): Row(
-        "{new} --partitions 2", r"(\S+) created: \1-0, \1-1",
-        Bad("{super}", 18, "exists already; --if-missing"),
-    ),
-    ("super-streams", "delete"): Row(
-        "{super}", r"\S+ deleted", Bad("no-such-stream --yes", 6, "does not exist; --if-exists"),
-        asks=r"Delete \S+ with all its partitions and messages\?",
-    ),
-    ("super-streams", "list"): Row(
-        "--management {management}", r"super stream", LIST, drawn=TABLE,
-        document='"super_stream"', wide=True,
-    ),
-    ("super-streams", "list-partitions"): Row(
-        "{super}", r"1 +\S+-1 +- +- +\S+:\d+ +1", Bad("no-such-stream", 6, "does not exist"),
-        drawn=TABLE, document='"number": 1',
-    ),
-    ("super-streams", "route"): Row(
-        "{super} customer-42", r"customer-42 +\S+-[01] +-",
-        Bad("no-such-stream key", 6, "does not exist"), drawn=TABLE, document='"by_hash"',
-    ),
-    ("offsets", "get"): Row(
-        "me {stream}", r"me +\S+ +0 +0 +2 +2", Bad("me no-such-stream", 6, MISSING),
-        drawn=TABLE, document='"offset": 0',
-    ),
-    ("offsets", "set"): Row(
-        "me {stream} 1", r"me on \S+: 0 -> 1; it goes on with offset 2",
-        Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
-    ),
-    ("offsets", "forget"): Row(
-        "me {stream}", r"me +\S+ +0", Bad("me no-such-stream --yes", 6, MISSING),
-        drawn=TABLE, document='"forgotten": true', asks=r"Forget where me goes on\?",
-    ),
-    ("offsets", "reset"): Row(
-        "me {stream} --to first --watch 0", r"\S+ +0 +0 +1 +0[\s\S]+me on \S+: 0 -> -1; it goes on",
-        Bad("me {stream} --to 99 --watch 0 --yes", 20, "holds 0 to 2"),
-        drawn=TABLE, document='"stored": true', asks=r"Store this for me\?",
-    ),
-    ("dead-letters", "list"): Row(
-        "{dead}", r"0 +20\S+Z +shop +\S+@1 .+ too late", Bad("no-such-stream", 6, MISSING),
-        drawn=TABLE, document='"reason": "too late"',
-    ),
-    ("dead-letters", "show"): Row(
-        "{dead} 0", r'reason +too late\s+\{"n":1\}', Bad("{dead} 9", 20, "no dead letter at"),
-        document='"reason": "too late"',
-    ),
-    ("dead-letters", "replay"): Row(
-        "{dead}", r"1 message replayed and confirmed into \S+",
-        Bad("{dead} --offset x", 2, "--offset"), document='"messages": 1',
-    ),
-    ("dead-letters", "purge"): Row(
-        "{dead} --force", r"\S+ is empty", Bad("{dead} --yes", 2, "1 dead letter"),
-        asks=r"Delete every dead letter of \S+",
-    ),
-}  # fmt: skip
+ALONE = {words: row for words, row in rows().items() if row.alone}
+BROKER = {words: row for words, row in rows().items() if not row.alone}
 
 NO_LIST = r"no management API at \S+ [\s\S]+ flowstream streams stats NAME"
 
@@ -217,10 +46,9 @@ HAVE_JSON = {
 
 
 def test_every_command_has_its_row() -> None:
-    assert ALONE.keys() | BROKER.keys() == {words for words, _ in leaves()}
-    rows = {**ALONE, **BROKER}
-    assert {words for words, row in rows.items() if row.document} == HAVE_JSON
-    assert all(row.bad.code for row in rows.values())
+    assert rows().keys() == {words for words, _ in leaves()}
+    assert {words for words, row in rows().items() if row.document} == HAVE_JSON
+    assert all(row.bad.code for row in rows().values())
 
 
 # -- how a row is run

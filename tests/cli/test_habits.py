@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.parser.options import run_async
+from flowstream.cli.event_loop import run_async
 from tests.cli.command import (
     COMMAND,
     TIMEOUT,
@@ -70,7 +70,7 @@ def test_a_question_that_is_not_answered_with_yes(answer: str) -> None:
             with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
                 terminal.process.wait(5)
         assert terminal.end() == 130
-    assert "nothing was done" in terminal.screen
+    assert "nothing was changed" in terminal.screen
     assert "Traceback" not in terminal.screen
 
 

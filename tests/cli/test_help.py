@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowstream.cli.parser.options import first_sentence
+from flowstream.cli.parser.group import first_sentence
 from tests.cli.command import Terminal, environment, flowstream
 from tests.cli.tree import Words, commands, leaves
 
@@ -108,15 +108,6 @@ def test_every_description_is_whole(words: Words, command: Any) -> None:
     for text in (terminal.screen, flowstream(*words, "--help", env=env).out):
         assert "…" not in text
         assert all(words_of(each) in words_of(text) for each in told if each), text
-
-
-def test_exit_codes_are_listed() -> None:
-    rows = flowstream("exit-codes", "--json").json
-    assert [row["code"] for row in rows] == sorted({row["code"] for row in rows})
-    assert {"code": 0, "meaning": rows[0]["meaning"]} == rows[0]
-    text = flowstream("exit-codes").out.splitlines()
-    assert text[0].split() == ["code", "meaning"]
-    assert len(text) == len(rows) + 1
 
 
 def test_the_version_is_shown() -> None:

@@ -81,7 +81,7 @@ def test_a_run_has_room_and_leaves_a_clean_screen(
     assert not left.cursor_hidden
     assert "in flight" not in str(left), "the view is gone"
     assert not re.search(r"\[/?(dim|cyan|bold red)\]", left.everything)
-    assert "go on with: flowstream run shop" in left.everything.replace("\n", "")
+    assert "to continue: flowstream run shop" in left.everything.replace("\n", "")
 
 
 def test_without_colour_nothing_is_coloured(shop: tuple[Path, str]) -> None:
@@ -132,7 +132,7 @@ def test_what_a_handler_prints_goes_where_standard_output_goes(shop: tuple[Path,
             with contextlib.suppress(OSError):  # Linux answers EIO once the other side has closed
                 while os.read(master, 65536):
                     pass
-            assert b"go on with: flowstream run shop" in output.read()
+            assert b"to continue: flowstream run shop" in output.read()
         assert run.wait(TIMEOUT) == 0
     finally:
         run.kill()

@@ -30,14 +30,7 @@ import flowstream
 from flowstream.cli.app import main
 from flowstream.cli.configuration import settings as configured
 from flowstream.cli.output import console
-from flowstream.client import (
-    Environment,
-    PlainCredentials,
-    StreamUrl,
-    Tls,
-    Token,
-    UrlParts,
-)
+from flowstream.client import Environment, PlainCredentials, StreamUrl, Tls, Token, UrlParts
 from flowstream.client.connecting.url import PORTS
 from flowstream.errors import ConfigurationError
 from flowstream.testing import broker_in_thread
@@ -289,7 +282,7 @@ def test_no_dataclass_shows_an_address_or_a_secret_in_its_repr() -> None:
 @pytest.mark.parametrize("words", [("lag", "--pipeline"), ("dashboards", "export")], ids=" ".join)
 def test_an_address_in_another_place_is_not_quoted(folder: Path, words: tuple[str, ...]) -> None:
     said = run(*words, "http://app:QxZjVKqX@127.0.0.1:9")
-    assert "this is an address" in said
+    assert "a name is expected" in said
     assert "exit 2" in said
     assert_hidden("QxZjVKqX", said)
 

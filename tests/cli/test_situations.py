@@ -210,7 +210,7 @@ def summary(it: Drive) -> None:
     ok, failed, dead = handled["ok"], handled["failed"], len(it.shop.letters())
     first, *lines = result.out.splitlines()
     assert first.startswith(f"{name}: halted after ")
-    counts = f"{ok:,} ok, {dead} dead-lettered, {failed} tried again"
+    counts = f"{ok:,} ok, {dead} dead-lettered, {failed} retried"
     assert first.endswith(f", {ok + dead:,} messages handled ({counts})")
     assert lines[:5] == [
         f"  {dead} dead-lettered: {dead} {REFUSED}",
@@ -219,7 +219,7 @@ def summary(it: Drive) -> None:
         f"  {it.shop.partition}: committed offset {stored:,}",
         "  1 message received and not settled: the next run gets it again",
     ]
-    assert f"  why some failed: flowstream dead-letters list {it.shop.dead}" in lines
+    assert f"  to see failed messages: flowstream dead-letters list {it.shop.dead}" in lines
     assert lines[-1].endswith(f"flowstream run shop --discard {it.shop.partition}@{stored + 1}")
     (last,) = [each for each in it.run.records if " has ended (halted) " in each["message"]]
     assert f"{ok + dead + 1:,} received" in last["message"]

@@ -65,7 +65,7 @@ def test_a_run_tells_its_story(broker: Broker, stream_name: str, tmp_path: Path)
     again = flowstream("run", target, *INFO, "--until-idle", "0.1", url=broker.url, cwd=tmp_path)
     resumes = f"{stream_name} resumes at {COUNT:,}: stored offset {COUNT - 1:,} of reference "
     assert resumes + stream_name in again.err
-    assert "asked to stop, by --until-idle, as nothing came for 0.1 s" in again.err
+    assert "asked to stop, by --until-idle (nothing arrived for 0.1 s)" in again.err
     assert "no offset is new, so nothing is committed" in again.err
     flowstream("streams", "delete", f"{stream_name}.dead", "-y", "--if-exists", url=broker.url)
 

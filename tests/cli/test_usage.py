@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from flowstream.cli.parser.options import arguments_last, first_sentence
+from flowstream.cli.parser.command import arguments_last
+from flowstream.cli.parser.group import first_sentence
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import write_module
+from tests.cli.rows import rows
 from tests.cli.tree import Words, commands, leaves
 
 LEAVES = [*leaves()]
 IDS = [" ".join(words) for words, _ in LEAVES]
 CONNECTED = [(words, it) for words, it in LEAVES if any(p.name == "url" for p in it.params)]
+HTTP = "Invalid value for '--http' (env var: 'FLOWSTREAM_HTTP'):"
 LOCAL = "rabbitmq-stream://guest:guest@127.0.0.1:9"
 
 
@@ -45,21 +48,24 @@ def test_a_mistake_is_one_line_with_the_way_to_help(words: Words) -> None:
         ("peek a -n", "Option '-n' requires an argument"),
         (
             "run shop --http abc",
-            "--http 'abc' is no address (HOST:PORT or :PORT), and no module with a pipeline",
+            "'abc' after --http is neither an address (HOST:PORT or :PORT) nor a module",
         ),
-        ("run shop --http nowhere", "--http 'nowhere' is no address (HOST:PORT or :PORT), and no"),
+        (
+            "run shop --http nowhere",
+            "'nowhere' after --http is neither an address (HOST:PORT or :PORT) nor",
+        ),
         (
             "run --http abc shop",
-            "--http 'abc' is no address (HOST:PORT or :PORT), and no module with a pipeline",
+            "'abc' after --http is neither an address (HOST:PORT or :PORT) nor a module",
         ),
-        ("run shop --http=abc", "--http 'abc' is no address; write HOST:PORT or :PORT"),
-        ("run shop --http :99999", "--http ':99999' is no address; write HOST:PORT or :PORT"),
-        ("run shop --http a/b:80", "--http 'a/b:80' is no address; write HOST:PORT or :PORT"),
+        ("run shop --http=abc", f"{HTTP} 'abc' is not an address; write HOST:PORT or :PORT"),
+        ("run shop --http :99999", f"{HTTP} ':99999' is not an address; write HOST:PORT or :PORT"),
+        ("run shop --http a/b:80", f"{HTTP} 'a/b:80' is not an address; write HOST:PORT or :PORT"),
         (
             "run shop --until-idle soon",
-            "--until-idle 'soon' is no number of seconds, and no module with a",
+            "'soon' after --until-idle is neither a number of seconds nor a module with a",
         ),
-        ("top --http abc --once", "--http 'abc' is no address; write HOST:PORT or :PORT"),
+        ("top --http abc --once", f"{HTTP} 'abc' is not an address; write HOST:PORT or :PORT"),
     ],
 )
 def test_every_kind_of_mistake(tmp_path: Path, line: str, said: str) -> None:
@@ -102,33 +108,12 @@ def test_what_connects_has_the_options_of_a_login(words: Words, command: Any) ->
     assert login <= options if "--url" in options else not login & options
 
 
-LINES = {
-    ("run",): "shop",
-    ("check",): "shop --connect",
-    ("publish",): "s shop.py --format lines",
-    ("lag",): "s",
-    ("streams", "list"): "",
-    ("super-streams", "list"): "",
-    ("super-streams", "route"): "s key",
-    ("offsets", "set"): "me s 1",
-    ("offsets", "get"): "me s",
-    ("offsets", "forget"): "me s --yes",
-    ("offsets", "reset"): "me s --to first",
-    ("dead-letters", "show"): "s 1",
-    ("dead-letters", "purge"): "s --yes",
-    ("streams", "delete"): "s --yes",
-    ("super-streams", "delete"): "s --yes",
-    ("doctor",): "",
-    ("bench",): "",
-}
-"""Arguments that get a command to its connection; others take a stream."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words, _ in CONNECTED], ids=" ".join)
 def test_the_options_of_a_login_reach_the_connection(tmp_path: Path, words: Words) -> None:
     write_module(tmp_path, "s")
-    line = (*words, *LINES.get(words, "s").split())
+    (tmp_path / "some.ndjson").write_text("{}\n")
+    line = (*words, *str(rows()[words].waiting).split())
     plain = flowstream(*line, "--tls-ca", "ca.pem", cwd=tmp_path, url=LOCAL)
     assert plain.code == 3, plain
     assert "tls_ca is set, and " in plain.err

@@ -6,9 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from typer.main import get_command
-
-from flowstream.cli.app import app
+from flowstream.cli.app import command_tree
 
 Words = tuple[str, ...]
 
@@ -30,4 +28,4 @@ def leaves() -> Iterator[tuple[Words, Any]]:
 @functools.cache
 def _root() -> Any:
     """Built once: several files are parametrized with the commands."""
-    return get_command(app)
+    return command_tree()

@@ -60,10 +60,13 @@ def warm_up() -> None:
             importlib.import_module(name)
     import typer.main
 
-    from flowstream.cli.app import app
+    from flowstream.cli.app import COMMANDS
+    from flowstream.cli.parser.group import Entry
 
     typer.main.get_command = functools.cache(typer.main.get_command)
-    typer.main.get_command(app)
+    setattr(Entry, "load", functools.cache(Entry.load))  # noqa: B010 - a method
+    for entry in COMMANDS:
+        entry.load()
     gc.collect()
     gc.freeze()  # a child's collector leaves it alone, so that it need not be copied
 

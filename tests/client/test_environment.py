@@ -10,15 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.client import (
-    Address,
-    Environment,
-    State,
-    Tls,
-    Token,
-    TokenCredentials,
-    offset_spec,
-)
+from flowstream.client import Address, Environment, State, Tls, Token, TokenCredentials, offset_spec
 from flowstream.client.environment import _dial
 from flowstream.errors import (
     SERVER_ERRORS,

@@ -8,12 +8,7 @@ import anyio
 import pytest
 
 from flowstream.client import AutoTracking, OffsetSpec, State, hash_index
-from flowstream.errors import (
-    ConfigurationError,
-    MessageTooLarge,
-    PublishFailed,
-    StreamDoesNotExist,
-)
+from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed, StreamDoesNotExist
 from flowstream.protocol import (
     Code,
     ConsumerUpdateResponse,

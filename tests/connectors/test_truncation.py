@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
-from flowstream.cli.readers.position import standing
+from flowstream.cli.readers.position import position_of
 from flowstream.errors import Halted, OffsetTruncated
 from flowstream.protocol import Code, QueryOffset
 from flowstream.telemetry import Event, Telemetry, Truncated
@@ -127,7 +127,7 @@ async def test_what_retention_took_before_anything_was_settled_is_told(
             await outrun(environment, stream, 100)
             first = (await environment.stream_stats(stream)).first_offset
             assert first is not None
-            found = await standing(environment, NAME, stream)
+            found = await position_of(environment, NAME, stream)
             assert (found.offset, found.lost) == (None, found.first_offset)
             with pytest.raises(OffsetTruncated, match="truncated before being handled") as caught:
                 await run(environment, make(stream_name), 0)

@@ -78,10 +78,10 @@ def test_the_command_of_the_pipeline_is_one() -> None:
     context = get_command(app).get_command(None, command).make_context(command, arguments)  # type: ignore[attr-defined]
     assert context.params["targets"] == ["pipelines.orders"]
     assert context.params["create"]
-    assert context.params["http"] == "0.0.0.0:9464"
-    file, _, rate = context.params["feed"].partition("@")
+    assert str(context.params["http"]) == "0.0.0.0:9464"
+    file, rate = context.params["feed"]
     assert (ROOT / file).is_file()
-    assert float(rate) > 0
+    assert rate > 0
     assert variables("orders")["FLOWSTREAM_URL"].endswith("@localhost:5552/%2f")
 
 

@@ -7,9 +7,8 @@ import shlex
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from flowstream.cli.app import app
+from flowstream.cli.app import command_tree
 from tests.grafana.queries import ROOT, dashboards
 
 LINES = [
@@ -28,7 +27,7 @@ LINES = [
 @pytest.mark.parametrize("line", LINES)
 def test_the_command_line_takes_it(line: str) -> None:
     _, *words = shlex.split(line)
-    command: Any = get_command(app)
+    command: Any = command_tree()
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]
     assert not hasattr(command, "commands"), line

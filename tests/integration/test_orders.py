@@ -56,7 +56,7 @@ def test_every_order_is_loaded_or_dead_lettered_and_a_second_run_has_nothing_to_
     second = run(url, warehouse)
 
     assert second.code == 0, second.err
-    assert "nothing to do: no message was waiting" in second.out
+    assert "nothing to do: there was no message" in second.out
     assert warehouse.rows == want.rows
     assert committed(url) == want.last
     assert len(dead_letters(url)) == 80

@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from flowstream.cli.connection.connect import Connection
-from flowstream.cli.dead_letters.live_page import PageLetters
+from flowstream.cli.dead_letters.live_page import LivePageDeadLetters
 from flowstream.client import Environment
 from flowstream.connectors import DeadLetter, StreamProducer
 from flowstream.errors import FlowstreamError
@@ -204,7 +204,7 @@ async def scene(name: str, port: int = 0) -> AsyncIterator[str]:
             Environment(url, telemetry=telemetry) as environment,
             anyio.create_task_group() as group,
         ):
-            reader = PageLetters(Connection(url), letters, frozenset())
+            reader = LivePageDeadLetters(Connection(url), letters, frozenset())
             monitor = Monitor(metrics, board, control=True, dead_letters=reader)
             _, port = await group.start(monitor.run, "127.0.0.1", port)
             group.start_soon(keep_sampling, board, metrics)

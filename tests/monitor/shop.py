@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flowstream.cli.connection.connect import Connection
-from flowstream.cli.dead_letters.live_page import PageLetters
+from flowstream.cli.dead_letters.live_page import LivePageDeadLetters
 from flowstream.client import Environment
 from flowstream.connectors import DeadLetter, StreamSink, SuperStreamProducer
 from flowstream.metrics import Metrics
@@ -97,7 +97,9 @@ async def shop(port: int = 0) -> AsyncIterator[str]:
     ):
         await environment.create_super_stream("orders", partitions=3)
         await environment.create_stream("orders.audit")
-        letters = PageLetters(Connection(running.url), {"orders": "orders.dead"}, frozenset())
+        letters = LivePageDeadLetters(
+            Connection(running.url), {"orders": "orders.dead"}, frozenset()
+        )
         monitor = Monitor(metrics, board, control=True, dead_letters=letters)
         _, port = await group.start(monitor.run, "127.0.0.1", port)
         group.start_soon(keep_sampling, board, metrics)

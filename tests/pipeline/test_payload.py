@@ -1,4 +1,4 @@
-"""Every payload type is decoded in bulk, and a bad body fails none of its neighbours."""
+"""Every payload type is decoded in bulk, and a bad body fails none of its pipelines_of_modules."""
 
 from __future__ import annotations
 

@@ -1,50 +1,51 @@
-"""`flowstream bench`: what this client and that broker do together, in one table."""
+"""`flowstream bench`: throughput and latency of this client with a broker."""
 
 from __future__ import annotations
 
 import secrets
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import anyio
 import typer
 
-from flowstream.cli.commands.latencies import ConfirmTimes, percentile
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import ExitCode
-from flowstream.cli.output.console import note, print_json, print_rows
+from flowstream.cli.output.console import note, print_json
 from flowstream.cli.output.progress import doing
-from flowstream.cli.parser.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from flowstream.client import Environment
-
+from flowstream.cli.output.tables import print_rows
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json, Url
+from flowstream.client import DEFAULT_URL, Environment
 
 SLICE = 100
-"""Messages handed to the publisher at once."""
+"""Messages passed to the publisher at once."""
 
 SINGLE = 1_000
-"""Messages at most that are published one at a time."""
+"""The largest number of messages that are published one at a time."""
 
-PACE = 500.0
-"""Messages a second whose way to a consumer is timed."""
+DELIVERY_RATE = 500.0
+"""Messages a second in the measurement of delivery."""
 
 CLOSING = 10.0
-"""Seconds that deleting the stream may take."""
+"""Seconds allowed for deleting the stream."""
 
 STAMP = struct.Struct("!Q")
-"""The start of a body whose way is timed: when it was published, in ns of this machine's clock."""
+"""The start of a body: the time when it was published, in ns of this machine's clock."""
 
 COLUMNS = ["measured", "messages", "seconds", "messages_per_s", "MB_per_s", "p50_ms", "p99_ms"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`messages` at most of `size` bytes, and `seconds` at most for each measurement."""
+    """At most `messages` of `size` bytes, and at most `seconds` for each measurement."""
 
     url: str = field(repr=False)
     messages: int
@@ -54,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One line of the table; `latencies` in seconds."""
+    """One row of the table. `latencies` are in seconds."""
 
     name: str
     messages: int
@@ -63,7 +64,7 @@ class Measured:
     latencies: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """Rates, and the median and the 99th percentile in milliseconds."""
+        """The row: rates, and the median and 99th percentile in milliseconds."""
         rate = self.messages / self.seconds if self.seconds > 0 else 0.0
         return {
             "measured": self.name,
@@ -80,45 +81,50 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream bench",
-            "flowstream bench --url rabbitmq-stream://guest:guest@rabbit:5552/ --seconds 10",
-            "flowstream bench --size 1000 --messages 100000 --json",
-        )
-    )(bench)
+app = new_app()
 
 
+@app.command(
+    epilog=examples(
+        "flowstream bench",
+        "flowstream bench --url rabbitmq-stream://guest:guest@rabbit:5552/ --seconds 10",
+        "flowstream bench --size 1000 --messages 100000 --json",
+    )
+)
 def bench(
     *,
     messages: Annotated[
         int,
         typer.Option(
-            "-n", "--messages", min=1, metavar="NUMBER", help="Messages published at most."
+            "-n",
+            "--messages",
+            min=1,
+            metavar="NUMBER",
+            help="The largest number of messages to publish.",
         ),
     ] = 1_000_000,
     seconds: Annotated[
         float,
         typer.Option(
-            min=0.1, metavar="NUMBER", help="How long each of the four measurements may take."
+            min=0.1, metavar="NUMBER", help="The longest time of each of the four measurements."
         ),
     ] = 5.0,
     size: Annotated[
         int,
-        typer.Option(min=STAMP.size, max=1_000_000, metavar="NUMBER", help="Bytes of a message."),
+        typer.Option(
+            min=STAMP.size, max=1_000_000, metavar="NUMBER", help="The size of a message in bytes."
+        ),
     ] = 100,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Measure publishing and consuming on a broker, in a stream that is deleted afterwards.
 
-    Four measurements, one after the other: publishing as fast as confirms allow, consuming what
-    was published, publishing one message after the other's confirm, and the way of a message from
-    its publisher to a consumer at 500 messages a second. Latencies are those of confirms in the
-    first and third, and until delivery in the fourth. The stream takes up to messages x size bytes
-    of the broker's disk. Ctrl-C ends it, deletes the stream and shows what was measured.
+    There are four measurements: publishing as fast as confirms allow, consuming what was published,
+    publishing each message after the confirm of the one before, and delivery from publisher to
+    consumer at 500 messages a second. The first and third show the latency of confirms, the fourth
+    the latency until delivery. The stream takes up to messages x size bytes of the broker's disk.
+    Ctrl-C ends the command, deletes the stream and shows what was measured.
     """
     plan = Plan(url, messages, seconds, size)
     found: list[Measured] = []
@@ -129,16 +135,12 @@ def bench(
     else:
         print_rows(rows, COLUMNS, empty="nothing was measured")
     if not finished:
-        note("interrupted: the stream was deleted")
+        note("interrupted; the stream was deleted")
         raise typer.Exit(ExitCode.FORCED)
 
 
 async def _bench(plan: Plan, found: list[Measured]) -> bool:
-    """Measures into `found`; False where a signal ended it."""
-    import anyio
-
-    from flowstream.cli.connection.connect import connect
-
+    """Measure into `found`. Returns False if a signal ended it."""
     finished = False
     async with (
         connect(plan.url) as environment,
@@ -157,9 +159,7 @@ async def _bench(plan: Plan, found: list[Measured]) -> bool:
 
 @asynccontextmanager
 async def _temporary_stream(environment: Environment) -> AsyncIterator[str]:
-    """A stream of a random name, deleted whatever happens."""
-    import anyio
-
+    """A stream with a random name, which is always deleted."""
     name = f"flowstream-bench-{secrets.token_hex(6)}"
     await environment.create_stream(name)
     note(f"measuring in the stream {name}, which is deleted afterwards")
@@ -173,11 +173,11 @@ async def _temporary_stream(environment: Environment) -> AsyncIterator[str]:
                 deleted = True
             finally:
                 if not deleted:
-                    note(f"left behind; delete it with: flowstream streams delete {name}")
+                    note(f"not deleted; delete it with: flowstream streams delete {name}")
 
 
 async def _publish(environment: Environment, stream: str, plan: Plan, name: str) -> Measured:
-    """As fast as the window of unconfirmed messages lets."""
+    """Publish as fast as the limit of unconfirmed messages allows."""
     clock = time.perf_counter
     times = ConfirmTimes(0)
     async with environment.publisher(
@@ -195,9 +195,7 @@ async def _publish(environment: Environment, stream: str, plan: Plan, name: str)
 
 
 async def _consume(environment: Environment, stream: str, plan: Plan, name: str) -> Measured:
-    """From the first message to the present end."""
-    import anyio
-
+    """Consume from the first message to the current end."""
     last = await environment.last_offset(stream)
     count = 0
     start = time.perf_counter()
@@ -214,7 +212,7 @@ async def _consume(environment: Environment, stream: str, plan: Plan, name: str)
 async def _publish_one_by_one(
     environment: Environment, stream: str, plan: Plan, name: str
 ) -> Measured:
-    """Each waits for the confirm of the one before."""
+    """Publish each message after the confirm of the one before."""
     clock = time.perf_counter
     latencies: list[float] = []
     async with environment.publisher(stream) as publisher:
@@ -228,11 +226,9 @@ async def _publish_one_by_one(
 
 
 async def _deliver(environment: Environment, stream: str, plan: Plan, name: str) -> Measured:
-    """From the publisher's hands to the consumer's, at a steady pace."""
-    import anyio
-
+    """Publish at a steady rate, and measure the time until delivery."""
     latencies: list[float] = []
-    wanted = min(plan.messages, max(1, int(plan.seconds * PACE)))
+    wanted = min(plan.messages, max(1, int(plan.seconds * DELIVERY_RATE)))
     start = time.perf_counter()
     async with (
         environment.consumer(stream, offset="next") as consumer,
@@ -241,11 +237,11 @@ async def _deliver(environment: Environment, stream: str, plan: Plan, name: str)
     ):
 
         async def send() -> None:
-            for bodies in _paced(wanted, plan.size):
+            for bodies in _stamped_bodies(wanted, plan.size):
                 await publisher.send_many(bodies)
-                await anyio.sleep(len(bodies) / PACE)
+                await anyio.sleep(len(bodies) / DELIVERY_RATE)
             await publisher.flush()
-            await anyio.sleep(plan.seconds)  # for the last ones to arrive
+            await anyio.sleep(plan.seconds)  # for the last messages to arrive
             group.cancel_scope.cancel()
 
         group.start_soon(send)
@@ -259,8 +255,8 @@ async def _deliver(environment: Environment, stream: str, plan: Plan, name: str)
     return Measured(name, len(latencies), seconds, plan.size, latencies)
 
 
-def _paced(messages: int, size: int) -> Iterator[list[bytes]]:
-    """Bodies that say when they were made, five at a time."""
+def _stamped_bodies(messages: int, size: int) -> Iterator[list[bytes]]:
+    """Bodies that begin with the current time, five at a time."""
     padding = bytes(size - STAMP.size)
     for first in range(0, messages, 5):
         count = min(5, messages - first)
@@ -273,4 +269,41 @@ MEASUREMENTS: dict[str, Callable[[Environment, str, Plan, str], Awaitable[Measur
     "publish one by one": _publish_one_by_one,
     "publish to delivery": _deliver,
 }
-"""Each gets its name, in the order in which they are made."""
+"""The measurements by name, in their order."""
+
+
+# -- latencies
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The value that a `share` (0 to 1) of the values do not exceed; None without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class ConfirmTimes:
+    """The latency of confirms, one measurement for each slice. Pure: the clock is an argument.
+
+    It is the time from accepting the slice until its last message is confirmed. Publishing ids
+    count from `first`.
+    """
+
+    __slots__ = ("_open", "next", "seconds")
+
+    def __init__(self, first: int) -> None:
+        self.next = first
+        self.seconds: list[float] = []
+        self._open: deque[tuple[int, float]] = deque()
+
+    def sent(self, messages: int, now: float) -> None:
+        """A slice is about to be accepted."""
+        self.next += messages
+        self._open.append((self.next - 1, now))
+
+    def confirmed(self, ids: Sequence[int], now: float) -> None:
+        """The broker confirmed these messages, and all that were sent before."""
+        last = max(ids)
+        while self._open and self._open[0][0] <= last:
+            self.seconds.append(now - self._open.popleft()[1])

@@ -1,4 +1,4 @@
-"""`flowstream broker`: the embedded broker alone, until Ctrl-C."""
+"""`flowstream broker`: the embedded broker, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,73 +7,75 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
+import anyio
 import typer
+from rich.console import Group
+from rich.live import Live
 
+from flowstream.broker import Broker, BrokerStatistics
+from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, redrawn, short_duration, short_size, stderr
 from flowstream.cli.output.progress import doing
-from flowstream.cli.parser.options import examples, on_signal, run_async
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.parsing import parse_user
+from flowstream.cli.view.fold import flow
 from flowstream.texts import plural
-
-if TYPE_CHECKING:
-    from flowstream.broker import Broker, BrokerStatistics
 
 REFRESH = 0.5
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream broker",
-            "flowstream broker --data /var/lib/flowstream --port 5553",
-            "flowstream broker --host 0.0.0.0 --user orders:secret",
-        )
-    )(broker)
+app = new_app()
 
 
+@app.command(
+    epilog=examples(
+        "flowstream broker",
+        "flowstream broker --data /var/lib/flowstream --port 5553",
+        "flowstream broker --host 0.0.0.0 --user orders:secret",
+    )
+)
 def broker(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="NUMBER", help="0 takes a free one.")
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="NUMBER", help="The port to listen on; 0 for a free one."
+        ),
     ] = 5552,
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The folder that keeps the streams.")
-    ] = Path(".flowstream"),
+    data: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the streams.")] = Path(
+        ".flowstream"
+    ),
     memory: Annotated[
-        bool, typer.Option("--memory", help="Keep nothing: streams end with the broker.")
+        bool, typer.Option("--memory", help="Keep streams in memory only, until the broker ends.")
     ] = False,
     user: Annotated[
-        list[str] | None,
+        list[Any] | None,
         typer.Option(
-            metavar="NAME:PASSWORD", help="Who may connect; else guest:guest. Repeatable."
+            metavar="NAME:PASSWORD",
+            parser=parse_user,
+            help="A user who may connect, instead of guest:guest. Repeatable.",
         ),
     ] = None,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
 ) -> None:
     """Run the embedded broker: one machine, the real protocol, nothing to install.
 
-    It is for development and tests. Any client of RabbitMQ Streams can use it; for production,
-    point --url at RabbitMQ.
+    It is for development and tests, and works with any client of RabbitMQ Streams. In production,
+    use RabbitMQ and give its address with --url.
     """
-    users = dict(_user(text) for text in user or [])
+    users = dict(user or [])
     if not users and not _is_loopback(host):
         raise CommandError(
-            f"{host} can be reached from other machines: say who may connect with "
+            f"{host} is reachable from other machines; give the users who may connect with "
             "--user NAME:PASSWORD",
             ExitCode.USAGE,
         )
     run_async(_serve, host, port, None if memory else data, users or None, with_parent)
-
-
-def _user(text: str) -> tuple[str, str]:
-    name, colon, password = text.partition(":")
-    if not (name and colon and password):
-        raise CommandError("--user wants NAME:PASSWORD", ExitCode.USAGE)
-    return name, password
 
 
 def _is_loopback(host: str) -> bool:
@@ -86,10 +88,6 @@ def _is_loopback(host: str) -> bool:
 async def _serve(
     host: str, port: int, data: Path | None, users: dict[str, str] | None, with_parent: bool
 ) -> None:
-    import anyio
-
-    from flowstream.broker import Broker
-
     started = time.monotonic()
     running = Broker(host, port, data=data, users=users)
     async with AsyncExitStack() as stack:
@@ -98,7 +96,7 @@ async def _serve(
         group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(on_signal, group.cancel_scope.cancel)
         kept = f"data in {data}" if data else "in memory"
-        note(f"broker listening on {host}:{running.port}, {kept}; Ctrl-C ends it")
+        note(f"broker listening on {host}:{running.port}, {kept}; press Ctrl-C to stop it")
         if with_parent:
             group.start_soon(_until_parent_ends, group.cancel_scope)
         if redrawn(sys.stderr):
@@ -111,22 +109,14 @@ async def _serve(
 
 
 async def _until_parent_ends(scope: object) -> None:
-    """Whoever started us holds the other end of our standard input."""
-    import anyio
-
+    """End when standard input ends, which is a pipe from the process that started the broker."""
     assert isinstance(scope, anyio.CancelScope)
     await anyio.wait_readable(sys.stdin)
     scope.cancel()
 
 
 async def _show_status(running: Broker) -> None:
-    """What it does, rewritten in place."""
-    import anyio
-    from rich.console import Group
-    from rich.live import Live
-
-    from flowstream.cli.view.fold import flow
-
+    """Show the figures of the broker, rewritten in place."""
     console = stderr()
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
         while True:
@@ -136,7 +126,7 @@ async def _show_status(running: Broker) -> None:
 
 
 def status(figures: BrokerStatistics) -> list[str]:
-    """What the broker does now, in a few words each."""
+    """The figures of the broker, each in a few words."""
     return [
         f"{plural(figures.connections, 'connection')}, {plural(figures.streams, 'stream')}",
         f"in {figures.rate_in:,.0f}/s",

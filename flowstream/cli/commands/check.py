@@ -1,37 +1,37 @@
-"""`flowstream check`: would these pipelines run? Without a broker, or with it."""
+"""`flowstream check`: whether pipelines would run, without a broker or with one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from flowstream.cli.diagnosis.findings import Finding, bad, ok, tell, warn
-from flowstream.cli.parser.options import (
-    DEFAULT_URL,
-    Json,
-    Url,
-    examples,
-    run_async,
-)
+from flowstream.cli.configuration.overrides import override, unused
+from flowstream.cli.connection.connect import connection
+from flowstream.cli.diagnosis.findings import Finding, bad, ok, print_findings, warn
+from flowstream.cli.diagnosis.pipelines import ask
+from flowstream.cli.event_loop import run_async
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json, Url
+from flowstream.cli.pipelines.describe import handler, source
+from flowstream.cli.pipelines.load import load_target, pipelines_of_modules
+from flowstream.cli.pipelines.stream_topology import chain_text, chains, endless, topology_of
+from flowstream.client import DEFAULT_URL
 from flowstream.errors import FlowstreamError
+from flowstream.pipeline import Pipeline
 
-if TYPE_CHECKING:
-    from flowstream.pipeline import Pipeline
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream check pipelines.orders",
-            "flowstream check pipelines.orders pipelines.feed --connect",
-            "flowstream check pipelines.orders --json",
-        )
-    )(check)
+app = new_app()
 
 
+@app.command(
+    epilog=examples(
+        "flowstream check pipelines.orders",
+        "flowstream check pipelines.orders pipelines.feed --connect",
+        "flowstream check pipelines.orders --json",
+    )
+)
 def check(
     targets: Annotated[
         list[str],
@@ -40,34 +40,31 @@ def check(
     *,
     connect: Annotated[
         bool,
-        typer.Option("--connect", help="Ask the broker too: streams, permissions, offsets."),
+        typer.Option(
+            "--connect", help="Also check streams, permissions and offsets at the broker."
+        ),
     ] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
     """Check that pipelines would run: declaration, options, handlers and payload types.
 
-    Nothing is consumed, published or stored. With --connect the streams, the user's permissions,
-    the dead-letter stream and the stored offsets are looked at too. Exit code 24: something will
-    not work.
+    Nothing is consumed, published or stored. With --connect, the streams, the user's permissions,
+    the dead-letter stream and the stored offsets are checked too. The exit code is 24 if a check
+    finds a problem.
     """
-    from flowstream.cli.configuration.overrides import unused
-    from flowstream.cli.connection.connect import connection
-
     findings: list[Finding] = []
     pipelines = list(_load(targets, findings))
     findings += _chains(targets, pipelines)
     names = [pipeline.name for pipeline in pipelines]
-    findings += [warn("settings", "pipelines", said) for said in unused(names) if names]
+    findings += [warn("settings", "pipelines", text) for text in unused(names) if names]
     if connect:
         findings += run_async(_ask, connection(url), pipelines)
-    tell(findings, json=json)
+    print_findings(findings, json=json)
 
 
 def _load(targets: list[str], findings: list[Finding]) -> Iterator[Pipeline]:
-    """The pipelines that load; why others do not is a finding."""
-    from flowstream.cli.pipelines.load import load_target
-
+    """The pipelines that load. For others a finding says why they do not."""
     seen: dict[str, tuple[str, Pipeline]] = {}
     for target in targets:
         try:
@@ -78,16 +75,14 @@ def _load(targets: list[str], findings: list[Finding]) -> Iterator[Pipeline]:
         for name, pipeline in found.items():
             other, same = seen.setdefault(pipeline.name, (name, pipeline))
             if same is not pipeline:
-                text = f"{other} is named {pipeline.name!r} too, and offsets are stored by name"
-                findings.append(bad(name, "name", text, "give one of them another name"))
+                text = f"{other} is also named {pipeline.name!r}, and offsets are stored by name"
+                findings.append(bad(name, "name", text, "rename one of them"))
             elif other == name:
                 findings += declaration(pipeline, name)
                 yield pipeline
 
 
 async def _ask(broker: Any, pipelines: list[Pipeline]) -> list[Finding]:
-    from flowstream.cli.diagnosis.pipelines import ask
-
     return await ask(broker, pipelines)
 
 
@@ -95,9 +90,7 @@ async def _ask(broker: Any, pipelines: list[Pipeline]) -> list[Finding]:
 
 
 def declaration(pipeline: Pipeline, target: str) -> Iterator[Finding]:
-    """What the declaration alone shows."""
-    from flowstream.cli.configuration.overrides import override
-
+    """The findings on a declaration, without a broker."""
     name = pipeline.name
     yield ok(name, "module", target)
     try:
@@ -114,8 +107,6 @@ def declaration(pipeline: Pipeline, target: str) -> Iterator[Finding]:
 
 
 def _stages(pipeline: Pipeline) -> Iterator[Finding]:
-    from flowstream.cli.pipelines.describe import handler, source
-
     yield ok(pipeline.name, "producer", source(pipeline))
     for kind, each in pipeline.declaration.stages:
         stage = kind if kind == "processor" else each.options.name
@@ -123,8 +114,9 @@ def _stages(pipeline: Pipeline) -> Iterator[Finding]:
             yield bad(
                 pipeline.name,
                 stage,
-                f"{handler(each)}: its first parameter has no annotation, and nothing says what a "
-                "message is decoded to: handlers get bytes as they are",
+                f"{handler(each)}: the first parameter has no annotation, so messages are not "
+                "decoded "
+                "and the handler gets bytes",
                 f"write {each.signature.wanted}",
             )
         else:
@@ -137,14 +129,12 @@ def _stages(pipeline: Pipeline) -> Iterator[Finding]:
                 stage,
                 f"concurrency={each.options.concurrency} without partition_by: messages are not "
                 "handled in the stream's order",
-                "give partition_by= where order matters",
+                "set partition_by= if the order matters",
             )
 
 
 def _loops(pipeline: Pipeline) -> Iterator[Finding]:
-    from flowstream.cli.pipelines.stream_topology import wiring
-
-    streams = wiring(pipeline)
+    streams = topology_of(pipeline)
     for stream in {*streams.sinks, streams.dead_letters} & {*streams.reads}:
         yield bad(
             pipeline.name,
@@ -155,16 +145,15 @@ def _loops(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 def _chains(targets: list[str], pipelines: list[Pipeline]) -> Iterator[Finding]:
-    """Ways through several pipelines, of these modules, that lead back to where they began."""
-    from flowstream.cli.pipelines.load import neighbours
-    from flowstream.cli.pipelines.stream_topology import chains, endless, told, wiring
-
+    """Findings on circles through several pipelines of these modules."""
     checked = {pipeline.name for pipeline in pipelines}
-    for chain in chains(wiring(each) for each in neighbours(targets)) if pipelines else ():
+    for chain in (
+        chains(topology_of(each) for each in pipelines_of_modules(targets)) if pipelines else ()
+    ):
         name = next((edge.pipeline for edge in chain if edge.pipeline in checked), None)
         if name is not None:
             finding = bad if endless(chain) else warn
-            yield finding(name, "streams", told(chain), "publish to another stream")
+            yield finding(name, "streams", chain_text(chain), "publish to another stream")
 
 
 def _advice(pipeline: Pipeline) -> Iterator[Finding]:

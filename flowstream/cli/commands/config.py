@@ -1,4 +1,4 @@
-"""`flowstream config`: every setting, its value, and where that came from."""
+"""`flowstream config`: every setting, with its value and origin."""
 
 from __future__ import annotations
 
@@ -8,35 +8,46 @@ from typing import Annotated, Any
 import typer
 
 from flowstream.cli.configuration.defaults import setting_of
+from flowstream.cli.configuration.settings import (
+    DEFAULT,
+    Origin,
+    keys,
+    plain,
+    secrets,
+    settings,
+    without_password,
+)
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import print_json, print_rows
-from flowstream.cli.parser.options import COMMAND_LINE, Json, examples
+from flowstream.cli.output.console import print_json
+from flowstream.cli.output.tables import print_rows
+from flowstream.cli.parser.command import COMMAND_LINE, new_app
+from flowstream.cli.parser.group import examples, loaded
+from flowstream.cli.parser.options import Json
+
+app = new_app()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        context_settings={"ignore_unknown_options": True},
-        epilog=examples(
-            "flowstream config",
-            "flowstream config --json",
-            "flowstream config run pipelines.orders --http :9464",
-        ),
-    )(config)
-
-
+@app.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "flowstream config",
+        "flowstream config --json",
+        "flowstream config run pipelines.orders --http :9464",
+    ),
+)
 def config(
     context: typer.Context,
     line: Annotated[
         list[str] | None,
-        typer.Argument(metavar=COMMAND_LINE, help="Show what this command line would run with."),
+        typer.Argument(metavar=COMMAND_LINE, help="Show the settings for this command line."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show every setting, and where its value came from.
+    """Show every setting, with its value and where it came from.
 
-    A flag goes before the environment (FLOWSTREAM_...), that before .env, that before the table
-    tool.flowstream in pyproject.toml, and that before the default. Secrets are masked.
+    The first place with a value decides: an option on the command line, the environment
+    (FLOWSTREAM_...), the file .env, the table tool.flowstream in pyproject.toml, the default.
+    Secrets are masked.
     """
     rows = list(_rows(_flags(context, line) if line else {}))
     if json:
@@ -46,8 +57,6 @@ def config(
 
 
 def _rows(flags: dict[str, tuple[str, Any]]) -> Iterator[dict[str, Any]]:
-    from flowstream.cli.configuration.settings import DEFAULT, Origin, keys, settings
-
     loaded = settings()
     for key in keys():
         value, origin = getattr(loaded.settings, key), loaded.origins.get(key, DEFAULT)
@@ -73,22 +82,20 @@ def _row(key: str, value: Any, origin: Any) -> dict[str, Any]:
 
 
 def shown(key: str, value: Any) -> Any:
-    """The value without its secrets: an address without its password, a password not at all."""
-    from flowstream.cli.configuration.settings import plain, secrets, without_password
-
+    """The value with its secrets masked."""
     value = plain(value)
     return value if value is None or key not in secrets() else without_password(key, value)
 
 
 def _flags(context: typer.Context, line: list[str]) -> dict[str, tuple[str, Any]]:
-    """By setting, what a command line gives as (flag, value); it is parsed and not run."""
+    """The settings in a command line, each as (flag, value). It is parsed and not run."""
     assert context.parent is not None
     command: Any = context.parent.command
     while (commands := getattr(command, "commands", None)) is not None:
         if not line or line[0] not in commands:
-            said = f"{line[0]!r} is no command" if line else "the command is not complete"
-            raise CommandError(f"{said}; there are {', '.join(commands)}", ExitCode.USAGE)
-        command, line = commands[line[0]], line[1:]
+            reason = f"{line[0]!r} is not a command" if line else "the command is not complete"
+            raise CommandError(f"{reason}; the commands are {', '.join(commands)}", ExitCode.USAGE)
+        command, line = loaded(commands[line[0]]), line[1:]
     parsed = command.make_context(command.name, list(line), parent=context.parent)
     return {
         key: (option.opts[0], parsed.params[option.name])

@@ -9,19 +9,22 @@ import typer
 
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, print_json, say
-from flowstream.cli.parser.options import Json, examples, new_app
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json
+from flowstream.monitor import DashboardSettings, dashboard_files
 from flowstream.texts import plural
 
 app = new_app(
     "dashboards",
-    "Grafana dashboards, Prometheus rules and what provisions them.",
+    "Write Grafana dashboards, Prometheus rules and their provisioning.",
     examples("flowstream dashboards export grafana"),
 )
 
 
 @app.callback()
 def dashboards() -> None:
-    """Grafana dashboards, Prometheus rules and what provisions them."""
+    """Write Grafana dashboards, Prometheus rules and their provisioning."""
 
 
 @app.command(
@@ -32,43 +35,43 @@ def dashboards() -> None:
     )
 )
 def export(
-    directory: Annotated[Path, typer.Argument(help="Where to; made where it does not exist.")],
+    directory: Annotated[
+        Path, typer.Argument(help="The folder to write to. It is created if it does not exist.")
+    ],
     *,
     scrape: Annotated[
         list[str] | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="A run's --http address as Prometheus reaches it; may be given several times. "
-            "localhost:9464 without one.",
+            help="The --http address of a run, as Prometheus reaches it. Repeatable. "
+            "Default: localhost:9464.",
         ),
     ] = None,
     prometheus: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Prometheus as Grafana reaches it; http://localhost:9090 without one.",
+            help="Prometheus, as Grafana reaches it. Default: http://localhost:9090.",
         ),
     ] = None,
     runbooks: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="The page that alerts link to; an alert's name as anchor is added. /runbooks of "
-            "the first --scrape address without one.",
+            help="The page that alerts link to, with the alert's name as anchor. "
+            "Default: /runbooks of the first --scrape address.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite files that were changed.")
+        bool, typer.Option("--force", help="Overwrite files with other content.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Write dashboards, alert and recording rules, scrape configuration and provisioning.
 
-    dashboards/*.json can be imported into any Grafana; prometheus/ and provisioning/ go where
+    Import dashboards/*.json into any Grafana, and copy prometheus/ and provisioning/ to where
     Prometheus and Grafana read their configuration. Every dashboard asks for its data source.
     """
-    from flowstream.monitor import DashboardSettings, dashboard_files
-
     settings = DashboardSettings()
     settings = DashboardSettings(
         targets=tuple(scrape or settings.targets),
@@ -80,7 +83,7 @@ def export(
         changed = [path for path, text in files.items() if _differs(path, text)]
         if changed and not force:
             raise CommandError(
-                f"{changed[0]} is there with other content; --force overwrites it "
+                f"{changed[0]} exists with other content; --force overwrites it "
                 f"({plural(len(changed), 'file')})",
                 ExitCode.USAGE,
             )
@@ -102,5 +105,5 @@ def export(
 
 
 def _differs(path: Path, text: str) -> bool:
-    """Whether something else than `text` is there."""
+    """Whether the file exists with other content than `text`."""
     return path.exists() and path.read_bytes() != text.encode()

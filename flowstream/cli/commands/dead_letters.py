@@ -1,6 +1,6 @@
-"""`flowstream dead-letters list|show|replay|purge`: what failed, why, and back into its stream.
+"""`flowstream dead-letters list|show|replay|purge`: failed messages, their reasons, and replay.
 
-How a replay is exact, also when it is killed in between, stands in replay.py.
+cli/dead_letters/replay.py says how a replay publishes each message exactly once.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from flowstream.cli.dead_letters.dead_letter_records import Letter, read, whole
-from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import note, print_json, print_rows, say, write
-from flowstream.cli.output.progress import doing
-from flowstream.cli.parser.options import (
-    DEFAULT_URL,
-    Json,
-    Url,
-    Yes,
-    confirm,
-    examples,
-    new_app,
-    pattern,
-    run_async,
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.connection.streams import require_stream
+from flowstream.cli.dead_letters.dead_letter_records import DeadLetterRecord, read, whole
+from flowstream.cli.dead_letters.replay import (
+    Replayed,
+    next_to_replay,
+    replay_chosen,
+    replay_waiting,
 )
+from flowstream.cli.event_loop import run_async
+from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.output.console import note, print_json, say, write
+from flowstream.cli.output.progress import doing
+from flowstream.cli.output.tables import print_rows
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json, Url, Yes, confirm
+from flowstream.cli.parser.parsing import parse_pattern
+from flowstream.client import DEFAULT_URL, Environment
 from flowstream.texts import common, folded, plural
-
-if TYPE_CHECKING:
-    from flowstream.cli.dead_letters.replay import Replayed
-    from flowstream.client import Environment
 
 app = new_app(
     "dead-letters",
-    "Look at messages that failed for good, and replay them.",
+    "List, show and replay messages that failed.",
     examples(
         "flowstream dead-letters list orders.dead",
         "flowstream dead-letters show orders.dead 12",
@@ -46,14 +46,17 @@ app = new_app(
 )
 
 INTERRUPTED = {
-    False: "the same command goes on where this one was, and adds nothing twice",
-    True: "some of the letters given with --offset may be replayed already",
+    False: "run the same command again to continue; no message is published twice",
+    True: "some of the dead letters given with --offset may have been replayed",
 }
-"""What a replay that was broken off has done, by whether letters were chosen."""
+"""What an interrupted replay has done, by whether --offset was given."""
 
 Stream = Annotated[str, typer.Argument(help="The dead-letter stream.")]
 Reason = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="Only letters whose reason matches.")
+    re.Pattern[str] | None,
+    typer.Option(
+        metavar="REGEX", parser=parse_pattern, help="Only dead letters whose reason matches."
+    ),
 ]
 
 
@@ -70,26 +73,31 @@ def list_(
     *,
     reason: Reason = None,
     reasons: Annotated[
-        bool, typer.Option("--reasons", help="Count them by pipeline, phase and reason instead.")
+        bool,
+        typer.Option("--reasons", help="Count dead letters by pipeline, phase and reason instead."),
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also those that were replayed already.")
+        bool, typer.Option("--all", help="Include dead letters that were already replayed.")
     ] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """List dead letters that were not replayed yet: where they come from, and why they failed."""
-    letters = run_async(_collect, url, stream, pattern(reason), everything)
+    """List dead letters that were not replayed yet, with their origin and reason."""
+    letters = run_async(_collect, url, stream, reason, everything)
     rows = _by_reason(letters) if reasons else [letter.row() for letter in letters]
-    columns = ["letters", "pipeline", "stage", "phase", "reason"] if reasons else [*Letter.COLUMNS]
+    columns = (
+        ["letters", "pipeline", "stage", "phase", "reason"]
+        if reasons
+        else [*DeadLetterRecord.COLUMNS]
+    )
     if json:
         print_json(rows)
     else:
-        print_rows(rows, columns, empty=f"no dead letter of {stream} waits")
+        print_rows(rows, columns, empty=f"no dead letter of {stream} is waiting")
 
 
-def _by_reason(letters: list[Letter]) -> list[dict[str, Any]]:
-    """Letters counted by reason; reasons that differ in numbers and ids only are one."""
+def _by_reason(letters: list[DeadLetterRecord]) -> list[dict[str, Any]]:
+    """Dead letters counted by reason. Reasons that differ only in numbers and ids are one."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     texts: dict[tuple[str, str, str, str], str] = {}
     for it in letters:
@@ -110,23 +118,18 @@ def _by_reason(letters: list[Letter]) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def _opened(url: str, stream: str) -> AsyncIterator[Environment]:
-    """An environment, where `stream` is one that can have dead letters."""
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import require_stream
-
+    """A connected environment. Raises CommandError if `stream` cannot have dead letters."""
     async with connect(url) as environment:
-        why = "dead letters are kept in streams: name a partition"
+        why = "dead letters are in streams: name a partition"
         await require_stream(environment, stream, why)
         yield environment
 
 
 async def _collect(
     url: str, stream: str, wanted: re.Pattern[str] | None, everything: bool
-) -> list[Letter]:
-    from flowstream.cli.dead_letters.replay import position
-
+) -> list[DeadLetterRecord]:
     async with _opened(url, stream) as environment:
-        start = 0 if everything else await position(environment, stream)
+        start = 0 if everything else await next_to_replay(environment, stream)
         with doing(f"reading {stream}", unit="dead letter") as step:
             return [
                 letter
@@ -144,11 +147,13 @@ async def _collect(
 )
 def show(
     stream: Stream,
-    offset: Annotated[int, typer.Argument(min=0, help="Its offset, as list shows it.")],
+    offset: Annotated[
+        int, typer.Argument(min=0, help="The offset of the dead letter, as shown by list.")
+    ],
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Show one dead letter whole: its body, its way and the traceback."""
+    """Show one dead letter completely: body, origin, reason and traceback."""
     letter = run_async(_one, url, stream, offset)
     if json:
         print_json(letter.document())
@@ -156,7 +161,7 @@ def show(
         write(letter.text() + "\n")
 
 
-async def _one(url: str, stream: str, offset: int) -> Letter:
+async def _one(url: str, stream: str, offset: int) -> DeadLetterRecord:
     async with _opened(url, stream) as environment:
         async for batch in read(environment, stream, offset):
             if batch and batch[0].offset == offset:
@@ -178,37 +183,39 @@ def replay(
     *,
     offset: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Only this letter, whether replayed before or not. Repeatable."),
+        typer.Option(
+            min=0, help="Only this dead letter, even if it was replayed before. Repeatable."
+        ),
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option(metavar="STREAM", help="Into this stream instead of where it came from."),
+        typer.Option(metavar="STREAM", help="Publish to this stream instead of the original one."),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
             metavar="FIELD",
-            help="Of a super stream given with --to: the field that chooses the partition.",
+            help="If --to is a super stream: the field that selects the partition.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would be replayed, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be replayed, and do nothing.")
     ] = False,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Publish the original messages again, byte for byte, into the streams they came from.
+    """Publish the original messages again, byte for byte, to their original streams.
 
-    Each letter is replayed once: the next replay goes on behind the last one, and the broker drops
-    what a replay that was killed had published already. Letters that arrive meanwhile are left to
-    the next one. The letters stay in their stream; purge removes them.
+    Each dead letter is replayed once. The next replay continues after the last one, and the broker
+    drops messages that a killed replay had already published. Dead letters that arrive meanwhile
+    are left to the next replay. Dead letters stay in their stream until purge deletes them.
 
-    A body that was too large for its letter is fetched from where it came from. A letter that
-    cannot be replayed, because its original is gone or too large for a frame, is named and passed
-    over.
+    A body that was too large for its dead letter is read from the original stream. A dead letter
+    that cannot be replayed, because its original is gone or too large for a frame, is reported and
+    skipped.
     """
     if key is not None and to is None:
-        raise CommandError("--key needs --to, the super stream to publish to", ExitCode.USAGE)
+        raise CommandError("--key needs --to SUPER_STREAM", ExitCode.USAGE)
     chosen = sorted(set(offset or []))
     try:
         done = run_async(lambda: _replay(url, stream, chosen, to=to, key=key, dry_run=dry_run))
@@ -225,17 +232,17 @@ def replay(
     else:
         _tell(stream, done, dry_run)
     for left, why in sorted(done.left.items()):
-        note(f"letter {left} of {stream} cannot be replayed: {why}")
+        note(f"dead letter {left} of {stream} cannot be replayed: {why}")
     if done.left:
         raise CommandError(
-            f"{plural(len(done.left), 'dead letter')} of {stream} could not be replayed; replay "
-            f"them with --offset once that is possible ({_options(done)})",
+            f"{plural(len(done.left), 'dead letter')} of {stream} could not be replayed; once "
+            f"that is possible, replay them with {_options(done)}",
             ExitCode.NOT_REPLAYED,
         )
 
 
 def _options(done: Replayed) -> str:
-    """The options that name the letters that were left, some of them."""
+    """The options that select the dead letters that were not replayed, at most ten."""
     offsets = sorted(done.left)
     more = " ..." if len(offsets) > 10 else ""
     return " ".join(f"--offset {offset}" for offset in offsets[:10]) + more
@@ -248,7 +255,7 @@ def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
             say(f"{plural(done.published[name], 'message')} {would} into {name}")
         if done.before[name]:
             say(
-                f"{plural(done.before[name], 'message')} of a replay that was broken off "
+                f"{plural(done.before[name], 'message')} of an interrupted replay "
                 f"{'is' if done.before[name] == 1 else 'are'} in {name} already"
             )
     if not done.published and not done.left:
@@ -258,8 +265,6 @@ def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
 async def _replay(
     url: str, stream: str, offsets: list[int], *, to: str | None, key: str | None, dry_run: bool
 ) -> Replayed:
-    from flowstream.cli.dead_letters.replay import replay_chosen, replay_waiting
-
     async with _opened(url, stream) as environment:
         if offsets:
             return await replay_chosen(environment, stream, offsets, to, key=key, dry_run=dry_run)
@@ -272,19 +277,20 @@ def purge(
     *,
     yes: Yes = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also when letters wait that were never replayed.")
+        bool, typer.Option("--force", help="Also delete dead letters that were never replayed.")
     ] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Delete all dead letters: the stream is deleted and made again, without its limits.
+    """Delete all dead letters: the stream is deleted and created again, without its limits.
 
-    Stop the pipeline that writes to it first.
+    First stop the pipeline that writes to it.
     """
     waiting, end = run_async(_waiting, url, stream)
     if waiting and not force:
         raise CommandError(
-            f"{plural(waiting, 'dead letter')} of {stream} were never replayed; replay them, or "
-            "add --force to lose them",
+            f"{stream} has {plural(waiting, 'dead letter')} that "
+            f"{'was' if waiting == 1 else 'were'} "
+            "never replayed; replay first, or add --force to lose them",
             ExitCode.USAGE,
         )
     confirm(f"Delete every dead letter of {stream}?", yes=yes)
@@ -293,7 +299,7 @@ def purge(
 
 
 async def _waiting(url: str, stream: str) -> tuple[int, int | None]:
-    """How many letters were never replayed, and the end of the stream that was looked at."""
+    """The number of dead letters that were never replayed, and the end of the stream."""
     async with _opened(url, stream) as environment:
         end = await environment.last_offset(stream)
     return len(await _collect(url, stream, None, False)), end
@@ -303,12 +309,12 @@ async def _purge(url: str, stream: str, end: int | None) -> None:
     async with _opened(url, stream) as environment:
         if await environment.last_offset(stream) != end:
             raise CommandError(
-                f"{stream} got new dead letters meanwhile; stop the pipeline that writes to it "
-                "first",
+                f"{stream} got new dead letters meanwhile; first stop the pipeline that writes to "
+                "it",
                 ExitCode.IN_USE,
             )
-        with doing(f"making {stream} anew"):
+        with doing(f"deleting and creating {stream}"):
             try:
                 await environment.delete_stream(stream)
-            finally:  # also where a Ctrl-C comes in between
+            finally:  # also after a Ctrl-C in between
                 await environment.create_stream(stream, exist_ok=True)

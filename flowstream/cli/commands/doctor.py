@@ -1,4 +1,4 @@
-"""`flowstream doctor`: is this machine ready, and is the broker reachable as clients need it?"""
+"""`flowstream doctor`: whether this machine and the broker are ready for pipelines."""
 
 from __future__ import annotations
 
@@ -6,49 +6,45 @@ from typing import Annotated
 
 import typer
 
-from flowstream.cli.diagnosis.findings import Finding, tell
-from flowstream.cli.parser.options import (
-    DEFAULT_URL,
-    Json,
-    ManagementUrl,
-    Url,
-    examples,
-    run_async,
+from flowstream.cli.connection.connect import connection
+from flowstream.cli.diagnosis.broker import examine
+from flowstream.cli.diagnosis.findings import Finding, print_findings
+from flowstream.cli.diagnosis.machine import local
+from flowstream.cli.event_loop import run_async
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json, ManagementUrl, Url
+from flowstream.client import DEFAULT_URL
+
+app = new_app()
+
+
+@app.command(
+    epilog=examples(
+        "flowstream doctor",
+        "flowstream doctor orders orders.dead",
+        "flowstream doctor --url rabbitmq-stream+tls://me:secret@rabbit/shop --tls-ca ca.pem",
+        "flowstream doctor --json",
+    )
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream doctor",
-            "flowstream doctor orders orders.dead",
-            "flowstream doctor --url rabbitmq-stream+tls://me:secret@rabbit/shop --tls-ca ca.pem",
-            "flowstream doctor --json",
-        )
-    )(doctor)
-
-
 def doctor(
     streams: Annotated[
         list[str] | None,
-        typer.Argument(metavar="STREAM", help="Are the nodes of these reachable too?"),
+        typer.Argument(
+            metavar="STREAM", help="Also check that the nodes of these streams are reachable."
+        ),
     ] = None,
     *,
     management: ManagementUrl = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Look for what keeps pipelines from running, or from running well; say what to do.
+    """Find problems of this machine and the broker, with their remedies.
 
-    The Python at hand, installed extras and limits; then the broker: is it reachable, does it let
-    this user in, which version is it, which commands does it speak, does it advertise addresses
-    that work from here, do its clock and this one agree. Exit code 24: something is bad.
+    Checked are Python, installed extras and limits, then the broker: connection, login, version,
+    supported commands, the addresses that its nodes advertise, and its clock. The exit code is 24
+    if something is bad.
     """
-    from flowstream.cli.connection.connect import connection
-    from flowstream.cli.diagnosis.broker import examine
-    from flowstream.cli.diagnosis.machine import local
-
     findings: list[Finding] = list(local())
     findings += run_async(examine, connection(url), streams or [], management)
-    tell(findings, json=json)
+    print_findings(findings, json=json)

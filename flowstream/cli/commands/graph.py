@@ -1,4 +1,4 @@
-"""`flowstream graph`: how messages flow through pipelines, as text, Mermaid or JSON."""
+"""`flowstream graph`: the flow of messages through pipelines, as text, Mermaid or JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from flowstream.cli.configuration.overrides import override
 from flowstream.cli.output.console import print_json, say
-from flowstream.cli.parser.options import Json, examples
-
-if TYPE_CHECKING:
-    from flowstream.pipeline import Pipeline
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json
+from flowstream.cli.pipelines.describe import failures, handler, source
+from flowstream.cli.pipelines.load import load_pipelines
+from flowstream.cli.pipelines.stream_topology import topology_of
+from flowstream.pipeline import Pipeline
 
 
 class GraphFormat(StrEnum):
@@ -24,7 +28,7 @@ class GraphFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`kind` is stream, producer, processor or batcher; `pipeline` None for a stream."""
+    """A stream, or a producer, processor or batcher of a pipeline, by `kind`."""
 
     id: str
     kind: str
@@ -35,7 +39,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """From node to node; `label` says when, where it is not always."""
+    """An edge between nodes. `label` is its condition, "" for none."""
 
     source: str
     target: str
@@ -44,23 +48,22 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What pipelines read, do and write. A stream is one node, whoever reads and writes it."""
+    """The flow through pipelines. A stream is one node, even if several pipelines use it."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream graph pipelines.orders",
-            "flowstream graph pipelines.orders --format mermaid",
-            "flowstream graph pipelines.orders pipelines.feed --json",
-        )
-    )(graph)
+app = new_app()
 
 
+@app.command(
+    epilog=examples(
+        "flowstream graph pipelines.orders",
+        "flowstream graph pipelines.orders --format mermaid",
+        "flowstream graph pipelines.orders pipelines.feed --json",
+    )
+)
 def graph(
     targets: Annotated[
         list[str],
@@ -68,14 +71,11 @@ def graph(
     ],
     *,
     format: Annotated[
-        GraphFormat, typer.Option(help="Mermaid is drawn by GitHub, GitLab and many wikis.")
+        GraphFormat, typer.Option(help="GitHub, GitLab and many wikis draw Mermaid.")
     ] = GraphFormat.TEXT,
     json: Json = False,
 ) -> None:
     """Draw pipelines: from their streams through their handlers to where messages end."""
-    from flowstream.cli.configuration.overrides import override
-    from flowstream.cli.pipelines.load import load_pipelines
-
     pipelines = list(load_pipelines(targets).values())
     for pipeline in pipelines:
         override(pipeline)
@@ -92,7 +92,7 @@ def graph(
 
 
 def graph_of(pipelines: list[Pipeline]) -> Graph:
-    """Nodes in the order of the flow."""
+    """The graph of pipelines, with nodes in the order of the flow."""
     nodes: dict[str, Node] = {}
     edges: list[Edge] = []
     for pipeline in pipelines:
@@ -105,10 +105,7 @@ def graph_of(pipelines: list[Pipeline]) -> Graph:
 
 
 def _parts(pipeline: Pipeline) -> Iterator[Node | Edge]:
-    from flowstream.cli.pipelines.describe import handler, source
-    from flowstream.cli.pipelines.stream_topology import wiring
-
-    name, streams = pipeline.name, wiring(pipeline)
+    name, streams = pipeline.name, topology_of(pipeline)
     producer, processor = f"{name}.producer", f"{name}.processor"
     declared, batchers = pipeline.declaration.processor, pipeline.declaration.batchers
     yield from (Node(f"stream:{stream}", "stream", stream) for stream in streams.reads)
@@ -136,9 +133,7 @@ def _parts(pipeline: Pipeline) -> Iterator[Node | Edge]:
 
 
 def tree(pipeline: Pipeline) -> Iterator[str]:
-    """The pipeline as an indented tree; every stage in one line."""
-    from flowstream.cli.pipelines.describe import failures, handler, source
-
+    """The pipeline as an indented tree, with one line for each stage."""
     yield pipeline.name
     yield f"└─ {source(pipeline)}"
     processor, batchers = pipeline.declaration.processor, pipeline.declaration.batchers
@@ -157,7 +152,7 @@ def tree(pipeline: Pipeline) -> Iterator[str]:
 
 
 def mermaid(graph: Graph) -> Iterator[str]:
-    """A flow chart; streams are cylinders, stages are in a box of their pipeline."""
+    """A flow chart. Streams are cylinders, and stages are in a box of their pipeline."""
     ids = {node.id: f"n{number}" for number, node in enumerate(graph.nodes)}
     yield "flowchart LR"
     for node in graph.nodes:

@@ -1,4 +1,4 @@
-"""`flowstream new`: a small pipeline module and its test, which run and pass as written."""
+"""`flowstream new`: a small pipeline module and its test, which pass as written."""
 
 from __future__ import annotations
 
@@ -10,35 +10,34 @@ from typing import Annotated
 
 import typer
 
-from flowstream.cli.commands.new_templates import PIPELINE, SAMPLE, TEST
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, say
-from flowstream.cli.parser.options import examples
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
 
 INSTALL = "pip install mypy pytest"
-"""All that the written files need to be tested and checked."""
+"""Installs what the written files need to be tested and checked."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples("flowstream new orders", "flowstream new orders --directory pipelines")
-    )(new)
+app = new_app()
 
 
+@app.command(
+    epilog=examples("flowstream new orders", "flowstream new orders --directory pipelines")
+)
 def new(
     name: Annotated[
-        str, typer.Argument(help="The module's, the pipeline's and the stream's name.")
+        str, typer.Argument(help="The name of the module, the pipeline and the stream.")
     ],
     *,
     directory: Annotated[
-        Path, typer.Option(help="Where to write; it is made if it does not exist.")
+        Path, typer.Option(help="The folder to write to. It is created if it does not exist.")
     ] = Path("."),
 ) -> None:
     """Write NAME.py, a small pipeline, and test_NAME.py, which tests it without a broker.
 
-    Both pass pytest and mypy --strict as written: pip install mypy pytest installs
-    those. Nothing is overwritten.
+    Both pass pytest and mypy --strict as written; install these with pip install mypy pytest.
+    No file is overwritten.
     """
     check_name(name)
     module, test = directory / f"{name}.py", directory / f"test_{name}.py"
@@ -59,15 +58,15 @@ def new(
     if target is None:
         note(f"  cd {directory}")
     note(f"  flowstream check {target or name}")
-    note(f"  flowstream run {target or name} --create   # until Ctrl-C; then in another terminal:")
+    note(f"  flowstream run {target or name} --create   # until Ctrl-C; in another terminal:")
     note(f"  echo '{SAMPLE}' | flowstream publish {name} -")
 
 
 def check_name(name: str) -> None:
-    """Raise CommandError unless a module may be called `name`."""
+    """Raise CommandError unless `name` is a usable module name."""
     if not name.isidentifier() or keyword.iskeyword(name):
         raise CommandError(
-            f"{name!r} cannot be a module's name: use letters, digits and _, such as orders",
+            f"{name!r} is not a valid module name; use letters, digits and _, such as orders",
             ExitCode.USAGE,
         )
     if name in sys.stdlib_module_names:
@@ -85,7 +84,7 @@ def check_name(name: str) -> None:
 
 
 def package_of(directory: Path) -> str:
-    """The dotted name of the package that the directory is; empty where it is none."""
+    """The dotted name of the package in the directory; empty if it is not a package."""
     parts: list[str] = []
     folder = directory.resolve()
     while (folder / "__init__.py").exists():
@@ -95,7 +94,7 @@ def package_of(directory: Path) -> str:
 
 
 def dotted(directory: Path, name: str, package: str) -> str | None:
-    """What `flowstream run` calls the module from here; None where it must be run from there."""
+    """The module's name for `flowstream run` from here; None if it has to run in its directory."""
     folder, here = directory.resolve(), Path.cwd()
     if not folder.is_relative_to(here):
         return None
@@ -104,11 +103,11 @@ def dotted(directory: Path, name: str, package: str) -> str | None:
 
 
 def write_all(files: dict[Path, str]) -> None:
-    """Write new files, all or none; raises CommandError where one exists or cannot be written."""
+    """Write all files or none. Raises CommandError if one exists or cannot be written."""
     for path in files:
         if path.exists():
             raise CommandError(
-                f"{path} exists already and is left as it is; choose another name or --directory",
+                f"{path} exists already and is not overwritten; choose another name or --directory",
                 ExitCode.USAGE,
             )
     written: list[Path] = []
@@ -130,3 +129,76 @@ def write_all(files: dict[Path, str]) -> None:
 
 def directory_of(files: dict[Path, str]) -> Path:
     return next(iter(files)).parent
+
+
+# -- what is written; NAME stands for the module's name
+
+SAMPLE = '{"id": 1, "value": 2.5}'
+"""A message that the written pipeline takes."""
+
+PIPELINE = '''"""Handle the messages of the stream `NAME`, a batch at a time."""
+
+from flowstream import Batch, DeadLetter, Message, Pipeline, Retry, StreamProducer
+from pydantic import BaseModel
+
+
+class Event(BaseModel):
+    """The JSON in a message's body."""
+
+    id: int
+    value: float
+
+
+pipeline = Pipeline(
+    "NAME",
+    StreamProducer("NAME"),
+    retry=Retry(attempts=3),
+    on_failure=DeadLetter("NAME.dead"),
+)
+
+
+@pipeline.processor(concurrency=4, partition_by=lambda message: message.data.id)
+async def check(message: Message[Event]) -> None:
+    """Check one message. If this raises, the message fails and is retried."""
+    if message.data.value < 0:
+        message.fail("value must not be negative", retry=False)
+
+
+@pipeline.batcher(size=100, batch_timeout=1.0)
+def store(batch: Batch[Event]) -> None:
+    """Store a batch, in a worker thread. Its offsets are committed after this returns."""
+    total = sum(event.value for event in batch.data)
+    print(f"stored {batch.size}, {total:g} in total")
+'''
+
+TEST = '''"""Tests of the pipeline in memory and in virtual time: no broker, no waiting."""
+
+from flowstream.testing import Crash, PipelineTester
+
+import NAME
+
+
+def test_good_events_are_stored_together() -> None:
+    tester = PipelineTester(NAME.pipeline)
+    result = tester.run_sync({"id": 1, "value": 2.5}, {"id": 2, "value": 4})
+    assert result.ok
+    assert [batch.size for batch in result.batches] == [2]
+    assert result.committed == {"NAME": 1}
+
+
+def test_bad_events_become_dead_letters() -> None:
+    tester = PipelineTester(NAME.pipeline)
+    result = tester.run_sync({"id": 1, "value": -1}, b"no JSON")
+    assert result.statuses == ["dead_lettered", "dead_lettered"]
+    assert result[0].reason == "value must not be negative"
+    assert [letter.phase for letter in tester.dead_letters()] == ["process", "decode"]
+
+
+def test_nothing_is_lost_in_a_crash() -> None:
+    tester = PipelineTester(NAME.pipeline)
+    first = tester.run_sync({"id": 1, "value": 1}, Crash(), {"id": 2, "value": 2})
+    assert first.crashed
+    assert first.committed == {}
+    again = tester.run_sync()
+    assert [event.id for event in again.data] == [1, 2]
+'''

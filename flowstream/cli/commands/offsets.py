@@ -1,35 +1,42 @@
-"""`flowstream offsets get|set|forget`: where a reader of a stream goes on."""
+"""`flowstream offsets get|set|forget|reset`: where the readers of a stream continue."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import typer
 
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.connection.streams import require_stream, streams_of
+from flowstream.cli.event_loop import run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import note, print_json, print_rows, say
-from flowstream.cli.parser.options import (
-    DEFAULT_URL,
-    Json,
-    Url,
-    Yes,
-    confirm,
-    examples,
-    new_app,
-    run_async,
+from flowstream.cli.output.console import note, print_json, say
+from flowstream.cli.output.progress import doing
+from flowstream.cli.output.tables import print_rows
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json, ManagementUrl, Url, Yes, confirm
+from flowstream.cli.parser.parsing import parse_address, parse_offset
+from flowstream.cli.readers.active_readers import ReaderQuery, running_reader
+from flowstream.cli.readers.position import (
+    OffsetChange,
+    change_of,
+    holds,
+    moved,
+    position_of,
+    skips,
 )
-from flowstream.texts import plural
+from flowstream.client import DEFAULT_URL, Address, Environment, Offset
 
 app = new_app(
     "offsets",
-    "Show, set and forget stored offsets: the last message a reader has settled.",
+    "Show, set, reset and forget stored offsets: the last messages that readers settled.",
     examples("flowstream offsets get orders orders", "flowstream offsets set orders orders 41999"),
 )
 
 Stream = Annotated[str, typer.Argument(help="The stream.")]
-Reference = Annotated[
-    str, typer.Argument(help="Whose offset; a pipeline stores under its own name.")
-]
+Reference = Annotated[str, typer.Argument(help="The reader; a pipeline's reference is its name.")]
 
 
 @app.command(
@@ -38,10 +45,10 @@ Reference = Annotated[
     )
 )
 def get(reference: Reference, stream: Stream, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the stored offset, and how far it is from the stream's end.
+    """Show the stored offset, and its distance from the end of the stream.
 
-    It is the last settled message's; -1 means that not even offset 0 is settled. Of a super stream
-    every partition is shown (in JSON as a list).
+    It is the offset of the last settled message; -1 means that offset 0 is not settled. For a super
+    stream, every partition is shown (in JSON as a list).
     """
     rows = run_async(_get, url, reference, stream)
     if json:
@@ -52,12 +59,9 @@ def get(reference: Reference, stream: Stream, url: Url = DEFAULT_URL, json: Json
 
 
 async def _get(url: str, reference: str, stream: str) -> list[dict[str, Any]]:
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import standing, streams_of
-
     async with connect(url) as environment:
         streams = await streams_of(environment, stream)
-        return [(await standing(environment, reference, it)).row() for it in streams]
+        return [(await position_of(environment, reference, it)).row() for it in streams]
 
 
 @app.command(
@@ -69,15 +73,15 @@ async def _get(url: str, reference: str, stream: str) -> list[dict[str, Any]]:
 def set_(
     reference: Reference,
     stream: Stream,
-    offset: Annotated[int, typer.Argument(min=0, help="The last offset to count as settled.")],
+    offset: Annotated[int, typer.Argument(min=0, help="The last settled offset.")],
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Store an offset: the reader goes on with the message after it.
+    """Store an offset: the reader continues with the message after it.
 
-    Says how many offsets that are skipped unhandled, and refuses one behind the stream's end. To
-    pass over single messages, use `flowstream run ... --discard STREAM@OFFSET` instead.
-    A reader that runs now keeps its place and will store its own offset over this one.
+    It says how many unhandled offsets are skipped, and refuses an offset after the end of the
+    stream. To skip single messages, use `flowstream run ... --discard STREAM@OFFSET` instead.
+    A running reader is not affected, and will store its own offset over this one.
     """
     row = run_async(_set, url, reference, stream, offset)
     if json:
@@ -86,17 +90,6 @@ def set_(
         say(moved(reference, stream, row["before"], offset))
     if row["skipped"]:
         note(skips(reference, stream, row["before"], offset + 1, row["skipped"]))
-
-
-def skips(reference: str, stream: str, before: int | None, goes_on_with: int, count: int) -> str:
-    """That so many offsets are passed over which the reader has not handled."""
-    begin = goes_on_with - count
-    range_ = f"offset {begin:,}" if count == 1 else f"offsets {begin:,} to {goes_on_with - 1:,}"
-    since = "" if before is not None else "; nothing was stored, so all from the first one count"
-    return (
-        f"{reference} skips up to {plural(count, 'message')} of {stream} that it has not handled "
-        f"({range_}; a few offsets are records of the broker's own{since})"
-    )
 
 
 @app.command(
@@ -112,55 +105,38 @@ def forget(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Give up a reader's reference: it begins at its offset= again, as one that is new.
+    """Forget a reader's stored offset: it starts at its offset= again, like a new reader.
 
-    A pipeline's offset is remembered for good. RabbitMQ has no command that deletes one, so 0 is
-    stored under it, which counts as nothing stored, and RabbitMQ drops it when retention next
-    removes messages of the stream. A reader that runs now stores its offset again.
+    RabbitMQ has no command that deletes a stored offset. So 0 is stored, which counts as nothing
+    stored, and RabbitMQ drops it when retention next deletes messages of the stream. A running
+    reader stores its offset again.
     """
     rows = run_async(_get, url, reference, stream)
     known = [row for row in rows if row["offset"] is not None]
     if not json:
         print_rows(known, ["reference", "stream", "offset"], empty="nothing is stored")
     if known:
-        confirm(f"Forget where {reference} goes on?", yes=yes)
+        confirm(f"Forget the stored offset of {reference}?", yes=yes)
         run_async(_forget, url, reference, [row["stream"] for row in known])
     if json:
         print_json([{**row, "forgotten": True} for row in known])
     elif known:
-        say(f"forgotten: {reference} begins at its offset= again")
+        say(f"forgotten: {reference} starts at its offset= again")
 
 
 async def _forget(url: str, reference: str, streams: list[str]) -> None:
-    from flowstream.cli.connection.connect import connect
-
     async with connect(url) as environment:
         for stream in streams:
             await environment.forget_offset(reference, stream)
 
 
-def holds(first: int, end: int) -> str:
-    """What a stream has, whose next message gets the offset `end`."""
-    return f"holds {first:,} to {end - 1:,}" if end > first else "is empty"
-
-
-def moved(reference: str, stream: str, before: int | None, offset: int) -> str:
-    """What storing an offset changed, in a line."""
-    old = "none" if before is None else f"{before:,}"
-    return f"{reference} on {stream}: {old} -> {offset:,}; it goes on with offset {offset + 1:,}"
-
-
 async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, Any]:
-    from flowstream.cli.commands.offsets_reset import move
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import require_stream
-
     async with connect(url) as environment:
         await require_stream(
             environment,
             stream,
-            "offsets differ between partitions: set one partition's, or move the reader in all "
-            f"with flowstream offsets reset {reference} {stream} --to first|last|next|TIME",
+            "offsets differ between partitions: name one partition, or move the reader in all with "
+            f"flowstream offsets reset {reference} {stream} --to first|last|next|TIME",
         )
         before = await environment.query_offset(reference, stream)
         first = (await environment.stream_stats(stream)).first_offset or 0
@@ -168,12 +144,13 @@ async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, 
         end = first if last is None else last + 1
         if offset >= end:
             raise CommandError(
-                f"{stream} {holds(first, end)}, so nobody can have settled offset {offset:,}; to "
-                f"go on with the next message that is published: flowstream offsets reset "
-                f"{reference} {stream} --to next",
+                f"{stream} {holds(first, end)}, so offset {offset:,} cannot be settled; to "
+                "continue "
+                f"with the next published message: flowstream offsets reset {reference} {stream} "
+                "--to next",
                 ExitCode.INPUT,
             )
-        change = move(stream, reference, before, offset + 1, first)
+        change = change_of(stream, reference, before, offset + 1, first)
         await environment.store_offset_verified(reference, stream, offset, keep=before is None)
     return {
         "stream": stream,
@@ -184,3 +161,186 @@ async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, 
         "again": change.again,
         "skipped": change.skipped,
     }
+
+
+# -- reset
+
+COLUMNS = ["stream", "offset", "goes_on_with", "again", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResetRequest:
+    """A reset to the position `to`, or by `by` offsets from the stored one."""
+
+    url: str = field(repr=False)
+    reference: str
+    name: str
+    to: Offset | None
+    by: int | None
+    monitors: tuple[Address, ...]
+    management: str | None = field(repr=False)
+    watch: float
+
+
+@app.command(
+    epilog=examples(
+        "flowstream offsets reset orders orders --to first",
+        "flowstream offsets reset orders orders --to 2026-11-23T09:00 --dry-run",
+        "flowstream offsets reset orders orders --to 2h --yes",
+        "flowstream offsets reset orders orders --by -1000",
+    )
+)
+def reset(
+    reference: Reference,
+    stream: Stream,
+    *,
+    to: Annotated[
+        Any,
+        typer.Option(
+            metavar="OFFSET",
+            parser=parse_offset,
+            help="Where to continue: first, last, next, an offset, a time (2026-11-23T09:00), or "
+            "an age (30m, 2h, 7d).",
+        ),
+    ] = None,
+    by: Annotated[
+        int | None, typer.Option(metavar="N", help="Move by so many messages; -N moves back.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and do nothing.")
+    ] = False,
+    yes: Yes = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do not check whether the reader is running.")
+    ] = False,
+    http: Annotated[
+        list[Address] | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            parser=parse_address,
+            help="The reader's monitor (--http of its run). Default: 127.0.0.1:9464. Repeatable.",
+        ),
+    ] = None,
+    management: ManagementUrl = None,
+    watch: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How long to watch for commits of the reader."),
+    ] = 6.0,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Move a reader to another message; for a super stream, in every partition.
+
+    It shows what would be handled again or skipped, asks, stores, and reads back. It refuses while
+    the reader is running: a pipeline reads its offset only when it starts, and would store its own
+    over this one. A running reader is detected by its monitor (--http), by the consumers in the
+    broker's management API, and by its commits. An idle reader is not detected if neither monitor
+    nor API answers: stop it first. Times and "last" mean the beginning of a chunk.
+    """
+    if (to is None) == (by is None):
+        raise CommandError("give either --to OFFSET or --by N", ExitCode.USAGE)
+    monitors = tuple(http or ())
+    request = ResetRequest(url, reference, stream, to, by, monitors, management, watch)
+    changes = run_async(_plan, request, force or dry_run)
+    if not json:
+        print_rows([asdict(change) for change in changes], COLUMNS, empty="")
+        for it in changes:
+            if it.skipped:
+                note(skips(it.reference, it.stream, it.offset, it.goes_on_with, it.skipped))
+    if not dry_run:
+        confirm(f"Store this for {reference}?", yes=yes)
+        run_async(_store, url, changes)
+    if json:
+        print_json([{**asdict(change), "stored": not dry_run} for change in changes])
+    elif not dry_run:
+        for it in changes:
+            say(moved(reference, it.stream, it.offset, it.goes_on_with - 1))
+
+
+async def _plan(request: ResetRequest, unchecked: bool) -> list[OffsetChange]:
+    async with connect(request.url) as environment:
+        streams = await streams_of(environment, request.name)
+        if not unchecked:
+            await _refuse_while_running(environment, request, streams)
+        return [await _change(environment, request, stream) for stream in streams]
+
+
+async def _refuse_while_running(
+    environment: Environment, request: ResetRequest, streams: list[str]
+) -> None:
+    query = ReaderQuery(
+        *(request.url, request.reference, request.name, tuple(streams), request.monitors),
+        management=request.management,
+        watch=request.watch,
+    )
+    with doing(f"checking whether {request.reference} is running"):
+        answer = await running_reader(environment, query)
+    if answer.seen is not None:
+        raise CommandError(
+            f"{answer.seen}; stop it first, or it stores its own offset over this one (--force "
+            "overrides)",
+            ExitCode.IN_USE,
+        )
+    if answer.blind:
+        note(
+            f"no running reader was found, but an idle one cannot be detected: {answer.blind}; "
+            "stop "
+            "the reader first, or give its monitor with --http, or the API with --management"
+        )
+    else:
+        note(f"no running reader was found (asked {answer.asked})")
+
+
+async def _change(environment: Environment, request: ResetRequest, stream: str) -> OffsetChange:
+    stored = await environment.query_offset(request.reference, stream)
+    first = (await environment.stream_stats(stream)).first_offset or 0
+    last = await environment.last_offset(stream)
+    end = first if last is None else last + 1
+    if request.by is not None:
+        if stored is None:
+            raise CommandError(
+                f"--by needs a stored offset, and nothing is stored under {request.reference!r} on "
+                f"{stream}; use --to",
+                ExitCode.INPUT,
+            )
+        target = min(max(stored + 1 + request.by, first), end)
+    else:
+        assert request.to is not None
+        target = await _resolve(environment, request, stream, request.to, (first, end))
+    return change_of(stream, request.reference, stored, target, first)
+
+
+async def _resolve(
+    environment: Environment,
+    request: ResetRequest,
+    stream: str,
+    place: Offset,
+    bounds: tuple[int, int],
+) -> int:
+    first, end = bounds
+    if place == "first":
+        return first
+    if place == "next":
+        return end
+    if not isinstance(place, int):
+        return min(max(first, await environment.resolve_offset(stream, place)), end)
+    if stream != request.name:
+        raise CommandError(
+            f"{request.name} is a super stream, and offsets differ between its partitions; name a "
+            f"partition (such as {stream}), or give a time",
+            ExitCode.USAGE,
+        )
+    if not first <= place <= end:
+        raise CommandError(
+            f"{stream} {holds(first, end)}, so a reader cannot continue with {place:,}",
+            ExitCode.INPUT,
+        )
+    return place
+
+
+async def _store(url: str, changes: list[OffsetChange]) -> None:
+    async with connect(url) as environment:
+        for it in changes:
+            await environment.store_offset_verified(
+                it.reference, it.stream, it.goes_on_with - 1, keep=it.offset is None
+            )

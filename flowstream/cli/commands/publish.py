@@ -1,66 +1,71 @@
-"""`flowstream publish`: a file (or standard input) into a stream, confirmed before it ends."""
+"""`flowstream publish`: a file or standard input published to a stream, and confirmed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import anyio
 import typer
 
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.connection.streams import partitions_of
+from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output.console import note, print_json, say, short_duration
 from flowstream.cli.output.progress import doing
-from flowstream.cli.parser.options import DEFAULT_URL, Json, Url, examples, on_signal, run_async
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Json, Url
+from flowstream.cli.publishing.feed import Feed, FeedPlan, Tally
 from flowstream.cli.publishing.records import Format, is_pipe
+from flowstream.client import DEFAULT_URL, Environment
 from flowstream.texts import plural
 
-if TYPE_CHECKING:
-    from flowstream.cli.publishing.feed import FeedPlan, Tally
-    from flowstream.client import Environment
+app = new_app()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream publish orders orders.csv --create",
-            "flowstream publish events events.ndjson.gz",
-            "flowstream publish orders orders.csv --name orders-2026-11 --from-line 100001",
-            "flowstream publish orders orders.csv --key customer_id",
-            "flowstream publish orders orders.csv --rate 500 --loop",
-            "tail -f app.log | flowstream publish logs -",
-        )
-    )(publish)
-
-
+@app.command(
+    epilog=examples(
+        "flowstream publish orders orders.csv --create",
+        "flowstream publish events events.ndjson.gz",
+        "flowstream publish orders orders.csv --name orders-2026-11 --from-line 100001",
+        "flowstream publish orders orders.csv --key customer_id",
+        "flowstream publish orders orders.csv --rate 500 --loop",
+        "tail -f app.log | flowstream publish logs -",
+    )
+)
 def publish(
     stream: Annotated[str, typer.Argument(help="The stream or super stream to publish to.")],
-    file: Annotated[str, typer.Argument(help="NDJSON, CSV or lines; .gz too; - for stdin.")],
+    file: Annotated[
+        str, typer.Argument(help="A file of NDJSON, CSV or lines, also .gz; - for standard input.")
+    ],
     *,
     format: Annotated[
-        Format | None, typer.Option("--format", help="How to cut the file; else by extension.")
+        Format | None,
+        typer.Option("--format", help="The format of the file. Default: by its extension."),
     ] = None,
     create: Annotated[
         bool, typer.Option("--create", help="Create the stream if it does not exist.")
     ] = False,
     raw: Annotated[
         bool,
-        typer.Option("--raw", help="Bare bodies instead of AMQP 1.0 messages that hold them."),
+        typer.Option("--raw", help="Publish plain bodies instead of AMQP 1.0 messages."),
     ] = False,
     rate: Annotated[
         float | None,
         typer.Option(
-            "--rate", min=0.01, metavar="NUMBER", help="At most this many messages a second."
+            "--rate", min=0.01, metavar="NUMBER", help="The largest number of messages a second."
         ),
     ] = None,
     loop: Annotated[
-        bool, typer.Option("--loop", help="Start over at the end of the file, until Ctrl-C.")
+        bool, typer.Option("--loop", help="Start again at the end of the file, until Ctrl-C.")
     ] = False,
     key: Annotated[
         str | None,
         typer.Option(
             "--key",
             metavar="FIELD",
-            help="Of a super stream: the field whose value chooses the partition.",
+            help="For a super stream: the field whose value selects the partition.",
         ),
     ] = None,
     first: Annotated[
@@ -69,14 +74,14 @@ def publish(
             "--from-line",
             min=1,
             metavar="N",
-            help="Begin with this line (or the first record behind its beginning).",
+            help="Start with this line, or with the first record that begins after it.",
         ),
     ] = 1,
     name: Annotated[
         str | None,
         typer.Option(
             "--name",
-            help="Lines that were published under this name already are not added twice.",
+            help="Publish no line twice that was already published under this name.",
         ),
     ] = None,
     url: Url = DEFAULT_URL,
@@ -84,28 +89,27 @@ def publish(
 ) -> None:
     """Publish a file to a stream: each line or record is one message.
 
-    It ends once the broker has confirmed every message. CSV needs a header; every record becomes a
-    JSON object of strings. Where it ends before that, it says how many messages are confirmed and
-    the line to go on with.
+    It ends once the broker has confirmed every message. If it ends earlier, it says how many
+    messages are confirmed, and the line to continue with. CSV needs a header; every record becomes
+    a JSON object of strings.
 
-    Sending the same file twice publishes it twice, except under the same --name: the broker then
-    drops every line up to the last one it has of that name. Use a name for one file only, and
-    correct lines in place: what counts is the line's number.
+    Publishing a file twice adds its messages twice, except under the same --name: then the broker
+    drops every line up to the last one that it has under this name. Use a name for one file only,
+    and correct lines in place, because lines are recognised by their number.
 
-    In a super stream the values of --key choose partitions as in all clients: by their hash, or, in
-    one that was made with routing keys, as these keys. A value is a string or a number.
+    In a super stream, the value of the --key field selects the partition as in all clients: by its
+    hash, or as a routing key if the super stream was created with routing keys. It must be a string
+    or a number.
     """
     if loop:
         _check_loop(file, first, name)
     if name is not None and not 0 < len(name.encode(errors="replace")) < 256:
-        raise CommandError(f"--name {name[:20]!r}: it must have 1 to 255 bytes", ExitCode.USAGE)
-    from flowstream.cli.publishing.feed import FeedPlan
-
+        raise CommandError(f"--name {name[:20]!r}: a name has 1 to 255 bytes", ExitCode.USAGE)
     plan = FeedPlan(stream, file, format, raw, rate, loop, first, name, key)
     tally = run_async(_publish, plan, url, create, json)
     _tell(plan, tally, json=json)
     if tally.interrupted and not loop:
-        note(f"interrupted: the rest of {file} was not sent; {standing(plan, tally)}")
+        note(f"interrupted: the rest of {file} was not sent; {how_to_continue(plan, tally)}")
         raise typer.Exit(ExitCode.FORCED)
 
 
@@ -136,7 +140,7 @@ def _tell(plan: FeedPlan, tally: Tally, *, json: bool) -> None:
         f"({short_duration(tally.seconds)}, {per_second:,.0f}/s)"
     )
     if not tally.messages and not tally.deduplicated and plan.first > 1:
-        note(f"{plan.file} has no message at or behind line {plan.first}")
+        note(f"{plan.file} has no message at or after line {plan.first}")
     if tally.deduplicated:
         note(f"{_deduplicated(plan, tally)}: not added again")
 
@@ -147,8 +151,8 @@ def _deduplicated(plan: FeedPlan, tally: Tally) -> str:
     return f"{plural(count, 'message')} {verb} in {plan.stream} already under {plan.name!r}"
 
 
-def standing(plan: FeedPlan, tally: Tally) -> str:
-    """What is confirmed after a publishing that did not come to its end, and how to go on."""
+def how_to_continue(plan: FeedPlan, tally: Tally) -> str:
+    """What is confirmed after an incomplete publish, and how to continue."""
     confirmed = (
         f"{plural(tally.messages, 'message')} {'is' if tally.messages == 1 else 'are'} confirmed"
     )
@@ -157,24 +161,24 @@ def standing(plan: FeedPlan, tally: Tally) -> str:
     if plan.loop:
         return confirmed
     line = tally.next_line
-    if tally.beyond and not (plan.key and plan.name):  # a partition's lines have no such hole
+    if tally.beyond and not (
+        plan.key and plan.name
+    ):  # a partition has its lines without such a gap
         again = (
-            f"a line before {tally.beyond} that is missing is dropped under the same --name, so "
-            "publish it without"
+            f"under the same --name the broker drops missing lines before {tally.beyond}, so omit "
+            "--name"
             if plan.name
-            else "what is confirmed behind it would be published twice"
+            else "confirmed lines after it are then published twice"
         )
         return (
-            f"{confirmed}: every line before {line}, and some up to line {tally.beyond}; go on "
+            f"{confirmed}: every line before {line}, and some up to line {tally.beyond}; continue "
             f"with --from-line {line} ({again})"
         )
     same = f" --name {plan.name}" if plan.name else ""
-    return f"{confirmed}: every line before {line}; go on with --from-line {line}{same}"
+    return f"{confirmed}: every line before {line}; continue with --from-line {line}{same}"
 
 
 async def _create(environment: Environment, stream: str) -> None:
-    from flowstream.cli.readers.position import partitions_of
-
     try:
         await partitions_of(environment, stream)
     except CommandError as error:
@@ -184,11 +188,6 @@ async def _create(environment: Environment, stream: str) -> None:
 
 
 async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
-    import anyio
-
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.publishing.feed import Feed
-
     with Feed(plan) as feed:
         try:
             async with connect(url) as environment, anyio.create_task_group() as group:
@@ -208,6 +207,6 @@ async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
             if json:
                 _tell(plan, feed.tally, json=True)
             raise CommandError(
-                f"{cause}; {standing(plan, feed.tally)}", exit_code(cause)
+                f"{cause}; {how_to_continue(plan, feed.tally)}", exit_code(cause)
             ) from error
         return feed.tally

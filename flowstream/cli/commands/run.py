@@ -1,4 +1,4 @@
-"""`flowstream run`: pipelines from their modules, until they end or are told to."""
+"""`flowstream run`: pipelines from their modules, until they end or a signal stops them."""
 
 from __future__ import annotations
 
@@ -7,73 +7,80 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flowstream.cli.configuration.overrides import log_overrides, override, unused
+from flowstream.cli.configuration.settings import Origin, settings
+from flowstream.cli.connection.broker_choice import BrokerChoice, Source, decide
+from flowstream.cli.connection.connect import connection, local
+from flowstream.cli.event_loop import run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.output import logs
 from flowstream.cli.output.console import note, print_json, redrawn, report, say, warn
-from flowstream.cli.parser.options import (
-    BROKER,
-    DEFAULT_URL,
-    LOGIN_OPTIONS,
-    MOST_NUMBER,
-    NOT_TAKEN,
-    Json,
-    LogFormat,
-    LogLevel,
-    Optional,
+from flowstream.cli.parser.command import (
+    WORDS_AFTER,
+    OptionalValue,
     command_with_optional_values,
-    examples,
-    run_async,
+    new_app,
 )
-
-if TYPE_CHECKING:
-    from flowstream.cli.connection.broker_choice import Choice
-    from flowstream.cli.publishing.feed import FeedPlan
-    from flowstream.cli.running.supervisor import Outcome, Plan
-    from flowstream.pipeline import Pipeline, Place
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import BROKER, LOGIN_OPTIONS, Json, LogFormat, LogLevel
+from flowstream.cli.parser.parsing import FEED_RATE, parse_address, parse_feed, parse_message
+from flowstream.cli.pipelines.load import (
+    imported_by,
+    load_module,
+    load_pipelines,
+    pipelines_of,
+    pipelines_of_modules,
+)
+from flowstream.cli.pipelines.stream_topology import chain_text, chains, endless, topology_of
+from flowstream.cli.publishing.feed import FeedPlan
+from flowstream.cli.publishing.records import guess_format, is_pipe
+from flowstream.cli.running import summary
+from flowstream.cli.running.reload import reload
+from flowstream.cli.running.supervisor import Outcome, Plan, Supervisor
+from flowstream.client import DEFAULT_URL
+from flowstream.pipeline import Pipeline
 
 IDLE_SECONDS = "2"
 HTTP_ADDRESS = "127.0.0.1:9464"
-LOOPBACK = "127.0.0.1"
 WATCHING, SPEED = "Watching it", "Speed"
 """Headings of options in the help on a terminal."""
 OPTIONAL = {
-    "--until-idle": Optional(IDLE_SECONDS, r"-?[0-9.]+", "number of seconds"),
-    "--http": Optional(HTTP_ADDRESS, r"(.*:)?[0-9]+", "address (HOST:PORT or :PORT)"),
+    "--until-idle": OptionalValue(IDLE_SECONDS, r"-?[0-9.]+", "a number of seconds"),
+    "--http": OptionalValue(HTTP_ADDRESS, r"(.*:)?[0-9]+", "an address (HOST:PORT or :PORT)"),
 }
-FEED_RATE = 500
 THREADS_GRACE = 1.0
-"""Seconds that threads get to end after the run has ended."""
+"""Seconds for threads to end after the run."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        cls=command_with_optional_values(OPTIONAL),
-        epilog=examples(
-            "flowstream run pipelines.orders",
-            "flowstream run pipelines.orders --embedded",
-            "flowstream run pipelines.orders:pipeline pipelines.audit --http",
-            "flowstream run pipelines.orders --http --http-control",
-            "flowstream run pipelines.orders --until-idle",
-            "flowstream run pipelines.orders --http --feed pipelines/data/cdnow_orders.csv.gz@500",
-            "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
-            "flowstream run pipelines.orders --log-level info --log-format json",
-            "flowstream run pipelines.orders --reload",
-            "flowstream run pipelines.orders --discard orders@42000",
-        ),
-    )(run)
+app = new_app()
 
 
+@app.command(
+    cls=command_with_optional_values(OPTIONAL),
+    epilog=examples(
+        "flowstream run pipelines.orders",
+        "flowstream run pipelines.orders --embedded",
+        "flowstream run pipelines.orders:pipeline pipelines.audit --http",
+        "flowstream run pipelines.orders --http --http-control",
+        "flowstream run pipelines.orders --until-idle",
+        "flowstream run pipelines.orders --http --feed pipelines/data/cdnow_orders.csv.gz@500",
+        "flowstream run pipelines.orders --url rabbitmq-stream://me:secret@rabbit:5552/shop",
+        "flowstream run pipelines.orders --log-level info --log-format json",
+        "flowstream run pipelines.orders --reload",
+        "flowstream run pipelines.orders --discard orders@42000",
+    ),
+)
 def run(
     context: typer.Context,
     targets: Annotated[
         list[str],
         typer.Argument(
             metavar="MODULE[:NAME]",
-            help="Modules whose pipelines to run; NAME for one of several.",
+            help="A module whose pipelines to run; NAME selects one of several.",
         ),
     ],
     *,
@@ -83,14 +90,15 @@ def run(
             min=0,
             metavar="[SECONDS]",
             envvar="FLOWSTREAM_UNTIL_IDLE",
-            help="End when everything published so far is settled and nothing came for this "
-            f"long; {IDLE_SECONDS} seconds without a value.",
+            help="End when everything published so far is settled and nothing arrived for so many "
+            f"seconds; {IDLE_SECONDS} without a value.",
         ),
     ] = None,
     http: Annotated[
-        str | None,
+        Any,
         typer.Option(
             metavar="[HOST:PORT]",
+            parser=parse_address,
             envvar="FLOWSTREAM_HTTP",
             help=f"Serve the live page, /metrics, /livez and /readyz; {HTTP_ADDRESS} without a "
             "value.",
@@ -102,8 +110,8 @@ def run(
         typer.Option(
             "--http-control",
             envvar="FLOWSTREAM_HTTP_CONTROL",
-            help="Let the live page pause, resume and limit pipelines, and replay dead letters: "
-            "whoever reaches the address may.",
+            help="Allow everyone who can open the live page to pause, resume and limit pipelines, "
+            "and to replay dead letters.",
             rich_help_panel=WATCHING,
         ),
     ] = False,
@@ -113,9 +121,9 @@ def run(
             "--url",
             envvar="FLOWSTREAM_URL",
             metavar="URL",
-            help="The broker: rabbitmq-stream://user:password@host:port/vhost. Without one: the "
-            "embedded broker that runs in this folder, or localhost, or an embedded one where "
-            "nothing listens there.",
+            help="The broker: rabbitmq-stream://user:password@host:port/vhost. Default: the "
+            "embedded "
+            "broker that runs in this folder, else localhost, else a new embedded broker.",
             rich_help_panel=BROKER,
         ),
     ] = None,
@@ -124,8 +132,8 @@ def run(
         typer.Option(
             "--embedded",
             envvar="FLOWSTREAM_EMBEDDED",
-            help="Start a broker for this run, on a free port; its data is in .flowstream/. Other "
-            "commands in this folder use it too.",
+            help="Start an embedded broker for this run, on a free port, with its data in "
+            ".flowstream/. Other commands in this folder use it too.",
             rich_help_panel=BROKER,
         ),
     ] = False,
@@ -134,24 +142,27 @@ def run(
         typer.Option(
             "--create",
             envvar="FLOWSTREAM_CREATE",
-            help="Create missing streams; with the embedded broker that is always so.",
+            help="Create missing streams. With an embedded broker they are always created.",
             rich_help_panel=BROKER,
         ),
     ] = False,
     feed: Annotated[
-        str | None,
+        Any,
         typer.Option(
             metavar="FILE[@RATE]",
-            help="Publish this file into the stream of the first pipeline, over and over, RATE "
-            f"messages a second ({FEED_RATE} unless said).",
+            parser=parse_feed,
+            help="Publish this file repeatedly to the stream of the first pipeline, at RATE "
+            "messages "
+            f"a second ({FEED_RATE:g} without one).",
         ),
     ] = None,
     discard: Annotated[
-        list[str] | None,
+        list[Any] | None,
         typer.Option(
             metavar="STREAM@OFFSET",
-            help="Settle this message, and no other, as discarded when it comes, without decoding "
-            "or handling it. Repeatable; of a super stream, name the partition.",
+            parser=parse_message,
+            help="Settle this message as discarded, without decoding or handling it. Repeatable. "
+            "For a super stream, name the partition.",
         ),
     ] = None,
     plain: Annotated[
@@ -168,7 +179,7 @@ def run(
         typer.Option(
             "--tune-gc/--no-tune-gc",
             envvar="FLOWSTREAM_TUNE_GC",
-            help="Collect garbage rarely while running: up to twice as fast.",
+            help="Run the garbage collector less often: up to twice as fast.",
             rich_help_panel=SPEED,
         ),
     ] = True,
@@ -178,7 +189,7 @@ def run(
             envvar="FLOWSTREAM_LOG_LEVEL",
             case_sensitive=False,
             metavar="LEVEL",
-            help="The least severe log records to write: debug, info (the story of the run), "
+            help="The lowest level of log records to write: debug, info (the events of the run), "
             "warning, error or critical.",
             rich_help_panel=WATCHING,
         ),
@@ -189,7 +200,7 @@ def run(
             envvar="FLOWSTREAM_LOG_FORMAT",
             case_sensitive=False,
             metavar="FORMAT",
-            help="How standard error is written: text, or json and logfmt, a record per line.",
+            help="The format of standard error: text, or json or logfmt with one record per line.",
             rich_help_panel=WATCHING,
         ),
     ] = LogFormat.TEXT,
@@ -197,7 +208,7 @@ def run(
         bool,
         typer.Option(
             "--reload",
-            help="Drain and start again when a source below this folder changes (extra reload).",
+            help="Drain and restart when a source file in this folder changes (extra reload).",
         ),
     ] = False,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
@@ -205,8 +216,8 @@ def run(
         bool,
         typer.Option(
             "--tracing",
-            help="Draw OpenTelemetry spans; start it with opentelemetry-instrument, which exports "
-            "them.",
+            help="Create OpenTelemetry spans. Start the run with opentelemetry-instrument, which "
+            "exports them.",
             rich_help_panel=WATCHING,
         ),
     ] = False,
@@ -214,26 +225,21 @@ def run(
 ) -> None:
     """Run pipelines until they end, Ctrl-C or SIGTERM.
 
-    The first signal drains: what was received is finished, committed and verified, within the
-    pipeline's drain_timeout. A second one ends at once. Of a module every pipeline runs that it
-    declares. Options that are not given come from the environment, .env and pyproject.toml
-    (flowstream config). Exit codes: flowstream exit-codes.
+    The first signal drains: received messages are finished, committed and verified, within the
+    pipeline's drain_timeout. A second signal ends the run at once. Every pipeline that a module
+    declares is run. Options that are not given come from the environment, .env and pyproject.toml
+    (see flowstream config). For exit codes, see flowstream exit-codes.
     """
-    from flowstream.cli.configuration.overrides import log_overrides, override, unused
-    from flowstream.cli.output import logs
-    from flowstream.cli.pipelines.load import imported_by, load_pipelines
-    from flowstream.cli.running.supervisor import Plan
-
     if reload:
         raise typer.Exit(_reload(as_json=json))
     logs.configure(log_level, log_format)
-    _check_words(context.meta[NOT_TAKEN])
+    _check_words(context.meta[WORDS_AFTER])
     pipelines = load_pipelines(targets)
     for pipeline in pipelines.values():
         log_overrides(pipeline.name, override(pipeline))
         pipeline.check()
-    for said in unused(pipeline.name for pipeline in pipelines.values()):
-        note(said)
+    for text in unused(pipeline.name for pipeline in pipelines.values()):
+        note(text)
     for target, other in imported_by(targets):
         module = other.declaration.module
         note(
@@ -245,31 +251,26 @@ def run(
         pipelines=pipelines,
         broker=_broker(context, url, embedded),
         create=create,
-        feed=None if feed is None else _feed_plan(feed, list(pipelines.values())),
+        feed=None if feed is None else _feed_plan(feed[0], feed[1], list(pipelines.values())),
         until_idle=until_idle,
-        http=None if http is None else parse_address(http),
+        http=http,
         http_control=http_control,
         live=redrawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT,
         tune_gc=tune_gc,
         with_parent=with_parent,
         tracing=tracing,
-        discard=_places(discard or []),
+        discard=tuple(dict.fromkeys(discard or [])),
     )
     outcome = run_async(_supervise, plan)
     _tell(outcome, plan, as_json=json)
 
 
 async def _supervise(plan: Plan) -> Outcome:
-    from flowstream.cli.running.supervisor import Supervisor
-
     return await Supervisor(plan).run()
 
 
-def _broker(context: typer.Context, url: str | None, embedded: bool) -> Choice:
-    """The broker that is wanted; a flag goes before the environment, and that before files."""
-    from flowstream.cli.configuration.settings import Origin, settings
-    from flowstream.cli.connection.broker_choice import Choice, Source, decide
-    from flowstream.cli.connection.connect import connection, local
+def _broker(context: typer.Context, url: str | None, embedded: bool) -> BrokerChoice:
+    """The broker to use, by the option, variable or file with the highest precedence."""
 
     def origin(option: str) -> Origin | None:
         if _is_flag(context, option):
@@ -282,12 +283,12 @@ def _broker(context: typer.Context, url: str | None, embedded: bool) -> Choice:
         for option in LOGIN_OPTIONS:
             if _is_flag(context, option):
                 raise CommandError(
-                    f"--embedded and {origin(option)} exclude each other: the broker of a run "
-                    "listens on this machine only, without TLS",
+                    f"--embedded and {origin(option)} exclude each other: an embedded broker "
+                    "listens only on this machine, without TLS",
                     ExitCode.USAGE,
                 )
-        return Choice(source, local(DEFAULT_URL), str(named or ""))
-    return Choice(source, connection(url), str(named or ""))
+        return BrokerChoice(source, local(DEFAULT_URL), str(named or ""))
+    return BrokerChoice(source, connection(url), str(named or ""))
 
 
 def _is_flag(context: typer.Context, option: str) -> bool:
@@ -296,30 +297,26 @@ def _is_flag(context: typer.Context, option: str) -> bool:
 
 
 def _reload(*, as_json: bool) -> int:
-    from flowstream.cli.running.reload import reload
-
     if as_json:
         raise CommandError(
-            "--reload and --json exclude each other: a run that is started again has no one result",
+            "--reload and --json exclude each other: restarted runs have no single result",
             ExitCode.USAGE,
         )
     return run_async(reload, sys.argv[1:])
 
 
 def _check_words(not_taken: Mapping[str, str]) -> None:
-    """Refuse a word behind an option that is neither its value nor a module with pipelines."""
+    """Refuse a word after an option that is neither its value nor a module with pipelines."""
     for word, option in not_taken.items():
         if not _has_pipelines(word.partition(":")[0]):
             raise CommandError(
-                f"{option} {word!r} is no {OPTIONAL[option].what}, and no module with a pipeline "
-                "either",
+                f"{word!r} after {option} is neither {OPTIONAL[option].what} nor a module with a "
+                "pipeline",
                 ExitCode.USAGE,
             )
 
 
 def _has_pipelines(module: str) -> bool:
-    from flowstream.cli.pipelines.load import load_module, pipelines_of
-
     try:
         return bool(pipelines_of(load_module(module)))
     except CommandError as error:
@@ -328,84 +325,37 @@ def _has_pipelines(module: str) -> bool:
         raise
 
 
-def _feed_plan(text: str, pipelines: list[Pipeline]) -> FeedPlan:
-    from flowstream.cli.pipelines.stream_topology import wiring
-    from flowstream.cli.publishing.feed import FeedPlan
-    from flowstream.cli.publishing.records import guess_format, is_pipe
-
-    file, rate = parse_feed(text)
-    streams = [stream for pipeline in pipelines for stream in wiring(pipeline).reads]
+def _feed_plan(file: str, rate: float, pipelines: list[Pipeline]) -> FeedPlan:
+    streams = [stream for pipeline in pipelines for stream in topology_of(pipeline).reads]
     if not streams:
         raise CommandError("--feed: no pipeline of this run reads a stream", ExitCode.USAGE)
     if is_pipe(file):
-        raise CommandError("--feed needs a file: a pipe cannot be read twice", ExitCode.USAGE)
+        raise CommandError(
+            "--feed needs a file, because a pipe cannot be read again", ExitCode.USAGE
+        )
     return FeedPlan(streams[0], file, guess_format(file), rate=rate, loop=True, by_line=True)
 
 
 def _check_chains(targets: list[str], pipelines: dict[str, Pipeline]) -> None:
-    """Refuse pipelines that dead-letter in a circle; warn of other circles."""
-    from flowstream.cli.pipelines.load import neighbours
-    from flowstream.cli.pipelines.stream_topology import chains, endless, told, wiring
-
+    """Refuse pipelines that dead-letter in a circle, and warn of other circles."""
     running = {pipeline.name for pipeline in pipelines.values()}
-    for chain in chains(wiring(each) for each in neighbours(targets)):
+    for chain in chains(topology_of(each) for each in pipelines_of_modules(targets)):
         names = {edge.pipeline for edge in chain}
         if endless(chain) and names <= running:
             raise CommandError(
-                f"{told(chain)}; dead-letter into another stream", ExitCode.DECLARATION
+                f"{chain_text(chain)}; dead-letter to another stream", ExitCode.DECLARATION
             )
         if names & running:
-            warn(told(chain))
-
-
-def _places(texts: list[str]) -> tuple[Place, ...]:
-    from flowstream.errors import ConfigurationError
-    from flowstream.pipeline import parse_places
-
-    try:
-        return parse_places(texts, "--discard")
-    except ConfigurationError as error:
-        raise CommandError(str(error), ExitCode.USAGE) from error
-
-
-def parse_feed(text: str) -> tuple[str, float]:
-    """FILE@RATE or FILE; what follows the last @ is a rate only if it is a number."""
-    file, _, rate = text.rpartition("@")
-    try:
-        number = float(rate)
-    except ValueError:
-        return text, float(FEED_RATE)
-    if not file or number < 0:
-        return text, float(FEED_RATE)
-    if not 0 < number <= MOST_NUMBER:
-        raise CommandError(
-            f"--feed {text!r}: a rate is more than 0 and at most {MOST_NUMBER:,.0f} messages a "
-            "second",
-            ExitCode.USAGE,
-        )
-    return file, number
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT, :PORT or PORT, also as the page's address; loopback where no host is given."""
-    host, _, port = text.removeprefix("http://").removesuffix("/").rpartition(":")
-    if not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ "):
-        raise CommandError(
-            f"--http {text!r} is no address; write HOST:PORT or :PORT", ExitCode.USAGE
-        )
-    return host.strip("[]") or LOOPBACK, int(port)
+            warn(chain_text(chain))
 
 
 def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
-    from flowstream.cli.pipelines.stream_topology import wiring
-    from flowstream.cli.running import summary
-
     if as_json:
         results = [summary.as_json(result, target) for target, result in outcome.results.items()]
         print_json(results)
     else:
         for target, result in outcome.results.items():
-            dead_letters = wiring(plan.pipelines[target]).dead_letters
+            dead_letters = topology_of(plan.pipelines[target]).dead_letters
             idle = plan.until_idle is not None
             for line in summary.summarize(result, target, idle=idle, dead_letters=dead_letters):
                 say(line)
@@ -418,13 +368,13 @@ def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
     if outcome.error is not None:
         code = report(outcome.error)
     if outcome.forced:
-        note("ended by a second signal, before everything was settled: the rest is replayed")
+        note("ended by a second signal; messages that are not settled are delivered again")
         code = ExitCode.FORCED
     _leave(code)
 
 
 def _leave(code: ExitCode) -> NoReturn:
-    """Exit, also when a handler still hangs in a thread that the interpreter would wait for."""
+    """Exit, even if a handler still blocks a thread that the interpreter would wait for."""
     deadline = time.monotonic() + THREADS_GRACE
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import print_json, print_rows, say
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.connection.find_management import ask_for_list
+from flowstream.cli.connection.management import Management
+from flowstream.cli.connection.streams import (
+    explain_existing,
+    explain_missing,
+    refuse_super_stream,
+    stats_of,
+    streams_of,
+)
+from flowstream.cli.event_loop import run_async
+from flowstream.cli.output.console import print_json, say
 from flowstream.cli.output.progress import doing
+from flowstream.cli.output.tables import print_rows
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import (
-    DEFAULT_URL,
     IfExists,
     IfMissing,
     Json,
@@ -23,14 +33,9 @@ from flowstream.cli.parser.options import (
     Url,
     Yes,
     confirm,
-    examples,
-    new_app,
-    run_async,
+    retention_arguments,
 )
-from flowstream.cli.parser.parsing import retention
-
-if TYPE_CHECKING:
-    from flowstream.client import Environment
+from flowstream.client import DEFAULT_URL
 
 app = new_app(
     "streams",
@@ -64,41 +69,25 @@ def create(
 ) -> None:
     """Create streams.
 
-    Without limits a stream keeps everything. Retention works by whole segments (500 MB unless
-    said otherwise), so a small limit needs small segments.
+    Without limits a stream keeps everything. Retention deletes whole segments (500 MB by default),
+    so a small limit needs small segments.
     """
-    arguments = retention(max_bytes=max_bytes, max_age=max_age, segment_bytes=segment_bytes)
+    arguments = retention_arguments(max_bytes, max_age, segment_bytes)
     run_async(_create, url, streams, arguments, if_missing)
 
 
 async def _create(
     url: str, streams: list[str], arguments: dict[str, Any], if_missing: bool
 ) -> None:
-    from flowstream.cli.connection.connect import connect
-
     async with connect(url) as environment:
         for stream in streams:
             with doing(f"creating {stream}"):
                 existed = if_missing and await environment.stream_exists(stream)
                 if not existed:
-                    await _refuse_super_stream(environment, stream, "give the stream another name")
-                    with existing_is_told(stream):
+                    await refuse_super_stream(environment, stream, "give the stream another name")
+                    with explain_existing(stream):
                         await environment.create_stream(stream, exist_ok=if_missing, **arguments)
             say(f"{stream} {'exists' if existed else 'created'}")
-
-
-@contextmanager
-def existing_is_told(name: str) -> Iterator[None]:
-    """Name the option that makes a creation content with what is there."""
-    from flowstream.errors import PreconditionFailed, StreamAlreadyExists
-
-    try:
-        yield
-    except (StreamAlreadyExists, PreconditionFailed) as error:
-        other = " with other arguments" if isinstance(error, PreconditionFailed) else ""
-        raise CommandError(
-            f"{name} exists already{other}; --if-missing leaves it as it is", ExitCode.SERVER
-        ) from error
 
 
 @app.command(
@@ -118,45 +107,19 @@ def delete(
 
 
 async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
-    from flowstream.cli.connection.connect import connect
-
     async with connect(url) as environment:
         for stream in streams:
             if not await environment.stream_exists(stream):
                 remedy = (
                     f"delete it with all its partitions: flowstream super-streams delete {stream}"
                 )
-                await _refuse_super_stream(environment, stream, remedy)
+                await refuse_super_stream(environment, stream, remedy)
                 if if_exists:
                     say(f"{stream} does not exist")
                     continue
-            with missing_is_told(stream), doing(f"deleting {stream}"):
+            with explain_missing(stream), doing(f"deleting {stream}"):
                 await environment.delete_stream(stream)
             say(f"{stream} deleted")
-
-
-async def _refuse_super_stream(environment: Environment, name: str, remedy: str) -> None:
-    """Brokers let a stream have the name of a super stream; commands could not tell them apart."""
-    from flowstream.errors import StreamDoesNotExist
-
-    try:
-        await environment.partitions(name)
-    except StreamDoesNotExist:
-        return
-    raise CommandError(f"{name} is a super stream; {remedy}", ExitCode.USAGE)
-
-
-@contextmanager
-def missing_is_told(name: str) -> Iterator[None]:
-    """Name the option that makes a deletion content with nothing to delete."""
-    from flowstream.errors import StreamDoesNotExist
-
-    try:
-        yield
-    except StreamDoesNotExist as error:
-        raise CommandError(
-            f"{name} does not exist; --if-exists does nothing then", ExitCode.STREAM_MISSING
-        ) from error
 
 
 @app.command(
@@ -173,12 +136,10 @@ def list_(
 ) -> None:
     """List the streams of the virtual host.
 
-    The stream protocol has no command for this, so RabbitMQ's management API is asked: at
-    --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's. It
-    counts messages a few seconds late; flowstream streams stats is exact.
+    The stream protocol has no command for this, so the list comes from RabbitMQ's management API:
+    at --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's.
+    Its message counts are a few seconds old; flowstream streams stats is exact.
     """
-    from flowstream.cli.connection.management import Management, ask_for_list
-
     rows = [_listed(queue) for queue in ask_for_list(url, management, Management.streams)]
     if json:
         print_json(rows)
@@ -203,9 +164,9 @@ def _listed(queue: dict[str, Any]) -> dict[str, Any]:
     epilog=examples("flowstream streams stats orders", "flowstream streams stats orders --json")
 )
 def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the first and last offset of streams, and who holds them.
+    """Show the first and last offset of streams, and the nodes that have them.
 
-    Of a super stream every partition is shown.
+    For a super stream, every partition is shown.
     """
     rows = run_async(_stats, url, streams)
     if json:
@@ -216,27 +177,9 @@ def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
 
 
 async def _stats(url: str, streams: list[str]) -> list[dict[str, Any]]:
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import streams_of
-
     async with connect(url) as environment:
         return [
             await stats_of(environment, stream)
             for name in streams
             for stream in await streams_of(environment, name)
         ]
-
-
-async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:
-    """A row: `replicas` counts every node that has the stream, its leader too."""
-    with doing(f"looking at {stream}"):
-        stats = await environment.stream_stats(stream)
-        nodes = await environment.metadata(stream)
-        last = await environment.last_offset(stream)
-    return {
-        "stream": stream,
-        "first_offset": stats.first_offset,
-        "last_offset": last,
-        "leader": None if nodes.leader is None else f"{nodes.leader.host}:{nodes.leader.port}",
-        "replicas": len(nodes.replicas) + (nodes.leader is not None),
-    }

@@ -6,10 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.connection.find_management import ask_for_list
+from flowstream.cli.connection.management import Management
+from flowstream.cli.connection.streams import (
+    explain_existing,
+    explain_missing,
+    require_super_stream,
+    stats_of,
+)
+from flowstream.cli.event_loop import run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import print_json, print_rows, say
+from flowstream.cli.output.console import print_json, say
+from flowstream.cli.output.tables import print_rows
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import (
-    DEFAULT_URL,
     IfExists,
     IfMissing,
     Json,
@@ -20,15 +32,14 @@ from flowstream.cli.parser.options import (
     Url,
     Yes,
     confirm,
-    examples,
-    new_app,
-    run_async,
+    retention_arguments,
 )
-from flowstream.cli.parser.parsing import retention
+from flowstream.client import DEFAULT_URL, hash_route
+from flowstream.errors import StreamDoesNotExist
 
 app = new_app(
     "super-streams",
-    "Create, delete and inspect super streams: one stream in several partitions.",
+    "Create, delete and inspect super streams: streams of several partitions.",
     examples(
         "flowstream super-streams create orders --partitions 3",
         "flowstream super-streams list-partitions orders",
@@ -54,12 +65,12 @@ def create(
         typer.Option(
             min=1,
             metavar="NUMBER",
-            help="How many: NAME-0, NAME-1 ..., chosen by a key's hash. 3 unless said.",
+            help="The number of partitions, named NAME-0, NAME-1 ... Default: 3.",
         ),
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option(help="A partition NAME-KEY for this routing key instead. Repeatable."),
+        typer.Option(help="Instead, a partition NAME-KEY for this routing key. Repeatable."),
     ] = None,
     max_bytes: MaxBytes = None,
     max_age: MaxAge = None,
@@ -69,11 +80,11 @@ def create(
 ) -> None:
     """Create a super stream with its partitions (RabbitMQ 3.13 or later).
 
-    The number of partitions is for ever: with another one keys would change their partition.
+    The number of partitions cannot be changed: keys would move to other partitions.
     """
     if key and partitions is not None:
         raise CommandError("--partitions and --key exclude each other", ExitCode.USAGE)
-    arguments = retention(max_bytes=max_bytes, max_age=max_age, segment_bytes=segment_bytes)
+    arguments = retention_arguments(max_bytes, max_age, segment_bytes)
     arguments["partitions"] = key or partitions or 3
     streams, existed = run_async(_create, url, super_stream, arguments, if_missing)
     say(f"{super_stream} {'exists' if existed else 'created'}: {', '.join(streams)}")
@@ -82,10 +93,6 @@ def create(
 async def _create(
     url: str, super_stream: str, arguments: dict[str, Any], if_missing: bool
 ) -> tuple[list[str], bool]:
-    from flowstream.cli.commands.streams import existing_is_told
-    from flowstream.cli.connection.connect import connect
-    from flowstream.errors import StreamDoesNotExist
-
     async with connect(url) as environment:
         if if_missing:
             try:
@@ -96,7 +103,7 @@ async def _create(
             raise CommandError(
                 f"{super_stream} is a stream; give the super stream another name", ExitCode.USAGE
             )
-        with existing_is_told(super_stream):
+        with explain_existing(super_stream):
             await environment.create_super_stream(super_stream, exist_ok=if_missing, **arguments)
         return await environment.partitions(super_stream), False
 
@@ -120,18 +127,13 @@ def delete(
 
 
 async def _delete(url: str, super_stream: str, if_exists: bool) -> bool:
-    from flowstream.cli.commands.streams import missing_is_told
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import require_super_stream
-    from flowstream.errors import StreamDoesNotExist
-
     async with connect(url) as environment:
         try:
             await require_super_stream(environment, super_stream)
         except StreamDoesNotExist:
             if if_exists:
                 return False
-        with missing_is_told(super_stream):
+        with explain_missing(super_stream):
             await environment.delete_super_stream(super_stream, missing_ok=if_exists)
     return True
 
@@ -150,11 +152,9 @@ def list_(
 ) -> None:
     """List the super streams of the virtual host.
 
-    The stream protocol has no command for this, so RabbitMQ's management API is asked: at
-    --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's.
+    The stream protocol has no command for this, so the list comes from RabbitMQ's management API:
+    at --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's.
     """
-    from flowstream.cli.connection.management import Management, ask_for_list
-
     found = ask_for_list(url, management, Management.super_streams)
     rows = [{"super_stream": name} for name in found]
     if json:
@@ -171,7 +171,7 @@ def list_(
     ),
 )
 def list_partitions(super_stream: Name, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the partitions of a super stream in their order, and what each holds."""
+    """Show the partitions of a super stream in order, with their offsets and nodes."""
     rows = run_async(_partitions, url, super_stream)
     if json:
         print_json(rows)
@@ -181,10 +181,6 @@ def list_partitions(super_stream: Name, url: Url = DEFAULT_URL, json: Json = Fal
 
 
 async def _partitions(url: str, super_stream: str) -> list[dict[str, Any]]:
-    from flowstream.cli.commands.streams import stats_of
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import require_super_stream
-
     async with connect(url) as environment:
         streams = await require_super_stream(environment, super_stream)
         return [
@@ -205,9 +201,9 @@ def route(
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
-    """Show which partition a key goes to: by its hash, and by the bindings of routing keys.
+    """Show the partition of a key: by its hash, and by the bindings of routing keys.
 
-    Publishers use the hash unless they were told to route by key.
+    Publishers use the hash unless they are configured to route by key.
     """
     rows = run_async(_route, url, super_stream, keys)
     if json:
@@ -218,10 +214,6 @@ def route(
 
 
 async def _route(url: str, super_stream: str, keys: list[str]) -> list[dict[str, Any]]:
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import require_super_stream
-    from flowstream.client import hash_route
-
     async with connect(url) as environment:
         streams = await require_super_stream(environment, super_stream)
         return [

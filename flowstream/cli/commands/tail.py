@@ -1,4 +1,4 @@
-"""`flowstream peek` and `flowstream tail`: look into a stream without taking anything from it."""
+"""`flowstream peek` and `flowstream tail`: show messages of a stream; nothing is consumed."""
 
 from __future__ import annotations
 
@@ -7,88 +7,91 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
+import anyio
 import typer
 
+from flowstream.cli.connection.connect import connect
+from flowstream.cli.connection.streams import retained, streams_of
+from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import note, print_json_line, write
+from flowstream.cli.output.console import note, print_json_line, status_line, write
+from flowstream.cli.output.messages import ON_SCREEN, Shown, shown
 from flowstream.cli.output.progress import Step, doing
 from flowstream.cli.output.safe_text import visible
-from flowstream.cli.output.status_line import status_line
-from flowstream.cli.parser.options import DEFAULT_URL, Url, examples, on_signal, pattern, run_async
-from flowstream.cli.parser.parsing import parse_place
-
-if TYPE_CHECKING:
-    from flowstream.cli.output.messages import Shown
-    from flowstream.client import Environment, Offset
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.options import Url
+from flowstream.cli.parser.parsing import parse_offset, parse_pattern
+from flowstream.client import DEFAULT_URL, Environment, Offset
 
 Stream = Annotated[str, typer.Argument(help="The stream or super stream.")]
 Grep = Annotated[
-    str | None,
-    typer.Option(metavar="REGEX", help="Only messages whose body or properties match."),
+    re.Pattern[str] | None,
+    typer.Option(
+        metavar="REGEX", parser=parse_pattern, help="Only messages whose body or properties match."
+    ),
 ]
-JsonLines = Annotated[bool, typer.Option("--json", help="One JSON document a line.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")]
 Bodies = Annotated[
     bool,
-    typer.Option("--bodies", help="Bodies only: byte by byte in a pipe, escaped on a terminal."),
+    typer.Option("--bodies", help="Print only bodies: unchanged in a pipe, escaped on a terminal."),
 ]
 From = Annotated[
-    str | None,
+    Any,
     typer.Option(
         "--from",
         metavar="OFFSET",
-        help="first, last, next, a number, a time (2026-11-23T09:00), or an age (30m, 2h, 7d).",
+        parser=parse_offset,
+        help="Where to start: first, last, next, an offset, a time (2026-11-23T09:00), or an age "
+        "(30m, 2h, 7d).",
     ),
 ]
 
 
 GAPS = 1_000
-"""Offsets more than asked for that are read from the end: some are the broker's own records."""
+"""Additional offsets to read from the end, because some are the broker's own records."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What to read and how to show it; `limit` None is no limit, `follow` waits for more."""
+class ReadRequest:
+    """What to read, and how to show it. With `follow` it waits for more messages."""
 
     url: str = field(repr=False)
     stream: str
-    start: str
+    start: Offset
     limit: int | None
     last: int | None
     follow: bool
-    grep: str | None
+    grep: re.Pattern[str] | None
     style: str
 
 
-def register(app: typer.Typer) -> None:
-    """Add both commands to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream peek orders",
-            "flowstream peek orders --last 20",
-            "flowstream peek orders --from 2h --grep 'customer_id\": 42'",
-            "flowstream peek orders -n 1000 --json | jq .body.amount",
-        )
-    )(peek)
-    app.command(
-        epilog=examples(
-            "flowstream tail orders",
-            "flowstream tail orders --from 10m",
-            "flowstream tail orders.dead --json",
-        )
-    )(tail)
+app = new_app()
 
 
+@app.command(
+    epilog=examples(
+        "flowstream peek orders",
+        "flowstream peek orders --last 20",
+        "flowstream peek orders --from 2h --grep 'customer_id\": 42'",
+        "flowstream peek orders -n 1000 --json | jq .body.amount",
+    )
+)
 def peek(
     stream: Stream,
     *,
     start: From = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, metavar="NUMBER", help="Messages at most.")
+        int,
+        typer.Option(
+            "-n", "--count", min=1, metavar="NUMBER", help="The largest number of messages."
+        ),
     ] = 10,
     last: Annotated[
-        int | None, typer.Option(min=1, metavar="NUMBER", help="The last so many messages instead.")
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Show so many of the last messages instead."),
     ] = None,
     grep: Grep = None,
     json: JsonLines = False,
@@ -97,19 +100,35 @@ def peek(
 ) -> None:
     """Show some messages of a stream and end.
 
-    With --json a message has its `body` (JSON, every digit as it was published), or `text`, or
-    `base64` with the `reason`. Of a super stream so many messages of each partition are shown.
-    Nothing is taken and no offset is stored.
+    With --json a message has its `body` (JSON, with every digit as published), or `text`, or
+    `base64` with the `reason`. For a super stream, so many messages of each partition are shown.
+    Messages stay in the stream, and no offset is stored.
     """
     if last is not None and start is not None:
         raise CommandError("--last and --from exclude each other", ExitCode.USAGE)
     limit = None if last is not None else count
     run_async(
         _show,
-        Look(url, stream, start or "first", limit, last, False, grep, _style(json, bodies)),
+        ReadRequest(
+            url,
+            stream,
+            "first" if start is None else start,
+            limit,
+            last,
+            False,
+            grep,
+            _style(json, bodies),
+        ),
     )
 
 
+@app.command(
+    epilog=examples(
+        "flowstream tail orders",
+        "flowstream tail orders --from 10m",
+        "flowstream tail orders.dead --json",
+    )
+)
 def tail(
     stream: Stream,
     *,
@@ -121,11 +140,12 @@ def tail(
 ) -> None:
     """Show messages as they arrive, until Ctrl-C.
 
-    It begins with the next message, or with --from. Of a super stream all partitions are shown.
-    Nothing is taken and no offset is stored.
+    It starts with the next message, or at --from. For a super stream, all partitions are shown.
+    Messages stay in the stream, and no offset is stored.
     """
-    look = Look(url, stream, start or "next", None, None, True, grep, _style(json, bodies))
-    run_async(_show, look)
+    first = "next" if start is None else start
+    request = ReadRequest(url, stream, first, None, None, True, grep, _style(json, bodies))
+    run_async(_show, request)
 
 
 def _style(json: bool, bodies: bool) -> str:
@@ -134,47 +154,41 @@ def _style(json: bool, bodies: bool) -> str:
     return "json" if json else "bodies" if bodies else "line"
 
 
-async def _show(look: Look) -> None:
-    import anyio
-
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.readers.position import streams_of
-
-    wanted = pattern(look.grep)
-    start = parse_place("--from", look.start)
-    async with connect(look.url) as environment, anyio.create_task_group() as group:
-        if look.follow:  # Ctrl-C is its end, and no interruption
+async def _show(request: ReadRequest) -> None:
+    async with connect(request.url) as environment, anyio.create_task_group() as group:
+        if request.follow:  # Ctrl-C is the regular end
             group.start_soon(on_signal, group.cancel_scope.cancel)
-        streams = await streams_of(environment, look.stream)
-        partitioned = streams != [look.stream]
-        looks = [look] if look.follow else [replace(look, stream=stream) for stream in streams]
+        streams = await streams_of(environment, request.stream)
+        partitioned = streams != [request.stream]
+        requests = (
+            [request] if request.follow else [replace(request, stream=stream) for stream in streams]
+        )
         count = 0
-        for each in looks:
-            messages = _messages(environment, each, start, partitioned and look.follow)
-            title = None if look.follow else f"reading {each.stream}"
+        for each in requests:
+            messages = _messages(environment, each, partitioned and request.follow)
+            title = None if request.follow else f"reading {each.stream}"
             with doing(title, unit="message") as step:
-                count += await _print_all(messages, look, wanted, step, named=partitioned)
+                count += await _print_all(messages, request, step, named=partitioned)
         if not count:
-            note(f"no message of {look.stream} to show")
+            note(f"no message of {request.stream} to show")
         group.cancel_scope.cancel()
 
 
 async def _print_all(
     messages: AsyncIterator[Shown],
-    look: Look,
-    wanted: re.Pattern[str] | None,
+    request: ReadRequest,
     step: Step,
     *,
     named: bool,
 ) -> int:
-    """Print what is wanted, up to the limit of `look`; returns how many that were."""
+    """Print matching messages, up to the limit; returns how many."""
     count = 0
     counted = _counted(messages, step)
-    async for message in counted if look.last is None else _last(counted, look.last):
-        if wanted is None or wanted.search(message.text()):
-            _print(message, look.style, named=named)
+    async for message in counted if request.last is None else _last(counted, request.last):
+        if request.grep is None or request.grep.search(message.text()):
+            _print(message, request.style, named=named)
             count += 1
-            if count == look.limit:
+            if count == request.limit:
                 break
     return count
 
@@ -194,26 +208,25 @@ async def _last(messages: AsyncIterator[Shown], count: int) -> AsyncIterator[Sho
 
 
 async def _messages(
-    environment: Environment, look: Look, start: Offset, partitioned: bool
+    environment: Environment, request: ReadRequest, partitioned: bool
 ) -> AsyncIterator[Shown]:
-    """Messages from where `look` starts, to the present end or on and on; those of all partitions
-    of a super stream as they come in."""
-    from flowstream.cli.output.messages import shown
-    from flowstream.cli.readers.position import retained
+    """Messages from the start of `request` to the current end, or without end with `follow`.
 
-    end = None
-    if not look.follow:
-        end = await environment.last_offset(look.stream)
+    With `partitioned`, those of all partitions of a super stream as they arrive.
+    """
+    start, end = request.start, None
+    if not request.follow:
+        end = await environment.last_offset(request.stream)
         if end is None:
             return
-        if look.last is not None:
-            start = max(0, end - 2 * look.last - GAPS)
-        if await environment.resolve_offset(look.stream, start) > end:
+        if request.last is not None:
+            start = max(0, end - 2 * request.last - GAPS)
+        if await environment.resolve_offset(request.stream, start) > end:
             return
     if isinstance(start, int) and not partitioned:
-        start = await retained(environment, look.stream, start)
+        start = await retained(environment, request.stream, start)
     reader = environment.super_stream_consumer if partitioned else environment.consumer
-    async with reader(look.stream, offset=start, on_truncated="skip") as consumer:
+    async with reader(request.stream, offset=start, on_truncated="skip") as consumer:
         async for delivery in consumer:
             for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
                 if end is None or offset <= end:
@@ -223,9 +236,7 @@ async def _messages(
 
 
 def _print(message: Shown, style: str, *, named: bool) -> None:
-    """`named`: each line begins with the stream's name. A terminal gets nothing it would act on."""
-    from flowstream.cli.output.messages import ON_SCREEN
-
+    """Print a message, after the name of its stream if `named`, without control codes."""
     on_screen = sys.stdout.isatty()
     if style == "json":
         print_json_line(message.document())

@@ -1,13 +1,17 @@
-"""`flowstream top`: runs that go on somewhere, as their monitors show them."""
+"""`flowstream top`: running pipelines, as their monitors show them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import anyio
 import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
 
+from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import (
     note,
@@ -18,68 +22,66 @@ from flowstream.cli.output.console import (
     short_duration,
     stdout,
 )
-from flowstream.cli.parser.options import examples, on_signal, run_async
-from flowstream.cli.readers.monitor_client import DEFAULT, Address, NoMonitor, shown, snapshot
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from flowstream.cli.view.fold import Block
+from flowstream.cli.parser.command import new_app
+from flowstream.cli.parser.group import examples
+from flowstream.cli.parser.parsing import parse_address
+from flowstream.cli.readers.monitor_client import DEFAULT_ADDRESS, MonitorUnavailable, snapshot
+from flowstream.cli.view.fold import Block, fitted, flow
+from flowstream.cli.view.live_view import blocks, plain_lines
+from flowstream.client import Address
 
 LIVE_INTERVAL = 1.0
 PLAIN_INTERVAL = 10.0
 ROUNDING = 0.001
-"""Seconds by which the start of one run differs between two snapshots, which tell it by its age."""
+"""Seconds by which the start of a run, computed from its age, may differ between snapshots."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the tree."""
-    app.command(
-        epilog=examples(
-            "flowstream top",
-            "flowstream top --http 10.0.0.5:9464 --http 10.0.0.6:9464",
-            "flowstream top --once --json",
-        )
-    )(top)
+app = new_app()
 
 
+@app.command(
+    epilog=examples(
+        "flowstream top",
+        "flowstream top --http 10.0.0.5:9464 --http 10.0.0.6:9464",
+        "flowstream top --once --json",
+    )
+)
 def top(
     *,
     http: Annotated[
-        list[str] | None,
+        list[Address] | None,
         typer.Option(
             metavar="HOST:PORT",
+            parser=parse_address,
             envvar="FLOWSTREAM_HTTP",
-            help=f"A run's monitor (its --http); {shown(DEFAULT)} without one. Repeatable.",
+            help=f"The monitor of a run (its --http). Default: {DEFAULT_ADDRESS}. Repeatable.",
         ),
     ] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Show the figures of this moment and end.")
+        bool, typer.Option("--once", help="Show the current figures, and end.")
     ] = False,
     interval: Annotated[
         float | None,
         typer.Option(
             min=0.1,
             metavar="SECONDS",
-            help=f"Between two looks; {LIVE_INTERVAL:g} on a terminal, {PLAIN_INTERVAL:g} "
-            "otherwise.",
+            help=f"The time between updates. Default: {LIVE_INTERVAL:g} on a terminal, else "
+            f"{PLAIN_INTERVAL:g}.",
         ),
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Lines instead of the live view on a terminal.")
+        bool, typer.Option("--plain", help="Print plain lines instead of the live view.")
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="A JSON document a line; with --once one list.")
+        bool, typer.Option("--json", help="Print a JSON document per line; with --once one list.")
     ] = False,
 ) -> None:
     """Watch running pipelines: rates, lag, stages, batches, failures, committed offsets.
 
-    Each run is asked through its monitor (flowstream run ... --http). One that is gone stays with
-    its last figures and is picked up again when it is back. Ctrl-C ends it; nothing is changed.
+    Figures come from the monitor of each run (flowstream run ... --http). A run that does not
+    answer stays with its last figures, and is updated once it answers again. Ctrl-C ends it.
     """
-    from flowstream.cli.commands.run import parse_address
-
-    watches = [Watch(parse_address(text)) for text in http or [shown(DEFAULT)]]
+    watches = [Watch(address) for address in http or [DEFAULT_ADDRESS]]
     if once:
         run_async(_look, watches)
         _tell_once(watches, as_json=json)
@@ -90,10 +92,10 @@ def top(
 
 
 class Watch:
-    """One run seen from outside: there, gone, or back after a restart. Pure; the clock is an
-    argument.
+    """The state of one run: running, gone, or restarted. Pure: the clock is an argument.
 
-    `board` is its last snapshot, `gone_since` when it first did not answer and `why`.
+    `board` is its last snapshot. `gone_since` is when it first did not answer, and `why` the
+    reason.
     """
 
     def __init__(self, address: Address) -> None:
@@ -105,29 +107,29 @@ class Watch:
 
     @property
     def where(self) -> str:
-        return f"http://{shown(self.address)}/"
+        return f"http://{self.address}/"
 
     def saw(self, board: dict[str, Any]) -> str | None:
-        """It answered; returns what is worth a line."""
+        """Record an answer; returns a note if something changed."""
         started = float(board.get("now", 0.0)) - float(board.get("uptime", 0.0))
         before, self._started = self._started, started
         was_gone, self.gone_since, self.board = self.gone_since is not None, None, board
         if before is not None and abs(started - before) > ROUNDING:
-            return f"the run at {self.where} was started again: counts begin at 0"
-        return f"the run at {self.where} is there" if was_gone else None
+            return f"the run at {self.where} was restarted: its counts begin at 0"
+        return f"the run at {self.where} answers again" if was_gone else None
 
     def missed(self, why: str, now: float) -> str | None:
-        """It did not answer; returns what is worth a line."""
+        """Record a missing answer; returns a note if it is the first."""
         first, self.why = self.gone_since is None, why
         if first:
             self.gone_since = now
         if not first:
             return None
-        what = "no run answers" if self.board is None else "the run is gone"
+        what = "no run answers" if self.board is None else "the run no longer answers"
         return f"{what} at {self.where} ({why}); waiting for it"
 
     def document(self) -> dict[str, Any]:
-        """Its state for programs; figures of a run that is gone are its last ones."""
+        """The state as JSON, with the last figures of a run that is gone."""
         state = "running" if self.gone_since is None else "gone"
         board = self.board or {}
         if state == "gone":
@@ -136,23 +138,21 @@ class Watch:
 
 
 async def _look(watches: Sequence[Watch]) -> dict[str, str]:
-    """Ask every monitor once, side by side; what is worth a line, by where it happened."""
-    import anyio
-
-    told: dict[str, str | None] = {}
+    """Ask every monitor once, concurrently. Returns notes by address."""
+    notes: dict[str, str | None] = {}
 
     async def one(watch: Watch) -> None:
         try:
             board = await anyio.to_thread.run_sync(snapshot, watch.address, abandon_on_cancel=True)
-        except NoMonitor as error:
-            told[watch.where] = watch.missed(str(error), anyio.current_time())
+        except MonitorUnavailable as error:
+            notes[watch.where] = watch.missed(str(error), anyio.current_time())
         else:
-            told[watch.where] = watch.saw(board)
+            notes[watch.where] = watch.saw(board)
 
     async with anyio.create_task_group() as group:
         for watch in watches:
             group.start_soon(one, watch)
-    return {where: line for where, line in told.items() if line is not None}
+    return {where: line for where, line in notes.items() if line is not None}
 
 
 def _tell_once(watches: Sequence[Watch], *, as_json: bool) -> None:
@@ -165,23 +165,20 @@ def _tell_once(watches: Sequence[Watch], *, as_json: bool) -> None:
     gone = [watch for watch in watches if watch.gone_since is not None]
     if gone:
         raise CommandError(
-            f"no run answers at {gone[0].where} ({gone[0].why}); start it with --http, and name "
-            "its address here with --http HOST:PORT",
+            f"no run answers at {gone[0].where} ({gone[0].why}); start it with --http, and give "
+            "its "
+            "address here with --http HOST:PORT",
             ExitCode.CONNECTION,
         )
 
 
 async def _follow(watches: Sequence[Watch], every: float, live: bool, as_json: bool) -> None:
-    import anyio
-
     async with anyio.create_task_group() as group:
         group.start_soon(on_signal, group.cancel_scope.cancel)
         await (_draw if live else _print)(watches, every, as_json)
 
 
 async def _print(watches: Sequence[Watch], every: float, as_json: bool) -> None:
-    import anyio
-
     while True:
         for line in (await _look(watches)).values():
             note(line)
@@ -195,23 +192,18 @@ async def _print(watches: Sequence[Watch], every: float, as_json: bool) -> None:
 
 
 async def _draw(watches: Sequence[Watch], every: float, _: bool) -> None:
-    import anyio
-    from rich.live import Live
-
-    told: dict[str, str] = {}
+    notes: dict[str, str] = {}
     console = stdout()
     with Live(console=console, auto_refresh=False, screen=True) as screen:
         while True:
-            told |= await _look(watches)
+            notes |= await _look(watches)
             now, size = anyio.current_time(), console.size
-            screen.update(picture(watches, told, now, size.width, size.height), refresh=True)
+            screen.update(picture(watches, notes, now, size.width, size.height), refresh=True)
             await anyio.sleep(every)
 
 
 def lines(watch: Watch) -> list[str]:
     """A run in plain lines, one for each pipeline."""
-    from flowstream.cli.view.live_view import plain_lines
-
     if watch.board is None or watch.gone_since is not None:
         return []
     return [*plain_lines(watch.board)] or [
@@ -220,20 +212,15 @@ def lines(watch: Watch) -> list[str]:
 
 
 def picture(
-    watches: Sequence[Watch], told: dict[str, str], now: float, width: int, height: int
+    watches: Sequence[Watch], notes: dict[str, str], now: float, width: int, height: int
 ) -> RenderableType:
-    """All runs, in so many columns and lines; `told` is the last event of each."""
-    from rich.console import Group
-
-    from flowstream.cli.view.fold import Block, fitted, flow
-    from flowstream.cli.view.live_view import blocks
-
+    """All runs in so many columns and lines. `notes` has the last note on each."""
     found: list[Block] = []
     for watch in watches:
         gone = watch.gone_since is not None
         state = flow([(_state(watch, now), "bold red" if gone else "dim")], width, indent=2)
-        if not gone and watch.where in told:
-            state += flow([(told[watch.where], "yellow")], width, indent=2)
+        if not gone and watch.where in notes:
+            state += flow([(notes[watch.where], "yellow")], width, indent=2)
         found.append(Block(0, "run", [state]))
         if watch.board is not None:
             shown_blocks = blocks(watch.board, width)
@@ -242,7 +229,7 @@ def picture(
 
 
 def _dimmed(block: Block) -> Block:
-    """The same of a run that is gone."""
+    """The block in the style of a run that is gone."""
     for lines in (block.heading, *block.items):
         for line in lines:
             line.stylize("dim")

@@ -1,54 +1,51 @@
-"""Gives options their values from the settings, where the command line says nothing.
+"""Defaults of options from the settings, for options that the command line does not give.
 
-An option belongs to a setting where its environment variable does: `FLOWSTREAM_HTTP` is `http`.
-The settings are read when the first such option is parsed: help and completion never read them.
+An option belongs to a setting by its environment variable: `FLOWSTREAM_HTTP` is `http`. The
+settings are read when the first such option is parsed, so that help and completion never read them.
 
-An address that is given nowhere is that of the embedded broker of this folder, where one runs.
+The default of an address that is configured nowhere is the embedded broker of this folder, if one
+is running.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from flowstream.cli.parser.options import DEFAULT_URL
-
-PREFIX = "FLOWSTREAM_"
+from flowstream.cli.configuration.settings import PREFIX, settings
+from flowstream.cli.connection.embedded import broker_of_folder
+from flowstream.client import DEFAULT_URL
 
 
 class Defaults(dict[str, Any]):
-    """What the parser asks for the defaults of one command, looked up late: option -> its setting,
-    whether it may be repeated, and whether it is an address that is else on this machine."""
+    """The defaults of one command, looked up when the parser asks for them.
+
+    Option -> (its setting, whether it is repeatable, whether it is an address with a default).
+    """
+
+    @classmethod
+    def of(cls, command: Any) -> Defaults:
+        """Those of a command."""
+        return cls(
+            (option.name, (key, getattr(option, "multiple", False), option.default == DEFAULT_URL))
+            for option in command.params
+            if (key := setting_of(option)) is not None
+        )
 
     def get(self, name: str, default: Any = None) -> Any:
         key = super().get(name)
         if key is None:
             return default
-        from flowstream.cli.configuration.settings import settings
-        from flowstream.cli.connection.nearby import nearby
-
-        setting, multiple, local = key
+        setting, multiple, is_address = key
         value = settings().given(setting)
-        if value is None and local and (found := nearby()) is not None:
+        if value is None and is_address and (found := broker_of_folder()) is not None:
             return found.url
         if value is None:
             return default
         return [value] if multiple else value
 
 
-def defaults(command: Any) -> dict[str, Any]:
-    """The defaults of a command, or of all commands of a group by name."""
-    commands = getattr(command, "commands", None)
-    if commands is not None:
-        return {name: defaults(child) for name, child in commands.items()}
-    return Defaults(
-        (option.name, (key, getattr(option, "multiple", False), option.default == DEFAULT_URL))
-        for option in command.params
-        if (key := setting_of(option)) is not None
-    )
-
-
 def setting_of(option: Any) -> str | None:
-    """The key of the settings that an option belongs to."""
+    """The key of the setting that an option belongs to."""
     variable = option.envvar
     if isinstance(variable, str) and variable.startswith(PREFIX):
         return variable[len(PREFIX) :].lower()

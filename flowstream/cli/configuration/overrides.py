@@ -1,29 +1,26 @@
-"""Options of a pipeline that the configuration sets, put over those of its declaration."""
+"""Options of a pipeline from the settings, put over those of its declaration."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowstream.cli.configuration.settings import PIPELINES, PYPROJECT, Origin, names_of, settings
 from flowstream.errors import ConfigurationError
-from flowstream.pipeline import RateLimit
-
-if TYPE_CHECKING:
-    from flowstream.pipeline import Pipeline
+from flowstream.pipeline import Pipeline, RateLimit
 
 log = logging.getLogger("flowstream.run")
 
 NEAR = 0.75
-"""How alike two names are where one of them may be a mistake."""
+"""The similarity of two names above which one may be a misspelling of the other."""
 
 
 def override(pipeline: Pipeline) -> dict[str, Origin]:
-    """Change the pipeline's options; returns what was changed, and where it is said.
+    """Change the pipeline's options; returns the origin of each option that was changed.
 
-    Raises ConfigurationError, with that place, for options that do not fit the declaration.
+    Raises ConfigurationError, with the origins, for options that do not fit the declaration.
     """
     found = settings().overrides(pipeline.name)
     values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
@@ -39,7 +36,7 @@ def override(pipeline: Pipeline) -> dict[str, Origin]:
 
 
 def log_overrides(pipeline: str, changed: Mapping[str, Origin]) -> None:
-    """Say which options are not those of the declaration, and where they come from."""
+    """Log which options differ from the declaration, and their origins."""
     if changed:
         options = ", ".join(f"{name} by {origin}" for name, origin in changed.items())
         log.info(
@@ -49,10 +46,10 @@ def log_overrides(pipeline: str, changed: Mapping[str, Origin]) -> None:
 
 
 def unused(pipelines: Iterable[str]) -> Iterator[str]:
-    """What options of pipelines change nothing here, in words.
+    """Notes on settings of pipelines that have no effect, because no pipeline has their name.
 
-    Variables are for this run. Tables of a file may be for other pipelines: they are reported where
-    a name is nearly that of a pipeline.
+    Variables are meant for this run. Tables in pyproject.toml may be for other pipelines, so they
+    are reported only if the name is similar to that of a pipeline here.
     """
     there = list(pipelines)
     known = {name for pipeline in there for name in names_of(pipeline)}
@@ -63,4 +60,5 @@ def unused(pipelines: Iterable[str]) -> Iterator[str]:
         near = difflib.get_close_matches(name, known, 1, NEAR)
         if name not in known and (near or origin.place != PYPROJECT):
             names = ", ".join(there)
-            yield f"{origin} changes nothing: no pipeline here is named {name!r}, only {names}"
+            missing = f"no pipeline here is named {name!r}; pipelines here: {names}"
+            yield f"{origin} has no effect: {missing}"

@@ -1,10 +1,11 @@
-"""What can be configured, where it is read, and where each value came from.
+"""The settings: their schema, the places where they are read, and the origin of each value.
 
-A flag of the command line goes before the environment (`FLOWSTREAM_URL`), that before `.env` in
-the current directory, that before `[tool.flowstream]` of the nearest pyproject.toml upwards, and
-that before the default. A key that does not exist is refused with the nearest one that does.
+The first place with a value decides: an option on the command line, the environment
+(`FLOWSTREAM_URL`), `.env` in the current directory, `[tool.flowstream]` in the nearest
+pyproject.toml upwards, the default. An unknown key is refused, with the closest known key.
 
-Reading is lazy: a command that takes nothing from here never fails for what is written there.
+Settings are read when the first one is needed. A command that needs none never fails because of
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -40,11 +41,11 @@ from pydantic_settings import (
 )
 
 from flowstream.checks import MOST_SECONDS, MOST_WHOLE
-from flowstream.client import StreamUrl, UrlParts
+from flowstream.cli.connection.management import Management
+from flowstream.client import Address, StreamUrl, UrlParts
 from flowstream.errors import ConfigurationError, FlowstreamError
-
-if TYPE_CHECKING:
-    from flowstream.schema import Bounds
+from flowstream.pipeline import PipelineOptions
+from flowstream.schema import Bounds, options_of
 
 PREFIX = "FLOWSTREAM_"
 DOTENV = ".env"
@@ -56,16 +57,16 @@ URL_SCHEMES = {
 }
 PIPELINES = "pipelines"
 RATE_LIMIT = {
-    "rate_limit": "messages a second at most; 0 takes none in",
-    "rate_limit_bytes": "bytes a second at most",
+    "rate_limit": "largest number of messages a second; 0 stops intake",
+    "rate_limit_bytes": "largest number of bytes a second",
 }
 
 LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
-"""What Kubernetes puts into the environment for a service that is named flowstream..."""
+"""Names of variables that Kubernetes sets for a service whose name begins with flowstream."""
 
 
 def _no_truth(value: Any) -> Any:
-    """True and False are no numbers, though Python counts with them."""
+    """Refuse True and False, which are numbers in Python."""
     if isinstance(value, bool):
         raise ValueError("input should be a number, not true or false")
     return value
@@ -82,20 +83,17 @@ AtLeastZero = Annotated[int, Field(ge=0, le=MOST_WHOLE), BeforeValidator(_no_tru
 
 
 class PipelineOverrides(BaseModel):
-    """Options of one pipeline's declaration that the place where it runs may set otherwise."""
+    """Options of a pipeline's declaration that may be set differently where it runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @cache
 def pipeline_overrides() -> type[PipelineOverrides]:
-    """The model of the options of a pipeline that are numbers; a rate limit is two of them.
+    """The model of a pipeline's numeric options. A rate limit is two of them.
 
-    Made when settings for a pipeline are first met: most commands need no pipeline.
+    It is created for the first setting of a pipeline: most commands read none.
     """
-    from flowstream.pipeline import PipelineOptions
-    from flowstream.schema import Bounds, options_of
-
     fields: dict[str, Any] = {}
     for option in options_of(PipelineOptions).values():
         if option.name == "rate_limit":
@@ -108,14 +106,14 @@ def pipeline_overrides() -> type[PipelineOverrides]:
 
 
 def _number(rule: Bounds) -> Any:
-    """What a setting may be, by the rule of the option that it sets."""
+    """The type of a setting, by the rule of the option that it sets."""
     limits: dict[str, Any] = {"gt" if rule.above else "ge": rule.least, "le": rule.most}
     kind = int if rule.whole else float
     return Annotated[kind, Field(**limits, allow_inf_nan=False), BeforeValidator(_no_truth)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be configured; `None` where nothing is said."""
+    """Everything that can be configured. `None` means not set."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -132,7 +130,8 @@ class Settings(BaseSettings):
         default=None, description="RabbitMQ's management API: http://user:password@host:15672"
     )
     tls_ca: Path | None = Field(
-        default=None, description="authorities to trust instead of the system's, a PEM file"
+        default=None,
+        description="certificate authorities to trust instead of the system's, a PEM file",
     )
     tls_certificate: Path | None = Field(
         default=None, description="this client's certificate for mutual TLS, a PEM file"
@@ -141,49 +140,58 @@ class Settings(BaseSettings):
     tls_key_password: SecretStr | None = Field(default=None, description="the key's password")
     tls_server_name: str | None = Field(
         default=None,
-        description="the name to expect in the broker's certificate instead of its host",
+        description="the name expected in the broker's certificate, instead of its host name",
     )
     tls_verify: bool = Field(
-        default=True, description="false accepts any certificate: experiments only"
+        default=True, description="false accepts any certificate; for experiments only"
     )
     sasl: Literal["PLAIN", "EXTERNAL"] = Field(
-        default="PLAIN", description="PLAIN: user and password; EXTERNAL: the client's certificate"
+        default="PLAIN",
+        description="PLAIN (user and password) or EXTERNAL (the client's certificate)",
     )
     heartbeat: AtLeastZero = Field(
-        default=60, description="seconds between heartbeats that are asked for; 0: none"
+        default=60, description="requested seconds between heartbeats; 0 requests none"
     )
     frame_max: AtLeastZero = Field(
-        default=1_048_576, description="the largest frame that is asked for, in bytes"
+        default=1_048_576, description="requested size of the largest frame, in bytes"
     )
-    connect_timeout: Seconds = Field(default=10.0, description="seconds a connection may take")
+    connect_timeout: Seconds = Field(
+        default=10.0, description="seconds allowed for opening a connection"
+    )
     request_timeout: Seconds = Field(
-        default=10.0, description="seconds the broker may take to answer"
+        default=10.0, description="seconds allowed for an answer of the broker"
     )
     http: str | None = Field(
-        default=None, description="HOST:PORT of the live page, /metrics and health; not set: none"
+        default=None,
+        description="HOST:PORT of the live page, /metrics and health checks; not served if not set",
     )
     http_control: bool = Field(
-        default=False, description="let the live page control pipelines and replay dead letters"
+        default=False,
+        description="allow the live page to control pipelines and replay dead letters",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
-        default="warning", description="the least severe records to write"
+        default="warning", description="the lowest level of log records to write"
     )
     log_format: Literal["text", "json", "logfmt"] = Field(
-        default="text", description="how a record is written to standard error"
+        default="text", description="format of log records on standard error"
     )
     until_idle: Number | None = Field(
         default=None,
-        description="end a run when nothing is left and nothing came for so many seconds",
+        description="end a run when everything is settled and nothing arrived for so many seconds",
     )
     embedded: bool = Field(
-        default=False, description="run on a broker of the run's own, on a free port"
+        default=False, description="start an embedded broker for the run, on a free port"
     )
-    create: bool = Field(
-        default=False, description="create streams that a run needs and that are missing"
+    create: bool = Field(default=False, description="create missing streams that a run needs")
+    plain: bool = Field(
+        default=False, description="print plain lines instead of the live view on a terminal"
     )
-    plain: bool = Field(default=False, description="lines instead of the live view on a terminal")
-    tune_gc: bool = Field(default=True, description="collect garbage rarely while running")
-    pipelines: dict[str, Any] = Field(default_factory=dict, description="options by pipeline name")
+    tune_gc: bool = Field(
+        default=True, description="run the garbage collector less often during a run"
+    )
+    pipelines: dict[str, Any] = Field(
+        default_factory=dict, description="options of pipelines, by name"
+    )
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
@@ -214,13 +222,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is handed in: `load` reads the places one by one, to know the origins."""
+        """Only the given values: `load` reads the places one by one, to know the origins."""
         return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`place` is flag, environment, .env, pyproject.toml or default; `name` the key there."""
+    """Where a value came from.
+
+    `place` is flag, environment, .env, pyproject.toml or default; `name` is the key there.
+    """
 
     place: str
     name: str = ""
@@ -236,23 +247,23 @@ DEFAULT = Origin("default")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, and where each key that is set came from; keys of pipelines have dots."""
+    """The settings, with the origin of each key that is set. Keys of pipelines have dots."""
 
     settings: Settings
     origins: Mapping[str, Origin]
 
     def given(self, key: str) -> Any:
-        """The value of a key that is set somewhere, as plain text or number; None otherwise."""
+        """The plain value of a key if it is set; None otherwise."""
         return plain(getattr(self.settings, key)) if key in self.origins else None
 
-    def before(self, flags: Mapping[str, Any]) -> Loaded:
-        """The same with what flags give, by key, in its place."""
+    def with_flags(self, flags: Mapping[str, Any]) -> Loaded:
+        """The settings with values from command-line options, by key, put over them."""
         given = {key: Origin("flag", f"--{key.replace('_', '-')}") for key in flags}
         values = self.settings.model_copy(update=dict(flags))
         return replace(self, settings=values, origins={**self.origins, **given})
 
     def overrides(self, pipeline: str) -> dict[str, tuple[Any, Origin]]:
-        """Options of one pipeline, by option, with their origin."""
+        """The options that are set for a pipeline, each with its value and origin."""
         found: dict[str, tuple[Any, Origin]] = {}
         for name in names_of(pipeline):
             for option, value in self.settings.pipelines.get(name, ()):
@@ -262,14 +273,16 @@ class Loaded:
 
 
 def names_of(pipeline: str) -> list[str]:
-    """What a pipeline may be called in the settings: a variable's name is lower case, with _ for
-    what it cannot have."""
+    """The names of a pipeline in the settings: its own, and the one in names of variables.
+
+    The latter is in lower case, with _ for every character that a variable's name cannot have.
+    """
     return list(dict.fromkeys((pipeline, re.sub(r"\W", "_", pipeline).lower())))
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one place says: values by key."""
+    """The values of one place, by key."""
 
     values: Mapping[str, Any]
     place: str
@@ -287,22 +300,22 @@ _flags: dict[str, Any] = {}
 
 @cache
 def settings() -> Loaded:
-    """The settings of this process, read once, with what its command line gave."""
-    return load(Path.cwd()).before(_flags)
+    """The settings of this process, read once, with its command-line options put over them."""
+    return load(Path.cwd()).with_flags(_flags)
 
 
-def give(flags: Mapping[str, Any]) -> None:
-    """From now on these options of the command line, by key, go before every place."""
+def set_flags(flags: Mapping[str, Any]) -> None:
+    """Set the command-line options, by key, that have precedence over every place."""
     _flags.clear()
     _flags.update(flags)
     settings.cache_clear()
 
 
 def load(folder: Path) -> Loaded:
-    """Read every place, from the least to the most important.
+    """Read every place, the one with the lowest precedence first.
 
-    Raises ConfigurationError that names place and key, for a file that cannot be read, a key that
-    does not exist, and a value that cannot be.
+    Raises ConfigurationError, with the place and the key, for an unreadable file, an unknown key or
+    an invalid value.
     """
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
@@ -325,18 +338,18 @@ def load(folder: Path) -> Loaded:
 
 
 def keys() -> list[str]:
-    """Every key but those of pipelines."""
+    """Every key except those of pipelines."""
     return [name for name in Settings.model_fields if name != PIPELINES]
 
 
 def secrets() -> frozenset[str]:
-    """The keys whose values must not be shown whole."""
+    """The keys whose values are secret."""
     fields = Settings.model_fields.items()
     return frozenset(name for name, field in fields if SecretStr in get_args(field.annotation))
 
 
 def without_password(key: str, value: str) -> str:
-    """A secret as it may be shown: an address without its password, a password not at all."""
+    """A secret as it may be shown: an address with its password masked, or only asterisks."""
     schemes = URL_SCHEMES.get(key)
     if schemes is None:
         return "***"
@@ -347,10 +360,10 @@ def without_password(key: str, value: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as the command line would have it."""
+    """A value as it is written on the command line."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Address) else value
 
 
 # -- places
@@ -374,7 +387,7 @@ def _dotenv(file: Path) -> Layer:
 def _from_variables(
     source: EnvSettingsSource, names: list[str], place: str, file: Path | None
 ) -> Layer:
-    """Variables by key; those of nobody keep their name as the key, and are refused by it."""
+    """Variables by key. Unknown variables are kept under their own name, and are refused later."""
     try:
         read = {key: value for key, value in source().items() if key in Settings.model_fields}
     except SettingsError as error:
@@ -401,7 +414,9 @@ def _pyproject(folder: Path) -> Layer:
     for name in TABLE.split("."):
         table = table.get(name, {})
         if not isinstance(table, dict):
-            raise ConfigurationError(f"{_short(file)}: {TABLE} must be a table, [{TABLE}]")
+            raise ConfigurationError(
+                f"{_short(file)}: {TABLE} must be a table, written as [{TABLE}]"
+            )
     return Layer(dict(_flat(table)), PYPROJECT, file)
 
 
@@ -409,8 +424,6 @@ def _parse_url(key: str, value: str) -> None:
     if key == "url":
         StreamUrl.parse(value)
     else:
-        from flowstream.cli.connection.management import Management
-
         Management.parse(value)
 
 
@@ -434,7 +447,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split(key: str) -> list[str]:
-    """pipelines.NAME.option: the name may have dots."""
+    """The parts of `pipelines.NAME.option`, where NAME may have dots."""
     head, dot, rest = key.partition(".")
     if head != PIPELINES or "." not in rest:
         return [key]
@@ -442,14 +455,14 @@ def _split(key: str) -> list[str]:
     return [head, name, option] if dot else [key]
 
 
-# -- mistakes
+# -- errors
 
 
 def _check_key(key: str, layer: Layer) -> None:
     parts = _split(key)
     if len(parts) == 1 and key.startswith(f"{PIPELINES}."):
         options = ", ".join(pipeline_overrides().model_fields)
-        raise ConfigurationError(f"{layer.origin(key)}: options are expected in it: {options}")
+        raise ConfigurationError(f"{layer.origin(key)}: a table of options is expected: {options}")
     if len(parts) == 3:
         known, last = list(pipeline_overrides().model_fields), parts[2]
     else:
@@ -459,12 +472,12 @@ def _check_key(key: str, layer: Layer) -> None:
     near = difflib.get_close_matches(last, known, 1, 0.4)
     prefix = ".".join(parts[:-1])
     wanted = layer.origin(f"{prefix}.{near[0]}" if prefix else near[0]) if near else None
-    hint = f"did you mean {wanted.name}?" if wanted else f"there are {', '.join(known)}"
+    hint = f"did you mean {wanted.name}?" if wanted else f"known settings: {', '.join(known)}"
     raise ConfigurationError(f"{layer.origin(key)}: there is no such setting; {hint}")
 
 
 def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin], place: str) -> str:
-    """The first mistake, by place and key. Values are not shown: they may be secret."""
+    """The first invalid value, by place and key. The value is not shown: it may be secret."""
     first = error.errors(include_url=False, include_input=False)[0]
     location = place + ".".join(str(part) for part in first["loc"])
     origin = next((o for key, o in origins.items() if f"{location}.".startswith(f"{key}.")), None)
@@ -473,6 +486,6 @@ def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin], place:
 
 
 def _short(file: Path) -> str:
-    """The path from here where that is shorter."""
+    """The path relative to the current directory, if that is shorter."""
     relative = os.path.relpath(file)
     return relative if len(relative) < len(str(file)) else str(file)

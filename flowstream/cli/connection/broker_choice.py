@@ -1,7 +1,7 @@
-"""Which broker a run uses: one that was named, one of its own, or the one that is found.
+"""The broker that a run uses: the configured one, one that it starts, or one that it finds.
 
-Where none is named it is the embedded broker of this folder, if one runs; else the one on this
-machine's default port; else one of the run's own is started there.
+Without an address, a run uses the embedded broker of this folder if one is running, else a broker
+on the default port of this machine, else it starts an embedded broker on that port.
 """
 
 from __future__ import annotations
@@ -10,40 +10,35 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
 
 from flowstream import __version__
+from flowstream.broker import LocalBroker
+from flowstream.cli.configuration.settings import Origin
 from flowstream.cli.connection.connect import Connection, local
-from flowstream.cli.connection.embedded import own_broker
+from flowstream.cli.connection.embedded import DATA, broker_of_folder, own_broker
 from flowstream.cli.connection.listener import what_listens
-from flowstream.cli.connection.nearby import DATA, nearby
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code
 from flowstream.cli.output.console import note
 from flowstream.cli.output.safe_text import shortened
-from flowstream.client import StreamUrl
+from flowstream.client import ServerInfo, StreamUrl
 from flowstream.errors import ConnectionFailed, FlowstreamError
-
-if TYPE_CHECKING:
-    from flowstream.broker import LocalBroker
-    from flowstream.cli.configuration.settings import Origin
-    from flowstream.client import ServerInfo
 
 HOST, PORT = "localhost", 5552
 PATIENCE = 2.0
-"""Seconds that whatever listens on the default port gets to show that it is a broker."""
+"""Seconds for a listener on the default port to answer as a broker."""
 LONGEST = 100
-"""Characters of what a server says of itself."""
+"""Characters of a server's name or version."""
 PLACES = ("flag", "environment", ".env", "pyproject.toml")
-"""Where a setting may be, the most important first."""
+"""The places of a setting, the one with the highest precedence first."""
 
-OTHERS = "--url or FLOWSTREAM_URL names one, --embedded starts one for this run"
+OTHERS = "give the address of a broker with --url or FLOWSTREAM_URL, or start one with --embedded"
 
 
 def always_there() -> None:
-    """Of brokers that are not the run's own: the client tells when they go."""
+    """Check nothing: the client reports when a broker is lost that the run did not start."""
 
 
 class Source(Enum):
@@ -55,8 +50,8 @@ class Source(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What the command line and the settings say of the broker; `by` is where an address is."""
+class BrokerChoice:
+    """The broker according to command line and settings. `by` is the origin of its address."""
 
     source: Source
     connection: Connection
@@ -64,10 +59,13 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class InUse:
-    """The broker of a run. `lines` tell of it, the first one what it is and where its data is;
-    `creates` is whether missing streams are made unasked, and `remedy` what to do where one is
-    missing. `check`, of one of the run's own, raises once it has ended."""
+class RunBroker:
+    """The broker of a run.
+
+    `lines` describe it: first what it is and where its data is. With `creates`, missing streams are
+    created without `--create`. `remedy` says what to do if a stream is missing. `check` raises once
+    a broker that the run started has ended.
+    """
 
     connection: Connection
     lines: tuple[str, ...]
@@ -77,78 +75,82 @@ class InUse:
 
 
 def decide(url: Origin | None, embedded: Origin | None) -> Source:
-    """Who decides: the more important place, of an address and a wish for an embedded broker.
+    """The source of the broker: the place with the higher precedence decides.
 
-    Raises CommandError where one place says both.
+    Raises CommandError if one place gives an address and also requests an embedded broker.
     """
     if url is None or embedded is None:
         return Source.NAMED if url else Source.EMBEDDED if embedded else Source.ANY
     ours, theirs = PLACES.index(embedded.place), PLACES.index(url.place)
     if ours == theirs:
         raise CommandError(
-            f"{embedded} and {url} exclude each other: --embedded starts a broker of the run's "
-            "own, --url names another; leave one of them out",
+            f"{embedded} and {url} exclude each other: --embedded starts a broker for the run, and "
+            "--url gives the address of another; omit one of them",
             ExitCode.USAGE,
         )
     return Source.EMBEDDED if ours < theirs else Source.NAMED
 
 
 @asynccontextmanager
-async def broker_in_use(choice: Choice) -> AsyncIterator[InUse]:
-    """The broker of a run, which is there, for as long as the run takes.
+async def broker_for_run(choice: BrokerChoice) -> AsyncIterator[RunBroker]:
+    """The broker of a run, for as long as the run takes.
 
-    Raises CommandError or what the client raises where none is there that can be used.
+    Raises CommandError, or an error of the client, if no broker can be used.
     """
     if choice.source is Source.NAMED:
         yield await _named(choice)
     elif choice.source is Source.EMBEDDED:
         async with own_broker(0) as own:
-            more = f"commands in this folder use it too; elsewhere: --url {own.where.url}"
+            more = f"commands in this folder use it too; elsewhere use --url {own.where.url}"
             unused = f"; {choice.by} is not used in this run" if choice.by else ""
             yield await _embedded(own.where, "embedded", more + unused, own.check)
-    elif (found := await to_thread.run_sync(nearby)) is not None:
+    elif (found := await to_thread.run_sync(broker_of_folder)) is not None:
         how = f"embedded, run in this folder by process {found.process}"
         yield await _embedded(found, how, "it ends with that process")
-    elif await _somebody_listens():
+    elif await _something_listens():
         yield await _found(choice.connection)
     else:
         async with own_broker(PORT) as own:
-            why = f"no broker was named and none is on {HOST}:{PORT} (--url or FLOWSTREAM_URL)"
+            why = (
+                "no address was given (--url or FLOWSTREAM_URL) and no broker listens on "
+                f"{HOST}:{PORT}"
+            )
             yield await _embedded(own.where, "embedded", why, own.check)
 
 
 async def _embedded(
     broker: LocalBroker, how: str, more: str, check: Callable[[], None] = always_there
-) -> InUse:
+) -> RunBroker:
     where = f"flowstream {__version__} at {broker.address}"
     line = f"broker: {where}, {how}, data in {await to_thread.run_sync(DATA.resolve)}"
-    return InUse(local(broker.url), (line, more), creates=True, check=check)
+    return RunBroker(local(broker.url), (line, more), creates=True, check=check)
 
 
-async def _named(choice: Choice) -> InUse:
+async def _named(choice: BrokerChoice) -> RunBroker:
     server = await _server(choice.connection)
-    line = _line(choice.connection, server, f"named by {choice.by}")
+    line = _line(choice.connection, server, f"address from {choice.by}")
     where = _where(server)
-    return InUse(
+    return RunBroker(
         choice.connection,
         (line,),
-        remedy=f"the broker is {where}, named by {choice.by}; --create creates missing streams",
+        remedy=f"the broker is {where}, with its address from {choice.by}; --create creates "
+        "missing streams",
     )
 
 
-async def _found(connection: Connection) -> InUse:
-    """What listens on the default port, if it is a broker that lets us in."""
+async def _found(connection: Connection) -> RunBroker:
+    """The broker on the default port, if what listens there is a broker that accepts the login."""
     where = f"{HOST}:{PORT}"
     try:
         try:
             with anyio.fail_after(PATIENCE):
                 server = await _server(connection)
         except (ConnectionFailed, TimeoutError):
-            note(f"{where} does not answer as a broker does: looking what is there")
+            note(f"{where} does not answer like a broker; checking what listens there")
             what = await what_listens(HOST, PORT)
             if what is not None:
                 raise CommandError(
-                    f"no broker was named, and on {where} there is none: {what} listens there; "
+                    f"no address was given, and {where} is not a broker: {what} listens there; "
                     f"{OTHERS}",
                     ExitCode.CONNECTION,
                 ) from None
@@ -156,16 +158,16 @@ async def _found(connection: Connection) -> InUse:
     except CommandError:
         raise
     except FlowstreamError as error:
-        said = f"{error}; this broker was found on {where}, since none was named: {OTHERS}"
-        raise CommandError(said, exit_code(error)) from error
-    return InUse(
+        text = f"{error}; no address was given, so the broker on {where} was used; {OTHERS}"
+        raise CommandError(text, exit_code(error)) from error
+    return RunBroker(
         connection,
         (
-            _line(connection, server, "found there since none was named"),
+            _line(connection, server, "used because no address was given"),
             OTHERS,
         ),
-        remedy=f"the broker is {_where(server)}, found there since none was named; --create "
-        "creates missing streams there, --embedded runs on a broker of its own",
+        remedy=f"the broker is {_where(server)}, used because no address was given; --create "
+        "creates missing streams there, --embedded starts another broker for the run",
     )
 
 
@@ -188,8 +190,8 @@ def _where(server: ServerInfo) -> str:
     return f"{product or 'a server without a name'} at {server.address}"
 
 
-async def _somebody_listens() -> bool:
-    """Is there a broker (or anything) on the default port?"""
+async def _something_listens() -> bool:
+    """Whether anything listens on the default port."""
     try:
         stream = await anyio.connect_tcp(HOST, PORT)
     except OSError:

@@ -1,58 +1,56 @@
-"""How commands reach the broker: its address with TLS, SASL and limits as they are configured."""
+"""How commands reach the broker: the configured address, TLS, credentials and limits."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowstream.cli.configuration.settings import settings
-from flowstream.cli.connection.nearby import mention, nearby
+from flowstream.cli.connection.embedded import broker_of_folder, note_broker_of_folder
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
 from flowstream.client import DEFAULT_URL, Environment, ExternalCredentials, StreamUrl, Tls
-
-if TYPE_CHECKING:
-    from flowstream.telemetry import Telemetry
+from flowstream.telemetry import Telemetry
 
 LIMITS = ("heartbeat", "frame_max", "connect_timeout", "request_timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An address, and the options of every connection to it."""
+    """An address, with the options of every connection to it."""
 
     url: str = field(repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the nodes that are asked first."""
+        """HOST:PORT of the nodes that are tried first."""
         return ", ".join(map(str, StreamUrl.parse(self.url).addresses))
 
     def environment(
         self, *, name: str = "flowstream", telemetry: Telemetry | None = None
     ) -> Environment:
-        """An environment of the client, to be entered."""
+        """An environment of the client, which is not connected yet."""
         return Environment(self.url, name=name, telemetry=telemetry, **self.options)
 
     @asynccontextmanager
     async def opened(self, *, name: str = "flowstream") -> AsyncIterator[Environment]:
-        """An environment that is connected, for a command that waits for the broker's answers."""
+        """A connected environment, for a command that waits for answers of the broker."""
         with doing(f"waiting for the broker at {self.address}"):
             async with self.environment(name=name) as environment:
                 yield environment
 
 
 def connection(url: str | None = None) -> Connection:
-    """What is configured, by the command line too; `url` goes before that.
+    """The configured connection, to `url` if that is given.
 
-    Raises ConfigurationError or CommandError for options that do not fit each other.
+    Raises ConfigurationError or CommandError for options that contradict each other.
     """
-    found = nearby()
+    found = broker_of_folder()
     if found is not None and url == found.url:
-        mention(found)
+        note_broker_of_folder(found)
         return local(url)
     configured = settings()
     if url is None:
@@ -65,7 +63,7 @@ def connection(url: str | None = None) -> Connection:
     elif tls:
         raise CommandError(
             f"tls_{next(iter(tls))} is set, and {StreamUrl.parse(url)} is not an address for TLS; "
-            "write rabbitmq-stream+tls://",
+            "begin the address with rabbitmq-stream+tls://",
             ExitCode.DECLARATION,
         )
     if values.get("sasl") == "EXTERNAL":
@@ -74,13 +72,15 @@ def connection(url: str | None = None) -> Connection:
 
 
 def local(url: str) -> Connection:
-    """The embedded broker at `url`: with the limits that are configured, and neither TLS nor
-    another login, which are for the broker that is used otherwise."""
+    """The connection to the embedded broker at `url`, with the configured limits.
+
+    Configured TLS and credentials are for another broker, and are not used.
+    """
     configured = settings()
     limits = {key: configured.given(key) for key in LIMITS if key in configured.origins}
     return Connection(url, limits)
 
 
 def connect(url: str) -> AbstractAsyncContextManager[Environment]:
-    """An environment at `url`, connected to as it is configured."""
+    """A connected environment at `url`, with the configured options."""
     return connection(url).opened()

@@ -1,7 +1,10 @@
-"""A broker of the run's own: started where it was asked for, or where there is no other.
+"""The embedded broker: the one that a run starts, and the one that already runs in this folder.
 
-It is a process of its own on loopback, keeps its data in `.flowstream/`, and ends with the run:
-it holds the other end of a pipe and stops when that closes, however this process ends.
+A run's broker is a separate process on the loopback address with its data in `.flowstream/`. It
+ends with the run, however the run ends: its standard input is a pipe from the run, and it stops
+when that closes.
+
+A broker says in `.flowstream/` where it listens, so that commands without an address find it.
 """
 
 from __future__ import annotations
@@ -11,19 +14,16 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
-from flowstream.broker import find_local_broker
-from flowstream.cli.connection.nearby import DATA
+from flowstream.broker import LocalBroker, find_local_broker
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import one_line, redrawn
+from flowstream.cli.output.console import note, one_line, redrawn
 from flowstream.cli.output.progress import doing
-
-if TYPE_CHECKING:
-    from flowstream.broker import LocalBroker
 
 HOST = "127.0.0.1"
 LOG = "broker.log"
@@ -33,29 +33,29 @@ STOP_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class OwnBroker:
-    """The broker of a run: where it is, and its process."""
+    """The broker of a run: its address and its process."""
 
     where: LocalBroker
     _process: subprocess.Popen[bytes]
 
     def check(self) -> None:
-        """Raises CommandError where it has ended, which it should not before the run."""
+        """Raise CommandError if it has ended, which it should not do before the run."""
         code = self._process.poll()
         if code is not None:
             raise CommandError(
                 f"the embedded broker of this run has ended (exit code {code}, see {DATA / LOG}); "
-                "what is not settled is replayed by the next run",
+                "the next run gets the unsettled messages again",
                 ExitCode.CONNECTION,
             )
 
 
 @asynccontextmanager
 async def own_broker(port: int) -> AsyncIterator[OwnBroker]:
-    """Start the broker (`port` 0: on a free one); stop it afterwards."""
+    """Start a broker, on a free port if `port` is 0, and stop it afterwards."""
     await to_thread.run_sync(_refuse_another)
     process = await to_thread.run_sync(_start, port)
     try:
-        in_silence = nullcontext()  # in lines, the first one is to name the broker
+        in_silence = nullcontext()  # in plain lines the first one names the broker
         with doing("starting the embedded broker") if redrawn(sys.stderr) else in_silence:
             where = await _until_it_listens(process)
         yield OwnBroker(where, process)
@@ -65,13 +65,13 @@ async def own_broker(port: int) -> AsyncIterator[OwnBroker]:
 
 
 def _refuse_another(own: int | None = None) -> None:
-    """A folder's data can have one broker only: another process than `own` is in the way."""
+    """Raise CommandError if a process other than `own` runs a broker on this folder's data."""
     other = find_local_broker(DATA)
     if other is not None and other.process != own:
         raise CommandError(
-            f"--embedded: a broker runs on the data in {DATA.resolve()} already (process "
-            f"{other.process}, at {other.address}); leave --embedded out to use that one, or run "
-            "in another folder",
+            f"--embedded: another broker uses the data in {DATA.resolve()} (process "
+            f"{other.process}, at {other.address}); omit --embedded to use that broker, or run in "
+            "another folder",
             ExitCode.CONNECTION,
         )
 
@@ -83,8 +83,9 @@ def _start(port: int) -> subprocess.Popen[bytes]:
         log = (DATA / LOG).open("ab")
     except OSError as error:
         raise CommandError(
-            f"cannot keep the embedded broker's data in {DATA.resolve()}: {error.strerror}; "
-            "run from a folder that can be written to, or name a broker with --url",
+            f"the embedded broker cannot keep its data in {DATA.resolve()}: {error.strerror}; run "
+            "in "
+            "a folder that is writable, or give the address of a broker with --url",
             ExitCode.CONNECTION,
         ) from error
     with log:
@@ -96,7 +97,7 @@ def _start(port: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the run: the broker must outlive its drain
+            start_new_session=True,  # Ctrl-C is for the run: its drain still needs the broker
         )
 
 
@@ -116,7 +117,7 @@ async def _until_it_listens(process: subprocess.Popen[bytes]) -> LocalBroker:
 
 def _last_line() -> str:
     lines = (DATA / LOG).read_text(errors="replace").strip().splitlines()
-    return one_line(lines[-1]) if lines else "it said nothing"
+    return one_line(lines[-1]) if lines else "it wrote no message"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -127,3 +128,26 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+# -- the embedded broker of this folder
+
+
+DATA = Path(".flowstream")
+
+
+@cache
+def broker_of_folder() -> LocalBroker | None:
+    """The broker that runs on this folder's data, if any; looked up once."""
+    if not DATA.is_dir():
+        return None
+    return find_local_broker(DATA)
+
+
+@cache
+def note_broker_of_folder(found: LocalBroker) -> None:
+    """Note, once, that this broker is used."""
+    note(
+        f"broker: embedded, at {found.address}, run in this folder by process {found.process} "
+        "(use --url for another)"
+    )

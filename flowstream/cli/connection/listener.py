@@ -1,4 +1,4 @@
-"""What listens at an address: a stream broker, or what else it is by what it answers."""
+"""What listens at an address: a stream broker, or something else, by its answer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flowstream.cli.output.safe_text import shortened, visible
 from flowstream.protocol import PeerProperties, encode
 
 PATIENCE = 1.0
-"""Seconds that a listener gets for each answer: one that did not show that it is a broker."""
+"""Seconds that a listener gets for each answer."""
 
 _QUESTION = encode(PeerProperties(1, {"product": "flowstream"}))
 _HTTP = b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _ANSWER = b"\x80\x11"
-"""The key of an answer to the question, behind the frame's size."""
+"""The key of a broker's answer, after the frame's size."""
 _SERVER = re.compile(rb"^server:[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 _KNOWN = (
     (b"AMQP", "an AMQP port (RabbitMQ's stream port is another one, usually 5552)"),
@@ -27,10 +27,10 @@ _SHOWN = 40
 
 
 async def what_listens(host: str, port: int) -> str | None:
-    """None where a broker's stream port answers, else what is there, in words.
+    """What listens there, in words; None if it is a stream broker.
 
-    It is asked in HTTP first, on a connection of its own: a server that waits for the end of a line
-    would say nothing to a frame, and some serve one connection at a time.
+    HTTP is tried first, on a connection of its own: a server that waits for the end of a line would
+    not answer a frame, and some servers handle one connection at a time.
     """
     silent = True
     for question in (_HTTP, _QUESTION):
@@ -46,7 +46,7 @@ async def what_listens(host: str, port: int) -> str | None:
 
 
 def recognised(answer: bytes) -> str | None:
-    """What gives this answer. Pure."""
+    """What sends this answer, in words; None for a stream broker. Pure."""
     if answer[4:6] == _ANSWER:
         return None
     if answer.startswith(b"HTTP/"):
@@ -63,7 +63,7 @@ def _text(data: bytes) -> str:
 
 
 async def _answer(host: str, port: int, question: bytes) -> bytes:
-    """The first bytes of the answer; none where the connection is closed without."""
+    """The first bytes of the answer; empty if the connection is closed without one."""
     try:
         async with await anyio.connect_tcp(host, port) as stream:
             await stream.send(question)

@@ -1,9 +1,7 @@
-"""RabbitMQ's management HTTP API: what the stream protocol has no command for.
+"""A client of RabbitMQ's management HTTP API, for what the stream protocol cannot answer.
 
-Where nobody names it, it is looked for on the host that the stream connection goes to, and asked
-only if its cluster is that connection's: on one host there may be several brokers. Only
-standard-library HTTP, in a worker thread. Errors name the address without user and password,
-and no text of the HTTP library is quoted.
+It uses the HTTP client of the standard library, in a worker thread. Errors name the address without
+user and password, and quote no text of the HTTP library, which may contain both.
 """
 
 from __future__ import annotations
@@ -15,22 +13,17 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from flowstream.cli.configuration.settings import settings
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.output.console import note, why
-from flowstream.cli.output.progress import doing
+from flowstream.cli.output.console import why
 from flowstream.client import Address, StreamUrl, UrlParts
 from flowstream.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from flowstream.client import Environment
 
 T = TypeVar("T")
 
@@ -44,7 +37,7 @@ TIMEOUT = 10.0
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Credentials are for the address they were given for, and for no other."""
+    """Follows no redirect: credentials are only for the address that they were given with."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -55,7 +48,7 @@ def _opener(ca_file: str | Path | None) -> urllib.request.OpenerDirector:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise CommandError(
-            f"tls_ca={ca_file}: it has no certificates that can be read ({why(error)})",
+            f"tls_ca={ca_file}: the certificates in this file cannot be read ({why(error)})",
             ExitCode.DECLARATION,
         ) from None
     return urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
@@ -63,9 +56,9 @@ def _opener(ca_file: str | Path | None) -> urllib.request.OpenerDirector:
 
 @dataclass(frozen=True, slots=True)
 class Management:
-    """An address of the API with its credentials, such as http://guest:guest@localhost:15672.
+    """The API at an address, with credentials, such as http://guest:guest@localhost:15672.
 
-    `ca_file` has the authorities to trust with https instead of the system's.
+    With https, `ca_file` has the certificate authorities to trust instead of the system's.
     """
 
     base: str
@@ -75,8 +68,7 @@ class Management:
 
     @classmethod
     def parse(cls, url: str, option: str = "--management") -> Management:
-        """Raises `CommandError`, which names `option` and what is wrong, and shows no part of the
-        URL."""
+        """The API at a URL. The CommandError for an invalid one shows no part of it."""
         try:
             parts = UrlParts.split(url, schemes=("http", "https"), example=EXAMPLE)
             if len(parts.hosts) > 1:
@@ -91,7 +83,7 @@ class Management:
 
     @classmethod
     def beside(cls, url: StreamUrl, node: Address, ca_file: str | Path | None = None) -> Management:
-        """Where the API of the broker at `node` is when nobody moved it; `url` led there."""
+        """The API on its default port at `node`, with the credentials of `url`."""
         if url.tls:
             base = f"https://{node._replace(port=TLS_PORT)}"
             return cls(base, url.user, url.password, ca_file)
@@ -102,7 +94,7 @@ class Management:
         return self._ask(path)[0]
 
     def date(self) -> str | None:
-        """The API's clock, as its Date header has it. Blocks: call it in a thread."""
+        """The time of the server, from the Date header. Blocks: call it in a thread."""
         return self._ask("whoami")[1]
 
     def _ask(self, path: str) -> tuple[Any, str | None]:
@@ -130,14 +122,16 @@ class Management:
             )
         if error.code == 404 and path.startswith("stream/"):
             return CommandError(
-                f"the management API at {self.base} does not know stream consumers; enable "
+                f"the management API at {self.base} does not list stream consumers; enable the "
+                "plugin "
                 "rabbitmq_stream_management on the broker",
                 ExitCode.NOT_SUPPORTED,
             )
         if error.code == 404:
             return CommandError(
-                f"{self.base} has no such virtual host, or is not the management API (usually port "
-                f"{PORT})",
+                f"{self.base} does not have this virtual host, or is not a management API (its "
+                "usual "
+                f"port is {PORT})",
                 ExitCode.VIRTUAL_HOST,
             )
         return CommandError(
@@ -146,22 +140,24 @@ class Management:
         )
 
     def answer(self, ask: Callable[[Management], T]) -> T:
-        """What `ask` makes of the API's answers. Blocks; raises CommandError where they are not
-        those of the management API."""
+        """The result of `ask(self)`. Blocks: call it in a thread.
+
+        Raises CommandError if the answers do not have the form of the management API's.
+        """
         try:
             return ask(self)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CommandError(
-                f"what answers at {self.base} is not the management API", ExitCode.CONNECTION
+                f"{self.base} answers, but is not a management API", ExitCode.CONNECTION
             ) from error
 
     def cluster(self) -> str | None:
-        """The name of the cluster it belongs to."""
+        """The name of the cluster that it belongs to."""
         name = self.get("overview")["cluster_name"]
         return None if name is None else str(name)
 
     def sees_everything(self) -> bool:
-        """Whether the user may see the connections of others too."""
+        """Whether the user may see the connections of other users."""
         tags = self.get("whoami")["tags"]
         return any(tag in tags for tag in ("administrator", "monitoring"))
 
@@ -172,25 +168,27 @@ class Management:
         return sorted(found, key=lambda queue: str(queue["name"]))
 
     def super_streams(self, vhost: str) -> list[str]:
-        """The names of the virtual host's super streams: exchanges that are marked as such."""
+        """The names of a virtual host's super streams, which are marked exchanges."""
         exchanges = self._pages(f"exchanges/{quote(vhost, safe='')}")
         return sorted(
             str(it["name"]) for it in exchanges if it.get("arguments", {}).get("x-super-stream")
         )
 
     def stream_consumers(self, vhost: str) -> list[dict[str, Any]]:
-        """Every stream consumer of a virtual host, each with its connection's name as
-        `connection`, and the `process` that it told ("" where it told none, and None where the
-        connection is too young to be known); needs the plugin rabbitmq_stream_management.
+        """Every stream consumer of a virtual host, as the API describes it.
+
+        `connection` is the name of its connection, and `process` the process that the client
+        reported: "" if it reported none, None if the connection is too new to be listed. The broker
+        needs the plugin rabbitmq_stream_management.
         """
         name = quote(vhost, safe="")
-        told = {
+        clients = {
             it["name"]: dict(it.get("client_properties", {}))
             for it in self.get(f"stream/connections/{name}")
         }
         consumers = []
         for it in self.get(f"stream/consumers/{name}"):
-            client = told.get(dict(it["connection_details"]).get("name"))
+            client = clients.get(dict(it["connection_details"]).get("name"))
             known = {} if client is None else client
             process = None if client is None else known.get("process", "")
             consumers.append(
@@ -207,70 +205,8 @@ class Management:
             page += 1
 
 
-async def management_of(
-    environment: Environment, url: str, named: str | None, ca_file: str | Path | None = None
-) -> Management:
-    """The API of the broker that `environment` is connected to by `url`: at `named`, or beside it.
-
-    Raises CommandError where it is not there, or is that of another broker.
-    """
-    from anyio import to_thread
-
-    server = await environment.server_info()
-    product, ours = server.properties.get("product"), server.properties.get("cluster_name")
-    if named is None and product != BROKER:
-        raise CommandError(
-            f"no management API at {server.address} (what answers there is the {product})",
-            ExitCode.CONNECTION,
-        )
-    ca_file = ca_file or settings().given("tls_ca")
-    api = (
-        Management.beside(StreamUrl.parse(url), server.address, ca_file)
-        if named is None
-        else replace(Management.parse(named), ca_file=ca_file)
-    )
-    with doing(f"asking the management API at {api.base}"):
-        theirs = await to_thread.run_sync(api.answer, Management.cluster, abandon_on_cancel=True)
-    if theirs is None or theirs != ours:
-        raise CommandError(
-            f"the management API at {api.base} belongs to the cluster {theirs!r}, and the broker "
-            f"at {server.address} to {ours!r}; name the broker's own with --management URL",
-            ExitCode.CONNECTION,
-        )
-    return api
-
-
-def ask_for_list(url: str, named: str | None, ask: Callable[[Management, str], T]) -> T:
-    """What `ask(api, virtual host)` answers, for a list that the stream protocol cannot give.
-
-    An API that was named is asked without looking for the broker, which may not be reachable.
-    """
-    from flowstream.cli.connection.connect import connect
-    from flowstream.cli.parser.options import run_async
-
-    async def beside() -> Management:
-        async with connect(url) as environment:
-            return await management_of(environment, url, None)
-
-    try:
-        api = Management.parse(named) if named else run_async(beside)
-        vhost = StreamUrl.parse(url).virtual_host
-        with doing(f"asking the management API at {api.base}"):
-            found = api.answer(lambda it: ask(it, vhost))
-    except CommandError as error:
-        if error.exit_code is not ExitCode.CONNECTION:
-            raise
-        raise CommandError(
-            f"{error}; the stream protocol cannot list streams, so give the API's address with "
-            "--management URL, or ask for streams by name: flowstream streams stats NAME",
-            ExitCode.CONNECTION,
-        ) from error
-    note(f"asked the management API at {api.base}")
-    return found
-
-
 def _reason(error: BaseException) -> str:
-    """Why nothing came of it, in words of our own: those of the libraries quote addresses."""
+    """The reason of a failure, without the libraries' own texts, which quote addresses."""
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
         error = error.reason
     if isinstance(error, TimeoutError):
@@ -280,10 +216,10 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return "it does not complete a TLS handshake"
+        return "the TLS handshake failed"
     if isinstance(error, OSError) and error.strerror:
         return why(error)
-    return "what answers is not the management API"
+    return "the answer is not that of a management API"
 
 
 def _status(code: int) -> str:

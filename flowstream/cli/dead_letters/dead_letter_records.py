@@ -1,6 +1,6 @@
-"""A dead letter, read back: the original message and how it failed.
+"""Dead letters read back: the original message, and why it failed.
 
-A body that was too large for its letter is fetched from where it came from.
+A body that was too large for the dead letter is read from its original stream.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from flowstream.cli.connection.streams import retained
 from flowstream.cli.output.console import note
+from flowstream.cli.output.messages import moment, shown
+from flowstream.cli.output.progress import Step
 from flowstream.cli.output.safe_text import visible
-from flowstream.errors import FlowstreamError
+from flowstream.client import AmqpMessage, Environment, is_amqp
+from flowstream.errors import FlowstreamError, ProtocolError
 from flowstream.texts import plural
-
-if TYPE_CHECKING:
-    from flowstream.cli.output.progress import Step
-    from flowstream.client import Environment
 
 PREFIX = "x-"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """`body` is the original entry byte for byte; `offset` is the letter's own.
+class DeadLetterRecord:
+    """One dead letter, at `offset` of its stream. `body` is the original entry, byte for byte.
 
-    `source` and `source_offset` are where the message came from; `timestamp` (ms) is when it was
-    buried. `omitted` is the size of a body that is not in the letter, `sha256` its checksum, and
-    `missing` why it could not be fetched; see `whole`.
+    `source` and `source_offset` are the original stream and offset. `timestamp` (ms) is when the
+    dead letter was written. `omitted` is the size of a body that is not in the dead letter,
+    `sha256` its checksum, and `missing` the reason if it could not be read; see `whole`.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -53,13 +53,11 @@ class Letter:
 
     @property
     def time(self) -> str:
-        """When it was buried, UTC."""
-        from flowstream.cli.output.messages import moment
-
+        """When it was written, in UTC."""
         return moment(self.timestamp)
 
     def row(self) -> dict[str, Any]:
-        """What a list shows."""
+        """The row of a list."""
         return {
             "offset": self.offset,
             "time": self.time,
@@ -72,9 +70,7 @@ class Letter:
         }
 
     def document(self) -> dict[str, Any]:
-        """Everything, for programs."""
-        from flowstream.cli.output.messages import shown
-
+        """Everything, for JSON."""
         original = shown(self.source, self.source_offset, self.timestamp, self.body).document()
         if self.missing:
             original = {
@@ -91,9 +87,7 @@ class Letter:
         }
 
     def text(self) -> str:
-        """Everything, for people."""
-        from flowstream.cli.output.messages import shown
-
+        """Everything, as text."""
         original = shown(self.source, self.source_offset, self.timestamp, self.body)
         lines = [f"{key:9} {visible(str(value))}" for key, value in self.row().items()]
         if self.error:
@@ -104,11 +98,8 @@ class Letter:
         return "\n".join(lines)
 
 
-def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
-    """The dead letter in an entry; None where the entry is none."""
-    from flowstream.client import AmqpMessage, is_amqp
-    from flowstream.errors import ProtocolError
-
+def record_of(offset: int, timestamp: int, raw: bytes) -> DeadLetterRecord | None:
+    """The dead letter in an entry; None if the entry is another message."""
     if not is_amqp(raw):
         return None
     message = AmqpMessage(raw)
@@ -122,7 +113,7 @@ def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
     if not {PREFIX + "pipeline", PREFIX + "stream"} <= set(about):
         return None
     attempts, omitted = about.get(PREFIX + "attempts"), about.get(PREFIX + "omitted-bytes")
-    return Letter(
+    return DeadLetterRecord(
         offset,
         timestamp,
         body,
@@ -140,26 +131,30 @@ def letter(offset: int, timestamp: int, raw: bytes) -> Letter | None:
     )
 
 
-async def whole(environment: Environment, letter: Letter) -> Letter:
-    """The letter with its body, from its source where the letter has none; `missing` says why it
-    is not there."""
+async def whole(environment: Environment, letter: DeadLetterRecord) -> DeadLetterRecord:
+    """The dead letter with its body, read from the original stream if it was omitted.
+
+    `missing` is the reason if that is impossible.
+    """
     if not letter.omitted:
         return letter
     place = f"{letter.source}@{letter.source_offset}"
-    what = f"its body ({letter.omitted:,} bytes) did not fit into the letter, and {place}"
+    what = f"its body ({letter.omitted:,} bytes) did not fit into the dead letter, and {place}"
     try:
         body = await _message_at(environment, letter.source, letter.source_offset)
     except FlowstreamError as error:
         return replace(letter, missing=f"{what} cannot be read: {error}")
     if body is None:
-        return replace(letter, missing=f"{what} is gone: the stream does not hold it any more")
+        return replace(letter, missing=f"{what} is gone: the stream no longer has it")
     if hashlib.sha256(body).hexdigest() != letter.sha256:
-        return replace(letter, missing=f"{what} is another message now: the stream was made anew")
+        return replace(
+            letter, missing=f"{what} is another message: the stream was deleted and created again"
+        )
     return replace(letter, body=body)
 
 
 async def _message_at(environment: Environment, stream: str, offset: int) -> bytes | None:
-    """The body of the message at an offset; None where the stream does not hold it."""
+    """The body of the message at an offset; None if the stream does not have it."""
     statistics = await environment.stream_stats(stream)
     end = await environment.last_offset(stream)
     first = statistics.first_offset
@@ -180,15 +175,15 @@ async def read(
     step: Step | None = None,
     *,
     quiet: bool = False,
-) -> AsyncIterator[list[Letter]]:
-    """Dead letters from `start` to the present end, a chunk at a time; other messages are left out
-    with a note (unless `quiet`). `step` gets how far that is, as the chunks are done with."""
-    from flowstream.cli.readers.position import retained
+) -> AsyncIterator[list[DeadLetterRecord]]:
+    """Dead letters from `start` to the current end, a chunk at a time.
 
+    Other messages are left out, with a note unless `quiet`. `step` is updated after each chunk.
+    """
     end = await environment.last_offset(stream)
     if end is None or start > end:
         return
-    strange = 0
+    others = 0
     start = await retained(environment, stream, start)
     if step is not None:
         step.size = end - start + 1
@@ -196,8 +191,8 @@ async def read(
         async for delivery in consumer:
             batch = []
             for offset, raw in zip(delivery.offsets, delivery.bodies, strict=True):
-                found = letter(offset, delivery.timestamp, raw) if offset <= end else None
-                strange += found is None and offset <= end
+                found = record_of(offset, delivery.timestamp, raw) if offset <= end else None
+                others += found is None and offset <= end
                 if found is not None:
                     batch.append(found)
             yield batch
@@ -205,5 +200,5 @@ async def read(
                 step.update(delivery.offsets[-1] - start + 1, step.done + len(batch))
             if delivery.offsets[-1] >= end:
                 break
-    if strange and not quiet:
-        note(f"{plural(strange, 'message')} of {stream} are no dead letters and were left out")
+    if others and not quiet:
+        note(f"left out {plural(others, 'message')} of {stream} that are not dead letters")

@@ -1,27 +1,27 @@
-"""Dead letters for the live page of `flowstream run`: as `flowstream dead-letters`, and bounded."""
+"""Dead letters for the live page of `flowstream run`, with bounds on what is read and shown."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flowstream.cli.dead_letters.dead_letter_records import Letter, read, whole
+from flowstream.cli.connection.connect import Connection
+from flowstream.cli.dead_letters.dead_letter_records import DeadLetterRecord, read, whole
+from flowstream.cli.dead_letters.replay import next_to_replay, replay_chosen, replay_waiting
+from flowstream.cli.output.messages import shown
+from flowstream.client import Environment
 from flowstream.texts import without_passwords
 
-if TYPE_CHECKING:
-    from flowstream.cli.connection.connect import Connection
-    from flowstream.client import Environment
-
 LOOKED_AT = 200
-"""Offsets at the end of a stream that a list looks at: replays leave records of their own there."""
+"""Offsets at the end of a stream that a list reads. Some are records of replays."""
 
 
-class PageLetters:
-    """Letters by way of a connection that is opened for each request and closed behind it.
+class LivePageDeadLetters:
+    """Dead letters, read over a connection that is opened for each request.
 
-    `streams` are by pipeline; of those in `masked` no body is shown, since their pipelines show
-    none.
+    `streams` are by pipeline. No body is shown of the streams in `masked`, whose pipelines mask
+    their messages.
     """
 
     def __init__(
@@ -33,15 +33,13 @@ class PageLetters:
 
     async def waiting(self, stream: str, most: int) -> dict[str, Any]:
         """See `flowstream.monitor.DeadLetters`."""
-        from flowstream.cli.dead_letters.replay import position
-
         async with self._opened() as environment:
-            start = await position(environment, stream)
+            start = await next_to_replay(environment, stream)
             end = await environment.last_offset(stream)
             if end is None or start > end:
                 return {"waiting": 0, "exact": True, "letters": []}
             begin = max(start, end + 1 - LOOKED_AT)
-            newest: deque[Letter] = deque(maxlen=most)
+            newest: deque[DeadLetterRecord] = deque(maxlen=most)
             seen = 0
             async for batch in read(environment, stream, begin, quiet=True):
                 letters = [letter for letter in batch if letter.offset >= begin]
@@ -62,9 +60,7 @@ class PageLetters:
                 break
         return None
 
-    def _shown(self, letter: Letter, stream: str, most: int) -> dict[str, Any]:
-        from flowstream.cli.output.messages import shown
-
+    def _shown(self, letter: DeadLetterRecord, stream: str, most: int) -> dict[str, Any]:
         original = shown(letter.source, letter.source_offset, letter.timestamp, letter.body)
         traceback = without_passwords(letter.traceback)
         about = {**_row(letter), "error": letter.error, "traceback": traceback}
@@ -81,8 +77,6 @@ class PageLetters:
 
     async def replay(self, stream: str, offsets: Sequence[int] | None) -> dict[str, Any]:
         """See `flowstream.monitor.DeadLetters`."""
-        from flowstream.cli.dead_letters.replay import replay_chosen, replay_waiting
-
         async with self._opened() as environment:
             if offsets is None:
                 done = await replay_waiting(environment, stream, None, dry_run=False)
@@ -99,6 +93,6 @@ class PageLetters:
         return self._connection.environment(name="flowstream page")
 
 
-def _row(letter: Letter) -> dict[str, Any]:
-    """What a list shows; a letter may be of a version that wrote passwords into it."""
+def _row(letter: DeadLetterRecord) -> dict[str, Any]:
+    """The row of a list. An older version may have written passwords into the reason."""
     return {**letter.row(), "reason": without_passwords(letter.reason)}

@@ -1,13 +1,12 @@
-"""Dead letters published again, exactly once, also when a replay is killed in between.
+"""Dead letters published again exactly once, even if a replay is killed.
 
-Two things are kept on the broker. The position, an offset of the dead-letter stream under
-`REFERENCE`, says how far the last replay came; it is stored after the confirms. And each message
-carries its letter's number as publishing id, under a reference of its own, so that the broker
-drops what a replay that was killed had published already, and the next one can tell.
+The broker keeps two things. The position of the last replay is stored as an offset of the
+dead-letter stream under `REFERENCE`, after the confirms. And each message has the offset of its
+dead letter as publishing id, so that the broker drops what a killed replay had already published.
 
-The numbers of a stream that was deleted and made again begin at 0 again. So the reference names the
-stream's edition: a number drawn at the first replay and stored as an offset of the stream, which
-goes when the stream goes.
+The offsets of a stream that was deleted and created again start at 0 again. So publishers use a
+reference with the edition of the stream: a random number, stored as an offset of the stream at the
+first replay, which is deleted with the stream.
 """
 
 from __future__ import annotations
@@ -17,65 +16,68 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from flowstream.cli.dead_letters.dead_letter_records import Letter, read, whole
+from flowstream.cli.connection.streams import partitions_of
+from flowstream.cli.dead_letters.dead_letter_records import DeadLetterRecord, read, whole
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
+from flowstream.cli.publishing.record_formats import InputOptions, key_in
+from flowstream.cli.publishing.records import LONGEST
+from flowstream.client import Environment, Publisher, hash_route
 from flowstream.errors import ProtocolError
-
-if TYPE_CHECKING:
-    from flowstream.client import Environment, Publisher
+from flowstream.protocol import data_of
 
 REFERENCE = "flowstream-replay"
-"""The reference that a replay's position is stored under."""
+"""The reference under which the position of a replay is stored."""
 
 GROUP_BYTES = 16 << 20
-"""Bodies that are held at a time."""
+"""The size of bodies in memory at a time."""
 
 EDITION = "flowstream-replay-edition"
-"""The reference that the number of the stream's edition is stored under."""
+"""The reference under which the edition of the stream is stored."""
 
 
 @dataclass(slots=True)
 class Replayed:
-    """Messages by the stream they went into; `before` those that an earlier replay, which did not
-    get to store its position, had published. `left` says, by the letter's offset, why it could not
-    be replayed."""
+    """The result of a replay: numbers of messages by target stream.
+
+    `before` counts messages that an earlier, interrupted replay had published. `left` has the dead
+    letters that could not be replayed: offset -> reason.
+    """
 
     published: Counter[str] = field(default_factory=Counter)
     before: Counter[str] = field(default_factory=Counter)
     left: dict[int, str] = field(default_factory=dict)
 
 
-async def position(environment: Environment, stream: str) -> int:
-    """The offset of the dead-letter stream that a replay goes on with."""
+async def next_to_replay(environment: Environment, stream: str) -> int:
+    """The offset of the dead-letter stream with which the next replay starts."""
     stored = await environment.query_offset(REFERENCE, stream)
     return 0 if stored is None else stored + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """Into `to`, or back to where letters came from; of a super stream into the one of `partitions`
-    that the value of the field `key` leads to."""
+class Destination:
+    """Where a replay publishes: to `to`, or to the original streams if that is None.
+
+    In a super stream, the value of the field `key` selects one of `partitions`.
+    """
 
     to: str | None
     partitions: list[str] = field(default_factory=list)
     key: str = ""
 
 
-async def way_of(environment: Environment, to: str | None, key: str | None) -> Way:
-    """Raises CommandError where `to` and `key` do not fit each other."""
-    from flowstream.cli.readers.position import partitions_of
-
+async def destination_of(environment: Environment, to: str | None, key: str | None) -> Destination:
+    """The destination for `--to` and `--key`. Raises CommandError if they do not fit each other."""
     partitions = None if to is None else await partitions_of(environment, to)
     if to is None or partitions is None:
         if key is not None:
             raise CommandError(
-                f"--to {to} is a stream, and --key chooses the partition of a super stream",
+                f"--to {to} is a stream, and --key is only for super streams; omit --key",
                 ExitCode.USAGE,
             )
-        return Way(to)
+        return Destination(to)
     if key is None:
         raise CommandError(
             f"--to {to} is a super stream: name the field that chooses the partition with --key "
@@ -88,7 +90,7 @@ async def way_of(environment: Environment, to: str | None, key: str | None) -> W
             f"({', '.join(partitions)})",
             ExitCode.NOT_SUPPORTED,
         )
-    return Way(to, partitions, key)
+    return Destination(to, partitions, key)
 
 
 async def replay_waiting(
@@ -99,16 +101,21 @@ async def replay_waiting(
     key: str | None = None,
     dry_run: bool,
 ) -> Replayed:
-    """Publish every letter that was not replayed yet, up to the present end of the stream, into
-    where it came from or `to` (by `key` where that is a super stream); with `dry_run` only tell."""
+    """Publish every dead letter that was not replayed yet, up to the current end of the stream.
+
+    They go to their original streams, or to `to` (by `key` if that is a super stream). With
+    `dry_run`, nothing is published.
+    """
     done = Replayed()
-    way = await way_of(environment, to, key)
+    destination = await destination_of(environment, to, key)
     async with AsyncExitStack() as stack:
         targets = Targets(environment, stack, await _reference(environment, stream, dry_run))
         step = stack.enter_context(doing(f"replaying {stream}", unit="dead letter"))
-        start = await position(environment, stream)
+        start = await next_to_replay(environment, stream)
         async for batch in read(environment, stream, start, step):
-            for target, letters in (await _by_way(environment, batch, way, done)).items():
+            for target, letters in (
+                await _by_destination(environment, batch, destination, done)
+            ).items():
                 publisher = await targets.publisher(target)
                 last = publisher.last_publishing_id or 0
                 earlier = [letter for letter in letters if letter.offset + 1 <= last]
@@ -136,16 +143,20 @@ async def replay_chosen(
     key: str | None = None,
     dry_run: bool,
 ) -> Replayed:
-    """Publish the letters at these offsets, whether they were replayed before or not; the position
-    stays."""
+    """Publish the dead letters at these offsets, even if they were replayed before.
+
+    The stored position does not change.
+    """
     done = Replayed()
-    way = await way_of(environment, to, key)
+    destination = await destination_of(environment, to, key)
     async with AsyncExitStack() as stack:
         targets = Targets(environment, stack, None)
         step = stack.enter_context(doing(f"replaying {stream}", unit="dead letter"))
         async for batch in read(environment, stream, min(offsets), step):
             chosen = [letter for letter in batch if letter.offset in offsets]
-            for target, letters in (await _by_way(environment, chosen, way, done)).items():
+            for target, letters in (
+                await _by_destination(environment, chosen, destination, done)
+            ).items():
                 publisher = await targets.publisher(target)
                 async for group in _groups(environment, letters, publisher, done):
                     if not dry_run:
@@ -156,41 +167,40 @@ async def replay_chosen(
     return done
 
 
-async def _by_way(
-    environment: Environment, letters: list[Letter], way: Way, done: Replayed
-) -> dict[str, list[Letter]]:
-    """As `by_target`; `done` gets the letters that lead to no partition."""
-    from flowstream.client import hash_route
-
-    if not way.partitions:
-        return by_target(letters, way.to)
-    targets: dict[str, list[Letter]] = {}
+async def _by_destination(
+    environment: Environment,
+    letters: list[DeadLetterRecord],
+    destination: Destination,
+    done: Replayed,
+) -> dict[str, list[DeadLetterRecord]]:
+    """As `by_target`; dead letters without a partition are added to `done`."""
+    if not destination.partitions:
+        return by_target(letters, destination.to)
+    targets: dict[str, list[DeadLetterRecord]] = {}
     for letter in letters:
         complete = await whole(environment, letter)
         try:
-            key = _key_of(complete, way.key)
+            key = _key_of(complete, destination.key)
         except (CommandError, ProtocolError) as error:
             done.left[letter.offset] = complete.missing or str(error)
         else:
-            targets.setdefault(hash_route(key, way.partitions), []).append(letter)
+            targets.setdefault(hash_route(key, destination.partitions), []).append(letter)
     return targets
 
 
-def _key_of(letter: Letter, field: str) -> str:
-    """The text of a field of a letter's body, which must be JSON; raises CommandError."""
-    from flowstream.cli.publishing.record_formats import Wanted, key_in
-    from flowstream.cli.publishing.records import LONGEST
-    from flowstream.protocol import data_of
-
-    return key_in(data_of(letter.body), 1, Wanted("its body:", LONGEST, key=field))
+def _key_of(letter: DeadLetterRecord, field: str) -> str:
+    """The value of a field of a dead letter's JSON body. Raises CommandError if it has none."""
+    return key_in(data_of(letter.body), 1, InputOptions("its body:", LONGEST, key=field))
 
 
 async def _groups(
-    environment: Environment, letters: list[Letter], publisher: Publisher, done: Replayed
-) -> AsyncIterator[list[Letter]]:
-    """The letters with their bodies, about GROUP_BYTES at a time; `done` gets those that cannot
-    be published, and why."""
-    group: list[Letter] = []
+    environment: Environment, letters: list[DeadLetterRecord], publisher: Publisher, done: Replayed
+) -> AsyncIterator[list[DeadLetterRecord]]:
+    """Dead letters with their bodies, about GROUP_BYTES at a time.
+
+    Those that cannot be published are added to `done`, with the reason.
+    """
+    group: list[DeadLetterRecord] = []
     size = 0
     for each in letters:
         letter = await whole(environment, each)
@@ -207,25 +217,25 @@ async def _groups(
         yield group
 
 
-def _too_large(letter: Letter, room: int | None) -> str:
+def _too_large(letter: DeadLetterRecord, room: int | None) -> str:
     if room is None or len(letter.body) <= room:
         return ""
     return (
-        f"its body has {len(letter.body):,} bytes, and a frame of this connection holds {room:,}; "
-        "raise frame_max, of the broker and FLOWSTREAM_FRAME_MAX"
+        f"its body has {len(letter.body):,} bytes, and a frame of this connection has room for "
+        f"{room:,}; increase frame_max of the broker and FLOWSTREAM_FRAME_MAX"
     )
 
 
-def by_target(letters: list[Letter], to: str | None) -> dict[str, list[Letter]]:
-    """Letters by the stream they go into, in order. Pure."""
-    targets: dict[str, list[Letter]] = {}
+def by_target(letters: list[DeadLetterRecord], to: str | None) -> dict[str, list[DeadLetterRecord]]:
+    """Dead letters by target stream, in order. Pure."""
+    targets: dict[str, list[DeadLetterRecord]] = {}
     for letter in letters:
         targets.setdefault(to or letter.source, []).append(letter)
     return targets
 
 
 class Targets:
-    """A publisher for each stream that letters go into, opened when the first one does."""
+    """A publisher for each target stream, opened when it is first needed."""
 
     def __init__(
         self, environment: Environment, stack: AsyncExitStack, reference: str | None
@@ -236,7 +246,7 @@ class Targets:
         self._publishers: dict[str, Publisher] = {}
 
     async def publisher(self, target: str) -> Publisher:
-        """Raises StreamDoesNotExist where the stream is gone."""
+        """The publisher for a stream. Raises StreamDoesNotExist if the stream is gone."""
         if target not in self._publishers:
             publisher = self._environment.publisher(target, reference=self._reference)
             self._publishers[target] = await self._stack.enter_async_context(publisher)
@@ -244,7 +254,7 @@ class Targets:
 
 
 async def _reference(environment: Environment, stream: str, dry_run: bool) -> str | None:
-    """The reference that this edition of the stream is replayed under; None where it never was."""
+    """The reference for this edition of the stream; None in a dry run before the first replay."""
     edition = await environment.query_offset(EDITION, stream)
     if edition is None:
         if dry_run:

@@ -1,4 +1,4 @@
-"""What `flowstream doctor` sees of the broker: reached, entered, understood, told the time."""
+"""What `flowstream doctor` checks of the broker: connection, login, features, nodes, clock."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
 
+from flowstream.cli.connection.connect import Connection
+from flowstream.cli.connection.find_management import management_of
 from flowstream.cli.connection.listener import what_listens
-from flowstream.cli.connection.management import Management, management_of
+from flowstream.cli.connection.management import Management
+from flowstream.cli.connection.streams import partitions_of
 from flowstream.cli.diagnosis.findings import Finding, bad, ok, warn
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code
 from flowstream.cli.output.console import short_size
 from flowstream.cli.output.progress import doing
-from flowstream.cli.readers.position import partitions_of
 from flowstream.client import Address, Environment, ServerInfo, StreamNodes, StreamUrl, Tls
 from flowstream.errors import (
     AuthenticationFailed,
@@ -28,13 +29,10 @@ from flowstream.errors import (
 )
 from flowstream.protocol import Key
 
-if TYPE_CHECKING:
-    from flowstream.cli.connection.connect import Connection
-
 BROKER = "broker"
 REACH_TIMEOUT = 5.0
 SKEW = 5.0
-"""Seconds; the management API tells its time to the second."""
+"""The tolerated difference of clocks in seconds. The management API's time has no fractions."""
 
 FEATURES = (
     ("stream statistics, single active consumers", Key.STREAM_STATS, 1, "3.11"),
@@ -42,13 +40,13 @@ FEATURES = (
     ("creating super streams", Key.CREATE_SUPER_STREAM, 1, "3.13"),
     ("resolving offsets", Key.RESOLVE_OFFSET_SPEC, 1, "4.3"),
 )
-"""(what a command gives, the command, its version, the RabbitMQ that brought it)."""
+"""(feature, command that it needs, version of the command, first RabbitMQ that has it)."""
 
 
 async def examine(
     connection: Connection, streams: list[str], management: str | None
 ) -> list[Finding]:
-    """Every finding; after the first that is in the way of others there are no others."""
+    """All findings, up to the first that makes further checks impossible."""
     findings: list[Finding] = []
     started = time.monotonic()
     try:
@@ -74,7 +72,9 @@ def _entered(connection: Connection, server: ServerInfo, seconds: float) -> Iter
     how = "TLS, certificate verified" if url.tls else "not encrypted"
     options = connection.options.get("tls")
     if options is not None and not options.verify:
-        yield warn(BROKER, "tls", "its certificate is not verified", "remove tls_verify = false")
+        yield warn(
+            BROKER, "tls", "the broker's certificate is not verified", "remove tls_verify = false"
+        )
         how = "TLS"
     yield ok(BROKER, "connection", f"{where} in {seconds * 1000:.0f} ms ({how})")
     sasl = "EXTERNAL" if "credentials" in connection.options else f"PLAIN as {url.user}"
@@ -84,7 +84,7 @@ def _entered(connection: Connection, server: ServerInfo, seconds: float) -> Iter
 
 
 async def _listener(url: StreamUrl) -> list[Finding]:
-    """What is at an address that is no broker's, where something is."""
+    """What listens at an address where no broker answers."""
     try:
         async with await anyio.connect_tcp(url.host, url.port):
             pass
@@ -95,44 +95,46 @@ async def _listener(url: StreamUrl) -> list[Finding]:
 
 
 def _closed(error: FlowstreamError, url: StreamUrl) -> Finding:
-    """The step that failed, and what may be done."""
+    """The step that failed, with its remedy."""
     if isinstance(error, AuthenticationFailed):
-        return bad(BROKER, "login", error, "correct user and password of the URL, or sasl")
+        return bad(BROKER, "login", error, "correct the user and password in the URL, or sasl")
     if isinstance(error, VirtualHostAccessFailed):
         return bad(BROKER, "login", error, f"rabbitmqctl set_permissions -p VHOST {url.user} ...")
     if isinstance(error, ConnectionFailed):
         port = "the stream plugin (rabbitmq-plugins enable rabbitmq_stream)"
-        remedy = f"is the broker up, with {port}? `flowstream broker` starts an embedded one"
+        remedy = f"start the broker with {port}, or an embedded one with `flowstream broker`"
         return bad(BROKER, "connection", error, remedy)
     return bad(BROKER, "connection", error)
 
 
 def features(commands: Mapping[Key, int]) -> Iterator[Finding]:
-    """What the server's commands allow. RabbitMQ below 3.11 does not tell."""
+    """The features that the server supports. RabbitMQ before 3.11 does not list its commands."""
     if not commands:
-        text = "it does not tell its commands: RabbitMQ is older than 3.11"
-        yield warn(BROKER, "commands", text, "upgrade it: filtering and super streams need 3.13")
+        text = "the broker does not list its commands: RabbitMQ is older than 3.11"
+        yield warn(
+            BROKER, "commands", text, "upgrade RabbitMQ: filtering and super streams need 3.13"
+        )
         return
     yield ok(BROKER, "commands", f"{len(commands)} known")
     for gives, command, version, since in FEATURES:
         known = commands.get(command, 0) >= version
-        yield ok(BROKER, gives, "yes" if known else f"no: RabbitMQ {since} brought it")
+        yield ok(BROKER, gives, "yes" if known else f"no: needs RabbitMQ {since}")
 
 
 def _limits(server: ServerInfo) -> Iterator[Finding]:
     frame = short_size(server.frame_max) if server.frame_max else "not limited"
-    yield ok(BROKER, "frame_max", f"{frame}: no message may be larger")
+    yield ok(BROKER, "frame_max", f"{frame}: the largest message must fit")
     if server.heartbeat:
         yield ok(BROKER, "heartbeat", f"every {server.heartbeat} s")
     else:
-        text = "off: a connection that died is noticed late or never"
-        yield warn(BROKER, "heartbeat", text, "set heartbeat on the broker and here")
+        text = "off: a lost connection is noticed late or never"
+        yield warn(BROKER, "heartbeat", text, "set heartbeat on the broker and in the settings")
 
 
 async def _nodes(
     environment: Environment, server: ServerInfo, streams: list[str]
 ) -> AsyncIterator[Finding]:
-    """Publishers and consumers connect to the address that a stream's node advertises."""
+    """Whether the advertised addresses are reachable, which publishers and consumers connect to."""
     nodes: dict[Address, str] = {}
     if server.advertised is not None:
         nodes[server.advertised] = "this node"
@@ -158,7 +160,7 @@ async def _nodes(
 
 
 def _add(nodes: dict[Address, str], held: StreamNodes, stream: str) -> None:
-    """The nodes that have the stream, with what they are to it."""
+    """Add the nodes that have the stream, with their role."""
     if held.leader is not None:
         nodes.setdefault(held.leader, f"leader of {stream}")
     for replica in held.replicas:
@@ -176,8 +178,8 @@ async def _reached(node: Address, what: str) -> Finding:
             BROKER,
             "advertised",
             f"{where} ({what}) is not reachable from here: {reason}",
-            "set advertised_host and advertised_port of the broker (stream.advertised_host in "
-            "rabbitmq.conf), or give Environment(address_resolver=...)",
+            "set stream.advertised_host and stream.advertised_port in rabbitmq.conf, or use "
+            "Environment(address_resolver=...)",
         )
     await anyio.aclose_forcefully(stream)
     return ok(BROKER, "advertised", f"{where} ({what}) is reachable")
@@ -186,7 +188,7 @@ async def _reached(node: Address, what: str) -> Finding:
 async def _clock(
     environment: Environment, connection: Connection, management: str | None
 ) -> Finding:
-    """How far the broker's clock is from this one, by the management API."""
+    """The difference of the broker's clock and this machine's, from the management API."""
     tls = connection.options.get("tls")
     try:
         api = await management_of(
@@ -199,20 +201,24 @@ async def _clock(
 
 
 def clock(api: Management) -> Finding:
-    """Blocks; raises CommandError."""
+    """The finding on the clock. Blocks: call it in a thread. Raises CommandError."""
     before = time.time()
     theirs = api.date()
     if theirs is None:
-        return ok(BROKER, "clock", f"not measured: {api.base} does not say the time")
+        return ok(BROKER, "clock", f"not measured: {api.base} sends no Date")
     found = clock_skew(parsedate_to_datetime(theirs), (before + time.time()) / 2)
     return replace(found, detail=f"{found.detail} (asked {api.base})")
 
 
 def clock_skew(theirs: datetime, ours: float) -> Finding:
-    """Lag in seconds and retention by age are measured by the broker's clock."""
+    """The finding on two clocks. Lag in seconds and retention by age use the broker's."""
     skew = theirs.timestamp() + 0.5 - ours
     if abs(skew) > SKEW:
         ahead = "ahead of" if skew > 0 else "behind"
-        text = f"the broker's is {abs(skew):.0f} s {ahead} this one: lag in seconds is wrong by it"
-        return warn(BROKER, "clock", text, "synchronise both with NTP")
-    return ok(BROKER, "clock", f"agrees with the broker's to {SKEW:g} s")
+        text = (
+            f"the broker's clock is {abs(skew):.0f} s {ahead} this machine's: lag in seconds is "
+            "wrong "
+            "by as much"
+        )
+        return warn(BROKER, "clock", text, "synchronise both clocks with NTP")
+    return ok(BROKER, "clock", f"within {SKEW:g} s of the broker's")

@@ -1,4 +1,4 @@
-"""What a command that examines something found, told the same way by all of them."""
+"""Findings of `check` and `doctor`: one line for each, and the exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Literal
 import typer
 
 from flowstream.cli.exit_codes import ExitCode
-from flowstream.cli.output.console import note, one_line, print_json, print_rows
+from flowstream.cli.output.console import note, one_line, print_json
+from flowstream.cli.output.tables import print_rows
 from flowstream.texts import plural
 
 Result = Literal["ok", "warn", "bad"]
@@ -18,7 +19,7 @@ STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`about` names what was looked at; `remedy` says what to do where it is not ok."""
+    """The result of one check of `about`. `remedy` says what to do if it is not ok."""
 
     about: str
     check: str
@@ -39,8 +40,8 @@ def bad(about: str, check: str, detail: str | BaseException, remedy: str = "") -
     return Finding(about, check, "bad", one_line(str(detail)), remedy)
 
 
-def tell(findings: Sequence[Finding], *, json: bool) -> None:
-    """Print the findings, and exit with CHECK_FAILED where one is bad."""
+def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
+    """Print the findings, and exit with CHECK_FAILED if one is bad."""
     if json:
         print_json([asdict(finding) for finding in findings])
     else:

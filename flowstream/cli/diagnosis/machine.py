@@ -1,4 +1,4 @@
-"""What `flowstream doctor` sees of this machine: Python, extras and limits."""
+"""What `flowstream doctor` checks on this machine: Python, extras and limits."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ EXTRAS = {
     "watchfiles": ("reload", "run --reload"),
     "opentelemetry-api": ("otel", "tracing"),
 }
-"""Distribution -> (extra that brings it, what it is for)."""
+"""Distribution -> (extra that installs it, its purpose)."""
 
 FILES = 1024
-"""Open files: each connection is one, and handlers need theirs."""
+"""The recommended limit of open files: for connections, and for the files of handlers."""
 
 MACHINE = "machine"
 
 
 def local() -> Iterator[Finding]:
-    """Python and flowstream, extras, open files."""
+    """Findings on Python, flowstream, extras and open files."""
     yield ok(MACHINE, "flowstream", __version__)
     found = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"
     yield ok(MACHINE, "python", found)
@@ -40,14 +40,14 @@ def _extra(distribution: str, extra: str, purpose: str) -> Finding:
     try:
         return ok(MACHINE, f"extra {extra}", f"{distribution} {version(distribution)}: {purpose}")
     except PackageNotFoundError:
-        text = f"{distribution} is not installed: no {purpose}"
+        text = f"{distribution} is not installed ({purpose})"
         if distribution == "uvloop":
             return warn(MACHINE, f"extra {extra}", text, "pip install uvloop")
         return ok(MACHINE, f"extra {extra}", text)
 
 
 def open_files(limit: int) -> Finding:
-    """`limit` is the soft one; RLIM_INFINITY is none."""
+    """The finding on the soft limit of open files."""
     if limit == resource.RLIM_INFINITY:
         return ok(MACHINE, "open files", "no limit")
     if limit < FILES:

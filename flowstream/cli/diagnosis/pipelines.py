@@ -1,32 +1,29 @@
-"""What the broker says about pipelines: their streams, permissions and stored offsets.
+"""What `flowstream check --connect` asks the broker: streams, permissions and stored offsets.
 
-Nothing is consumed, published or stored: reading is tried with a look at a stream's end, and
+Nothing is consumed, published or stored. Reading is tested by reading the end of a stream, and
 publishing by declaring a publisher that sends nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
+from flowstream.cli.connection.connect import Connection
 from flowstream.cli.diagnosis.findings import Finding, bad, ok, warn
 from flowstream.cli.output.progress import doing
-from flowstream.cli.pipelines.stream_topology import Wiring, wiring
+from flowstream.cli.pipelines.stream_topology import StreamTopology, topology_of
 from flowstream.cli.readers.position import lost
+from flowstream.client import Environment, StreamBacklog
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
+from flowstream.pipeline import Pipeline
 from flowstream.texts import plural
-
-if TYPE_CHECKING:
-    from flowstream.cli.connection.connect import Connection
-    from flowstream.client import Environment, StreamBacklog
-    from flowstream.pipeline import Pipeline
 
 BROKER = "broker"
 
 
 async def ask(broker: Connection, pipelines: list[Pipeline]) -> list[Finding]:
-    """Every finding; a broker that cannot be reached is one."""
+    """All findings. A broker that cannot be reached is one finding."""
     findings: list[Finding] = []
     try:
         async with broker.opened(name="flowstream check") as environment:
@@ -43,7 +40,7 @@ async def ask(broker: Connection, pipelines: list[Pipeline]) -> list[Finding]:
 
 
 async def _pipeline(environment: Environment, pipeline: Pipeline) -> AsyncIterator[Finding]:
-    streams = wiring(pipeline)
+    streams = topology_of(pipeline)
     if isinstance(pipeline.producer, StreamProducer):
         async for finding in _source(environment, pipeline.producer, streams):
             yield finding
@@ -54,8 +51,10 @@ async def _pipeline(environment: Environment, pipeline: Pipeline) -> AsyncIterat
         yield await _dead_letters(environment, streams.pipeline, streams.dead_letters)
 
 
-async def _sink(environment: Environment, streams: Wiring, stream: str) -> AsyncIterator[Finding]:
-    """Is it a stream, or with a key a super stream, and may each partition be published to?"""
+async def _sink(
+    environment: Environment, streams: StreamTopology, stream: str
+) -> AsyncIterator[Finding]:
+    """Whether the sink's stream is of the right kind, and its partitions accept publishers."""
     name, keyed = streams.pipeline, stream in streams.super_streams
     try:
         partitions = await environment.partitions(stream)
@@ -66,14 +65,14 @@ async def _sink(environment: Environment, streams: Wiring, stream: str) -> Async
         return
     if partitions and not keyed and not await environment.stream_exists(stream):
         text = f"publishes to {stream}, which is a super stream"
-        yield bad(name, "stream", text, "StreamSink(..., key=...) chooses the partition")
+        yield bad(name, "stream", text, "give StreamSink key=, which selects the partition")
         return
     if keyed and not partitions:
         text = f"publishes to the super stream {stream}, which does not exist"
         remedy = f"flowstream super-streams create {stream}"
         if await environment.stream_exists(stream):
-            text = f"publishes by key to {stream}, which is a stream and not a super stream"
-            remedy = "StreamSink without key="
+            text = f"publishes by key to {stream}, which is a stream, not a super stream"
+            remedy = "omit key= of StreamSink"
         yield bad(name, "stream", text, remedy)
         return
     if keyed:
@@ -92,7 +91,7 @@ async def _dead_letters(environment: Environment, name: str, stream: str) -> Fin
 
 
 async def _source(
-    environment: Environment, producer: StreamProducer, streams: Wiring
+    environment: Environment, producer: StreamProducer, streams: StreamTopology
 ) -> AsyncIterator[Finding]:
     name = streams.pipeline
     partitions = [producer.stream]
@@ -113,7 +112,7 @@ async def _source(
             first = (await environment.stream_stats(stream)).first_offset
             stored = await environment.query_beginning(streams.reference, stream)
             behind = -1 if stored is None else stored
-            backlog = await environment.lag_probe(stream, **streams.passing).look(behind)
+            backlog = await environment.lag_probe(stream, **streams.filter_options).look(behind)
         except StreamDoesNotExist:
             yield await _missing(environment, name, stream)
         except FlowstreamError as error:
@@ -125,17 +124,17 @@ async def _source(
 
 def _offset(
     producer: StreamProducer,
-    streams: Wiring,
+    streams: StreamTopology,
     stream: str,
     *,
     stored: int | None,
     first: int | None,
     backlog: StreamBacklog,
 ) -> Finding:
-    """Where a run would begin, and whether something was lost before it."""
+    """Where a run would start, and whether messages before that are lost."""
     name, check, last = streams.pipeline, "offset", backlog.last
     if stored is None:
-        return ok(name, check, f"{stream}: none is stored; a run begins at {producer.offset}")
+        return ok(name, check, f"{stream}: no offset is stored; a run starts at {producer.offset}")
     gone = lost(stored, first)
     reset = f"flowstream offsets reset {streams.reference} {stream} --to first"
     text = f"{stream}: stored {stored:,}, {backlog.messages:,} behind the end"
@@ -143,14 +142,14 @@ def _offset(
         return warn(name, check, f"{text}; {plural(gone, 'truncated message')} will be skipped")
     if gone:
         remedy = (
-            f'to go on without them: {reset}, or always with on_truncated="skip"; a longer '
-            "retention keeps them"
+            f'to continue without them: {reset}, or on_truncated="skip"; a longer retention would '
+            "keep them"
         )
         were = f"{plural(gone, 'message')} {'was' if gone == 1 else 'were'}"
         return bad(name, check, f"{text}; {were} truncated", remedy)
     if stored > (-1 if last is None else last):
         end = "the stream is empty" if last is None else f"the stream ends at {last:,}"
-        remedy = f"if it was created anew: {reset}"
+        remedy = f"if the stream was deleted and created again: {reset}"
         return warn(name, check, f"{stream}: stored {stored:,}, and {end}", remedy)
     return ok(name, check, text)
 
@@ -171,7 +170,7 @@ async def _missing(environment: Environment, name: str, stream: str) -> Finding:
     except FlowstreamError:
         return bad(name, "stream", f"reads {stream}, which does not exist", _create(stream))
     text = f"reads {stream}, which is a super stream: {', '.join(partitions)}"
-    return bad(name, "stream", text, "SuperStreamProducer reads all partitions")
+    return bad(name, "stream", text, "use SuperStreamProducer, which reads all partitions")
 
 
 def _create(stream: str) -> str:

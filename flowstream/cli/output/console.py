@@ -1,9 +1,11 @@
-"""Standard output and error, the same way for every command.
+"""Standard output and standard error, in the same form for every command.
 
-On a terminal tables and colours come from Rich, which honours `NO_COLOR`. In a pipe everything is
-plain text, written without Rich (a tenth of a second to load), and JSON is one document. No name
-is cut off (tables.py), no text is taken for markup or for an emoji's name, and nothing that others
-wrote reaches a terminal as a control sequence (text.py).
+On a terminal, colours come from Rich, which honours `NO_COLOR`. A pipe gets plain text. No text is
+interpreted as markup or as the name of an emoji, and text from others reaches a terminal without
+control sequences (safe_text.py).
+
+Rich is imported only where it is needed: loading it takes a tenth of a second, and `--help` and
+errors in a pipe do not use it.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowstream.cli.exit_codes import ExitCode, exit_code, root_cause
 from flowstream.cli.output.safe_text import json_text, visible
-from flowstream.cli.output.status_line import status_line
-from flowstream.cli.output.tables import GAP, Row, Table
 from flowstream.texts import (
     LOG_LIMIT,
     printable,
@@ -33,21 +35,62 @@ from flowstream.texts import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+
 _tracebacks: list[bool] = []
 _notes: list[logging.Logger] = []
 
 REPORT_LIMIT = 16_384
-"""Characters of an error; one about threads that hang shows where each of them is."""
+"""Characters of an error. One about blocked threads shows the stack of each."""
 
 _QUOTED = re.compile(r"""(['"])[\w+.-]+://.*?(?<!\\)\1""", re.DOTALL)
-_ADDRESS = re.compile(r"://(?! or | \().*@", re.DOTALL)  # "http:// or https:// (such as" is none
+_ADDRESS = re.compile(r"://(?! or | \().*@", re.DOTALL)  # not in "http:// or https:// (such as"
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
+ERASE = "\r\x1b[K"
+
+
+class StatusLine:
+    """One line at the end of a terminal that is rewritten; other output is printed above it.
+
+    Any thread may use it, and may hold `lock` for several calls.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._shown = False
+
+    def show(self, line: str) -> None:
+        """Replace the line. It may have escape sequences, and must fit the terminal."""
+        with self.lock:
+            sys.stderr.write(f"{ERASE}{line}")
+            sys.stderr.flush()
+            self._shown = True
+
+    @contextmanager
+    def above(self) -> Iterator[None]:
+        """Remove the line, and keep other threads from writing one meanwhile."""
+        with self.lock:
+            if self._shown:
+                sys.stderr.write(ERASE)
+                sys.stderr.flush()
+                self._shown = False
+            yield
+
+    def clear(self) -> None:
+        """Remove the line."""
+        with self.above():
+            pass
+
+
+status_line = StatusLine()
+"""The status line of this process."""
+
+
 @cache
 def stdout() -> Console:
-    """The console of results."""
+    """The console for results."""
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True, emoji=False)
@@ -55,21 +98,21 @@ def stdout() -> Console:
 
 @cache
 def stderr() -> Console:
-    """The console of notes, progress and errors."""
+    """The console for notes, progress and errors."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def drawn(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal, or is taken for one by the variables that Rich knows."""
+    """Whether Rich draws on `stream`: a terminal, or forced by variables that Rich knows."""
     if not stream.isatty() and not {"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys():
         return False
     return _console(stream).is_terminal
 
 
 def redrawn(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal on which what is there can be drawn over."""
+    """Whether `stream` is a terminal that can be redrawn in place."""
     return stream.isatty() and drawn(stream) and _console(stream).is_interactive
 
 
@@ -87,12 +130,12 @@ def _print(stream: TextIO, text: str, style: str | None) -> None:
 
 
 def say(text: str, style: str | None = None) -> None:
-    """One line of result; markup in `text` is not interpreted."""
+    """Print a line of the result. Markup in `text` is not interpreted."""
     _print(sys.stdout, text, style)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """One line beside the result: progress, hints, summaries of side effects."""
+    """Print a line that is not part of the result: progress, hints, summaries."""
     if _notes:
         _notes[-1].info("%s", text)
     else:
@@ -100,7 +143,7 @@ def note(text: str, style: str | None = None) -> None:
 
 
 def warn(text: str) -> None:
-    """One line about what may go wrong."""
+    """Print a warning in one line."""
     if _notes:
         _notes[-1].warning("%s", text)
     else:
@@ -108,7 +151,7 @@ def warn(text: str) -> None:
 
 
 def _marked(mark: str, style: str, text: str) -> None:
-    """`error: text` on standard error, the mark in its colour."""
+    """Print `error: text` on standard error, with the mark in its colour."""
     with status_line.above():
         if drawn(sys.stderr):
             stderr().print(f"{mark}: ", style=style, end="")
@@ -118,86 +161,28 @@ def _marked(mark: str, style: str, text: str) -> None:
 
 
 def notes_to(log: logging.Logger) -> None:
-    """From now on notes and errors are records of this logger: standard error has one format."""
+    """Write notes and errors as records of this logger, so that standard error has one format."""
     _notes.append(log)
 
 
 def write(text: str) -> None:
-    """A result that is to be written as it is, whole lines."""
+    """Write whole lines of the result unchanged."""
     with status_line.above():
         sys.stdout.write(text)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document."""
     write(json_text(value, indent=2, ascii_only=not _unicode()) + "\n")
 
 
 def print_json_line(value: Any) -> None:
-    """One of several JSON documents on standard output, in a line of its own."""
+    """Print one of several JSON documents, in one line."""
     write(json_text(value, ascii_only=not _unicode()) + "\n")
 
 
 def _unicode() -> bool:
     return (sys.stdout.encoding or "utf-8").lower().replace("-", "") in {"utf8", "utf16", "utf32"}
-
-
-def print_rows(
-    rows: Sequence[Row],
-    columns: Sequence[str],
-    *,
-    empty: str,
-    styles: Mapping[str, str] | None = None,
-) -> None:
-    """Rows as a table of `columns`; on a terminal cells that are a key of `styles` have its style.
-
-    A terminal that is too narrow gets one record of lines for each row. `empty` is the note where
-    there are no rows.
-    """
-    if not rows:
-        note(empty)
-        return
-    table = Table.of(rows, columns)
-    if drawn(sys.stdout):
-        _draw(table.shortened(), styles or {})
-    else:
-        write("".join(f"{line}\n" for line in table.lines()))
-
-
-def _draw(table: Table, styles: Mapping[str, str]) -> None:
-    from rich.cells import cell_len
-
-    widths = table.widths(stdout().width, cell_len)
-    with status_line.above():
-        if widths is None:
-            _draw_records(table, styles)
-        else:
-            _draw_table(table, styles, widths)
-
-
-def _draw_table(table: Table, styles: Mapping[str, str], widths: Sequence[int]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as Drawing
-    from rich.text import Text
-
-    drawing = Drawing(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-    for heading, right, width in zip(table.headings, table.numeric, widths, strict=True):
-        drawing.add_column(heading, justify="right" if right else "left", width=width)
-    for row in table.cells:
-        drawing.add_row(*(Text(cell, styles.get(cell, "")) for cell in row))
-    stdout().print(drawing)
-
-
-def _draw_records(table: Table, styles: Mapping[str, str]) -> None:
-    from rich.text import Text
-
-    width = max(map(len, table.headings)) + GAP
-    for number, row in enumerate(table.cells):
-        if number:
-            stdout().print()
-        for heading, cell in zip(table.headings, row, strict=True):
-            key = (heading.ljust(width), "bold")
-            stdout().print(Text.assemble(key, (cell, styles.get(cell, ""))))
 
 
 def short_duration(seconds: float) -> str:
@@ -226,28 +211,31 @@ def short_size(size: float) -> str:
 
 
 def show_tracebacks() -> None:
-    """From now on `report` writes the traceback before its line."""
+    """Make `report` write the traceback before its line."""
     _tracebacks.append(True)
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of white space as one space."""
+    """The text with one space for every run of white space."""
     return " ".join(text.split())
 
 
 def without_addresses(text: str) -> str:
-    """The same for what quotes a command line, where a password may have spaces in it."""
+    """The text without the addresses in it.
+
+    It may quote a command line, where a password may contain spaces.
+    """
     return _ADDRESS.sub("://***@", _QUOTED.sub(r"\1***\1", text))
 
 
 def why(error: object) -> str:
-    """Why the network failed, as every command says it: `connection refused`."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else text_of(error)
-    return one_line(said[:1].lower() + said[1:])
+    """The reason of a network error in words, such as `connection refused`."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else text_of(error)
+    return one_line(text[:1].lower() + text[1:])
 
 
 def report(error: BaseException) -> ExitCode:
-    """Say on standard error what went wrong, in one line; return the exit code to end with."""
+    """Print an error in one line, and return the exit code to end with."""
     cause = root_cause(error)
     code = exit_code(cause)
     hide = without_addresses if code is ExitCode.USAGE else without_passwords

@@ -1,8 +1,8 @@
-"""Log records on standard error: as text, JSON or logfmt, with fields, and repeats left out.
+"""Log records on standard error as text, JSON or logfmt, with fields and without repeats.
 
-Only `configure` touches the root logger, and only a command that runs pipelines calls it. What a
-record carries beyond its message (`extra=`: pipeline, stage, stream, offset ...) is written as
-fields of their own; those of handlers get their place by themselves.
+Only `configure` changes the root logger, and only `flowstream run` calls it. What a record carries
+in `extra=` (pipeline, stage, stream, offset ...) is written as fields. Records from handlers get
+these fields automatically.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from flowstream.pipeline import add_place
 from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of, without_passwords
 
 LIMIT = 5
-"""Records of one kind that are written in INTERVAL; later ones are counted and left out."""
+"""Records of one kind that are written in INTERVAL. Later ones are counted and left out."""
 INTERVAL = 10.0
 KINDS = 1_000
-"""Kinds of records that are remembered."""
+"""Kinds of records that are counted, the most recent ones."""
 LEFT_OUT = "left_out"
 _OWN = (str, int, float, bool, type(None))
 
@@ -37,7 +37,7 @@ _ABOUT = ("pipeline", "stream")
 
 
 def configure(level: str, format: str) -> None:
-    """Write the records of this process, from `level` on, to standard error as `format`."""
+    """Write log records from `level` on to standard error, as `format`."""
     handler = StderrHandler(RepeatFilter())
     handler.setFormatter(FORMATTERS[format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -48,27 +48,29 @@ def configure(level: str, format: str) -> None:
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is now: a live view puts itself in its place for a while."""
+    """Writes to the current `sys.stderr`, which a live view replaces for a while."""
 
     def __init__(self, repeats: RepeatFilter) -> None:
         logging.Handler.__init__(self)
-        self.addFilter(add_place)  # first: what is left out may be told later, elsewhere
+        self.addFilter(add_place)  # first: it may be written later, elsewhere
         self.addFilter(repeats)
         self._repeats = repeats
 
     def close(self) -> None:
-        """Tell of what was left out to the end; the interpreter calls this before it ends."""
+        """Write the last records that were left out. The interpreter calls this before it ends."""
         for record in self._repeats.rest():
             self.emit(record)
         super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """A record that cannot be written, such as one with arguments that do not fit, is named."""
+        """Name a record that cannot be written, such as one whose arguments do not fit."""
         error = sys.exc_info()[1]
         where = f"{record.pathname}:{record.lineno}"
-        said = "" if error is None else describe(error)
+        reason = "" if error is None else describe(error)
         with suppress(OSError, ValueError):
-            sys.stderr.write(f"a log record of {record.name} ({where}) is not written: {said}\n")
+            sys.stderr.write(
+                f"a log record of {record.name} ({where}) cannot be written: {reason}\n"
+            )
 
     def format(self, record: logging.LogRecord) -> str:
         return without_passwords(super().format(record))
@@ -79,7 +81,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
     @stream.setter
     def stream(self, value: TextIO) -> None:
-        raise AttributeError("the stream is sys.stderr")
+        raise AttributeError("the stream of this handler is always sys.stderr")
 
 
 # -- repeats
@@ -87,7 +89,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 @dataclass(slots=True)
 class Kind:
-    """`since` is when the interval began; `last` the last record that was left out."""
+    """Counts of one kind since `since`. `last` is the last record that was left out."""
 
     since: float
     passed: int = 0
@@ -96,10 +98,10 @@ class Kind:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets `limit` records of one kind through in `interval` seconds: of one logger, level and
-    message, about one pipeline and stream.
+    """Lets `limit` records of one kind through in `interval` seconds.
 
-    The next one that is written carries, as `left_out`, how many were not.
+    Records of one kind have the same logger, level, message, pipeline and stream. The next record
+    that is written says in `left_out` how many were not.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name == "flowstream.cli":
-            return True  # what a command says is no repetition
+            return True  # notes of the command are never repeats
         now = self._clock()
         about = [value for value in map(vars(record).get, _ABOUT) if type(value) is str]
         kind = self._kind((record.name, record.levelno, str(record.msg), *about), now)
@@ -131,7 +133,7 @@ class RepeatFilter(logging.Filter):
         return True
 
     def rest(self) -> Iterator[logging.LogRecord]:
-        """The last record of each kind that was left out, with how many others were."""
+        """The last record of each kind that was left out, with the number of the others."""
         for kind in self._kinds.values():
             if kind.last is not None:
                 if kind.left_out > 1:
@@ -139,7 +141,7 @@ class RepeatFilter(logging.Filter):
                 yield kind.last
 
     def _kind(self, key: object, now: float) -> Kind:
-        """The most recent kinds are remembered, KINDS of them."""
+        """The entry of a kind. The oldest entry is dropped beyond KINDS."""
         kind = self._kinds.setdefault(key, Kind(now))
         self._kinds.move_to_end(key)
         if len(self._kinds) > KINDS:
@@ -151,7 +153,7 @@ class RepeatFilter(logging.Filter):
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record carries beside its message; where it is about comes first."""
+    """The fields of a record beside its message, pipeline, stage, stream and offset first."""
     extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     first = {name: extra.pop(name) for name in _FIRST if name in extra}
     return {name: value for name, value in (first | extra).items() if value is not None}
@@ -175,7 +177,7 @@ def document(record: logging.LogRecord, formatter: logging.Formatter) -> dict[st
 
 
 class SafeFormatter(logging.Formatter):
-    """Writes a traceback whatever its exception does."""
+    """Writes a traceback even if the exception's own methods raise."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         error = ei[1]
@@ -197,7 +199,7 @@ class TextFormatter(SafeFormatter):
         text = super().formatMessage(record)
         if found:
             text += f" [{_pairs(found)}]"
-        return text if left_out is None else f"{text} ({left_out:,} like it were left out)"
+        return text if left_out is None else f"{text} ({left_out:,} similar records were left out)"
 
 
 class JsonFormatter(SafeFormatter):
@@ -217,7 +219,7 @@ class LogfmtFormatter(SafeFormatter):
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}
 
 
-def _said(value: Any) -> str:
+def _text_of_value(value: Any) -> str:
     return str(value) if type(value) in _OWN else text_of(value, LOG_LIMIT)
 
 
@@ -228,6 +230,6 @@ def _pairs(values: dict[str, Any]) -> str:
 def _quoted(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    text = _said(value)
+    text = _text_of_value(value)
     plain = text.isprintable() and text and not any(c in text for c in ' "=')
     return text if plain else json_text(text)

@@ -1,7 +1,6 @@
-"""Messages of a stream as people and programs read them: decoded where they can be.
+"""Messages of a stream as text for people and as JSON for programs.
 
-Every message is shown. Where something cannot be read, the body is shown as the bytes it is, and
-`reason` says why.
+Every message is shown. If it cannot be decoded, its raw bytes are shown, and `reason` says why.
 """
 
 from __future__ import annotations
@@ -16,14 +15,17 @@ from flowstream.errors import ProtocolError
 from flowstream.protocol import AmqpMessage, Array, Described, is_amqp, payload_of
 
 ON_SCREEN = 4_096
-"""Characters of a body on a terminal; in a pipe and in JSON it is whole."""
+"""Characters of a body on a terminal. In a pipe and in JSON the body is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One message: `body` is the payload, JSON text where an AMQP message holds a value. An AMQP
-    message also has `properties`, the application's own, `standard` ones, which the standard names,
-    and `annotations`. `reason` says what could not be read."""
+    """One message, decoded.
+
+    `body` is the payload, as JSON text if an AMQP message has a value. An AMQP message also has
+    `properties` (the application's), `standard` properties and `annotations`. `reason` says what
+    could not be decoded.
+    """
 
     stream: str
     offset: int
@@ -36,11 +38,11 @@ class Shown:
 
     @property
     def time(self) -> str:
-        """When its chunk was written, in UTC to the second."""
+        """The time of its chunk, in UTC to the second."""
         return moment(self.timestamp)
 
     def line(self, limit: int | None = None) -> str:
-        """Offset, time and body in one line."""
+        """Offset, time and text in one line."""
         text = self.text()
         if limit is not None:
             size = f"({len(self.body):,} bytes; --json and --bodies in a pipe show all)"
@@ -48,15 +50,15 @@ class Shown:
         return f"{self.offset}  {self.time}  {text}"
 
     def text(self) -> str:
-        """Body and properties in one line: what a pattern is looked for in."""
+        """Body and properties in one line. `--grep` searches this text."""
         named = {**self.standard, **self.properties}
         extra = "".join(f" {name}={_plain(value)}" for name, value in named.items())
         why = self.reason and f" ({self.reason})"
         return visible(self.body.decode(errors="backslashreplace") + extra + why)
 
     def document(self) -> dict[str, Any]:
-        """The same for programs, as `json_text` takes it: the body as JSON, else as text, else as
-        base64 with the reason."""
+        """The message for `json_text`: the body as JSON, else as text, else as base64 with the
+        reason."""
         key, value, reason = decoded(self.body)
         if self.reason:
             key, value, reason = "base64", base64.b64encode(self.body).decode(), self.reason
@@ -76,7 +78,7 @@ class Shown:
 
 
 def shown(stream: str, offset: int, timestamp: int, raw: bytes) -> Shown:
-    """A message from the bytes of its entry; a damaged AMQP message is shown as its bytes."""
+    """A message from the bytes of its entry. A damaged AMQP message is shown as bytes."""
     if not is_amqp(raw):
         return Shown(stream, offset, timestamp, raw)
     message = AmqpMessage(raw)
@@ -97,7 +99,7 @@ def shown(stream: str, offset: int, timestamp: int, raw: bytes) -> Shown:
 
 
 def _readable(value: Any) -> Any:
-    """AMQP's own values as what JSON has."""
+    """AMQP values as values that JSON has."""
     if isinstance(value, Described):
         return {"descriptor": _readable(value.descriptor), "value": _readable(value.value)}
     if isinstance(value, Array):
@@ -114,7 +116,7 @@ def _plain(value: Any) -> str:
 
 
 def moment(timestamp: int) -> str:
-    """Milliseconds since 1970 as a time in UTC to the second; the number where that is none."""
+    """Milliseconds since 1970 as a time in UTC to the second, or as a number if out of range."""
     try:
         return datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
@@ -122,8 +124,10 @@ def moment(timestamp: int) -> str:
 
 
 def decoded(body: bytes) -> tuple[str, Any, str]:
-    """("body", the JSON as it is), ("text", str) or ("base64", str), and the reason where the body
-    is not shown as what it seems to be."""
+    """The key and value of a body in JSON: "body" (JSON unchanged), "text" or "base64".
+
+    The third item is the reason if the body is not shown in the form that it seems to have.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""What a command does now, on standard error, where that takes longer than a second.
+"""What a command is doing, on standard error, once it takes longer than a second.
 
-A line in place on a terminal, a plain line now and then otherwise. A thread writes it, so that it
-is also seen while the loop, or the import of a module, is busy.
+On a terminal it is a line that is rewritten, elsewhere a plain line every few seconds. A thread
+writes it, so that it appears even while the event loop or an import is busy.
 """
 
 from __future__ import annotations
@@ -13,38 +13,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flowstream.cli.output.console import note, redrawn, short_duration, stderr
+from flowstream.cli.output.console import note, redrawn, short_duration, status_line, stderr
 from flowstream.cli.output.safe_text import visible
-from flowstream.cli.output.status_line import status_line
 from flowstream.texts import plural
 
 PATIENCE = 1.0
-"""Seconds that are waited for in silence."""
+"""Seconds before anything is shown."""
 
 PLAIN_INTERVAL = 5.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines where standard error is not a terminal."""
 
 REFRESH = 0.1
-"""Seconds between two looks of the line on a terminal."""
+"""Seconds between two updates of the line on a terminal."""
 
 ECHO = 8
-"""Columns left for the ^C that a terminal shows: a line that it breaks would not be erased."""
+"""Columns left free for the ^C of a terminal: a line that wraps could not be erased."""
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 BAR_WIDTH = 20
 
 _steps: list[Step] = []
-"""What goes on, the innermost last."""
+"""The steps under way, the innermost last."""
 
 _begun = threading.Event()
-"""Set where something has begun to go on."""
+"""Set when a step begins."""
 
 
 class Step:
-    """Something that takes a while: `position` out of `size` (None: unknown), `done` in `unit`s.
+    """Something that may take long: at `position` of `size` (None: unknown), with `done` `unit`s.
 
-    One that is to end after `limit` seconds has these for its size. Without `in_place` it is shown
-    in lines on a terminal too: others print there meanwhile.
+    A step that ends after `limit` seconds is measured by time. One without `in_place` is shown in
+    plain lines on a terminal too, because other output is printed meanwhile.
     """
 
     def __init__(
@@ -66,38 +65,40 @@ class Step:
         self.started = time.monotonic()
 
     def update(self, position: int, done: int | None = None) -> None:
-        """Where it is; cheap enough to be called per slice."""
+        """Set how far the step is. Cheap enough for every slice."""
         self.position = position
         self.done = position if done is None else done
 
     def share(self, now: float) -> float | None:
-        """How much of it is done, from 0 to 1; None where that is unknown."""
+        """The part that is done, from 0 to 1; None if unknown."""
         if self.limit is not None:
             return min(1.0, (now - self.started) / self.limit)
         return min(1.0, self.position / self.size) if self.size else None
 
     def facts(self, now: float) -> str:
-        """How far it is, in words."""
+        """How far the step is, in words."""
         seconds = now - self.started
         if self.limit is not None:
             return f"{seconds:.0f} of at most {self.limit:g} s"
-        told = []
+        parts = []
         share = self.share(now)
         if self.unit:
-            told.append(plural(self.done, self.unit))
+            parts.append(plural(self.done, self.unit))
         if self.unit and self.done and seconds > 0:
-            told.append(f"{self.done / seconds:,.0f}/s")
+            parts.append(f"{self.done / seconds:,.0f}/s")
         if share is not None:
-            told.append(f"{share:.0%}")
+            parts.append(f"{share:.0%}")
         if share:
-            told.append(f"{short_duration(seconds / share - seconds)} left")
-        return ", ".join(told) or short_duration(seconds)
+            parts.append(f"{short_duration(seconds / share - seconds)} left")
+        return ", ".join(parts) or short_duration(seconds)
 
 
 @contextmanager
 def doing(title: str | None, **options: Any) -> Iterator[Step]:
-    """Show this as long as it goes on, from a second after the outermost step began; without a
-    title show nothing, because results are shown as they come. `options` are those of `Step`."""
+    """Show a step while the block runs, from a second after the outermost step began.
+
+    A step without a title is not shown: results appear as they come. `options` are those of `Step`.
+    """
     step = Step(title, **options)
     _steps.append(step)
     _begun.set()
@@ -110,8 +111,8 @@ def doing(title: str | None, **options: Any) -> Iterator[Step]:
 
 
 @contextmanager
-def telling() -> Iterator[None]:
-    """Show what goes on until the end of a command."""
+def progress_shown() -> Iterator[None]:
+    """Show the steps of a command until it ends."""
     ticker = Ticker()
     ticker.start()
     try:
@@ -121,7 +122,7 @@ def telling() -> Iterator[None]:
 
 
 class Ticker(threading.Thread):
-    """Tells of the innermost step now and then, until `end`; asleep while nothing goes on."""
+    """Shows the innermost step repeatedly until `end`. It sleeps while there is no step."""
 
     def __init__(self) -> None:
         super().__init__(name="progress", daemon=True)
@@ -129,21 +130,21 @@ class Ticker(threading.Thread):
         self._next_line = 0.0
 
     def end(self) -> None:
-        """Return once nothing more is shown."""
+        """Stop, and return once nothing more is shown."""
         self._ended.set()
         _begun.set()
-        self.join(PATIENCE)  # it may hang in writing, and ends with the process then
+        self.join(PATIENCE)  # a thread that blocks in writing ends with the process
 
     def run(self) -> None:
-        with suppress(OSError, ValueError):  # nobody reads standard error any more
+        with suppress(OSError, ValueError):  # standard error was closed
             while not self._ended.is_set():
                 _begun.wait()
                 _begun.clear()
                 while _steps and not self._ended.wait(REFRESH):
-                    self._tell(time.monotonic())
+                    self._show(time.monotonic())
 
-    def _tell(self, now: float) -> None:
-        with status_line.lock:  # a step that ends meanwhile clears the line after us
+    def _show(self, now: float) -> None:
+        with status_line.lock:  # a step that ends meanwhile clears the line afterwards
             outermost, step = next(iter(_steps), None), next(reversed(_steps), None)
             if outermost is None or step is None or now - outermost.started < PATIENCE:
                 return
@@ -157,7 +158,7 @@ class Ticker(threading.Thread):
 
 
 def drawn_line(step: Step, now: float, width: int) -> str:
-    """A step in one line of a terminal, with a bar where there is room for it."""
+    """A step as one line of a terminal, with a bar if there is room."""
     from rich.cells import cell_len
     from rich.text import Text
 
@@ -176,7 +177,7 @@ def drawn_line(step: Step, now: float, width: int) -> str:
 
 
 def _sequences(line: object) -> str:
-    """A text with the escape sequences of this terminal, which Rich knows."""
+    """A text with the escape sequences of this terminal."""
     console = stderr()
     with console.capture() as captured:
         console.print(line, end="")

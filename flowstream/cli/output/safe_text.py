@@ -1,7 +1,7 @@
-"""What was published, named or raised by others, as text for terminals and as JSON. Pure.
+"""Text from messages, names and errors of others, safe for terminals, and JSON of any value. Pure.
 
-`visible` leaves nothing in a text that a terminal would act on. `json_text` gives valid JSON of
-any value: numbers exact, what JSON has no place for in the nearest form that it has one for.
+`visible` escapes everything that a terminal would interpret. `json_text` writes valid JSON of any
+value: numbers keep every digit, and values that JSON does not have are written in the closest form.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any
 from flowstream.texts import LOG_LIMIT, text_of
 
 MAX_NESTING = 500
-"""How deep a body's JSON may be nested to be shown as JSON: readers of it have limits, too."""
+"""The nesting up to which a body is shown as JSON. Programs that read it have limits too."""
 
 MAX_LEVELS = 100
-"""How deep a value that is not text already may be nested."""
+"""The nesting up to which a Python value is written as JSON."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
-"""A string, also one without its end (so that no text is looked at twice), or a bracket."""
+"""A string or a bracket. A string without its end matches too, so that no text is scanned twice."""
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 _SPACE = str.maketrans("\t\r\n", "   ")
 
 
 class Verbatim(str):
-    """JSON that `json_text` writes as it is."""
+    """JSON that `json_text` writes unchanged."""
 
     __slots__ = ()
 
 
 class NotShown(ValueError):
-    """A text is JSON, or nearly, and yet cannot be shown as JSON; says why."""
+    """A text looks like JSON and cannot be shown as JSON, for the reason given."""
 
 
 def visible(text: str, keep: str = "") -> str:
-    """The text with everything escaped that a terminal does not print, except what is in `keep`."""
+    """The text with everything escaped that is not printable, except the characters in `keep`."""
     if text.isprintable():
         return text
     return "".join(
@@ -48,14 +48,14 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def shortened(text: str, limit: int, rest: str = "") -> str:
-    """At most `limit` characters of a text; `rest` follows where some are left out."""
+    """At most `limit` characters of a text, followed by `rest` if some are left out."""
     return text if len(text) <= limit else f"{text[:limit]}… {rest}".rstrip()
 
 
 def verbatim(text: str) -> Verbatim:
-    """A JSON text in one line, as it is: `1e400` and `12345678901234567890.10` keep every digit.
+    """A JSON text in one line, otherwise unchanged: `12345678901234567890.10` keeps every digit.
 
-    Raises ValueError where the text is no JSON, NotShown where there is more to say about it.
+    Raises ValueError if the text is not JSON, and NotShown if there is more to say about it.
     """
     depth = nesting(text)
     if depth > MAX_NESTING:
@@ -69,7 +69,7 @@ def _refuse(constant: str) -> None:
 
 
 def nesting(text: str) -> int:
-    """How deep the brackets of a JSON text are nested; only as far as they could matter."""
+    """The nesting of a JSON text; 0 if it has too few brackets to exceed MAX_NESTING."""
     if text.count("[") + text.count("{") <= MAX_NESTING:
         return 0
     depth = deepest = 0
@@ -82,9 +82,10 @@ def nesting(text: str) -> int:
 def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
     """Valid JSON of any value, in one line unless it is indented.
 
-    Bytes are `{"base64": ...}`, numbers that are not finite are strings, other objects are their
-    `str()`, and so is what contains itself or is nested more than MAX_LEVELS deep. Keys are text,
-    and a mapping in which two keys are the same text is a list of pairs.
+    Bytes become `{"base64": ...}`, and numbers that are not finite become strings. Other objects
+    become their `str()`, and so do values that contain themselves or are nested more than
+    MAX_LEVELS deep. Keys become text. A mapping with two keys of the same text becomes a list of
+    pairs.
     """
     text = _encoded(value, None if indent is None else "\n", " " * (indent or 0), ())
     if text.isascii() and text.isprintable():
@@ -100,8 +101,8 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
 
 
 def _encoded(value: Any, line: str | None, step: str, within: tuple[int, ...]) -> str:
-    """`line` is the line end with the indentation of this level (None for one line), `within` the
-    ids of what the value is in."""
+    """`line` is the line end with the indentation of this level (None for one line). `within` has
+    the ids of the values that contain this one."""
     if isinstance(value, Verbatim):
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):

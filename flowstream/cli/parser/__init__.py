@@ -1,5 +1,7 @@
-"""The command line's parser: options that commands share, and values as people write them.
+"""The parser: the command tree, options that commands share, and values of options.
 
-options.py  shared options, help with examples, and the event loop of a command
-parsing.py  sizes, times and offsets
+group.py    the table of commands, whose modules are imported when they are used
+command.py  a command: its defaults from the settings, and options without a value
+options.py  options that several commands have
+parsing.py  values as people write them: sizes, times, offsets, addresses
 """

@@ -1,85 +1,144 @@
-"""Sizes and times as people write them."""
+"""Values of options as people write them: sizes, times, offsets, addresses, patterns.
+
+Each function is the `parser=` of an option. It raises `typer.BadParameter`, to which the parser
+adds the name of the option.
+"""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+
+import typer
 
 from flowstream.checks import MOST_SECONDS
-from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.client import Address, Offset
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline import Place, parse_places
+from flowstream.texts import clipped
 
-if TYPE_CHECKING:
-    from flowstream.client import Offset
+LOOPBACK = "127.0.0.1"
+
+FEED_RATE = 500.0
+"""Messages a second of `--feed FILE` without a rate."""
+
+MAX_FEED_RATE = 1e9
 
 _SIZE = re.compile(r"([0-9]{1,18})\s*([kmgt]?i?b?)", re.IGNORECASE)
-_TIME = re.compile(r"([0-9]{1,10})\s*(s|m|h|d|w)", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,10})\s*(s|m|h|d|w)", re.IGNORECASE)
 _OFFSET = re.compile(r"[0-9]{1,19}")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_QUOTED = 60
+"""Characters of a value that an error quotes."""
 
 
-def parse_size(option: str, text: str | None) -> int | None:
-    """Bytes from `500000`, `100MB` (powers of 1000) or `100MiB` (powers of 1024)."""
-    if text is None:
-        return None
+def _invalid(text: str, message: str) -> typer.BadParameter:
+    return typer.BadParameter(f"{clipped(text, _QUOTED)!r} {message}")
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from `500000`, `100MB` (powers of 1000) or `100MiB` (powers of 1024)."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise CommandError(
-            f"{option} {text!r} is no size; write 500000, 100MB or 20GiB", ExitCode.USAGE
-        )
+        raise _invalid(text, "is not a size; write 500000, 100MB or 20GiB")
     unit = match[2].lower().removesuffix("b")
     base = 1024 if unit.endswith("i") else 1000
     factor: int = base ** _POWERS[unit.removesuffix("i")]
     return int(match[1]) * factor
 
 
-def parse_duration(option: str, text: str | None) -> timedelta | None:
-    """A time span from `30s`, `10m`, `12h`, `7d` or `2w`."""
-    if text is None:
-        return None
-    span = _span(text)
-    if span is None:
-        raise CommandError(
-            f"{option} {text!r} is no time span; write 30s, 10m, 12h or 7d", ExitCode.USAGE
-        )
-    return span
+def parse_duration(text: str) -> timedelta:
+    """A time span, from `30s`, `10m`, `12h`, `7d` or `2w`."""
+    duration = _duration(text)
+    if duration is None:
+        raise _invalid(text, "is not a time span; write 30s, 10m, 12h or 7d")
+    return duration
 
 
-def _span(text: str) -> timedelta | None:
-    match = _TIME.fullmatch(text.strip())
+def _duration(text: str) -> timedelta | None:
+    match = _DURATION.fullmatch(text.strip())
     if match is None:
         return None
     seconds = int(match[1]) * _SECONDS[match[2].lower()]
     return timedelta(seconds=seconds) if seconds <= MOST_SECONDS else None
 
 
-def retention(
-    *, max_bytes: str | None, max_age: str | None, segment_bytes: str | None
-) -> dict[str, Any]:
-    """The arguments for a new stream from its options."""
-    return {
-        "max_length_bytes": parse_size("--max-bytes", max_bytes),
-        "max_age": parse_duration("--max-age", max_age),
-        "max_segment_size_bytes": parse_size("--segment-bytes", segment_bytes),
-    }
+def parse_offset(text: str) -> Offset:
+    """A position in a stream: `first`, `last`, `next`, an offset, a time, or an age such as `30m`.
 
-
-def parse_place(option: str, text: str) -> Offset:
-    """A place in a stream: first, last, next, an offset, a time (local unless it names a zone), or
-    an age such as `30m`."""
+    A time without a zone is local time.
+    """
     if text in {"first", "last", "next"}:
         return text
     if _OFFSET.fullmatch(text):
         return int(text)
-    span = _span(text)
-    if span is not None:
-        return span
+    age = _duration(text)
+    if age is not None:
+        return age
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise CommandError(
-            f"{option} {text!r} is no place in a stream; write first, last, next, an offset, a "
-            "time such as 2026-11-23T09:00, or an age such as 30m, 2h or 7d",
-            ExitCode.USAGE,
+        raise _invalid(
+            text,
+            "is not a position in a stream; write first, last, next, an offset, a time such as "
+            "2026-11-23T09:00, or an age such as 30m, 2h or 7d",
         ) from None
+
+
+def parse_address(text: str) -> Address:
+    """Host and port, from `HOST:PORT`, `:PORT`, `PORT` or `http://HOST:PORT/`.
+
+    The host is loopback where none is given.
+    """
+    host, _, port = text.removeprefix("http://").removesuffix("/").rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ "):
+        raise _invalid(text, "is not an address; write HOST:PORT or :PORT")
+    return Address(host.strip("[]") or LOOPBACK, int(port))
+
+
+def parse_feed(text: str) -> tuple[str, float]:
+    """(file, messages a second), from `FILE@RATE` or `FILE`.
+
+    What follows the last @ is a rate only if it is a number.
+    """
+    file, _, rate = text.rpartition("@")
+    try:
+        number = float(rate)
+    except ValueError:
+        return text, FEED_RATE
+    if not file or number < 0:
+        return text, FEED_RATE
+    if not 0 < number <= MAX_FEED_RATE:
+        raise _invalid(
+            text, f"has a wrong rate: more than 0 and at most {MAX_FEED_RATE:,.0f} a second"
+        )
+    return file, number
+
+
+def parse_message(text: str) -> Place:
+    """A message, from `STREAM@OFFSET`."""
+    try:
+        return parse_places([text], "--discard")[0]
+    except ConfigurationError:
+        raise _invalid(
+            text,
+            "is not STREAM@OFFSET, such as orders@42; for a super stream name the partition, such "
+            "as orders-1@42",
+        ) from None
+
+
+def parse_user(text: str) -> tuple[str, str]:
+    """(name, password), from `NAME:PASSWORD`. The error does not quote the value."""
+    name, colon, password = text.partition(":")
+    if not (name and colon and password):
+        raise typer.BadParameter("NAME:PASSWORD is expected")
+    return name, password
+
+
+def parse_pattern(text: str) -> re.Pattern[str]:
+    """A regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise _invalid(text, f"is not a regular expression: {error}") from error

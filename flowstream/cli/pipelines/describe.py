@@ -1,20 +1,18 @@
-"""Parts of a declared pipeline in words, for `check` and `graph`."""
+"""Parts of a pipeline's declaration in words, for `check` and `graph`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowstream.cli.output.console import short_size
 from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
+from flowstream.pipeline import Pipeline
 from flowstream.texts import plural
-
-if TYPE_CHECKING:
-    from flowstream.pipeline import Pipeline
 
 
 def source(pipeline: Pipeline) -> str:
-    """The producer, and where it begins."""
+    """The producer and where it starts."""
     producer = pipeline.producer
     kind = type(producer).__name__
     if not isinstance(producer, StreamProducer):
@@ -25,7 +23,7 @@ def source(pipeline: Pipeline) -> str:
 
 
 def handler(declared: Any) -> str:
-    """A processor or batcher: its handler, how it is run, and what it takes."""
+    """A processor or batcher: its handler, how it runs, and its payload type."""
     if declared.sink is not None:
         parts = [repr(declared.sink)]
     else:
@@ -37,7 +35,7 @@ def handler(declared: Any) -> str:
 
 
 def payload(kind: Any) -> str:
-    """The payload type as it is written; nothing where none is."""
+    """The payload type as written in the annotation; empty without one."""
     if kind is Any:
         return ""
     name = getattr(kind, "__qualname__", "") if isinstance(kind, type) else ""
@@ -46,10 +44,10 @@ def payload(kind: Any) -> str:
 
 
 def work(declared: Any) -> Iterator[str]:
-    """How much at once, and when a batch is full."""
+    """Concurrency, ordering and the limits of a batch."""
     options = declared.options
     if hasattr(options, "size"):
-        size = "its own rule" if isinstance(options.size, tuple) else f"{options.size:,}"
+        size = "a custom rule" if isinstance(options.size, tuple) else f"{options.size:,}"
         limit = f" or {short_size(options.max_bytes)}" if options.max_bytes else ""
         yield f"batches of {size}{limit} or {options.batch_timeout:g} s"
     if options.concurrency > 1:
@@ -59,7 +57,7 @@ def work(declared: Any) -> Iterator[str]:
 
 
 def failures(pipeline: Pipeline) -> str:
-    """What becomes of a message that fails."""
+    """What happens to a message that fails."""
     options = pipeline.options
     policy = options.on_failure
     what = (

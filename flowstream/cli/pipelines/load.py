@@ -1,12 +1,12 @@
-"""`MODULE[:NAME]` -> the pipelines it names.
+"""The pipelines of `MODULE[:NAME]`.
 
-A module is looked for in the current directory first, as `python -m` does. Without NAME it names
-every pipeline that the module declares: those in its variables, and those in a list, tuple or dict
-of one. NAME is a variable, or a pipeline's own name.
+A module is searched in the current directory first, as `python -m` does. Without NAME, the target
+means every pipeline that the module declares: those in its variables, and those in a list, tuple or
+dict at module level. NAME is a variable, or a pipeline's own name.
 
-A pipeline that a module imports from the one that declares it is not among them, so nothing runs
-by accident, or twice; NAME reaches it. A module that declares none, such as a package's
-`__init__.py`, names those that it imports.
+A pipeline that the module imports from another one is left out, so that nothing runs by accident or
+twice; NAME selects it. A module that declares no pipeline, such as a package's `__init__.py`, means
+the pipelines that it imports.
 """
 
 from __future__ import annotations
@@ -18,26 +18,25 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from flowstream import errors
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
+from flowstream.pipeline import Pipeline
 from flowstream.texts import describe, interrupts, is_a, text_of, type_name
-
-if TYPE_CHECKING:
-    from flowstream.pipeline import Pipeline
 
 
 def load_pipelines(targets: list[str]) -> dict[str, Pipeline]:
-    """The pipelines that the targets name, by the target that names each alone.
+    """The pipelines of all targets, each by the target that means it alone.
 
-    One that several targets name is there once; two of one name in one run are refused.
+    A pipeline that several targets mean is included once. Raises CommandError if two pipelines have
+    the same name.
     """
     found: dict[str, Pipeline] = {}
     for target in targets:
         if targets.count(target) > 1:
-            raise CommandError(f"{target} is given twice; name every pipeline once", ExitCode.USAGE)
+            raise CommandError(f"{target} is given twice; give every target once", ExitCode.USAGE)
         for name, pipeline in load_target(target).items():
             if not _has(found, pipeline):
                 found[name] = pipeline
@@ -47,20 +46,18 @@ def load_pipelines(targets: list[str]) -> dict[str, Pipeline]:
         if other != target:
             raise CommandError(
                 f"{other} and {target} are both named {pipeline.name!r}, and offsets are stored "
-                "under that name; give one of the pipelines another name",
+                "under "
+                "this name; rename one of the pipelines",
                 ExitCode.DUPLICATE_NAME,
             )
     return found
 
 
 def load_target(target: str) -> dict[str, Pipeline]:
-    """The pipelines `MODULE[:NAME]` names, as `load_pipelines` gives them.
-
-    Raises `CommandError` with its own exit code.
-    """
+    """The pipelines of one target, as `load_pipelines` returns them."""
     if "://" in target:
         raise CommandError(
-            "this is an address, and a module is expected, such as pipelines.orders", ExitCode.USAGE
+            "a module is expected, such as pipelines.orders, not an address", ExitCode.USAGE
         )
     module_name, _, name = target.partition(":")
     module = load_module(module_name)
@@ -69,7 +66,7 @@ def load_target(target: str) -> dict[str, Pipeline]:
     found = pipelines_of(module)
     if not found:
         raise CommandError(
-            f"{module_name} declares no pipeline; assign one at module level, such as "
+            f"{module_name} declares no pipeline; assign one to a variable of the module, such as "
             'pipeline = Pipeline("orders", StreamProducer("orders"))',
             ExitCode.NO_PIPELINE,
         )
@@ -78,22 +75,21 @@ def load_target(target: str) -> dict[str, Pipeline]:
     return {f"{module_name}:{name}": pipeline for name, pipeline in found.items()}
 
 
-def neighbours(targets: list[str]) -> list[Pipeline]:
-    """All pipelines of the modules that the targets name, each once."""
+def pipelines_of_modules(targets: list[str]) -> list[Pipeline]:
+    """All pipelines of the modules in the targets, each once."""
     modules = dict.fromkeys(target.partition(":")[0] for target in targets)
     return [pipeline for name in modules for pipeline in _all(load_module(name)).values()]
 
 
 def pipelines_of(module: ModuleType) -> dict[str, Pipeline]:
-    """NAME -> pipeline for those that the module declares; where it declares none, for those that
-    it imports."""
+    """NAME -> pipeline that the module declares, or that it imports if it declares none."""
     there = _all(module)
     own = {name: it for name, it in there.items() if not is_imported(it, module)}
     return own or there
 
 
 def imported_by(targets: list[str]) -> Iterator[tuple[str, Pipeline]]:
-    """(target, pipeline) of what modules import beside pipelines of their own, and is not run."""
+    """(target, pipeline) for imported pipelines that are not run."""
     for target in targets:
         if ":" not in target:
             module = load_module(target)
@@ -102,15 +98,19 @@ def imported_by(targets: list[str]) -> Iterator[tuple[str, Pipeline]]:
 
 
 def is_imported(pipeline: Pipeline, module: ModuleType) -> bool:
-    """Whether another module declares it: made elsewhere, and to be found there. What a function
-    of another module makes belongs to who calls that."""
+    """Whether another module declares the pipeline and has it at module level.
+
+    A pipeline made by a function of another module belongs to the module that calls the function.
+    """
     home = sys.modules.get(pipeline.declaration.module)
     return home is not None and home is not module and _has(_all(home), pipeline)
 
 
 def _all(module: ModuleType) -> dict[str, Pipeline]:
-    """NAME -> pipeline for every pipeline at module level, each once: first those that have a
-    variable, which is their NAME, then those in a list, tuple or dict, under their own name."""
+    """NAME -> pipeline for every pipeline at module level, each once.
+
+    NAME is the variable, or the own name of a pipeline in a list, tuple or dict.
+    """
     found: dict[str, Pipeline] = {}
     kept = list(vars(module).items())
     pairs = [(name, value) for name, value in kept if _is_pipeline(value)]
@@ -119,8 +119,9 @@ def _all(module: ModuleType) -> dict[str, Pipeline]:
         if not _has(found, pipeline):
             if name in found:
                 raise CommandError(
-                    f"{module.__name__}:{name} names two pipelines, a variable and another one's "
-                    "own name; rename one of them",
+                    f"{module.__name__}:{name} is ambiguous: one pipeline is in the variable "
+                    f"{name}, "
+                    "and another has this name; rename one of them",
                     ExitCode.DUPLICATE_NAME,
                 )
             found[name] = pipeline
@@ -132,7 +133,7 @@ def _has(found: dict[str, Pipeline], pipeline: Pipeline) -> bool:
 
 
 def _inside(value: Any) -> Iterator[Pipeline]:
-    """The pipelines in a list, tuple or dict; a module's other values are not looked into."""
+    """The pipelines in a list, tuple or dict."""
     kind = type(value)
     items: Iterable[Any] = ()
     if kind is list or kind is tuple:
@@ -143,8 +144,6 @@ def _inside(value: Any) -> Iterator[Pipeline]:
 
 
 def _is_pipeline(value: Any) -> bool:
-    from flowstream.pipeline import Pipeline
-
     return issubclass(type(value), Pipeline)
 
 
@@ -160,7 +159,7 @@ def _named(module: ModuleType, name: str) -> dict[str, Pipeline]:
     if inside:
         names = {id(pipeline): known for known, pipeline in there.items()}
         return {f"{module.__name__}:{names[id(it)]}": it for it in inside}
-    known = f"it has {', '.join(there)}" if there else "it declares no pipeline"
+    known = f"it has {', '.join(there)}" if there else "it has none"
     raise CommandError(f"{module.__name__} has no pipeline {name!r}; {known}", ExitCode.NO_PIPELINE)
 
 
@@ -181,7 +180,7 @@ def load_module(name: str) -> ModuleType:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise CommandError(_no_module(name, directory), ExitCode.MODULE_MISSING) from error
         raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
-    except BaseException as error:  # also sys.exit(0), which would end the command as a success
+    except BaseException as error:  # also sys.exit(0), which would end the command with success
         if interrupts(error):
             text = f"{name}: interrupted while it was imported{_place(error)}"
             raise CommandError(text, ExitCode.FORCED) from error
@@ -189,33 +188,33 @@ def load_module(name: str) -> ModuleType:
 
 
 def _not_a_module(name: str) -> str:
-    """Where a path leads, as a module and the folder to run from."""
+    """The error for a path, with the module to write instead and the folder to run in."""
     if not name:
-        return "a module is wanted, such as pipelines.orders"
+        return "a module is expected, such as pipelines.orders"
     here, full = Path.cwd(), Path(os.path.abspath(name))
     inside = full.is_relative_to(here) and full != here
     folder = here if inside else full.parent
     parts = list(Path(str(full.relative_to(folder)).removesuffix(".py")).parts)
     if parts[-1:] == ["__init__"] and len(parts) > 1:
         parts.pop()
-    said = f"{name!r} is a path, and a module is wanted"
+    text = f"{name!r} is a path, and a module is expected"
     if not full.exists() and not full.with_suffix(".py").exists():
-        return f"{said}, such as pipelines.orders; there is no file of that name"
+        return f"{text}, such as pipelines.orders; there is no file with this name"
     if not parts or not all(part.isidentifier() for part in parts):
-        return f"{said}; rename it: a module's name has letters, digits and _ only"
+        return f"{text}; rename the file: a module's name has only letters, digits and _"
     module = ".".join(parts)
-    return f"{said}; write {module}" if inside else f"{said}; run in {folder} and write {module}"
+    return f"{text}; write {module}" if inside else f"{text}; run in {folder} and write {module}"
 
 
 def _no_module(name: str, directory: str) -> str:
     return (
-        f"there is no module {name!r} in {directory} or on the Python path; "
-        f"run from the directory that holds {name.split('.', maxsplit=1)[0]}, or check the name"
+        f"there is no module {name!r} in {directory} or on the Python path; check the name, or run "
+        f"in the directory that contains {name.split('.', maxsplit=1)[0]}"
     )
 
 
 def _place(error: BaseException) -> str:
-    """Where in the modules that were imported it was raised."""
+    """The file and line of an imported module where the error was raised."""
     where = ""
     trace = error.__traceback__
     while trace is not None:
@@ -227,16 +226,16 @@ def _place(error: BaseException) -> str:
 
 
 def _broken(name: str, error: BaseException) -> str:
-    where, told = _place(error), describe(error)
+    where, reason = _place(error), describe(error)
     if is_a(error, SyntaxError):
         wrong = cast(SyntaxError, error)
-        told = f"{type_name(wrong)}: {text_of(wrong.msg)}"
+        reason = f"{type_name(wrong)}: {text_of(wrong.msg)}"
         if wrong.filename:
             where = f" ({os.path.relpath(wrong.filename)}, line {wrong.lineno})"
-    text = f"{name} cannot be imported: {told}{where}"
+    text = f"{name} cannot be imported: {reason}{where}"
     if is_a(error, SystemExit):
         text += (
-            "; a module with pipelines is imported, so what ends the process belongs under "
+            "; `flowstream` imports the module, so put code that ends the process under "
             'if __name__ == "__main__":'
         )
     return text

@@ -1,4 +1,4 @@
-"""Which streams a declared pipeline reads and writes."""
+"""The streams that pipelines read and write, and circles among them. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from flowstream.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
-    """Streams by what they are to a pipeline; offsets are stored under `reference`. Those of
-    `reads` and `sinks` that are in `super_streams` are super streams. `passing` are the options of
-    the filter that it reads with, none without one."""
+class StreamTopology:
+    """The streams of one pipeline, which stores its offsets under `reference`.
+
+    `super_streams` are those among `reads` and `sinks` that are super streams. `filter_options` are
+    the options of the filter that it reads with, empty without one.
+    """
 
     pipeline: str
     reads: tuple[str, ...]
@@ -22,7 +24,7 @@ class Wiring:
     sinks: tuple[str, ...]
     dead_letters: str | None
     super_streams: frozenset[str] = frozenset()
-    passing: Mapping[str, Any] = field(default_factory=dict)
+    filter_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def needs_broker(self) -> bool:
@@ -30,19 +32,19 @@ class Wiring:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Streams that must exist before the pipeline starts (it makes that of dead letters)."""
+        """Streams that must exist before the pipeline starts. It creates its dead-letter stream."""
         return (*self.reads, *self.sinks)
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every stream of the pipeline."""
+        """Every stream of the pipeline, including that of dead letters."""
         return (*self.needed, *(() if self.dead_letters is None else (self.dead_letters,)))
 
 
-def wiring(pipeline: Pipeline) -> Wiring:
-    """What the declaration says; a producer of the user's own reads no stream that is known."""
+def topology_of(pipeline: Pipeline) -> StreamTopology:
+    """The streams in a pipeline's declaration. Those of a custom producer are unknown."""
     producer, policy = pipeline.producer, pipeline.options.on_failure
-    return Wiring(
+    return StreamTopology(
         pipeline.name,
         (producer.stream,) if isinstance(producer, StreamProducer) else (),
         (producer.reference if isinstance(producer, StreamProducer) else None) or pipeline.name,
@@ -55,7 +57,7 @@ def wiring(pipeline: Pipeline) -> Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A pipeline's way from a stream that it reads to one that it writes."""
+    """A pipeline, with a stream that it reads and one that it writes."""
 
     pipeline: str
     reads: str
@@ -63,11 +65,11 @@ class Edge:
     dead_letters: bool
 
 
-def chains(wirings: Iterable[Wiring]) -> list[tuple[Edge, ...]]:
-    """Every way through two or more pipelines that leads back to where it began. Pure."""
+def chains(topologies: Iterable[StreamTopology]) -> list[tuple[Edge, ...]]:
+    """Every path through two or more pipelines that returns to its first stream."""
     edges = [
         Edge(each.pipeline, read, written, written == each.dead_letters)
-        for each in wirings
+        for each in topologies
         for read in each.reads
         for written in dict.fromkeys((*each.sinks, each.dead_letters))
         if written is not None
@@ -79,7 +81,7 @@ def chains(wirings: Iterable[Wiring]) -> list[tuple[Edge, ...]]:
         if last.writes == first.reads and len(path) > 1:
             found.append(path)
             return
-        for number in range(edges.index(first) + 1, len(edges)):  # each chain once
+        for number in range(edges.index(first) + 1, len(edges)):  # finds each chain once
             edge = edges[number]
             if edge.reads == last.writes and all(edge.pipeline != it.pipeline for it in path):
                 follow((*path, edge))
@@ -90,20 +92,20 @@ def chains(wirings: Iterable[Wiring]) -> list[tuple[Edge, ...]]:
 
 
 def endless(chain: Iterable[Edge]) -> bool:
-    """Does what fails go round by itself, because all of the way is dead letters?"""
+    """Whether failed messages circulate forever, because every edge is dead letters."""
     return all(edge.dead_letters for edge in chain)
 
 
-def told(chain: tuple[Edge, ...]) -> str:
-    """A chain in words."""
-    way = ", ".join(
+def chain_text(chain: tuple[Edge, ...]) -> str:
+    """A chain in words, for an error or a warning."""
+    path = ", ".join(
         f"{edge.pipeline} {'dead-letters' if edge.dead_letters else 'publishes'} from {edge.reads} "
         f"into {edge.writes}"
         for edge in chain
     )
     if endless(chain):
-        return f"{way}: a message that fails goes round without end"
-    return f"{way}: messages may go round without end"
+        return f"{path}: a message that fails circulates forever"
+    return f"{path}: messages may circulate forever"
 
 
 def _sinks(pipeline: Pipeline) -> Iterable[str]:

@@ -1,7 +1,6 @@
-"""Files into streams: for `flowstream publish` and `flowstream run --feed`.
+"""Files published to streams, for `flowstream publish` and `flowstream run --feed`.
 
-record_formats.py  lines of NDJSON, CSV and text -> message bodies
-records.py         files -> message bodies, a slice at a time
-rate.py            when the next messages are due
-feed.py            a file published, confirmed and reported
+record_formats.py  message bodies from lines of NDJSON, CSV and text
+records.py         a file as slices of message bodies
+feed.py            a file published at a rate, confirmed and reported
 """

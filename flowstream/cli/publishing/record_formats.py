@@ -1,7 +1,7 @@
-"""Lines -> message bodies: NDJSON, CSV and plain lines, each mistake named by its line.
+"""Message bodies from lines of NDJSON, CSV and plain text; errors name the line.
 
-What comes before a mistake is handed on before the mistake is raised, so that "everything before
-this line was sent" is true. Lines are counted from 1, as editors do; a CSV record has the number of
+Everything before an invalid line is yielded before the error is raised, so that "everything before
+this line was sent" is true. Lines are counted from 1, as in editors. A CSV record has the number of
 the line on which it begins.
 """
 
@@ -18,17 +18,17 @@ from flowstream.cli.exit_codes import CommandError, ExitCode
 BLOCK = 64 * 1024
 
 Batch: TypeAlias = tuple[int, list[bytes]]
-"""The number of the first line, and the lines that one read completed, without line feeds."""
+"""The number of the first line, and the complete lines of one read, without line feeds."""
 
 
 class Readable(Protocol):
-    """What is needed of a binary file."""
+    """What this file needs of a binary file."""
 
     def read1(self, size: int, /) -> bytes: ...
 
 
 class InputError(CommandError):
-    """The input is not what its format says; `line` is where the record concerned begins."""
+    """The input does not match its format. `line` is where the invalid record begins."""
 
     def __init__(self, name: str, line: int, problem: str, *, begins: int | None = None) -> None:
         super().__init__(f"{name} line {line} {problem}", ExitCode.INPUT)
@@ -36,9 +36,12 @@ class InputError(CommandError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to read: `name` is the input's in errors, `first` the line to begin with, `key` the
-    field whose values become keys, `longest` the bytes of the longest line or record."""
+class InputOptions:
+    """How to read an input, which errors call `name`.
+
+    `first` is the line to start with, `key` the field whose values become keys, and `longest` the
+    size of the largest line or record in bytes.
+    """
 
     name: str
     longest: int
@@ -51,7 +54,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Slice:
-    """Bodies, and for each the line it begins on and its key (without a key field: no keys)."""
+    """Bodies, each with the line on which it begins, and its key if there is a key field."""
 
     bodies: list[bytes] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
@@ -74,33 +77,33 @@ class Slice:
 # --- lines ----------------------------------------------------------------------------------------
 
 
-def batches(file: Readable, wanted: Wanted) -> Iterator[Batch]:
-    """The lines of a file; a byte order mark is left out, and UTF-16 refused."""
+def batches(file: Readable, options: InputOptions) -> Iterator[Batch]:
+    """The lines of a file, without a byte order mark. UTF-16 is refused."""
     number, size = 1, 0
     parts: list[bytes] = []
     while block := file.read1(BLOCK):
         first, *others = block.split(b"\n")
         parts.append(first)
         size += len(first)
-        if size > wanted.longest:
-            problem = f"is longer than {wanted.longest:,} bytes, and no message may be"
-            raise wanted.error(number, problem)
+        if size > options.longest:
+            problem = f"is longer than {options.longest:,} bytes, the largest size of a message"
+            raise options.error(number, problem)
         if others:
             lines = [b"".join(parts), *others[:-1]]
-            yield number, _beginning(lines, wanted) if number == 1 else lines
+            yield number, _beginning(lines, options) if number == 1 else lines
             number += len(lines)
             parts, size = [others[-1]], len(others[-1])
     if size:
         lines = [b"".join(parts)]
-        yield number, _beginning(lines, wanted) if number == 1 else lines
+        yield number, _beginning(lines, options) if number == 1 else lines
 
 
-def _beginning(lines: list[bytes], wanted: Wanted) -> list[bytes]:
-    """The first lines, without a byte order mark."""
+def _beginning(lines: list[bytes], options: InputOptions) -> list[bytes]:
+    """The first lines of a file, without a byte order mark."""
     first = lines[0]
     if _looks_like_utf16(first):
         raise CommandError(
-            f"{wanted.name} looks like UTF-16, and UTF-8 is expected; convert it first, such as "
+            f"{options.name} looks like UTF-16, and UTF-8 is expected; convert it first, such as "
             "with: iconv -f UTF-16 -t UTF-8",
             ExitCode.INPUT,
         )
@@ -108,17 +111,17 @@ def _beginning(lines: list[bytes], wanted: Wanted) -> list[bytes]:
 
 
 def _looks_like_utf16(line: bytes) -> bool:
-    """By its byte order mark (UTF-32 has the same), or by every other byte being 0."""
+    """Whether there is a byte order mark (also of UTF-32), or every other byte is 0."""
     if line.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
         return True
     return len(line) >= 4 and not (any(line[::2]) and any(line[1::2]))
 
 
-def _text(line: bytes, number: int, wanted: Wanted) -> str:
+def _text(line: bytes, number: int, options: InputOptions) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise wanted.error(
+        raise options.error(
             number,
             f"is not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); convert "
             "the input first, such as with: iconv -f LATIN1 -t UTF-8",
@@ -126,7 +129,7 @@ def _text(line: bytes, number: int, wanted: Wanted) -> str:
 
 
 def _from(found: Iterator[Batch], first: int) -> Iterator[Batch]:
-    """The lines from `first` on."""
+    """The lines from number `first` on."""
     for number, lines in found:
         before = first - number
         if before <= 0:
@@ -138,9 +141,9 @@ def _from(found: Iterator[Batch], first: int) -> Iterator[Batch]:
 # --- formats --------------------------------------------------------------------------------------
 
 
-def read_lines(found: Iterator[Batch], wanted: Wanted) -> Iterator[Slice]:
-    """Each line that is not empty, as it is."""
-    for number, lines in _from(found, wanted.first):
+def read_lines(found: Iterator[Batch], options: InputOptions) -> Iterator[Slice]:
+    """Each line that is not empty, unchanged."""
+    for number, lines in _from(found, options.first):
         taken = Slice()
         for line_number, line in enumerate(lines, number):
             if body := line.rstrip(b"\r"):
@@ -148,15 +151,15 @@ def read_lines(found: Iterator[Batch], wanted: Wanted) -> Iterator[Slice]:
         yield taken
 
 
-def read_ndjson(found: Iterator[Batch], wanted: Wanted) -> Iterator[Slice]:
-    """Each line that is not blank, byte by byte; it must be JSON."""
-    for number, lines in _from(found, wanted.first):
+def read_ndjson(found: Iterator[Batch], options: InputOptions) -> Iterator[Slice]:
+    """Each line that is not blank, unchanged. It must be JSON."""
+    for number, lines in _from(found, options.first):
         taken = Slice()
         try:
             for line_number, line in enumerate(lines, number):
                 if body := line.strip(b" \t\r"):
-                    value = _json(line, line_number, wanted)
-                    taken.add(body, line_number, _key(value, line_number, wanted))
+                    value = _json(line, line_number, options)
+                    taken.add(body, line_number, _key(value, line_number, options))
         except InputError:
             yield taken
             raise
@@ -168,54 +171,54 @@ def _not_json(constant: str) -> Any:
 
 
 _decode = json.JSONDecoder(parse_constant=_not_json, parse_int=str, parse_float=str).decode
-"""Numbers stay the text that they are: any number of digits is JSON."""
+"""Numbers are kept as text, so that every digit is kept."""
 
 
-def _json(line: bytes, number: int, wanted: Wanted) -> Any:
-    text = _text(line, number, wanted)
+def _json(line: bytes, number: int, options: InputOptions) -> Any:
+    text = _text(line, number, options)
     if text.startswith("\ufeff"):
-        raise wanted.error(
+        raise options.error(
             number,
-            "begins with a byte order mark (U+FEFF), as files that were joined do; remove it",
+            "begins with a byte order mark (U+FEFF), as concatenated files do; remove it",
         )
     try:
         return _decode(text)
     except RecursionError:
-        raise wanted.error(number, "is nested too deeply") from None
+        raise options.error(number, "is nested too deeply") from None
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at column {error.colno}"
-        raise wanted.error(number, problem) from error
+        raise options.error(number, problem) from error
     except ValueError as error:
-        raise wanted.error(number, f"is not JSON: {error}") from error
+        raise options.error(number, f"is not JSON: {error}") from error
 
 
-def key_in(line: bytes, number: int, wanted: Wanted) -> str:
-    """The key of a line of JSON; raises InputError."""
-    return _key(_json(line, number, wanted), number, wanted) or ""
+def key_in(line: bytes, number: int, options: InputOptions) -> str:
+    """The key of a line of JSON. Raises InputError if it has none."""
+    return _key(_json(line, number, options), number, options) or ""
 
 
-def _key(value: Any, number: int, wanted: Wanted) -> str | None:
-    """The text of the key field: a string, or a number as it is written."""
-    name = wanted.key
+def _key(value: Any, number: int, options: InputOptions) -> str | None:
+    """The text of the key field: a string, or a number as written."""
+    name = options.key
     if name is None:
         return None
     if not isinstance(value, dict):
-        raise wanted.error(number, f"is not a JSON object, so it has no field {name!r} for --key")
+        raise options.error(number, f"is not a JSON object, so it has no field {name!r} for --key")
     if name not in value:
-        raise wanted.error(number, f"has no field {name!r} for --key")
+        raise options.error(number, f"has no field {name!r} for --key")
     key = value[name]
     if not isinstance(key, str):
         kind = {bool: "a boolean", dict: "an object", list: "an array"}.get(type(key), "null")
         problem = f"has {kind} in the field {name!r}, and --key needs a string or a number"
-        raise wanted.error(number, problem)
+        raise options.error(number, problem)
     if any("\ud800" <= character <= "\udfff" for character in key):
-        raise wanted.error(number, f"has half a surrogate pair in the field {name!r}")
+        raise options.error(number, f"has half a surrogate pair in the field {name!r}")
     return key
 
 
-def read_csv(found: Iterator[Batch], wanted: Wanted) -> Iterator[Slice]:
+def read_csv(found: Iterator[Batch], options: InputOptions) -> Iterator[Slice]:
     """Records as JSON objects, keyed by the header, every value a string."""
-    cutter, objects = _CsvCutter(wanted), _CsvObjects(wanted)
+    cutter, objects = _CsvCutter(options), _CsvObjects(options)
     for number, lines in found:
         taken = Slice()
         try:
@@ -230,7 +233,7 @@ def read_csv(found: Iterator[Batch], wanted: Wanted) -> Iterator[Slice]:
 
 
 class _Once:
-    """An iterator that knows whether it was asked for more than it has."""
+    """An iterator that records whether more was requested than it has."""
 
     def __init__(self, lines: list[str]) -> None:
         self._lines = iter(lines)
@@ -248,24 +251,24 @@ class _Once:
 
 
 class _CsvCutter:
-    """Lines -> rows of cells; a quoted cell may go on over lines, up to `longest` bytes."""
+    """Divides lines into rows of cells. A quoted cell may span lines, up to `longest` bytes."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
+    def __init__(self, options: InputOptions) -> None:
+        self._options = options
         self._lines: list[str] = []
         self._size = 0
         self._begins = 1
-        csv.field_size_limit(max(wanted.longest, csv.field_size_limit()))
+        csv.field_size_limit(max(options.longest, csv.field_size_limit()))
 
     def records(self, number: int, lines: list[bytes]) -> Iterator[tuple[int, list[str]]]:
-        """The records that these lines complete, each with the line it begins on."""
+        """The records that these lines complete, each with the line on which it begins."""
         if not self._lines:
             self._begins = number
         undecodable: InputError | None = None
         more: list[str] = []
         for line_number, line in enumerate(lines, number):
             try:
-                more.append(_text(line, line_number, self._wanted) + "\n")
+                more.append(_text(line, line_number, self._options) + "\n")
             except InputError as error:
                 undecodable = error
                 break
@@ -276,8 +279,8 @@ class _CsvCutter:
             yield from self._parsed()
         if undecodable is not None:
             raise undecodable
-        if self._size > self._wanted.longest:
-            raise self._unclosed(f"within {self._wanted.longest:,} bytes")
+        if self._size > self._options.longest:
+            raise self._unclosed(f"within {self._options.longest:,} bytes")
 
     def _parsed(self) -> Iterator[tuple[int, list[str]]]:
         lines, begins, done = _Once(self._lines), self._begins, 0
@@ -296,7 +299,7 @@ class _CsvCutter:
                 if what.startswith("new-line"):
                     what = "a carriage return outside of quotes does not end a record"
                 problem = f"is not CSV: {what}{where}"
-                raise self._wanted.error(last, problem, begins=first) from error
+                raise self._options.error(last, problem, begins=first) from error
             yield begins + done, row
             done = rows.line_num
         self._lines = self._lines[done:]
@@ -310,11 +313,11 @@ class _CsvCutter:
     def _unclosed(self, where: str) -> InputError:
         line = self._begins + _opened(self._lines)
         problem = f"has a quote that opens a cell and is not closed {where}"
-        return self._wanted.error(line, problem, begins=self._begins)
+        return self._options.error(line, problem, begins=self._begins)
 
 
 def _opened(lines: list[str]) -> int:
-    """The index of the line on which the last quoted cell begins. Pure."""
+    """The index of the line on which the last quoted cell begins."""
     opened, inside, before = 0, False, ","
     for index, line in enumerate(lines):
         for character in line:
@@ -329,45 +332,45 @@ def _opened(lines: list[str]) -> int:
 
 
 class _CsvObjects:
-    """Rows -> JSON objects, by the header in the first row."""
+    """Makes JSON objects of rows, by the header in the first row."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
+    def __init__(self, options: InputOptions) -> None:
+        self._options = options
         self._header: list[str] | None = None
         self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
     def add(self, row: list[str], line: int, taken: Slice) -> None:
-        """Raises InputError where the row does not fit the header, or the header is wrong."""
+        """Add a row. Raises InputError if it, or the header, is invalid."""
         header = self._header
         if not row:  # a blank line
             return
         if header is None:
             self._header = self._checked(row, line)
-        elif line >= self._wanted.first:
+        elif line >= self._options.first:
             if len(row) != len(header):
-                problem = f"has {len(row)} cells, and the header names {len(header)} columns"
-                raise self._wanted.error(line, problem)
+                problem = f"has {len(row)} cells, and the header has {len(header)} columns"
+                raise self._options.error(line, problem)
             cells = dict(zip(header, row, strict=True))
-            key = None if self._wanted.key is None else cells[self._wanted.key]
+            key = None if self._options.key is None else cells[self._options.key]
             taken.add(self._encode(cells).encode(), line, key)
 
     def _checked(self, header: list[str], line: int) -> list[str]:
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
-            raise self._wanted.error(line, f"is the header and names the column {twice!r} twice")
-        if self._wanted.key is not None and self._wanted.key not in header:
-            problem = f"is the header and has no column {self._wanted.key!r} for --key"
-            raise self._wanted.error(line, problem)
+            raise self._options.error(line, f"is the header and has the column {twice!r} twice")
+        if self._options.key is not None and self._options.key not in header:
+            problem = f"is the header and has no column {self._options.key!r} for --key"
+            raise self._options.error(line, problem)
         return header
 
     def end(self) -> None:
         if self._header is None:
             raise CommandError(
-                f"{self._wanted.name} is empty, and CSV needs a header", ExitCode.INPUT
+                f"{self._options.name} is empty, and CSV needs a header", ExitCode.INPUT
             )
 
 
-READERS: dict[str, Callable[[Iterator[Batch], Wanted], Iterator[Slice]]] = {
+READERS: dict[str, Callable[[Iterator[Batch], InputOptions], Iterator[Slice]]] = {
     "lines": read_lines,
     "ndjson": read_ndjson,
     "csv": read_csv,

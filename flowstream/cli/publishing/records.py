@@ -1,7 +1,7 @@
-"""Files -> message bodies, a slice at a time.
+"""A file as slices of message bodies.
 
-`.gz` is read transparently; `-` is standard input. A slice is what one read gave, so lines that
-trickle in on standard input are handed on at once. How each format is cut: record_formats.py.
+`.gz` is decompressed; `-` is standard input. A slice is what one read returned, so that lines are
+published as soon as they arrive on standard input. record_formats.py has the formats.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import cast
 
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import why
-from flowstream.cli.publishing.record_formats import READERS, Readable, Slice, Wanted, batches
+from flowstream.cli.publishing.record_formats import READERS, InputOptions, Readable, Slice, batches
 
 STDIN = "-"
 LONGEST = 64 * 1024 * 1024
-"""Bytes of a line or a record where no frame bounds them."""
+"""The largest line or record in bytes, if no frame limits it."""
 
 
 class Format(StrEnum):
-    """How a file is cut into messages."""
+    """How a file is divided into messages."""
 
     NDJSON = "ndjson"
     CSV = "csv"
@@ -44,7 +44,7 @@ _EXTENSIONS = {
 
 
 def guess_format(file: str) -> Format:
-    """The format by extension (under `.gz`); lines for standard input."""
+    """The format by the extension (before `.gz`); lines for standard input."""
     if file == STDIN:
         return Format.LINES
     path = Path(file.removesuffix(".gz"))
@@ -52,25 +52,25 @@ def guess_format(file: str) -> Format:
         return _EXTENSIONS[path.suffix.lower()]
     except KeyError:
         raise CommandError(
-            f"the extension of {file} does not tell its format; add --format "
+            f"the format of {file} is not known from its extension; add --format "
             f"{'|'.join(f.value for f in Format)}",
             ExitCode.INPUT,
         ) from None
 
 
 def is_pipe(file: str) -> bool:
-    """Whether it can be read once only: standard input, a named pipe, `<(command)`, a terminal."""
+    """Whether a file can be read only once, such as standard input, a pipe or a terminal."""
     return file == STDIN or Path(file).is_fifo() or Path(file).is_char_device()
 
 
 class _Stopped(Exception):
-    """`Source.stop` was called: the slice under way is given up."""
+    """`Source.stop` was called, so the current slice is abandoned."""
 
 
 class _Stoppable:
-    """A file whose next read can be called off from another thread.
+    """A file whose next read can be cancelled from another thread.
 
-    With `waits` (pipes and terminals) a read waits for data or the stop, whichever comes first.
+    With `waits`, for pipes and terminals, a read waits for data or for `stop`.
     """
 
     def __init__(self, file: Readable, waits: int | None) -> None:
@@ -96,7 +96,7 @@ class _Stoppable:
 
 
 class Source:
-    """An open file of messages: iterate over `slices()`, ask `position` of `size` for progress.
+    """An open file of messages: iterate over `slices()`; `position` of `size` is the progress.
 
     `size` is in bytes on disk, None for standard input and other pipes. Use it as a context
     manager. `stop` may be called from any thread and ends the iteration at once.
@@ -110,7 +110,8 @@ class Source:
         self.format = format or guess_format(file)
         if key is not None and self.format is Format.LINES:
             raise CommandError(
-                f"--key {key}: lines have no fields; --format ndjson or csv has", ExitCode.USAGE
+                f"--key {key}: lines have no fields; use --format ndjson or --format csv",
+                ExitCode.USAGE,
             )
         self.size: int | None = None
         self._first = first
@@ -142,22 +143,22 @@ class Source:
             self._raw.close()
 
     def stop(self) -> None:
-        """End the iteration; a read that waits for input is called off."""
+        """End the iteration, and cancel a read that waits for input."""
         self._input.stop()
 
     @property
     def position(self) -> int:
-        """Bytes read from disk so far (compressed ones for `.gz`)."""
+        """Bytes read from disk so far, compressed ones for `.gz`."""
         return self._raw.tell() if self.size is not None else 0
 
     def slices(self, longest: int = LONGEST) -> Iterator[Slice]:
         """Slices of messages of at most `longest` bytes each.
 
-        Raises `InputError` naming the line that does not fit, after everything before it.
+        Raises InputError with the line that is invalid, after everything before it.
         """
-        wanted = Wanted(self.name, longest, self._first, self._key)
+        options = InputOptions(self.name, longest, self._first, self._key)
         try:
-            yield from READERS[self.format](batches(self._input, wanted), wanted)
+            yield from READERS[self.format](batches(self._input, options), options)
         except _Stopped:
             return
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:

@@ -1,7 +1,7 @@
 """Who reads a stream, and how far each reader is.
 
-position.py        what a reader has settled, what is left, and how old that is
-active_readers.py  does a reader run now? Asked before its offset is changed
-other_runs.py      does another process use the same reference? Asked when a run starts
-monitor_client.py  the monitor of a run, asked from outside
+position.py        what a reader has settled, its lag, and what storing another offset does
+active_readers.py  whether a reader is running, before its offset is changed
+other_runs.py      whether another process uses the same reference, when a run starts
+monitor_client.py  the snapshot of a run, from its monitor
 """

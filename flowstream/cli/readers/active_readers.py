@@ -1,41 +1,43 @@
-"""Does a pipeline run that reads this stream under this reference? What can be seen from outside.
+"""Whether a reader of a stream is running, before its stored offset is changed.
 
-The stream protocol does not tell who consumes, so there are three ways to see a reader:
+The stream protocol does not list consumers, so a reader is detected in three ways:
 
-    its monitor      where one is asked for, and on 127.0.0.1:9464: sure, for that run
-    the management   RabbitMQ's API with rabbitmq_stream_management: consumers by their name or
-                     their connection's name; sure for flowstream pipelines of the default name
-    its commits      the stored offset moves: on every broker, but only while there is work
+    its monitor      at the given addresses, or on 127.0.0.1:9464: certain, for that run
+    management API   of RabbitMQ with the plugin rabbitmq_stream_management: consumers by their name
+                     or their connection's name; certain for pipelines with the default name
+    its commits      the stored offset changes: on every broker, but only while there is work
 
-An idle reader on a broker without that API, whose monitor is not asked, is not seen. The API is
-that of the broker which is asked for offsets, or it is not asked.
+An idle reader is not detected if its monitor is not asked and the broker has no such API. The API
+is used only if it belongs to the broker that has the offsets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from flowstream.cli.connection.management import Management, management_of
+import anyio
+from anyio import to_thread
+
+from flowstream.cli.connection.find_management import management_of
+from flowstream.cli.connection.management import Management
 from flowstream.cli.exit_codes import CommandError
-from flowstream.cli.readers.monitor_client import DEFAULT, Address, NoMonitor, shown, snapshot
-
-if TYPE_CHECKING:
-    from flowstream.client import Environment
+from flowstream.cli.readers.monitor_client import DEFAULT_ADDRESS, MonitorUnavailable, snapshot
+from flowstream.client import Address, Environment, StreamUrl
 
 T = TypeVar("T")
 
 LOOK = 1.0
-"""Seconds between two looks at the stored offsets."""
+"""Seconds between two reads of the stored offsets."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """Who reads `streams` (partitions of `name`, or it alone) under `reference`?
+class ReaderQuery:
+    """Which reader to look for: of `streams` (`name` or its partitions), under `reference`.
 
-    `monitors` are asked instead of the usual place; the management API is `management`, or
-    beside the broker; offsets are watched for `watch` seconds.
+    `monitors` are asked instead of the default address. The management API is at `management`, or
+    beside the broker. Stored offsets are watched for `watch` seconds.
     """
 
     url: str = field(repr=False)
@@ -48,111 +50,103 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`seen` says how a reader was seen, in words; `asked` who listed all consumers, `blind` why
-    nobody did."""
+class ReaderReport:
+    """What was found.
+
+    `seen` says in words how a reader was detected. `asked` is what listed all consumers, and
+    `blind` the reason if nothing could list them.
+    """
 
     seen: str | None
     asked: str = ""
     blind: str = ""
 
 
-async def running_reader(environment: Environment, question: Question) -> Answer:
-    """Looks in all three ways, the quick ones first.
+async def running_reader(environment: Environment, query: ReaderQuery) -> ReaderReport:
+    """Look for the reader in all three ways, the fast ones first.
 
-    Raises CommandError where a monitor or a management API that was named does not answer as one.
+    Raises CommandError if a management API that the user named does not answer.
     """
-    found = await _by_monitor(question)
+    found = await _by_monitor(query)
     if found is not None:
-        return Answer(found)
+        return ReaderReport(found)
     asked, blind = "", ""
     try:
-        api = await management_of(environment, question.url, question.management)
-        found = reader_among(await _consumers(api, question), question)
+        api = await management_of(environment, query.url, query.management)
+        found = reader_among(await _consumers(api, query), query)
         if found is not None:
-            return Answer(found)
+            return ReaderReport(found)
         asked = f"the management API at {api.base}"
         if not await _answer(api, Management.sees_everything):
-            asked, blind = "", f"{asked} shows {api.user!r} no consumers of other users"
+            asked, blind = "", f"{asked} does not show consumers of other users to {api.user!r}"
     except CommandError as error:
-        if question.management:
+        if query.management:
             raise
         blind = str(error)
-    return Answer(await _by_commits(environment, question), asked, blind)
+    return ReaderReport(await _by_commits(environment, query), asked, blind)
 
 
-async def _by_monitor(question: Question) -> str | None:
-    """A monitor that is down is no reader: the pipeline that it belongs to has ended."""
-    from anyio import to_thread
-
-    for address in question.monitors or (DEFAULT,):
+async def _by_monitor(query: ReaderQuery) -> str | None:
+    """How a monitor shows the reader. One that does not answer belongs to a run that has ended."""
+    for address in query.monitors or (DEFAULT_ADDRESS,):
         try:
             board = await to_thread.run_sync(snapshot, address, abandon_on_cancel=True)
-        except NoMonitor:
+        except MonitorUnavailable:
             continue
-        phase = phase_of(board, question)
+        phase = phase_of(board, query)
         if phase is not None:
-            return (
-                f"the run at http://{shown(address)}/ has the pipeline {question.reference} "
-                f"({phase})"
-            )
+            return f"the run at http://{address}/ has the pipeline {query.reference} ({phase})"
     return None
 
 
-def phase_of(board: Mapping[str, Any], question: Question) -> str | None:
-    """The phase of the pipeline that is the reader, as a monitor's snapshot shows it. Pure."""
+def phase_of(board: Mapping[str, Any], query: ReaderQuery) -> str | None:
+    """The phase of the reader in a monitor's snapshot; None if it is not there. Pure."""
     for pipeline in board["pipelines"]:
         streams = {it["stream"] for it in pipeline["streams"]}
-        mine = not streams or streams & {question.name, *question.streams}
-        if pipeline["name"] == question.reference and mine:
+        mine = not streams or streams & {query.name, *query.streams}
+        if pipeline["name"] == query.reference and mine:
             return str(pipeline["phase"])
     return None
 
 
-async def _consumers(api: Management, question: Question) -> list[dict[str, Any]]:
+async def _consumers(api: Management, query: ReaderQuery) -> list[dict[str, Any]]:
     """All consumers of the virtual host."""
-    from flowstream.client import StreamUrl
-
-    vhost = StreamUrl.parse(question.url).virtual_host
+    vhost = StreamUrl.parse(query.url).virtual_host
     return await _answer(api, lambda it: it.stream_consumers(vhost))
 
 
 async def _answer(api: Management, ask: Callable[[Management], T]) -> T:
-    from anyio import to_thread
-
     return await to_thread.run_sync(api.answer, ask, abandon_on_cancel=True)
 
 
-def reader_among(consumers: Iterable[Mapping[str, Any]], question: Question) -> str | None:
-    """How the management API shows the reader, None if it does not. Pure."""
+def reader_among(consumers: Iterable[Mapping[str, Any]], query: ReaderQuery) -> str | None:
+    """How the management API shows the reader; None if it does not. Pure."""
     for it in consumers:
         stream = it["queue"]["name"]
         name = it.get("properties", {}).get("name")
         connection = str(it.get("connection", ""))
-        mine = connection.startswith(f"flowstream {question.reference}-")
-        if stream in question.streams and (name == question.reference or (not name and mine)):
+        mine = connection.startswith(f"flowstream {query.reference}-")
+        if stream in query.streams and (name == query.reference or (not name and mine)):
             where = dict(it["connection_details"]).get("name") or "a new connection"
-            return f"the broker has a consumer of {stream} for {question.reference} ({where})"
+            return f"the broker has a consumer of {stream} for {query.reference} ({where})"
     return None
 
 
-async def _by_commits(environment: Environment, question: Question) -> str | None:
-    import anyio
-
+async def _by_commits(environment: Environment, query: ReaderQuery) -> str | None:
     async def stored() -> dict[str, int | None]:
         return {
-            stream: await environment.query_offset(question.reference, stream)
-            for stream in question.streams
+            stream: await environment.query_offset(query.reference, stream)
+            for stream in query.streams
         }
 
     before = await stored()
-    end = anyio.current_time() + question.watch
+    end = anyio.current_time() + query.watch
     while (left := end - anyio.current_time()) > 0:
         await anyio.sleep(min(LOOK, left))
         for stream, offset in (await stored()).items():
             if offset != before[stream]:
                 return (
-                    f"{question.reference} stores offsets on {stream} now "
+                    f"{query.reference} stores offsets on {stream} now "
                     f"({_text(before[stream])} -> {_text(offset)})"
                 )
     return None

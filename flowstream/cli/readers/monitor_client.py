@@ -1,4 +1,4 @@
-"""The monitor of a run, asked from outside: the snapshot behind its live page."""
+"""The client of a run's monitor: the snapshot that its live page shows."""
 
 from __future__ import annotations
 
@@ -7,43 +7,36 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from flowstream.cli.output.console import why
+from flowstream.client import Address
 
-Address = tuple[str, int]
-
-DEFAULT = ("127.0.0.1", 9464)
+DEFAULT_ADDRESS = Address("127.0.0.1", 9464)
 TIMEOUT = 5.0
 MOST = 16 * 1024 * 1024
-"""Bytes of a snapshot that are read."""
+"""The size up to which a snapshot is read, in bytes."""
 
 
-class NoMonitor(Exception):
-    """Nothing at an address answers as a monitor; the text says what it did instead."""
-
-
-def shown(address: Address) -> str:
-    """HOST:PORT."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+class MonitorUnavailable(Exception):
+    """No monitor answers at an address, for the reason in the text."""
 
 
 def snapshot(address: Address, timeout: float = TIMEOUT) -> dict[str, Any]:
-    """The board of the run whose monitor listens there. Blocks: call it in a thread.
+    """The snapshot of the run whose monitor listens there. Blocks: call it in a thread.
 
-    Raises NoMonitor.
+    Raises MonitorUnavailable.
     """
     connection = HTTPConnection(*address, timeout=timeout)
     try:
         connection.request("GET", "/api/snapshot", headers={"accept": "application/json"})
         answer = connection.getresponse()
         if answer.status != 200:
-            raise NoMonitor(f"answered {answer.status} {answer.reason}")
+            raise MonitorUnavailable(f"answered {answer.status} {answer.reason}")
         board = json.loads(answer.read(MOST))
     except (OSError, HTTPException) as error:
-        raise NoMonitor(why(error) or "no answer") from error
+        raise MonitorUnavailable(why(error) or "no answer") from error
     except ValueError as error:
-        raise NoMonitor("what answers is not the monitor of a run") from error
+        raise MonitorUnavailable("the answer is not that of a run's monitor") from error
     finally:
         connection.close()
     if not isinstance(board, dict) or not isinstance(board.get("pipelines"), list):
-        raise NoMonitor("what answers is not the monitor of a run")
+        raise MonitorUnavailable("the answer is not that of a run's monitor")
     return board

@@ -1,41 +1,43 @@
-"""Does another process read the same streams under the same reference? Asked when a run starts.
+"""A warning when a run starts and another process reads the same streams under its reference.
 
-RabbitMQ's management API lists the consumers of a cluster, each with the name under which it reads
-and the process that it belongs to. Where that API is not reachable, or is that of another cluster,
-nothing is said: the run itself sees when something else stores its offsets.
+RabbitMQ's management API lists the consumers of a cluster, with the name and the process of each.
+If that API is unreachable, or belongs to another cluster, there is no warning: the run itself
+notices when something else stores its offsets.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+from anyio import to_thread
 
 from flowstream.cli.configuration.settings import settings
-from flowstream.cli.connection.management import Management, management_of
+from flowstream.cli.connection.find_management import management_of
+from flowstream.cli.connection.management import Management
 from flowstream.cli.exit_codes import CommandError
-from flowstream.client import StreamUrl, this_process
+from flowstream.client import Environment, StreamUrl, this_process
 from flowstream.connectors import StreamProducer, SuperStreamProducer
 from flowstream.errors import FlowstreamError
+from flowstream.pipeline import Pipeline
 from flowstream.telemetry import Telemetry, Warned
-
-if TYPE_CHECKING:
-    from flowstream.client import Environment
-    from flowstream.pipeline import Pipeline
 
 log = logging.getLogger("flowstream.cli")
 
 LOOKS = (1.0, 6.0)
-"""Seconds from the start, or from the look before: a run that is over by then asks nobody. The API
-tells within 5 seconds whose a new consumer is, and at once that one has gone."""
+"""Seconds from the start to the first request, and from that to the second.
+
+A shorter run sends none. The API lists the process of a new consumer within 5 seconds, and drops a
+consumer that has ended at once.
+"""
 
 
 async def warn_of_others(
     environment: Environment, url: str, pipeline: Pipeline, telemetry: Telemetry
 ) -> None:
-    """Warn where another process reads what the pipeline reads, under its reference."""
+    """Warn if another process reads the same stream under the pipeline's reference."""
     producer = pipeline.producer
     if not isinstance(producer, StreamProducer) or is_shared(producer):
         return
@@ -50,7 +52,7 @@ async def warn_of_others(
                 return
     except (CommandError, FlowstreamError) as error:
         log.debug(
-            "who else reads the streams of %s is not known: %s", pipeline.name, error,
+            "other readers of the streams of %s are unknown: %s", pipeline.name, error,
             extra={"pipeline": pipeline.name},
         )  # fmt: skip
 
@@ -60,8 +62,8 @@ def _warn(
 ) -> None:
     connection, (stream, process) = min(others.items())
     text = (
-        f"another process reads {stream!r} under the reference {reference!r}, too "
-        f"({process or 'unnamed'}, connection {connection}): both handle every message, and "
+        f"another process also reads {stream!r} under the reference {reference!r} "
+        f"({process or 'unnamed'}, connection {connection}): both handle every message and "
         "overwrite each other's stored offset. Stop one of them, give one another reference=, or "
         "share a super stream with single_active=True"
     )
@@ -73,7 +75,7 @@ def _warn(
 
 
 def is_shared(producer: StreamProducer) -> bool:
-    """Whether other processes are meant to read under the same reference."""
+    """Whether several processes may read under the same reference."""
     return isinstance(producer, SuperStreamProducer) and producer.single_active
 
 
@@ -86,8 +88,6 @@ async def _streams(environment: Environment, producer: StreamProducer) -> frozen
 async def _others(
     environment: Environment, url: str, streams: frozenset[str], reference: str
 ) -> dict[str, tuple[str, str]]:
-    from anyio import to_thread
-
     named = settings().given("management")
     api = await management_of(environment, url, None if named is None else str(named))
     vhost = StreamUrl.parse(url).virtual_host
@@ -101,7 +101,7 @@ async def _others(
 def others_among(
     consumers: Iterable[Mapping[str, Any]], streams: frozenset[str], reference: str, process: str
 ) -> dict[str, tuple[str, str]]:
-    """Connections of other processes -> (stream, process) that they read under it. Pure."""
+    """Connection -> (stream, process) of other processes that read under the reference. Pure."""
     found: dict[str, tuple[str, str]] = {}
     for it in consumers:
         stream, connection = it["queue"]["name"], dict(it["connection_details"]).get("name")

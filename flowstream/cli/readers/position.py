@@ -1,7 +1,7 @@
-"""Where a reader stands in a stream: what it has settled, what is left, and how old that is.
+"""The position of a reader in a stream: what it has settled, its lag, and the age of the lag.
 
-Everything comes from the stream protocol, so it is the same on every broker: the stored offset, the
-ends of the stream, and what lies between. A run tells its lag by the same probe.
+Everything comes from the stream protocol, so it is the same on every broker. A run reports its lag
+with the same probe.
 """
 
 from __future__ import annotations
@@ -9,22 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
-
-if TYPE_CHECKING:
-    from flowstream.client import Environment
+from flowstream.client import Environment
+from flowstream.texts import plural
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """`offset` is the stored one: the last settled message, None where nothing is stored.
+class Position:
+    """`offset` is the stored offset: the last settled message, None if nothing is stored.
 
-    `lag` is how many messages the stream has behind it, `lag_seconds` the age of the first of them
-    by its chunk's time and this machine's clock (0 without lag, None if it could not be read), and
-    `lost` how many offsets were truncated before they were settled.
+    `lag` is the number of messages after it. `lag_seconds` is the age of the first of them, by its
+    chunk's time and this machine's clock (0 without lag, None if it could not be read). `lost` is
+    the number of offsets that retention deleted before they were settled.
     """
 
     stream: str
@@ -37,83 +35,26 @@ class Standing:
     lost: int
 
     def row(self) -> dict[str, Any]:
-        """Its fields, for tables and programs."""
+        """The fields, for tables and JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def lost(stored: int | None, first: int | None) -> int:
-    """Offsets after the stored one that the stream no longer has."""
+    """The number of offsets after the stored one that the stream no longer has."""
     return 0 if stored is None or first is None else max(0, first - stored - 1)
 
 
-async def partitions_of(environment: Environment, name: str) -> list[str] | None:
-    """The partitions of a super stream, None where `name` is a stream.
-
-    Raises CommandError where it is neither, or both: commands take either by its name.
-    """
-    from flowstream.errors import StreamDoesNotExist
-
-    try:
-        partitions = await environment.partitions(name)
-    except StreamDoesNotExist:
-        partitions = None
-    if partitions is None:
-        try:
-            await environment.metadata(name)
-        except StreamDoesNotExist as error:
-            raise CommandError(
-                f"{error}, and no super stream has this name", ExitCode.STREAM_MISSING
-            ) from error
-    elif await environment.stream_exists(name):
-        raise CommandError(
-            f"{name} is the name of a stream and of a super stream too (partitions: "
-            f"{', '.join(partitions)}), so it does not say which; name a partition, or delete one "
-            "of the two (streams delete, super-streams delete)",
-            ExitCode.USAGE,
-        )
-    return partitions
-
-
-async def streams_of(environment: Environment, name: str) -> list[str]:
-    """The partitions of a super stream, or the stream itself; as `partitions_of`."""
-    return await partitions_of(environment, name) or [name]
-
-
-async def require_stream(environment: Environment, name: str, why: str) -> None:
-    """Raises CommandError, which says `why`, where `name` is a super stream; as `partitions_of`."""
-    partitions = await partitions_of(environment, name)
-    if partitions is not None:
-        raise CommandError(
-            f"{name} is a super stream, and {why} (partitions: {', '.join(partitions)})",
-            ExitCode.USAGE,
-        )
-
-
-async def require_super_stream(environment: Environment, name: str) -> list[str]:
-    """The partitions of a super stream; raises CommandError where it is a stream, or missing."""
-    from flowstream.errors import StreamDoesNotExist
-
-    try:
-        return await environment.partitions(name)
-    except StreamDoesNotExist as error:
-        if not await environment.stream_exists(name):
-            raise
-        raise CommandError(
-            f"{name} is a stream and not a super stream", ExitCode.STREAM_MISSING
-        ) from error
-
-
-async def standing(
+async def position_of(
     environment: Environment, reference: str, stream: str, options: Mapping[str, Any] | None = None
-) -> Standing:
-    """Where `reference` stands in `stream` now; `options` are those of the filter it reads with."""
-    with doing(f"looking at {stream}"):
-        return await _standing(environment, reference, stream, options or {})
+) -> Position:
+    """The position of `reference` in `stream`; `options` are those of the filter it reads with."""
+    with doing(f"reading the position in {stream}"):
+        return await _position_of(environment, reference, stream, options or {})
 
 
-async def _standing(
+async def _position_of(
     environment: Environment, reference: str, stream: str, options: Mapping[str, Any]
-) -> Standing:
+) -> Position:
     stored = await environment.query_offset(reference, stream)
     begun = await environment.query_beginning(reference, stream) if stored is None else stored
     backlog = await environment.lag_probe(stream, **options).look(-1 if stored is None else stored)
@@ -121,11 +62,60 @@ async def _standing(
     age: float | None = 0.0
     if backlog.messages:
         age = None if backlog.written is None else max(0.0, time.time() - backlog.written / 1000)
-    return Standing(
+    return Position(
         stream, reference, stored, first, backlog.last, backlog.messages, age, lost(begun, first)
     )
 
 
-async def retained(environment: Environment, stream: str, offset: int) -> int:
-    """The offset, or the stream's first one where retention has passed it."""
-    return max(offset, (await environment.stream_stats(stream)).first_offset or 0)
+# -- what a change of a stored offset does
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetChange:
+    """A change of the stored `offset` (None: nothing stored) of a reader in one stream.
+
+    The reader continues with `goes_on_with`: it handles `again` offsets a second time, or skips
+    `skipped` offsets.
+    """
+
+    stream: str
+    reference: str
+    offset: int | None
+    goes_on_with: int
+    again: int
+    skipped: int
+
+
+def change_of(
+    stream: str, reference: str, stored: int | None, target: int, first: int
+) -> OffsetChange:
+    """The change by which a reader continues with `target`.
+
+    If nothing is stored, the reader is taken to start at the `first` offset of the stream.
+    """
+    before = first if stored is None else max(stored + 1, first)
+    return OffsetChange(
+        stream, reference, stored, target, max(0, before - target), max(0, target - before)
+    )
+
+
+def holds(first: int, end: int) -> str:
+    """The offsets of a stream in words; `end` is the offset of the next message."""
+    return f"has the offsets {first:,} to {end - 1:,}" if end > first else "is empty"
+
+
+def moved(reference: str, stream: str, before: int | None, offset: int) -> str:
+    """The stored change in one line."""
+    old = "none" if before is None else f"{before:,}"
+    return f"{reference} on {stream}: {old} -> {offset:,}; it continues with offset {offset + 1:,}"
+
+
+def skips(reference: str, stream: str, before: int | None, goes_on_with: int, count: int) -> str:
+    """The warning that a reader skips `count` offsets that it has not handled."""
+    begin = goes_on_with - count
+    range_ = f"offset {begin:,}" if count == 1 else f"offsets {begin:,} to {goes_on_with - 1:,}"
+    since = "" if before is not None else "; nothing was stored, so all offsets are counted"
+    return (
+        f"{reference} skips up to {plural(count, 'message')} of {stream} that it has not handled "
+        f"({range_}; some offsets are the broker's own records{since})"
+    )

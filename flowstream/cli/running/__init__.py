@@ -1,6 +1,6 @@
 """What `flowstream run` does once its options are read.
 
 supervisor.py  pipelines side by side, from the first connection to the last commit
-summary.py     what a run did and how to go on
+summary.py     what a run did, and how to continue
 reload.py      the run as a process that is started again when a source changes
 """

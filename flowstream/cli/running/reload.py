@@ -1,8 +1,9 @@
-"""`flowstream run --reload`: the run as a process of its own, drained and started anew on a change.
+"""`flowstream run --reload`: the run in a process of its own, drained and restarted on a change.
 
-A fresh process per change: nothing of the old modules is left. A run that ends by itself, or whose
-module cannot be imported, is started again with the next change. Signals are handed on to the run;
-it also drains when this process is gone, as it holds the other end of a pipe.
+Every change gets a new process, so that nothing of the old modules remains. A run that ends by
+itself, or whose module cannot be imported, is started again after the next change. Signals are
+forwarded to the run. It also drains when this process ends, because its standard input is a pipe
+from here.
 """
 
 from __future__ import annotations
@@ -11,38 +12,35 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
+from anyio.abc import Process
 
+from flowstream.cli.event_loop import on_signal
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note
-from flowstream.cli.parser.options import on_signal
-
-if TYPE_CHECKING:
-    from anyio.abc import Process
 
 FLAG = "--reload"
 CHILD = "--with-parent"
 OTHER_FILES = (".env", "pyproject.toml")
 SETTLE = 200
-"""Milliseconds in which changes count as one: editors write a file more than once."""
+"""Milliseconds in which changes count as one: editors may write a file several times."""
 
 
 def child_command(args: list[str]) -> list[str]:
-    """The command line of the run itself, from that of this process."""
+    """The command line of the run, from the one of this process."""
     end = args.index("--") if "--" in args else len(args)
     options = [arg for arg in args[:end] if arg != FLAG]
     return [sys.executable, "-m", "flowstream", *options, CHILD, *args[end:]]
 
 
 def is_source(path: str) -> bool:
-    """Whether a change of this file changes a run."""
+    """Whether a change of this file affects a run."""
     return path.endswith(".py") or os.path.basename(path) in OTHER_FILES
 
 
 async def reload(args: list[str]) -> int:
-    """Run, and run again after every change, until a signal; the exit code to end with."""
+    """Run, and restart after every change, until a signal. Returns the exit code."""
     try:
         import watchfiles  # noqa: F401
     except ImportError:
@@ -54,7 +52,7 @@ async def reload(args: list[str]) -> int:
 
 
 class Reloader:
-    """One command, started anew whenever a source below `folder` changes."""
+    """One command, restarted whenever a source below `folder` changes."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
         self._command = command
@@ -65,7 +63,7 @@ class Reloader:
 
     async def run(self) -> int:
         async with anyio.create_task_group() as beside:
-            beside.start_soon(on_signal, self._hand_on)
+            beside.start_soon(on_signal, self._forward)
             beside.start_soon(self._watch)
             code = await self._until_signalled()
             beside.cancel_scope.cancel()
@@ -76,25 +74,25 @@ class Reloader:
             self._changed = anyio.Event()
             code = await self._run_once()
             if self._signals:
-                return ExitCode.OK if code == -signal.SIGTERM else code  # it had not begun
+                return ExitCode.OK if code == -signal.SIGTERM else code  # the run had not started
             if not self._changed.is_set():
-                note(f"the run ended with exit code {code}: waiting for a change")
-                if await self._waited_in_vain():
+                note(f"the run ended with exit code {code}; waiting for a change")
+                if await self._signalled_before_change():
                     return ExitCode.FORCED
 
-    async def _waited_in_vain(self) -> bool:
-        """Wait for a change; True when a signal came instead."""
+    async def _signalled_before_change(self) -> bool:
+        """Wait for a change. Returns True if a signal came instead."""
         await self._changed.wait()
         return self._signals > 0
 
     async def _run_once(self) -> int:
-        """The run, drained when a source changes; its exit code."""
+        """Run once, and drain when a source changes. Returns the exit code."""
         process = await anyio.open_process(
             self._command,
             stdin=-1,
             stdout=None,
             stderr=None,
-            start_new_session=True,  # Ctrl-C comes to it once, from here
+            start_new_session=True,  # so that Ctrl-C reaches the run only once, from here
         )
         self._process = process
         async with process, anyio.create_task_group() as group:
@@ -108,8 +106,8 @@ class Reloader:
         await self._changed.wait()
         process.send_signal(signal.SIGTERM)
 
-    def _hand_on(self) -> None:
-        """A signal: for the run where there is one, else for whoever waits to start one."""
+    def _forward(self) -> None:
+        """Forward a signal to the run, or end the wait for a change."""
         self._signals += 1
         if self._process is None:
             self._changed.set()
@@ -127,5 +125,5 @@ class Reloader:
 
         async for changes in awatch(self._folder, watch_filter=Sources(), debounce=SETTLE):
             names = sorted({path.removeprefix(f"{self._folder}/") for _, path in changes})
-            note(f"{', '.join(names)} changed: draining, then starting again")
+            note(f"{', '.join(names)} changed: draining and restarting")
             self._changed.set()

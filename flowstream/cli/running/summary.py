@@ -1,19 +1,16 @@
-"""What a run did and how to go on, in a few lines."""
+"""The summary of a run: what it did, and how to continue."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowstream.cli.output.console import one_line, short_duration
 from flowstream.errors import Halted
 from flowstream.monitor import outcomes_in_order
-from flowstream.pipeline import discard_options, named
+from flowstream.pipeline import RunResult, discard_options, named
 from flowstream.texts import clipped, plural
-
-if TYPE_CHECKING:
-    from flowstream.pipeline import RunResult
 
 OUTCOMES = {
     "ok": "ok",
@@ -27,21 +24,21 @@ FATES = {
     "halted": "halted",
     "retried": "retried",
 }
-"""What became of failed messages, by the field of `Reason`."""
+"""What happened to failed messages, by the field of `Reason`."""
 REASONS = 5
-"""Reasons that a line names; the others are counted."""
+"""The number of reasons in a line. The others are counted."""
 REASON_LIMIT = 120
-"""Characters of one."""
+"""Characters of a reason."""
 NO_MESSAGES = ("commit", "crash", "on_failed")
-"""Phases in which something other than a message fails."""
+"""Phases in which something else than a message fails."""
 
 
 def summarize(
     result: RunResult, target: str, *, idle: bool, dead_letters: str | None = None
 ) -> list[str]:
-    """Lines for people: what was handled, what is committed, and what to type next.
+    """The lines of a summary: what was handled, what is committed, and the next command.
 
-    `dead_letters` is the stream they went to.
+    `dead_letters` is the dead-letter stream of the pipeline.
     """
     lines = [_handled(result, idle=idle), *_failures(result), *_committed(result)]
     if result.discarded:
@@ -54,15 +51,15 @@ def summarize(
     if result.hung:
         lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")
     if dead_letters is not None and result.settled.get("dead_lettered"):
-        lines.append(f"  why some failed: flowstream dead-letters list {dead_letters}")
+        lines.append(f"  to see failed messages: flowstream dead-letters list {dead_letters}")
     lines += [
         f"  not discarded: {named(place)}: {why}" for place, why in result.not_discarded.items()
     ]
-    lines.append(f"  go on with: flowstream run {target}")
+    lines.append(f"  to continue: flowstream run {target}")
     if isinstance(result.error, Halted) and result.error.messages:
         what = "message" if len(result.error.messages) == 1 else "messages"
         options = discard_options(result.error.messages)
-        lines.append(f"  or without the failed {what}: flowstream run {target} {options}")
+        lines.append(f"  to continue without the failed {what}: flowstream run {target} {options}")
     return lines
 
 
@@ -72,17 +69,17 @@ def _handled(result: RunResult, *, idle: bool) -> str:
     if not result.handled:
         if result.unsettled or result.error is not None:
             return f"{head}, nothing settled"
-        return f"{head}, nothing to do: no message was waiting"
+        return f"{head}, nothing to do: there was no message"
     counts = ", ".join(
         f"{count:,} {OUTCOMES.get(outcome, outcome)}"
         for outcome, count in outcomes_in_order(result.settled).items()
     )
-    retried = f", {result.retried:,} tried again" if result.retried else ""
+    retried = f", {result.retried:,} retried" if result.retried else ""
     return f"{head}, {plural(result.handled, 'message')} handled ({counts}{retried})"
 
 
 def warning(result: RunResult) -> str | None:
-    """What nobody may overlook in a run that ended well."""
+    """The warning for a run without an error in which every message failed."""
     good = result.settled.get("ok", 0) + result.settled.get("dropped", 0)
     if good or not result.handled or not result.failed:
         return None
@@ -93,7 +90,7 @@ def warning(result: RunResult) -> str | None:
 
 
 def _failures(result: RunResult) -> list[str]:
-    """What became of failed messages, with the reasons."""
+    """What happened to failed messages, with the reasons."""
     lines = []
     for fate, called in FATES.items():
         reasons: Counter[str] = Counter()
@@ -105,7 +102,7 @@ def _failures(result: RunResult) -> list[str]:
         {r.label: r.attempts for r in result.reasons if r.phase in NO_MESSAGES and not r.halted}
     )
     if broken:
-        lines.append(f"  failed beside messages: {_listed(broken)}")
+        lines.append(f"  other failures: {_listed(broken)}")
     return lines
 
 
@@ -126,7 +123,7 @@ def _committed(result: RunResult) -> list[str]:
 
 
 def as_json(result: RunResult, target: str) -> dict[str, Any]:
-    """The same for programs."""
+    """The summary as JSON."""
     return {
         "pipeline": result.pipeline,
         "target": target,

@@ -1,9 +1,9 @@
 """Runs pipelines side by side, from the first connection to the last commit.
 
-The first SIGINT or SIGTERM drains every pipeline, each inside its `drain_timeout`; a second one
-gives up what is in flight and commits what is settled within `FORCE_GRACE`, and a third ends the
-process where it stands. A pipeline that fails drains the others, and its error decides the exit
-code. What is settled and committed by then is told in the results.
+The first SIGINT or SIGTERM drains every pipeline within its `drain_timeout`. A second one abandons
+messages in flight and commits what is settled, within `FORCE_GRACE`. A third one ends the process
+at once. If a pipeline fails, the others drain, and its error decides the exit code. The results say
+what was settled and committed.
 """
 
 from __future__ import annotations
@@ -16,57 +16,58 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import anyio
 from anyio.abc import TaskGroup
 
 from flowstream import __version__
-from flowstream.cli.connection.broker_choice import Choice, Source, always_there, broker_in_use
-from flowstream.cli.dead_letters.live_page import PageLetters
+from flowstream.cli.connection.broker_choice import (
+    BrokerChoice,
+    Source,
+    always_there,
+    broker_for_run,
+)
+from flowstream.cli.dead_letters.live_page import LivePageDeadLetters
+from flowstream.cli.event_loop import on_named_signal
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output.console import note, why
-from flowstream.cli.parser.options import on_named_signal
-from flowstream.cli.pipelines.stream_topology import wiring
+from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.publishing.feed import Feed, FeedPlan
 from flowstream.cli.readers.other_runs import warn_of_others
 from flowstream.cli.view.live_view import View
+from flowstream.client import Environment
 from flowstream.connectors import SuperStreamProducer
 from flowstream.errors import StreamDoesNotExist
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, keep_sampling
-from flowstream.pipeline import named
+from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult, named
 from flowstream.telemetry import Telemetry
 from flowstream.texts import plural, type_name
 from flowstream.tracing import Tracing
 
-if TYPE_CHECKING:
-    from flowstream.client import Environment
-    from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult
-
-
 log = logging.getLogger("flowstream.run")
 
 FORCE_GRACE = 3.0
-"""Seconds from the second signal until the process ends, whatever its handlers do."""
+"""Seconds from the second signal until the process ends, even if handlers still run."""
 LOOK = 0.5
-"""Seconds between looks at whether the run's own broker is there."""
+"""Seconds between checks of a broker that the run started."""
 NAMED = 20
-"""Streams that an error names, at most."""
+"""The largest number of streams that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run and how; `pipelines` is by target, `broker` where its broker is to come from.
+    """What to run, and how. `pipelines` is by target.
 
-    With `with_parent` it drains when standard input ends: whoever started it holds the other end.
-    `create` makes missing streams (with an embedded broker they are always made); `feed` is
-    published beside the pipelines; `http_control` lets the live page pause and limit them;
-    `discard` names messages that are settled unhandled.
+    `create` creates missing streams, which are always created with an embedded broker. `feed` is
+    published beside the pipelines. `http_control` allows the live page to control them. With
+    `with_parent` the run drains when its standard input ends, which is a pipe from the process that
+    started it. `discard` names messages that are settled without being handled.
     """
 
     pipelines: dict[str, Pipeline]
-    broker: Choice
+    broker: BrokerChoice
     create: bool = False
     feed: FeedPlan | None = None
     until_idle: float | None = None
@@ -81,9 +82,9 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a plan: results by target, the first error, and whether it was forced.
+    """The result of a plan: results by target, the first error, and whether it was forced.
 
-    `unopened` are targets that were stopped while they were still connecting.
+    `unopened` are targets that were stopped while they were connecting.
     """
 
     results: dict[str, RunResult] = field(default_factory=dict)
@@ -116,13 +117,13 @@ class Supervisor:
 
     async def run(self) -> Outcome:
         """Run until every pipeline has ended."""
-        self._say_begin()
+        self._log_start()
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(on_named_signal, self._signalled)
             beside.start_soon(self._force)
             if self._plan.with_parent:
                 beside.start_soon(self._until_parent_ends)
-            for place in self._plan.discard:  # a wrong one is refused before anything is started
+            for place in self._plan.discard:  # an invalid one is refused before anything starts
                 reader_of(place, self._declared_reads())
             if await self._prepared(stack, beside):
                 await self._run_all(beside)
@@ -130,17 +131,17 @@ class Supervisor:
         return self._outcome
 
     async def _prepared(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> bool:
-        """Get the broker and all that has to be there; False where a signal came before."""
+        """Find the broker and create streams. Returns False if a signal came meanwhile."""
         with self._preparing:
             await self._broker(stack, beside)
             if self._plan.discard:
                 await self._assign_discards()
-        if self._preparing.cancel_called:  # there is nothing to drain yet
+        if self._preparing.cancel_called:  # there is nothing to drain
             self._outcome.unopened |= self._plan.pipelines.keys()
         return not self._preparing.cancel_called
 
     async def _run_all(self, beside: TaskGroup) -> None:
-        """Every pipeline to its end, with what goes on beside them."""
+        """Run every pipeline to its end, with the monitor, the view and the feed beside them."""
         if self._plan.http is not None:
             await self._listen(beside, *self._plan.http)
         beside.start_soon(keep_sampling, self._board, self._metrics)
@@ -153,7 +154,7 @@ class Supervisor:
             for target, pipeline in self._plan.pipelines.items():
                 pipelines.start_soon(self._run_one, beside, target, pipeline)
 
-    def _say_begin(self) -> None:
+    def _log_start(self) -> None:
         pipelines = [f"{each.name!r} of {target}" for target, each in self._plan.pipelines.items()]
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
         log.info(
@@ -163,13 +164,15 @@ class Supervisor:
         )  # fmt: skip
 
     async def _broker(self, stack: AsyncExitStack, beside: anyio.abc.TaskGroup) -> None:
-        """The broker to use, where one is needed or asked for, is there, and the first line says
-        which it is. Missing streams are made where that was asked for."""
-        wirings = [wiring(pipeline) for pipeline in self._plan.pipelines.values()]
+        """Find or start the broker, if one is needed or requested, and note which it is.
+
+        Missing streams are created if that was requested.
+        """
+        topologies = [topology_of(pipeline) for pipeline in self._plan.pipelines.values()]
         wanted = self._plan.broker.source is Source.EMBEDDED
-        if not wanted and not any(each.needs_broker for each in wirings):
+        if not wanted and not any(each.needs_broker for each in topologies):
             return
-        used = await stack.enter_async_context(broker_in_use(self._plan.broker))
+        used = await stack.enter_async_context(broker_for_run(self._plan.broker))
         for line in used.lines:
             note(line)
         self._connection, self._remedy = used.connection, used.remedy
@@ -177,12 +180,12 @@ class Supervisor:
         beside.start_soon(self._until_broker_ends)
         if self._plan.create or used.creates:
             async with self._connection.opened() as environment:
-                for each in wirings:
+                for each in topologies:
                     for stream in each.all:
                         await _create(environment, stream, stream in each.super_streams)
 
     async def _until_broker_ends(self) -> None:
-        """The run's own broker should outlive it: the run ends with it, and not by waiting."""
+        """End the run when the broker that it started ends, instead of waiting for it."""
         try:
             while True:
                 self._check_broker()
@@ -191,14 +194,14 @@ class Supervisor:
             self._failed(error)
 
     def _declared_reads(self) -> dict[str, Sequence[str] | None]:
-        """Streams by target as they are declared; None where only the broker knows them."""
+        """The streams that pipelines read, by target; None if only the broker knows them."""
         return {
             target: None if isinstance(it.producer, SuperStreamProducer) else it.producer.reads()
             for target, it in self._plan.pipelines.items()
         }
 
     async def _assign_discards(self) -> None:
-        """Each message of --discard to the pipeline that reads its stream."""
+        """Assign each message of --discard to the pipeline that reads its stream."""
         reads = self._declared_reads()
         for target, pipeline in self._plan.pipelines.items():
             if isinstance(pipeline.producer, SuperStreamProducer):
@@ -208,13 +211,15 @@ class Supervisor:
             self._discards.setdefault(reader_of(place, reads), []).append(place)
 
     async def _publish(self, plan: FeedPlan) -> None:
-        """The feed: it ends with the first signal, and its error drains the pipelines."""
+        """Publish the feed. The first signal ends it. An error of it drains the pipelines."""
         try:
             with Feed(plan) as feed:
                 self._feed = feed
                 async with self._connection.environment() as environment:
                     await feed.send(environment, lambda: None)
-                note(f"fed {plural(feed.tally.messages, 'message')} into {plan.stream}")
+                note(
+                    f"published {plural(feed.tally.messages, 'message')} to {plan.stream} (--feed)"
+                )
         except Exception as error:
             self._failed(error)
 
@@ -235,16 +240,16 @@ class Supervisor:
             ) from error
         note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
 
-    def _dead_letters(self) -> PageLetters:
-        """Of the pipelines that have some, for the live page."""
+    def _dead_letters(self) -> LivePageDeadLetters:
+        """The dead letters of the pipelines, for the live page."""
         streams, masked = {}, set()
         for pipeline in self._plan.pipelines.values():
-            stream = wiring(pipeline).dead_letters
+            stream = topology_of(pipeline).dead_letters
             if stream is not None:
                 streams[pipeline.name] = stream
                 if pipeline.options.mask is not None:
                     masked.add(stream)
-        return PageLetters(self._connection, streams, frozenset(masked))
+        return LivePageDeadLetters(self._connection, streams, frozenset(masked))
 
     async def _run_one(self, beside: TaskGroup, target: str, pipeline: Pipeline) -> None:
         try:
@@ -260,10 +265,10 @@ class Supervisor:
     async def _start(
         self, beside: TaskGroup, stack: AsyncExitStack, target: str, pipeline: Pipeline
     ) -> RunningPipeline:
-        """Connected as it is configured, where the pipeline needs a broker."""
+        """Start a pipeline, connected to the broker if it needs one."""
         connection = self._connection
         environment = None
-        if wiring(pipeline).needs_broker:
+        if topology_of(pipeline).needs_broker:
             name = f"flowstream {pipeline.name}"
             environment = await stack.enter_async_context(
                 connection.environment(name=name, telemetry=self._telemetry)
@@ -284,26 +289,25 @@ class Supervisor:
         return running
 
     async def _follow(self, pipeline: Pipeline, running: RunningPipeline) -> RunResult:
-        """From the moment it runs to its result."""
+        """Wait for the result of a running pipeline."""
         self._running.append(running)
         self._board.watch(pipeline.name, running.statistics, pipeline)
         if self._plan.until_idle is not None:
             await running.wait_idle(self._plan.until_idle)
-            running.stop(by=f"--until-idle, as nothing came for {self._plan.until_idle:g} s")
+            running.stop(by=f"--until-idle (nothing arrived for {self._plan.until_idle:g} s)")
         result = await running.wait()
         if result.error is not None:
             self._failed(result.error)
         return result
 
     def _failed(self, error: BaseException) -> None:
-        """The first error decides; the other pipelines drain."""
+        """Keep the first error, and drain the other pipelines."""
         if self._outcome.error is None:
             self._outcome.error = self._explained(error)
-        self._stop_all(f"the run, of which a part failed with {type_name(error)}")
+        self._stop_all(f"the run, because a part of it failed with {type_name(error)}")
 
     def _explained(self, error: BaseException) -> BaseException:
-        """A stream that is missing: on which broker, and what can be done. A connection that is
-        lost: by a broker of the run's own that has ended?"""
+        """The error with its remedy: for a missing stream, and for the end of the run's broker."""
         cause = root_cause(error)
         if exit_code(cause) is ExitCode.CONNECTION:
             try:
@@ -312,8 +316,8 @@ class Supervisor:
                 return ended
         if not self._remedy or exit_code(cause) is not ExitCode.STREAM_MISSING:
             return error
-        said = str(cause).partition("; create it first")[0]  # --create does
-        explained = CommandError(f"{said}; {self._remedy}", ExitCode.STREAM_MISSING)
+        text = str(cause).partition(";")[0]  # without the client's own remedy, after the semicolon
+        explained = CommandError(f"{text}; {self._remedy}", ExitCode.STREAM_MISSING)
         explained.__cause__ = error
         return explained
 
@@ -334,8 +338,10 @@ class Supervisor:
     def _signalled(self, by: str) -> None:
         self._signals += 1
         if self._signals == 1:
-            with suppress(OSError):  # the terminal may be what has gone
-                note("draining: what was received is finished and committed; again to end at once")
+            with suppress(OSError):  # the terminal may be closed
+                note(
+                    "draining: received messages are finished and committed; repeat to end at once"
+                )
             self._stop_all(by)
         elif self._signals == 2:
             self._outcome.forced = True
@@ -344,22 +350,22 @@ class Supervisor:
             self._end_at_once()
 
     async def _force(self) -> None:
-        """After the second signal: give up what is in flight, and then the process."""
+        """After the second signal, abandon messages in flight, then end the process."""
         await self._forced.wait()
         for running in self._running:
             running.abort(by="a second signal")
         await anyio.sleep(FORCE_GRACE)
-        note(f"a handler did not end within {FORCE_GRACE:g} s: the process ends without it")
+        note(f"a handler did not return within {FORCE_GRACE:g} s: ending the process without it")
         self._end_at_once()
 
     def _end_at_once(self) -> NoReturn:
-        with suppress(OSError):  # the terminal may be what has gone
+        with suppress(OSError):  # the terminal may be closed
             self._view.leave()
         os._exit(ExitCode.FORCED)
 
 
 def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
-    """The target that reads the stream of a message; streams by target, None where unknown."""
+    """The target that reads the stream of a message; `reads` has None for unknown streams."""
     stream = place[0]
     readers = [target for target, streams in reads.items() if streams and stream in streams]
     unknown = [target for target, streams in reads.items() if streams is None]
@@ -369,8 +375,9 @@ def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
     option = f"--discard {named(place)}"
     if candidates:
         raise CommandError(
-            f"{option}: several pipelines may read {stream!r} ({', '.join(candidates)}); run the "
-            "one that is to discard it on its own",
+            f"{option}: several pipelines may read {stream!r} ({', '.join(candidates)}); run only "
+            "the "
+            "one that should discard the message",
             ExitCode.USAGE,
         )
     known = sorted({name for streams in reads.values() for name in streams or ()})
@@ -382,7 +389,8 @@ def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
 
 
 async def _create(environment: Environment, stream: str, is_super: bool) -> None:
-    """Make what is missing, and say so; nothing that would share its name with the other kind."""
+    """Create a missing stream or super stream, with a note. Raises CommandError if one of the
+    other kind has its name."""
     try:
         partitions = await environment.partitions(stream)
     except StreamDoesNotExist:
@@ -391,7 +399,7 @@ async def _create(environment: Environment, stream: str, is_super: bool) -> None
     if exists if is_super else partitions:
         kinds = ("stream", "super stream") if is_super else ("super stream", "stream")
         raise CommandError(
-            f"--create: {stream} is a {kinds[0]}, and a pipeline uses it as a {kinds[1]}",
+            f"--create: {stream} is a {kinds[0]}, but a pipeline uses it as a {kinds[1]}",
             ExitCode.DECLARATION,
         )
     if exists or partitions:

@@ -1,8 +1,8 @@
-"""Lines that fit a terminal: what matters first, nothing cut off, what has no room named. Pure.
+"""Lines that fit a window: the most important first, and a count of what has no room. Pure.
 
-A picture is a list of blocks in the order in which they are shown. Where the window is too low,
-each gets room by its rank, and the last line says how much of what is not shown. No line is wider
-than the window: figures flow onto the next line, long words are broken.
+A picture is a list of blocks in the order in which they are shown. If the window is too low, blocks
+get room by their rank, and the last line counts what is not shown. No line is wider than the
+window: figures continue on the next line, and long words are broken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowstream.cli.output.safe_text import visible
 from flowstream.texts import plural
 
 Span: TypeAlias = tuple[str, str]
-"""A text and its style; "" is the terminal's own."""
+"""A text and its style; "" is the default style."""
 
 GAP = 2
 """Spaces between figures, and between columns."""
@@ -27,10 +27,10 @@ GAP = 2
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Items that belong together, each of one line or several; an item is shown whole or not.
+    """Items of one or more lines. An item is shown completely or not at all.
 
-    Rank 0 gets room first. `what` is the word for an item, and "" where nobody misses one.
-    `heading` is shown above the first item.
+    Rank 0 gets room first. `what` is the word for an item when missing ones are counted, and "" if
+    they are not. `heading` is shown above the first item.
     """
 
     rank: int
@@ -56,7 +56,7 @@ def fitted(blocks: Sequence[Block], width: int, height: int) -> list[Text]:
 
 
 def _missed(blocks: Sequence[Block], counts: Sequence[int]) -> Counter[str]:
-    """How many items have no room, by what they are."""
+    """The number of items without room, by the word for them."""
     missed: Counter[str] = Counter()
     for block, count in zip(blocks, counts, strict=True):
         if block.what:
@@ -71,7 +71,7 @@ def _height(block: Block, count: int) -> int:
 
 
 def _counts(blocks: Sequence[Block], room: int) -> list[int]:
-    """How many items of each block have room."""
+    """The number of items of each block that have room."""
     counts = [0] * len(blocks)
     for index in sorted(range(len(blocks)), key=lambda index: blocks[index].rank):
         block = blocks[index]
@@ -93,8 +93,7 @@ def _named_missing(missed: Counter[str], width: int) -> Text:
 
 
 def flow(spans: Iterable[Span], width: int, indent: int = 0) -> list[Text]:
-    """Figures beside each other, on the next line where one has no room any more; those after the
-    first line are indented."""
+    """Figures beside each other, continued on indented lines."""
     lines = [Text()]
     for text, style in spans:
         room = width - indent
@@ -112,13 +111,13 @@ def flow(spans: Iterable[Span], width: int, indent: int = 0) -> list[Text]:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A text in lines, between words where that is possible."""
+    """A text as lines, broken between words if possible."""
     text = visible(text)
     if cell_len(text) <= width:
         return [text]
     lines: list[str] = []
     line = ""
-    width = max(2, width)  # what a character takes at most
+    width = max(2, width)  # the largest width of a character
     for word in text.split(" "):
         joined = f"{line} {word}" if line else word
         if cell_len(joined) <= width:
@@ -134,8 +133,10 @@ def wrapped(text: str, width: int) -> list[str]:
 def table(
     headings: Sequence[str], rows: Sequence[Sequence[Span]], width: int
 ) -> tuple[list[Text], list[list[Text]]]:
-    """The heading's lines and those of each row: columns where they fit, else figures that flow,
-    each behind its heading. The first column is a name, the others are numbers."""
+    """The lines of the heading and of each row. The first column is a name, the others numbers.
+
+    If the columns do not fit, each row is a flow of figures, each after its heading.
+    """
     columns = list(zip(headings, *([text for text, _ in row] for row in rows), strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
     if sum(widths) + GAP * (len(widths) - 1) <= width:

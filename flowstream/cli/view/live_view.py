@@ -1,8 +1,8 @@
-"""The live view of a run: drawn in place on a terminal, a plain line now and then otherwise.
+"""The live view of a run: redrawn in place on a terminal, elsewhere a plain line now and then.
 
 Both read the monitor's board, so they show the same figures as the live page and the metrics. On a
-terminal everything is fitted to the window (fold.py): the pipelines in trouble first, and of each
-its lag and why it fails before anything else.
+terminal everything is fitted to the window (fold.py): pipelines with problems first, and the lag
+and failures of each before other figures.
 """
 
 from __future__ import annotations
@@ -10,45 +10,42 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
 from flowstream.cli.output.console import note, one_line, short_duration, stderr
 from flowstream.cli.output.safe_text import shortened
+from flowstream.cli.view.fold import Block, Span, fitted, flow, table
+from flowstream.monitor import Board
 from flowstream.texts import plural
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
-    from rich.text import Text
-
-    from flowstream.cli.view.fold import Block, Span
-    from flowstream.monitor import Board
 
 REFRESH = 0.5
 """Seconds between frames on a terminal."""
 
 PLAIN_INTERVAL = 10.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines if standard error is not a terminal."""
 
 FIRST_LINES = 1.0
-"""Seconds until what is still being waited for then is said, where there is no terminal."""
+"""Seconds until plain lines name what the run is still waiting for."""
 
 RECENT = 30.0
-"""Seconds for which a failure is shown as one of now."""
+"""Seconds for which a failure is shown as recent."""
 
 REASONS = 3
-"""Reasons of failures in a plain line, and those that are shown before the streams."""
+"""The number of failure reasons in a plain line, and before the streams in the view."""
 
 LAST = 1_000_000
-"""The rank of what only parts others."""
+"""The rank of separators and of the event log."""
 
 EVENTS = 8
-"""Entries of the event log, where there is room for them."""
+"""Entries of the event log, if there is room."""
 
 REASON_LENGTH = 300
-"""Characters of a reason in the view, the whole of it is in the log and on the live page."""
+"""Characters of a reason. The log and the live page have all of it."""
 
 _BARS = "▁▂▃▄▅▆▇█"
 CHART_WIDTH = 40
@@ -63,12 +60,12 @@ class View:
         self._drawing: Live | None = None
 
     async def show(self) -> None:
-        """Until cancelled, or until nobody reads standard error any more: the run goes on."""
+        """Show it until cancelled. The run continues if standard error is closed."""
         with suppress(OSError):
             await (self._draw() if self._live else self._print())
 
     def leave(self) -> None:
-        """Give the terminal back, before the process ends at once."""
+        """Restore the terminal, before the process ends at once."""
         if self._drawing is not None:
             self._drawing.stop()
 
@@ -83,16 +80,14 @@ class View:
                 note(line)
 
     async def _draw(self) -> None:
-        from rich.live import Live
-
         console = stderr()
-        to_terminal = sys.stdout.isatty()  # what a handler prints into a pipe or file goes there
+        to_terminal = sys.stdout.isatty()  # what handlers print to a pipe or file stays there
         with Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=to_terminal
         ) as self._drawing:
             size = console.size
             while True:
-                if console.size != size:  # the terminal has broken the last frame's lines anew
+                if console.size != size:  # the terminal has wrapped the last frame again
                     size = console.size
                     console.clear()
                 picture = frame(self._board.snapshot(), size.width, size.height - 1)
@@ -101,11 +96,7 @@ class View:
 
 
 def frame(snapshot: dict[str, Any], width: int, height: int) -> RenderableType:
-    """Everything of a run that has room in so many columns and lines."""
-    from rich.console import Group
-
-    from flowstream.cli.view.fold import fitted
-
+    """A run in so many columns and lines."""
     return Group(*fitted(blocks(snapshot, width), width, height))
 
 
@@ -113,7 +104,7 @@ def frame(snapshot: dict[str, Any], width: int, height: int) -> RenderableType:
 
 
 def plain_lines(snapshot: dict[str, Any]) -> Iterator[str]:
-    """A run in lines: what it waits for, and one for each pipeline."""
+    """A run in plain lines: what it waits for, and one line for each pipeline."""
     yield from waited_for(snapshot)
     for pipeline in snapshot["pipelines"]:
         yield plain_line(pipeline, snapshot["now"])
@@ -139,13 +130,13 @@ def plain_line(pipeline: dict[str, Any], now: float) -> str:
 
 
 def _unlike_phase(pipeline: dict[str, Any]) -> str:
-    """`, failing`: the condition, where the phase does not say it."""
+    """The condition, such as `, failing`, if it differs from the phase."""
     name = pipeline["condition"]["name"]
     return "" if name == pipeline["phase"] else f", {name}"
 
 
 def waited_for(snapshot: dict[str, Any]) -> Iterator[str]:
-    """Pipelines that do not run yet, and connections that are being made again."""
+    """Pipelines that are starting, and connections that are being restored."""
     for name in snapshot.get("starting", []):
         yield f"{name}: starting for {short_duration(snapshot['uptime'])}"
     for away in snapshot.get("away", []):
@@ -158,13 +149,13 @@ def _away(away: dict[str, Any]) -> str:
 
 
 def _behind(pipeline: dict[str, Any]) -> list[str]:
-    """How old the lag is and when it will be gone, where that is known."""
-    told = []
+    """The age of the lag, and the time until the pipeline has caught up, if known."""
+    parts = []
     if pipeline["lag_seconds"]:
-        told.append(f"oldest {short_duration(pipeline['lag_seconds'])}")
+        parts.append(f"oldest {short_duration(pipeline['lag_seconds'])}")
     if pipeline["catch_up"] is not None:
-        told.append(f"caught up in {short_duration(pipeline['catch_up'])}")
-    return told
+        parts.append(f"caught up in {short_duration(pipeline['catch_up'])}")
+    return parts
 
 
 def _reason(reason: dict[str, Any], now: float) -> str:
@@ -187,9 +178,7 @@ def _reason(reason: dict[str, Any], now: float) -> str:
 
 
 def blocks(snapshot: dict[str, Any], width: int) -> list[Block]:
-    """All there is to show. The board has the pipelines in trouble first."""
-    from flowstream.cli.view.fold import Block, flow
-
+    """The blocks of a snapshot, which has pipelines with problems first."""
     away = [flow([(_away(it), "bold red")], width, indent=2) for it in snapshot.get("away", [])]
     starting = [
         flow([(name, "bold"), ("starting", "yellow")], width, indent=2)
@@ -205,8 +194,6 @@ def blocks(snapshot: dict[str, Any], width: int) -> list[Block]:
 
 
 def _event(event: dict[str, Any], now: float, width: int) -> list[Text]:
-    from flowstream.cli.view.fold import flow
-
     about = f"{event['pipeline']}: " if event["pipeline"] else ""
     times = f" ({event['count']:,} times)" if event.get("count", 1) > 1 else ""
     ago = f"{short_duration(max(0.0, now - event['at']))} ago"
@@ -217,10 +204,7 @@ def _event(event: dict[str, Any], now: float, width: int) -> list[Text]:
 
 
 def _pipeline(pipeline: dict[str, Any], now: float, width: int, place: int) -> list[Block]:
-    """What must not be missing of any pipeline, and more of each as far as those before it leave
-    room."""
-    from flowstream.cli.view.fold import Block, flow, table
-
+    """The blocks of a pipeline: its head and main problem for every pipeline before details."""
     reasons = [
         _indented(flow([(_reason(it, now), _recent(it, now))], width - 2, indent=2))
         for it in pipeline.get("reasons", [])
@@ -242,9 +226,7 @@ def _pipeline(pipeline: dict[str, Any], now: float, width: int, place: int) -> l
 
 
 def _why(condition: dict[str, Any], width: int) -> list[list[Text]]:
-    """What is wrong with a pipeline, where something is."""
-    from flowstream.cli.view.fold import flow
-
+    """The problem of a pipeline, if it has one."""
     if condition["level"] not in {"warn", "bad"} or not condition["why"]:
         return []
     style = STYLES[condition["level"]]
@@ -262,11 +244,11 @@ def _recent(reason: dict[str, Any], now: float) -> str:
 
 
 STYLES = {"good": "green", "warn": "yellow", "bad": "bold red"}
-"""Of the levels of a condition."""
+"""The style of each level of a condition."""
 
 
 def _head(pipeline: dict[str, Any]) -> Iterator[Span]:
-    """What is said of a pipeline that has room for nothing else."""
+    """The figures of a pipeline that are always shown."""
     phase, condition = pipeline["phase"], pipeline["condition"]
     style = STYLES.get(condition["level"], "dim")
     yield pipeline["name"], "bold"
@@ -284,8 +266,6 @@ def _head(pipeline: dict[str, Any]) -> Iterator[Span]:
 
 
 def _figures(pipeline: dict[str, Any], width: int) -> Iterator[Text]:
-    from flowstream.cli.view.fold import flow
-
     history = pipeline["history"]
     fill = f"{pipeline['in_flight']:,} of {pipeline['max_in_flight']:,}"
     outcomes = ", ".join(
@@ -310,7 +290,7 @@ def _figures(pipeline: dict[str, Any], width: int) -> Iterator[Text]:
         failed: list[Span] = [
             ("failed   ", "dim"),
             (f"{pipeline['failed']:,}", ""),
-            (f"{pipeline['retried']:,} tried again", ""),
+            (f"{pipeline['retried']:,} retried", ""),
         ]
         yield from flow(failed, width, indent=11)
 

@@ -7,9 +7,19 @@ import signal
 
 import pytest
 
-from flowstream.cli.commands.latencies import ConfirmTimes, percentile
+from flowstream.cli.commands.bench import ConfirmTimes, percentile
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
+from tests.cli.rows import TABLE, Bad, Row
+
+ROWS = {
+    ("bench",): Row(
+        "--messages 500 --seconds 0.1", r"publish to delivery +\d+",
+        Bad("--size 7", 2, "--size"), drawn=TABLE, document='"messages_per_s"',
+        waiting="",
+    ),
+}  # fmt: skip
+
 
 QUICK = ("--messages", "2000", "--seconds", "0.5")
 NAME = re.compile(r"flowstream-bench-[0-9a-f]+")
@@ -53,7 +63,7 @@ def test_ctrl_c_deletes_the_stream(broker: Broker) -> None:
         bench.signal(signal.SIGINT)
         result: Result = bench.end()
     assert result.code == 130
-    assert "interrupted: the stream was deleted" in result.err
+    assert "interrupted; the stream was deleted" in result.err
     assert "Traceback" not in result.err
     assert not exists(broker, told)
 

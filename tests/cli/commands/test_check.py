@@ -12,6 +12,16 @@ from flowstream import Environment
 from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import numbered, write_module
+from tests.cli.rows import TABLE, Bad, Row
+
+ROWS = {
+    ("check",): Row(
+        "{module} --connect", r"ok +\S+ +offset +\S+: no offset is stored; a run starts at first",
+        Bad("gone --connect", 24, "no module 'gone'"), drawn=TABLE, document='"check": "read"',
+        waiting="shop --connect",
+    ),
+}  # fmt: skip
+
 
 HEAD = """
 from pydantic import BaseModel
@@ -171,7 +181,7 @@ def test_streams_are_missing_and_then_there(
     assert there.code == 0, there.out
     text = " | ".join(f"{row['check']}: {row['detail']}" for row in there.json)
     assert f"read: {stream_name}: empty" in text
-    assert f"offset: {stream_name}: none is stored; a run begins at first" in text
+    assert f"offset: {stream_name}: no offset is stored; a run starts at first" in text
     assert f"publish: {stream_name}.priced: allowed" in text
     assert f"{stream_name}.dead does not exist; a run creates it" in text
     flowstream("streams", "delete", stream_name, f"{stream_name}.priced", "-y", url=broker.url)
@@ -207,11 +217,11 @@ def test_where_it_stands(broker: Broker, stream_name: str, tmp_path: Path) -> No
 def test_truncation(policy: str, result: str) -> None:
     from flowstream import StreamProducer
     from flowstream.cli.diagnosis.pipelines import _offset
-    from flowstream.cli.pipelines.stream_topology import Wiring
+    from flowstream.cli.pipelines.stream_topology import StreamTopology
     from flowstream.client import StreamBacklog
 
     producer = StreamProducer("s", on_truncated=policy)  # type: ignore[arg-type]
-    streams = Wiring("p", ("s",), "p", (), None)
+    streams = StreamTopology("p", ("s",), "p", (), None)
     found = _offset(producer, streams, "s", stored=4, first=10, backlog=StreamBacklog(20, 11, 0))
     assert found.result == result
     assert "5" in found.detail.partition("; ")[2]

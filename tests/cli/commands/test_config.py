@@ -12,6 +12,15 @@ from flowstream.cli.configuration.settings import Settings
 from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import numbered, write_module
+from tests.cli.rows import TABLE, Bad, Row
+
+ROWS = {
+    ("config",): Row(
+        "", r"log_level +warning +default", Bad("rnu", 2, "is not a command"),
+        drawn=TABLE, document='"setting": "log_level"',
+        alone=True,
+    ),
+}  # fmt: skip
 
 
 def rows(result: list[dict[str, object]]) -> dict[object, dict[str, object]]:
@@ -34,7 +43,7 @@ def test_every_value_and_where_it_came_from(tmp_path: Path) -> None:
         "url": ("rabbitmq-stream://me:***@host", "pyproject.toml: [tool.flowstream] url"),
         "tls_key_password": ("***", ".env: FLOWSTREAM_TLS_KEY_PASSWORD"),
         "log_format": ("logfmt", "FLOWSTREAM_LOG_FORMAT"),
-        "http": (":9464", "--http"),
+        "http": ("127.0.0.1:9464", "--http"),
         "tune_gc": (False, "--tune-gc"),
         "sasl": ("PLAIN", "default"),
         "pipelines.orders.drain_timeout": (
@@ -79,7 +88,9 @@ def test_help_and_commands_without_settings_do_not_mind(tmp_path: Path) -> None:
         assert flowstream(*line, cwd=tmp_path, env=bad).code == 0
 
 
-@pytest.mark.parametrize(("words", "text"), [(("rnu",), "no command"), (("streams",), "complete")])
+@pytest.mark.parametrize(
+    ("words", "text"), [(("rnu",), "is not a command"), (("streams",), "complete")]
+)
 def test_a_line_that_is_no_command(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
     result = flowstream("config", *words, cwd=tmp_path)
     assert result.code == 2
@@ -121,15 +132,13 @@ def test_tls_options_want_a_tls_address(tmp_path: Path) -> None:
 
 
 def test_every_option_with_a_variable_is_a_setting() -> None:
-    from typer.main import get_command
-
-    from flowstream.cli.app import app
+    from flowstream.cli.app import command_tree
 
     def options(command: object) -> list[object]:
         children = getattr(command, "commands", {})
         own = [] if children else command.params  # type: ignore[attr-defined]
         return [*own, *(option for child in children.values() for option in options(child))]
 
-    found = {setting_of(option) for option in options(get_command(app))} - {None}
+    found = {setting_of(option) for option in options(command_tree())} - {None}
     assert {"url", "http", "log_level"} <= found
     assert found <= {*Settings.model_fields}

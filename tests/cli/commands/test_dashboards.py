@@ -6,6 +6,15 @@ import json
 from pathlib import Path
 
 from tests.cli.command import Terminal, flowstream
+from tests.cli.rows import Bad, Row
+
+ROWS = {
+    ("dashboards", "export"): Row(
+        "{n}", r"\w+/prometheus/prometheus\.yml[\s\S]+\d files written",
+        Bad("shop.py", 2, "cannot write shop.py"), document="flowstream-overview.json",
+        alone=True,
+    ),
+}  # fmt: skip
 
 
 def test_files_are_written_and_written_again(tmp_path: Path) -> None:
@@ -48,7 +57,7 @@ def test_what_was_changed_is_kept_unless_forced(tmp_path: Path) -> None:
     changed.write_text("{}")
     refused = flowstream("dashboards", "export", ".", "--scrape", "other:1", cwd=tmp_path)
     assert refused.code == 2
-    assert refused.err.startswith("error: dashboards/flowstream-runtime.json is there with other")
+    assert refused.err.startswith("error: dashboards/flowstream-runtime.json exists with other")
     assert "--force" in refused.err
     assert "other:1" not in (tmp_path / "prometheus/prometheus.yml").read_text()
     assert flowstream("dashboards", "export", ".", "--force", cwd=tmp_path).code == 0

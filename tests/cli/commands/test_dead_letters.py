@@ -12,13 +12,38 @@ import pytest
 
 from flowstream import Environment, Message
 from flowstream.cli.commands import dead_letters
-from flowstream.cli.dead_letters.dead_letter_records import letter
+from flowstream.cli.dead_letters.dead_letter_records import record_of
 from flowstream.client import Compression, encode_data, encode_message
 from flowstream.connectors.dead_letter import dead_letter
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import handled, numbered, write_module
+from tests.cli.rows import MISSING, TABLE, Bad, Row
+
+ROWS = {
+    ("dead-letters", "list"): Row(
+        "{dead}", r"0 +20\S+Z +shop +\S+@1 .+ too late", Bad("no-such-stream", 6, MISSING),
+        drawn=TABLE, document='"reason": "too late"',
+        waiting="s",
+    ),
+    ("dead-letters", "show"): Row(
+        "{dead} 0", r'reason +too late\s+\{"n":1\}', Bad("{dead} 9", 20, "no dead letter at"),
+        document='"reason": "too late"',
+        waiting="s 0",
+    ),
+    ("dead-letters", "replay"): Row(
+        "{dead}", r"1 message replayed and confirmed into \S+",
+        Bad("{dead} --offset x", 2, "--offset"), document='"messages": 1',
+        waiting="s",
+    ),
+    ("dead-letters", "purge"): Row(
+        "{dead} --force", r"\S+ is empty", Bad("{dead} --yes", 2, "1 dead letter"),
+        asks=r"Delete every dead letter of \S+",
+        waiting="s --yes",
+    ),
+}  # fmt: skip
+
 
 COUNT = 300
 ABOUT = {"x-pipeline": "p", "x-stream": "s", "x-offset": 7}
@@ -142,7 +167,7 @@ def test_purge_refuses_to_lose_what_waits(shop: Shop) -> None:
     assert refused.code == 2
     assert "3 dead letters" in refused.err
     shop.letters("replay", "--to", shop.stream)
-    assert "Add --yes" in shop.letters("purge").err
+    assert "add --yes" in shop.letters("purge").err
     assert shop.letters("purge", "--yes").out == f"{shop.dead} is empty\n"
     assert shop.letters("list", "--all", "--json").json == []
 
@@ -162,11 +187,11 @@ def test_bad_input(broker: Broker, stream_name: str) -> None:
 
 
 def test_what_is_no_letter() -> None:
-    assert letter(0, 0, b"plain") is None
-    assert letter(0, 0, encode_data(b"amqp")) is None
-    assert letter(0, 0, b"\x00Su\xb0broken") is None
+    assert record_of(0, 0, b"plain") is None
+    assert record_of(0, 0, encode_data(b"amqp")) is None
+    assert record_of(0, 0, b"\x00Su\xb0broken") is None
     raw = encode_message(b"x", application_properties=ABOUT)
-    found = letter(3, 1_000, raw)
+    found = record_of(3, 1_000, raw)
     assert found is not None
     assert (found.body, found.source, found.time) == (b"x", "s", "1970-01-01T00:00:01Z")
 
@@ -214,7 +239,7 @@ def test_a_body_that_was_too_large_for_its_letter_is_fetched(
     assert gone.code == 0
     assert f"{stream_name}@999 is gone" in gone.out
     assert "is gone" in letters("show", "3", "--json").json["message"]["missing"]
-    assert "another message now" in letters("show", "4").out
+    assert "another message: the stream was deleted and created again" in letters("show", "4").out
 
     tried = letters("replay", "--dry-run")
     assert tried.code == 32

@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import Terminal, flowstream
+from tests.cli.rows import Bad, Row
+
+ROWS = {
+    ("graph",): Row(
+        "shop", r"└─ StreamProducer: stream orders from first",
+        Bad("gone", 10, "no module 'gone'"), document='"edges"',
+        alone=True,
+    ),
+}  # fmt: skip
+
 
 MODULE = """
 from flowstream import (Batch, DeadLetter, IterableProducer, Message, Pipeline, Retry,

@@ -10,6 +10,16 @@ from flowstream.cli.readers.position import lost
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import numbered, write_module
+from tests.cli.rows import MISSING, TABLE, Bad, Row
+
+ROWS = {
+    ("lag",): Row(
+        "{stream} me", r"\S+ +me +0 +2 +2 ", Bad("no-such-stream", 6, MISSING),
+        drawn=TABLE, document='"lag": 2',
+        waiting="s",
+    ),
+}  # fmt: skip
+
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
@@ -53,10 +63,12 @@ def test_scripts_are_told_by_the_exit_code(broker: Broker, stream_name: str) -> 
     above = show("--fail-above", "9", "--json")
     assert above.code == 30
     assert above.json[0]["lag"] == 10
-    assert above.err.endswith(f"me is 10 messages behind on {stream_name}, and 9 are allowed\n")
+    assert above.err.endswith(
+        f"me is 10 messages behind on {stream_name}, but only 9 are allowed\n"
+    )
     old = show("--fail-above-seconds", "0")
     assert old.code == 30
-    assert "s old, and 0 s are allowed" in old.err
+    assert "s old, but only 0 s are allowed" in old.err
 
 
 def test_a_pipeline_names_its_stream_and_reference(

@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.commands.new import INSTALL
-from flowstream.cli.commands.new_templates import SAMPLE
+from flowstream.cli.commands.new import INSTALL, SAMPLE
 from tests.brokers.running import Broker
 from tests.cli.command import environment, flowstream
+from tests.cli.rows import Bad, Row
+
+ROWS = {
+    ("new",): Row(
+        "orders_{n} --directory {n}", r"wrote \S+/orders_\w+\.py and \S+[\s\S]+flowstream run",
+        Bad("my-orders", 2, "is not a valid module name"),
+        alone=True,
+    ),
+}  # fmt: skip
+
 
 ROOT = Path(__file__).parents[3]
 
@@ -103,10 +112,10 @@ def test_it_runs_on_a_broker(tmp_path: Path, broker: Broker, stream_name: str) -
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("my-orders", "cannot be a module's name"),
-        ("pkg.orders", "cannot be a module's name"),
-        ("1st", "cannot be a module's name"),
-        ("class", "cannot be a module's name"),
+        ("my-orders", "is not a valid module name"),
+        ("pkg.orders", "is not a valid module name"),
+        ("1st", "is not a valid module name"),
+        ("class", "is not a valid module name"),
         ("json", "of the standard library"),
         ("pydantic", "the installed package"),
         ("flowstream", "the installed package"),

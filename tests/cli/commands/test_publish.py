@@ -17,7 +17,7 @@ import pytest
 from anyio.abc import TaskStatus
 
 from flowstream.broker import Broker as EmbeddedBroker
-from flowstream.cli.commands.publish import standing
+from flowstream.cli.commands.publish import how_to_continue
 from flowstream.cli.publishing.feed import Feed, FeedPlan, Tally
 from flowstream.client import Backoff, Environment, StreamUrl
 from flowstream.errors import FlowstreamError, PublishFailed
@@ -25,6 +25,15 @@ from flowstream.protocol import data_of, encode_data
 from flowstream.testing import broker as embedded
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
+from tests.cli.rows import Bad, Row
+
+ROWS = {
+    ("publish",): Row(
+        "{stream} three.ndjson", r"3 messages confirmed in \S+",
+        Bad("{stream} gone.csv", 20, "cannot read gone.csv"), document='"messages": 3',
+        waiting="s some.ndjson",
+    ),
+}  # fmt: skip
 
 
 def read(url: str, stream: str, count: int) -> list[bytes]:
@@ -84,7 +93,7 @@ def test_a_named_pipe_is_read_to_its_end_and_until_ctrl_c(
         command.signal(signal.SIGINT)
         result = command.end()
     assert result.code == 130
-    assert "go on with --from-line 2" in result.err
+    assert "continue with --from-line 2" in result.err
 
 
 def test_a_stream_that_does_not_exist_is_not_made(broker: Broker, stream_name: str) -> None:
@@ -156,7 +165,7 @@ def test_after_a_mistake_the_corrected_file_adds_nothing_twice(
     assert (failed.code, failed.out) == (20, "")
     assert "line 2001 is not JSON" in failed.err
     assert "2,000 messages are confirmed: every line before 2001;" in failed.err
-    assert "go on with --from-line 2001 --name once" in failed.err
+    assert "continue with --from-line 2001 --name once" in failed.err
     ndjson(tmp_path / "o.ndjson", 3_000)
     figures = flowstream(*line, "--name", "once", "--json", url=broker.url).json
     assert (figures["messages"], figures["deduplicated"]) == (1_000, 2_000)
@@ -201,7 +210,7 @@ def test_ctrl_c_says_where_to_go_on(broker: Broker, stream_name: str, tmp_path: 
         result = publisher.end()
     assert result.code == 130
     count = int(result.out.split()[0])
-    assert f"every line before {count + 1}; go on with --from-line {count + 1}" in result.err
+    assert f"every line before {count + 1}; continue with --from-line {count + 1}" in result.err
     assert numbers(broker.url, stream_name, count) == [*range(1, count + 1)]
 
 
@@ -226,9 +235,9 @@ def test_a_stream_deleted_meanwhile_ends_it_with_what_was_confirmed(
                 await feed.send(environment, shown)
         assert "does not exist" in str(caught.value)
         assert feed.tally.messages == feed.tally.next_line - 1 < 5_000
-        return standing(plan, feed.tally)
+        return how_to_continue(plan, feed.tally)
 
-    assert re.search(r"every line before \d+; go on with --from-line \d+", anyio.run(publish))
+    assert re.search(r"every line before \d+; continue with --from-line \d+", anyio.run(publish))
 
 
 def test_a_named_file_outlives_a_broker_that_is_started_again(
@@ -304,7 +313,7 @@ def test_a_broker_that_confirms_nothing_is_given_up(
                     with (
                         nullcontext()
                         if by_hand
-                        else pytest.raises(PublishFailed, match="confirmed nothing of")
+                        else pytest.raises(PublishFailed, match="confirmed no message of")
                     ):
                         await feed.send(environment, shown)
         return feed.tally
@@ -325,8 +334,8 @@ def test_a_broker_that_confirms_nothing_is_given_up(
         (("s", "-", "--format", "csv"), b"a\r1\r", 20, "line 1 is not CSV: a carriage return"),
         (("s", "-", "--rate", "0"), b"", 2, "--rate"),
         (("s", "-", "--from-line", "0"), b"", 2, "--from-line"),
-        (("s", "-", "--name", ""), b"", 2, "--name '': it must have 1 to 255 bytes"),
-        (("s", "-", "--name", "é" * 128), b"", 2, "it must have 1 to 255 bytes"),
+        (("s", "-", "--name", ""), b"", 2, "--name '': a name has 1 to 255 bytes"),
+        (("s", "-", "--name", "é" * 128), b"", 2, "a name has 1 to 255 bytes"),
         (("s", "a.txt", "--loop", "--name", "n"), b"", 2, "--loop and --name exclude"),
         (("s", "a.txt", "--loop", "--from-line", "2"), b"", 2, "--loop and --from-line exclude"),
         (("s", "-", "--format", "ndjson"), b"[" * 99_999, 20, "line 1 is nested too deeply"),

@@ -11,12 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.commands.run import parse_address, parse_feed
 from flowstream.cli.exit_codes import CommandError
+from flowstream.cli.parser.parsing import parse_address, parse_feed
 from flowstream.cli.running.supervisor import reader_of
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream, wait_until
 from tests.cli.modules import FAIL, HANG, HEAD, LOAD, SLOW, handled, numbered, write_module
+from tests.cli.rows import Bad, Row
+
+ROWS = {
+    ("run",): Row(  # idle for longer than a frame of the live view stands
+        "{module} --until-idle 1.5", r"3 messages handled \(3 ok\)[\s\S]+committed offset 2",
+        Bad("shop --until-idle", 6, '"orders": the stream does not exist'),
+        drawn=r"in flight +[\d,]+ of 10,000", document='"handled": 3',
+        waiting="shop",
+    ),
+}  # fmt: skip
+
 
 COUNT = 2_000
 FAILING = 20  # of them
@@ -66,15 +77,15 @@ def test_until_idle_everything_is_handled_and_a_second_run_has_nothing_to_do(sho
     assert "idle after" in first.out
     assert f"{COUNT:,} messages handled ({counts})" in first.out
     assert f"{shop.stream}: committed offset {COUNT - 1:,}" in first.out
-    assert f"why some failed: flowstream dead-letters list {shop.stream}.dead" in first.out
-    assert "go on with: flowstream run shop" in first.out
+    assert f"to see failed messages: flowstream dead-letters list {shop.stream}.dead" in first.out
+    assert "to continue: flowstream run shop" in first.out
     assert handled(shop.folder) == [n for n in range(COUNT) if n % 100 != 7]
     assert shop.offset() == COUNT - 1
     second = flowstream(*line, "--json", url=shop.url, cwd=shop.folder)
     (result,) = second.json
     assert (second.code, result["handled"], result["committed"]) == (0, 0, {shop.stream: COUNT - 1})
     third = flowstream(*line, url=shop.url, cwd=shop.folder)
-    assert "nothing to do: no message was waiting" in third.out
+    assert "nothing to do: there was no message" in third.out
 
 
 @pytest.mark.every_broker
@@ -145,7 +156,7 @@ def test_a_failure_halts_with_the_offset_before_it(shop: Shop) -> None:
     assert f"halted at {shop.stream}@7" in result.err
     assert "sevens are not wanted" in result.err
     assert f"--discard {shop.stream}@7" in result.err
-    remedy = re.search(r"or without the failed message: flowstream (.+)", result.out)
+    remedy = re.search(r"to continue without the failed message: flowstream (.+)", result.out)
     assert remedy is not None
     assert shop.offset() == 6
     again = flowstream(*remedy[1].split(), "--until-idle", url=shop.url, cwd=shop.folder)
@@ -160,7 +171,7 @@ def test_the_advice_of_halts_loses_nothing_else(shop: Shop) -> None:
     (shop.folder / "poisoned.py").write_text(HEAD + text)
     line = ["run", "poisoned", "--until-idle", "0.5"]
     while (result := flowstream(*line, url=shop.url, cwd=shop.folder)).code == 7:
-        remedy = re.search(r"or without the failed messages?: flowstream (.+)", result.out)
+        remedy = re.search(r"to continue without the failed messages?: flowstream (.+)", result.out)
         assert remedy is not None
         line = [*remedy[1].split(), "--until-idle", "0.5"]
     assert result.code == 0, result.err
@@ -174,7 +185,7 @@ def test_the_advice_of_halts_loses_nothing_else(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("orders@-1", "--discard: expected STREAM@OFFSET such as orders@42"),
+        ("orders@-1", "'orders@-1' is not STREAM@OFFSET, such as orders@42"),
         ("order@1", "--discard order@1: no pipeline of this run reads the stream 'order'"),
     ],
 )
@@ -191,7 +202,7 @@ def test_who_discards_when_several_pipelines_run() -> None:
     reads: dict[str, list[str] | None] = {"a": ["x"], "b": ["x", "y"], "c": None}
     assert reader_of(("y", 1), reads) == "b"
     assert reader_of(("z", 1), reads) == "c"
-    with pytest.raises(CommandError, match=r"--discard x@1: several .* 'x' \(a, b\); run the one"):
+    with pytest.raises(CommandError, match=r"--discard x@1: several .* 'x' \(a, b\); run only"):
         reader_of(("x", 1), reads)
     with pytest.raises(CommandError, match="they read x"):
         reader_of(("z", 1), {"a": ["x"]})
@@ -215,7 +226,7 @@ def test_on_a_terminal_the_view_is_live(shop: Shop) -> None:
         terminal.type("\x03")
         assert terminal.end() == 0
     assert "draining" in terminal.screen
-    assert "go on with: flowstream run shop" in terminal.screen
+    assert "to continue: flowstream run shop" in terminal.screen
 
 
 def test_missing_streams_are_made_when_asked(
@@ -226,9 +237,11 @@ def test_missing_streams_are_made_when_asked(
     refused = flowstream(*line, url=broker.url, cwd=tmp_path)
     assert refused.code == 6
     broker_line, said = refused.err.splitlines()
-    assert re.match(r"broker: .+ at .+, named by FLOWSTREAM_URL, data in the cluster", broker_line)
+    assert re.match(
+        r"broker: .+ at .+, address from FLOWSTREAM_URL, data in the cluster", broker_line
+    )
     assert f'"{stream_name}": the stream does not exist' in said
-    assert said.endswith("named by FLOWSTREAM_URL; --create creates missing streams")
+    assert said.endswith("with its address from FLOWSTREAM_URL; --create creates missing streams")
     made = flowstream(*line, "--create", url=broker.url, cwd=tmp_path)
     flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)
     assert made.code == 0
@@ -248,7 +261,7 @@ def test_a_feed_runs_beside_and_ends_with_it(
     flowstream("streams", "delete", f"{stream_name}.dead", "-y", url=broker.url)
     assert result.code == 0, result.err
     (summary,) = json.loads(result.out)
-    fed = re.search(rf"fed (\d+) messages into {stream_name}", result.err)
+    fed = re.search(rf"published (\d+) messages to {stream_name} \(--feed\)", result.err)
     assert fed is not None
     assert 60 <= summary["handled"] <= int(fed[1])
 
@@ -323,7 +336,7 @@ def test_every_pipeline_of_a_module_runs_and_has_its_result(shop: Shop) -> None:
     assert result.code == 0, result.err
     for variable in ("eu", "us"):
         assert f"{shop.stream}.{variable}: idle after" in result.out
-        assert f"go on with: flowstream run both:{variable}" in result.out
+        assert f"to continue: flowstream run both:{variable}" in result.out
     assert result.out.count(f"{COUNT:,} messages handled ({COUNT:,} ok)") == 2
     one = flowstream(*line[:1], "both:us", *line[2:], "--json", url=shop.url, cwd=shop.folder)
     assert [each["target"] for each in one.json] == ["both:us"]

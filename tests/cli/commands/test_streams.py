@@ -6,6 +6,31 @@ import pytest
 
 from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
+from tests.cli.rows import LIST, MISSING, TABLE, Bad, Row
+
+ROWS = {
+    ("streams", "create"): Row(
+        "{new} --max-age 7d", r"\S+ created",
+        Bad("{stream}", 18, "exists already; --if-missing"),
+        waiting="s",
+    ),
+    ("streams", "delete"): Row(
+        "{stream}", r"\S+ deleted",
+        Bad("no-such-stream --yes", 6, "does not exist; with --if-exists"),
+        asks=r"Delete \S+ with all messages\?",
+        waiting="s --yes",
+    ),
+    ("streams", "list"): Row(
+        "--management {management}", r"messages +leader", LIST, drawn=TABLE, document='"leader"',
+        wide=True,
+        waiting="",
+    ),
+    ("streams", "stats"): Row(
+        "{stream}", r"\S+ +0 +2 +\S+:\d+ +1", Bad("no-such-stream", 6, MISSING),
+        drawn=TABLE, document='"last_offset": 2',
+        waiting="s",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.every_broker
@@ -30,14 +55,14 @@ def test_offsets_are_set_and_shown(broker: Broker, stream_name: str) -> None:
     row = flowstream("offsets", "get", "reader", stream_name, "--json", url=url).json
     assert (row["offset"], row["last_offset"], row["lag"]) == (None, 99, 100)
     told = flowstream("offsets", "set", "reader", stream_name, "41", url=url)
-    assert told.out == f"reader on {stream_name}: none -> 41; it goes on with offset 42\n"
+    assert told.out == f"reader on {stream_name}: none -> 41; it continues with offset 42\n"
     assert told.err.startswith(f"reader skips up to 42 messages of {stream_name} that it has not")
     assert "(offsets 0 to 41;" in told.err
     row = flowstream("offsets", "get", "reader", stream_name, "--json", url=url).json
     assert (row["offset"], row["lag"]) == (41, 58)
     beyond = flowstream("offsets", "set", "other", stream_name, "500", url=url)
     assert (beyond.code, beyond.out) == (20, "")
-    assert f"{stream_name} holds 0 to 99, so nobody can have settled offset 500" in beyond.err
+    assert f"{stream_name} has the offsets 0 to 99, so offset 500 cannot be settled" in beyond.err
     table = flowstream("offsets", "get", "reader", stream_name, url=url).out.splitlines()
     assert table[1].split() == ["reader", stream_name, "41", "0", "99", "58"]
 
@@ -65,7 +90,7 @@ def test_deleting_asks_on_a_terminal_and_refuses_without_one(
     flowstream("streams", "create", stream_name, url=broker.url)
     refused = flowstream("streams", "delete", stream_name, url=broker.url)
     assert refused.code == 2
-    assert "Add --yes" in refused.err
+    assert "add --yes" in refused.err
     with Terminal("streams", "delete", stream_name, url=broker.url) as terminal:
         terminal.expect(r"Delete .* with all messages\?")
         terminal.type("n\n")

@@ -15,7 +15,38 @@ from flowstream.client import AmqpMessage, Environment, hash_route
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import numbered, write_module
+from tests.cli.rows import LIST, TABLE, Bad, Row
 from tests.integration.test_client_consuming import declare_super_stream
+
+ROWS = {
+    ("super-streams", "create"): Row(
+        "{new} --partitions 2", r"(\S+) created: \1-0, \1-1",
+        Bad("{super}", 18, "exists already; --if-missing"),
+        waiting="s",
+    ),
+    ("super-streams", "delete"): Row(
+        "{super}", r"\S+ deleted",
+        Bad("no-such-stream --yes", 6, "does not exist; with --if-exists"),
+        asks=r"Delete \S+ with all its partitions and messages\?",
+        waiting="s --yes",
+    ),
+    ("super-streams", "list"): Row(
+        "--management {management}", r"super stream", LIST, drawn=TABLE,
+        document='"super_stream"', wide=True,
+        waiting="",
+    ),
+    ("super-streams", "list-partitions"): Row(
+        "{super}", r"1 +\S+-1 +- +- +\S+:\d+ +1", Bad("no-such-stream", 6, "does not exist"),
+        drawn=TABLE, document='"number": 1',
+        waiting="s",
+    ),
+    ("super-streams", "route"): Row(
+        "{super} customer-42", r"customer-42 +\S+-[01] +-",
+        Bad("no-such-stream key", 6, "does not exist"), drawn=TABLE, document='"by_hash"',
+        waiting="s k",
+    ),
+}  # fmt: skip
+
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
@@ -77,7 +108,7 @@ def test_every_partition_is_shown_and_reset(
     assert lags() == [(partitions[0], 9, 0), (partitions[1], -1, 0)]
     wrong = flowstream(*line, "--to", "5", url=broker.url)
     assert wrong.code == 2
-    assert f"name one (such as {partitions[0]})" in wrong.err
+    assert f"name a partition (such as {partitions[0]})" in wrong.err
     assert len(flowstream("offsets", "get", "me", stream_name, "--json", url=broker.url).json) == 2
 
 
@@ -103,7 +134,7 @@ def test_every_command_takes_one(
     publish = ("publish", stream_name, str(tmp_path / "o.ndjson"), "--name", "once")
     unkeyed = flowstream(*publish, "--create", url=url)
     assert unkeyed.code == 2
-    assert "is a super stream: name the field that chooses the partition" in unkeyed.err
+    assert "is a super stream; name the field that selects the partition" in unkeyed.err
     assert not any(found(broker, partitions[1:]).values())
     sent = flowstream(*publish, "--key", "customer", url=url)
     assert sent.out.startswith(f"100 messages confirmed in {stream_name}")
@@ -169,11 +200,11 @@ def test_a_stream_is_no_super_stream(broker: Broker, stream_name: str) -> None:
     line = ("publish", stream_name, "-", "--format", "ndjson", "--key", "n")
     keyed = flowstream(*line, url=broker.url, stdin=b'{"n":"1"}')
     assert keyed.code == 2
-    assert "--key chooses the partition of a super stream" in keyed.err
+    assert "--key is only for super streams" in keyed.err
     for command, *rest in (["list-partitions"], ["route", "k"], ["delete", "--yes"]):
         refused = commands(broker, command, stream_name, *rest)
         assert refused.code == 6, refused
-        assert "is a stream and not a super stream" in refused.err
+        assert "is a stream, not a super stream" in refused.err
 
 
 def test_no_command_makes_a_name_of_both(
@@ -186,7 +217,7 @@ def test_no_command_makes_a_name_of_both(
     for line, code, said in (
         (("streams", "create", stream_name, "--if-missing"), 2, "is a super stream; give"),
         (("super-streams", "create", partitions[1]), 2, "is a stream; give the super stream"),
-        (("run", target, "--create", "--until-idle", "0"), 3, "and a pipeline uses it as a stream"),
+        (("run", target, "--create", "--until-idle", "0"), 3, "but a pipeline uses it as a stream"),
         (("run", dead, "--until-idle", "0"), 3, "this is a super stream, and dead letters go to"),
     ):
         refused = flowstream(*line, url=broker.url, cwd=tmp_path)
@@ -204,10 +235,10 @@ def test_a_name_of_both_is_refused(broker: Broker, stream_name: str, partitions:
     for line in (("streams", "stats"), ("peek",), ("lag",)):
         refused = flowstream(*line, stream_name, url=broker.url)
         assert (refused.code, refused.out) == (2, "")
-        assert "a stream and of a super stream too" in refused.err
+        assert "a stream and a super stream have this name" in refused.err
     examined = flowstream("doctor", stream_name, url=broker.url)
     assert examined.code == 24
-    assert "a super stream too" in examined.out
+    assert "a super stream have this name" in examined.out
 
 
 def test_a_name_of_neither_says_so(broker: Broker) -> None:
@@ -292,9 +323,9 @@ def test_bad_input(broker: Broker, stream_name: str) -> None:
         assert "Traceback" not in result.err
 
     refused(2, "exclude each other", "create", "x", "--partitions", "2", "--key", "a")
-    refused(2, "--max-age 'soon'", "create", "x", "--max-age", "soon")
+    refused(2, "'soon' is not a time span", "create", "x", "--max-age", "soon")
     refused(2, "--partitions", "create", "x", "--partitions", "0")
-    refused(2, "Add --yes", "delete", stream_name)
+    refused(2, "add --yes", "delete", stream_name)
     for command in ("list-partitions", "route"):
         key = ("k",) if command == "route" else ()
         refused(6, "does not exist", command, "no-such-super-stream", *key)
@@ -349,8 +380,8 @@ def test_a_run_makes_them_feeds_them_and_is_checked(
     write("StreamProducer", "")
     (source, sink) = check()
     assert "which is a super stream" in source
-    assert "SuperStreamProducer reads all partitions" in source
-    assert "which is a super stream (StreamSink(..., key=...) chooses the partition)" in sink
+    assert "use SuperStreamProducer, which reads all partitions" in source
+    assert "which is a super stream (give StreamSink key=, which selects the partition)" in sink
     for name in names:
         commands(broker, "delete", name, "--yes")
     flowstream("streams", "create", names[1], url=broker.url)

@@ -14,13 +14,28 @@ from uuid import UUID
 import anyio
 import pytest
 
-from flowstream.cli.commands.tail import Look, _messages
+from flowstream.cli.commands.tail import ReadRequest, _messages
 from flowstream.cli.output.messages import decoded, shown
 from flowstream.cli.output.safe_text import json_text
 from flowstream.client import Environment
 from flowstream.protocol import Array, Described, Properties, Symbol, UInt, encode_message
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
+from tests.cli.rows import MISSING, Bad, Row
+
+ROWS = {
+    ("peek",): Row(
+        "{stream} -n 2", r'0  20\S+Z  \{"n":0\}\r?\n1  20\S+Z  \{"n":1\}',
+        Bad("{stream} --from soon", 2, "is not a position in a stream"), document='{"n":0}',
+        waiting="s",
+    ),
+    ("tail",): Row(
+        "{stream} --from first", r'0  20\S+Z  \{"n":0\}',
+        Bad("no-such-stream", 6, MISSING), document='{"n":0}', endless="out",
+        waiting="s",
+    ),
+}  # fmt: skip
+
 
 LINES = b"".join(b'{"n":%d}\n' % number for number in range(1_000))
 
@@ -69,8 +84,8 @@ async def test_what_retention_removed_does_not_end_it(broker: Broker, stream_nam
         assert first
 
         for last in (None, 900):
-            asked = Look(broker.url, stream_name, "0", None, last, False, None, "json")
-            there = [it.offset async for it in _messages(environment, asked, 0, False)]
+            asked = ReadRequest(broker.url, stream_name, 0, None, last, False, None, "json")
+            there = [it.offset async for it in _messages(environment, asked, False)]
             assert there == [*range(there[0], 1000)]
             assert there[0] >= first  # retention works in the background
 
@@ -131,8 +146,8 @@ def test_a_reader_that_leaves_ends_it_quietly(url: str, stream_name: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--from", "soon"), 2, "--from 'soon' is no place in a stream"),
-        (("--grep", "("), 2, "is no pattern"),
+        (("--from", "soon"), 2, "'soon' is not a position in a stream"),
+        (("--grep", "("), 2, "is not a regular expression"),
         (("--json", "--bodies"), 2, "exclude each other"),
         (("--last", "2", "--from", "1"), 2, "exclude each other"),
         ((), 6, "does not exist"),

@@ -15,10 +15,21 @@ from typing import Any
 import pytest
 
 from flowstream.cli.commands.top import Watch
-from flowstream.cli.readers.monitor_client import NoMonitor, shown, snapshot
+from flowstream.cli.readers.monitor_client import MonitorUnavailable, snapshot
+from flowstream.client import Address
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
 from tests.cli.modules import numbered, write_module
+from tests.cli.rows import Bad, Row
+
+ROWS = {
+    ("top",): Row(
+        "--http {monitor}", r"running[\s\S]+lag",
+        Bad("--http localhost:9 --once", 4, "no run answers at http://localhost:9/"),
+        drawn=r"in flight +[\d,]+ of 10,000", document='"settled":', endless="out",
+    ),
+}  # fmt: skip
+
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
@@ -101,7 +112,7 @@ def test_on_a_terminal_a_run_leaves_and_comes_back(shop: Shop) -> None:
         top.expect("below are its last figures")
         top.raw = b""
         with shop.start():
-            top.expect("was started again")
+            top.expect("was restarted")
             top.type("\x03")
             assert top.end() == 0
     assert "Traceback" not in top.screen
@@ -123,7 +134,7 @@ def test_through_a_pipe_it_is_lines(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--http", "nowhere", "--once"), 2, "is no address"),
+        (("--http", "nowhere", "--once"), 2, "is not an address"),
         (("--http", "127.0.0.1:9", "--once"), 4, "no run answers at http://127.0.0.1:9/"),
         (("--interval", "0"), 2, "--interval"),
     ],
@@ -143,28 +154,28 @@ def board(started: float, now: float) -> dict[str, Any]:
 
 
 def test_what_a_watch_tells() -> None:
-    watch = Watch(("h", 1))
+    watch = Watch(Address("h", 1))
     assert watch.missed("refused", 5.0) == "no run answers at http://h:1/ (refused); waiting for it"
     assert watch.missed("timed out", 6.0) is None
     assert (watch.gone_since, watch.document()["state"]) == (5.0, "gone")
-    assert watch.saw(board(100.0, 101.0)) == "the run at http://h:1/ is there"
+    assert watch.saw(board(100.0, 101.0)) == "the run at http://h:1/ answers again"
     assert watch.saw(board(100.0, 130.1)) is None
     assert watch.missed("refused", 9.0) == (
-        "the run is gone at http://h:1/ (refused); waiting for it"
+        "the run no longer answers at http://h:1/ (refused); waiting for it"
     )
     assert watch.document()["pipelines"] == []
-    assert watch.saw(board(100.0, 140.0)) == "the run at http://h:1/ is there"
+    assert watch.saw(board(100.0, 140.0)) == "the run at http://h:1/ answers again"
     again = watch.saw(board(100.5, 151.0))
-    assert again == "the run at http://h:1/ was started again: counts begin at 0"
+    assert again == "the run at http://h:1/ was restarted: its counts begin at 0"
     assert watch.document()["state"] == "running"
 
 
 @pytest.mark.parametrize(
     ("status", "body", "text"),
     [
-        (200, b"{}", "not the monitor of a run"),
-        (200, b"<html>", "not the monitor of a run"),
-        (200, b"\xff", "not the monitor of a run"),
+        (200, b"{}", "not that of a run's monitor"),
+        (200, b"<html>", "not that of a run's monitor"),
+        (200, b"\xff", "not that of a run's monitor"),
         (404, b"", "answered 404"),
     ],
 )
@@ -181,12 +192,11 @@ def test_something_else_answers(status: int, body: bytes, text: str) -> None:
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(NoMonitor, match=text):
-            snapshot(("127.0.0.1", server.server_port))
+        with pytest.raises(MonitorUnavailable, match=text):
+            snapshot(Address("127.0.0.1", server.server_port))
         thread.join()
 
 
 def test_nothing_answers() -> None:
-    with pytest.raises(NoMonitor, match="refused"):
-        snapshot(("127.0.0.1", free_port()))
-    assert shown(("::1", 9)) == "[::1]:9"
+    with pytest.raises(MonitorUnavailable, match="refused"):
+        snapshot(Address("127.0.0.1", free_port()))

@@ -76,10 +76,10 @@ def test_options_of_a_pipeline_that_is_not_there_are_told_of(
     loaded = load(folder)
     monkeypatch.setattr(overrides, "settings", lambda: loaded)
     assert list(overrides.unused(["orders", "eu.orders"])) == [
-        "pyproject.toml: [tool.flowstream.pipelines.order] commit_every changes nothing: "
-        "no pipeline here is named 'order', only orders, eu.orders",
-        "FLOWSTREAM_PIPELINES__PAYMENTS__COMMIT_EVERY changes nothing: no pipeline here is named "
-        "'payments', only orders, eu.orders",
+        "pyproject.toml: [tool.flowstream.pipelines.order] commit_every has no effect: "
+        "no pipeline here is named 'order'; pipelines here: orders, eu.orders",
+        "FLOWSTREAM_PIPELINES__PAYMENTS__COMMIT_EVERY has no effect: no pipeline here is named "
+        "'payments'; pipelines here: orders, eu.orders",
     ]
 
 
@@ -102,7 +102,8 @@ REFUSED = [
     ("env", "FLOWSTREAM_URL=", "FLOWSTREAM_URL: it is empty; expected an address such as"),
     (".env", "FLOWSTREAM_MANAGEMENT=http://me:sec#ret@host",
      '.env: FLOWSTREAM_MANAGEMENT: percent-encode "#" (%23) in the password'),
-    ("env", "FLOWSTREAM_XYZZY=1", "FLOWSTREAM_XYZZY: there is no such setting; there are url,"),
+    ("env", "FLOWSTREAM_XYZZY=1", "FLOWSTREAM_XYZZY: there is no such setting; "
+     "known settings: url,"),
     ("env", "FLOWSTREAM_URL__HOST=secret", "FLOWSTREAM_URL__HOST: there is no such setting"),
     (".env", "FLOWSTREAM_HEARTBEAT__X=5", "FLOWSTREAM_HEARTBEAT__X: there is no such setting"),
     ("toml", "[tool.flowstream]\nheartbeat = true",
@@ -128,7 +129,8 @@ REFUSED = [
      "pyproject.toml: [tool.flowstream] urls: there is no such setting; "
      "did you mean [tool.flowstream] url?"),
     ("toml", "[tool.flowstream]\ntune_gc = 3", "pyproject.toml: [tool.flowstream] tune_gc: input"),
-    ("toml", "[tool.flowstream.pipelines]\na = 3", "options are expected in it: max_in_flight,"),
+    ("toml", "[tool.flowstream.pipelines]\na = 3",
+     "a table of options is expected: max_in_flight,"),
     ("toml", "[tool.flowstream.pipelines.'a.b']\ndrain_timeot = 3",
      "[tool.flowstream.pipelines.a.b] drain_timeout?"),
     ("toml", "[tool.flowstream.url]\na = 1", "[tool.flowstream.url] a: there is no such setting"),

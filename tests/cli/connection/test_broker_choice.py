@@ -14,7 +14,13 @@ import pytest
 
 from flowstream.cli.configuration.settings import Origin, settings
 from flowstream.cli.connection import broker_choice
-from flowstream.cli.connection.broker_choice import Choice, InUse, Source, broker_in_use, decide
+from flowstream.cli.connection.broker_choice import (
+    BrokerChoice,
+    RunBroker,
+    Source,
+    broker_for_run,
+    decide,
+)
 from flowstream.cli.connection.connect import Connection
 from flowstream.cli.connection.listener import recognised, what_listens
 from flowstream.cli.exit_codes import CommandError, ExitCode
@@ -134,13 +140,13 @@ def read_settings() -> None:
 def used(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
     """What a run that names no broker uses, where that of the URL is on the default port."""
 
-    async def found(url: str) -> InUse:
+    async def found(url: str) -> RunBroker:
         monkeypatch.setattr(broker_choice, "PORT", StreamUrl.parse(url).port)
-        choice = Choice(Source.ANY, Connection(url))
-        async with broker_in_use(choice) as it:
+        choice = BrokerChoice(Source.ANY, Connection(url))
+        async with broker_for_run(choice) as it:
             return it
 
-    monkeypatch.setattr(broker_choice, "nearby", lambda: None)
+    monkeypatch.setattr(broker_choice, "broker_of_folder", lambda: None)
     monkeypatch.setattr(broker_choice, "PATIENCE", 0.3)
     return found
 
@@ -150,8 +156,8 @@ async def test_no_broker_listens_there(used, listener, what: str) -> None:
     with listener() as port, pytest.raises(CommandError) as caught:
         await used(f"rabbitmq-stream://guest:guest@localhost:{port}")
     said = str(caught.value)
-    assert said.startswith(f"no broker was named, and on localhost:{port} there is none: {what}")
-    assert "--url or FLOWSTREAM_URL names one, --embedded starts one" in said
+    assert said.startswith(f"no address was given, and localhost:{port} is not a broker: {what}")
+    assert "give the address of a broker with --url or FLOWSTREAM_URL, or start one" in said
     assert caught.value.exit_code is ExitCode.CONNECTION
 
 
@@ -161,24 +167,26 @@ async def test_a_broker_that_is_found(used, broker: Broker) -> None:
     found = await used(broker.url)
     product = "flowstream embedded broker" if broker.management is None else "RabbitMQ"
     assert found.lines[0].startswith(f"broker: {product} ")
-    assert f":{port}, found there since none was named, data in the cluster" in found.lines[0]
+    assert f":{port}, used because no address was given, data in the cluster" in found.lines[0]
     assert "--create creates missing streams there, --embedded" in found.remedy
     assert not found.creates
 
 
 @pytest.mark.slow
 async def test_a_broker_that_is_found_and_lets_nobody_in(used, broker: Broker) -> None:
-    with pytest.raises(CommandError, match=r"found on localhost:\d+, since none was named: --url"):
+    with pytest.raises(CommandError, match=r"so the broker on localhost:\d+ was used; give"):
         await used(broker.url.replace("guest:guest", "guest:wrong"))
 
 
 async def test_a_broker_that_is_named(broker: Broker) -> None:
-    choice = Choice(Source.NAMED, Connection(broker.url), ".env: FLOWSTREAM_URL")
-    async with broker_in_use(choice) as found:
+    choice = BrokerChoice(Source.NAMED, Connection(broker.url), ".env: FLOWSTREAM_URL")
+    async with broker_for_run(choice) as found:
         pass
     (line,) = found.lines
-    assert ", named by .env: FLOWSTREAM_URL, data in the cluster" in line
-    assert found.remedy.endswith("named by .env: FLOWSTREAM_URL; --create creates missing streams")
+    assert ", address from .env: FLOWSTREAM_URL, data in the cluster" in line
+    assert found.remedy.endswith(
+        "with its address from .env: FLOWSTREAM_URL; --create creates missing streams"
+    )
 
 
 async def test_the_broker_of_this_folder_goes_before_the_default_port(
@@ -188,8 +196,10 @@ async def test_the_broker_of_this_folder_goes_before_the_default_port(
     from flowstream.broker import find_local_broker
 
     async with Embedded(port=0, data=tmp_path / "data") as running:
-        monkeypatch.setattr(broker_choice, "nearby", lambda: find_local_broker(tmp_path / "data"))
-        async with broker_in_use(Choice(Source.ANY, Connection("unused"))) as found:
+        monkeypatch.setattr(
+            broker_choice, "broker_of_folder", lambda: find_local_broker(tmp_path / "data")
+        )
+        async with broker_for_run(BrokerChoice(Source.ANY, Connection("unused"))) as found:
             assert found.connection.url == running.url
             assert found.creates
             assert "embedded, run in this folder by process" in found.lines[0]

@@ -35,7 +35,7 @@ def test_what_is_configured_and_flags_before_it(
         "sasl = 'EXTERNAL'\n"
     )
     loaded = load(tmp_path)
-    monkeypatch.setattr(connect, "settings", lambda: loaded.before({"tls_ca": "b.pem"}))
+    monkeypatch.setattr(connect, "settings", lambda: loaded.with_flags({"tls_ca": "b.pem"}))
     found = connect.connection(TLS_URL)
     assert found.options["heartbeat"] == 5
     assert isinstance(found.options["credentials"], ExternalCredentials)

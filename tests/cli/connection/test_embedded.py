@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from flowstream.broker import find_local_broker
-from flowstream.cli.commands.new_templates import SAMPLE
+from flowstream.cli.commands.new import SAMPLE
 from flowstream.cli.connection.broker_choice import PORT
-from flowstream.cli.connection.nearby import DATA
+from flowstream.cli.connection.embedded import DATA
 from tests.cli.command import TIMEOUT, Started, environment, flowstream, wait_until
 from tests.cli.modules import handled, numbered, write_module
 from tests.documents import ROOT
@@ -91,13 +91,15 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
     assert re.fullmatch(
         rf"broker: flowstream \S+ at 127\.0\.0\.1:5552, embedded, data in {where}", broker
     )
-    assert why.startswith("no broker was named and none is on localhost:5552")
+    assert why.startswith(
+        "no address was given (--url or FLOWSTREAM_URL) and no broker listens on localhost:5552"
+    )
     assert created == ["created the stream shop", "created the stream shop.dead"]
     assert draining.startswith("draining: ")
     handled, stopped, *rest = said("first.txt").splitlines()
     assert handled == "stored 1, 2.5 in total"
     assert re.match(r"shop: stopped after .+, 1 message handled \(1 ok\)", stopped)
-    assert rest == ["  shop: committed offset 0", "  go on with: flowstream run shop"]
+    assert rest == ["  shop: committed offset 0", "  to continue: flowstream run shop"]
     (second,) = json.loads(said("second.json"))
     assert (second["handled"], second["committed"]) == (0, {"shop": 0})
     assert notes("second.err") == [broker, why]
@@ -110,7 +112,7 @@ LISTENERS = {
     "nothing": ("true", ""),
     "silence": (
         "import socket, time; s = socket.create_server(('localhost', 5552)); time.sleep(600)",
-        "something that accepts connections and does not answer listens there; --url or",
+        "something that accepts connections and does not answer listens there; give the address",
     ),
     "http": (
         "import http.server as h; "
@@ -120,7 +122,7 @@ LISTENERS = {
     "broker": (
         "import sys; from flowstream.cli import main; "
         "sys.argv[1:] = ['broker', '--memory']; main()",
-        "found there since none was named; --create creates missing streams there, --embedded",
+        "used because no address was given; --create creates missing streams there, --embedded",
     ),
 }
 LOADED = (
@@ -194,8 +196,8 @@ def test_other_commands_in_the_folder_use_the_broker_of_a_run(tmp_path: Path) ->
     assert len(letters.json) == 1
     assert peek.out == '{"n":0}\n'
     assert second.code == 4
-    assert f"--embedded: a broker runs on the data in {tmp_path / DATA} already (proc" in second.err
-    assert "leave --embedded out to use that one, or run in another folder" in second.err
+    assert f"--embedded: another broker uses the data in {tmp_path / DATA} (proc" in second.err
+    assert "omit --embedded to use that broker, or run in another folder" in second.err
     assert beside.code == 0, beside.err
     assert f"127.0.0.1:{port}, embedded, run in this folder by process" in beside.err
     assert find_local_broker(tmp_path / DATA) is None

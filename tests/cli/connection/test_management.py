@@ -13,9 +13,10 @@ import pytest
 
 from flowstream.cli.configuration.settings import settings
 from flowstream.cli.connection import management
-from flowstream.cli.connection.management import Management, ask_for_list
+from flowstream.cli.connection.find_management import ask_for_list
+from flowstream.cli.connection.management import Management
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.readers.active_readers import Answer, Question, running_reader
+from flowstream.cli.readers.active_readers import ReaderQuery, ReaderReport, running_reader
 from flowstream.client import Address, Environment, StreamUrl
 from tests.brokers.running import Broker
 
@@ -143,10 +144,10 @@ def settings_are_read() -> None:
     settings()
 
 
-async def reader(broker: Broker, named: str | None = None) -> Answer:
-    question = Question(broker.url, "me", "s", (), management=named, watch=0)
+async def reader(broker: Broker, named: str | None = None) -> ReaderReport:
+    query = ReaderQuery(broker.url, "me", "s", (), management=named, watch=0)
     async with Environment(broker.url) as environment:
-        return await running_reader(environment, question)
+        return await running_reader(environment, query)
 
 
 @pytest.mark.anyio
@@ -154,7 +155,7 @@ async def test_readers_are_not_looked_for_at_another_broker(broker: Broker, api:
     answer = await reader(broker)
     assert (answer.seen, answer.asked) == (None, "")
     assert "no management API" in answer.blind or "belongs to the cluster" in answer.blind
-    with pytest.raises(CommandError, match="belongs to the cluster 'another cluster', and the b"):
+    with pytest.raises(CommandError, match="belongs to the cluster 'another cluster', but the b"):
         await reader(broker, f"http://127.0.0.1:{management.PORT}")
 
 
@@ -169,7 +170,7 @@ async def test_a_user_who_may_not_see_all_readers_is_said_to(
     base = f"http://127.0.0.1:{management.PORT}"
     answer = await reader(broker, base)
     if tags == ["management"]:
-        assert "no consumers of other users" in answer.blind
+        assert "does not show consumers of other users" in answer.blind
     else:
         assert (answer.asked, answer.blind) == (f"the management API at {base}", "")
 
@@ -211,8 +212,8 @@ def odd() -> Iterator[str]:
     ("path", "says"),
     [
         ("away", "answered 302 Found"),
-        ("text", "what answers is not the management API"),
-        ("odd", "what answers is not the management API"),
+        ("text", "the answer is not that of a management API"),
+        ("odd", "the answer is not that of a management API"),
         ("down", "answered 503 Service Unavailable"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from flowstream import Environment, Message
 from flowstream.cli.connection.connect import Connection
 from flowstream.cli.dead_letters import live_page
-from flowstream.cli.dead_letters.live_page import PageLetters
+from flowstream.cli.dead_letters.live_page import LivePageDeadLetters
 from flowstream.connectors.dead_letter import dead_letter
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
@@ -44,9 +44,9 @@ class Buried:
         message: Message[Any] = Message.new(None, raw=body, stream=self.stream, offset=number)
         return dead_letter("p", Failure(message, f"reason {number}", error=ValueError(number)))
 
-    def letters(self, *, masked: bool = False) -> PageLetters:
+    def letters(self, *, masked: bool = False) -> LivePageDeadLetters:
         hidden = frozenset({self.dead} if masked else ())
-        return PageLetters(Connection(self.url), {"p": self.dead}, hidden)
+        return LivePageDeadLetters(Connection(self.url), {"p": self.dead}, hidden)
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.dead_letters.dead_letter_records import letter
+from flowstream.cli.dead_letters.dead_letter_records import record_of
 from flowstream.cli.dead_letters.replay import (
     EDITION,
     REFERENCE,
     Replayed,
     by_target,
-    position,
+    next_to_replay,
     replay_chosen,
     replay_waiting,
 )
@@ -103,16 +103,16 @@ async def test_a_dry_run_tells_and_does_nothing(broker: Broker, stream_name: str
         told = await replay_waiting(environment, name, None, dry_run=True)
         assert told.published == {stream_name: LETTERS}
         assert await bodies(environment, stream_name) == []
-        assert await position(environment, name) == 0
+        assert await next_to_replay(environment, name) == 0
         assert await environment.query_offset(EDITION, name) is None
         chosen = await replay_chosen(environment, name, [3, 17], None, dry_run=False)
         assert chosen.published == {stream_name: 2}
         assert await bodies(environment, stream_name) == [3, 17]
-        assert await position(environment, name) == 0
+        assert await next_to_replay(environment, name) == 0
 
 
 def test_letters_go_where_they_came_from() -> None:
-    found = [letter(n, 0, dead(n, source)) for n, source in enumerate(["a", "b", "a"])]
+    found = [record_of(n, 0, dead(n, source)) for n, source in enumerate(["a", "b", "a"])]
     given = [it for it in found if it is not None]
     assert {to: [it.offset for it in its] for to, its in by_target(given, None).items()} == {
         "a": [0, 2],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flowstream.cli.output import progress
-from flowstream.cli.output.progress import Step, doing, drawn_line, telling
+from flowstream.cli.output.progress import Step, doing, drawn_line, progress_shown
 
 
 def at(step: Step, seconds: float) -> float:
@@ -59,7 +59,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Steps are told of, and sooner."""
     monkeypatch.setattr(progress, "PATIENCE", 0.02)
     monkeypatch.setattr(progress, "REFRESH", 0.01)
-    with telling():
+    with progress_shown():
         yield
 
 
@@ -89,7 +89,7 @@ def test_nothing_beside_results(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_ends_within_a_second_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with telling():
+    with progress_shown():
         for _ in range(3):
             with doing("waiting"):
                 time.sleep(0.15)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.cli.output.tables import GAP, PROSE, Table, fit, text_of
+from flowstream.cli.output.tables import GAP, PROSE, Rows, fit, text_of
 from tests.cli.command import Terminal
 
 ROWS: list[dict[str, object]] = [
     {"stream": "orders.priced", "last_offset": 12_345, "detail": "a sentence of several words"},
     {"stream": "o", "last_offset": None, "detail": "short"},
 ]
-TABLE = Table.of(ROWS, ["stream", "last_offset", "detail"])
+TABLE = Rows.of(ROWS, ["stream", "last_offset", "detail"])
 
 
 def test_a_table_as_text() -> None:
@@ -26,12 +26,17 @@ def test_a_table_as_text() -> None:
     ]
 
 
+def test_wide_characters_take_two_columns() -> None:
+    rows = [{"stream": "注文", "n": 1}, {"stream": "orders", "n": 20}]
+    assert Rows.of(rows, ["stream", "n"]).lines() == ["stream   n", "注文     1", "orders  20"]
+
+
 def test_a_column_of_nothing_known_is_not_one_of_numbers() -> None:
     rows: list[dict[str, object]] = [
         {"a": None, "b": True, "c": None},
         {"a": None, "b": False, "c": 2},
     ]
-    assert Table.of(rows, ["a", "b", "c"]).numeric == [False, False, True]
+    assert Rows.of(rows, ["a", "b", "c"]).numeric == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from flowstream.cli.app import take_debug
 from flowstream.cli.commands.run import OPTIONAL
-from flowstream.cli.parser.options import fill_optional_values
+from flowstream.cli.parser.command import fill_optional_values
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ from tests.cli.command import flowstream
         ("{here}/jobs/orders.py", "write jobs.orders"),
         ("../other/audit.py", "run in {top}/other and write audit"),
         ("{top}/other/audit.py", "run in {top}/other and write audit"),
-        ("jobs/my-job.py", "rename it: a module's name has letters, digits and _ only"),
-        ("gone.py", "such as pipelines.orders; there is no file of that name"),
-        ("/", "rename it: a module's name has letters, digits and _ only"),
-        ("", "a module is wanted, such as pipelines.orders"),
+        ("jobs/my-job.py", "rename the file: a module's name has only letters, digits and _"),
+        ("gone.py", "such as pipelines.orders; there is no file with this name"),
+        ("/", "rename the file: a module's name has only letters, digits and _"),
+        ("", "a module is expected, such as pipelines.orders"),
     ],
 )
 def test_a_path_leads_to_a_module(
@@ -144,7 +144,7 @@ def test_what_is_imported_beside_is_named() -> None:
     [
         (["several", "several"], ExitCode.USAGE, "several is given twice"),
         (["twice"], ExitCode.DUPLICATE_NAME, "twice:a and twice:b are both named 'same'"),
-        (["clashing"], ExitCode.DUPLICATE_NAME, "clashing:a names two pipelines"),
+        (["clashing"], ExitCode.DUPLICATE_NAME, "clashing:a is ambiguous"),
         (["made"], ExitCode.NO_PIPELINE, "made declares no pipeline"),
         (["several:c"], ExitCode.NO_PIPELINE, "several has no pipeline 'c'; it has a, b"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.pipelines.stream_topology import Wiring, chains, endless, told
+from flowstream.cli.pipelines.stream_topology import StreamTopology, chain_text, chains, endless
 from tests.cli.command import flowstream
 
 MODULE = """
@@ -22,12 +22,12 @@ async def handle(message: Message[dict]) -> None: ...
 BACK = 'DeadLetter("x")'
 
 
-def wiring_of(name: str, read: str, *sinks: str, dead: str | None = None) -> Wiring:
-    return Wiring(name, (read,), name, sinks, dead)
+def wiring_of(name: str, read: str, *sinks: str, dead: str | None = None) -> StreamTopology:
+    return StreamTopology(name, (read,), name, sinks, dead)
 
 
 @pytest.mark.parametrize(
-    ("wirings", "found"),
+    ("topologies", "found"),
     [
         ([wiring_of("a", "x", "y"), wiring_of("b", "y", "z")], []),
         ([wiring_of("a", "x", "x")], []),
@@ -45,8 +45,8 @@ def wiring_of(name: str, read: str, *sinks: str, dead: str | None = None) -> Wir
         ),
     ],
 )  # fmt: skip
-def test_circles(wirings: list[Wiring], found: list[str]) -> None:
-    circles = chains(wirings)
+def test_circles(topologies: list[StreamTopology], found: list[str]) -> None:
+    circles = chains(topologies)
     assert [
         "".join(edge.pipeline for edge in circle) + ("!" if endless(circle) else "")
         for circle in circles
@@ -55,8 +55,8 @@ def test_circles(wirings: list[Wiring], found: list[str]) -> None:
 
 def test_a_circle_in_words() -> None:
     (circle,) = chains([wiring_of("a", "x", dead="y"), wiring_of("b", "y", "x")])
-    assert told(circle) == (
-        "a dead-letters from x into y, b publishes from y into x: messages may go round without end"
+    assert chain_text(circle) == (
+        "a dead-letters from x into y, b publishes from y into x: messages may circulate forever"
     )
 
 
@@ -64,10 +64,10 @@ def test_a_circle_of_dead_letters_is_refused(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(MODULE.replace("{policy}", BACK))
     checked = flowstream("check", "shop:a", cwd=tmp_path)
     assert checked.code == 24
-    assert "a message that fails goes round without end" in checked.out
+    assert "a message that fails circulates forever" in checked.out
     run = flowstream("run", "shop:a", "shop:b", cwd=tmp_path, url="rabbitmq-stream://localhost:1")
     assert (run.code, run.out) == (3, "")
-    assert "a message that fails goes round without end" in run.err
+    assert "a message that fails circulates forever" in run.err
 
 
 def test_a_circle_through_a_sink_is_warned_of(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_circle_through_a_sink_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(MODULE.replace("{policy}", "Halt()") + sink)
     checked = flowstream("check", "shop:b", cwd=tmp_path)
     assert checked.code == 0
-    assert "messages may go round without end" in checked.out
+    assert "messages may circulate forever" in checked.out
     run = flowstream("run", "shop:a", cwd=tmp_path, url="rabbitmq-stream://localhost:1")
     assert run.code == 4
     assert "warning: a dead-letters from x into y, b publishes from y into x" in run.err

@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.cli.publishing.record_formats import READERS, InputError, Slice, Wanted, batches
+from flowstream.cli.publishing.record_formats import (
+    READERS,
+    InputError,
+    InputOptions,
+    Slice,
+    batches,
+)
 from flowstream.cli.publishing.records import Format, Source, guess_format
 
 FRAME = 1_048_576
@@ -29,7 +35,7 @@ def cut(
     format: str, data: bytes, size: int = 1 << 16, *, first: int = 1, key: str | None = None
 ) -> tuple[Slice, CommandError | None]:
     """Everything that is read before the end or the mistake, and the mistake."""
-    wanted = Wanted("f", FRAME, first, key)
+    wanted = InputOptions("f", FRAME, first, key)
     found = Slice()
     try:
         for part in READERS[format](batches(Trickle(data, size), wanted), wanted):
@@ -97,9 +103,9 @@ def test_gzip_is_read_transparently(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("a.ndjson", b'{"a":1}\n{"a":\n', "line 2 is not JSON"),
-        ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, and the header names 2 columns"),
+        ("a.csv", b"a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, and the header has 2 columns"),
         ("a.csv", b"a,b\n1,2\n1\n", "line 3 has 1 cells"),
-        ("a.csv", b"a,b,a\n1,2,3\n", "line 1 is the header and names the column 'a' twice"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "line 1 is the header and has the column 'a' twice"),
         ("a.csv", b"", "is empty, and CSV needs a header"),
         ("a.csv", b"\n\n", "is empty, and CSV needs a header"),
         ("a.csv", b'a,b\n1,"2\n', "line 2 has a quote that opens a cell and is not closed"),
@@ -238,7 +244,7 @@ def test_a_quote_that_is_not_closed_is_named_where_it_opens_and_holds_no_more_th
         def read1(self, size: int) -> bytes:
             return super().read1(size) or b"4,5\n" * 1000
 
-    wanted = Wanted("f", FRAME)
+    wanted = InputOptions("f", FRAME)
     data = b'a,b\n1,2\n"x\ny","2\n'
     slices = READERS["csv"](batches(Endless(data, 4), wanted), wanted)
     assert next(part for part in slices if part.bodies).bodies == [b'{"a":"1","b":"2"}']
@@ -248,7 +254,7 @@ def test_a_quote_that_is_not_closed_is_named_where_it_opens_and_holds_no_more_th
 
 
 def test_a_record_that_trickles_in_holds_up_none_before_it() -> None:
-    wanted = Wanted("f", FRAME)
+    wanted = InputOptions("f", FRAME)
     slices = READERS["csv"](batches(Trickle(b'a\n1\n"2\n3"\n', 7), wanted), wanted)
     assert [part.bodies for part in slices] == [[b'{"a":"1"}'], [b'{"a":"2\\n3"}']]
 

@@ -43,7 +43,7 @@ def test_a_change_drains_and_starts_again(broker: Broker, stream_name: str, tmp_
         wait_until(lambda: (tmp_path / "second.txt").exists())
         replace(tmp_path, "async def load", "async def load(:")
         run.line("error: shop cannot be imported: SyntaxError")
-        run.line("exit code 11: waiting for a change")
+        run.line("exit code 11; waiting for a change")
         replace(tmp_path, "async def load(:", "async def load")
         run.line("shop.py changed")
         run.signal(signal.SIGTERM)

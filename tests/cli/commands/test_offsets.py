@@ -10,11 +10,38 @@ from typing import Any
 
 import pytest
 
-from flowstream.cli.commands.offsets_reset import move
-from flowstream.cli.readers.active_readers import Question, phase_of, reader_among
+from flowstream.cli.readers.active_readers import ReaderQuery, phase_of, reader_among
+from flowstream.cli.readers.position import change_of
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import FAIL, LOAD, handled, numbered, write_module
+from tests.cli.rows import MISSING, TABLE, Bad, Row
+
+ROWS = {
+    ("offsets", "get"): Row(
+        "me {stream}", r"me +\S+ +0 +0 +2 +2", Bad("me no-such-stream", 6, MISSING),
+        drawn=TABLE, document='"offset": 0',
+        waiting="r s",
+    ),
+    ("offsets", "set"): Row(
+        "me {stream} 1", r"me on \S+: 0 -> 1; it continues with offset 2",
+        Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
+        waiting="r s 1",
+    ),
+    ("offsets", "forget"): Row(
+        "me {stream}", r"me +\S+ +0", Bad("me no-such-stream --yes", 6, MISSING),
+        drawn=TABLE, document='"forgotten": true', asks=r"Forget the stored offset of me\?",
+        waiting="r s --yes",
+    ),
+    ("offsets", "reset"): Row(
+        "me {stream} --to first --watch 0",
+        r"\S+ +0 +0 +1 +0[\s\S]+me on \S+: 0 -> -1; it continues",
+        Bad("me {stream} --to 99 --watch 0 --yes", 20, "has the offsets 0 to 2"),
+        drawn=TABLE, document='"stored": true', asks=r"Store this for me\?",
+        waiting="r s --to first",
+    ),
+}  # fmt: skip
+
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
@@ -96,7 +123,9 @@ def test_what_set_and_reset_skip_is_said_and_nothing_behind_the_end_is_stored(
     assert "skips" not in set_(10).err
     refused = set_(COUNT)
     assert (refused.code, refused.out) == (20, "")
-    assert f"holds 0 to {COUNT - 1}, so nobody can have settled offset {COUNT}" in refused.err
+    assert (
+        f"has the offsets 0 to {COUNT - 1:,}, so offset {COUNT:,} cannot be settled" in refused.err
+    )
     assert stream.stored == 10
     reset = stream.reset("--to", "12", "--yes")
     assert "skips up to 1 message of" in " ".join(reset.err.split())
@@ -149,7 +178,7 @@ def test_it_is_shown_and_asked_first(stream: Stream) -> None:
     assert stream.stored is None
     unasked = stream.reset("--to", "10")
     assert unasked.code == 2
-    assert "Add --yes" in unasked.err
+    assert "add --yes" in unasked.err
     assert stream.stored is None
     with Terminal(*stream.line("--to", "10"), url=stream.broker.url) as terminal:
         terminal.expect(r"Store this for .*\?")
@@ -221,12 +250,12 @@ def test_the_management_api_tells_of_an_idle_reader(
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ((), 2, "either --to PLACE or --by N"),
-        (("--to", "first", "--by", "1"), 2, "either --to PLACE or --by N"),
-        (("--to", "soon"), 2, "--to 'soon' is no place in a stream"),
+        ((), 2, "either --to OFFSET or --by N"),
+        (("--to", "first", "--by", "1"), 2, "either --to OFFSET or --by N"),
+        (("--to", "soon"), 2, "'soon' is not a position in a stream"),
         (("--by", "1"), 20, "nothing is stored under"),
-        (("--to", "101"), 20, "holds 0 to 99"),
-        (("--to", "first", "--http", "x"), 2, "is no address"),
+        (("--to", "101"), 20, "has the offsets 0 to 99"),
+        (("--to", "first", "--http", "x"), 2, "is not an address"),
         (
             ("--to", "first", "--management", "ftp://x"),
             2,
@@ -263,11 +292,11 @@ def test_a_stream_that_is_missing(broker: Broker) -> None:
 def test_what_a_move_repeats_or_skips(
     stored: int | None, target: int, first: int, again: int, skipped: int
 ) -> None:
-    found = move("s", "r", stored, target, first)
+    found = change_of("s", "r", stored, target, first)
     assert (found.again, found.skipped) == (again, skipped)
 
 
-QUESTION = Question("rabbitmq-stream://x", "orders", "orders", ("orders",))
+QUESTION = ReaderQuery("rabbitmq-stream://x", "orders", "orders", ("orders",))
 
 
 def test_who_is_the_reader_by_a_monitor() -> None:

@@ -43,7 +43,9 @@ STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "schema", "telemetry", "pr
 # The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # Rooms whose files form no import circle; add a room as soon as it has none.
-WITHOUT_CIRCLES = ["broker", "client", "protocol"]
+WITHOUT_CIRCLES = ["broker", "client", "metrics", "monitor", "protocol"]
+# What the generator of grafana/ may use, which is no part of the package.
+GENERATOR_MAY_USE = {"flowstream.metrics", "flowstream.monitor", "grafana", "yaml"}
 # What the example applications may use beside flowstream and the standard library.
 PIPELINES_MAY_USE = {"anyio", "msgspec", "pydantic"}
 
@@ -106,6 +108,16 @@ def pipeline_trespasses(source: str) -> list[str]:
     return found
 
 
+def generator_trespasses(source: str) -> list[str]:
+    """What a module of grafana/generate imports and must not."""
+    return [
+        module
+        for module, _ in imports_of(source, "grafana.generate")
+        if module.split(".")[0] not in sys.stdlib_module_names
+        and not {module, module.split(".")[0]} & GENERATOR_MAY_USE
+    ]
+
+
 def import_graph(files: dict[str, str]) -> dict[str, set[str]]:
     """For each module of `files` (name: source) the others of them that it imports."""
     modules = {name.removesuffix(".__init__") for name in files}
@@ -159,6 +171,17 @@ def test_the_files_of_a_room_form_no_import_circle(room: str) -> None:
     assert circles(import_graph(files)) == []
 
 
+@pytest.mark.parametrize("file", sources("grafana"), ids=lambda file: file.name)
+def test_the_generator_of_dashboards_uses_rooms_only(file: Path) -> None:
+    assert generator_trespasses(file.read_text()) == []
+
+
+@pytest.mark.parametrize("file", sources("flowstream"), ids=lambda it: str(it.relative_to(ROOT)))
+def test_the_package_uses_no_tools_of_the_repository(file: Path) -> None:
+    tops = {module.split(".")[0] for module, _ in imports_of(file.read_text(), package_of(file))}
+    assert not tops & {"grafana", "tests", "pipelines", "yaml"}
+
+
 @pytest.mark.parametrize("file", sources("pipelines"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_example_applications_use_only_the_face(file: Path) -> None:
     found = pipeline_trespasses(file.read_text())
@@ -201,6 +224,12 @@ def test_trespasses_are_found(room: str, line: str) -> None:
 )
 def test_proper_imports_are_not_trespasses(room: str, line: str) -> None:
     assert not trespasses(room, line, f"flowstream.{room}")
+
+
+def test_trespasses_of_the_generator_are_found() -> None:
+    assert generator_trespasses("import flowstream.metrics.catalogue")
+    assert generator_trespasses("from flowstream.client import Environment")
+    assert not generator_trespasses("from flowstream.metrics import CATALOGUE\nimport yaml, json")
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,13 @@ def test_the_image_lets_the_embedded_broker_keep_its_data() -> None:
     assert "ORDERS_WAREHOUSE=/data/" in text
 
 
+def test_the_image_builds_from_all_that_the_wheel_includes() -> None:
+    copied = re.findall(r"^COPY (\S+) \1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = build["targets"]["wheel"]["only-include"]
+    assert {path.partition("/")[0] for path in included} <= {*copied}
+
+
 def test_compose_services_that_are_named_exist() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
     for page in PAGES:

@@ -77,7 +77,7 @@ class Monitor:
         self._control = control
         self._letters = None
         if dead_letters is not None:
-            self._letters = DeadLetterEndpoint(dead_letters, self._log_event, control=control)
+            self._letters = DeadLetterEndpoint(dead_letters, board.log_event, control=control)
         self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
         self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
@@ -154,9 +154,6 @@ class Monitor:
         failing = {check.pipeline for check in checks if not check.ok}
         self._started |= {check.pipeline for check in checks} - failing
         return _checked([c for c in checks if c.pipeline not in self._started], request, "started")
-
-    def _log_event(self, pipeline: str, text: str) -> None:
-        self._board.events.add(self._board.now(), "info", text, pipeline=pipeline)
 
 
 def _checked(checks: Sequence[Check], request: Request, word: str) -> Response:

@@ -190,9 +190,9 @@ class Board:
 
     # --- reading --------------------------------------------------------------------------------
 
-    def now(self) -> float:
-        """The time by the board's clock."""
-        return self._clock()
+    def log_event(self, pipeline: str, text: str) -> None:
+        """Add an entry to the event log that no telemetry event causes."""
+        self.events.add(self._clock(), "info", text, pipeline=pipeline)
 
     def sample(self, memory: int | None = None) -> None:
         """Keep a sample of all counts; call it once a second.

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Retry,
         RunningPipeline,
         RunResult,
+        Slice,
     )
     from flowstream.telemetry import Telemetry
     from flowstream.tracing import Tracing
@@ -71,6 +72,7 @@ __all__ = [
     "Retry",
     "RunResult",
     "RunningPipeline",
+    "Slice",
     "StreamProducer",
     "StreamSink",
     "SuperStreamProducer",

@@ -19,10 +19,24 @@
         await running.wait_idle(2.0)                            # all settled, quiet for 2 s
         result = await running.wait()                           # RunResult; result.error, if any
 
-The way of a message: producer -> `Intake`/`SourcePartition` (admitted into the window, decoded)
--> processors -> batchers -> batch processors -> acknowledger (watermark) -> committer. Failures
-leave it for `Retry`, then for a `FailurePolicy`. Files here without `stages/` in their path are
-pure or declarative; each stage has a file there.
+What flows between the stages is a slice (slice.py). The way of a message, in the order to read it:
+
+    producer.py                 what a source sends, and how it learns what is settled
+    stages/source.py            admitted into the window, decoded, part of a slice
+    slice.py, delivery.py       the slice; which of its messages are settled; the watermark
+    stages/processor.py         queued, handled by a worker, retried, passed on
+    stages/router.py            to the batcher of its route
+    stages/batcher.py           into an open batch, which is closed by size, bytes or age
+    stages/batch_processor.py   the batch is handled by a worker
+    stages/acknowledger.py      settled: its place in the window is free, the watermark moves
+    stages/committer.py         the offset is stored, and verified at the end
+
+A failure leaves that way for `Retry`, then for a policy (stages/failure_handler.py). The stages
+only decide when; how to decide is pure, in deciders/ (queues, batching, schedules, the window).
+handlers/ runs what users wrote: workers, threads, processes, timeouts, watchdogs. state/ is what
+the stages of a run share. running/ builds them (assembly.py), runs them (run.py), ends them
+(drain.py) and shows them (control.py, report.py). declaration.py is what is declared; it knows
+nothing of running, and pipeline.py is the face of both.
 """
 
 from flowstream.pipeline.advice import Advice
@@ -47,10 +61,11 @@ from flowstream.pipeline.running.statistics import (
     Statistics,
 )
 from flowstream.pipeline.sink import Sink, Write
+from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.state.halting import options as discard_options
 from flowstream.pipeline.state.log_context import add_place
 from flowstream.pipeline.state.reasons import Reason
-from flowstream.pipeline.state.run_state import Signal
+from flowstream.signals import Signal
 
 __all__ = [
     "Acknowledger",
@@ -84,6 +99,7 @@ __all__ = [
     "RunningPipeline",
     "Signal",
     "Sink",
+    "Slice",
     "SourcePartition",
     "StageStatistics",
     "StageTopology",

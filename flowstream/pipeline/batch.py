@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import Any, Generic, TypeVar
 
-from flowstream.pipeline.message import Extra, Message
+from flowstream.pipeline.message import Message
+from flowstream.pipeline.slice import Slice
 from flowstream.texts import shown
 
 T = TypeVar("T")
@@ -14,16 +15,20 @@ T = TypeVar("T")
 class Batch(Generic[T]):
     """Messages handled together; they share one `key` and one `partition`.
 
+    `data`, `raw` and `offsets` have one entry for each message, and `messages` are the same as
+    objects, made when they are first asked for.
+
     `trigger` tells why it was closed: "size", "bytes", "timeout", "flush", "window" (everything
-    in flight was waiting in open batches), "drain" or "retry". `partition` is None without
-    `partition_by`. `attempt` is 1 at the first try.
+    in flight was waiting in open batches), "drain", "resize" or "retry". `partition` is None
+    without `partition_by`. `attempt` is 1 at the first try.
     """
 
-    __slots__ = ("_own", "attempt", "batcher", "key", "messages", "opened", "partition", "trigger")
+    __slots__ = ("_messages", "_slice", "attempt", "batcher", "key", "opened", "partition",
+                 "trigger")  # fmt: skip
 
     def __init__(
         self,
-        messages: list[Message[T]],
+        messages: Slice[T] | list[Message[T]],
         *,
         batcher: str = "default",
         key: Hashable = None,
@@ -32,8 +37,8 @@ class Batch(Generic[T]):
         opened: float = 0.0,
         attempt: int = 1,
     ) -> None:
-        self.messages = messages
-        self._own = messages
+        self._slice: Slice[T] = messages if isinstance(messages, Slice) else Slice.of(messages)
+        self._messages: list[Message[T]] | None = None
         self.batcher = batcher
         self.key = key
         self.partition = partition
@@ -48,53 +53,84 @@ class Batch(Generic[T]):
         return cls(messages, key=key, trigger=trigger)
 
     @property
+    def messages(self) -> list[Message[T]]:
+        """The messages as objects; the list is the handler's own, to sort or to cut."""
+        if self._messages is None:
+            self._messages = list(self._slice.messages)
+        return self._messages
+
+    @property
     def data(self) -> list[T]:
         """The messages' data, in order, as a new list."""
-        return [message.data for message in self.messages]
+        if self._messages is not None:
+            return [message.data for message in self._messages]
+        return self._slice.data
+
+    @property
+    def raw(self) -> list[bytes]:
+        """The messages' bodies as they were delivered, in order, as a new list."""
+        if self._messages is not None:
+            return [message.raw for message in self._messages]
+        return self._slice.raw
+
+    @property
+    def offsets(self) -> list[int]:
+        """The messages' offsets, in order; they may be of several streams."""
+        if self._messages is not None:
+            return [message.offset for message in self._messages]
+        return self._slice.offsets
 
     @property
     def size(self) -> int:
-        return len(self.messages)
+        """How many messages it has."""
+        return len(self)
 
     @property
     def bytes(self) -> int:
         """The sum of the bodies' sizes as they were delivered."""
-        return sum(len(message.raw) for message in self._own)
+        return self._slice.size
 
     def __len__(self) -> int:
-        return len(self.messages)
+        return len(self._slice if self._messages is None else self._messages)
 
     def __iter__(self) -> Iterator[Message[T]]:
         return iter(self.messages)
 
+    def __reduce__(self) -> Any:
+        """A batch travels to other processes without its pipeline."""
+        options = (self.batcher, self.key, self.partition, self.trigger, self.opened, self.attempt)
+        return _arrived, (self.messages, options)
+
     def __repr__(self) -> str:
         return f"<Batch {self.batcher} size={self.size} key={shown(self.key)} {self.trigger}>"
 
+    # -- for the stages
 
-def again(batch: Batch[Any], messages: list[Message[Any]]) -> Batch[Any]:
-    """The batch of `messages` to try once more, in the place of `batch`.
+    def _again(self, messages: list[Message[Any]]) -> Batch[Any]:
+        """The batch of `messages` to try once more, in the place of this one.
 
-    The messages are copies: a handler that hangs in a thread keeps the old ones.
-    """
+        The messages are clones: a handler that hangs in a thread keeps the old ones.
+        """
+        attempt = self.attempt + 1
+        clones = [
+            message._clone(
+                data=message.data,
+                attempt=attempt,
+                decided=True,
+                joint=None if message._extra is None else message._extra.joint,
+            )
+            for message in messages
+        ]
+        return Batch(
+            clones, batcher=self.batcher, key=self.key, partition=self.partition, trigger="retry",
+            opened=self.opened, attempt=attempt,
+        )  # fmt: skip
+
+
+def _arrived(messages: list[Message[Any]], options: Any) -> Batch[Any]:
+    """A batch that came from the process of its pipeline."""
+    batcher, key, partition, trigger, opened, attempt = options
     return Batch(
-        [_once_more(message, batch.attempt + 1) for message in messages],
-        batcher=batch.batcher,
-        key=batch.key,
-        partition=batch.partition,
-        trigger="retry",
-        opened=batch.opened,
-        attempt=batch.attempt + 1,
-    )
-
-
-def _once_more(message: Message[T], attempt: int) -> Message[T]:
-    copy = Message(message._delivery, message._index, message.data, message.raw)
-    if hasattr(message, "_hash"):
-        copy._hash = message._hash
-    copy._extra = extra = Extra()
-    extra.attempt = attempt
-    old = message._extra
-    if old is not None:
-        extra.key, extra.flush, extra.routes = old.key, old.flush, old.routes
-        extra.joint, extra.early, extra.ack = old.joint, old.early, old.ack
-    return copy
+        messages, batcher=batcher, key=key, partition=partition, trigger=trigger, opened=opened,
+        attempt=attempt,
+    )  # fmt: skip

@@ -1,7 +1,9 @@
-"""A delivery is messages taken in together; the watermark is what may be committed. Both are exact.
+"""Which messages are settled, exactly: deliveries, their watermark, and the offset to commit.
 
-Pure: no clock, no I/O. Each message of a delivery has one byte: open, settled, or held (it will not
-be settled in this run, so nothing at or past it may be committed).
+A delivery is what one `send` of a source brought in, or as much of it as the window admitted at
+once. Each of its messages has one byte: open, settled, or abandoned (it will not be settled in this
+run, so nothing at or behind it may be committed). The watermark is the last offset of the unbroken
+run of settled messages from the beginning: committing it can lose nothing. Pure: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -9,42 +11,26 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-if TYPE_CHECKING:
-    from flowstream.pipeline.message import Codec, Message
-
-OPEN, SETTLED, HELD = 0, 1, 2
+OPEN, SETTLED, ABANDONED = 0, 1, 2
 BEFORE_FIRST = -1
-"""Stored where not even offset 0 is settled."""
+"""Stored where not even offset 0 is settled: a run resumes at the stored offset + 1."""
 REMEMBERED = 1_000
 """Offsets that a run has stored for a stream, and knows again."""
-
-
-class Origin(Protocol):
-    """What a delivery must know of the partition that delivered it."""
-
-    stream: str
-    codec: Codec | None
-
-    def settle_early(self, message: Message[Any], /) -> None: ...
+_SETTLED = bytes([SETTLED])
 
 
 class Delivery:
-    """`count` messages delivered together; `remaining` of them are neither settled nor held."""
+    """`count` messages delivered together; `remaining` of them are neither settled nor abandoned.
 
-    __slots__ = (
-        "_offsets",
-        "arrived",
-        "base",
-        "count",
-        "flags",
-        "held",
-        "last",
-        "partition",
-        "remaining",
-        "timestamp",
-    )  # fmt: skip
+    The offset of the message at `index` is `base + index`, or `offsets[index]` where a filter left
+    gaps. `partition` is the source partition that brought them in. `touched` says that somebody
+    decided something about one of its messages: only then are they looked at one by one.
+    """
+
+    __slots__ = ("_offsets", "abandoned", "arrived", "base", "count", "flags", "last", "partition",
+                 "remaining", "timestamp", "touched")  # fmt: skip
 
     def __init__(
         self,
@@ -61,7 +47,8 @@ class Delivery:
         self.count = count
         self.flags = bytearray(count)
         self.remaining = count
-        self.held = 0
+        self.abandoned = 0
+        self.touched = False
         self.timestamp = timestamp
         self.arrived = arrived
         self._offsets = offsets
@@ -78,14 +65,50 @@ class Delivery:
         index = bisect_left(self._offsets, offset)
         return index if index < self.count and self._offsets[index] == offset else None
 
+    def offsets(self, indexes: Sequence[int]) -> Sequence[int]:
+        """The offsets of the messages at `indexes`."""
+        if self._offsets is not None:
+            return [self._offsets[index] for index in indexes]
+        base = self.base
+        if isinstance(indexes, range):
+            return range(base + indexes.start, base + indexes.stop)
+        return [base + index for index in indexes]
+
+    def settle(self, indexes: Sequence[int]) -> None:
+        """Settle the messages at `indexes`; AssertionError where one is not open."""
+        flags, count = self.flags, len(indexes)
+        if isinstance(indexes, range):
+            start, stop = indexes.start, indexes.stop
+            if flags.count(OPEN, start, stop) != count:
+                raise AssertionError(f"{self._first_closed(indexes)} was settled twice")
+            flags[start:stop] = _SETTLED * count
+        else:
+            for index in indexes:
+                if flags[index]:
+                    raise AssertionError(f"{self._first_closed([index])} was settled twice")
+                flags[index] = SETTLED
+        self.remaining -= count
+
+    def abandon(self, index: int) -> bool:
+        """Leave the message to the next run; False where it is settled already."""
+        if self.flags[index]:
+            return False
+        self.flags[index] = ABANDONED
+        self.abandoned += 1
+        self.remaining -= 1
+        return True
+
+    def _first_closed(self, indexes: Sequence[int]) -> str:
+        index = next(index for index in indexes if self.flags[index])
+        return f"{self.partition.stream}@{self.offset(index)}"
+
     def first_unsettled(self) -> int:
         """The index of the first message that is not settled; `count` when all are."""
         first = self.flags.find(OPEN)
         if first < 0:
             first = self.count
-        if self.held:
-            held = self.flags.find(HELD)
-            return min(first, held) if held >= 0 else first
+        if self.abandoned:
+            return min(first, self.flags.find(ABANDONED))
         return first
 
 
@@ -108,7 +131,7 @@ class Watermark:
     def open(self) -> Delivery | None:
         """The first delivery that is not settled, after forgetting those that are."""
         deliveries = self._deliveries
-        while deliveries and not deliveries[0].remaining and not deliveries[0].held:
+        while deliveries and not deliveries[0].remaining and not deliveries[0].abandoned:
             delivery = deliveries.popleft()
             self._below = delivery.last
             self._count -= delivery.count
@@ -126,7 +149,7 @@ class Watermark:
     @property
     def unsettled(self) -> int:
         """How many messages are not settled."""
-        return sum(delivery.remaining + delivery.held for delivery in self._deliveries)
+        return sum(delivery.remaining + delivery.abandoned for delivery in self._deliveries)
 
     @property
     def repeated(self) -> int:

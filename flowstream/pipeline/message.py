@@ -125,9 +125,12 @@ class Message(Generic[T]):
     Handlers get messages; they do not make them. `Message.new` makes one for a handler's test.
     """
 
-    __slots__ = ("_delivery", "_extra", "_hash", "_index", "data", "raw")
+    __slots__ = ("_delivery", "_extra", "_hash", "_index", "_order", "data", "raw")
 
     _hash: int
+    """Where a batcher has partitions: the number that they are told apart by."""
+    _order: Any
+    """Where the processors keep the order of keys: the order (deciders/queues.py) it is part of."""
 
     def __init__(self, delivery: Delivery, index: int, data: T, raw: bytes) -> None:
         self._delivery = delivery
@@ -273,7 +276,34 @@ class Message(Generic[T]):
     def _more(self) -> Extra:
         if self._extra is None:
             self._extra = Extra()
+            self._delivery.touched = True
         return self._extra
+
+    def _clone(
+        self,
+        *,
+        data: Any,
+        attempt: int = 1,
+        decided: bool = False,
+        joint: Joint | None = None,
+    ) -> Message[Any]:
+        """Another object for the same message of the stream: for another attempt, or batcher.
+
+        What was settled early and what the acknowledger reads is the message's and goes along.
+        `decided`: what the processor decided (key, flush, routes) does, too. A failure never does.
+        """
+        clone = Message(self._delivery, self._index, data, self.raw)
+        for name in ("_hash", "_order"):
+            if hasattr(self, name):
+                setattr(clone, name, getattr(self, name))
+        extra, own = clone._more(), self._extra
+        extra.attempt = attempt
+        extra.joint = joint
+        if own is not None:
+            extra.early, extra.ack = own.early, own.ack
+            if decided:
+                extra.key, extra.flush, extra.routes = own.key, own.flush, own.routes
+        return clone
 
     def __reduce__(self) -> Any:
         """A message travels to other processes without its pipeline."""
@@ -309,16 +339,3 @@ def _arrived(
         extra = message._more()
         extra.attempt, extra.key = attempt, key
     return message
-
-
-def branch(message: Message[T], joint: Joint) -> Message[T]:
-    """The same message for one more batcher, with its own failure and attempts."""
-    copy = Message(message._delivery, message._index, message.data, message.raw)
-    if hasattr(message, "_hash"):
-        copy._hash = message._hash
-    extra = copy._more()
-    extra.joint = joint
-    source = message._extra
-    if source is not None:
-        extra.key, extra.flush, extra.ack = source.key, source.flush, source.ack
-    return copy

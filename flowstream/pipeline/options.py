@@ -140,6 +140,7 @@ class ProcessorOptions(HandlerOptions):
     max_demand: Annotated[
         int, whole(1, unit="messages"), "messages handed to a worker at once, at most"
     ] = 1000
+    slices: Annotated[bool, "the handler gets whole slices, annotated Slice[T]"] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,9 @@ import typing_extensions
 from pydantic_core import from_json
 
 from flowstream.errors import PayloadError, UnsupportedPayloadType
-from flowstream.pipeline.message import Codec
-from flowstream.texts import interrupts, is_a, text_of
+from flowstream.pipeline.handlers.return_checks import map_all
+from flowstream.pipeline.message import Codec, Message
+from flowstream.texts import is_a, text_of
 
 Decode = Callable[[bytes], Any]
 
@@ -48,6 +49,12 @@ class Decoder(NamedTuple):
         if codec is None or self.convert is None:
             return payload
         return self.convert(codec.plain(payload))
+
+    def again(self, message: Message[Any]) -> Any:
+        """The data of a message as it was when it was delivered; raises where decoding does."""
+        if self.decode is None or not message.raw:
+            return message.data
+        return self.of(message._delivery.partition.codec, message.raw)
 
 
 SUPPORTED = (
@@ -97,21 +104,8 @@ def decode_slice(
 
     Returns the data in order, and (index, error) of the bad ones.
     """
-    data: list[Any] = []
-    bad: list[tuple[int, PayloadError]] = []
-    rest = map(decode, bodies)
-    while len(data) < len(bodies):
-        error: BaseException = StopIteration()  # what ends an iteration without an exception
-        try:
-            data.extend(rest)
-        except BaseException as raised:
-            if interrupts(raised):
-                raise
-            error = raised
-        if len(data) < len(bodies):
-            bad.append((len(data), payload_error(error)))
-            data.append(None)
-    return data, bad
+    data, bad = map_all(decode, bodies)
+    return data, [(index, payload_error(error)) for index, error in bad]
 
 
 def payload_error(error: BaseException) -> PayloadError:

@@ -43,6 +43,7 @@ from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.running.control import RunningPipeline, start
 from flowstream.pipeline.running.statistics import RunResult
+from flowstream.pipeline.slice import Slice
 from flowstream.schema import make, part, shows, takes
 from flowstream.telemetry import Telemetry
 from flowstream.texts import shown, type_name
@@ -113,7 +114,8 @@ class Pipeline:
                     f"{path}: a pipeline has one processor, and {other.signature.name} is declared "
                     "already"
                 )
-            signature = inspect_handler(function, Message, path)
+            wraps = Slice if options.slices else Message
+            signature = inspect_handler(function, wraps, path)
             decoder(signature.payload, handler=f"{path}: {signature.name}")
             _check_processes(function, options, signature, path)
             self._declare(processor=Declared(function, signature, options))
@@ -296,6 +298,10 @@ async def _unused(batch: Any) -> None:
 
 
 def _check_processes(handler: Handler, options: Any, signature: Signature, path: str) -> None:
+    if options.processes and getattr(options, "slices", False):
+        raise ConfigurationError(
+            f"{path} > processes: worker processes take single messages; leave slices=True out"
+        )
     if options.processes and signature.is_async:
         raise ConfigurationError(f"{path} > processes: {signature.name} must be a plain def")
     if options.processes and signature.resource is not None:

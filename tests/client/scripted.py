@@ -15,7 +15,6 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
 
-from flowstream.client.connecting.tasks import Signal
 from flowstream.errors import ConnectionFailed
 from flowstream.protocol import (
     Address,
@@ -76,6 +75,7 @@ from flowstream.protocol import (
     build_chunk,
     simple_entry,
 )
+from flowstream.signals import Signal
 
 SERVER_VERSIONS = tuple(
     CommandVersion(key, 1, 2 if key in (Key.PUBLISH, Key.DELIVER) else 1) for key in range(1, 31)

@@ -175,10 +175,10 @@ class Pipelines(RuleBasedStateMachine):
         elif what == "commit":
             self.source.refuse_commits = 1
         elif what == "processor":
-            crash_once(run.processors, "_run")
+            crash_once(run.built.processors, "_run")
         else:
-            for batcher in run.batchers.values():
-                crash_once(batcher, "_settle")
+            for batcher in run.built.batchers.values():
+                crash_once(batcher.processors, "_settle")
                 break
 
     @precondition(lambda self: self.running is not None)
@@ -235,7 +235,7 @@ class Pipelines(RuleBasedStateMachine):
         alone = statistics.in_flight == 1
         assert statistics.in_flight_bytes <= self.model.shape.window_bytes or alone
         settled = sum(statistics.settled.values())
-        held = self.running._run.ack_tracker.held
+        held = self.running._run.ack_tracker.abandoned
         assert settled + held <= statistics.received <= settled + held + statistics.in_flight
 
     def ended(self, *, drained: bool) -> None:
@@ -253,7 +253,7 @@ class Pipelines(RuleBasedStateMachine):
         if drained and result.error is None:
             assert result.reason == "stopped"
             assert run.state.window.messages == run.state.window.bytes == 0
-            assert result.unsettled == run.ack_tracker.held
+            assert result.unsettled == run.ack_tracker.abandoned
             if result.committed.get("orders") is not None:
                 assert self.source.stored == result.committed["orders"]
             if not crashed:

@@ -185,7 +185,7 @@ async def test_a_policy_that_names_no_outcome_halts(outcome: Any) -> None:
         if n_of(message) == 3:
             raise ValueError("x")
 
-    with pytest.raises(Halted, match="dispose returned"):
+    with pytest.raises(Halted, match="handle returned"):
         await pipeline.run()
     assert producer.stored == {"orders": 2}
 
@@ -227,8 +227,8 @@ async def test_a_body_that_does_not_decode_a_second_time_is_not_tried_again() ->
             raise ValueError("x")
 
     async with pipeline.start() as running:
-        intake = running._run.intake
-        decode = intake.decoder.decode
+        intake = running._run.built.source
+        decode = intake._decoder.decode
         assert decode is not None
 
         def once(body: bytes) -> Any:
@@ -237,7 +237,7 @@ async def test_a_body_that_does_not_decode_a_second_time_is_not_tried_again() ->
             seen.add(hash(body))
             return decode(body)
 
-        intake.decoder = intake.decoder._replace(decode=once)
+        intake._decoder = intake._decoder._replace(decode=once)
         with anyio.fail_after(100):
             result = await running.wait()
     assert result.settled == {"ok": 9, "discarded": 1}
@@ -285,7 +285,7 @@ async def test_what_a_broken_batcher_leaves_ends_the_run_instead_of_hanging_it(
     from flowstream.errors import StageFailed
     from flowstream.pipeline.stages.batcher import Batcher
 
-    monkeypatch.setattr(Batcher, "put", lambda self, messages, plain: None)
+    monkeypatch.setattr(Batcher, "put", lambda self, part, *, decided: None)
     producer = MemoryStream(numbers(10))
     pipeline = Pipeline("test", producer)
     pipeline.processor(nothing)

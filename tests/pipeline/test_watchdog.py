@@ -118,7 +118,7 @@ class Disposing(OpenPolicy):
         self.hangs = hangs
 
     async def handle(self, failures: Any) -> str:
-        await self.hangs.at("Policy.dispose")
+        await self.hangs.at("Policy.handle")
         return "discarded"
 
 
@@ -166,7 +166,7 @@ def pipeline_that(hangs: Hangs) -> Pipeline:
 
 EVERYWHERE = [
     *("lifespan", "Source.open", "Source.commit", "Told.acknowledge", "Policy.open_policy"),
-    *("Policy.dispose", "Written.writer", "written", "prepare", "on_failed"),
+    *("Policy.handle", "Written.writer", "written", "prepare", "on_failed"),
 ]
 
 

@@ -45,10 +45,11 @@ from flowstream.protocol import (
     State,
     Tune,
 )
+from flowstream.signals import Signal
 
 from .settings import Settings, log
 from .sockets import SocketStream
-from .tasks import Signal, TaskOwner
+from .tasks import TaskOwner
 from .transport import STREAM_ERRORS
 from .users import IdAllocator, PublisherUser, SubscriptionUser
 

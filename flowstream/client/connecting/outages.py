@@ -13,12 +13,12 @@ from typing import Any
 
 import anyio
 
+from flowstream.signals import Signal
 from flowstream.telemetry import BrokerBack, BrokerLost, Telemetry
 from flowstream.texts import clipped, listed
 
 from .recovery import State, StateCell
 from .settings import Settings, log
-from .tasks import Signal
 
 GATHER = 0.5
 """Seconds during which losses are collected for one record, and for which a recovery must last."""

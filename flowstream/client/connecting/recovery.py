@@ -27,11 +27,11 @@ from flowstream.errors import (
     TokenUnavailable,
     VirtualHostAccessFailed,
 )
+from flowstream.signals import Signal
 from flowstream.telemetry import StateChanged, Telemetry
 from flowstream.texts import text_of
 
 from .settings import Settings, log
-from .tasks import Signal
 
 
 class State(Enum):

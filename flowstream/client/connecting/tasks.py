@@ -99,25 +99,3 @@ class TaskOwner:
         # The block's own error is not the group's: it leaves without an ExceptionGroup.
         await group.__aexit__(None, None, None)
         return None
-
-
-class Signal:
-    """`notify()` wakes all tasks that are in `wait()`; without waiters it costs almost nothing.
-
-    A waiter tests its condition before and after: `while not ready: await signal.wait()`.
-    """
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-
-    def notify(self) -> None:
-        event, self._event = self._event, None
-        if event is not None:
-            event.set()
-
-    async def wait(self) -> None:
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()

@@ -16,9 +16,10 @@ import anyio
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.tasks import Signal, Task
+from flowstream.client.connecting.tasks import Task
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
+from flowstream.signals import Signal
 
 from .delivery import Delivery, Messages
 from .options import AutoTracking, ConsumerOptions

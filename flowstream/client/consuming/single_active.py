@@ -16,8 +16,8 @@ import anyio
 from flowstream.client.connecting.connection import ClientConnection
 from flowstream.client.connecting.recovery import TRANSIENT
 from flowstream.client.connecting.settings import Backoff, log
-from flowstream.client.connecting.tasks import Signal
 from flowstream.protocol import OffsetSpec
+from flowstream.signals import Signal
 
 
 class ActivationQueue:

@@ -14,7 +14,6 @@ from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, State, StateCell
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.tasks import Signal
 from flowstream.client.connecting.users import SubscriptionUser
 from flowstream.errors import (
     ConnectionClosed,
@@ -36,6 +35,7 @@ from flowstream.protocol import (
     Subscribe,
     Unsubscribe,
 )
+from flowstream.signals import Signal
 from flowstream.telemetry import ChunkReceived, Overtaken
 from flowstream.texts import plural, text_of
 

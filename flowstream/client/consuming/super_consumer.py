@@ -11,9 +11,9 @@ import anyio
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.partitions import Partitions
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.tasks import Signal
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.protocol import OffsetSpec
+from flowstream.signals import Signal
 
 from .consumer import Consumer
 from .delivery import Delivery, Messages

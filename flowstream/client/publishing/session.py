@@ -15,7 +15,6 @@ from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, StateCell
 from flowstream.client.connecting.settings import log
-from flowstream.client.connecting.tasks import Signal
 from flowstream.client.connecting.users import PublisherUser
 from flowstream.errors import (
     ConnectionClosed,
@@ -32,6 +31,7 @@ from flowstream.protocol import (
     QueryPublisherSequenceResponse,
     Response,
 )
+from flowstream.signals import Signal
 from flowstream.telemetry import Confirmed, Published
 from flowstream.texts import interrupts, printable, shown
 

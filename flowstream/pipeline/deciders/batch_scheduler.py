@@ -32,7 +32,7 @@ class BatchScheduler:
         tokens = self._tokens_of(batch)
         lines = [self._lines.setdefault(token, deque()) for token in tokens]  # a key may raise
         self.batches += 1
-        self.messages += len(batch._own)
+        self.messages += len(batch._slice)
         self._tokens[id(batch)] = tokens
         for line in lines:
             line.append(batch)
@@ -49,7 +49,7 @@ class BatchScheduler:
         self._tokens[id(instead)] = tokens
         for token in tokens:
             self._lines[token][0] = instead
-        self.messages += len(instead._own) - len(batch._own)
+        self.messages += len(instead._slice) - len(batch._slice)
 
     def resume(self, batch: Batch[Any]) -> None:
         """A batch that waited to be tried again may be handled now, before others."""
@@ -59,7 +59,7 @@ class BatchScheduler:
         """The batch is settled; those behind it may go on."""
         tokens = self._tokens.pop(id(batch))
         self.batches -= 1
-        self.messages -= len(batch._own)
+        self.messages -= len(batch._slice)
         freed = []
         for token in tokens:
             line = self._lines[token]

@@ -1,4 +1,4 @@
-"""Cuts messages into batches; loses and repeats nothing. Pure: `now` is given.
+"""Cuts slices into batches; loses and repeats nothing. Pure: `now` is given.
 
 There is one open batch per (partition, key). A batch ends by its size, by `max_bytes` (a ceiling
 that only a single larger message can exceed), by its age, by a message that asks for it, or when
@@ -7,16 +7,22 @@ everything is flushed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Hashable
+from itertools import accumulate
 from typing import Any
 
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.message import Message
+from flowstream.pipeline.slice import Slice
 from flowstream.texts import interrupts, shown
 
 Splitter = Callable[[Message[Any], Any], tuple[bool, Any]]
 """Called with a message and the accumulator: (is the batch full with it, the next accumulator)."""
+
+Where = tuple[int | None, Hashable]
+"""The partition and the key of an open batch."""
 
 
 class Batching:
@@ -39,9 +45,9 @@ class Batching:
         self.max_bytes = max_bytes
         self.partition = partition
         self.messages = 0
-        self._open: dict[tuple[int | None, Hashable], Batch[Any]] = {}
-        self._bytes: dict[tuple[int | None, Hashable], int] = {}
-        self._states: dict[tuple[int | None, Hashable], Any] = {}
+        self._open: dict[Where, Batch[Any]] = {}
+        self._bytes: dict[Where, int] = {}
+        self._states: dict[Where, Any] = {}
         self._split: Splitter | None = None
         self._initial: Any = None
         if isinstance(size, tuple):
@@ -50,21 +56,19 @@ class Batching:
         else:
             self.size = size
 
-    def put(self, messages: list[Message[Any]], now: float) -> list[Batch[Any]]:
-        """Add messages that have neither a key nor a wish; returns the batches that are full."""
-        if self.partition is not None or self.max_bytes is not None or self._split is not None:
-            return self.put_each(messages, now)
+    def put(self, part: Slice[Any], now: float) -> list[Batch[Any]]:
+        """Add messages that have no key and ask for no flush; returns the batches that are full."""
+        if self._split is not None:
+            return self.put_each(part.messages, now)
         closed: list[Batch[Any]] = []
-        start, count = 0, len(messages)
-        while start < count:
-            batch = self._open.get(_PLAIN) or self._begin(_PLAIN, now)
-            room = self.size - len(batch._own)
-            batch._own.extend(messages if count - start <= room and not start
-                              else messages[start : start + room])  # fmt: skip
-            start += room
-            if len(batch._own) >= self.size:
-                closed.append(self._close(_PLAIN, "size"))
-        self.messages += count - sum(len(batch._own) for batch in closed)
+        if self.partition is None:
+            self._fill(_PLAIN, part, now, closed)
+        else:
+            parts: dict[int, list[Message[Any]]] = {}
+            for message in part.messages:
+                parts.setdefault(self.partition(message), []).append(message)
+            for number, messages in parts.items():
+                self._fill((number, None), Slice.of(messages), now, closed)
         return closed
 
     def put_each(self, messages: list[Message[Any]], now: float) -> list[Batch[Any]]:
@@ -88,7 +92,7 @@ class Batching:
                     raise
                 raise Rejected(index, closed) from error
             if where in self._open:
-                self._settle_size(where, full, extra is not None and extra.flush, closed)
+                self._close_full(where, full, extra is not None and extra.flush, closed)
         return closed
 
     def expire(self, now: float) -> list[Batch[Any]]:
@@ -106,6 +110,11 @@ class Batching:
         return [self._pop(where, trigger) for where in list(self._open)]
 
     @property
+    def splits(self) -> bool:
+        """Does a function of the user's say when a batch is full?"""
+        return self._split is not None
+
+    @property
     def deadline(self) -> float | None:
         """When the oldest open batch ends by its age."""
         for batch in self._open.values():
@@ -117,7 +126,43 @@ class Batching:
         """How many batches are open."""
         return len(self._open)
 
-    def _ask(self, where: tuple[int | None, Hashable], message: Message[Any]) -> bool:
+    # -- slices
+
+    def _fill(self, where: Where, part: Slice[Any], now: float, closed: list[Batch[Any]]) -> None:
+        """Add a slice to the open batch, and to as many new ones as it fills."""
+        while count := len(part):
+            batch = self._open.get(where)
+            room = self.size - (0 if batch is None else len(batch._slice))
+            if self.max_bytes is not None:
+                room = min(room, self._fitting(where, part))
+                if not room:
+                    closed.append(self._pop(where, "bytes"))
+                    continue
+            head = part.take(room) if room < count else part
+            if self.max_bytes is not None:
+                self._bytes[where] = self._bytes.get(where, 0) + head.size
+            self.messages += len(head)
+            if batch is None:
+                self._begin(where, now, head)
+            else:
+                batch._slice.extend(head)
+            self._close_full(where, False, False, closed)
+            if head is part:
+                break
+
+    def _fitting(self, where: Where, part: Slice[Any]) -> int:
+        """How many messages of the slice fit into the open batch by their sizes, at least one
+        into a new one."""
+        assert self.max_bytes is not None
+        room = self.max_bytes - self._bytes.get(where, 0)
+        if part.size <= room:
+            return len(part)
+        fitting = bisect_right(list(accumulate(map(len, part.raw))), room)
+        return fitting if where in self._open else max(fitting, 1)
+
+    # -- single messages
+
+    def _ask(self, where: Where, message: Message[Any]) -> bool:
         assert self._split is not None
         answer: Any = self._split(message, self._states.get(where, self._initial))
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -130,52 +175,41 @@ class Batching:
         return bool(full)
 
     def _add(
-        self,
-        where: tuple[int | None, Hashable],
-        message: Message[Any],
-        now: float,
-        closed: list[Batch[Any]],
+        self, where: Where, message: Message[Any], now: float, closed: list[Batch[Any]]
     ) -> None:
         if self.max_bytes is not None:
             size = len(message.raw)
             if where in self._open and self._bytes[where] + size > self.max_bytes:
                 closed.append(self._pop(where, "bytes"))
             self._bytes[where] = self._bytes.get(where, 0) + size
-        batch = self._open.get(where) or self._begin(where, now)
-        batch._own.append(message)
+        batch = self._open.get(where)
+        if batch is None:
+            self._begin(where, now, Slice.of([message]))
+        else:
+            batch._slice.append(message)
         self.messages += 1
 
-    def _settle_size(
-        self,
-        where: tuple[int | None, Hashable],
-        full: bool,
-        flush: bool,
-        closed: list[Batch[Any]],
-    ) -> None:
-        """Close the batch a message was just added to, where it is full or asked for."""
-        if full or len(self._open[where]._own) >= self.size:
+    def _close_full(self, where: Where, full: bool, flush: bool, closed: list[Batch[Any]]) -> None:
+        """Close the batch that something was just added to, where it is full or asked for."""
+        if full or len(self._open[where]._slice) >= self.size:
             closed.append(self._pop(where, "size"))
         elif self.max_bytes is not None and self._bytes[where] >= self.max_bytes:
             closed.append(self._pop(where, "bytes"))
         elif flush:
             closed.append(self._pop(where, "flush"))
 
-    def _begin(self, where: tuple[int | None, Hashable], now: float) -> Batch[Any]:
-        partition, key = where
-        batch: Batch[Any] = Batch([], batcher=self.name, key=key, partition=partition, opened=now)
-        self._open[where] = batch
-        return batch
+    # -- batches
 
-    def _close(self, where: tuple[int | None, Hashable], trigger: str) -> Batch[Any]:
+    def _begin(self, where: Where, now: float, part: Slice[Any]) -> None:
+        partition, key = where
+        self._open[where] = Batch(part, batcher=self.name, key=key, partition=partition, opened=now)
+
+    def _pop(self, where: Where, trigger: str) -> Batch[Any]:
         batch = self._open.pop(where)
         batch.trigger = trigger
-        return batch
-
-    def _pop(self, where: tuple[int | None, Hashable], trigger: str) -> Batch[Any]:
-        batch = self._close(where, trigger)
         self._bytes.pop(where, None)
         self._states.pop(where, None)
-        self.messages -= len(batch._own)
+        self.messages -= len(batch._slice)
         return batch
 
 
@@ -188,4 +222,4 @@ class Rejected(Exception):
         self.closed = closed
 
 
-_PLAIN: tuple[None, None] = (None, None)
+_PLAIN: Where = (None, None)

@@ -1,107 +1,307 @@
-"""What waits for the processors: one queue, or one for each worker's partition; and the blocked.
+"""What waits for the processors, and in which order they may have it. Pure.
 
-Where order is kept, a message that failed blocks its key: what comes behind it with the same key
-waits until it is settled. Pure.
+There are two kinds. `SliceQueue` is one queue for all workers. With one worker it is `ordered`: a
+message that failed blocks everything behind it until it is settled. `KeyedQueue` keeps the order of
+each key: a key belongs to the worker that has messages of it in its hands, and to nobody otherwise,
+so whoever is idle takes whole keys; how keys spread does not depend on their hashes. A message that
+failed blocks its key.
+
+A blocked message comes back by `retry`, ahead of what waits behind it, and is forgotten by
+`unblock` when it is settled, handed on or given up.
 """
 
 from __future__ import annotations
 
+import zlib
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Hashable
 from typing import Any
 
-from flowstream.pipeline.deciders.dispatch import Pending
 from flowstream.pipeline.message import Message
+from flowstream.pipeline.slice import Slice
+
+SPARE = 1_000
+"""Orders without messages that are kept for their key to come again."""
 
 
-class Blocked:
-    """A key whose `holder` failed and is not settled yet; `behind` waits for it."""
+class Order:
+    """Messages whose order is kept. `holder` failed and is not settled yet: the others wait.
 
-    __slots__ = ("behind", "holder")
+    `front` is to be handled before all others, also while the order is blocked. `taken` says that a
+    worker has messages of it in its hands. `number` is the hash of its key, and `spread` one that
+    is the same in every process.
+    """
 
-    def __init__(self, holder: Message[Any]) -> None:
-        self.holder = holder
-        self.behind: deque[Message[Any]] = deque()
+    __slots__ = ("front", "holder", "listed", "number", "spread", "taken", "waiting")
 
-
-class Queues:
-    """Messages by partition. `ordered` stages keep the order of each key."""
-
-    __slots__ = ("_queues", "behind", "blocked", "ordered", "partitioned")
-
-    def __init__(self, workers: int, *, partitioned: bool) -> None:
-        self.partitioned = partitioned
-        self.ordered = partitioned or workers == 1
-        self.blocked: dict[int, Blocked] = {}
-        self.behind = 0
-        self._queues: list[Pending[Message[Any]]] = [
-            Pending() for _ in range(workers if partitioned else 1)
-        ]
-
-    def resize(self, workers: int) -> None:
-        """Change the number of workers; with partitions only while nothing is queued or blocked."""
-        self.ordered = self.partitioned or workers == 1
-        if self.partitioned:
-            assert not self.waiting
-            self._queues = [Pending() for _ in range(workers)]
-
-    def put(self, messages: list[Message[Any]]) -> set[int]:
-        """Queue messages; returns the partitions that have work (empty without partitions)."""
-        if not self.partitioned:
-            self._queues[0].put(messages)
-            return set()
-        parts: dict[int, list[Message[Any]]] = {}
-        count = len(self._queues)
-        for message in messages:
-            parts.setdefault(message._hash % count, []).append(message)
-        for partition, part in parts.items():
-            self._queues[partition].put(part)
-        return set(parts)
-
-    def put_front(self, messages: list[Message[Any]]) -> int:
-        """Queue messages of one key ahead of everything that waits; returns their partition."""
-        partition = messages[0]._hash % len(self._queues) if self.partitioned else 0
-        self._queues[partition].put_front(messages)
-        return partition
-
-    def take(self, worker: int, count: int) -> list[Message[Any]]:
-        return self.of(worker).take(count)
-
-    def of(self, worker: int) -> Pending[Message[Any]]:
-        """The queue a worker takes from."""
-        return self._queues[worker if self.partitioned else 0]
+    def __init__(self, number: int, key: Hashable) -> None:
+        self.number = number
+        self.spread = stable_hash(key)
+        self.waiting: list[Message[Any]] = []
+        self.front: Message[Any] | None = None
+        self.holder: Message[Any] | None = None
+        self.taken = False
+        self.listed = False
 
     @property
-    def waiting(self) -> int:
-        """Messages that are queued, or wait behind one that failed."""
-        return sum(map(len, self._queues)) + self.behind
+    def ready(self) -> bool:
+        """Whether a worker may take from it."""
+        if self.taken:
+            return False
+        return self.front is not None or (self.holder is None and bool(self.waiting))
+
+
+class Queue(ABC):
+    """What the two kinds have in common. `waiting` counts messages, also those that are blocked."""
+
+    ordered: bool
+    waiting: int
+
+    @abstractmethod
+    def take(self, worker: int, count: int) -> Slice[Any] | None:
+        """Up to `count` messages for a worker; None where there is nothing that it may have."""
+
+    @abstractmethod
+    def release(self, worker: int) -> None:
+        """The worker has nothing of what it took in its hands any more."""
+
+    @abstractmethod
+    def put_back(self, worker: int, messages: list[Message[Any]]) -> None:
+        """Messages that the worker took and must not handle yet go back to where they were."""
+
+    @abstractmethod
+    def retry(self, message: Message[Any]) -> None:
+        """A message is to be handled again: ahead of all that wait."""
+
+    @abstractmethod
+    def block(self, message: Message[Any]) -> None:
+        """The message failed: what is behind it in its order waits."""
+
+    @abstractmethod
+    def is_behind(self, message: Message[Any]) -> bool:
+        """Whether the message must wait for one that failed."""
+
+    @abstractmethod
+    def is_holder(self, message: Message[Any]) -> bool:
+        """Whether others wait for this message, which failed."""
+
+    @abstractmethod
+    def unblock(self, message: Message[Any]) -> bool:
+        """The message is settled or handed on; True where others waited for that."""
+
+    @property
+    @abstractmethod
+    def blocked(self) -> bool:
+        """Does anything wait for a message that failed?"""
+
+    @property
+    @abstractmethod
+    def ready(self) -> int:
+        """How many workers would find something to take now, at most."""
+
+
+class SliceQueue(Queue):
+    """One queue of slices for all workers; `ordered` where there is only one of them."""
+
+    __slots__ = ("_front", "_holder", "_slices", "ordered", "waiting")
+
+    def __init__(self, *, ordered: bool) -> None:
+        self.ordered = ordered
+        self.waiting = 0
+        self._slices: deque[Slice[Any]] = deque()
+        self._front: deque[Message[Any]] = deque()
+        self._holder: Message[Any] | None = None
+
+    def put(self, part: Slice[Any]) -> None:
+        """Queue a slice, which belongs to the queue from now on."""
+        if len(part):
+            self._slices.append(part)
+            self.waiting += len(part)
+
+    def take(self, worker: int, count: int) -> Slice[Any] | None:
+        if self._front:
+            self.waiting -= 1
+            return Slice.of([self._front.popleft()])
+        if self._holder is not None or not self._slices:
+            return None
+        taken = self._head(count)
+        while len(taken) < count and self._slices:
+            taken.extend(self._head(count - len(taken)))
+        self.waiting -= len(taken)
+        return taken
+
+    def _head(self, count: int) -> Slice[Any]:
+        first = self._slices[0]
+        if len(first) <= count:
+            return self._slices.popleft()
+        return first.take(count)
+
+    def release(self, worker: int) -> None:
+        pass
+
+    def put_back(self, worker: int, messages: list[Message[Any]]) -> None:
+        if messages:
+            self._slices.appendleft(Slice.of(messages))
+            self.waiting += len(messages)
+
+    def retry(self, message: Message[Any]) -> None:
+        if self._holder is not None:
+            self._holder = message
+        self._front.append(message)
+        self.waiting += 1
 
     def block(self, message: Message[Any]) -> None:
-        """The message failed: hold back what comes behind it."""
-        key = self._key(message)
-        found = self.blocked.get(key)
-        if found is None:
-            self.blocked[key] = Blocked(message)
-        else:
-            found.holder = message
+        self._holder = message
 
-    def hold_back(self, message: Message[Any]) -> bool:
-        """Keep the message back if its key is blocked by another one."""
-        found = self.blocked.get(self._key(message))
-        if found is None or found.holder is message:
+    def is_behind(self, message: Message[Any]) -> bool:
+        return self._holder is not None and self._holder is not message
+
+    def is_holder(self, message: Message[Any]) -> bool:
+        return self._holder is message
+
+    def unblock(self, message: Message[Any]) -> bool:
+        if not self.is_holder(message):
             return False
-        found.behind.append(message)
-        self.behind += 1
+        self._holder = None
         return True
 
-    def unblock(self, message: Message[Any]) -> list[Message[Any]]:
-        """The message is settled or handed on; returns what waited behind it, in order."""
-        key = self._key(message)
-        found = self.blocked.get(key)
-        if found is None or found.holder is not message:
-            return []
-        del self.blocked[key]
-        self.behind -= len(found.behind)
-        return list(found.behind)
+    @property
+    def blocked(self) -> bool:
+        return self._holder is not None
 
-    def _key(self, message: Message[Any]) -> int:
-        return message._hash if self.partitioned else 0
+    @property
+    def ready(self) -> int:
+        return len(self._front) if self._holder is not None else self.waiting
+
+
+class KeyedQueue(Queue):
+    """Messages by key, each key in its order."""
+
+    __slots__ = ("_blocked", "_held", "_orders", "_ready", "ordered", "waiting")
+
+    def __init__(self) -> None:
+        self.ordered = True
+        self.waiting = 0
+        self._orders: dict[int, Order] = {}
+        self._ready: deque[Order] = deque()
+        self._held: dict[int, list[Order]] = {}
+        self._blocked = 0
+
+    def put(self, messages: list[Message[Any]], keys: list[Any], hashes: list[int]) -> None:
+        """Queue messages by what their keys hash to."""
+        orders = self._orders
+        for message, key, number in zip(messages, keys, hashes, strict=True):
+            order = orders.get(number)
+            if order is None:
+                order = orders[number] = Order(number, key)
+            message._order = order
+            order.waiting.append(message)
+            if not order.listed:
+                self._list(order)
+        self.waiting += len(messages)
+        if len(orders) > SPARE + 2 * self.waiting:
+            self._forget()
+
+    def take(self, worker: int, count: int) -> Slice[Any] | None:
+        taken: list[Message[Any]] = []
+        held = self._held.setdefault(worker, [])
+        ready = self._ready
+        while ready and len(taken) < count:
+            order = ready.popleft()
+            order.listed = False
+            order.taken = True
+            held.append(order)
+            if order.front is not None:
+                taken.append(order.front)
+                order.front = None
+                continue
+            room = count - len(taken)
+            if len(order.waiting) <= room:
+                taken += order.waiting
+                order.waiting = []
+            else:
+                taken += order.waiting[:room]
+                del order.waiting[:room]
+        self.waiting -= len(taken)
+        return Slice.of(taken) if taken else None
+
+    def release(self, worker: int) -> None:
+        for order in self._held.pop(worker, ()):
+            order.taken = False
+            self._list(order)
+
+    def put_back(self, worker: int, messages: list[Message[Any]]) -> None:
+        parts: dict[int, list[Message[Any]]] = {}
+        for message in messages:
+            parts.setdefault(message._order.number, []).append(message)
+        for part in parts.values():
+            order: Order = part[0]._order
+            order.waiting[:0] = part
+        self.waiting += len(messages)
+
+    def retry(self, message: Message[Any]) -> None:
+        order: Order = message._order
+        if order.holder is not None:
+            order.holder = message
+        order.front = message
+        self.waiting += 1
+        self._list(order)
+
+    def block(self, message: Message[Any]) -> None:
+        order: Order = message._order
+        self._blocked += order.holder is None
+        order.holder = message
+
+    def is_behind(self, message: Message[Any]) -> bool:
+        holder = message._order.holder
+        return holder is not None and holder is not message
+
+    def is_holder(self, message: Message[Any]) -> bool:
+        return message._order.holder is message
+
+    def unblock(self, message: Message[Any]) -> bool:
+        order: Order = message._order
+        if not self.is_holder(message):
+            return False
+        order.holder = None
+        self._blocked -= 1
+        self._list(order)
+        return True
+
+    @property
+    def blocked(self) -> bool:
+        return self._blocked > 0
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    @property
+    def hottest(self) -> int:
+        """The messages that wait for the key with the most of them."""
+        return max((len(order.waiting) for order in self._orders.values()), default=0)
+
+    def _list(self, order: Order) -> None:
+        if order.ready and not order.listed:
+            order.listed = True
+            self._ready.append(order)
+
+    def _forget(self) -> None:
+        """Drop the orders that nothing is part of."""
+        self._orders = {
+            key: order
+            for key, order in self._orders.items()
+            if order.waiting or order.front or order.holder or order.taken
+        }
+
+
+def stable_hash(key: Hashable) -> int:
+    """A number for a key that is the same in every process, where its type allows it."""
+    if type(key) is str:
+        return zlib.crc32(key.encode("utf-8", "surrogatepass"))
+    if type(key) is bytes:
+        return zlib.crc32(key)
+    if type(key) is tuple:
+        return hash(tuple(map(stable_hash, key)))
+    return hash(key)

@@ -18,6 +18,7 @@ from flowstream.pipeline.handlers.return_checks import UNFINISHED, discard
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState, current_worker
 from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.slice import Slice
 from flowstream.texts import describe, interrupts, is_a, leaves, type_name
 
 _ENDS = (StopIteration, StopAsyncIteration)
@@ -77,12 +78,11 @@ def accept(message: Message[Any], result: Any) -> None:
 async def process_async(
     handler: Callable[[Message[Any]], Coroutine[Any, Any, Any]],
     messages: Iterator[Message[Any]],
-    flagged: list[Message[Any]],
     ordered: bool,
-) -> bool:
-    """Handle messages until they end (False), or until one fails in an ordered stage (True).
+) -> Message[Any] | None:
+    """Handle messages until they end (None), or one raises, or fails in an ordered stage.
 
-    Messages that a handler decided something about are added to `flagged`.
+    Returns that one; the iterator goes on behind it.
     """
     message: Message[Any] | None = None
     try:
@@ -90,25 +90,19 @@ async def process_async(
             result = await handler(message)
             if result is not None:
                 accept(message, result)
-            if message._extra is not None:
-                flagged.append(message)
-                if ordered and message._extra.failure is not None:
-                    return True
+            if ordered and message._extra is not None and message._extra.failure is not None:
+                return message
     except BaseException as error:
         if message is None or passes(error):
             raise
         fail(message, error)
-        flagged.append(message)
-        return True
-    return False
+        return message
+    return None
 
 
 def process_sync(
-    handler: Callable[[Message[Any]], Any],
-    messages: Iterator[Message[Any]],
-    flagged: list[Message[Any]],
-    ordered: bool,
-) -> bool:
+    handler: Callable[[Message[Any]], Any], messages: Iterator[Message[Any]], ordered: bool
+) -> Message[Any] | None:
     """`process_async` for a plain function, in a worker thread."""
     for message in messages:
         try:
@@ -119,11 +113,45 @@ def process_sync(
             if interrupts(error):
                 raise
             fail(message, error)
-        if message._extra is not None:
-            flagged.append(message)
-            if message._extra.failure is not None and ordered:
-                return True
-    return False
+        if ordered and message._extra is not None and message._extra.failure is not None:
+            return message
+    return None
+
+
+async def handle_slice(
+    handler: Callable[[Any], Any], part: Slice[Any], worker: WorkerState, *, threads: Threads | None
+) -> BaseException | None:
+    """Call a handler of slices, a plain one in `threads`, and take the data that it returns.
+
+    Returns what fails the slice, or None.
+    """
+    try:
+        if threads is None:
+            return take_data(part, await handler(part))
+        answer, error = await threads.run(worker.name, worker, _caught, handler, (part,))
+        return take_data(part, answer) if error is None else error
+    except BaseException as raised:
+        if passes(raised):
+            raise
+        return raised
+
+
+def take_data(part: Slice[Any], answer: Any) -> TypeError | None:
+    """Give messages the data that their handler returned; returns what is wrong with it."""
+    if answer is None or answer is part:
+        return None
+    if not isinstance(answer, list | tuple):
+        discard(answer)
+        return TypeError(
+            f"the handler of slices returned {type_name(answer)}; it returns a list of new data, "
+            "or nothing"
+        )
+    if len(answer) != len(part):
+        return TypeError(
+            f"the handler of slices returned {len(answer)} items of data for {len(part)} messages"
+        )
+    part.replace(list(answer))
+    return None
 
 
 def thread_handler(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import anyio.abc
@@ -37,6 +39,7 @@ class Pool(ABC):
         self.processes = Processes(state.name, options.name)
         self.idle_workers = Idle()
         self.handled = 0
+        self.parked = 0
         self.failed = 0
         self.retried = 0
         self.seconds = 0.0
@@ -96,6 +99,11 @@ class Pool(ABC):
     def busy(self) -> int:
         return sum(worker.active for worker in self.workers.values())
 
+    def handling(self) -> list[str]:
+        """The names of the handlers that are at work."""
+        active = [worker for worker in self.workers.values() if worker.active]
+        return [worker.callback or worker.name for worker in active]
+
     def release(self, worker: WorkerState) -> None:
         """The worker's hands are empty again."""
         if worker.active:
@@ -108,6 +116,19 @@ class Pool(ABC):
         worked = self._worked + sum(now - born for born in self._born.values())
         busy = self._busy + in_hand
         return {"busy": busy, "idle": worked - busy}
+
+    @contextmanager
+    def working(self, worker: WorkerState) -> Iterator[anyio.CancelScope | None]:
+        """The handler is called inside. Where it has a timeout, the scope given is its end."""
+        worker.at_work = True
+        try:
+            if self.timeout is None:
+                yield None
+            else:
+                with anyio.CancelScope() as worker.scope:
+                    yield worker.scope
+        finally:
+            worker.at_work, worker.scope = False, None
 
     @property
     def hung(self) -> int:

@@ -182,20 +182,15 @@ class Processes:
 
 
 async def process_elsewhere(
-    handler: Handler,
-    worker: WorkerState,
-    flagged: list[Message[Any]],
-    ordered: bool,
-    *,
-    processes: Processes,
-) -> bool:
-    """`process_async` in a worker process; True when a failure ended an ordered slice early."""
+    handler: Handler, worker: WorkerState, ordered: bool, *, processes: Processes
+) -> Message[Any] | None:
+    """`process_async` in a worker process."""
     todo = list(worker.iterator)
     if not todo:
-        return False
+        return None
 
     async def handle(messages: list[Message[Any]]) -> list[bool]:
-        """Handle messages; whether each was well."""
+        """Handle messages; whether each succeeded."""
         try:
             decisions = await processes.run(worker, _process, handler, messages, ordered)
         except BaseException as error:
@@ -204,16 +199,14 @@ async def process_elsewhere(
             if len(messages) > 1:
                 return await _one_by_one(handle, messages, ordered)
             fail(messages[0], error)
-            flagged.append(messages[0])
             return [False]
         for message, decision in zip(messages, decisions, strict=False):
-            if apply(message, decision):
-                flagged.append(message)
+            apply(message, decision)
         return [message.failed is None for message in messages[: len(decisions)]]
 
     handled = await handle(todo)
     worker.walk(todo[len(handled) :])
-    return ordered and not handled[-1]
+    return None if handled[-1] else todo[len(handled) - 1]
 
 
 async def _one_by_one(
@@ -246,15 +239,14 @@ async def batch_elsewhere(
     return failed
 
 
-def apply(message: Message[Any], pickled: bytes) -> bool:
-    """Do in the pipeline what was decided elsewhere; True when it is more than new data."""
+def apply(message: Message[Any], pickled: bytes) -> None:
+    """Do in the pipeline what was decided elsewhere."""
     try:
         _apply(message, pickle.loads(pickled))  # noqa: S301 - our own
     except BaseException as error:
         if interrupts(error):
             raise
         fail(message, error)
-    return message._extra is not None
 
 
 def _apply(message: Message[Any], decision: Decision) -> None:

@@ -1,12 +1,13 @@
-"""What callbacks return and cannot mean: what nobody awaited, and keys that are none."""
+"""Checks what functions of the user return: coroutines that nobody awaited, unusable keys."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from flowstream.pipeline.message import Message
-from flowstream.texts import type_name
+from flowstream.texts import interrupts, type_name
 
 UNFINISHED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _NO_KEYS = frozenset({Message, *UNFINISHED})
@@ -16,6 +17,41 @@ def discard(answer: Any) -> None:
     """Close a coroutine that nobody will await, so that Python does not complain about it."""
     if type(answer) is CoroutineType:
         answer.close()
+
+
+def map_all(
+    function: Callable[[Any], Any], items: Sequence[Any]
+) -> tuple[list[Any], list[tuple[int, BaseException]]]:
+    """What a function of the user's makes of each item; None where it raised.
+
+    Returns that in order, and (index, error) of each item that it raised for. The loop is C's: it
+    is left and entered again where the function raises. An interrupt is not caught.
+    """
+    results: list[Any] = []
+    bad: list[tuple[int, BaseException]] = []
+    rest = map(function, items)
+    while len(results) < len(items):
+        error: BaseException = StopIteration()  # what ends an iteration without an exception
+        try:
+            results.extend(rest)
+        except BaseException as raised:
+            if interrupts(raised):
+                raise
+            error = raised
+        if len(results) < len(items):
+            bad.append((len(results), error))
+            results.append(None)
+    return results, bad
+
+
+def keys_of(
+    key: Callable[[Message[Any]], Any], messages: list[Message[Any]]
+) -> tuple[list[Any], list[int], list[tuple[int, BaseException]]]:
+    """The partition keys of messages, what they hash to, and (index, error) of those without."""
+    keys, bad = map_all(key, messages)
+    unfit = not _NO_KEYS.isdisjoint(map(type, keys))
+    hashes, unhashable = map_all(hash_of if unfit else hash, keys)
+    return keys, hashes, [*bad, *unhashable]
 
 
 def hash_of(key: Any) -> int:

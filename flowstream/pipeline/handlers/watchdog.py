@@ -17,7 +17,8 @@ from flowstream.pipeline.deciders.repeats import Repeats, more
 from flowstream.pipeline.handlers.loopwatch import BLOCKED_AFTER
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.worker_state import WorkerState
-from flowstream.pipeline.state.run_state import RunState, Signal, log
+from flowstream.pipeline.state.run_state import RunState, log
+from flowstream.signals import Signal
 from flowstream.telemetry import HandlerStuck, LoopBlocked
 
 
@@ -56,14 +57,14 @@ class Watchdog:
             self._report(worker, worker.name, worker.name, now)
         for pool in self.pools:
             for worker in list(pool.workers.values()):
-                if worker.scope is not None:
+                if worker.at_work:
                     self._check(pool, worker, now)
 
     def _check(self, pool: Pool, worker: WorkerState, now: float) -> None:
         what = worker.callback or f"handler of {pool.name!r}"
         self._report(worker, what, worker.callback or pool.name, now)
-        if pool.timeout is not None and worker.elapsed(now) >= pool.timeout:
-            assert worker.scope is not None
+        late = pool.timeout is not None and worker.elapsed(now) >= pool.timeout
+        if late and worker.scope is not None:
             worker.late = worker.current
             worker.scope.cancel()
 
@@ -94,8 +95,8 @@ class Watchdog:
         if message is not None:
             fields |= {"stream": message.stream, "offset": message.offset}
             held = f" with {message.stream}@{message.offset}"
-        elif worker.messages:
-            held = f" with {len(worker.messages):,} messages"
+        elif len(worker.part):
+            held = f" with {len(worker.part):,} messages"
         log.info(
             "pipeline %r: %s is slow: it has been at it for %.0f s%s%s",
             self.state.name, what, elapsed, held, more(left_out), extra=fields,
@@ -119,7 +120,7 @@ class Watchdog:
                 continue
             if worker.callback or worker in self.state.callbacks:
                 return (worker.callback or worker.name,) * 2
-            what = "the handler of" if worker.scope is not None else "what is called by"
+            what = "the handler of" if worker.at_work else "what is called by"
             return worker.name, f"{what} {worker.name!r}"
         return None
 

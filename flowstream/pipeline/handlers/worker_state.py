@@ -13,29 +13,39 @@ from typing import Any
 import anyio
 
 from flowstream.pipeline.message import Message
+from flowstream.pipeline.slice import Slice
+
+_NOTHING: Slice[Any] = Slice.of([])
 
 
 class WorkerState:
     """What one worker is doing. The watchdog reads it; nothing in it is written per message.
 
-    `messages` are in its hands, but for those whose ids are `skipped`; `iterator` walks those that
-    the handler is to see, and how much is left of it tells which one is in the handler. `scope` is
-    there while the handler is called (or the `callback` named so), and `late` the message it was
-    cancelled for; `queued` while the handler waits for a thread.
+    `part` is what it took; `messages` of that are still in its hands, but for those whose ids are
+    `skipped`, and where they are other ones than it took it is `altered`. It is `at_work` while the
+    handler (or the `callback` named so) is called; where that has a timeout, `scope` ends it, and
+    `late` is the message it was ended for. `queued`: the handler waits for a thread.
+
+    `iterator` walks the messages that the handler is to see. Nobody counts them while it does: how
+    many are left is `length_hint` of the list's iterator, so the message in the handler is the one
+    before those.
     """
 
-    __slots__ = ("active", "callback", "coroutine", "index", "iterator", "late", "messages", "name",
-                 "queued", "reported", "scope", "seen", "since", "skipped", "slow", "taken",
-                 "thread", "walked")  # fmt: skip
+    __slots__ = ("_messages", "active", "altered", "at_work", "callback", "coroutine", "index",
+                 "iterator", "late", "name", "part", "queued", "reported", "scope", "seen", "since",
+                 "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
         self.index = index
-        self.messages: list[Message[Any]] = []
+        self.part: Slice[Any] = _NOTHING
+        self._messages: list[Message[Any]] | None = None
         self.skipped: set[int] = set()
         self.walked: list[Message[Any]] = []
         self.iterator: Iterator[Message[Any]] = iter(())
         self.scope: anyio.CancelScope | None = None
+        self.altered = False
+        self.at_work = False
         self.callback = ""
         self.late: Message[Any] | None = None
         self.queued = False
@@ -47,19 +57,33 @@ class WorkerState:
         self.seen = 0
         self.reported = self.slow = False
 
-    def hold(self, messages: list[Message[Any]], now: float) -> None:
-        """The worker took `messages` into its hands."""
+    def hold(self, part: Slice[Any], now: float) -> None:
+        """The worker took a slice into its hands."""
         self.active = True
-        self.messages = messages
+        self.part = part
+        self._messages = None
+        self.altered = False
         self.since = self.taken = now
-        self.seen = len(messages)
+        self.seen = 0
         self.reported = self.slow = False
-        self.walk(messages)
+
+    @property
+    def messages(self) -> list[Message[Any]]:
+        """What is still in its hands."""
+        if self._messages is None:
+            self._messages = list(self.part.messages)
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: list[Message[Any]]) -> None:
+        self._messages = messages
+        self.altered = True
 
     def walk(self, messages: list[Message[Any]]) -> None:
         """The handler is to see these, one after the other."""
         self.walked = messages
         self.iterator = iter(messages)
+        self.seen = len(messages)
 
     def cut(self) -> None:
         """The handler is to see no more of them: it may be shielded from being cancelled."""
@@ -68,8 +92,9 @@ class WorkerState:
 
     def release(self) -> None:
         """Its hands are empty."""
-        self.active = False
-        self.messages = []
+        self.active = self.at_work = False
+        self.part = _NOTHING
+        self._messages = []
         self.skipped = set()
         self.walk([])
         self.scope = None

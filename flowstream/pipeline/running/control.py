@@ -69,7 +69,7 @@ class RunningPipeline:
 
     @property
     def paused(self) -> bool:
-        return self._run.intake.paused
+        return self._run.built.source.paused
 
     def resize(self, stage: str, concurrency: int, *, by: str | None = None) -> None:
         """Change the concurrency of "processor" or of a batcher; no order is lost by it."""
@@ -103,19 +103,17 @@ class RunningPipeline:
         in at once, beyond it if need be, and the producer waits until there is room again.
         """
         self._check_loop("push")
-        run, intake = self._run, self._run.intake
+        run, source = self._run, self._run.built.source
         within = inside.get() is run.state
-        if run.state.phase not in ("running", "draining") or (run.stopping and not within):
+        if run.state.phase not in ("running", "draining") or (run.state.stopping and not within):
             raise ConfigurationError(f"push: pipeline {self.name!r} is stopping")
-        partition = next(
-            (partition for partition in intake.partitions if partition.stream == stream), None
-        )
+        partition = next((each for each in source.partitions if each.stream == stream), None)
         if partition is None:
-            partition = intake.open(stream, commits=False)
+            partition = source.open(stream, commits=False)
             partition.pushed = True
         elif partition.tracker is not None:
             raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
-        await intake.deliver(partition, bodies, partition.next, None, 0, at_once=within)
+        await source.deliver(partition, bodies, partition.next, None, 0, at_once=within)
 
     # -- looking
 
@@ -164,7 +162,7 @@ class RunningPipeline:
         run = self._run
         positions = {
             partition.stream: partition.next - 1 if partition.next else None
-            for partition in run.intake.partitions
+            for partition in run.built.source.partitions
         }
         received = run.state.received
         producer = run.declaration.producer
@@ -195,8 +193,9 @@ class RunningPipeline:
             )
 
     def _set_paused(self, paused: bool, by: str | None) -> None:
-        changed, self._run.intake.paused = self._run.intake.paused != paused, paused
-        self._run.intake.reopen()
+        source = self._run.built.source
+        changed, source.paused = source.paused != paused, paused
+        source.reopen()
         if changed:
             self._run.controlled("pause" if paused else "resume", by=by)
 
@@ -212,22 +211,21 @@ class RunningPipeline:
                 f"rate_limit: expected a RateLimit(...) or None, got {shown(limit)}"
             )
         changed, self._run.limiter.limit = self._run.limiter.limit != limit, limit
-        self._run.intake.reopen()
+        self._run.built.source.reopen()
         if changed:
             self._run.controlled("rate_limit", story.limit(limit), by=by)
 
     def _resize(self, stage: str, concurrency: int, by: str | None) -> None:
-        for pool in self._run.pools:
-            if pool.name == stage:
-                option = options_of(type(pool.options))["concurrency"]
-                option.check(concurrency, f"resize {stage!r}")
-                before = pool.concurrency
-                pool.resize(concurrency)
-                detail = f"{stage!r} resized from {before} to {concurrency} workers"
-                self._run.controlled("resize", detail, by=by)
-                return
-        known = ", ".join(pool.name for pool in self._run.pools)
-        raise ConfigurationError(f"resize: there is no stage {stage!r}; there are {known}")
+        stages = self._run.built.resizable
+        if stage not in stages:
+            known = ", ".join(stages)
+            raise ConfigurationError(f"resize: there is no stage {stage!r}; there are {known}")
+        found = stages[stage]
+        options_of(type(found.options))["concurrency"].check(concurrency, f"resize {stage!r}")
+        before = found.concurrency
+        found.resize(concurrency)
+        detail = f"{stage!r} resized from {before} to {concurrency} workers"
+        self._run.controlled("resize", detail, by=by)
 
     def __repr__(self) -> str:
         return f"<RunningPipeline {self.name!r} {self.phase}>"

@@ -3,156 +3,155 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import anyio
 
 from flowstream.errors import CommitNotVerified, DrainTimeout, StageFailed
 from flowstream.pipeline.handlers.calls import as_exception, passes
+from flowstream.pipeline.running.assembly import Stages
+from flowstream.pipeline.stages.committer import Committer
 from flowstream.pipeline.stages.source import COMMIT_GRACE
 from flowstream.pipeline.state import story
-from flowstream.pipeline.state.run_state import log
+from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.texts import plural
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.running.run import Run
 
 LOOK_GRACE = 1.0
 """Seconds of COMMIT_GRACE for a look at what is stored."""
 
-Step = Callable[["Run"], Awaitable[None]]
 
+class Drain:
+    """Brings what is in flight to its end, and commits. `step` is what it is at."""
 
-async def finish_slices(run: Run) -> None:
-    await run.state.changed.until(lambda: run.processors.idle)
+    def __init__(self, state: RunState, committer: Committer) -> None:
+        self.step = ""
+        self.timed_out = False
+        self._state = state
+        self._committer = committer
 
+    async def run(self, stages: Stages, stopped_by: str) -> None:
+        """Drain, then commit; records DrainTimeout when time runs out.
 
-async def flush_batches(run: Run) -> None:
-    for batcher in run.batchers.values():
-        batcher.drain()
+        The producer takes nothing in any more when this is called. Time is limited once a stop was
+        asked for; where a finite source has simply ended, there is no hurry.
+        """
+        state, scope = self._state, self._state.draining
+        state.enter("draining")
+        if state.stopping:
+            state.limit_drain()
+        self._log_begin(story.why_draining(state, stopped_by))
+        with scope:
+            for step, action in self._steps(stages):
+                self.step = step
+                began = state.clock()
+                await action()
+                self._log_step(state.clock() - began)
+        if scope.cancelled_caught or (state.unsettled and state.error is None):
+            self.timed_out = True
+            error = self._timeout(cut_off=scope.cancelled_caught)
+            log.error("%s", error, extra={"pipeline": state.name})
+            state.error = state.error or error
+        await self.commit()
 
+    def _steps(self, stages: Stages) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+        """After "stop taking"; "commit", "verify" and "close" follow, with a grace of their own."""
+        state, processors, batchers = self._state, stages.processors, stages.batchers.values()
 
-async def finish_batches(run: Run) -> None:
-    await run.state.changed.until(lambda: all(b.idle for b in run.batchers.values()))
+        async def finish_slices() -> None:
+            await state.changed.until(lambda: processors is None or processors.idle)
 
+        async def flush_batches() -> None:
+            for batcher in batchers:
+                batcher.drain()
 
-async def settle(run: Run) -> None:
-    await run.state.changed.until(
-        lambda: run.failure_handler.idle and not (run.in_flight and run.busy)
-    )
-    if run.in_flight:
-        raise StageFailed(
-            f"pipeline {run.state.name!r}: {plural(run.in_flight, 'message')} "
-            f"{'was' if run.in_flight == 1 else 'were'} left by a stage that broke, and will be "
-            "delivered again"
+        async def finish_batches() -> None:
+            await state.changed.until(lambda: all(batcher.idle for batcher in batchers))
+
+        async def settle() -> None:
+            handler = stages.failure_handler
+            await state.changed.until(
+                lambda: handler.idle and not (state.window.messages and state.busy)
+            )
+            if left := state.window.messages:
+                raise StageFailed(
+                    f"pipeline {state.name!r}: {plural(left, 'message')} "
+                    f"{'was' if left == 1 else 'were'} left by a stage that broke, and will be "
+                    "delivered again"
+                )
+
+        return (
+            ("finish slices", finish_slices),
+            ("flush batches", flush_batches),
+            ("finish batches", finish_batches),
+            ("settle", settle),
         )
 
+    async def commit(self) -> None:
+        """Commit what the watermarks allow and verify it, within COMMIT_GRACE whatever happens."""
+        state = self._state
+        self.step = "commit"
+        began = state.clock()
+        try:
+            with anyio.CancelScope(shield=True), anyio.fail_after(COMMIT_GRACE):
+                with anyio.move_on_after(LOOK_GRACE):  # before what others stored is overwritten
+                    await self._committer.watch.look()
+                await self._committer.commit()
+                verified = await self._committer.verify()
+            self._log_committed(verified, state.clock() - began)
+        except TimeoutError:
+            error: Exception = CommitNotVerified(
+                f"pipeline {state.name!r}: the offsets could not be stored within "
+                f"{COMMIT_GRACE:g} s"
+            )
+            state.error = state.error or error
+        except BaseException as raised:
+            if passes(raised):
+                raise
+            state.error = state.error or as_exception("offsets could not be verified", raised)
 
-STEPS: tuple[tuple[str, Step], ...] = (
-    ("finish slices", finish_slices),
-    ("flush batches", flush_batches),
-    ("finish batches", finish_batches),
-    ("settle", settle),
-)
-"""After "stop taking"; "commit", "verify" and "close" follow, with a grace of their own."""
-
-
-async def drain(run: Run) -> None:
-    """Bring what is in flight to its end, then commit; records DrainTimeout when time runs out.
-
-    The producer takes nothing in any more when this is called. Time is limited once a stop was
-    asked for; where a finite source has simply ended, there is no hurry.
-    """
-    state, scope = run.state, run.draining
-    state.enter("draining")
-    if run.stopping:
-        limit(run)
-    _say_begin(run)
-    with scope:
-        for step, action in STEPS:
-            run.drain_step = step
-            began = state.clock()
-            await action(run)
-            _say_step(run, step, state.clock() - began)
-    if scope.cancelled_caught or (run.unsettled and state.error is None):
-        error = _timed_out(run)
-        log.error("%s", error, extra={"pipeline": state.name})
-        state.error = state.error or error
-        run.reason = "drain timeout"
-    await commit(run)
-
-
-def _say_begin(run: Run) -> None:
-    state = run.state
-    most = (
-        f"{state.options.drain_timeout:g} s at most" if run.stopping else "without a limit of time"
-    )
-    log.info(
-        "pipeline %r drains, %s: %s messages in flight, %s", state.name, story.why_draining(run),
-        f"{run.in_flight:,}", most, extra={"pipeline": state.name, "in_flight": run.in_flight},
-    )  # fmt: skip
-
-
-def _say_step(run: Run, step: str, seconds: float) -> None:
-    state = run.state
-    log.info(
-        "pipeline %r drain: %s took %.2f s, %s messages are in flight", state.name, step, seconds,
-        f"{run.in_flight:,}",
-        extra={"pipeline": state.name, "step": step, "seconds": round(seconds, 3),
-               "in_flight": run.in_flight},
-    )  # fmt: skip
-
-
-def _say_committed(run: Run, verified: dict[str, int], seconds: float) -> None:
-    state = run.state
-    done = "no offset is new, so nothing is committed"
-    if verified:
-        done = f"committed and verified {story.places(verified)}"
-    log.info(
-        "pipeline %r drain: %s (%.2f s)", state.name, done, seconds,
-        extra={"pipeline": state.name, "step": "commit", "seconds": round(seconds, 3),
-               "streams": len(verified)},
-    )  # fmt: skip
-
-
-def _timed_out(run: Run) -> DrainTimeout:
-    """What was cut off at the deadline, or given up before it: retries that are due later."""
-    if run.draining.cancelled_caught:
-        busy = ", ".join(run.busy_handlers()) or "nothing"
-        why = f"at {run.drain_step!r}, in handlers: {busy}"
-    else:
-        why = "the next attempt of what failed is due later than that"
-    return DrainTimeout(
-        f"pipeline {run.state.name!r} did not drain within "
-        f"{run.state.options.drain_timeout:g} s, its drain_timeout ({why}); {run.unsettled} "
-        "messages stay unsettled and are replayed"
-    )
-
-
-def limit(run: Run) -> None:
-    """From now on the drain has drain_timeout seconds."""
-    run.draining.deadline = run.state.clock() + run.state.options.drain_timeout
-    run.state.draining_until(run.draining.deadline)
-
-
-async def commit(run: Run) -> None:
-    """Commit what the watermarks allow and verify it, within COMMIT_GRACE whatever happens."""
-    run.drain_step = "commit"
-    began = run.state.clock()
-    try:
-        with anyio.CancelScope(shield=True), anyio.fail_after(COMMIT_GRACE):
-            with anyio.move_on_after(LOOK_GRACE):  # before what others stored is overwritten
-                await run.offset_watch.look()
-            await run.committer.commit()
-            verified = await run.committer.verify()
-        _say_committed(run, verified, run.state.clock() - began)
-    except TimeoutError:
-        error: Exception = CommitNotVerified(
-            f"pipeline {run.state.name!r}: the offsets could not be stored within "
-            f"{COMMIT_GRACE:g} s"
+    def _timeout(self, *, cut_off: bool) -> DrainTimeout:
+        """What was cut off at the deadline, or given up before it: retries that are due later."""
+        state = self._state
+        if cut_off:
+            busy = ", ".join(state.busy_handlers()) or "nothing"
+            why = f"at {self.step!r}, in handlers: {busy}"
+        else:
+            why = "the next attempt of what failed is due later than that"
+        return DrainTimeout(
+            f"pipeline {state.name!r} did not drain within "
+            f"{state.options.drain_timeout:g} s, its drain_timeout ({why}); {state.unsettled} "
+            "messages stay unsettled and are replayed"
         )
-        run.state.error = run.state.error or error
-    except BaseException as raised:
-        if passes(raised):
-            raise
-        run.state.error = run.state.error or as_exception("offsets could not be verified", raised)
+
+    # -- what the log says
+
+    def _log_begin(self, why: str) -> None:
+        state = self._state
+        in_flight = state.window.messages
+        most = "without a limit of time"
+        if state.stopping:
+            most = f"{state.options.drain_timeout:g} s at most"
+        log.info(
+            "pipeline %r drains, %s: %s messages in flight, %s", state.name, why,
+            f"{in_flight:,}", most, extra={"pipeline": state.name, "in_flight": in_flight},
+        )  # fmt: skip
+
+    def _log_step(self, seconds: float) -> None:
+        state = self._state
+        in_flight = state.window.messages
+        log.info(
+            "pipeline %r drain: %s took %.2f s, %s messages are in flight", state.name, self.step,
+            seconds, f"{in_flight:,}",
+            extra={"pipeline": state.name, "step": self.step, "seconds": round(seconds, 3),
+                   "in_flight": in_flight},
+        )  # fmt: skip
+
+    def _log_committed(self, verified: dict[str, int], seconds: float) -> None:
+        state = self._state
+        done = "no offset is new, so nothing is committed"
+        if verified:
+            done = f"committed and verified {story.places(verified)}"
+        log.info(
+            "pipeline %r drain: %s (%.2f s)", state.name, done, seconds,
+            extra={"pipeline": state.name, "step": "commit", "seconds": round(seconds, 3),
+                   "streams": len(verified)},
+        )  # fmt: skip

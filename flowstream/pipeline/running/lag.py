@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import anyio
 
@@ -18,11 +17,9 @@ from flowstream.errors import ConnectionFailed, RequestTimeout
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.producer import Backlog, Producer
 from flowstream.pipeline.running.statistics import PartitionStatistics
+from flowstream.pipeline.stages.source import Partition, Source
 from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.texts import describe
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.stages.source import Partition
 
 INTERVAL = 3.0
 MOST_PER_SECOND = 50
@@ -57,20 +54,12 @@ class Look:
 
 
 class LagWatch:
-    """Keeps an eye on the streams of one run's producer. `partitions` are those of the run now, and
-    `paused` tells whether it takes nothing in."""
+    """Keeps an eye on the streams of one run's producer, whose messages come by `source`."""
 
-    def __init__(
-        self,
-        state: RunState,
-        producer: Producer,
-        partitions: Callable[[], Iterable[Partition]],
-        paused: Callable[[], bool],
-    ) -> None:
-        self._core = state
+    def __init__(self, state: RunState, producer: Producer, source: Source) -> None:
+        self._state = state
         self._producer = producer
-        self._partitions = partitions
-        self._paused = paused
+        self._source = source
         self._looks: dict[str, Look] = {}
         self._untold: set[str] = set()
         self._history: dict[str, deque[tuple[float, int]]] = {}
@@ -81,8 +70,8 @@ class LagWatch:
     async def run(self) -> None:
         """Look until cancelled; nothing that goes wrong here ends a run."""
         while self._asks:
-            began = self._core.clock()
-            partitions = _open(self._partitions())
+            began = self._state.clock()
+            partitions = _open(self._source.partitions)
             streams = [*dict.fromkeys((*(self._producer.reads() or ()), *partitions))]
             for gone in self._looks.keys() - set(streams):
                 del self._looks[gone], self._history[gone]
@@ -91,7 +80,7 @@ class LagWatch:
                 for _ in range(min(AT_ONCE, len(streams))):
                     group.start_soon(self._look_at, left)
             pause = max(INTERVAL, len(streams) / MOST_PER_SECOND)
-            await anyio.sleep(max(pause - (self._core.clock() - began), INTERVAL / 3))
+            await anyio.sleep(max(pause - (self._state.clock() - began), INTERVAL / 3))
 
     async def _look_at(self, streams: Iterator[str]) -> None:
         """One after the other; where there is no broker, the others need not try."""
@@ -103,14 +92,14 @@ class LagWatch:
                     raise
                 log.debug(
                     "pipeline %r: the lag on %s is not known now: %s",
-                    self._core.name, stream, describe(error),
-                    extra={"pipeline": self._core.name, "stream": stream},
+                    self._state.name, stream, describe(error),
+                    extra={"pipeline": self._state.name, "stream": stream},
                 )  # fmt: skip
                 if isinstance(error, ConnectionFailed | RequestTimeout):
                     return
 
     async def _look(self, stream: str) -> None:
-        partition = _open(self._partitions()).get(stream)
+        partition = _open(self._source.partitions).get(stream)
         behind, taken = (None, 0) if partition is None else (partition.reached, partition.taken)
         backlog = await self._producer.backlog(stream, behind)
         if backlog is None:
@@ -125,13 +114,13 @@ class LagWatch:
             else partition.mark.repeated + look.left(partition)
         )
         history = self._history.setdefault(stream, deque(maxlen=REMEMBERED))
-        history.append((self._core.clock(), lag))
+        history.append((self._state.clock(), lag))
 
     # -- what is known
 
     def statistics(self) -> tuple[PartitionStatistics, ...]:
         """One for each partition, and for each stream that has none here."""
-        partitions = [*self._partitions()]
+        partitions = self._source.partitions
         current = {partition.stream: partition for partition in partitions} | _open(partitions)
         found = [
             self._partition(partition, partition is current[partition.stream])
@@ -163,7 +152,7 @@ class LagWatch:
             lag=lag,
             lag_seconds=_age(written, oldest is not None or bool(left), known=lag is not None),
             deliveries=len(partition.mark),
-            oldest=0.0 if oldest is None else self._core.clock() - oldest.arrived,
+            oldest=0.0 if oldest is None else self._state.now - oldest.arrived,
             catch_up=self._catch_up(partition.stream, lag),
         )
 
@@ -200,9 +189,9 @@ class LagWatch:
 
     def _catch_up(self, stream: str, lag: int | None) -> float | None:
         history = self._history.get(stream)
-        if lag is None or not history or (lag and self._paused()):
+        if lag is None or not history or (lag and self._source.paused):
             return None
-        return catch_up([*history, (self._core.clock(), lag)])
+        return catch_up([*history, (self._state.now, lag)])
 
 
 def catch_up(history: Iterable[tuple[float, int]]) -> float | None:

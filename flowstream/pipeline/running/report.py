@@ -5,18 +5,23 @@ from __future__ import annotations
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.running.run import Run
 from flowstream.pipeline.running.statistics import StageStatistics, Statistics
-from flowstream.pipeline.stages.batcher import Batcher
-from flowstream.pipeline.stages.processor import Processors
 
 
 def snapshot(run: Run) -> Statistics:
-    """The run as it is now."""
-    state, window = run.state, run.state.window
-    now, since = state.clock(), run.ack_tracker.uncommitted_since
+    """The run as it is now. Before its stages are built there is nothing in them."""
+    state, window, stages = run.state, run.state.window, run.stages
+    now, since = state.now, run.ack_tracker.uncommitted_since
+    processors = None if stages is None else stages.processors
+    batchers = [] if stages is None else [*stages.batchers.values()]
+    figures = [] if processors is None else [_stage(processors, now, processors.waiting, 0)]
+    figures += [
+        _stage(batcher.processors, now, batcher.waiting, batcher.batching.open)
+        for batcher in batchers
+    ]
     return Statistics(
         pipeline=state.name,
         phase=state.phase,
-        paused=run.intake.paused,
+        paused=stages is not None and stages.source.paused,
         uptime=now - state.started,
         received=state.received,
         settled=dict(state.counts),
@@ -29,33 +34,32 @@ def snapshot(run: Run) -> Statistics:
         highest_in_flight=window.highest,
         highest_in_flight_bytes=window.highest_bytes,
         rate_limit=run.limiter.limit,
-        disposing=run.failure_handler.waiting,
+        disposing=0 if stages is None else stages.failure_handler.waiting,
         restarts=state.restarts.total,
         hung=len(state.threads.hung),
         progress_age=now - state.progress,
         uncommitted=0.0 if since is None else now - since,
-        source=run.intake.times.until(now),
+        source={} if stages is None else stages.source.times.until(now),
         stuck_after=state.options.stuck_after,
-        batch_timeout=max((b.batching.timeout for b in run.batchers.values()), default=0.0),
+        batch_timeout=max((batcher.batching.timeout for batcher in batchers), default=0.0),
         commit_interval=state.options.commit_interval,
-        stages=tuple(_stage(pool, now) for pool in run.pools),
-        partitions=run.lag.statistics(),
+        stages=tuple(figures),
+        partitions=() if run.lag is None else run.lag.statistics(),
         failed_attempts=state.failures.attempts,
         reasons=state.failures.reasons,
     )
 
 
-def _stage(pool: Pool, now: float) -> StageStatistics:
-    assert isinstance(pool, (Processors, Batcher))
+def _stage(pool: Pool, now: float, waiting: int, open_batches: int) -> StageStatistics:
     active = [worker for worker in pool.workers.values() if worker.active]
     return StageStatistics(
         name=pool.name,
         kind=pool.kind,
         concurrency=pool.concurrency,
         busy=len(active),
-        waiting=pool.waiting,
+        waiting=waiting,
         parked=pool.parked,
-        open_batches=pool.batching.open if isinstance(pool, Batcher) else 0,
+        open_batches=open_batches,
         handled=pool.handled,
         failed=pool.failed,
         retried=pool.retried,

@@ -1,4 +1,4 @@
-"""One run of a pipeline: builds the stages, runs them in one task group, and ends them in order."""
+"""One run of a pipeline, from its start to its end: opens, runs the stages, drains, closes."""
 
 from __future__ import annotations
 
@@ -11,32 +11,24 @@ import anyio.abc
 import anyio.lowlevel
 
 from flowstream import __version__
-from flowstream.errors import FlowstreamError, Halted, SourceFailed
+from flowstream.errors import ConfigurationError, FlowstreamError, Halted, SourceFailed
 from flowstream.pipeline.advice import advice_for
-from flowstream.pipeline.annotations import Signature, bind
 from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
 from flowstream.pipeline.deciders.discards import Discards, Place, named
 from flowstream.pipeline.deciders.rate_limit import RateLimiter
-from flowstream.pipeline.declaration import Declaration, Declared
-from flowstream.pipeline.handlers.calls import as_exception, passes, thread_handler
+from flowstream.pipeline.declaration import Declaration
+from flowstream.pipeline.handlers.calls import as_exception, passes
 from flowstream.pipeline.handlers.loopwatch import watching
-from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.watchdog import Watchdog
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
-from flowstream.pipeline.message import Failure, Message
-from flowstream.pipeline.options import ProcessorOptions
-from flowstream.pipeline.payload import decoder
-from flowstream.pipeline.running import drain
+from flowstream.pipeline.running.assembly import Assembly, Stages
+from flowstream.pipeline.running.drain import Drain
 from flowstream.pipeline.running.gc_tuning import tuned_collector
 from flowstream.pipeline.running.lag import LagWatch
 from flowstream.pipeline.running.statistics import RunResult
 from flowstream.pipeline.stages.acknowledger import AckTracker
-from flowstream.pipeline.stages.batcher import Batcher
 from flowstream.pipeline.stages.committer import Committer
-from flowstream.pipeline.stages.failure_handler import FailureHandler
 from flowstream.pipeline.stages.offset_watch import OffsetWatch
-from flowstream.pipeline.stages.processor import Processors
-from flowstream.pipeline.stages.router import Router
 from flowstream.pipeline.stages.source import COMMIT_GRACE, Source
 from flowstream.pipeline.state import story
 from flowstream.pipeline.state.halting import advise
@@ -46,7 +38,7 @@ from flowstream.texts import describe, is_a, leaves, plural, type_name
 
 
 class Run:
-    """The parts of one run. Made on the event loop; `main` runs it to its end and never raises."""
+    """One run of a pipeline. Made on the event loop; `main` runs it to its end and never raises."""
 
     def __init__(
         self, declaration: Declaration, *, url: Any, environment: Any, telemetry: Telemetry | None,
@@ -70,25 +62,27 @@ class Run:
         self.discards = Discards(discard)
         self.offset_watch = OffsetWatch(state, self.ack_tracker, declaration.producer)
         self.committer = Committer(state, self.ack_tracker, declaration.producer, self.offset_watch)
-        self.lag = LagWatch(
-            state, declaration.producer, lambda: self.intake.partitions, lambda: self.intake.paused
-        )
+        self.drain = Drain(state, self.committer)
+        self.stages: Stages | None = None
+        self.lag: LagWatch | None = None
         self.reads = [*sources(declaration.producer)]
         self.reason = "ended"
         self.stopped_by = ""
-        self.drain_step = ""
         self.opened = False
         self.seconds = 0.0
         self.ready = anyio.Event()
         self.finished = anyio.Event()
-        self.resources: Any = None
-        self.batchers: dict[str, Batcher] = {}
         self._tune_gc = tune_gc
-        self.stopping = False
-        self.draining = anyio.CancelScope()
-        self._taking = anyio.CancelScope()
         self._everything = anyio.CancelScope()
-        state.stop = self._stop_taking
+
+    @property
+    def built(self) -> Stages:
+        """The stages. Raises ConfigurationError while the run is still being opened."""
+        if self.stages is None:
+            raise ConfigurationError(
+                f"pipeline {self.state.name!r} is still starting: wait until `start` has entered"
+            )
+        return self.stages
 
     # -- control
 
@@ -96,11 +90,11 @@ class Run:
         """Stop taking messages in, then drain."""
         if self.finished.is_set():
             return
-        if self.reason == "ended" and not self._taking.cancel_called:
+        if self.reason == "ended" and not self.state.stopping:
             self.reason = "stopped"
             self.stopped_by = by
             self.controlled("stop", by=by)
-        self._stop_taking()
+        self.state.stop()
 
     def abort(self, by: str = story.PROGRAM) -> None:
         """Stop without draining; what is settled is committed."""
@@ -112,7 +106,7 @@ class Run:
             self._everything.cancel()
 
     def controlled(self, action: str, detail: str = "", *, by: str | None) -> None:
-        """Somebody changed how it runs: say what, and who."""
+        """Log and emit that somebody changed how it runs, and who."""
         who, state = story.said(by), self.state
         log.info(
             "pipeline %r: %s, by %s", state.name, story.control(action, detail), who,
@@ -120,28 +114,22 @@ class Run:
         )  # fmt: skip
         state.emit(Controlled(state.name, action, detail, who))
 
-    def _stop_taking(self) -> None:
-        if not self.stopping:
-            self.stopping = True
-            if self.state.phase == "draining":
-                drain.limit(self)
-        self._taking.cancel()
-
     # -- life
 
     async def main(self) -> None:
         """Open, run, drain, close. The outcome is in `result`; only cancellation gets through."""
-        name = self.state.name
+        state = self.state
         log.info(
-            "pipeline %r starts (flowstream %s): %s", name, __version__,
-            story.declared(self.declaration), extra={"pipeline": name, "version": __version__},
+            "pipeline %r starts (flowstream %s): %s", state.name, __version__,
+            story.declared(self.declaration),
+            extra={"pipeline": state.name, "version": __version__},
         )  # fmt: skip
         try:
             with self._everything, tuned_collector(self._tune_gc), watching(self.watchdog):
                 try:
                     async with anyio.create_task_group() as keeping:
-                        keeping.start_soon(self.context.keep, name=f"{self.state.name} keeper")
-                        keeping.start_soon(self.watchdog.run, name=f"{name} watchdog")
+                        keeping.start_soon(self.context.keep, name=f"{state.name} keeper")
+                        keeping.start_soon(self.watchdog.run, name=f"{state.name} watchdog")
                         try:
                             await self._main()
                         finally:
@@ -151,51 +139,9 @@ class Run:
                     if passes(error):
                         raise
                     broken = as_exception(BROKEN, unwrap(error))
-                    self.state.error = self.state.error or broken
+                    state.error = state.error or broken
         finally:
-            if self.state.error is not None and self.reason in ("ended", "stopped"):
-                self.reason = "halted" if isinstance(self.state.error, Halted) else "failed"
-            self._conclude()
-            ended = self.state.clock()
-            self.seconds = ended - self.state.started
-            self.state.enter("stopped")
-            log.info(
-                "pipeline %r has ended %s", name, story.ended(self),
-                extra={"pipeline": name, "reason": self.reason, "seconds": round(self.seconds, 3),
-                       "received": self.state.received, "unsettled": self.unsettled},
-            )  # fmt: skip
-            self.state.clock = lambda: ended  # a run that is over gets no older
-            self.ready.set()
-            self.finished.set()
-
-    def _conclude(self) -> None:
-        """What can only be said once everything is committed."""
-        state, discards = self.state, self.discards
-        state.failures.conclude()
-        if isinstance(state.error, Halted):
-            committed = self.committer.committed()
-            again = [
-                (stream, offset)
-                for stream, offset in discards.met
-                if offset > (-1 if committed.get(stream) is None else committed[stream])
-            ]
-            partitions = self.intake.partitions if self.opened else ()
-            unstored = {partition.stream for partition in partitions if partition.tracker is None}
-            advise(state.error, tuple(state.halted), again, unstored)
-        for partition in self.intake.partitions if self.opened else ():
-            if partition.lost:
-                log.error(
-                    "pipeline %r: %d messages of %r are not settled; it has no offsets to go on "
-                    "from, so the next run gets them only if the source gives them again",
-                    state.name, partition.lost, partition.stream,
-                    extra={"pipeline": state.name, "stream": partition.stream,
-                           "lost": partition.lost},
-                )  # fmt: skip
-        for place, why in discards.unmet().items() if self.opened else ():
-            log.warning(
-                "pipeline %r: did not discard %s: %s", state.name, named(place), why,
-                extra={"pipeline": state.name, "stream": place[0], "offset": place[1]},
-            )  # fmt: skip
+            self._end()
 
     async def _main(self) -> None:
         self._advise()
@@ -205,18 +151,26 @@ class Run:
             await self.state.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.state.name, producer.reads())
             self._check_loops()
-            await self._open_resources(stack)
-            await self._build()
+            resources = await self._open_resources(stack)
+            assembly = Assembly(
+                self.declaration, self.state, self.context, self.ack_tracker, self.committer,
+                limiter=self.limiter, discards=self.discards, resources=resources,
+                reads=self.reads,
+            )  # fmt: skip
+            stages = self.stages = await assembly.build()
+            lag = self.lag = LagWatch(self.state, producer, stages.source)
             async with anyio.create_task_group() as group:
-                self._start(group)
+                self._start(group, stages, lag)
                 try:
-                    await self._produce()
-                    await drain.drain(self)
+                    await self._produce(stages.source)
+                    await self.drain.run(stages, self.stopped_by)
+                    if self.drain.timed_out:
+                        self.reason = "drain timeout"
                 except BaseException:
-                    await drain.commit(self)
+                    await self.drain.commit()
                     raise
                 finally:
-                    for pool in self.pools:
+                    for pool in stages.pools:
                         pool.close()
                 self.state.enter("closing")
                 group.cancel_scope.cancel()
@@ -239,101 +193,25 @@ class Run:
                 extra={"pipeline": declaration.name, "stream": stream},
             )  # fmt: skip
 
-    async def _open_resources(self, stack: AsyncExitStack) -> None:
+    async def _open_resources(self, stack: AsyncExitStack) -> Any:
         lifespan = self.declaration.options.lifespan
-        if lifespan is not None:
-            manager = lifespan()
-            self.resources = await self.state.watched("lifespan", manager.__aenter__())
-            stack.push_async_exit(_bounded(self.state.name, manager))
+        if lifespan is None:
+            return None
+        manager = lifespan()
+        resources = await self.state.watched("lifespan", manager.__aenter__())
+        stack.push_async_exit(_bounded(self.state.name, manager))
+        return resources
 
-    async def _build(self) -> None:
-        declaration, state = self.declaration, self.state
-        on_failed = declaration.on_failed
-        self.failure_handler = FailureHandler(
-            state,
-            self.ack_tracker,
-            declaration.options.on_failure,
-            None if on_failed is None else self._async("on_failed", on_failed),
-            reads=self.reads,
-        )
-        await self.failure_handler.open(self.context)
-        self.processors = self._build_processors()
-        for name, declared in declaration.batchers.items():
-            self.batchers[name] = await self._build_batcher(declared)
-        self.intake = Source(
-            state, self.context, self.ack_tracker, self.limiter, decoder=self._decoder(),
-            discards=self.discards,
-            forward=self.processors.put,
-            reject=self._undecodable,
-        )  # fmt: skip
-        self.intake.flush = self._flush
-        self.intake.commit = self._commit_now
-        self.intake.busy_handlers = self.busy_handlers
-        state.relieve = self._relieve
-        if self.batchers:
-            router = Router(self.batchers, self.failure_handler, self.processors.name)
-            self.processors.forward = router.forward
-        else:
-            self.processors.forward = self._end_of_the_way
-
-    def _build_processors(self) -> Processors:
-        declaration = self.declaration
-        declared = declaration.processor or _passing_on(declaration)
-        options = declared.options
-        prepare = declaration.prepare
-        return Processors(
-            self.state, options, self.ack_tracker, self.failure_handler,
-            handler=self._bound(declared),
-            is_async=declared.signature.is_async,
-            prepare=None if prepare is None else self._async("prepare", prepare),
-            partition_by=options.partition_by or declaration.options.partition_by,
-            retry=declaration.options.retry,
-            redecode=self._redecode,
-        )  # fmt: skip
-
-    async def _build_batcher(self, declared: Declared) -> Batcher:
-        declaration, options = self.declaration, declared.options
-        if declared.sink is None:
-            handler, is_async = self._bound(declared), declared.signature.is_async
-        else:
-            handler = await self.context.enter(declared.sink.writer(self.context))
-            is_async = True
-        return Batcher(
-            self.state, options, self.ack_tracker, self.failure_handler,
-            handler=handler, is_async=is_async,
-            inherits=self.processors.queues.partitioned,
-            phase="batch" if declared.sink is None else "sink",
-            retry=declaration.options.retry,
-        )  # fmt: skip
-
-    def _bound(self, declared: Declared) -> Any:
-        return bind(declared.handler, declared.signature, self.resources)
-
-    def _async(self, name: str, declared: Declared) -> Any:
-        handler = self._bound(declared)
-        if declared.signature.is_async:
-            return handler
-        return thread_handler(handler, name, self.state.threads)
-
-    def _decoder(self) -> Any:
-        declared = self.declaration.first
-        return decoder(declared.signature.payload, handler=declared.signature.name)
-
-    def _start(self, group: anyio.abc.TaskGroup) -> None:
-        state = self.state
-        group.start_soon(state.run_timers, name=f"{state.name} timers")
+    def _start(self, group: anyio.abc.TaskGroup, stages: Stages, lag: LagWatch) -> None:
+        state, handler = self.state, stages.failure_handler
+        group.start_soon(state.timers.run, name=f"{state.name} timers")
         group.start_soon(self.offset_watch.run, name=f"{state.name} offset watch")
-        group.start_soon(self.lag.run, name=f"{state.name} lag")
-        group.start_soon(self._supervised, "committer", self.committer.run, _nothing_held)
-        group.start_soon(
-            self._supervised,
-            "failure_handler",
-            self.failure_handler.run,
-            self.failure_handler.crashed,
-        )
-        for pool in self.pools:
+        group.start_soon(lag.run, name=f"{state.name} lag")
+        group.start_soon(state.supervise, "committer", self.committer.run, _nothing_held)
+        group.start_soon(state.supervise, "failure handler", handler.run, handler.crashed)
+        for pool in stages.pools:
             pool.start(group)
-        self.watchdog.watch(self.pools)
+        self.watchdog.watch(stages.pools)
         state.enter("running")
         self.opened = True
         seconds = state.clock() - state.started
@@ -343,20 +221,17 @@ class Run:
         )  # fmt: skip
         self.ready.set()
 
-    async def _supervised(self, name: str, body: Any, crashed: Any) -> None:
-        await self.state.supervise(name, body, crashed)
-
-    async def _produce(self) -> None:
-        with self._taking:
-            while await self._run_producer():
-                self.intake.begin_again()
+    async def _produce(self, source: Source) -> None:
+        with self.state.taking:
+            while await self._run_producer(source):
+                source.begin_again()
                 await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
 
-    async def _run_producer(self) -> bool:
+    async def _run_producer(self, source: Source) -> bool:
         """Run the producer until it ends; True where it is to be run again."""
         state, producer = self.state, self.declaration.producer
         try:
-            await producer.run(self.intake)
+            await producer.run(source)
         except BaseException as error:
             if is_a(error, GeneratorExit) or passes(error):
                 raise
@@ -384,69 +259,57 @@ class Run:
         failed.__cause__ = error
         return failed
 
-    # -- between the stages
+    # -- the end
 
-    async def _end_of_the_way(self, messages: list[Message[Any]], plain: bool) -> None:
-        await self.ack_tracker.settle(messages, "ok")
+    def _end(self) -> None:
+        state = self.state
+        if state.error is not None and self.reason in ("ended", "stopped"):
+            self.reason = "halted" if isinstance(state.error, Halted) else "failed"
+        self._conclude()
+        state.ended_at = state.clock()
+        self.seconds = state.ended_at - state.started
+        state.enter("stopped")
+        log.info(
+            "pipeline %r has ended %s", state.name,
+            story.ended(state, self.reason, self.stopped_by, self.seconds),
+            extra={"pipeline": state.name, "reason": self.reason,
+                   "seconds": round(self.seconds, 3), "received": state.received,
+                   "unsettled": state.unsettled},
+        )  # fmt: skip
+        self.ready.set()
+        self.finished.set()
 
-    def _undecodable(self, failures: list[Failure]) -> None:
-        self.failure_handler.put(failures)
-
-    def _redecode(self, message: Message[Any]) -> Any:
-        decoder = self.intake.decoder
-        if decoder.decode is None or not message.raw:
-            return message.data
-        return decoder.of(message._delivery.partition.codec, message.raw)
-
-    def _flush(self, trigger: str) -> None:
-        for batcher in self.batchers.values():
-            batcher.flush(trigger)
-
-    def _relieve(self) -> None:
-        """Close batches early when the window is full of messages that wait in open ones."""
-        if (
-            self.intake.blocked
-            and self.batchers
-            and self.processors.idle
-            and self.failure_handler.idle
-            and all(batcher.stalled for batcher in self.batchers.values())
-        ):
-            self._flush("window")
-
-    async def _commit_now(self, stream: str) -> None:
-        await self.committer.commit()
-        await self.committer.verify(stream)
-
-    # -- what it looks like
-
-    @property
-    def pools(self) -> list[Pool]:
-        return [self.processors, *self.batchers.values()]
-
-    @property
-    def in_flight(self) -> int:
-        """The messages that were taken in and are neither settled nor held."""
-        return self.state.window.messages
-
-    @property
-    def busy(self) -> bool:
-        """Does a stage still have something to do?"""
-        batchers_idle = all(batcher.idle for batcher in self.batchers.values())
-        return not (self.processors.idle and self.failure_handler.idle and batchers_idle)
-
-    def busy_handlers(self) -> list[str]:
-        """Where a run is that does not end: handlers of workers, and other callbacks."""
-        workers = (
-            worker for pool in self.pools for worker in pool.workers.values() if worker.active
-        )
-        return [worker.callback or worker.name for worker in (*workers, *self.state.callbacks)]
-
-    @property
-    def unsettled(self) -> int:
-        """Messages received that the next run gets again, unless they are settled yet."""
-        return self.state.received - sum(self.state.counts.values())
+    def _conclude(self) -> None:
+        """What can only be said once everything is committed."""
+        state, discards = self.state, self.discards
+        state.failures.conclude()
+        partitions = self.stages.source.partitions if self.stages and self.opened else []
+        if isinstance(state.error, Halted):
+            committed = self.committer.committed()
+            again = [
+                (stream, offset)
+                for stream, offset in discards.met
+                if offset > (-1 if committed.get(stream) is None else committed[stream])
+            ]
+            unstored = {partition.stream for partition in partitions if partition.tracker is None}
+            advise(state.error, tuple(state.halted), again, unstored)
+        for partition in partitions:
+            if partition.lost:
+                log.error(
+                    "pipeline %r: %d messages of %r are not settled; it has no offsets to go on "
+                    "from, so the next run gets them only if the source gives them again",
+                    state.name, partition.lost, partition.stream,
+                    extra={"pipeline": state.name, "stream": partition.stream,
+                           "lost": partition.lost},
+                )  # fmt: skip
+        for place, why in discards.unmet().items() if self.opened else ():
+            log.warning(
+                "pipeline %r: did not discard %s: %s", state.name, named(place), why,
+                extra={"pipeline": state.name, "stream": place[0], "offset": place[1]},
+            )  # fmt: skip
 
     def result(self) -> RunResult:
+        """How it ended, or how far it is."""
         state, running = self.state, not self.finished.is_set()
         return RunResult(
             pipeline=state.name,
@@ -455,7 +318,7 @@ class Run:
             settled=dict(state.counts),
             failed=state.failed,
             retried=state.retried,
-            unsettled=self.unsettled,
+            unsettled=state.unsettled,
             committed=self.committer.committed(),
             seconds=state.clock() - state.started if running else self.seconds,
             error=state.error,
@@ -470,16 +333,6 @@ def unwrap(error: BaseException) -> BaseException:
     """The exception itself, or of a group's the first that flowstream raised on purpose."""
     found = list(leaves(error))
     return next((leaf for leaf in found if is_a(leaf, FlowstreamError)), found[0])
-
-
-def _passing_on(declaration: Declaration) -> Declared:
-    """The processor of a pipeline that declares none: it hands every message to the batcher."""
-
-    async def pass_on(message: Message[Any]) -> None: ...
-
-    payload = declaration.first.signature.payload
-    signature = Signature(name="pass_on", is_async=True, payload=payload, resource=None)
-    return Declared(pass_on, signature, ProcessorOptions())
 
 
 async def _nothing_held(error: BaseException) -> None:

@@ -1,5 +1,5 @@
-"""The stages of a run, one file each, in the order a message meets them:
+"""The stages of a run, one file each: the way of a message, in the order of the room's page.
 
-source (the producer's side), processor, batcher, batch processor, failure handler (policies), and
-the acknowledger with its committer.
+A stage is given those that it hands messages to. What it is doing is in `RunState.stages`, where it
+enters itself: so a drain knows when all are idle, and a full window when all of them wait.
 """

@@ -1,7 +1,8 @@
 """The acknowledger: settles every message exactly once, and frees its place in the window.
 
-`settle` gives a final outcome; `hold` gives a message up for this run, so that the watermark
-stays before it. Both take messages in bulk.
+`settle` gives messages a final outcome; `abandon` leaves them to the next run, so that the
+watermark stays before them. Both take slices: where nothing is special about a message, a run of
+them is settled as one range.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flowstream.pipeline.deciders.commit_schedule import CommitSchedule
-from flowstream.pipeline.delivery import HELD, SETTLED, OffsetTracker
+from flowstream.pipeline.delivery import Delivery, OffsetTracker
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.producer import Acknowledger
-from flowstream.pipeline.state.run_state import RunState, Signal
+from flowstream.pipeline.slice import Slice
+from flowstream.pipeline.state.run_state import RunState
+from flowstream.signals import Signal
 from flowstream.telemetry import Abandoned, Dropped, Settled
 from flowstream.texts import describe, type_name
 
@@ -34,42 +37,42 @@ class AckTracker:
         )
         self.early: deque[Message[Any]] = deque()
         self.acknowledgers = 0
-        self.held = 0
+        self.abandoned = 0
         self.due = Signal()
         self.armed = False
         self.uncommitted_since: float | None = None
 
-    async def settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
-        """Settle messages. Where their source has an acknowledger, it is told first."""
+    async def settle(self, part: Slice[Any], outcome: str) -> None:
+        """Settle messages. Where their source has an acknowledger, it is called first."""
         if self.early:
             await self.settle_early()
         if self.acknowledgers:
-            messages = await self._acknowledge(messages, outcome)
-        self._settle(messages, outcome)
+            part = Slice.of(await self._acknowledge(part.messages, outcome))
+        if part.touched or outcome == "dropped":
+            self._settle_each(part.messages, outcome)
+        else:
+            self._settle_runs(part, outcome)
+        self._wake()
 
-    def hold(self, messages: Sequence[Message[Any]]) -> None:
-        """Give messages up for this run: they stay unsettled, and the next one replays them."""
-        held: Counter[str] = Counter()
+    def abandon(self, messages: Sequence[Message[Any]]) -> None:
+        """Leave messages to the next run, which gets them again."""
+        abandoned: Counter[str] = Counter()
         for message in messages:
             origin = self._joined(message, "halted")
             if origin is None:
                 continue
-            if self._hold(origin._delivery, origin._index):
-                held[origin._delivery.partition.stream] += 1
+            if self._abandon(origin):
+                abandoned[origin.stream] += 1
             self.state.window.release(1, len(origin.raw))
-        for stream, count in held.items():
+        for stream, count in abandoned.items():
             self.state.emit(Abandoned(self.state.name, stream, count))
         self._wake()
 
-    def _hold(self, delivery: Any, index: int) -> bool:
+    def _abandon(self, message: Message[Any]) -> bool:
         """Whether it was still to be settled."""
-        if delivery.flags[index]:
-            return False
-        delivery.flags[index] = HELD
-        delivery.held += 1
-        delivery.remaining -= 1
-        self.held += 1
-        return True
+        done = message._delivery.abandon(message._index)
+        self.abandoned += done
+        return done
 
     def tell_early(self, message: Message[Any]) -> None:
         """`message.settle()` was called, perhaps in a worker thread."""
@@ -80,40 +83,33 @@ class AckTracker:
         if self.schedule.settled(1) or not self.armed:
             self.due.notify()
 
-    def _settle(self, messages: Sequence[Message[Any]], outcome: str) -> None:
-        count = size = run = 0
-        flagged: list[Message[Any]] = []
-        delivery: Any = None
-        flags = bytearray()
-        for message in messages:
-            if message._extra is not None and (message._extra.joint or message._extra.early):
-                flagged.append(message)
-                continue
-            if message._delivery is not delivery:
-                if run:
-                    self._count(delivery, outcome, run)
-                delivery = message._delivery
-                flags = delivery.flags
-                run = 0
-            index = message._index
-            if flags[index]:
-                raise AssertionError(f"{message.stream}@{message.offset} was settled twice")
-            flags[index] = SETTLED
-            run += 1
-            size += len(message.raw)
-            count += 1
-        if run:
-            self._count(delivery, outcome, run)
-        if count:
-            self.state.window.release(count, size)
-            self._counted(outcome, count)
-            if outcome == "dropped" and self.state.telemetry.active:
-                self._tell_dropped(messages if not flagged else set(messages).difference(flagged))
-        for message in flagged:
-            self._settle_rare(message, outcome)
-        self._wake()
+    # -- settling
 
-    def _settle_rare(self, message: Message[Any], outcome: str) -> None:
+    def _settle_runs(self, part: Slice[Any], outcome: str) -> None:
+        """Nothing is special about these messages: a range is settled at once."""
+        for delivery, indexes in part.runs:
+            delivery.settle(indexes)
+            self._settled(delivery, outcome, len(indexes))
+        if count := len(part):
+            self.state.window.release(count, part.size)
+            self._counted(outcome, count)
+
+    def _settle_each(self, messages: Sequence[Message[Any]], outcome: str) -> None:
+        """Some may have gone to several batchers, or have been settled by their handler."""
+        plain: list[Message[Any]] = []
+        special: list[Message[Any]] = []
+        for message in messages:
+            extra = message._extra
+            (special if extra is not None and (extra.joint or extra.early) else plain).append(
+                message
+            )
+        self._settle_runs(Slice.of(plain), outcome)
+        if outcome == "dropped" and self.state.telemetry.active:
+            self._tell_dropped(plain)
+        for message in special:
+            self._settle_special(message, outcome)
+
+    def _settle_special(self, message: Message[Any], outcome: str) -> None:
         origin = self._joined(message, outcome)
         if origin is None:
             return
@@ -121,18 +117,21 @@ class AckTracker:
         if extra is not None and extra.joint is not None:
             outcome, reason = extra.joint.outcome, extra.joint.dropped
         if outcome == "halted":
-            self.hold([origin])
+            self.abandon([origin])
             return
         if not origin._delivery.flags[origin._index]:
-            origin._delivery.flags[origin._index] = SETTLED
-            self._count(origin._delivery, outcome, 1)
-            self._counted(outcome, 1)
+            self._settle_one(origin, outcome)
             if outcome == "dropped":
                 self.state.emit(Dropped(self.state.name, origin.stream, reason or "", 1, True))
         self.state.window.release(1, len(origin.raw))
 
+    def _settle_one(self, message: Message[Any], outcome: str) -> None:
+        message._delivery.settle([message._index])
+        self._settled(message._delivery, outcome, 1)
+        self._counted(outcome, 1)
+
     def _joined(self, message: Message[Any], outcome: str) -> Message[Any] | None:
-        """The message itself, or its origin when this was the last of its branches."""
+        """The message itself; of one that went to several batchers its origin with the last."""
         joint = None if message._extra is None else message._extra.joint
         if joint is None:
             return message
@@ -141,8 +140,7 @@ class AckTracker:
         joint.pending -= 1
         return None if joint.pending else joint.origin
 
-    def _count(self, delivery: Any, outcome: str, count: int) -> None:
-        delivery.remaining -= count
+    def _settled(self, delivery: Delivery, outcome: str, count: int) -> None:
         if self.state.telemetry.active:
             state, published = self.state, delivery.timestamp
             latency = time.time() - published / 1000 if published else None
@@ -166,26 +164,24 @@ class AckTracker:
         self.state.freed.notify()
         self.state.changed.notify()
 
+    # -- what handlers settled themselves, and sources that are told of each message
+
     async def settle_early(self) -> None:
         """Settle what handlers acknowledged with `message.settle()`."""
         while self.early:
             message = self.early.popleft()
             if message._delivery.flags[message._index]:
                 continue
-            partition = message._delivery.partition
-            if partition.acknowledger is not None and not await self._tell(
-                partition.acknowledger, [message], "ok"
-            ):
-                self._hold(message._delivery, message._index)
+            acknowledger = message._delivery.partition.acknowledger
+            if acknowledger is not None and not await self._tell(acknowledger, [message], "ok"):
+                self._abandon(message)
                 continue
-            message._delivery.flags[message._index] = SETTLED
-            self._count(message._delivery, "ok", 1)
-            self._counted("ok", 1)
+            self._settle_one(message, "ok")
 
     async def _acknowledge(
         self, messages: Sequence[Message[Any]], outcome: str
-    ) -> Sequence[Message[Any]]:
-        """Tell acknowledgers; returns the messages that may be settled."""
+    ) -> list[Message[Any]]:
+        """Call acknowledgers; returns the messages that may be settled."""
         groups: dict[tuple[int, str], tuple[Acknowledger, list[Message[Any]]]] = {}
         settle: list[Message[Any]] = []
         for message in messages:
@@ -206,7 +202,7 @@ class AckTracker:
             if await self._tell(acknowledger, group, final):
                 settle.extend(group)
             else:
-                self.hold(group)
+                self.abandon(group)
         return settle
 
     async def _tell(

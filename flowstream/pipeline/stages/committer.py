@@ -53,7 +53,7 @@ class Committer:
                 await self.commit()
             if schedule.waiting and not ack_tracker.armed:
                 ack_tracker.armed = True
-                state.at(max(schedule.deadline, state.clock()), self._ring)
+                state.timers.at(max(schedule.deadline, state.clock()), self._ring)
             await ack_tracker.due.wait()
 
     async def commit(self) -> None:
@@ -137,6 +137,11 @@ class Committer:
                 story.places(stored), f"{sum(state.counts.values()):,}", more(left_out),
                 extra={"pipeline": state.name, "settled": sum(state.counts.values())},
             )  # fmt: skip
+
+    async def commit_now(self, stream: str) -> None:
+        """Commit, and make sure that the offset of the stream is stored."""
+        await self.commit()
+        await self.verify(stream)
 
     async def verify(self, stream: str | None = None) -> dict[str, int]:
         """Read back what was committed, of one stream or all; what failed is first tried again.

@@ -17,8 +17,10 @@ from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.loops import refuse_loop
 from flowstream.pipeline.message import Failure
 from flowstream.pipeline.policies import FailurePolicy, OpenPolicy
+from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
-from flowstream.pipeline.state.run_state import RunState, Signal, log
+from flowstream.pipeline.state.run_state import RunState, log
+from flowstream.signals import Signal
 from flowstream.telemetry import Dropped, Failed
 from flowstream.texts import describe, is_a, printable, shown, text_of, type_name
 
@@ -39,6 +41,7 @@ class FailureHandler:
     def __init__(
         self,
         state: RunState,
+        context: RunContext,
         ack_tracker: AckTracker,
         policy: FailurePolicy,
         on_failed: OnFailed | None,
@@ -54,16 +57,16 @@ class FailureHandler:
         self._queue: deque[tuple[list[Failure], Done | None]] = deque()
         self._current: tuple[list[Failure], Done | None] | None = None
         self._arrived = Signal()
-        self._disposers: dict[FailurePolicy, OpenPolicy] = {}
-        self._context: RunContext | None = None
-
-    async def open(self, context: RunContext) -> None:
-        """Open the pipeline's policy; others are opened when they are first named."""
+        self._open_policies: dict[FailurePolicy, OpenPolicy] = {}
         self._context = context
-        await self._disposer(self.policy)
+        state.stages.append(self)
+
+    async def open(self) -> None:
+        """Open the pipeline's policy; others are opened when they are first named."""
+        await self._opened(self.policy)
 
     def put(self, failures: list[Failure], done: Done | None = None) -> None:
-        """Dispose of failures; `done` is called once they are settled or held."""
+        """Dispose of failures; `done` is called once they are settled or abandoned."""
         if not failures:
             return
         self.state.failures.attempted(failures)
@@ -85,7 +88,19 @@ class FailureHandler:
 
     @property
     def idle(self) -> bool:
+        """No failure waits for its policy."""
         return not self.waiting
+
+    @property
+    def stalled(self) -> bool:
+        return self.idle
+
+    def flush(self, trigger: str) -> None:
+        """Nothing waits here for more messages."""
+
+    def handling(self) -> list[str]:
+        """What a policy does is a callback of the run's."""
+        return []
 
     async def run(self) -> None:
         """Dispose until cancelled."""
@@ -114,21 +129,21 @@ class FailureHandler:
 
     async def _dispose(self, failures: list[Failure]) -> None:
         if closed := [failure for failure in failures if _lost_environment(failure.error)]:
-            self._hold(closed, closed[0].error)
+            self._abandon(closed, closed[0].error)
             failures = [failure for failure in failures if failure not in closed]
         for policy, group in await self._by_policy(failures):
             try:
-                disposer = await self._disposer(policy)
+                opened = await self._opened(policy)
                 into = [shown(stream, NAME_SHOWN) for stream in policy.writes()]
-                name = f"{type_name(policy)}.dispose"
-                outcome = await self.state.watched(name, disposer.handle(group))
+                name = f"{type_name(policy)}.handle"
+                outcome = await self.state.watched(name, opened.handle(group))
                 if outcome not in OUTCOMES:
-                    raise TypeError(f"dispose returned {shown(outcome)}, not one of {OUTCOMES}")
+                    raise TypeError(f"handle returned {shown(outcome)}, not one of {OUTCOMES}")
             except BaseException as error:
                 if passes(error):
                     raise
                 if _lost_environment(error):
-                    self._hold(group, error)
+                    self._abandon(group, error)
                     continue
                 told = text_of(error) if is_a(error, FlowstreamError) else describe(error)
                 why = f"{group[0].reason} (and {type_name(policy)}: {told})"
@@ -137,7 +152,7 @@ class FailureHandler:
             if outcome == "halted":
                 self._halt(group)
             else:
-                await self.ack_tracker.settle([f.message for f in group], outcome)
+                await self.ack_tracker.settle(Slice.of([f.message for f in group]), outcome)
                 self.state.failures.disposed(group, outcome, into)
                 if outcome == "discarded" and self.state.telemetry.active:
                     self._tell_discarded(group)
@@ -155,16 +170,16 @@ class FailureHandler:
                 alone.append((policy, [failure]))
         return [*groups.items(), *alone]
 
-    def _hold(self, failures: list[Failure], error: BaseException | None) -> None:
+    def _abandon(self, failures: list[Failure], error: BaseException | None) -> None:
         """The environment was closed: no message is to blame, so none goes to a policy."""
         assert error is not None
         self.state.fail(error)
-        self.ack_tracker.hold([failure.message for failure in failures])
+        self.ack_tracker.abandon([failure.message for failure in failures])
 
     def _halt(self, failures: list[Failure], reason: str | None = None) -> None:
         for failure in failures:
             self.state.halt(failure, reason)
-        self.ack_tracker.hold([failure.message for failure in failures])
+        self.ack_tracker.abandon([failure.message for failure in failures])
 
     def _tell_discarded(self, failures: list[Failure]) -> None:
         kinds = Counter((failure.message.stream, failure.kind) for failure in failures)
@@ -213,13 +228,12 @@ class FailureHandler:
             "offset": message.offset,
         }
 
-    async def _disposer(self, policy: FailurePolicy) -> OpenPolicy:
-        if policy not in self._disposers:
-            assert self._context is not None
+    async def _opened(self, policy: FailurePolicy) -> OpenPolicy:
+        if policy not in self._open_policies:
             refuse_loop(self.state.name, policy, self._reads)
             manager = policy.open_policy(self._context)
-            self._disposers[policy] = await self._context.enter(manager)
-        return self._disposers[policy]
+            self._open_policies[policy] = await self._context.enter(manager)
+        return self._open_policies[policy]
 
 
 def _lost_environment(error: BaseException | None) -> bool:

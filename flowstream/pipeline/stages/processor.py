@@ -1,44 +1,55 @@
-"""The processors: workers that take slices, run the handler over them, and hand on what is well.
+"""The processors: workers that take slices, run the handler over them, and hand on what succeeded.
 
-Order: with partition_by (or one worker) a message that failed holds back those of its key until
-it is settled, so no handler ever sees them in another order. Without order nothing waits.
+Order: with partition_by (or one worker) a message that failed blocks what is behind it until it is
+settled, so no handler ever sees messages of one key in another order (deciders/queues.py). Without
+order nothing waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
-from flowstream.pipeline.deciders.dispatch import SliceSizer
-from flowstream.pipeline.deciders.queues import Queues
+from flowstream.pipeline.deciders.queues import KeyedQueue, SliceQueue
+from flowstream.pipeline.deciders.slice_sizer import SliceSizer
 from flowstream.pipeline.handlers.calls import (
     fail,
+    handle_slice,
     passes,
     process_async,
     process_sync,
 )
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.processes import process_elsewhere
-from flowstream.pipeline.handlers.return_checks import discard, hash_of
+from flowstream.pipeline.handlers.return_checks import discard, keys_of
 from flowstream.pipeline.handlers.worker_state import WorkerState
-from flowstream.pipeline.message import Extra, Failure, Message
+from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import ProcessorOptions
+from flowstream.pipeline.payload import Decoder
 from flowstream.pipeline.policies import Retry
+from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.failure_handler import FailureHandler
 from flowstream.pipeline.state.run_state import RunState
 from flowstream.telemetry import HandlerDone, Retried
 from flowstream.texts import describe
 
-Runner = Callable[..., Any]
+
+class Downstream(Protocol):
+    """Where processed messages go: to the batchers, or to the acknowledger."""
+
+    async def put(self, part: Slice[Any], *, decided: bool) -> None:
+        """Take what was processed. `decided`: a handler may have given routes, keys or flushes."""
 
 
 class Processors(Pool):
-    """The processor stage. `forward(messages, plain)` gets what was processed, in order."""
+    """The processor stage."""
+
+    options: ProcessorOptions
 
     def __init__(
         self,
@@ -46,219 +57,243 @@ class Processors(Pool):
         options: ProcessorOptions,
         ack_tracker: AckTracker,
         failure_handler: FailureHandler,
+        downstream: Downstream,
         *,
-        handler: Runner,
+        handler: Callable[..., Any],
         is_async: bool,
         prepare: Callable[[list[Message[Any]]], Any] | None,
         partition_by: Callable[[Message[Any]], Any] | None,
         retry: Retry | None,
-        redecode: Callable[[Message[Any]], Any],
+        decoder: Decoder,
     ) -> None:
         super().__init__(state, options, "processor", options.timeout)
         self.ack_tracker = ack_tracker
         self.failure_handler = failure_handler
-        self.forward: Callable[[list[Message[Any]], bool], Any] = _unset
-        self.parked = 0
+        self.downstream = downstream
         one_by_one = options.processes and options.timeout is not None
         self.sizer = SliceSizer(1 if one_by_one else options.max_demand)
-        self.queues = Queues(options.concurrency, partitioned=partition_by is not None)
+        self.queue: SliceQueue | KeyedQueue = (
+            SliceQueue(ordered=options.concurrency == 1) if partition_by is None else KeyedQueue()
+        )
         self._handler = handler
         self._is_async = is_async
         self._prepare = prepare
         self._partition_by = partition_by
         self._retry = retry
-        self._redecode = redecode
+        self._decoder = decoder
         self._resizing: int | None = None
-        self._held_back: list[Message[Any]] = []
+        self._held_back: list[Slice[Any]] = []
+        state.stages.append(self)
 
     # -- in
 
-    def put(self, messages: list[Message[Any]]) -> None:
+    def put(self, part: Slice[Any]) -> None:
         """Queue messages for the workers, in their order."""
-        if self._partition_by is not None:
-            messages = self._keyed(messages)
         if self._resizing is not None:
-            self._held_back.extend(messages)
+            self._held_back.append(part)
             return
-        partitions = self.queues.put(messages)
-        if self.queues.partitioned:
-            for partition in partitions:
-                self.idle_workers.wake_one(partition)
+        if isinstance(self.queue, KeyedQueue):
+            self._put_keyed(self.queue, part.messages)
         else:
-            self.idle_workers.wake(len(messages))
+            self.queue.put(part)
+        self.idle_workers.wake(self.queue.ready)
 
-    def _keyed(self, messages: list[Message[Any]]) -> list[Message[Any]]:
-        """Give every message its partition key; those for which that fails are failures."""
-        key = self._partition_by
-        assert key is not None
-        wrong: list[Failure] = []
-        for message in messages:
-            try:
-                message._hash = hash_of(key(message))
-            except BaseException as error:
+    def _put_keyed(self, queue: KeyedQueue, messages: list[Message[Any]]) -> None:
+        """Queue messages by their partition keys; those for which that fails are failures."""
+        assert self._partition_by is not None
+        keys, hashes, bad = keys_of(self._partition_by, messages)
+        if bad:
+            for _, error in bad:
                 if passes(error):
-                    raise
-                failure = Failure(message, f"partition_by raised {describe(error)}", error=error)
-                wrong.append(self._stamp(failure))
-        if not wrong:
-            return messages
-        self.failure_handler.put(wrong)
-        bad = {id(failure.message) for failure in wrong}
-        return [message for message in messages if id(message) not in bad]
+                    raise error
+            wrong = [
+                Failure(messages[index], f"partition_by raised {describe(error)}", error=error)
+                for index, error in bad
+            ]
+            self.failure_handler.put([self._stamp(failure) for failure in wrong])
+            at = {index for index, _ in bad}
+            good = [index for index in range(len(messages)) if index not in at]
+            messages = [messages[index] for index in good]
+            keys, hashes = [keys[index] for index in good], [hashes[index] for index in good]
+        queue.put(messages, keys, hashes)
 
     @property
     def waiting(self) -> int:
-        return self.queues.waiting + len(self._held_back)
+        return self.queue.waiting + sum(map(len, self._held_back))
 
     @property
     def idle(self) -> bool:
         return not (self.waiting or self.parked or self.busy)
 
+    @property
+    def stalled(self) -> bool:
+        return self.idle
+
+    def flush(self, trigger: str) -> None:
+        """Nothing waits here for more messages."""
+
     def resize(self, workers: int) -> None:
-        """Change the number of workers; with partitions once everything taken in is through."""
+        """Change the number of workers; between one and several once nothing is here any more."""
         self._resizing = workers
         self._settle_size()
 
     def _settle_size(self) -> None:
-        """Change over to the asked number of workers as soon as order allows it."""
+        """Change over to the asked number of workers as soon as order allows it.
+
+        Keys are kept in order by any number of workers. One worker keeps the order of the stream.
+        """
         if self._resizing is None:
             return
-        ordered = self.queues.ordered or self._resizing == 1
-        if ordered and (self.queues.waiting or self.parked or self.busy or self.queues.blocked):
+        keyed = isinstance(self.queue, KeyedQueue)
+        ordered = not keyed and (self.queue.ordered or self._resizing == 1)
+        if ordered and (self.queue.waiting or self.parked or self.busy or self.queue.blocked):
             return
         workers, self._resizing = self._resizing, None
-        self.queues.resize(workers)
+        self.queue.ordered = keyed or workers == 1
         self.set_workers(workers)
         held, self._held_back = self._held_back, []
-        if held:
-            self.put(held)
+        for part in held:
+            self.put(part)
 
     # -- work
 
     async def work(self, worker: WorkerState) -> None:
         while worker.index < self.concurrency:
-            mine = self.queues.of(worker.index)
-            idle = 1 if self.queues.partitioned else len(self.idle_workers) + 1
-            messages = self.queues.take(worker.index, self.sizer.size(len(mine), idle))
-            if not messages:
+            size = self.sizer.size(self.queue.waiting, len(self.idle_workers) + 1)
+            part = self.queue.take(worker.index, size) if size else None
+            if part is None:
                 self.rest()
                 await self.idle_workers.wait(worker.index)
                 continue
             if self.state.halts:
-                messages, held = self.state.split_at_halt(messages)
-                self.ack_tracker.hold(held)
-                if not messages:
-                    self._settle_size()
-                    continue
-            worker.hold(messages, self.state.clock())
-            await self._slice(worker)
-            self.release(worker)
+                part = self._split_at_halt(part)
+            if len(part):
+                worker.hold(part, self.state.clock())
+                await self._slice(worker)
+                self.release(worker)
+            self.queue.release(worker.index)
+            if self.queue.ready:
+                self.idle_workers.wake(1)
             self._settle_size()
             await anyio.lowlevel.checkpoint()
 
+    def _split_at_halt(self, part: Slice[Any]) -> Slice[Any]:
+        go, behind = self.state.split_at_halt(part.messages)
+        self.ack_tracker.abandon(behind)
+        return Slice.of(go)
+
     async def _slice(self, worker: WorkerState) -> None:
-        state, messages, started = self.state, worker.messages, worker.since
-        flagged: list[Message[Any]] = []
-        if self.queues.blocked:
-            self._skip_blocked(worker)
-        with state.handling(self.name, messages) as tell:
-            if self._prepare is None or await self._prepared(worker, flagged):
-                await self._run(worker, flagged)
-            tell(worker.messages, None)
+        state, part, started = self.state, worker.part, worker.since
+        traced = state.telemetry.tracer is not None
+        with state.handling(self.name, part) as tell:
+            if self._prepare is None or await self._prepared(worker):
+                await (self._run_slice if self.options.slices else self._run)(worker)
+            tell(worker.messages if traced else (), None)
         seconds = state.clock() - started
-        handled = len(worker.messages) - len(worker.skipped)
+        handled = len(part) - len(worker.skipped)
         if handled:
             self.sizer.learn(handled, seconds)
         self.handled += handled
         self.seconds += seconds
         failed = 0
-        if flagged or worker.skipped:
-            failed = await self._pass_on(worker, flagged)
+        if worker.altered or worker.skipped or part.flagged:
+            failed = await self._pass_on(worker)
         else:
-            await self.forward(messages, True)
+            await self.downstream.put(part, decided=False)
             worker.messages = []
         if state.telemetry.active:
             state.emit(HandlerDone(state.name, self.name, handled, failed, seconds))
 
-    async def _run(self, worker: WorkerState, flagged: list[Message[Any]]) -> None:
+    async def _run(self, worker: WorkerState) -> None:
         """Run the handler over the worker's messages; come back to it after every failure."""
-        queues = self.queues
-        going = True
-        while going and worker.left:
-            found: list[Message[Any]] = []
-            arguments = (self._handler, worker.iterator, found, queues.ordered)
-            with anyio.CancelScope() as worker.scope:
+        worker.walk(worker.messages)
+        ordered = self.queue.ordered
+        while worker.left:
+            failed: Message[Any] | None = None
+            with self.working(worker) as scope:
                 if self.options.processes:
-                    going = await process_elsewhere(
-                        self._handler, worker, found, queues.ordered, processes=self.processes
+                    failed = await process_elsewhere(
+                        self._handler, worker, ordered, processes=self.processes
                     )
                 elif self._is_async:
-                    going = await process_async(*arguments)
+                    failed = await process_async(self._handler, worker.iterator, ordered)
                 else:
-                    threads = self.state.threads
-                    going = await threads.run(self.name, worker, process_sync, *arguments)
+                    failed = await self.state.threads.run(
+                        self.name, worker, process_sync, self._handler, worker.iterator, ordered
+                    )
             await anyio.lowlevel.checkpoint_if_cancelled()  # the run was cut off: nothing counts
-            if worker.scope.cancelled_caught:
-                found = self._timed_out(worker, found)
-                going = True
-            worker.scope = None
-            if going and queues.ordered and found:
-                queues.block(found[-1])
-                self._skip_blocked(worker)
-            flagged.extend(found)
+            if scope is not None and scope.cancelled_caught:
+                failed = self._timed_out(worker)
+            if failed is not None and ordered:
+                self.queue.block(failed)
+                self._put_back_blocked(worker)
 
-    def _skip_blocked(self, worker: WorkerState) -> None:
-        """Leave out what has to wait behind a failed message of its key."""
-        todo = []
+    async def _run_slice(self, worker: WorkerState) -> None:
+        """Run a handler of slices; when it fails, the slice does."""
+        threads = None if self._is_async else self.state.threads
+        with self.working(worker) as scope:
+            error = await handle_slice(self._handler, worker.part, worker, threads=threads)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if scope is not None and scope.cancelled_caught:
+            error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
+        if error is not None:
+            self._fail_all(worker, error)
+        elif self.queue.ordered:
+            for message in worker.part.flagged:
+                if message.failed is not None and not self.queue.is_behind(message):
+                    self.queue.block(message)
+
+    def _put_back_blocked(self, worker: WorkerState) -> None:
+        """Let the queue have what must wait behind a failed message, and go on with the rest."""
+        todo: list[Message[Any]] = []
+        behind: list[Message[Any]] = []
         for message in worker.iterator:
-            if self.queues.hold_back(message):
-                worker.skipped.add(id(message))
-            else:
-                todo.append(message)
+            (behind if self.queue.is_behind(message) else todo).append(message)
+        worker.skipped.update(map(id, behind))
+        self.queue.put_back(worker.index, behind)
         worker.walk(todo)
 
-    def _timed_out(self, worker: WorkerState, found: list[Message[Any]]) -> list[Message[Any]]:
+    def _timed_out(self, worker: WorkerState) -> Message[Any] | None:
         """The handler took too long for its current message, which fails; go on behind it."""
-        found, rest = list(found), list(worker.iterator)
+        rest = list(worker.iterator)
         taken = len(worker.walked) - len(rest)
         current = worker.walked[taken - 1] if taken else None
         worker.walk(rest)
-        if current is None or current in found:
-            return found
+        if current is None or current.failed is not None:
+            return current
         if current is not worker.late:
-            self._begin_again(worker, current)
-            return found
+            return self._begin_again(worker, current)
         error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
         if not (self._is_async or self.options.processes):
             current = self._replace(worker, current)
         fail(current, error)
-        found.append(current)
-        return found
+        return current
 
-    def _begin_again(self, worker: WorkerState, message: Message[Any]) -> None:
+    def _begin_again(self, worker: WorkerState, message: Message[Any]) -> Message[Any]:
         """The message came into the handler after the late one: it is not to blame."""
-        twin = self._twin(message, 0)
+        clone = self._fresh(message, message.attempt)
         worker.messages = [m for m in worker.messages if m is not message]
-        if self.queues.ordered:
-            self.queues.block(twin)
-            self._skip_blocked(worker)
-        self._front([twin])
+        if self.queue.ordered:
+            self.queue.block(clone)
+        self.queue.retry(clone)
+        self.idle_workers.wake(1)
+        return clone
 
     def _replace(self, worker: WorkerState, message: Message[Any]) -> Message[Any]:
-        """Leave the message to the thread that hangs with it; go on with a copy."""
-        twin = self._twin(message, 0)
-        worker.messages = [twin if m is message else m for m in worker.messages]
-        return twin
+        """Leave the message to the thread that hangs with it; go on with a clone."""
+        clone = self._fresh(message, message.attempt)
+        worker.messages = [clone if m is message else m for m in worker.messages]
+        return clone
 
-    async def _prepared(self, worker: WorkerState, flagged: list[Message[Any]]) -> bool:
-        """Run the prepare handler; when it fails, the slice does (in order: the first of a key)."""
+    async def _prepared(self, worker: WorkerState) -> bool:
+        """Run the prepare handler; when it fails, the slice does."""
         assert self._prepare is not None
-        messages = worker.walked
+        messages = worker.messages
         worker.callback = "prepare"
         try:
-            with anyio.CancelScope() as worker.scope:
+            with self.working(worker) as scope:
                 answer = await self._prepare(list(messages))
-            if worker.scope.cancelled_caught:
+            if scope is not None and scope.cancelled_caught:
                 raise HandlerTimeout(f"prepare took longer than {self.timeout:g} s")
             if answer is None or _the_same(answer, messages):
                 return True
@@ -271,20 +306,26 @@ class Processors(Pool):
                 raise
             error = raised
         finally:
-            worker.callback, worker.scope = "", None
-        for message in messages:
-            if self.queues.ordered and self.queues.hold_back(message):
-                worker.skipped.add(id(message))
+            worker.callback = ""
+        self._fail_all(worker, error)
+        return False
+
+    def _fail_all(self, worker: WorkerState, error: BaseException) -> None:
+        """The slice fails; in order only the first message of each key, which the others await."""
+        behind: list[Message[Any]] = []
+        for message in worker.messages:
+            if self.queue.ordered and self.queue.is_behind(message):
+                behind.append(message)
                 continue
             fail(message, error)
-            flagged.append(message)
-            if self.queues.ordered:
-                self.queues.block(message)
-        return False
+            if self.queue.ordered:
+                self.queue.block(message)
+        worker.skipped.update(map(id, behind))
+        self.queue.put_back(worker.index, behind)
 
     # -- out
 
-    async def _pass_on(self, worker: WorkerState, flagged: list[Message[Any]]) -> int:
+    async def _pass_on(self, worker: WorkerState) -> int:
         """Part a slice by what became of its messages; returns how many failed."""
         if self.ack_tracker.early:
             await self.ack_tracker.settle_early()
@@ -305,12 +346,12 @@ class Processors(Pool):
         self._failed(failures)
         worker.messages = dropped + succeeded
         if dropped:
-            await self.ack_tracker.settle(dropped, "dropped")
+            await self.ack_tracker.settle(Slice.of(dropped), "dropped")
             worker.messages = succeeded
         if succeeded:
-            await self.forward(succeeded, False)
+            await self.downstream.put(Slice.of(list(succeeded)), decided=True)
             worker.messages = []
-        if self.queues.blocked:
+        if self.queue.blocked:
             for message in (*succeeded, *dropped):
                 self._unblock(message)
         return len(failures)
@@ -321,8 +362,9 @@ class Processors(Pool):
         return failure
 
     def _failed(self, failures: list[Failure]) -> None:
+        state = self.state
         self.failed += len(failures)
-        self.state.failures.attempted(failures)
+        state.failures.attempted(failures)
         final: list[Failure] = []
         parked: dict[tuple[str, int], list[Failure]] = {}
         longest = 0.0
@@ -330,10 +372,10 @@ class Processors(Pool):
             delay = None
             if failure.retry and self._retry is not None:
                 delay = self._retry.delay(failure.attempts)
-            due = self.state.clock() + (delay or 0)
+            due = state.clock() + (delay or 0)
             if delay is None:
                 final.append(failure)
-            elif due > self.state.deadline:
+            elif not state.timers.in_time(due):
                 self._give_up(failure.message)
             elif self._park(failure, due):
                 parked.setdefault((failure.kind, failure.attempts), []).append(failure)
@@ -360,38 +402,30 @@ class Processors(Pool):
 
         False where its body does not decode a second time.
         """
-        state = self.state
+        message = failure.message
         try:
-            twin = self._twin(failure.message, 1)
+            clone = self._fresh(message, message.attempt + 1)
         except BaseException as error:
             if passes(error):
                 raise
             failure.reason += f" (and decoding it again: {describe(error)})"
             return False
-        blocked = self.queues.blocked.get(self.queues._key(failure.message))
-        if blocked is not None and blocked.holder is failure.message:
-            blocked.holder = twin
+        if self.queue.is_holder(message):
+            self.queue.block(clone)
         self.parked += 1
         self.retried += 1
-        state.retried += 1
-        state.park(due, lambda: self._again(twin), lambda: self._give_up_parked(twin))
+        self.state.retried += 1
+        self.state.timers.park(due, lambda: self._again(clone), lambda: self._give_up_parked(clone))
         return True
 
-    def _twin(self, message: Message[Any], tries: int) -> Message[Any]:
-        twin: Message[Any] = Message(
-            message._delivery, message._index, self._redecode(message), message.raw
-        )
-        if self.queues.partitioned:
-            twin._hash = message._hash
-        twin._extra = Extra()
-        twin._extra.attempt = message.attempt + tries
-        if message._extra is not None:
-            twin._extra.early, twin._extra.ack = message._extra.early, message._extra.ack
-        return twin
+    def _fresh(self, message: Message[Any], attempt: int) -> Message[Any]:
+        """The message as it was when it was delivered."""
+        return message._clone(data=self._decoder.again(message), attempt=attempt)
 
     def _again(self, message: Message[Any]) -> None:
         self.parked -= 1
-        self._front([message])
+        self.queue.retry(message)
+        self.idle_workers.wake(1)
 
     def _give_up_parked(self, message: Message[Any]) -> None:
         self.parked -= 1
@@ -399,17 +433,10 @@ class Processors(Pool):
 
     def _give_up(self, message: Message[Any]) -> None:
         """Leave the message to the next run, and with it what must not overtake it."""
-        if self.queues.ordered:
+        if self.queue.ordered:
             self.state.stop_at(message)
-        self.ack_tracker.hold([message])
+        self.ack_tracker.abandon([message])
         self._unblock(message)
-
-    def _front(self, messages: list[Message[Any]]) -> None:
-        partition = self.queues.put_front(messages)
-        if self.queues.partitioned:
-            self.idle_workers.wake_one(partition)
-        else:
-            self.idle_workers.wake(len(messages))
 
     def _disposed(self, failures: list[Failure]) -> None:
         for failure in failures:
@@ -417,9 +444,8 @@ class Processors(Pool):
         self._settle_size()
 
     def _unblock(self, message: Message[Any]) -> None:
-        behind = self.queues.unblock(message)
-        if behind:
-            self._front(behind)
+        if self.queue.unblock(message):
+            self.idle_workers.wake(1)
 
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
         """What a broken worker had in its hands fails, and goes to the policy."""
@@ -428,6 +454,7 @@ class Processors(Pool):
             failure = Failure(message, f"the stage crashed: {describe(error)}", error=error)
             failures.append(self._stamp(failure))
         self.release(worker)
+        self.queue.release(worker.index)
         self.failure_handler.put(failures, self._disposed)
 
 
@@ -436,7 +463,3 @@ def _the_same(answer: Any, messages: list[Message[Any]]) -> bool:
     if not isinstance(answer, list) or len(answer) != len(messages):
         return False
     return {id(each) for each in answer} == {id(message) for message in messages}
-
-
-async def _unset(messages: list[Message[Any]], plain: bool) -> None:
-    raise AssertionError("the processors lead nowhere")

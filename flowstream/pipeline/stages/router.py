@@ -1,35 +1,37 @@
-"""From the processors to the batchers: whole slices, or message by message where they differ."""
+"""Where processed messages go: whole slices, or message by message where they differ."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flowstream.pipeline.message import Failure, Joint, Message, branch
+from flowstream.pipeline.message import Failure, Joint, Message
+from flowstream.pipeline.slice import Slice
+from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.batcher import Batcher
 from flowstream.pipeline.stages.failure_handler import FailureHandler
 from flowstream.texts import shown
 
 
 class Router:
-    """Routes processed messages. Without a route they go to "default", or to the only batcher."""
+    """To the batchers. Without a route messages go to "default", or to the only batcher."""
 
     def __init__(
         self, batchers: dict[str, Batcher], failure_handler: FailureHandler, stage: str
     ) -> None:
         self._batchers = batchers
-        self._disposal = failure_handler
+        self._failure_handler = failure_handler
         self._stage = stage
         only = next(iter(batchers)) if len(batchers) == 1 else "default"
         self._default = batchers.get("default") or batchers.get(only)
 
-    async def forward(self, messages: list[Message[Any]], plain: bool) -> None:
-        """Hand processed messages to their batchers; `plain` ones have no wishes."""
-        if plain and self._default is not None:
-            self._default.put(messages, True)
+    async def put(self, part: Slice[Any], *, decided: bool) -> None:
+        """Hand messages to their batchers."""
+        if not decided and self._default is not None:
+            self._default.put(part, decided=False)
             return
         routed: dict[str, list[Message[Any]]] = {}
         failures: list[Failure] = []
-        for message in messages:
+        for message in part.messages:
             names = message.batchers or ((self._default.name,) if self._default else ("default",))
             unknown = [name for name in names if name not in self._batchers]
             if unknown:
@@ -39,10 +41,11 @@ class Router:
             else:
                 joint = Joint(message, len(names))
                 for name in names:
-                    routed.setdefault(name, []).append(branch(message, joint))
-        for name, part in routed.items():
-            self._batchers[name].put(part, False)
-        self._disposal.put(failures)
+                    clone = message._clone(data=message.data, decided=True, joint=joint)
+                    routed.setdefault(name, []).append(clone)
+        for name, messages in routed.items():
+            self._batchers[name].put(Slice.of(messages), decided=True)
+        self._failure_handler.put(failures)
 
     def _lost(self, message: Message[Any], name: str) -> Failure:
         known = ", ".join(repr(known) for known in self._batchers)
@@ -51,3 +54,14 @@ class Router:
         )
         failure.phase, failure.stage, failure.attempts = "process", self._stage, message.attempt
         return failure
+
+
+class End:
+    """To nobody: a pipeline without batchers is done with what was processed."""
+
+    def __init__(self, ack_tracker: AckTracker) -> None:
+        self._ack_tracker = ack_tracker
+
+    async def put(self, part: Slice[Any], *, decided: bool) -> None:
+        """Settle messages."""
+        await self._ack_tracker.settle(part, "ok")

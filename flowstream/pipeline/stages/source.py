@@ -1,7 +1,7 @@
-"""The producer's side of a run: admits messages into the window, decodes them, hands them on.
+"""The source: admits what a producer sends into the window, decodes it, and hands on slices.
 
-A body is given its place in the window before it becomes a message, so `send` returning is the
-demand that a producer sees.
+A body has its place in the window before anybody looks into it, so `send` returning is the demand
+that a producer sees.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Callable, Sequence
-from itertools import repeat
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import anyio.lowlevel
 
-from flowstream.errors import ConfigurationError, ConnectionFailed
+from flowstream.errors import ConfigurationError, ConnectionFailed, PayloadError
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import REASON, Discards
 from flowstream.pipeline.deciders.rate_limit import RateLimiter
@@ -26,8 +25,12 @@ from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.payload import Decoder, decode_slice
 from flowstream.pipeline.producer import Acknowledger
+from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
-from flowstream.pipeline.state.run_state import RunState, Signal, log
+from flowstream.pipeline.stages.committer import Committer
+from flowstream.pipeline.stages.failure_handler import FailureHandler
+from flowstream.pipeline.state.run_state import RunState, log
+from flowstream.signals import Signal
 from flowstream.telemetry import Dropped, Received
 from flowstream.texts import describe, interrupts, is_a, shown, text_of
 
@@ -40,7 +43,7 @@ class Partition:
 
     def __init__(
         self,
-        intake: Source,
+        source: Source,
         stream: str,
         codec: Codec | None,
         acknowledger: Acknowledger | None,
@@ -59,7 +62,7 @@ class Partition:
         self.closed = False
         self.pushed = False
         self.discarding = False
-        self._intake = intake
+        self._source = source
 
     @property
     def settled(self) -> int | None:
@@ -90,7 +93,7 @@ class Partition:
             )
         if tail is not None:
             self.tail = tail if self.tail is None else max(self.tail, tail)
-        await self._intake.deliver(self, bodies, first, offsets, timestamp)
+        await self._source.deliver(self, bodies, first, offsets, timestamp)
 
     def _check(self, bodies: list[Any], offsets: Sequence[int] | None) -> None:
         if not isinstance(bodies, list | tuple):
@@ -113,15 +116,15 @@ class Partition:
         if offset >= self.next:
             self.mark.add(Delivery(self, offset + 1, 0))
             self.next = offset + 1
-            self._intake.ack_tracker.skipped()
+            self._source.ack_tracker.skipped()
 
     async def drain(self, timeout: float | None = None) -> bool:
         self.closed = True
         drained = False
         with anyio.move_on_after(timeout):
             while self.mark.open is not None and not self._given_up():
-                self._intake.flush("drain")
-                await self._intake.state.changed.wait(0.1)
+                self._source.state.flush("drain")
+                await self._source.state.changed.wait(0.1)
             drained = self.mark.open is None
         if not drained:
             self._warn(timeout)
@@ -135,7 +138,7 @@ class Partition:
         why, level = f"not within {COMMIT_GRACE:g} s", logging.INFO
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
-                await self._intake.commit(self.stream)
+                await self._source.committer.commit_now(self.stream)
                 return
         except Exception as error:
             if passes(error):
@@ -146,18 +149,19 @@ class Partition:
             log.log(
                 level,
                 "pipeline %r: it is not certain that offset %d of %s is stored (%s); the next "
-                "owner may get messages again", self._intake.state.name, self.settled, self.stream,
+                "owner may get messages again", self._source.state.name, self.settled, self.stream,
                 why,
-                extra={"pipeline": self._intake.state.name, "stream": self.stream},
+                extra={"pipeline": self._source.state.name, "stream": self.stream},
             )  # fmt: skip
 
     def _warn(self, timeout: float | None) -> None:
         """Say what whoever owns the stream next gets again, and why."""
-        state, mark = self._intake.state, self.mark
+        state, mark = self._source.state, self.mark
         why = "they were given up by a halt"
         if not self._given_up():
             busy = (
-                ", ".join(self._intake.busy_handlers()) or "none; they wait for their next attempt"
+                ", ".join(self._source.state.busy_handlers())
+                or "none; they wait for their next attempt"
             )
             why = f"after {timeout:g} s; in handlers: {busy}"
         log.warning(
@@ -173,11 +177,11 @@ class Partition:
         if self.tracker is not None:
             self.tracker.forget(self.mark)
             if self.tracker.fenced:
-                self._intake.ack_tracker.trackers.pop(self.stream, None)
-        self._intake.forget(self)
+                self._source.ack_tracker.trackers.pop(self.stream, None)
+        self._source.forget(self)
 
     def settle_early(self, message: Message[Any]) -> None:
-        self._intake.ack_tracker.tell_early(message)
+        self._source.ack_tracker.tell_early(message)
 
     @property
     def lost(self) -> int:
@@ -188,45 +192,50 @@ class Partition:
 
     def _given_up(self) -> bool:
         delivery = self.mark.open
-        return delivery is not None and bool(delivery.held) and not delivery.remaining
+        return delivery is not None and bool(delivery.abandoned) and not delivery.remaining
 
 
 COMMIT_GRACE = 5.0
 _BYTES = {bytes}
 
 
+class Entrance(Protocol):
+    """The first stage that slices go to."""
+
+    def put(self, part: Slice[Any]) -> None:
+        """Take a slice, which belongs to the stage from now on."""
+
+
 class Source:
-    """A `Intake`: opens partitions and delivers what they are sent."""
+    """An `Intake`: opens partitions and delivers what they are sent."""
 
     def __init__(
         self,
         state: RunState,
         context: RunContext,
-        ack_tracker: AckTracker,
-        limiter: RateLimiter,
         *,
+        ack_tracker: AckTracker,
+        committer: Committer,
+        failure_handler: FailureHandler,
+        entrance: Entrance,
+        limiter: RateLimiter,
         decoder: Decoder,
         discards: Discards,
-        forward: Callable[[list[Message[Any]]], None],
-        reject: Callable[[list[Failure]], None],
     ) -> None:
         self.state = state
         self.context = context
         self.ack_tracker = ack_tracker
+        self.committer = committer
+        self.failure_handler = failure_handler
         self.limiter = limiter
         self.partitions: list[Partition] = []
-        self._taken_in: dict[str, int] = {}
         self.gate = Signal()
         self.paused = False
-        self.blocked = 0
         self.times = StateTimer("idle", state.clock())
-        self.flush: Callable[[str], None] = lambda trigger: None
-        self.busy_handlers: Callable[[], list[str]] = list
-        self.commit: Callable[[str], Any] = _nothing
-        self.decoder = decoder
         self.discards = discards
-        self._forward = forward
-        self._reject = reject
+        self._decoder = decoder
+        self._entrance = entrance
+        self._taken_in: dict[str, int] = {}
 
     def open(
         self,
@@ -252,11 +261,7 @@ class Source:
 
     def begin_again(self) -> None:
         """The producer is run again: the partitions it opens go on behind those it has."""
-        self._taken_in = {
-            partition.stream: partition.next
-            for partition in self.partitions
-            if not partition.closed
-        }
+        self._taken_in = {each.stream: each.next for each in self.partitions if not each.closed}
 
     def forget(self, partition: Partition) -> None:
         if partition in self.partitions and partition.mark.open is None:
@@ -276,7 +281,8 @@ class Source:
 
         `at_once`: beyond them. For a handler to wait for room would be to wait for itself.
         """
-        self.times.enter("busy", self.state.clock())
+        state = self.state
+        self.times.enter("busy", state.clock())
         opaque = partition.codec is None and set(map(type, bodies)) != _BYTES
         sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
         start, count = 0, len(bodies)
@@ -286,56 +292,61 @@ class Source:
                 break
             end = start + take
             if offsets is None:
-                first = max(
-                    first, partition.next - start
-                )  # others may have sent on the partition meanwhile
-            part = bodies if take == count else bodies[start:end]
+                first = max(first, partition.next - start)  # others may have sent meanwhile
             some = None if offsets is None else offsets[start:end]
             base = first + start if some is None else some[0]
-            self.state.arrival = now = self.state.clock()
+            state.arrival = now = state.clock()
+            size = sum(sizes[start:end])
             delivery = Delivery(
                 partition, base, take, offsets=some, timestamp=timestamp, arrived=now
             )
-            self.state.window.admit(take, size := sum(sizes[start:end]))
-            self.limiter.take(now, take, size)
-            partition.mark.add(delivery)
-            if not partition.next:
-                partition.first = base
-            partition.next = delivery.last + 1
-            partition.taken += take
-            self.state.received += take
-            if self.state.telemetry.active:
-                self.state.emit(Received(self.state.name, partition.stream, take, size))
-            unwanted = self.discards.indexes(delivery) if partition.discarding else []
-            self._make(delivery, part, opaque, unwanted)
-            if unwanted:
-                await self._discard(delivery, part, unwanted)
+            self._take_in(delivery, size, now)
+            await self._hand_on(delivery, bodies[start:end], size, opaque)
             start = end
-            self.times.enter("backpressured", self.state.clock())
+            self.times.enter("backpressured", state.clock())
             await anyio.lowlevel.checkpoint()
-            self.times.enter("busy", self.state.clock())
-        self.times.enter("idle", self.state.clock())
+            self.times.enter("busy", state.clock())
+        self.times.enter("idle", state.clock())
 
-    def _make(
-        self, delivery: Delivery, bodies: list[Any], opaque: bool, unwanted: list[int]
+    def _take_in(self, delivery: Delivery, size: int, now: float) -> None:
+        """Give the messages of a delivery their places: in the window, and in the watermark."""
+        state, partition, count = self.state, delivery.partition, delivery.count
+        state.window.admit(count, size)
+        self.limiter.take(now, count, size)
+        partition.mark.add(delivery)
+        if not partition.next:
+            partition.first = delivery.base
+        partition.next = delivery.last + 1
+        partition.taken += count
+        state.received += count
+        if state.telemetry.active:
+            state.emit(Received(state.name, partition.stream, count, size))
+
+    async def _hand_on(
+        self, delivery: Delivery, bodies: list[Any], size: int, opaque: bool
     ) -> None:
+        """Decode a delivery and hand it to the first stage, without what fails or is discarded."""
+        unwanted = self.discards.indexes(delivery) if delivery.partition.discarding else []
         indexes: Sequence[int] = range(len(bodies))
         if unwanted:
+            await self._discard(delivery, bodies, unwanted)
             indexes = sorted({*indexes}.difference(unwanted))
             bodies = [bodies[index] for index in indexes]
-        bad: list[tuple[int, Any]] = []
-        raws: Any = bodies
-        if opaque:
-            data, raws = self._opaque(bodies, bad)
-        else:
-            data, bad = self._decoded(delivery.partition.codec, bodies)
-        messages = list(map(Message, repeat(delivery), indexes, data, raws))
+        data, raw, bad = self._decoded(delivery.partition.codec, bodies, opaque)
         if bad:
-            self._reject([_undecodable(messages[index], error) for index, error in bad])
             wrong = {index for index, _ in bad}
-            messages = [m for index, m in enumerate(messages) if index not in wrong]
-        if messages:
-            self._forward(messages)
+            self.failure_handler.put(
+                [
+                    _undecodable(Message(delivery, indexes[index], None, raw[index]), error)
+                    for index, error in bad
+                ]
+            )
+            left = [index for index in range(len(bodies)) if index not in wrong]
+            indexes = [indexes[index] for index in left]
+            data, raw = [data[index] for index in left], [raw[index] for index in left]
+        if indexes:
+            whole = size if len(indexes) == delivery.count else None
+            self._entrance.put(Slice([(delivery, indexes)], raw=raw, data=data, size=whole))
 
     async def _discard(self, delivery: Delivery, bodies: list[Any], indexes: list[int]) -> None:
         """Settle what whoever started the run has named, before anything looks into it."""
@@ -343,7 +354,7 @@ class Source:
         raws = [body if type(body) is bytes else b"" for body in bodies]
         messages = [Message(delivery, index, None, raws[index]) for index in indexes]
         with anyio.CancelScope(shield=True):
-            await self.ack_tracker.settle(messages, "discarded")
+            await self.ack_tracker.settle(Slice.of(list(messages)), "discarded")
         state.emit(Dropped(state.name, stream, REASON, len(messages), True))
         for message in messages:
             log.warning(
@@ -353,10 +364,13 @@ class Source:
             )  # fmt: skip
 
     def _decoded(
-        self, codec: Codec | None, bodies: list[bytes]
-    ) -> tuple[list[Any], list[tuple[int, Any]]]:
-        decode = self.decoder.decode
-        payloads = bodies
+        self, codec: Codec | None, bodies: list[Any], opaque: bool
+    ) -> tuple[list[Any], list[bytes], list[tuple[int, PayloadError]]]:
+        """The data and the raw bodies, two lists, and (index, error) of what does not decode."""
+        if opaque:
+            return self._opaque(bodies)
+        decode = self._decoder.decode
+        payloads: list[Any] = bodies
         if codec is not None:
             try:
                 payloads = codec.bodies(bodies)
@@ -365,22 +379,27 @@ class Source:
                     raise
                 payloads = []
             if len(payloads) != len(bodies):  # one of them is malformed, or a value: one by one
-                return decode_slice(functools.partial(self.decoder.of, codec), bodies)
-        return (payloads, []) if decode is None else decode_slice(decode, payloads)
+                data, bad = decode_slice(functools.partial(self._decoder.of, codec), bodies)
+                return data, bodies, bad
+        if decode is None:
+            return list(payloads), bodies, []
+        data, bad = decode_slice(decode, payloads)
+        return data, bodies, bad
 
     def _opaque(
-        self, bodies: list[Any], bad: list[tuple[int, Any]]
-    ) -> tuple[list[Any], list[bytes]]:
-        """Data and raw bodies of a run in which some items are not bytes."""
+        self, bodies: list[Any]
+    ) -> tuple[list[Any], list[bytes], list[tuple[int, PayloadError]]]:
+        """The same for a run in which some items are not bytes: those are data already."""
         data = list(bodies)
         raws = [body if type(body) is bytes else b"" for body in bodies]
-        decode = self.decoder.decode
+        bad: list[tuple[int, PayloadError]] = []
+        decode = self._decoder.decode
         if decode is not None:
             for index, body in enumerate(bodies):
                 if type(body) is bytes:
                     (data[index],), wrong = decode_slice(decode, [body])
                     bad.extend((index, error) for _, error in wrong)
-        return data, raws
+        return data, raws, bad
 
     async def _admit(self, sizes: list[int], start: int) -> int:
         """Wait until at least one body may come in; how many may, from `start` on."""
@@ -405,25 +424,22 @@ class Source:
             return fitting(sizes, start, take, allowed_bytes, first=True)
 
     async def _wait_for_room(self) -> None:
-        self.blocked += 1
+        state = self.state
+        state.blocked += 1
         try:
-            self.state.relieve()
-            await self._wait("backpressured", self.state.freed)
+            state.flush_on_pressure()
+            await self._wait("backpressured", state.freed)
         finally:
-            self.blocked -= 1
+            state.blocked -= 1
 
-    async def _wait(self, state: str, signal: Signal, timeout: float | None = None) -> None:
-        self.times.enter(state, self.state.clock())
+    async def _wait(self, timed_as: str, signal: Signal, timeout: float | None = None) -> None:
+        self.times.enter(timed_as, self.state.clock())
         await signal.wait(timeout)
         self.times.enter("busy", self.state.clock())
 
     def reopen(self) -> None:
         """The pause or the limit changed: look again."""
         self.gate.notify()
-
-
-async def _nothing(stream: str) -> None:
-    return None
 
 
 def _undecodable(message: Message[Any], error: Exception) -> Failure:

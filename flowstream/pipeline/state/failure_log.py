@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from flowstream.pipeline.message import Failure
 from flowstream.pipeline.state.reasons import (
     TRACEBACK_LIMIT,
     Kind,
+    Mask,
     Notices,
     Reason,
     Reasons,
     sample,
 )
-from flowstream.telemetry import AttemptFailed
+from flowstream.pipeline.state.timers import Timers
+from flowstream.telemetry import AttemptFailed, Telemetry
 from flowstream.texts import describe, traceback_of, type_name, without_passwords
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.state.run_state import RunState
 
 # Records have their whole text as message, not a template with arguments: what groups records by
 # their templates, as filters of repeats do, must not take one reason for another.
@@ -37,12 +36,25 @@ _OUTCOMES = {
 """How what a policy settled is counted, and what it is called."""
 
 
-class Failures:
+class FailureLog:
     """The failures of one run. Everything here is called per slice or batch, on the event loop."""
 
-    def __init__(self, state: RunState, handlers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        *,
+        timers: Timers,
+        mask: Mask | None,
+        handlers: Mapping[str, str],
+    ) -> None:
         self.attempts = 0
-        self._core = state
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._clock = clock
+        self._timers = timers
+        self._mask = mask
         self._reasons = Reasons(handlers)
         self._notices = Notices()
         self._armed = False
@@ -64,7 +76,7 @@ class Failures:
             kind.count("attempts", len(group))
             self.attempts += len(group)
             self._log(kind, FAILED, group)
-            if self._core.telemetry.active:
+            if self._telemetry.active:
                 self._tell(group)
 
     def retried(self, failures: Sequence[Failure]) -> None:
@@ -99,7 +111,7 @@ class Failures:
             kind.stream, kind.offset = stream, offset
             kind.traceback = without_passwords(traceback_of(error, TRACEBACK_LIMIT))
         kind.count("attempts", 1)
-        first = self._notices.add(kind, FAILED, 1, self._core.clock())
+        first = self._notices.add(kind, FAILED, 1, self._clock())
         self._say_due()
         return first
 
@@ -117,7 +129,7 @@ class Failures:
         message = failure.message
         kind.stream, kind.offset = message.stream, message.offset
         kind.traceback = without_passwords(failure.traceback(TRACEBACK_LIMIT)) or None
-        kind.sample = sample(message, self._core.options.mask)
+        kind.sample = sample(message, self._mask)
 
     # -- telling
 
@@ -137,18 +149,18 @@ class Failures:
             told.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
         for (stage, phase, error), group in told.items():
             count, reason = len(group), group[0].reason
-            self._core.emit(AttemptFailed(self._core.name, stage, phase, error, count, reason))
+            self._telemetry.emit(AttemptFailed(self._pipeline, stage, phase, error, count, reason))
 
     def _log(self, kind: Kind, what: str, group: list[Failure]) -> None:
         """Log the first of its kind; count the others for the line of the minute."""
-        if self._notices.add(kind, what, len(group), self._core.clock()):
+        if self._notices.add(kind, what, len(group), self._clock()):
             self._say_first(kind, what, group[0])
         self._say_due()
 
     def _say_first(self, kind: Kind, what: str, failure: Failure) -> None:
         message = failure.message
         said = f"{_said(kind)} at" if what == FAILED else f"{what}:"
-        line = f"pipeline {self._core.name!r}: {said} {message.stream}@{message.offset}"
+        line = f"pipeline {self._pipeline!r}: {said} {message.stream}@{message.offset}"
         fields = self._fields(kind, message.stream, message.offset)
         log.warning(f"{line}: {failure.reason}", extra=fields)
         if what == FAILED and kind.traceback:
@@ -156,18 +168,17 @@ class Failures:
 
     def _say_due(self, now: float | None = None) -> None:
         """Log the lines of the minute that are due, and see to it that the next ones are."""
-        state = self._core
-        now = state.clock() if now is None else now
+        now = self._clock() if now is None else now
         for kind, what, more in self._notices.due(now):
             like = "more like it" if what == FAILED else f"more {what}"
             log.warning(
-                f"pipeline {state.name!r}: {more:,} {like} in the last minute: {_said(kind)}: "
+                f"pipeline {self._pipeline!r}: {more:,} {like} in the last minute: {_said(kind)}: "
                 f"{kind.text}",
                 extra=self._fields(kind, None, None, count=more),
             )
         if not self._armed and (due := self._notices.next) is not None:
             self._armed = True
-            state.at(due, self._ring)
+            self._timers.at(due, self._ring)
 
     def _ring(self) -> None:
         self._armed = False
@@ -178,7 +189,7 @@ class Failures:
     ) -> dict[str, Any]:
         """Where a record is about, and not where the worker is that happens to log it."""
         return {
-            "pipeline": self._core.name,
+            "pipeline": self._pipeline,
             "stage": kind.stage or None,
             "stream": stream,
             "offset": offset,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -14,15 +14,17 @@ import anyio.lowlevel
 from flowstream.errors import ThreadsExhausted
 from flowstream.pipeline.deciders.discards import Place
 from flowstream.pipeline.deciders.restarts import Restarts
-from flowstream.pipeline.deciders.timer_queue import TimerQueue
 from flowstream.pipeline.deciders.window import Window
 from flowstream.pipeline.handlers.calls import as_exception, let_through
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState, current_worker
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import PipelineOptions
-from flowstream.pipeline.state.failure_log import Failures
+from flowstream.pipeline.slice import Slice
+from flowstream.pipeline.state.failure_log import FailureLog
 from flowstream.pipeline.state.halting import halted
+from flowstream.pipeline.state.timers import Timers
+from flowstream.signals import Signal
 from flowstream.telemetry import (
     Event,
     Halted,
@@ -40,37 +42,22 @@ T = TypeVar("T")
 _NO_SPAN: AbstractContextManager[Outcome] = nullcontext(lambda messages, error: None)
 
 
-class Signal:
-    """Wakes whoever waits for a condition; costs nothing while nobody does."""
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-
-    def notify(self) -> None:
-        if self._event is not None:
-            self._event.set()
-            self._event = None
-
-    async def wait(self, timeout: float | None = None) -> None:
-        """Wait for the next notification, at most `timeout` seconds."""
-        if self._event is None:
-            self._event = anyio.Event()
-        event = self._event
-        if timeout is None or timeout == math.inf:
-            await event.wait()
-        else:
-            with anyio.move_on_after(timeout):
-                await event.wait()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self.wait()
+class Stage(Protocol):
+    """Where messages wait or are worked on. Stages enter themselves in `RunState.stages`."""
 
     @property
-    def awaited(self) -> bool:
-        return self._event is not None
+    def idle(self) -> bool:
+        """Nothing is here."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whatever is here waits for more messages: it sits in open batches."""
+
+    def flush(self, trigger: str) -> None:
+        """Let go of what waits for more messages."""
+
+    def handling(self) -> list[str]:
+        """The names of the handlers that are at work here."""
 
 
 class RunState:
@@ -86,36 +73,47 @@ class RunState:
         self.name = name
         self.options = options
         self.telemetry = telemetry
-        self.clock: Callable[[], float] = anyio.current_time
+        self.clock = run_clock()
         self.started = self.clock()
+        self.ended_at: float | None = None
         self.window = Window(options.max_in_flight, options.max_in_flight_bytes)
         self.restarts = Restarts(options.max_restarts, options.restart_window)
+        self.timers = Timers(self.clock)
         self.changed = Signal()
         self.freed = Signal()
         self.phase = "starting"
+        self.stages: list[Stage] = []
+        self.blocked = 0
+        """How many sends wait for room in the window."""
         self.received = 0
         self.counts: dict[str, int] = {}
         self.failed = 0
         self.retried = 0
-        self.failures = Failures(self, handlers)
+        self.failures = FailureLog(
+            name, telemetry, self.clock, timers=self.timers, mask=options.mask, handlers=handlers
+        )
         self.progress = self.started
         self.arrival = self.started
-        self.deadline = math.inf
         self.threads = Threads(options.max_threads, self._exhausted)
         self.callbacks: list[WorkerState] = []
         self.halts: dict[Any, int] = {}
         self.halted: dict[Place, None] = {}
         self.error: BaseException | None = None
-        self.stop: Callable[[], None] = lambda: None
-        self.relieve: Callable[[], None] = lambda: None
-        self._timers = TimerQueue()
-        self._parked: dict[object, tuple[float, Callable[[], None]]] = {}
-        self._alarm = Signal()
+        self.stopping = False
+        self.taking = anyio.CancelScope()
+        """What the source runs in: cancelled, it takes nothing in any more."""
+        self.draining = anyio.CancelScope()
+        """What a drain runs in; its deadline is the end of `drain_timeout`."""
 
-    def rested(self) -> None:
-        """A worker has nothing to do: see whether the window is what everybody waits for."""
-        self.changed.notify()
-        self.relieve()
+    @property
+    def now(self) -> float:
+        """The time of the run: a run that is over gets no older."""
+        return self.clock() if self.ended_at is None else self.ended_at
+
+    @property
+    def unsettled(self) -> int:
+        """Messages received that the next run gets again, unless they are settled yet."""
+        return self.received - sum(self.counts.values())
 
     # -- events
 
@@ -124,7 +122,7 @@ class RunState:
             self.telemetry.emit(event)
 
     def warn(self, subject: str, text: str, **fields: Any) -> None:
-        """Log and tell what works, and hardly as it is meant to."""
+        """Log and emit what works, but hardly as it is meant to."""
         log.warning("pipeline %r: %s", self.name, text, extra={"pipeline": self.name, **fields})
         self.emit(Warned(self.name, subject, text))
 
@@ -134,12 +132,37 @@ class RunState:
         self.emit(PhaseChanged(self.name, phase, self.clock() - self.started))
         self.changed.notify()
 
-    def handling(
-        self, stage: str, messages: Sequence[Message[Any]]
-    ) -> AbstractContextManager[Outcome]:
-        """The delivery of a handler, where somebody traces."""
+    def handling(self, stage: str, part: Slice[Any]) -> AbstractContextManager[Outcome]:
+        """The span of a handler, where somebody traces."""
         tracer = self.telemetry.tracer
-        return _NO_SPAN if tracer is None else tracer.handling(self.name, stage, messages)
+        return _NO_SPAN if tracer is None else tracer.handling(self.name, stage, part.messages)
+
+    # -- what the stages do together
+
+    def rested(self) -> None:
+        """A worker has nothing to do: see whether the window is what everybody waits for."""
+        self.changed.notify()
+        self.flush_on_pressure()
+
+    def flush_on_pressure(self) -> None:
+        """Close batches early when the window is full of messages that wait in open ones."""
+        if self.blocked and all(stage.stalled for stage in self.stages):
+            self.flush("window")
+
+    def flush(self, trigger: str) -> None:
+        """Close all open batches."""
+        for stage in self.stages:
+            stage.flush(trigger)
+
+    @property
+    def busy(self) -> bool:
+        """Does a stage still have something to do?"""
+        return not all(stage.idle for stage in self.stages)
+
+    def busy_handlers(self) -> list[str]:
+        """Where a run is that does not end: handlers of workers, and other callbacks."""
+        names = [name for stage in self.stages for name in stage.handling()]
+        return names + [worker.callback or worker.name for worker in self.callbacks]
 
     # -- callbacks
 
@@ -147,7 +170,7 @@ class RunState:
         """Await a user's callback outside of the workers, known to the watchdog by `name`."""
         worker = WorkerState(name, 0)
         worker.coroutine = coroutine
-        worker.hold([], self.clock())
+        worker.hold(Slice.of([]), self.clock())
         self.callbacks.append(worker)
         token = current_worker.set(worker)
         try:
@@ -166,46 +189,23 @@ class RunState:
         log.error("%s", error, extra={"pipeline": self.name})
         self.fail(error)
 
-    # -- timers
-
-    def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Call back at `when`, on the event loop."""
-        if self._timers.at(when, callback):
-            self._alarm.notify()
-
-    def park(self, due: float, resume: Callable[[], None], give_up: Callable[[], None]) -> None:
-        """Call `resume` at `due`, or `give_up` when a drain would not last that long."""
-        if due > self.deadline:
-            give_up()
-            return
-        self._parked[(entry := object())] = (due, give_up)
-
-        def fire() -> None:
-            if self._parked.pop(entry, None) is not None:
-                resume()
-
-        self.at(due, fire)
-
-    def draining_until(self, deadline: float) -> None:
-        """A drain began: what is parked for longer than that is given up now."""
-        self.deadline = deadline
-        for entry, (due, give_up) in list(self._parked.items()):
-            if due > deadline:
-                del self._parked[entry]
-                give_up()
-
-    async def run_timers(self) -> None:
-        """Runs the timers until cancelled."""
-        while True:
-            for callback in self._timers.due(self.clock()):
-                callback()
-            next_at = self._timers.next
-            await self._alarm.wait(None if next_at is None else max(next_at - self.clock(), 0))
-
     # -- ends
 
+    def stop(self) -> None:
+        """Take nothing in any more, and drain."""
+        if not self.stopping:
+            self.stopping = True
+            if self.phase == "draining":
+                self.limit_drain()
+        self.taking.cancel()
+
+    def limit_drain(self) -> None:
+        """From now on the drain has drain_timeout seconds."""
+        self.draining.deadline = self.clock() + self.options.drain_timeout
+        self.timers.end_at(self.draining.deadline)
+
     def halt(self, failure: Failure, reason: str | None = None) -> None:
-        """Stop because of a message; it and what lies past it on its partition stays unsettled."""
+        """Stop because of a message. It and those behind it in its partition stay unsettled."""
         message, offset = failure.message, failure.message.offset
         self.failures.attempted([failure])
         self.failures.halted([failure])
@@ -235,18 +235,20 @@ class RunState:
         self.stop()
 
     def split_at_halt(
-        self, messages: list[Message[Any]]
+        self, messages: Sequence[Message[Any]]
     ) -> tuple[list[Message[Any]], list[Message[Any]]]:
-        """Part messages into those that may go on and those past the offset that halted."""
+        """Part messages into those that may go on and those behind the offset that halted."""
         go: list[Message[Any]] = []
-        held: list[Message[Any]] = []
+        behind: list[Message[Any]] = []
         for message in messages:
             limit = self.halts.get(message._delivery.partition)
-            (go if limit is None or message.offset < limit else held).append(message)
-        return go, held
+            (go if limit is None or message.offset < limit else behind).append(message)
+        return go, behind
+
+    # -- crashes
 
     def crashed(self, stage: str, error: BaseException, *, restart: bool) -> None:
-        """Tell that a stage broke."""
+        """Log and emit that a stage broke."""
         if self.failures.broke(stage, "crash", error):
             log.error(
                 "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
@@ -274,3 +276,15 @@ class RunState:
                 if not restart:
                     self.fail(as_exception(f"stage {stage!r} crashed too often", error))
                 await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
+
+
+def run_clock() -> Callable[[], float]:
+    """The time of this event loop in seconds, without finding out for each call which one it is."""
+    if "asyncio" in sys.modules:
+        import asyncio
+
+        try:
+            return asyncio.get_running_loop().time
+        except RuntimeError:
+            pass
+    return anyio.current_time

@@ -7,13 +7,11 @@ are resumed, controls, the steps of a drain, the end. Nothing per message or com
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flowstream.pipeline.declaration import Declaration
+from flowstream.pipeline.state.run_state import RunState
 from flowstream.texts import describe, text_of, type_name
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.declaration import Declaration
-    from flowstream.pipeline.running.run import Run
 
 PLACES = 10
 """Streams with their offsets that a record names."""
@@ -48,14 +46,13 @@ def _stage(options: Any) -> str:
     return f"{options.name} ({workers}{' in ' + kind if kind else ''})"
 
 
-def why_draining(run: Run) -> str:
+def why_draining(state: RunState, stopped_by: str) -> str:
     """Why the run ends."""
-    error = run.state.error
-    if error is not None:
-        return f"after {type_name(error)}"
-    if run.stopped_by:
-        return f"stopped by {run.stopped_by}"
-    return "stopped" if run.stopping else "its source has ended"
+    if state.error is not None:
+        return f"after {type_name(state.error)}"
+    if stopped_by:
+        return f"stopped by {stopped_by}"
+    return "stopped" if state.stopping else "its source has ended"
 
 
 def limit(limit: Any) -> str:
@@ -74,19 +71,18 @@ def places(offsets: Mapping[str, int | None]) -> str:
     return named + (f" and {len(known) - PLACES:,} more streams" if len(known) > PLACES else "")
 
 
-def ended(run: Run) -> str:
+def ended(state: RunState, reason: str, stopped_by: str, seconds: float) -> str:
     """`(halted) after 12.3 s: 5,000 received, 4,999 ok, 1 not settled; Halted: ...`."""
-    state = run.state
     counts = [f"{state.received:,} received"]
     outcomes = sorted(state.counts.items())
     counts += [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes if count]
-    for count, word in ((state.retried, "retried"), (run.unsettled, "not settled")):
+    for count, word in ((state.retried, "retried"), (state.unsettled, "not settled")):
         if count:
             counts.append(f"{count:,} {word}")
-    reason = "its source has ended" if run.reason == "ended" else run.reason
-    by = f" by {run.stopped_by}" if run.reason in ("stopped", "aborted") and run.stopped_by else ""
+    by = f" by {stopped_by}" if reason in ("stopped", "aborted") and stopped_by else ""
+    why = "its source has ended" if reason == "ended" else reason
     error = "" if state.error is None else f"; {describe(state.error, 300)}"
-    return f"({reason}{by}) after {run.seconds:.1f} s: {', '.join(counts)}{error}"
+    return f"({why}{by}) after {seconds:.1f} s: {', '.join(counts)}{error}"
 
 
 def control(action: str, detail: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flowstream.client.connecting.tasks import Signal, TaskOwner
+from flowstream.client.connecting.tasks import TaskOwner
+from flowstream.signals import Signal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_backends]
 

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from flowstream.pipeline import Message
 from flowstream.pipeline.deciders.batching import Batching, Rejected
+from flowstream.pipeline.delivery import Delivery
+from flowstream.pipeline.message import Detached
+from flowstream.pipeline.slice import Slice
 
 sends = st.lists(
     st.tuples(
@@ -29,6 +32,16 @@ def message(n: int, *, size: int = 1, key: int = 0, flush: bool = False, partiti
     return made
 
 
+def columns(messages):
+    """The same messages as a slice without objects for them."""
+    if not messages:
+        return Slice.of([])
+    first, count = messages[0].offset, len(messages)
+    delivery = Delivery(Detached("s"), first, count)
+    raw, data = [m.raw for m in messages], [m.data for m in messages]
+    return Slice([(delivery, range(count))], raw=raw, data=data)
+
+
 @given(sends, st.integers(1, 8), st.none() | st.integers(1, 60), st.booleans())
 def test_nothing_is_lost_or_repeated_and_limits_hold(sends, size, max_bytes, partitioned):
     batching = Batching(
@@ -41,8 +54,10 @@ def test_nothing_is_lost_or_repeated_and_limits_hold(sends, size, max_bytes, par
         for length, key, flush, partition in group:
             messages.append(message(n, size=length, key=key, flush=flush, partition=partition))
             n += 1
-        put = batching.put if all(m._extra is None for m in messages) else batching.put_each
-        closed += put(messages, now)
+        if any(m._extra is not None for m in messages):
+            closed += batching.put_each(messages, now)
+        else:
+            closed += batching.put(Slice.of(messages) if partitioned else columns(messages), now)
         now += pause
         expired = batching.expire(now)
         assert all(b.trigger == "timeout" and now >= b.opened + 1.0 for b in expired)
@@ -70,8 +85,8 @@ def test_nothing_is_lost_or_repeated_and_limits_hold(sends, size, max_bytes, par
 
 def test_age_counts_from_the_first_message():
     batching = Batching("b", 10, 1.0)
-    batching.put([message(0)], 5.0)
-    batching.put([message(1)], 5.9)
+    batching.put(Slice.of([message(0)]), 5.0)
+    batching.put(Slice.of([message(1)]), 5.9)
     assert batching.deadline == 6.0
     assert batching.expire(5.99) == []
     (batch,) = batching.expire(6.0)
@@ -81,7 +96,9 @@ def test_age_counts_from_the_first_message():
 
 def test_a_message_larger_than_the_ceiling_goes_alone():
     batching = Batching("b", 10, 1.0, max_bytes=100)
-    closed = batching.put([message(0, size=60), message(1, size=300), message(2, size=60)], 0)
+    closed = batching.put(
+        Slice.of([message(0, size=60), message(1, size=300), message(2, size=60)]), 0
+    )
     assert [(b.size, b.bytes, b.trigger) for b in closed] == [(1, 60, "bytes"), (1, 300, "bytes")]
 
 
@@ -100,7 +117,7 @@ def test_a_function_decides_when_a_batch_is_full():
         return (True, 0) if weight >= 10 else (False, weight)
 
     batching = Batching("b", (0, weigh), 1.0)
-    closed = batching.put([message(n) for n in (3, 3, 3, 3, 9, 1, 2)], 0)
+    closed = batching.put(Slice.of([message(n) for n in (3, 3, 3, 3, 9, 1, 2)]), 0)
     assert [[m.data for m in b] for b in closed] == [[3, 3, 3, 3], [9, 1]]
     assert batching.messages == 1
 
@@ -109,6 +126,6 @@ def test_a_function_decides_when_a_batch_is_full():
 def test_a_size_function_that_answers_nonsense_is_reported_with_its_message(answer):
     batching = Batching("b", (0, lambda m, acc: answer if m.data == 1 else (False, acc)), 1.0)
     with pytest.raises(Rejected) as caught:
-        batching.put([message(0), message(1), message(2)], 0)
+        batching.put(Slice.of([message(0), message(1), message(2)]), 0)
     assert caught.value.index == 1
     assert batching.messages == 1

@@ -6,20 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.pipeline.delivery import HELD, SETTLED, Delivery, OffsetTracker, Watermark
+from flowstream.pipeline.delivery import Delivery, OffsetTracker, Watermark
 
 spans_of = st.lists(st.integers(0, 6), min_size=1, max_size=8)
 
 
 def settle(delivery: Delivery, index: int) -> None:
-    delivery.flags[index] = SETTLED
-    delivery.remaining -= 1
+    delivery.settle([index])
 
 
-def hold(delivery: Delivery, index: int) -> None:
-    delivery.flags[index] = HELD
-    delivery.held += 1
-    delivery.remaining -= 1
+def abandon(delivery: Delivery, index: int) -> None:
+    assert delivery.abandon(index)
 
 
 def naive(delivered: list[tuple[int, bool]], skipped: list[int]) -> int | None:
@@ -66,7 +63,7 @@ def test_watermark_equals_a_naive_model(sizes, data):
     check()
     for delivery, index in data.draw(st.permutations(places)):
         if data.draw(st.integers(0, 9)) == 0:
-            hold(delivery, index)
+            abandon(delivery, index)
         else:
             settle(delivery, index)
             state[id(delivery), index] = True
@@ -90,7 +87,7 @@ def test_a_held_message_keeps_the_watermark_before_it():
     mark.add(delivery)
     settle(delivery, 0)
     settle(delivery, 2)
-    hold(delivery, 1)
+    abandon(delivery, 1)
     assert mark.value == 10
     assert mark.open is delivery
 

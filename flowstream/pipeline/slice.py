@@ -1,0 +1,224 @@
+"""A slice: messages that are handed on together, and what flows between the stages.
+
+A slice has one of two shapes. As **columns** it is a list of bodies and one of decoded data, with
+the places of its messages as runs of indexes of a delivery: offsets come by arithmetic, settling is
+a range, and there is no object for a message. As **rows** it is a list of `Message`. It turns into
+rows, once and for good, when somebody asks for its messages: a handler of single messages, a route,
+a key, a failure. What a handler does to a message is therefore never lost in a second copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any, Generic, TypeVar
+
+from flowstream.pipeline.delivery import Delivery
+from flowstream.pipeline.message import Message
+
+T = TypeVar("T")
+
+Run = tuple[Delivery, Sequence[int]]
+"""Some messages of a delivery, by their indexes: a range where they are consecutive."""
+
+
+class Slice(Generic[T]):
+    """Messages in the order of their stream, such as a handler with `slices=True` gets.
+
+    `data` is what their bodies decode to, `raw` the bodies as they were delivered, and `offsets`
+    where they are in their stream; all three have one entry for each message. `messages` are the
+    same as objects, made when they are first asked for: use them, or `fail` and `drop`, where one
+    message needs a decision of its own.
+    """
+
+    __slots__ = ("_bytes", "_data", "_messages", "_raw", "_runs")
+
+    def __init__(
+        self,
+        runs: list[Run] | None,
+        *,
+        raw: list[bytes] | None = None,
+        data: list[Any] | None = None,
+        messages: list[Message[Any]] | None = None,
+        size: int | None = None,
+    ) -> None:
+        self._runs = runs
+        self._raw = raw
+        self._data = data
+        self._messages = messages
+        self._bytes = size
+
+    @classmethod
+    def of(cls, messages: list[Message[Any]]) -> Slice[Any]:
+        """A slice of these messages; the list belongs to it from now on."""
+        return cls(None, messages=messages)
+
+    @classmethod
+    def new(
+        cls, *data: T, raw: Sequence[bytes] = (), stream: str = "", offset: int = 0
+    ) -> Slice[T]:
+        """A slice outside of any pipeline, to call a handler with."""
+        bodies = [*raw] or [b""] * len(data)
+        messages = [
+            Message.new(item, raw=body, stream=stream, offset=offset + index)
+            for index, (item, body) in enumerate(zip(data, bodies, strict=True))
+        ]
+        return cls.of(messages)
+
+    # -- what a handler sees
+
+    @property
+    def data(self) -> list[T]:
+        """The messages' data, in order, as a new list."""
+        if self._messages is not None:
+            return [message.data for message in self._messages]
+        return list(self._columns()[1])
+
+    @property
+    def raw(self) -> list[bytes]:
+        """The messages' bodies as they were delivered, in order, as a new list."""
+        if self._messages is not None:
+            return [message.raw for message in self._messages]
+        return list(self._columns()[0])
+
+    @property
+    def offsets(self) -> list[int]:
+        """The messages' offsets, in order."""
+        if self._messages is not None and self._runs is None:
+            return [message.offset for message in self._messages]
+        return [offset for delivery, indexes in self.runs for offset in delivery.offsets(indexes)]
+
+    @property
+    def messages(self) -> list[Message[T]]:
+        """The messages as objects; always the same ones."""
+        if self._messages is None:
+            raw, data = self._columns()
+            messages: list[Message[Any]] = []
+            at = 0
+            for delivery, indexes in self.runs:
+                end = at + len(indexes)
+                if end - at == len(raw):
+                    messages += map(Message, repeat(delivery), indexes, data, raw)
+                else:
+                    messages += map(Message, repeat(delivery), indexes, data[at:end], raw[at:end])
+                at = end
+            self._messages, self._raw, self._data = messages, None, None
+        return self._messages
+
+    def fail(self, index: int, reason: object = "failed", *, retry: bool = True) -> None:
+        """Fail the message at `index`, as `Message.fail` does."""
+        self.messages[index].fail(reason, retry=retry)
+
+    def drop(self, index: int, reason: object = "dropped") -> None:
+        """Filter the message at `index` out, as `Message.drop` does."""
+        self.messages[index].drop(reason)
+
+    def __len__(self) -> int:
+        return len(self._messages if self._messages is not None else self._columns()[0])
+
+    def __iter__(self) -> Iterator[Message[T]]:
+        return iter(self.messages)
+
+    def __repr__(self) -> str:
+        runs = self.runs
+        where = f" from {runs[0][0].partition.stream}@{self.offsets[0]}" if len(self) else ""
+        return f"<Slice of {len(self)}{where}>"
+
+    # -- for the stages
+
+    @property
+    def runs(self) -> list[Run]:
+        """Where the messages are: those of one delivery that follow each other are one run."""
+        if self._runs is None:
+            self._runs = _runs_of(self.messages)
+        return self._runs
+
+    @property
+    def size(self) -> int:
+        """The sum of the bodies' sizes as they were delivered."""
+        if self._bytes is None:
+            raw = self._raw if self._raw is not None else self.raw
+            self._bytes = sum(map(len, raw))
+        return self._bytes
+
+    @property
+    def touched(self) -> bool:
+        """May a message have something that others have not: a decision, another attempt?"""
+        return any(delivery.touched for delivery, _ in self.runs)
+
+    @property
+    def flagged(self) -> list[Message[T]]:
+        """The messages that have something of their own."""
+        if not self.touched:
+            return []
+        return [message for message in self.messages if message._extra is not None]
+
+    def replace(self, data: list[Any]) -> None:
+        """Give every message other data, in order."""
+        if self._messages is None:
+            self._data = list(data)
+        else:
+            for message, item in zip(self._messages, data, strict=True):
+                message.data = item
+
+    def take(self, count: int) -> Slice[T]:
+        """The first `count` messages, which leave this slice."""
+        if self._messages is not None:
+            head = self._messages[:count]
+            del self._messages[:count]
+            self._runs = self._bytes = None
+            return Slice(None, messages=head)
+        raw, data = self._columns()
+        first, left = [], count
+        runs = self.runs
+        while left:
+            delivery, indexes = runs[0]
+            first.append((delivery, indexes[:left]))
+            if len(indexes) > left:
+                runs[0] = (delivery, indexes[left:])
+                break
+            left -= len(indexes)
+            del runs[0]
+        taken: Slice[T] = Slice(first, raw=raw[:count], data=data[:count])
+        taken._bytes = sum(map(len, raw[:count]))
+        if self._bytes is not None:
+            self._bytes -= taken._bytes
+        self._raw, self._data = raw[count:], data[count:]
+        return taken
+
+    def extend(self, other: Slice[Any]) -> None:
+        """Add the messages of another slice behind these; the other one is not used any more."""
+        if self._messages is None and other._messages is None:
+            raw, data = self._columns()
+            more = other._columns()
+            raw += more[0]
+            data += more[1]
+            self.runs.extend(other.runs)
+        else:
+            self.messages.extend(other.messages)
+            known = self._runs is not None and other._runs is not None
+            self._runs = [*self.runs, *other.runs] if known else None
+        known_size = self._bytes is not None and other._bytes is not None
+        self._bytes = self.size + other.size if known_size else None
+
+    def append(self, message: Message[Any]) -> None:
+        """Add one message behind these."""
+        self.messages.append(message)
+        self._runs = self._bytes = None
+
+    def _columns(self) -> tuple[list[bytes], list[Any]]:
+        assert self._raw is not None
+        assert self._data is not None
+        return self._raw, self._data
+
+
+def _runs_of(messages: list[Message[Any]]) -> list[Run]:
+    runs: list[Run] = []
+    delivery: Delivery | None = None
+    indexes: list[int] = []
+    for message in messages:
+        if message._delivery is not delivery:
+            delivery, indexes = message._delivery, []
+            runs.append((delivery, indexes))
+        indexes.append(message._index)
+    return runs

@@ -1,0 +1,294 @@
+"""The batch processors of one batcher: workers that run its handler over batches.
+
+Batches that share a partition or a key are handled one after the other; a batch that waits to be
+tried again keeps its place in that order, and holds up no other (deciders/batch_scheduler.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.deciders.batch_scheduler import BatchScheduler
+from flowstream.pipeline.handlers.calls import handle_batch, passes
+from flowstream.pipeline.handlers.pool import Pool
+from flowstream.pipeline.handlers.processes import batch_elsewhere
+from flowstream.pipeline.handlers.worker_state import WorkerState
+from flowstream.pipeline.message import Failure, Message
+from flowstream.pipeline.options import BatcherOptions
+from flowstream.pipeline.policies import Retry
+from flowstream.pipeline.slice import Slice
+from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.stages.failure_handler import FailureHandler
+from flowstream.pipeline.state.run_state import RunState
+from flowstream.telemetry import HandlerDone, Retried
+from flowstream.texts import describe
+
+
+class BatchProcessors(Pool):
+    """The workers of one batcher. `phase` is "batch", or "sink" where they publish."""
+
+    def __init__(
+        self,
+        state: RunState,
+        options: BatcherOptions,
+        ack_tracker: AckTracker,
+        failure_handler: FailureHandler,
+        *,
+        handler: Callable[..., Any],
+        is_async: bool,
+        phase: str,
+        retry: Retry | None,
+    ) -> None:
+        super().__init__(state, options, "batcher", options.timeout)
+        self.ack_tracker = ack_tracker
+        self.failure_handler = failure_handler
+        self.phase = phase
+        self.scheduler = BatchScheduler(serial=options.concurrency == 1)
+        self._handler = handler
+        self._is_async = is_async
+        self._retry = retry
+        self._resizing: int | None = None
+        self._held_back: list[Batch[Any]] = []
+        self._handling: dict[WorkerState, Batch[Any]] = {}
+
+    # -- in
+
+    def put(self, batch: Batch[Any]) -> bool:
+        """Take a closed batch; False where its key does not compare with those of others."""
+        if self._resizing is not None:
+            self._held_back.append(batch)
+            return True
+        try:
+            self.scheduler.put(batch)
+        except BaseException as error:
+            if passes(error):
+                raise
+            self._reject(batch, error)
+            return False
+        self.idle_workers.wake(1)
+        return True
+
+    def _reject(self, batch: Batch[Any], error: BaseException) -> None:
+        reason = f"the batch key: {describe(error)}"
+        failures = [Failure(message, reason, error=error) for message in batch._slice.messages]
+        self.failure_handler.put([self.stamp(failure, batch.attempt) for failure in failures])
+
+    @property
+    def waiting(self) -> int:
+        return self.scheduler.messages + sum(len(batch._slice) for batch in self._held_back)
+
+    @property
+    def idle(self) -> bool:
+        """No batch waits, is handled or parked."""
+        return self.stalled and not self._held_back
+
+    @property
+    def stalled(self) -> bool:
+        """No batch can be handled, or is."""
+        return not (self.scheduler.batches or self.busy)
+
+    def resize(self, workers: int) -> None:
+        """Change the number of workers, once the batches that are here are through: those that
+        come meanwhile wait, since another number of workers has other partitions."""
+        self._resizing = workers
+        self._settle_size()
+
+    def _settle_size(self) -> None:
+        if self._resizing is None or self.scheduler.batches:
+            return
+        workers, self._resizing = self._resizing, None
+        self.scheduler = BatchScheduler(serial=workers == 1)
+        self.set_workers(workers)
+        held, self._held_back = self._held_back, []
+        for batch in held:
+            self.put(batch)
+
+    # -- work
+
+    async def work(self, worker: WorkerState) -> None:
+        while worker.index < self.concurrency:
+            batch = self.scheduler.take()
+            if batch is None:
+                self.rest()
+                if not self.scheduler.ready:  # resting may have closed batches under pressure
+                    await self.idle_workers.wait(worker.index)
+                continue
+            if self.state.halts and not (batch := self._split_at_halt(batch)):
+                continue
+            self._handling[worker] = batch
+            worker.hold(batch._slice, self.state.clock())
+            await self._batch(worker, batch)
+            self.release(worker)
+            self._handling.pop(worker, None)
+            self._settle_size()
+            await anyio.lowlevel.checkpoint()
+
+    def _split_at_halt(self, batch: Batch[Any]) -> Batch[Any] | None:
+        """The batch without what lies behind a halt; None when nothing is left of it."""
+        go, behind = self.state.split_at_halt(batch._slice.messages)
+        if not behind:
+            return batch
+        self.ack_tracker.abandon(behind)
+        if not go:
+            self._done(batch)
+            return None
+        rest = Batch(
+            go, batcher=batch.batcher, key=batch.key, partition=batch.partition,
+            trigger=batch.trigger, opened=batch.opened, attempt=batch.attempt,
+        )  # fmt: skip
+        self.scheduler.swap(batch, rest)
+        return rest
+
+    async def _batch(self, worker: WorkerState, batch: Batch[Any]) -> None:
+        state, part = self.state, batch._slice
+        traced = state.telemetry.tracer is not None
+        error: BaseException | None = None
+        with state.handling(self.name, part) as tell:
+            with self.working(worker) as scope:
+                if self.options.processes:
+                    error = await batch_elsewhere(self._handler, worker, batch, self.processes)
+                else:
+                    threads = None if self._is_async else state.threads
+                    error = await handle_batch(self._handler, batch, worker, threads=threads)
+            if scope is not None and scope.cancelled_caught:
+                error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
+            tell(part.messages if traced else (), error)
+        seconds = state.clock() - worker.since
+        self.handled += len(part)
+        self.seconds += seconds
+        failures = await self._settle(worker, batch, error)
+        if state.telemetry.active:
+            state.emit(HandlerDone(state.name, self.name, len(part), len(failures), seconds))
+
+    async def _settle(
+        self, worker: WorkerState, batch: Batch[Any], error: BaseException | None
+    ) -> list[Failure]:
+        """Settle what succeeded, see to what failed, and return the failures."""
+        if self.ack_tracker.early:
+            await self.ack_tracker.settle_early()
+        part = batch._slice
+        failures: list[Failure] = []
+        if error is not None:
+            reason = describe(error)
+            failures = [Failure(message, reason, error=error) for message in part.messages]
+        elif part.flagged:
+            failures = await self._settle_flagged(worker, part)
+        else:
+            await self.ack_tracker.settle(part, "ok")
+        worker.messages = [failure.message for failure in failures]
+        if failures:
+            self._failed(batch, [self.stamp(failure, batch.attempt) for failure in failures])
+        else:
+            self._done(batch)
+        worker.messages = []
+        return failures
+
+    async def _settle_flagged(self, worker: WorkerState, part: Slice[Any]) -> list[Failure]:
+        """Settle a batch in which the handler failed or dropped some messages."""
+        failures = [f for m in part.flagged if (f := m._more().failure) is not None]
+        failed = [failure.message for failure in failures]
+        dropped = [m for m in part.flagged if m.dropped is not None and m.failed is None]
+        own = [m for m in part.messages if m.failed is None and m.dropped is None]
+        worker.messages = failed + own + dropped
+        if dropped:
+            await self.ack_tracker.settle(Slice.of(dropped), "dropped")
+            worker.messages = failed + own
+        if own:
+            await self.ack_tracker.settle(Slice.of(own), "ok")
+        return failures
+
+    # -- failures
+
+    def _failed(self, batch: Batch[Any], failures: list[Failure]) -> None:
+        """Dispose of what may not be tried again; then try the rest again, in its place."""
+        self.failed += len(failures)
+        self.state.failures.attempted(failures)
+        delay = None if self._retry is None else self._retry.delay(batch.attempt)
+        final = [f for f in failures if delay is None or not f.retry]
+        again_for = [f for f in failures if delay is not None and f.retry]
+        due = self.state.clock() + (delay or 0)
+        if again_for and not self.state.timers.in_time(due):
+            self._give_up(batch, [failure.message for failure in again_for])
+            again_for = []
+
+        def disposed(_: list[Failure]) -> None:
+            if again_for:
+                self._park(batch, again_for, delay or 0.0, due)
+            else:
+                self._done(batch)
+
+        if final:
+            self.failure_handler.put(final, disposed)
+        else:
+            disposed([])
+
+    def _park(self, batch: Batch[Any], failures: list[Failure], delay: float, due: float) -> None:
+        state, first = self.state, failures[0]
+        once_more = batch._again([failure.message for failure in failures])
+        count = len(failures)
+        state.failures.retried(failures)
+        self.scheduler.swap(batch, once_more)
+        self.parked += count
+        self.retried += count
+        state.retried += count
+
+        def resume() -> None:
+            self.parked -= count
+            self.scheduler.resume(once_more)
+            self.idle_workers.wake(1)
+
+        def give_up() -> None:
+            self.parked -= count
+            self._give_up(once_more, once_more._slice.messages)
+            self._done(once_more)
+
+        state.timers.park(due, resume, give_up)
+        if state.telemetry.active:
+            state.emit(
+                Retried(
+                    state.name, self.name, count, batch.attempt, delay, first.kind, self.phase,
+                    first.reason,
+                )
+            )  # fmt: skip
+
+    def _give_up(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
+        """Leave messages to the next run, and with them what must not overtake them."""
+        if self.scheduler.serial or batch.partition is not None or batch.key is not None:
+            for message in messages:
+                self.state.stop_at(message)
+        self.ack_tracker.abandon(messages)
+
+    def _done(self, batch: Batch[Any]) -> None:
+        self.scheduler.done(batch)
+        if self.scheduler.ready:
+            self.idle_workers.wake(self.scheduler.ready)
+        self._settle_size()
+        self.state.rested()
+
+    def stamp(self, failure: Failure, attempts: int) -> Failure:
+        """Say in a failure where it happened."""
+        failure.phase, failure.stage, failure.attempts = self.phase, self.name, attempts
+        return failure
+
+    async def crashed(self, worker: WorkerState, error: BaseException) -> None:
+        """What a broken batch processor had in its hands fails, and goes to the policy."""
+        batch = self._handling.pop(worker, None)
+        failures = [
+            self.stamp(
+                Failure(message, f"the stage crashed: {describe(error)}", error=error),
+                message.attempt,
+            )
+            for message in worker.unsettled
+        ]
+        self.release(worker)
+        if batch is not None:
+            if failures:
+                self.failure_handler.put(failures, lambda _: self._done(batch))
+            else:
+                self._done(batch)

@@ -1,0 +1,172 @@
+"""Queues lose nothing and keep their order; what failed blocks its own key, and no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.pipeline import Message
+from flowstream.pipeline.deciders.queues import SPARE, KeyedQueue, SliceQueue, stable_hash
+from flowstream.pipeline.slice import Slice
+
+
+def messages(*numbers):
+    return [Message.new(number, offset=number) for number in numbers]
+
+
+def numbers_of(part):
+    return [] if part is None else part.data
+
+
+def put(queue, keyed):
+    """Queue (number, key) pairs, and return their messages by number."""
+    made = messages(*(number for number, _ in keyed))
+    keys = [key for _, key in keyed]
+    queue.put(made, keys, [hash(key) for key in keys])
+    return {message.data: message for message in made}
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 20)),
+        st.tuples(st.just("back"), st.integers(1, 5)),
+        st.tuples(st.just("take"), st.integers(1, 15)),
+    ),
+    max_size=60,
+)
+
+
+@given(moves)
+def test_a_slice_queue_is_a_queue(moves):
+    queue, model, n = SliceQueue(ordered=False), [], 0
+    for move, count in moves:
+        items = list(range(n, n + count))
+        if move == "put":
+            queue.put(Slice.of(messages(*items)))
+            model += items
+            n += count
+        elif move == "back":
+            queue.put_back(0, messages(*items))
+            model = items + model
+            n += count
+        else:
+            assert numbers_of(queue.take(0, count)) == model[:count]
+            model = model[count:]
+        assert queue.waiting == queue.ready == len(model)
+
+
+def test_a_failed_message_blocks_an_ordered_queue_until_it_is_settled():
+    queue = SliceQueue(ordered=True)
+    queue.put(Slice.of(messages(0, 1, 2)))
+    first, *others = queue.take(0, 10).messages
+    queue.block(first)
+    assert all(map(queue.is_behind, others))
+    assert not queue.is_behind(first)
+    queue.put_back(0, others)
+    assert queue.take(0, 10) is None
+    queue.retry(first)
+    assert numbers_of(queue.take(0, 10)) == [0]
+    assert queue.take(0, 10) is None
+    assert queue.unblock(first)
+    assert not queue.unblock(first)
+    assert numbers_of(queue.take(0, 10)) == [1, 2]
+    assert (queue.waiting, queue.blocked) == (0, False)
+
+
+def test_a_blocked_key_blocks_its_own_messages_only():
+    queue = KeyedQueue()
+    made = put(queue, [(0, "a"), (1, "a"), (2, "b")])
+    taken = queue.take(0, 10)
+    assert sorted(taken.data) == [0, 1, 2]
+    queue.block(made[0])
+    assert [queue.is_behind(made[n]) for n in (0, 1, 2)] == [False, True, False]
+    queue.put_back(0, [made[1]])
+    queue.release(0)
+    assert (queue.waiting, queue.ready, queue.blocked) == (1, 0, True)
+    assert not queue.unblock(made[1])
+    assert queue.unblock(made[0])
+    assert numbers_of(queue.take(1, 10)) == [1]
+    assert (queue.waiting, queue.blocked) == (0, False)
+
+
+def test_a_retry_comes_before_what_waits_behind_it():
+    queue = KeyedQueue()
+    made = put(queue, [(0, "a"), (1, "a")])
+    queue.take(0, 1)
+    queue.block(made[0])
+    queue.release(0)
+    assert queue.take(0, 10) is None
+    again = made[0]._clone(data=100, attempt=2)
+    queue.block(again)
+    queue.retry(again)
+    assert numbers_of(queue.take(0, 10)) == [100]
+    queue.unblock(again)
+    queue.release(0)
+    assert numbers_of(queue.take(0, 10)) == [1]
+
+
+def test_a_key_is_in_one_pair_of_hands_and_whoever_is_idle_takes_whole_keys():
+    queue = KeyedQueue()
+    put(queue, [(0, "hot"), (1, "hot"), (2, "cold")])
+    assert numbers_of(queue.take(0, 2)) == [0, 1]
+    put(queue, [(3, "hot"), (4, "cold")])
+    assert numbers_of(queue.take(1, 10)) == [2, 4]
+    assert queue.take(2, 10) is None
+    queue.release(0)
+    assert numbers_of(queue.take(2, 10)) == [3]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["put", "take", "done"]), st.integers(0, 5)), max_size=80)
+)
+def test_keys_keep_their_order_whoever_takes_them(moves):
+    queue, waiting, hands, seen, n = KeyedQueue(), 0, {}, {}, 0
+    for move, number in moves:
+        if move == "put":
+            put(queue, [(n, f"k{number}")])
+            seen.setdefault(f"k{number}", []).append(n)
+            n, waiting = n + 1, waiting + 1
+        elif move == "take" and number not in hands:
+            part = queue.take(number, 3)
+            hands[number] = [] if part is None else part.messages
+            waiting -= len(hands[number])
+            for message in hands[number]:
+                key = next(key for key, numbers in seen.items() if message.data in numbers)
+                assert seen[key].pop(0) == message.data
+        elif move == "done" and number in hands:
+            del hands[number]
+            queue.release(number)
+        orders = [message._order for held in hands.values() for message in held]
+        owners = {id(order): set() for order in orders}
+        for worker, held in hands.items():
+            for message in held:
+                owners[id(message._order)].add(worker)
+        assert all(len(workers) == 1 for workers in owners.values())
+        assert queue.waiting == waiting
+
+
+def test_keys_that_are_gone_are_forgotten():
+    queue = KeyedQueue()
+    for n in range(5 * SPARE):
+        put(queue, [(n, n)])
+        assert numbers_of(queue.take(0, 10)) == [n]
+        queue.release(0)
+    assert len(queue._orders) <= SPARE + 2
+
+
+@pytest.mark.slow
+def test_the_spread_of_keys_is_the_same_in_every_process():
+    keys = ["UA", b"UA", 7, ("UA", 7), ("a", ("b", b"c"))]
+    code = (
+        "from flowstream.pipeline.deciders.queues import stable_hash;"
+        f"print([stable_hash(key) for key in {keys!r}])"
+    )
+    said = {
+        subprocess.check_output([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed})
+        for seed in ("1", "2")
+    }
+    assert said == {f"{[stable_hash(key) for key in keys]}\n".encode()}

@@ -1,0 +1,39 @@
+"""Slices are fair, bounded, and as large as fast handlers allow."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.pipeline.deciders.slice_sizer import TARGET, SliceSizer
+
+
+@given(st.integers(1, 5000), st.integers(1, 16), st.integers(1, 1000))
+def test_a_burst_is_shared_out_evenly_and_within_demand(waiting, workers, max_demand):
+    sizer = SliceSizer(max_demand)
+    for _ in range(20):
+        sizer.learn(1000, 1e-6)
+    left, slices = waiting, []
+    for idle in range(workers, 0, -1):
+        size = sizer.size(left, idle)
+        slices.append(size)
+        left -= size
+    assert all(size <= max_demand for size in slices)
+    if max_demand >= waiting:
+        assert left == 0
+        assert max(slices) - min(slices) <= 1
+
+
+def test_slow_handlers_get_single_messages_and_fast_ones_large_slices():
+    sizer = SliceSizer(1000)
+    for _ in range(10):
+        sizer.learn(16, 1.0)
+    assert sizer.size(1000, 1) == 1
+    for _ in range(10):
+        sizer.learn(1, TARGET / 2000)
+    assert sizer.size(5000, 1) == 1000
+
+
+def test_light_load_is_handed_on_at_once():
+    assert SliceSizer(1000).size(1, 8) == 1
+    assert SliceSizer(1000).size(0, 8) == 0

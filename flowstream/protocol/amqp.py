@@ -7,16 +7,17 @@ everything else is decoded here when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from operator import methodcaller
+from functools import lru_cache
+from operator import attrgetter, methodcaller
 from typing import Any, TypeVar
 from uuid import UUID
 
 from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol.amqp_data import encode_data, last_data, strip_heads
 from flowstream.protocol.amqp_decode import read_value, skip_value
-from flowstream.protocol.amqp_encode import encode_value
+from flowstream.protocol.amqp_encode import encode_compound, encode_value
 from flowstream.protocol.amqp_sections import (
     APPLICATION_PROPERTIES,
     BEGINNINGS,
@@ -32,7 +33,7 @@ from flowstream.protocol.amqp_sections import (
     is_amqp,
     section_at,
 )
-from flowstream.protocol.amqp_types import Described, Symbol, Timestamp, UByte, UInt, ULong
+from flowstream.protocol.amqp_types import Symbol, Timestamp, UByte, UInt, ULong
 
 _begins_like_amqp = methodcaller("startswith", BEGINNINGS)
 
@@ -71,14 +72,26 @@ _FIELD_TYPES: dict[str, type[Any]] = {
     "priority": UByte,
     "ttl": UInt,
     "delivery_count": UInt,
+    "message_id": ULong,
+    "correlation_id": ULong,
     "content_type": Symbol,
     "content_encoding": Symbol,
     "absolute_expiry_time": Timestamp,
     "creation_time": Timestamp,
     "group_sequence": UInt,
 }
-"""Fields whose AMQP type is narrower than what Python's type would be encoded as."""
-_IDS = ("message_id", "correlation_id")
+"""Fields whose AMQP type is narrower than what Python's type would be encoded as; of the ids only
+those that are numbers."""
+
+
+def _getter(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], list[type[Any] | None]]:
+    names = [field.name for field in fields(kind)]
+    return attrgetter(*names), [_FIELD_TYPES.get(name) for name in names]
+
+
+_FIELDS = {HEADER: _getter(Header), PROPERTIES: _getter(Properties)}
+"""How the values of a section's fields are found, and the AMQP type of each."""
+_SECTION_STARTS = {code: b"\x00S" + bytes((code,)) for code in TYPES}
 
 _Fields = TypeVar("_Fields", Header, Properties)
 
@@ -138,12 +151,14 @@ class AmqpMessage:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._index: dict[int, list[int]] | None = None
-        self._decoded: dict[int, list[Any]] = {}
+        self._decoded: dict[int, list[Any]] | None = None
 
     @classmethod
     def of(cls, data: bytes | None = None, **sections: Any) -> AmqpMessage:
         """A message of these sections; the arguments are those of `encode_message`."""
-        return cls(encode_message(data, **sections))
+        if sections or data is None:
+            return cls(encode_message(data, **sections))
+        return cls(encode_data(data))
 
     @property
     def header(self) -> Header | None:
@@ -227,6 +242,8 @@ class AmqpMessage:
         return self._index
 
     def _all(self, code: int) -> list[Any]:
+        if self._decoded is None:
+            self._decoded = {}
         found: list[Any] | None = self._decoded.get(code)
         if found is None:
             found = [read_value(self.raw, start)[0] for start in self._sections().get(code, ())]
@@ -272,43 +289,60 @@ def encode_message(
     if (data is not None) + (sequence is not None) + (value is not None) > 1:
         raise LocalProtocolError("an AMQP message has one body: data, sequence or value")
     if sequence is not None:
-        body = _section(SEQUENCE, list(sequence))
+        body = _section(SEQUENCE, encode_value(list(sequence)))
     else:
-        body = _section(VALUE, value) if data is None else encode_data(data)
-    parts = (
-        b"" if header is None else _section(HEADER, _values(header)),
-        _map_section(DELIVERY_ANNOTATIONS, delivery_annotations, symbols=True),
-        _map_section(MESSAGE_ANNOTATIONS, message_annotations, symbols=True),
-        b"" if properties is None else _section(PROPERTIES, _values(properties)),
-        _map_section(APPLICATION_PROPERTIES, application_properties, symbols=False),
-        body,
-        _map_section(FOOTER, footer, symbols=True),
-    )
+        body = _section(VALUE, encode_value(value)) if data is None else encode_data(data)
+    parts: list[bytes] = []
+    if header is not None:
+        parts.append(_fields_section(HEADER, header))
+    if delivery_annotations is not None:
+        parts.append(_map_section(DELIVERY_ANNOTATIONS, delivery_annotations, symbols=True))
+    if message_annotations is not None:
+        parts.append(_map_section(MESSAGE_ANNOTATIONS, message_annotations, symbols=True))
+    if properties is not None:
+        parts.append(_fields_section(PROPERTIES, properties))
+    if application_properties is not None:
+        parts.append(_map_section(APPLICATION_PROPERTIES, application_properties))
+    parts.append(body)
+    if footer is not None:
+        parts.append(_map_section(FOOTER, footer, symbols=True))
     return b"".join(parts)
 
 
-def _section(code: int, value: Any) -> bytes:
-    return encode_value(Described(ULong(code), value))
+def _section(code: int, value: bytes) -> bytes:
+    return _SECTION_STARTS[code] + value
 
 
-def _map_section(code: int, pairs: Mapping[Any, Any] | None, *, symbols: bool) -> bytes:
-    if pairs is None:
-        return b""
-    if not symbols:
-        return _section(code, dict(pairs))
-    named = {Symbol(key) if type(key) is str else key: item for key, item in pairs.items()}
-    return _section(code, named)
+def _map_section(code: int, pairs: Mapping[Any, Any], *, symbols: bool = False) -> bytes:
+    parts: list[bytes] = []
+    for key, item in pairs.items():
+        if type(key) is str:
+            parts.append(_key(key, symbols) if len(key) < 64 else _key.__wrapped__(key, symbols))
+        else:
+            parts.append(encode_value(key))
+        parts.append(encode_value(item))
+    return _section(code, encode_compound(0xC1, parts))
 
 
-def _values(record: Header | Properties) -> list[Any]:
-    """The fields of a section as a list, without the absent ones at the end."""
-    values = []
-    for field in fields(record):
-        value = getattr(record, field.name)
-        kind = _FIELD_TYPES.get(field.name)
-        if field.name in _IDS and type(value) is int:
-            kind = ULong
-        values.append(value if value is None or kind is None else kind(value))
-    while values and values[-1] is None:
-        values.pop()
-    return values
+@lru_cache(256)
+def _key(name: str, symbol: bool) -> bytes:
+    """A key of a map; the messages of a stream share a few names."""
+    return encode_value(Symbol(name) if symbol else name)
+
+
+def _fields_section(code: int, record: Header | Properties) -> bytes:
+    """A list of the fields, without the absent ones at its end."""
+    values_of, kinds = _FIELDS[code]
+    values = values_of(record)
+    count = len(values)
+    while count and values[count - 1] is None:
+        count -= 1
+    parts: list[bytes] = []
+    for value, kind in zip(values[:count], kinds, strict=False):
+        if value is None:
+            parts.append(b"\x40")
+        elif kind is None or (kind is ULong and type(value) is not int):
+            parts.append(encode_value(value))
+        else:
+            parts.append(encode_value(kind(value)))
+    return _section(code, encode_compound(0xC0, parts) if parts else b"\x45")

@@ -59,25 +59,20 @@ def _plain(value: int) -> bytes:
     return _ENCODERS[ULong](value) if value > 0x7FFF_FFFF_FFFF_FFFF else _LONG(value)
 
 
-def _sized(narrow: int, data: bytes) -> bytes:
-    if len(data) < 256:
-        return bytes((narrow, len(data))) + data
-    return _SIZED.pack(narrow | 0x10, len(data)) + data
-
-
-def _compound(narrow: int, count: int, data: bytes) -> bytes:
-    if len(data) < 255 and count < 256:
-        return bytes((narrow, len(data) + 1, count)) + data
-    return _WIDE.pack(narrow | 0x10, len(data) + 4, count) + data
+def encode_compound(narrow: int, parts: list[bytes], head: bytes = b"") -> bytes:
+    """A list (0xC0), map (0xC1) or array (0xE0) of these encoded items; `head` goes before them."""
+    data = head + b"".join(parts)
+    if len(data) < 255 and len(parts) < 256:
+        return bytes((narrow, len(data) + 1, len(parts))) + data
+    return _WIDE.pack(narrow | 0x10, len(data) + 4, len(parts)) + data
 
 
 def _list(items: list[Any]) -> bytes:
-    return _compound(0xC0, len(items), b"".join(map(encode_value, items))) if items else b"\x45"
+    return encode_compound(0xC0, list(map(encode_value, items))) if items else b"\x45"
 
 
 def _map(pairs: dict[Any, Any]) -> bytes:
-    parts = [encode_value(part) for pair in pairs.items() for part in pair]
-    return _compound(0xC1, len(parts), b"".join(parts))
+    return encode_compound(0xC1, [encode_value(part) for pair in pairs.items() for part in pair])
 
 
 def _described(value: Described) -> bytes:
@@ -93,11 +88,24 @@ def _array(array: Array) -> bytes:
     head = bytes((code,))
     if array.descriptor is not None:
         head = b"\x00" + encode_value(array.descriptor) + head
-    return _compound(0xE0, len(array.items), head + b"".join(map(widen, array.items)))
+    return encode_compound(0xE0, list(map(widen, array.items)), head)
+
+
+def _binary(value: bytes) -> bytes:
+    size = len(value)
+    return (bytes((0xA0, size)) if size < 256 else _SIZED.pack(0xB0, size)) + value
 
 
 def _text(narrow: int, encoding: str) -> Callable[[Any], bytes]:
-    return lambda value: _sized(narrow, value.encode(encoding))
+    heads = [bytes((narrow, size)) for size in range(256)]
+    pack = _SIZED.pack
+
+    def encode(value: str) -> bytes:
+        data = value.encode(encoding)
+        size = len(data)
+        return heads[size] + data if size < 256 else pack(narrow | 0x10, size) + data
+
+    return encode
 
 
 def _number(code: int, form: str) -> Callable[[Any], bytes]:
@@ -130,7 +138,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     Decimal32: lambda value: b"\x74" + _exactly(4, value),
     Decimal64: lambda value: b"\x84" + _exactly(8, value),
     Decimal128: lambda value: b"\x94" + _exactly(16, value),
-    bytes: lambda value: _sized(0xA0, value),
+    bytes: _binary,
     str: _text(0xA1, "utf-8"),
     Symbol: _text(0xA3, "ascii"),
     list: _list,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from flowstream.checks import MOST_FILTER_VALUE, check_text
 from flowstream.errors import ConfigurationError, MessageTooLarge
@@ -286,6 +287,9 @@ def size_of(body: bytes, filter_value: str | None = None) -> int:
     return len(body) + FILTER_OVERHEAD + len(filter_value.encode())
 
 
+_raw_of = attrgetter("raw")
+
+
 def plain_body(body: object) -> bytes:
     """The bytes of a body or of an AMQP message; raises ConfigurationError for other types."""
     if isinstance(body, bytes):
@@ -300,9 +304,12 @@ def plain_body(body: object) -> bytes:
 
 
 def plain_bodies(bodies: Sequence[object]) -> list[bytes]:
-    """A new list of the bodies as bytes. For bytes it costs only a look at the types."""
-    if set(map(type, bodies)) == {bytes}:
+    """A new list of the bodies as bytes: one look at the types where all have the same."""
+    types = set(map(type, bodies))
+    if types == {bytes}:
         return list(bodies)  # type: ignore[arg-type]
+    if types == {AmqpMessage}:
+        return list(map(_raw_of, bodies))
     return list(map(plain_body, bodies))
 
 

@@ -15,24 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from flowstream.errors import ProtocolError
-from flowstream.protocol.amqp_types import (
-    Array,
-    Byte,
-    Char,
-    Decimal32,
-    Decimal64,
-    Decimal128,
-    Described,
-    Float32,
-    Int,
-    Short,
-    Symbol,
-    Timestamp,
-    UByte,
-    UInt,
-    ULong,
-    UShort,
-)
+from flowstream.protocol.amqp_types import FIXED, Array, Char, Described, Symbol
 
 MAX_DEPTH = 64
 """How deep lists, maps, arrays and descriptors may be nested."""
@@ -60,31 +43,13 @@ _CONSTANTS: dict[int, Any] = {
     0x40: None,
     0x41: True,
     0x42: False,
-    0x43: UInt(0),
-    0x44: ULong(0),
+    **{code: kind(0) for kind, code, form in FIXED if not form},
 }
 _FIXED: dict[int, tuple[Struct, Callable[[Any], Any]]] = {
     0x56: (Struct("B"), _boolean),
-    0x50: (Struct("B"), UByte),
-    0x60: (Struct(">H"), UShort),
-    0x70: (_U32, UInt),
-    0x52: (Struct("B"), UInt),
-    0x80: (Struct(">Q"), ULong),
-    0x53: (Struct("B"), ULong),
-    0x51: (Struct("b"), Byte),
-    0x61: (Struct(">h"), Short),
-    0x71: (Struct(">i"), Int),
-    0x54: (Struct("b"), Int),
-    0x81: (Struct(">q"), int),
-    0x55: (Struct("b"), int),
-    0x72: (Struct(">f"), Float32),
-    0x82: (Struct(">d"), float),
-    0x74: (Struct("4s"), Decimal32),
-    0x84: (Struct("8s"), Decimal64),
-    0x94: (Struct("16s"), Decimal128),
     0x73: (_U32, _character),
-    0x83: (Struct(">q"), Timestamp),
     0x98: (Struct("16s"), _uuid),
+    **{code: (Struct(">" + form), kind) for kind, code, form in FIXED if form},
 }
 _TEXT: dict[int, Callable[[bytes], Any]] = {
     0xA0: bytes,
@@ -98,9 +63,7 @@ _WIDTHS = {0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}
 _KINDS: dict[int, type[Any]] = {
     0x40: type(None),
     **dict.fromkeys((0x41, 0x42, 0x56), bool),
-    **{code: kind for code, (_, kind) in _FIXED.items() if isinstance(kind, type)},
-    0x43: UInt,
-    0x44: ULong,
+    **{code: kind for kind, code, _ in FIXED},
     0x73: Char,
     0x98: UUID,
     **dict.fromkeys((0xA0, 0xB0), bytes),

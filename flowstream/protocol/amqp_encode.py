@@ -12,35 +12,21 @@ from typing import Any
 from uuid import UUID
 
 from flowstream.errors import LocalProtocolError
-from flowstream.protocol.amqp_types import (
-    Array,
-    Byte,
-    Char,
-    Decimal32,
-    Decimal64,
-    Decimal128,
-    Described,
-    Float32,
-    Int,
-    Short,
-    Symbol,
-    Timestamp,
-    UByte,
-    UInt,
-    ULong,
-    UShort,
-)
+from flowstream.protocol.amqp_types import FIXED, Array, Char, Described, Fixed, Symbol, ULong
 
+_WIDEST: dict[type[Any], Fixed] = {row.kind: row for row in reversed(FIXED)}
 _U32 = Struct(">I")
 _SIZED = Struct(">BI")
 _WIDE = Struct(">BII")
 
 
-def _integer(wide: str, code: int, small: int = 0, zero: int = 0) -> Callable[[Any], bytes]:
+def _integer(kind: type[Any]) -> Callable[[Any], bytes]:
     """An encoder that takes the narrowest of the forms that the type has."""
+    codes = {form: code for each, code, form in FIXED if each is kind}
+    wide, code = next(iter(codes.items()))
     form = Struct(">B" + wide)
-    signed = wide.islower()
-    low, high = (-128, 127) if signed else (0, 255)
+    low, high = (-128, 127) if wide.islower() else (0, 255)
+    small, zero = codes.get("b" if wide.islower() else "B", 0), codes.get("", 0)
 
     def encode(value: int) -> bytes:
         if zero and value == 0:
@@ -52,7 +38,7 @@ def _integer(wide: str, code: int, small: int = 0, zero: int = 0) -> Callable[[A
     return encode
 
 
-_LONG = _integer("q", 0x81, 0x55)
+_LONG = _integer(int)
 
 
 def _plain(value: int) -> bytes:
@@ -108,36 +94,44 @@ def _text(narrow: int, encoding: str) -> Callable[[Any], bytes]:
     return encode
 
 
-def _number(code: int, form: str) -> Callable[[Any], bytes]:
-    pack = Struct(">B" + form).pack
+def _float(kind: type[Any]) -> Callable[[Any], bytes]:
+    code, pack = _WIDEST[kind].code, Struct(">B" + _WIDEST[kind].form).pack
     return lambda value: pack(code, value)
 
 
-def _exactly(size: int, value: bytes) -> bytes:
-    if len(value) != size:
-        raise LocalProtocolError(f"{type(value).__name__} has {size} bytes, not {len(value)}")
-    return value
+def _opaque(kind: type[Any]) -> Callable[[Any], bytes]:
+    head, widen = bytes((_WIDEST[kind].code,)), _widener(kind)
+    return lambda value: head + widen(value)
+
+
+def _widener(kind: type[Any]) -> Callable[[Any], bytes]:
+    """An encoder of the widest form, without its constructor; `struct` would pad and cut bytes."""
+    form = Struct(">" + _WIDEST[kind].form)
+    if not issubclass(kind, bytes):
+        return form.pack
+
+    def exactly(value: bytes) -> bytes:
+        if len(value) != form.size:
+            raise LocalProtocolError(
+                f"{type(value).__name__} has {form.size} bytes, not {len(value)}"
+            )
+        return value
+
+    return exactly
+
+
+def _fixed(kind: type[Any]) -> Callable[[Any], bytes]:
+    make = _float if issubclass(kind, float) else _opaque if issubclass(kind, bytes) else _integer
+    return make(kind)
 
 
 _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     type(None): lambda _: b"\x40",
     bool: lambda value: b"\x41" if value else b"\x42",
+    **{kind: _fixed(kind) for kind in _WIDEST},
     int: _plain,
-    UByte: _integer("B", 0x50),
-    UShort: _integer("H", 0x60),
-    UInt: _integer("I", 0x70, 0x52, 0x43),
-    ULong: _integer("Q", 0x80, 0x53, 0x44),
-    Byte: _integer("b", 0x51),
-    Short: _integer("h", 0x61),
-    Int: _integer("i", 0x71, 0x54),
-    Timestamp: _integer("q", 0x83),
-    Float32: _number(0x72, "f"),
-    float: _number(0x82, "d"),
     Char: lambda value: b"\x73" + _U32.pack(ord(value)),
     UUID: lambda value: b"\x98" + value.bytes,
-    Decimal32: lambda value: b"\x74" + _exactly(4, value),
-    Decimal64: lambda value: b"\x84" + _exactly(8, value),
-    Decimal128: lambda value: b"\x94" + _exactly(16, value),
     bytes: _binary,
     str: _text(0xA1, "utf-8"),
     Symbol: _text(0xA3, "ascii"),
@@ -147,10 +141,6 @@ _ENCODERS: dict[type[Any], Callable[[Any], bytes]] = {
     Described: _described,
     Array: _array,
 }
-
-
-def _wide_form(code: int, form: str) -> tuple[int, Callable[[Any], bytes]]:
-    return code, Struct(">" + form).pack
 
 
 def _wide_text(code: int, encode: Callable[[Any], bytes]) -> tuple[int, Callable[[Any], bytes]]:
@@ -172,23 +162,10 @@ def _wide_compound(value: Any) -> bytes:
 
 
 _ITEM_FORMS: dict[type[Any], tuple[int, Callable[[Any], bytes]]] = {
-    bool: _wide_form(0x56, "B"),
-    UByte: _wide_form(0x50, "B"),
-    UShort: _wide_form(0x60, "H"),
-    UInt: _wide_form(0x70, "I"),
-    ULong: _wide_form(0x80, "Q"),
-    Byte: _wide_form(0x51, "b"),
-    Short: _wide_form(0x61, "h"),
-    Int: _wide_form(0x71, "i"),
-    int: _wide_form(0x81, "q"),
-    Timestamp: _wide_form(0x83, "q"),
-    Float32: _wide_form(0x72, "f"),
-    float: _wide_form(0x82, "d"),
+    **{kind: (row.code, _widener(kind)) for kind, row in _WIDEST.items()},
+    bool: (0x56, Struct("B").pack),
     Char: (0x73, lambda value: _U32.pack(ord(value))),
     UUID: (0x98, lambda value: value.bytes),
-    Decimal32: (0x74, lambda value: _exactly(4, value)),
-    Decimal64: (0x84, lambda value: _exactly(8, value)),
-    Decimal128: (0x94, lambda value: _exactly(16, value)),
     bytes: _wide_text(0xB0, bytes),
     str: _wide_text(0xB1, lambda value: value.encode()),
     Symbol: _wide_text(0xB3, lambda value: value.encode("ascii")),

@@ -95,6 +95,43 @@ class Decimal128(bytes):
     __slots__ = ()
 
 
+class Fixed(NamedTuple):
+    """One way to write the values of a type in a fixed width: constructor and `struct` form."""
+
+    kind: type[Any]
+    code: int
+    form: str
+
+
+FIXED = (
+    Fixed(UByte, 0x50, "B"),
+    Fixed(UShort, 0x60, "H"),
+    Fixed(UInt, 0x70, "I"),
+    Fixed(UInt, 0x52, "B"),
+    Fixed(UInt, 0x43, ""),
+    Fixed(ULong, 0x80, "Q"),
+    Fixed(ULong, 0x53, "B"),
+    Fixed(ULong, 0x44, ""),
+    Fixed(Byte, 0x51, "b"),
+    Fixed(Short, 0x61, "h"),
+    Fixed(Int, 0x71, "i"),
+    Fixed(Int, 0x54, "b"),
+    Fixed(int, 0x81, "q"),
+    Fixed(int, 0x55, "b"),
+    Fixed(Timestamp, 0x83, "q"),
+    Fixed(Float32, 0x72, "f"),
+    Fixed(float, 0x82, "d"),
+    Fixed(Decimal32, 0x74, "4s"),
+    Fixed(Decimal64, 0x84, "8s"),
+    Fixed(Decimal128, 0x94, "16s"),
+)
+"""Numbers, and what is kept as its bytes, are read and written by this table.
+
+The first row of a type is the widest, which arrays have; a form of one byte is used for the values
+that it holds, one of none for 0.
+"""
+
+
 class Described(NamedTuple):
     """A value and the descriptor (ULong or Symbol) that tells what it is."""
 

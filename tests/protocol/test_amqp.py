@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from struct import calcsize
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from flowstream.errors import LocalProtocolError, ProtocolError
 from flowstream.protocol.amqp_decode import MAX_DEPTH, read_value, skip_value
 from flowstream.protocol.amqp_encode import encode_value
 from flowstream.protocol.amqp_sections import DATA, SEQUENCE, VALUE
+from flowstream.protocol.amqp_types import FIXED, Fixed
 from tests.protocol.amqp_strategies import SCALARS, bodies, nested_arrays, sections, values
 
 
@@ -313,6 +315,10 @@ def test_plain_annotation_keys_become_symbols():
 
 
 def test_every_type_is_in_the_strategies():
-    names = {kind.__name__ for kind in SCALARS}
-    assert {"UByte", "Decimal128", "Char", "Symbol", "UUID", "Timestamp", "Float32"} < names
-    assert len(SCALARS) == 20
+    variable = {bool, p.Char, UUID, bytes, str, p.Symbol}
+    assert set(SCALARS) == variable | {row.kind for row in FIXED}
+
+
+@pytest.mark.parametrize("row", FIXED, ids=lambda row: f"{row.kind.__name__}-{row.code:#x}")
+def test_the_width_of_a_type_is_the_one_that_its_constructor_tells(row: Fixed):
+    assert skip_value(bytes((row.code,)) + bytes(16), 0) == 1 + calcsize(">" + row.form)

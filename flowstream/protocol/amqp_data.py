@@ -76,9 +76,9 @@ def strip_heads(raws: list[bytes]) -> list[bytes] | None:
 
 
 def last_data(raws: list[bytes]) -> list[bytes | None]:
-    """The data of each message that is one data section behind any other sections but a body.
+    """The data of each message that ends with a data section and has no other body, else None.
 
-    These are skipped by their size. None stands for what is anything else.
+    The sections before it are skipped by their size.
     """
     found: list[bytes | None] = []
     append = found.append

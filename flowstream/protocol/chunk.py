@@ -163,7 +163,9 @@ def _cut_any(
         if length >= IS_SUB_ENTRY:
             position = _read_sub_entry(data, position, end, found, max_uncompressed)
         elif start + length > end:
-            raise ProtocolError(f"an entry of {length} bytes, {end - start} are left of its chunk")
+            raise ProtocolError(
+                f"an entry of {length} bytes in the last {end - start} of its chunk"
+            )
         else:
             position = start + length
             found.append(data[start:position])

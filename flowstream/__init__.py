@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from flowstream.backoff import Backoff
     from flowstream.client import Environment, OffsetSpec
     from flowstream.connectors import (
         DeadLetter,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from flowstream.errors import FlowstreamError
     from flowstream.pipeline import (
         Acknowledger,
-        Backoff,
         Batch,
         Drop,
         Failure,
@@ -82,6 +82,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "backoff": ("Backoff",),
     "client": ("Environment", "OffsetSpec"),
     "connectors": ("DeadLetter", "Filter", "StreamProducer", "StreamSink", "SuperStreamProducer"),
     "errors": ("FlowstreamError",),

@@ -59,13 +59,15 @@ class Rule:
         if self.accepts(value):
             return
         if self.secret:
-            said = f"it is a {type_name(value)}"
-            raise ConfigurationError(f"{_at(path, option)}: {said}: give {self.expected}")
+            raise ConfigurationError(
+                f"{_at(path, option)}: expected {self.expected}, not an object of type "
+                f"{type_name(value)}"
+            )
         if path:
             raise ConfigurationError(
                 f"{_at(path, option)}: expected {self.expected}, got {shown(value, LENGTH)}"
             )
-        raise ConfigurationError(f"{option}={shown(value)}: give {self.expected}")
+        raise ConfigurationError(f"{option}={shown(value)}: expected {self.expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def whole(least: int, most: int | None = None, *, unit: str = "") -> Bounds:
 def seconds(least: float = 0, *, above: bool = True) -> Bounds:
     """A time in seconds: more than `least`, or from `least` on."""
     return Bounds(
-        f"seconds {'greater than' if above else 'of at least'} {least:g}",
+        f"a number of seconds, {'more than' if above else 'at least'} {least:g}",
         lambda value: is_number(value, least, MOST_SECONDS) and not (above and value == least),
         least=least, most=MOST_SECONDS, above=above,
     )  # fmt: skip

@@ -20,14 +20,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = {
     "errors": set[str](),
+    "backoff": {"errors", "checks"},  # one class for handlers (pipeline) and connections (client)
     "texts": set[str](),
     "signals": set[str](),
     "checks": {"errors", "texts"},
     "schema": {"errors", "texts", "checks"},
     "telemetry": {"texts"},
     "protocol": {"errors"},
-    "client": {"errors", "texts", "checks", "schema", "signals", "telemetry", "protocol"},
-    "pipeline": {"errors", "texts", "checks", "schema", "signals", "telemetry"},
+    "client": {
+        "errors",
+        "texts",
+        "backoff",
+        "checks",
+        "schema",
+        "signals",
+        "telemetry",
+        "protocol",
+    },
+    "pipeline": {"errors", "texts", "backoff", "checks", "schema", "signals", "telemetry"},
     "connectors": {"errors", "texts", "checks", "schema", "telemetry", "client", "pipeline"},
     "broker": {"errors", "texts", "checks", "telemetry", "protocol"},
     "metrics": {"telemetry"},
@@ -40,7 +50,7 @@ ROOMS = {
 }
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "texts", "checks", "schema", "telemetry", "protocol"}
+STANDARD_LIBRARY_ONLY = {"errors", "backoff", "texts", "checks", "schema", "telemetry", "protocol"}
 # The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # Rooms whose files form no import circle; add a room as soon as it has none.

@@ -59,13 +59,16 @@ WRONG = [
     ({"size": 0}, "owner > size: expected a whole number from 1 to 10 (messages), got 0"),
     ({"size": True}, "owner > size: expected a whole number from 1 to 10 (messages), got True"),
     ({"size": None}, "owner > size: expected a whole number from 1 to 10 (messages), got None"),
-    ({"wait": 0}, "owner > wait: expected seconds greater than 0, or None, got 0"),
-    ({"wait": float("nan")}, "owner > wait: expected seconds greater than 0, or None, got nan"),
+    ({"wait": 0}, "owner > wait: expected a number of seconds, more than 0, or None, got 0"),
+    (
+        {"wait": float("nan")},
+        "owner > wait: expected a number of seconds, more than 0, or None, got nan",
+    ),
     ({"flag": "no"}, "owner > flag: expected True or False, got 'no'"),
     ({"mode": "slow"}, 'owner > mode: expected "fast" or "safe", got \'slow\''),
     ({"hook": 5}, "owner > hook: expected a function, or None, got 5"),
     ({"thing": 5}, "owner > thing: expected a Thing(...), or None, got 5"),
-    ({"age": -1}, "owner > age: expected seconds of at least 0, got -1"),
+    ({"age": -1}, "owner > age: expected a number of seconds, at least 0, got -1"),
     ({"name": ""}, "owner > name='': expected a string of 1 to 255 bytes"),
     (
         {"sise": 5},
@@ -96,7 +99,7 @@ def test_calls_that_no_function_takes(arguments: tuple[Any, ...], said: str) -> 
 
 
 def test_without_a_path_the_option_is_named_first() -> None:
-    with pytest.raises(ConfigurationError, match=r"^size=0: give a whole number from 1 to 10"):
+    with pytest.raises(ConfigurationError, match=r"^size=0: expected a whole number from 1 to 10"):
         make(Shared, (), {"size": 0})
     assert bind(Shared, (), {"size": 0}).size == 0
 

@@ -54,7 +54,7 @@ MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], Wrong]] = {
     ),
     "flowstream.Retry": (
         flowstream.Retry, {},
-        {"attempts": FROM_1, "backoff": (*OBJECT, client.Backoff())},
+        {"attempts": FROM_1, "backoff": OBJECT},
     ),
     "flowstream.RateLimit": (
         flowstream.RateLimit, {"messages": 10},
@@ -114,10 +114,6 @@ MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], Wrong]] = {
     "flowstream.client.AutoTracking": (
         client.AutoTracking, {}, {"messages": FROM_1, "interval": SECONDS},
     ),
-    "flowstream.client.Backoff": (
-        client.Backoff, {},
-        {"initial": SECONDS, "maximum": SECONDS, "factor": (0.5, "2", None, NAN, INF, True)},
-    ),
     "flowstream.client.CreditOnArrival": (client.CreditOnArrival, {}, {"initial": CHUNKS}),
     "flowstream.client.CreditWhenDone": (client.CreditWhenDone, {}, {"initial": CHUNKS}),
     "flowstream.client.ExternalCredentials": (client.ExternalCredentials, {}, {}),
@@ -156,7 +152,7 @@ MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], Wrong]] = {
             "name": NAME, "address_resolver": FUNCTION_OR_NONE,
             "heartbeat": (-1, "60", 1.5, None, True), "frame_max": (1, -1, "1MB", None, True),
             "connect_timeout": SECONDS, "request_timeout": SECONDS, "close_timeout": SECONDS,
-            "backoff": (0, False, 1.0, "1", flowstream.Backoff(), Unprintable()),
+            "backoff": (0, False, 1.0, "1", flowstream.Backoff(0), Unprintable()),
             "recovery_timeout": SECONDS_OR_NONE, "missing_timeout": SECONDS,
             "per_connection": (*FROM_1, 257), "node_attempts": FROM_1,
         },

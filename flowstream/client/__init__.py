@@ -27,7 +27,6 @@ from flowstream.client.connecting.credentials import (
 from flowstream.client.connecting.handshake import this_process
 from flowstream.client.connecting.locator import StreamNodes
 from flowstream.client.connecting.recovery import State
-from flowstream.client.connecting.settings import Backoff
 from flowstream.client.connecting.transport import Tls
 from flowstream.client.connecting.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.client.consuming.consumer import Consumer
@@ -45,10 +44,9 @@ from flowstream.client.consuming.options import (
 from flowstream.client.consuming.super_consumer import SuperStreamConsumer
 from flowstream.client.consuming.tracking import kept_reference
 from flowstream.client.environment import Environment
-from flowstream.client.publishing.options import PublisherOptions
+from flowstream.client.publishing.options import PublisherOptions, Routing
 from flowstream.client.publishing.publisher import Publisher
 from flowstream.client.publishing.super_publisher import (
-    Routing,
     SuperStreamPublisher,
     hash_index,
     hash_route,
@@ -80,7 +78,6 @@ __all__ = [
     "AmqpMessage",
     "Array",
     "AutoTracking",
-    "Backoff",
     "Compression",
     "Consumer",
     "ConsumerOptions",

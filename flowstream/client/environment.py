@@ -5,15 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 from anyio.lowlevel import current_token
 
-from flowstream.checks import check_callable, check_kind, check_name, check_stream
+from flowstream.checks import check_name, check_stream
 from flowstream.errors import ConfigurationError, EnvironmentClosed
-from flowstream.protocol import Compression
+from flowstream.schema import ANYTHING, a, bind, checked, part, takes
 from flowstream.telemetry import Telemetry
 
 from .admin import Administration
@@ -22,27 +23,49 @@ from .connecting.locator import AddressResolver
 from .connecting.manager import ConnectionManager
 from .connecting.partitions import Partitions
 from .connecting.recovery import State
-from .connecting.settings import Backoff, Settings
+from .connecting.settings import Settings
 from .connecting.transport import Dial, Tls, tcp, tls_dial
 from .connecting.url import DEFAULT_URL, StreamUrl
 from .consuming.consumer import Consumer
 from .consuming.options import (
-    AutoTracking,
+    ConsumerArguments,
     ConsumerOptions,
-    CreditStrategy,
-    Match,
-    Offset,
-    OnActive,
-    OnInactive,
-    OnTruncated,
-    Settled,
-    credit_strategy,
-    offset_spec,
+    SharedConsumerOptions,
+    SuperStreamConsumerArguments,
 )
 from .consuming.super_consumer import SuperStreamConsumer
-from .publishing.options import OnConfirm, OnError, PublisherOptions
+from .publishing.options import PublisherArguments, SuperStreamPublisherArguments
 from .publishing.publisher import Publisher
-from .publishing.super_publisher import KeyOf, Routing, SuperStreamPublisher
+from .publishing.super_publisher import SuperStreamPublisher
+
+NAME = checked(check_name, "a name of 1 to 255 bytes")
+TLS = a((Tls, ssl.SSLContext), "a Tls(...)")
+CREDENTIALS = a(
+    Credentials,
+    "PlainCredentials(...), ExternalCredentials() or TokenCredentials(...)",
+    secret=True,
+)
+
+
+@dataclass(frozen=True)
+class EnvironmentArguments(Settings):
+    """What `Environment(...)` takes."""
+
+    url: Annotated[str | Sequence[str], ANYTHING, "one address, or several of the same cluster"] = (
+        DEFAULT_URL
+    )
+    _: KW_ONLY
+    tls: Annotated[
+        Tls | ssl.SSLContext | None, TLS, "how a rabbitmq-stream+tls:// address is verified"
+    ] = None
+    credentials: Annotated[
+        Credentials | None, CREDENTIALS, "instead of the URL's user and password"
+    ] = None
+    telemetry: Annotated[Telemetry | None, "who is told what happens"] = None
+    name: Annotated[str, NAME, "what brokers show of its connections"] = "flowstream"
+    address_resolver: Annotated[
+        AddressResolver | None, "maps what brokers advertise to what is reachable"
+    ] = None
 
 
 class Environment(Administration):
@@ -70,59 +93,21 @@ class Environment(Administration):
     VirtualHostAccessFailed if that fails.
     """
 
-    def __init__(
-        self,
-        url: str | Sequence[str] = DEFAULT_URL,
-        *,
-        tls: Tls | ssl.SSLContext | None = None,
-        credentials: Credentials | None = None,
-        telemetry: Telemetry | None = None,
-        name: str = "flowstream",
-        address_resolver: AddressResolver | None = None,
-        heartbeat: int = 60,
-        frame_max: int = 1_048_576,
-        connect_timeout: float = 10.0,
-        request_timeout: float = 10.0,
-        close_timeout: float = 5.0,
-        backoff: Backoff | None = None,
-        recovery_timeout: float | None = None,
-        missing_timeout: float = 30.0,
-        per_connection: int = 256,
-        node_attempts: int = 10,
-    ) -> None:
-        urls = [StreamUrl.parse(one) for one in _listed(url)]
+    @takes(EnvironmentArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = bind(EnvironmentArguments, arguments, values)
+        urls = [StreamUrl.parse(one) for one in _listed(options.url)]
         self.url = _same_cluster(urls)
-        check_name("name", name)
-        check_callable("address_resolver", address_resolver)
-        check_kind("tls", tls, (Tls, ssl.SSLContext), "a Tls(...)", optional=True)
-        check_kind(
-            "credentials", credentials, Credentials,
-            "PlainCredentials(...), ExternalCredentials() or TokenCredentials(...)",
-            optional=True, secret=True,
-        )  # fmt: skip
-        check_kind("telemetry", telemetry, Telemetry, "a Telemetry(...)", optional=True)
-        self.telemetry = telemetry or Telemetry()
-        settings = Settings(
-            heartbeat=heartbeat,
-            frame_max=frame_max,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-            close_timeout=close_timeout,
-            backoff=Backoff() if backoff is None else backoff,
-            recovery_timeout=recovery_timeout,
-            missing_timeout=missing_timeout,
-            per_connection=per_connection,
-            node_attempts=node_attempts,
-        )
+        self.telemetry = options.telemetry or Telemetry()
         self._manager = ConnectionManager(
             [address for one in urls for address in one.addresses],
-            name=name,
+            name=options.name,
             virtual_host=self.url.virtual_host,
-            credentials=credentials or PlainCredentials(self.url.user, self.url.password),
-            dial=_dial(self.url, tls, settings),
-            settings=settings,
+            credentials=options.credentials or PlainCredentials(self.url.user, self.url.password),
+            dial=_dial(self.url, options.tls, options),
+            settings=options,
             telemetry=self.telemetry,
-            resolver=address_resolver,
+            resolver=options.address_resolver,
         )
 
     def __repr__(self) -> str:
@@ -192,150 +177,36 @@ class Environment(Administration):
 
     # --- publishing and consuming ---------------------------------------------------------------
 
-    def publisher(
-        self,
-        stream: str,
-        *,
-        reference: str | None = None,
-        max_unconfirmed: int = 10_000,
-        max_unconfirmed_bytes: int = 64 * 1024 * 1024,
-        confirm_timeout: float | None = 30.0,
-        filter_value: Callable[[bytes], str | None] | None = None,
-        sub_entry_size: int = 0,
-        compression: Compression = Compression.NONE,
-        on_confirm: OnConfirm | None = None,
-        on_error: OnError | None = None,
-    ) -> Publisher:
-        """A publisher of one stream, as an async context manager; see `PublisherOptions`."""
-        check_stream("stream", stream, self.url.virtual_host)
-        options = PublisherOptions(
-            reference=reference,
-            max_unconfirmed=max_unconfirmed,
-            max_unconfirmed_bytes=max_unconfirmed_bytes,
-            confirm_timeout=confirm_timeout,
-            filter_value=filter_value,
-            sub_entry_size=sub_entry_size,
-            compression=compression,
-            on_confirm=on_confirm,
-            on_error=on_error,
-        )
-        return Publisher(self._manager, stream, options)
+    @takes(PublisherArguments)
+    def publisher(self, *arguments: Any, **values: Any) -> Publisher:
+        """A publisher of one stream, as an async context manager."""
+        options = bind(PublisherArguments, arguments, values)
+        check_stream("stream", options.stream, self.url.virtual_host)
+        return Publisher(self._manager, options.stream, options)
 
-    def consumer(
-        self,
-        stream: str,
-        *,
-        offset: Offset = "first",
-        credit: int | CreditStrategy = 10,
-        name: str | None = None,
-        tracking: AutoTracking | str | None = None,
-        filter_values: Sequence[str] = (),
-        match_unfiltered: bool = False,
-        match: Match | None = None,
-        single_active: bool = False,
-        super_stream: str | None = None,
-        on_active: OnActive | None = None,
-        on_inactive: OnInactive | None = None,
-        hand_over_timeout: float = 30.0,
-        keep_offset: bool = False,
-        on_truncated: OnTruncated = "error",
-        settled: Settled | None = None,
-    ) -> Consumer:
-        """A consumer of one stream, as an async context manager; see `ConsumerOptions`."""
-        check_stream("stream", stream, self.url.virtual_host)
-        options = ConsumerOptions(
-            offset=offset_spec(offset),
-            credit=credit_strategy(credit),
-            name=name,
-            tracking=tracking,
-            filter_values=filter_values,
-            match_unfiltered=match_unfiltered,
-            match=match,
-            single_active=single_active,
-            super_stream=super_stream,
-            on_active=on_active,
-            on_inactive=on_inactive,
-            hand_over_timeout=hand_over_timeout,
-            keep_offset=keep_offset,
-            on_truncated=on_truncated,
-            settled=settled,
-        )
-        return Consumer(self._manager, stream, options)
+    @takes(ConsumerArguments)
+    def consumer(self, *arguments: Any, **values: Any) -> Consumer:
+        """A consumer of one stream, as an async context manager."""
+        options = bind(ConsumerArguments, arguments, values)
+        check_stream("stream", options.stream, self.url.virtual_host)
+        return Consumer(self._manager, options.stream, options)
 
-    def super_stream_publisher(
-        self,
-        super_stream: str,
-        *,
-        key: KeyOf | None = None,
-        routing: Routing = "hash",
-        refresh: float = 60.0,
-        reference: str | None = None,
-        max_unconfirmed: int = 10_000,
-        max_unconfirmed_bytes: int = 64 * 1024 * 1024,
-        confirm_timeout: float | None = 30.0,
-        filter_value: Callable[[bytes], str | None] | None = None,
-        sub_entry_size: int = 0,
-        compression: Compression = Compression.NONE,
-        on_confirm: OnConfirm | None = None,
-        on_error: OnError | None = None,
-    ) -> SuperStreamPublisher:
-        """A publisher of a super stream; see `SuperStreamPublisher` and `PublisherOptions`."""
-        check_name("super_stream", super_stream)
-        check_callable("key", key)
-        options = PublisherOptions(
-            reference=reference,
-            max_unconfirmed=max_unconfirmed,
-            max_unconfirmed_bytes=max_unconfirmed_bytes,
-            confirm_timeout=confirm_timeout,
-            filter_value=filter_value,
-            sub_entry_size=sub_entry_size,
-            compression=compression,
-            on_confirm=on_confirm,
-            on_error=on_error,
+    @takes(SuperStreamPublisherArguments)
+    def super_stream_publisher(self, *arguments: Any, **values: Any) -> SuperStreamPublisher:
+        """A publisher of a super stream; see `SuperStreamPublisher`."""
+        options = bind(SuperStreamPublisherArguments, arguments, values)
+        partitions = Partitions(self._manager, options.super_stream, options.refresh)
+        return SuperStreamPublisher(
+            self._manager, partitions, options, key=options.key, routing=options.routing
         )
-        partitions = Partitions(self._manager, super_stream, refresh)
-        return SuperStreamPublisher(self._manager, partitions, options, key=key, routing=routing)
 
-    def super_stream_consumer(
-        self,
-        super_stream: str,
-        *,
-        offset: Offset = "first",
-        credit: int | CreditStrategy = 10,
-        refresh: float = 60.0,
-        name: str | None = None,
-        tracking: AutoTracking | str | None = None,
-        filter_values: Sequence[str] = (),
-        match_unfiltered: bool = False,
-        match: Match | None = None,
-        single_active: bool = False,
-        on_active: OnActive | None = None,
-        on_inactive: OnInactive | None = None,
-        hand_over_timeout: float = 30.0,
-        keep_offset: bool = False,
-        on_truncated: OnTruncated = "error",
-        settled: Settled | None = None,
-    ) -> SuperStreamConsumer:
-        """A consumer of a super stream; see `SuperStreamConsumer` and `ConsumerOptions`."""
-        check_name("super_stream", super_stream)
-        options = ConsumerOptions(
-            offset=offset_spec(offset),
-            credit=credit_strategy(credit),
-            name=name,
-            tracking=tracking,
-            filter_values=filter_values,
-            match_unfiltered=match_unfiltered,
-            match=match,
-            single_active=single_active,
-            on_active=on_active,
-            on_inactive=on_inactive,
-            hand_over_timeout=hand_over_timeout,
-            keep_offset=keep_offset,
-            on_truncated=on_truncated,
-            settled=settled,
-        )
-        partitions = Partitions(self._manager, super_stream, refresh)
-        return SuperStreamConsumer(self._manager, partitions, options)
+    @takes(SuperStreamConsumerArguments)
+    def super_stream_consumer(self, *arguments: Any, **values: Any) -> SuperStreamConsumer:
+        """A consumer of a super stream; see `SuperStreamConsumer`."""
+        options = bind(SuperStreamConsumerArguments, arguments, values)
+        partitions = Partitions(self._manager, options.super_stream, options.refresh)
+        shared = part(SharedConsumerOptions, options)
+        return SuperStreamConsumer(self._manager, partitions, ConsumerOptions(**vars(shared)))
 
 
 def _listed(url: object) -> Sequence[Any]:
@@ -348,10 +219,10 @@ def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:
         raise ConfigurationError("url: expected at least one address")
     first = urls[0]
     for other in urls[1:]:
-        for part in ("tls", "user", "password", "virtual_host"):
-            if getattr(other, part) != getattr(first, part):
+        for same in ("tls", "user", "password", "virtual_host"):
+            if getattr(other, same) != getattr(first, same):
                 raise ConfigurationError(
-                    f"url: {first} and {other} have a different {part}; the addresses of an "
+                    f"url: {first} and {other} have a different {same}; the addresses of an "
                     "environment must be those of one cluster"
                 )
     return first

@@ -156,7 +156,7 @@ class StreamProducer(Producer):
         )  # run again, it goes on behind what was taken in
         try:
             async with self.environment.consumer(
-                self.stream, offset=offset, name=self._name, **self._options(self._settled)
+                self.stream, offset=offset, reference=self._name, **self._options(self._settled)
             ) as consumer:
                 self._consumer = consumer
                 async with aclosing(self._deliveries(consumer)) as deliveries:

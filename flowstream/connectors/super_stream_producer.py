@@ -113,7 +113,7 @@ class SuperStreamProducer(StreamProducer):
             options |= {"tracking": "manual", "offset": self.offset}
         try:
             consumer = self._partitions = await self._consuming.enter_async_context(
-                self.environment.super_stream_consumer(self.stream, name=self._name, **options)
+                self.environment.super_stream_consumer(self.stream, reference=self._name, **options)
             )
             async with aclosing(self._deliveries(consumer)) as deliveries:
                 async for delivery in deliveries:

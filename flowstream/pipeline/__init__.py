@@ -39,6 +39,7 @@ the stages of a run share. running/ builds them (assembly.py), runs them (run.py
 nothing of running, and pipeline.py is the face of both.
 """
 
+from flowstream.backoff import Backoff
 from flowstream.pipeline.advice import Advice
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.context import RunContext
@@ -49,7 +50,7 @@ from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
 from flowstream.pipeline.pipeline import Pipeline
-from flowstream.pipeline.policies import Backoff, Drop, FailurePolicy, Halt, OpenPolicy, Retry
+from flowstream.pipeline.policies import Drop, FailurePolicy, Halt, OpenPolicy, Retry
 from flowstream.pipeline.producer import Acknowledger, Backlog, Intake, Producer, SourcePartition
 from flowstream.pipeline.running.control import RunningPipeline, running_pipelines
 from flowstream.pipeline.running.gc_tuning import tuned_collector

@@ -146,7 +146,7 @@ class MemoryEnvironment(MemoryBroker):
         self,
         super_stream: str,
         *,
-        name: str | None = None,
+        reference: str | None = None,
         offset: Offset = "first",
         match: Match | None = None,
         on_active: Callable[[str], Any] | None = None,
@@ -155,7 +155,7 @@ class MemoryEnvironment(MemoryBroker):
     ) -> AsyncIterator[MemorySuperStreamConsumer]:
         consumers = []
         for partition in self.super_stream(super_stream):
-            stored = None if name is None else self.offsets.get((name, partition))
+            stored = None if reference is None else self.offsets.get((reference, partition))
             start: Offset = offset if stored is None else stored + 1
             if on_active is not None:
                 start = await on_active(partition)

@@ -263,7 +263,7 @@ async def test_single_active_members_survive_a_node(
     seen: set[int] = set()
     sent = 0
     options: dict[str, Any] = {
-        "name": "g",
+        "reference": "g",
         "single_active": True,
         "tracking": AutoTracking(messages=500),
     }

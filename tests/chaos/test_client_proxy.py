@@ -16,7 +16,8 @@ from urllib.parse import quote
 import anyio
 import pytest
 
-from flowstream.client import Address, Backoff, Environment, State
+from flowstream.backoff import Backoff
+from flowstream.client import Address, Environment, State
 from tests.brokers.running import Broker
 from tests.chaos.proxy import Proxy, proxied
 from tests.chaos.traffic import PATIENCE, leaves_nothing, memory, traffic

@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.client import Address, Backoff, Environment, State
+from flowstream.backoff import Backoff
+from flowstream.client import Address, Environment, State
 from flowstream.connectors import SuperStreamProducer
 from flowstream.monitor import Board
 from flowstream.monitor.health import readiness
@@ -37,7 +38,7 @@ async def watched(broker: Broker, stream: str) -> AsyncIterator[tuple[Environmen
         }
         url = f"rabbitmq-stream://guest:guest@localhost:{proxy.port}/%2f"
         async with Environment(
-            url, telemetry=Telemetry(board), backoff=Backoff(0.1, 0.5), **options
+            url, telemetry=Telemetry(board), backoff=Backoff(0.1, maximum=0.5), **options
         ) as env:
             await create_super_stream(env, broker, stream, 3)
             try:

@@ -75,13 +75,15 @@ async def use_publisher(env: Environment) -> None:
 
 
 async def use_consumer(env: Environment) -> None:
-    async with env.consumer("s", offset="last", name="me", tracking=AutoTracking()) as consumer:
+    async with env.consumer(
+        "s", offset="last", reference="me", tracking=AutoTracking()
+    ) as consumer:
         await anext(consumer)
         await consumer.done()
 
 
 async def use_single_active(env: Environment) -> None:
-    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "tracking": AutoTracking()}
     async with env.consumer("s", **options) as consumer:
         await anext(consumer)
 

@@ -57,7 +57,7 @@ def calls() -> dict[str, Call]:
     found["wait_for"] = lambda env: env.wait_for(State.RECOVERING)
     for name in ("publisher", "consumer", "super_stream_publisher", "super_stream_consumer"):
         found[name] = entered(name)
-    found["single"] = entered("consumer", single_active=True, name="r")
+    found["single"] = entered("consumer", single_active=True, reference="r")
     return found
 
 
@@ -208,11 +208,11 @@ async def use_until_closed(
 USERS: dict[str, Callable[[Environment], Any]] = {
     'consumer of "closing"': lambda env: env.consumer("closing"),
     'the consumer of "closing"': lambda env: env.consumer(
-        "closing", name="r", single_active=True
+        "closing", reference="r", single_active=True
     ),
     'consumer of "parts-': lambda env: env.super_stream_consumer("parts"),
     'the consumer of "parts-': lambda env: env.super_stream_consumer(
-        "parts", name="r", single_active=True
+        "parts", reference="r", single_active=True
     ),
 }  # fmt: skip
 

@@ -152,14 +152,14 @@ async def test_partitions_are_taken_in_turn(invoices: Cluster, connect: Connect)
 async def test_message_by_message_with_tracking(invoices: Cluster, connect: Connect) -> None:
     for name in invoices.super_streams["invoices"]:
         invoices.add(name, [b"0", b"1"])
-    options: dict[str, Any] = {"name": "me", "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking()}
     async with connect(invoices) as env:
         async with env.super_stream_consumer("invoices", **options) as consumer:
             messages = consumer.messages()
             seen = [await anext(messages) for _ in range(6)]
         assert sorted({message.stream for message in seen}) == consumer.partitions
         assert all(log.offsets["me"] == 1 for log in invoices.streams.values())
-        manual = env.super_stream_consumer("invoices", name="me", tracking="manual")
+        manual = env.super_stream_consumer("invoices", reference="me", tracking="manual")
         async with manual as consumer:
             await consumer.store_offset("invoices-1", 0)
         assert invoices.streams["invoices-1"].offsets["me"] == 0
@@ -242,7 +242,7 @@ async def test_pitfall_1_the_active_one_begins_behind_the_stored_offset(
 ) -> None:
     """Pitfall 1, again: the head of the chunk is dropped after a ConsumerUpdate answer too."""
     cluster.add("s", [b"%d" % n for n in range(10)]).offsets["me"] = 6
-    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "tracking": AutoTracking()}
     async with connect(cluster) as env, env.consumer("s", **options) as consumer:
         assert (await anext(consumer)).bodies == [b"7", b"8", b"9"]
         assert consumer.active
@@ -255,7 +255,7 @@ async def test_a_demotion_is_answered_when_what_was_given_is_done_and_stored(
     cluster: Cluster, connect: Connect
 ) -> None:
     cluster.add("s", [b"0", b"1"], [b"2"], [b"3"])
-    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "tracking": AutoTracking()}
     async with connect(cluster) as env, env.consumer("s", **options) as consumer:
         await anext(consumer)
         [session] = cluster.node.live("consuming")
@@ -279,7 +279,7 @@ async def test_a_demotion_waits_no_longer_than_its_timeout(
     cluster: Cluster, connect: Connect
 ) -> None:
     cluster.add("s", [b"0", b"1"], [b"2"])
-    options: dict[str, Any] = {"name": "me", "single_active": True, "hand_over_timeout": 20}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "hand_over_timeout": 20}
     async with connect(cluster) as env, env.consumer("s", **options) as consumer:
         await anext(consumer)
         cluster.node.live("consuming")[0].promote(0, active=False)
@@ -303,7 +303,7 @@ async def test_hooks_decide_and_are_called_in_turn(cluster: Cluster, connect: Co
         await anyio.sleep(3)
         calls.append("drained")
 
-    options: dict[str, Any] = {"name": "me", "single_active": True}
+    options: dict[str, Any] = {"reference": "me", "single_active": True}
     async with connect(cluster) as env:
         consumer = env.consumer("s", on_active=on_active, on_inactive=on_inactive, **options)
         async with consumer:
@@ -330,7 +330,7 @@ async def test_a_promotion_goes_on_over_lost_connections(
         return lost < 6
 
     cluster.node.scripts[QueryOffset] = drop
-    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "tracking": AutoTracking()}
     async with connect(cluster) as env, env.consumer("s", **options) as consumer:
         assert (await anext(consumer)).offset == 5
         assert lost >= 6
@@ -355,7 +355,7 @@ async def test_a_promotion_by_a_connection_that_is_lost_meanwhile_is_none(
     async def on_inactive(stream: str) -> None:
         told.append("inactive")
 
-    options: dict[str, Any] = {"name": "me", "single_active": True}
+    options: dict[str, Any] = {"reference": "me", "single_active": True}
     async with (
         connect(cluster) as env,
         env.consumer("s", on_active=on_active, on_inactive=on_inactive, **options) as consumer,
@@ -370,7 +370,7 @@ async def test_a_hand_over_that_cannot_be_verified_is_told_and_made(
     """What was not stored is read again by the successor; the consumer stands by."""
     cluster.add("s", TEN)
     cluster.node.scripts[StoreOffset] = lambda session, command: True
-    options: dict[str, Any] = {"name": "me", "single_active": True, "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "tracking": AutoTracking()}
     async with connect(cluster) as env, env.consumer("s", **options) as consumer:
         await anext(consumer)
         await consumer.done()
@@ -389,7 +389,7 @@ async def test_a_hook_that_fails_fails_the_consumer(cluster: Cluster, connect: C
     async def on_active(stream: str) -> OffsetSpec:
         raise KeyError("the warehouse is closed")
 
-    options: dict[str, Any] = {"name": "me", "single_active": True, "on_active": on_active}
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "on_active": on_active}
     async with connect(cluster) as env:
         with pytest.raises(KeyError, match="warehouse"):
             async with env.consumer("s", **options) as consumer:
@@ -402,7 +402,7 @@ async def test_deliveries_of_a_consumer_that_stands_by_are_not_handed_over(
     cluster: Cluster, connect: Connect
 ) -> None:
     cluster.add("s", [b"0"])
-    options: dict[str, Any] = {"name": "me", "single_active": True}
+    options: dict[str, Any] = {"reference": "me", "single_active": True}
     async with connect(cluster) as env, env.consumer("s", **options) as consumer:
         await anext(consumer)
         [session] = cluster.node.live("consuming")
@@ -421,7 +421,7 @@ async def test_the_group_of_a_super_stream_tells_the_broker_which(
 ) -> None:
     async with (
         connect(invoices) as env,
-        env.super_stream_consumer("invoices", name="me", single_active=True) as consumer,
+        env.super_stream_consumer("invoices", reference="me", single_active=True) as consumer,
     ):
         await anyio.sleep(1)
         assert consumer.active == consumer.partitions

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flowstream import DeadLetter, StreamProducer, StreamSink
-from flowstream.client import AutoTracking, Backoff, Compression, Environment, StreamUrl, Tls
+from flowstream import Backoff, DeadLetter, StreamProducer, StreamSink
+from flowstream.client import AutoTracking, Compression, Environment, StreamUrl, Tls
 from flowstream.client import CreditOnArrival as OnArrival
 from flowstream.client.connecting.credentials import Token, TokenCredentials
 from flowstream.errors import ConfigurationError
@@ -41,6 +41,8 @@ ENVIRONMENTS: list[tuple[dict[str, Any], str]] = [
     ({"recovery_timeout": 0}, r"recovery_timeout=0: expected a number of seconds"),
     ({"missing_timeout": None}, r"missing_timeout=None: expected a number of seconds"),
     ({"backoff": 1.0}, r"backoff=1.0: expected a Backoff"),
+    ({"backoff": Backoff(0)}, r"backoff=Backoff\(initial=0.*takes a pause"),
+    ({"backoff": Backoff(2, maximum=1)}, r"backoff=Backoff\(initial=2.*at most `maximum`"),
     ({"connect_timeout": float("inf")}, r"connect_timeout=inf: expected a number of seconds"),
     ({"request_timeout": float("nan")}, r"request_timeout=nan: expected a number of seconds"),
     ({"missing_timeout": 1e10}, r"missing_timeout=10000000000.0: expected a number of seconds"),
@@ -50,12 +52,11 @@ ENVIRONMENTS: list[tuple[dict[str, Any], str]] = [
     ({"node_attempts": 0}, r"node_attempts=0: expected a whole number of at least 1"),
 ]
 VALUES: list[tuple[Callable[[], object], str]] = [
-    (lambda: Backoff(initial=0), r"Backoff initial=0: expected a number of seconds"),
-    (lambda: Backoff(initial=2, maximum=1), r"Backoff: initial is greater than maximum"),
+    (lambda: Backoff(initial=-1), r"Backoff initial=-1: expected a number from 0"),
     (lambda: Backoff(factor=0.5), r"Backoff factor=0.5: expected a number from 1 to 1000"),
     (lambda: Backoff(factor=float("nan")), r"Backoff factor=nan: expected a number from 1 to 1000"),
     (lambda: Backoff(factor=float("inf")), r"Backoff factor=inf: expected a number from 1 to 1000"),
-    (lambda: Backoff(maximum=float("inf")), r"Backoff maximum=inf: expected a number of seconds"),
+    (lambda: Backoff(maximum=float("inf")), r"Backoff maximum=inf: expected a number from 0"),
     (lambda: Token("t", float("nan")), r"Token expires_in=nan: expected a number of seconds"),
     (lambda: Token("s3cret", float("inf")), r"^Token expires_in=inf: expected a number of seconds"),
     (lambda: TokenCredentials(None, renew_at=float("nan")), r"renew_at=nan\): expected"),  # type: ignore[arg-type]
@@ -102,16 +103,22 @@ CONSUMERS: list[tuple[dict[str, Any], str]] = [
     ({"offset": NAIVE}, r"offset=.*: expected a datetime with a time zone"),
     ({"credit": 0}, r"credit=0: expected a whole number from 1 to 32767"),
     ({"credit": "10"}, r"credit='10': expected a number of chunks"),
-    ({"name": ""}, r"name='': expected a string of 1 to 255 bytes"),
-    ({"tracking": AutoTracking()}, r"tracking needs name="),
-    ({"tracking": "auto", "name": "n"}, r"tracking='auto': expected \"manual\" or AutoTracking"),
+    ({"reference": ""}, r"reference='': expected a string of 1 to 255 bytes"),
+    ({"tracking": AutoTracking()}, r"tracking needs reference="),
+    (
+        {"tracking": "auto", "reference": "n"},
+        r"tracking='auto': expected \"manual\" or AutoTracking",
+    ),
     ({"filter_values": "eu", "match": bool}, r"filter_values='eu': expected a list of strings"),
     ({"filter_values": [1], "match": bool}, r"filter_values=\[1\]: expected a list of strings"),
     ({"filter_values": ["eu"]}, r"filter_values needs match="),
     ({"match_unfiltered": True}, r"match_unfiltered needs filter_values="),
     ({"match": "eu"}, r"match='eu': expected a function"),
-    ({"single_active": True}, r"single_active=True needs name="),
-    ({"on_active": 1, "name": "n", "single_active": True}, r"on_active=1: expected a function"),
+    ({"single_active": True}, r"single_active=True needs reference="),
+    (
+        {"on_active": 1, "reference": "n", "single_active": True},
+        r"on_active=1: expected a function",
+    ),
     ({"on_inactive": print}, r"on_active and on_inactive need single_active=True"),
     ({"hand_over_timeout": 0}, r"hand_over_timeout=0: expected a number of seconds"),
 ]
@@ -264,7 +271,7 @@ async def test_a_reference_that_cannot_be_one(name: Any, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         Environment(URL).publisher("s", reference="" if name is None else name)
     with pytest.raises(ConfigurationError, match=text):
-        Environment(URL).consumer("s", name="" if name is None else name)
+        Environment(URL).consumer("s", reference="" if name is None else name)
 
 
 async def test_the_longest_name_of_a_stream_depends_on_the_virtual_host(

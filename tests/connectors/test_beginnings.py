@@ -160,7 +160,7 @@ async def test_a_consumer_that_tracks_by_itself_stores_where_it_began(
     async with Environment(broker.url) as environment:
         await environment.create_stream(stream_name)
         await publish(environment, stream_name, 5)
-        tracking: dict[str, Any] = {"name": NAME, "tracking": AutoTracking(), "offset": "next"}
+        tracking: dict[str, Any] = {"reference": NAME, "tracking": AutoTracking(), "offset": "next"}
         async with environment.consumer(stream_name, **tracking):
             pass
         await publish(environment, stream_name, 5)

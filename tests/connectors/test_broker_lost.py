@@ -12,8 +12,9 @@ import pytest
 from anyio.abc import TaskStatus
 
 from flowstream import Environment, Message, Pipeline, SuperStreamProducer
+from flowstream.backoff import Backoff
 from flowstream.broker import Broker
-from flowstream.client import Backoff, State
+from flowstream.client import State
 from flowstream.monitor import Board
 from flowstream.pipeline import RunningPipeline
 from flowstream.pipeline.stages import source

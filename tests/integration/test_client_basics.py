@@ -224,7 +224,7 @@ async def test_features_of_newer_servers_are_refused_by_older_ones(
             with pytest.raises(NotSupported, match=r"3\.13"):
                 await publisher.send(b"x", filter_value="eu")
         with pytest.raises(NotSupported, match=r"3\.11"):
-            await env.consumer(stream_name, name="n", single_active=True).__aenter__()
+            await env.consumer(stream_name, reference="n", single_active=True).__aenter__()
 
 
 async def test_a_stream_with_nothing_but_stored_offsets_is_empty(

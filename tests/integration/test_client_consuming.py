@@ -52,12 +52,12 @@ async def test_tracking_goes_on_behind_what_was_done(broker: Broker, stream_name
         async with env.publisher(stream_name) as publisher:
             await publisher.publish_many(numbers(1000))
         tracking = AutoTracking(messages=100)
-        async with env.consumer(stream_name, name="me", tracking=tracking) as consumer:
+        async with env.consumer(stream_name, reference="me", tracking=tracking) as consumer:
             first = await read(consumer, 1)
         assert await env.query_offset("me", stream_name) == len(first) - 1
         async with env.publisher(stream_name) as publisher:
             await publisher.publish_many(numbers(1000, 1000))
-        async with env.consumer(stream_name, name="me", tracking=tracking) as consumer:
+        async with env.consumer(stream_name, reference="me", tracking=tracking) as consumer:
             rest = await read(consumer, 2000 - len(first))
         assert first + rest == numbers(2000)
         stored = await env.query_offset("me", stream_name)
@@ -67,7 +67,7 @@ async def test_tracking_goes_on_behind_what_was_done(broker: Broker, stream_name
 async def test_single_active_consumers_take_over(broker: Broker, stream_name: str) -> None:
     if broker.version < (3, 11):
         pytest.skip("single active consumers came with RabbitMQ 3.11")
-    options: dict[str, Any] = {"name": "g", "single_active": True, "tracking": AutoTracking()}
+    options: dict[str, Any] = {"reference": "g", "single_active": True, "tracking": AutoTracking()}
     async with Environment(broker.url) as env:
         await env.create_stream(stream_name)
         async with env.publisher(stream_name) as publisher:
@@ -101,7 +101,7 @@ async def test_a_hook_says_where_the_active_one_begins(broker: Broker, stream_na
             asked.append(stream)
             return OffsetSpec.offset(123)
 
-        options: dict[str, Any] = {"name": "g", "single_active": True, "on_active": on_active}
+        options: dict[str, Any] = {"reference": "g", "single_active": True, "on_active": on_active}
         async with env.consumer(stream_name, **options) as consumer:
             assert await read(consumer, 177) == numbers(177, 123)
         assert asked == [stream_name]
@@ -150,7 +150,7 @@ async def test_super_streams(broker: Broker, stream_name: str) -> None:
             await publisher.send_many(bodies[:500])
             await publisher.publish_many(bodies[500:])
         found: dict[str, list[bytes]] = {}
-        options: dict[str, Any] = {"name": "me", "tracking": AutoTracking()}
+        options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking()}
         async with env.super_stream_consumer(stream_name, **options) as consumer:
             with anyio.fail_after(PATIENCE):
                 while sum(map(len, found.values())) < 1000:
@@ -203,7 +203,11 @@ async def test_single_active_members_share_the_partitions(broker: Broker, stream
     stop = {name: anyio.Event() for name in "abc"}
 
     async def member(env: Environment, name: str) -> None:
-        options: dict[str, Any] = {"name": "g", "single_active": True, "tracking": AutoTracking()}
+        options: dict[str, Any] = {
+            "reference": "g",
+            "single_active": True,
+            "tracking": AutoTracking(),
+        }
         async with env.super_stream_consumer(stream_name, **options) as consumer:
             with anyio.CancelScope() as scope:
                 async with anyio.create_task_group() as group:

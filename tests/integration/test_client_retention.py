@@ -120,7 +120,7 @@ async def test_only_who_asks_for_it_is_remembered_when_retention_has_passed(
         await environment.store_offset_verified("kept", stream_name, 3)  # the copy follows
         await environment.store_offset_verified("gone", stream_name, 50, keep=True)
         async with environment.consumer(
-            stream_name, name="own", tracking="manual", keep_offset=True
+            stream_name, reference="own", tracking="manual", keep_offset=True
         ) as consumer:
             await consumer.store_offset(7)
         stored = await references(broker, stream_name, *names)
@@ -149,7 +149,7 @@ async def test_a_reader_that_comes_back_after_retention_is_told(
     async with Environment(broker.url) as environment:
         await make_stream(environment, stream_name)
         async with environment.consumer(
-            stream_name, name="reader", tracking=AutoTracking(messages=1)
+            stream_name, reference="reader", tracking=AutoTracking(messages=1)
         ) as consumer:
             stored = await read_a_little(consumer) - 1
         async with environment.consumer(stream_name, offset=stored + 1, credit=2) as other:
@@ -178,7 +178,7 @@ async def test_the_beginning_is_looked_at_however_often_offsets_are_stored(
         async with (
             environment.publisher(stream_name) as publisher,
             environment.consumer(
-                stream_name, name="me", tracking=AutoTracking(messages=1)
+                stream_name, reference="me", tracking=AutoTracking(messages=1)
             ) as consumer,
         ):
             with anyio.fail_after(PATIENCE):

@@ -19,7 +19,8 @@ from anyio import to_thread
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
-from flowstream.client import Address, Backoff
+from flowstream.backoff import Backoff
+from flowstream.client import Address
 from flowstream.connectors import Filter
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, Request

@@ -44,7 +44,7 @@ async def test_automatic_tracking_passes_what_match_left_out(
         await publish(environment, stream_name, [b"yes"])
         await publish(environment, stream_name, [b"no"] * 3000)
         async with environment.consumer(
-            stream_name, name=NAME, tracking=tracking, match=wanted
+            stream_name, reference=NAME, tracking=tracking, match=wanted
         ) as consumer:
             await anext(consumer)
             async with anyio.create_task_group() as group:
@@ -57,7 +57,7 @@ async def test_automatic_tracking_passes_what_match_left_out(
                 await stored(environment, stream_name, 3000)  # by the clock, as it waits
                 group.cancel_scope.cancel()
         async with environment.consumer(
-            stream_name, name=NAME, tracking=tracking, match=wanted
+            stream_name, reference=NAME, tracking=tracking, match=wanted
         ) as consumer:
             assert (consumer.position or 0) > 3000
         assert await environment.query_offset(NAME, stream_name) == 3000
@@ -78,7 +78,7 @@ async def test_tracking_passes_what_the_broker_left_out(
                 await publisher.publish_many([b"no"] * 10)
         async with environment.consumer(
             stream_name,
-            name=NAME,
+            reference=NAME,
             tracking=AutoTracking(messages=1, interval=0.1),
             filter_values=["yes"],
             match=wanted,

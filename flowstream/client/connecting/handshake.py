@@ -181,7 +181,7 @@ async def keep_authenticated(
             delay = await credentials.renew_after()
         except FlowstreamError as error:
             attempt += 1
-            delay = settings.backoff.delay(attempt)
+            delay = settings.pause(attempt)
             log.log(
                 logging.WARNING if attempt == 1 else logging.DEBUG,
                 "%r: renewing the credentials failed and will be retried: %s", connection, error,

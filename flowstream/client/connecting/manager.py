@@ -180,7 +180,7 @@ class ConnectionManager:
             except FlowstreamError as error:
                 self.state.failed(error)
                 log.debug("environment %r: %s", self.name, error)
-                await anyio.sleep(self.settings.backoff.delay(attempt))
+                await anyio.sleep(self.settings.pause(attempt))
             else:
                 if connection.usable:
                     self.state.set(State.OPEN)

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from flowstream.checks import check_seconds
 from flowstream.errors import FlowstreamError
 from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
@@ -51,7 +50,6 @@ class Partitions:
         refresh: float,
         on_change: OnChange | None = None,
     ) -> None:
-        check_seconds("refresh", refresh)
         self.super_stream = super_stream
         self.streams: list[str] = []
         self.on_change = on_change

@@ -212,7 +212,7 @@ class Recovery:
                 await self._detach()
 
     async def _pause(self, attempt: int) -> None:
-        await anyio.sleep(self._settings.backoff.delay(attempt))
+        await anyio.sleep(self._settings.pause(attempt))
 
     def _may_retry(self, error: FlowstreamError, elapsed: float) -> bool:
         settings = self._settings

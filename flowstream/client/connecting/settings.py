@@ -1,78 +1,70 @@
-"""Settings that all connections of an environment share, and the delays between attempts."""
+"""What all connections of an environment have in common: its options, written once."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
-from flowstream.checks import MOST_FACTOR, check_kind, check_number, check_seconds, check_whole
+from flowstream.backoff import Backoff
+from flowstream.checks import is_whole
 from flowstream.errors import ConfigurationError
+from flowstream.schema import SECONDS, Bounds, check, whole
 
 log = logging.getLogger("flowstream.client")
 
-MOST_INT = (1 << 31) - 1
-"""The largest value of the signed 32-bit fields of Tune."""
+MOST = (1 << 31) - 1
+LEAST_FRAME = 4096
+RECONNECT = Backoff(maximum=5.0, jitter=0.5)
+"""Wide jitter, since all clients of a broker lose it at the same moment."""
+
+FRAME = Bounds(
+    f"a whole number from {LEAST_FRAME} to {MOST} (bytes), or 0 for no limit",
+    lambda value: is_whole(value, 0, MOST) and not 0 < value < LEAST_FRAME,
+    most=MOST,
+    whole=True,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Delays between attempts, in seconds.
-
-    The first delay is between `initial / 2` and `initial`. The bounds grow by `factor` with each
-    attempt, up to `maximum`. The delay between the bounds is random, so that a thousand clients do
-    not reconnect at the same moment.
-    """
-
-    initial: float = 0.1
-    maximum: float = 5.0
-    factor: float = 2.0
-
-    def __post_init__(self) -> None:
-        check_seconds("Backoff initial", self.initial)
-        check_seconds("Backoff maximum", self.maximum)
-        if self.initial > self.maximum:
-            raise ConfigurationError("Backoff: initial is greater than maximum; swap them")
-        check_number("Backoff factor", self.factor, 1, MOST_FACTOR)
-
-    def delay(
-        self, attempt: int, uniform: Callable[[float, float], float] = random.uniform
-    ) -> float:
-        """Seconds to wait after failed attempt number `attempt`, counted from 1."""
-        exponent = min(attempt - 1, 64)
-        ceiling = min(self.maximum, self.initial * self.factor**exponent)
-        return uniform(ceiling / 2, ceiling)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of an environment's connections. Times are in seconds, sizes in bytes.
-
-    `recovery_timeout` limits one outage: a publisher or consumer that cannot be attached again in
-    this time gives up with the last error (None: it never gives up). `missing_timeout` is the limit
-    while the stream is missing, as between its deletion and its creation.
+    """`recovery_timeout` bounds one outage: a publisher or consumer that could not be attached
+    again for so long gives up with the last error (None: never). `missing_timeout` is the same
+    while the stream itself is missing, as it is between a deletion and a new creation.
     """
 
-    frame_max: int = 1_048_576
-    heartbeat: int = 60
-    connect_timeout: float = 10.0
-    request_timeout: float = 10.0
-    close_timeout: float = 5.0
-    backoff: Backoff = field(default_factory=Backoff)
-    recovery_timeout: float | None = None
-    missing_timeout: float = 30.0
-    per_connection: int = 256
-    node_attempts: int = 10
+    heartbeat: Annotated[
+        int,
+        whole(0, MOST, unit="seconds"),
+        "seconds between heartbeats that are asked for; 0: no heartbeats",
+    ] = 60
+    frame_max: Annotated[int, FRAME, "the largest frame that is asked for, in bytes"] = 1_048_576
+    connect_timeout: Annotated[float, SECONDS, "seconds a connection may take"] = 10.0
+    request_timeout: Annotated[float, SECONDS, "seconds the broker may take to answer"] = 10.0
+    close_timeout: Annotated[float, SECONDS, "seconds that closing may take"] = 5.0
+    backoff: Annotated[Backoff, "the delays between attempts to connect"] = RECONNECT
+    recovery_timeout: Annotated[
+        float | None, SECONDS, "seconds of an outage until its users give up; None: never"
+    ] = None
+    missing_timeout: Annotated[
+        float, SECONDS, "seconds until the users of a stream that is missing give up"
+    ] = 30.0
+    per_connection: Annotated[
+        int, whole(1, 256), "publishers or consumers that share a connection, at most"
+    ] = 256
+    node_attempts: Annotated[
+        int, whole(1), "connections tried until one is to the node that is wanted"
+    ] = 10
 
     def __post_init__(self) -> None:
-        for name in ("connect_timeout", "request_timeout", "close_timeout", "missing_timeout"):
-            check_seconds(name, getattr(self, name))
-        if self.recovery_timeout is not None:
-            check_seconds("recovery_timeout", self.recovery_timeout)
-        check_kind("backoff", self.backoff, Backoff, "a Backoff(...) of flowstream.client")
-        if self.frame_max != 0:  # 0: no limit
-            check_whole("frame_max", self.frame_max, 4096, MOST_INT)
-        check_whole("heartbeat", self.heartbeat, 0, MOST_INT)
-        check_whole("per_connection", self.per_connection, 1, 256)
-        check_whole("node_attempts", self.node_attempts, 1)
+        check(self)
+        if not 0 < self.backoff.initial <= self.backoff.maximum:
+            raise ConfigurationError(
+                f"backoff={self.backoff}: to connect again takes a pause: `initial` is more than 0 "
+                "and at most `maximum`"
+            )
+
+    def pause(self, attempt: int) -> float:
+        """The seconds to wait after the failed attempt number `attempt` (from 1)."""
+        return self.backoff.delay(attempt, random.random())

@@ -61,7 +61,7 @@ class Consumer:
             stream,
             options,
             self._state,
-            start=options.offset,
+            start=options.begin,
             arrived=arrived or Signal(),
             on_update=self._activations.add,
             on_begin_again=self._begin_again,
@@ -115,7 +115,7 @@ class Consumer:
             "credits": subscription.credits,
             "buffered_chunks": subscription.buffered,
             "buffered_bytes": subscription.buffered_bytes,
-            "max_chunks": self.options.credit.initial,
+            "max_chunks": self.options.credit_strategy.initial,
             "recoveries": subscription.recovery.recoveries,
             "lost": subscription.lost,
         }
@@ -166,28 +166,28 @@ class Consumer:
     # --- offsets --------------------------------------------------------------------------------
 
     async def store_offset(self, offset: int) -> None:
-        """Stores an offset under the consumer's name (tracking="manual"), without a confirm."""
-        if self._tracker is None or self.options.name is None:
+        """Stores an offset under the reference (tracking="manual"), without a confirm."""
+        if self._tracker is None or self.options.reference is None:
             raise ConfigurationError(
-                'store_offset() needs a consumer with name= and tracking="manual"'
+                'store_offset() needs a consumer with reference= and tracking="manual"'
             )
         self._tracker.stored = offset
         await self._offsets.store(
-            self.options.name, self.stream, offset, keep=self.options.keep_offset
+            self.options.reference, self.stream, offset, keep=self.options.keep_offset
         )
 
     async def stored_offset(self) -> int | None:
-        """The offset stored under the consumer's name; None if there is none."""
-        if self.options.name is None:
-            raise ConfigurationError("stored_offset() needs a consumer with name=")
-        return await self._offsets.query(self.options.name, self.stream)
+        """The offset stored under the consumer's reference; None if there is none."""
+        if self.options.reference is None:
+            raise ConfigurationError("stored_offset() needs a consumer with reference=")
+        return await self._offsets.query(self.options.reference, self.stream)
 
     async def _store(self, offset: int) -> None:
         """Stores an offset for tracking. After a failure the next store makes up for it."""
-        assert self.options.name is not None
+        assert self.options.reference is not None
         try:
             await self._offsets.store(
-                self.options.name, self.stream, offset, keep=self.options.keep_offset
+                self.options.reference, self.stream, offset, keep=self.options.keep_offset
             )
         except FlowstreamError as error:
             away = isinstance(error, ConnectionFailed)  # already logged: see outages.py
@@ -217,9 +217,9 @@ class Consumer:
             self._track_skipped(self._tracker)
         offset = None if self._tracker is None else self._tracker.unverified()
         if offset is not None:
-            assert self.options.name is not None
+            assert self.options.reference is not None
             await self._offsets.store_verified(
-                self.options.name, self.stream, offset, keep=self.options.keep_offset
+                self.options.reference, self.stream, offset, keep=self.options.keep_offset
             )
 
     async def _beginning(self) -> OffsetSpec:
@@ -232,7 +232,7 @@ class Consumer:
         if self.options.on_active is not None:
             return await self.options.on_active(self.stream)
         if self._tracker is None:
-            return self.options.offset
+            return self.options.begin
         begin = await self._tracked_beginning()
         self._tracker.begun = begin.value - 1 if begin.kind is OffsetKind.OFFSET else None
         return begin
@@ -241,16 +241,16 @@ class Consumer:
         stored = await self.stored_offset()
         if stored is not None:
             return OffsetSpec.offset(stored + 1)
-        asked = self.options.offset
+        asked = self.options.begin
         if not isinstance(self.options.tracking, AutoTracking):
             return asked
-        assert self.options.name is not None
+        assert self.options.reference is not None
         if asked.kind is not OffsetKind.OFFSET:
             asked = OffsetSpec.offset(await resolve(self._manager, self.stream, asked))
-        found_again = not asked.value and self.options.offset.kind is OffsetKind.FIRST
+        found_again = not asked.value and self.options.begin.kind is OffsetKind.FIRST
         if self.options.keep_offset or not found_again:
             await self._offsets.store_verified(
-                self.options.name, self.stream, asked.value - 1, keep=self.options.keep_offset
+                self.options.reference, self.stream, asked.value - 1, keep=self.options.keep_offset
             )
         return asked
 

@@ -1,24 +1,23 @@
-"""Options of a consumer: where it begins, its credit, its name, tracking and filters."""
+"""The options of a consumer, written once (see flowstream/schema.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
 from flowstream.checks import (
     MOST_FILTER_VALUE,
-    check_callable,
-    check_flag,
     check_kind,
-    check_reference,
+    check_name,
     check_seconds,
     check_text,
     check_whole,
 )
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import OffsetKind, OffsetSpec
+from flowstream.schema import SECONDS, Rule, check, checked
 from flowstream.texts import shown
 
 Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
@@ -170,17 +169,38 @@ OnTruncated: TypeAlias = Literal["error", "skip"]
 """What to do if retention removed messages before they were read."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerOptions:
-    """The options of a consumer; `Environment.consumer` has the same parameters.
+NAME = checked(check_name, "a name of 1 to 255 bytes")
+OFFSET = checked(
+    lambda option, value: offset_spec(value),
+    '"first", "last", "next", an offset, a datetime or a timedelta',
+)
+CREDIT = checked(
+    lambda option, value: credit_strategy(value),
+    f"a whole number from 1 to {MOST_CREDIT} (chunks), or a CreditStrategy",
+)
+TRACKING = Rule(
+    '"manual" or AutoTracking(...)',
+    lambda value: value == "manual" or isinstance(value, AutoTracking),
+)
 
-    `name` is the reference of stored offsets and of a group of single active consumers.
+
+def _strings(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(each, str) for each in value)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedConsumerOptions:
+    """Options of a consumer of a stream, and of one of a super stream.
 
     With `tracking` the consumer begins behind the stored offset, and at `offset` only if none is
     stored. AutoTracking stores offsets by itself; with "manual" call `store_offset`. RabbitMQ drops
     a stored offset when retention has passed it, and the consumer would then begin like a new one.
-    `keep_offset` stores a second copy that retention does not reach, for names that are used for
-    long.
+    `keep_offset` stores a second copy that retention does not reach, for references that are used
+    for long.
 
     With `filter_values` the broker leaves out chunks that contain no match, and `match` decides
     about each message. `hand_over_timeout` is how many seconds a demoted consumer waits until the
@@ -192,80 +212,67 @@ class ConsumerOptions:
     For this, delivered messages count as settled, unless `settled` says otherwise.
     """
 
-    offset: OffsetSpec = field(default_factory=OffsetSpec.first)
-    credit: CreditStrategy = field(default_factory=CreditWhenDone)
-    name: str | None = None
-    tracking: AutoTracking | str | None = None
-    filter_values: Sequence[str] = ()
-    match_unfiltered: bool = False
-    match: Match | None = None
-    single_active: bool = False
-    super_stream: str | None = None
-    on_active: OnActive | None = None
-    on_inactive: OnInactive | None = None
-    hand_over_timeout: float = 30.0
-    keep_offset: bool = False
-    on_truncated: OnTruncated = "error"
-    settled: Settled | None = None
+    offset: Annotated[Offset, OFFSET, "where to begin"] = "first"
+    credit: Annotated[int | CreditStrategy, CREDIT, "chunks that the broker may send ahead"] = 10
+    reference: Annotated[
+        str | None, NAME, "the name of stored offsets, and of a group of single active consumers"
+    ] = None
+    tracking: Annotated[
+        AutoTracking | Literal["manual"] | None,
+        TRACKING,
+        "how offsets are stored, if they are",
+    ] = None
+    filter_values: Annotated[
+        Sequence[str], Rule("a list of strings, such as ['eu', 'us']", _strings), "what is wanted"
+    ] = ()
+    match_unfiltered: Annotated[bool, "whether messages without a filter value are wanted"] = False
+    match: Annotated[Match | None, "whether a body is wanted"] = None
+    single_active: Annotated[bool, "one consumer of the group is active at a time"] = False
+    on_active: Annotated[OnActive | None, "where to begin, when this one becomes active"] = None
+    on_inactive: Annotated[OnInactive | None, "called when another one becomes active"] = None
+    hand_over_timeout: Annotated[
+        float, SECONDS, "seconds that the application may take to be done when another takes over"
+    ] = 30.0
+    keep_offset: Annotated[bool, "store offsets also where retention does not remove them"] = False
+    on_truncated: Annotated[
+        OnTruncated, "what happens where retention removed messages that were not read"
+    ] = "error"
+    settled: Annotated[Settled | None, "the last offset that the application is done with"] = None
 
     def __post_init__(self) -> None:
-        check_kind("offset", self.offset, OffsetSpec, "an OffsetSpec")
-        check_reference("name", self.name)
-        check_reference("super_stream", self.super_stream)
-        for flag in ("match_unfiltered", "single_active", "keep_offset"):
-            check_flag(flag, getattr(self, flag))
-        check_seconds("hand_over_timeout", self.hand_over_timeout)
-        for name in ("match", "on_active", "on_inactive", "settled"):
-            check_callable(name, getattr(self, name))
-        if self.on_truncated not in ("error", "skip"):
-            raise ConfigurationError(
-                f'on_truncated={shown(self.on_truncated)}: expected "error" or "skip"'
-            )
-        if self.single_active and self.name is None:
-            raise ConfigurationError("single_active=True needs name=, the name of the group")
+        check(self)
+        if self.single_active and self.reference is None:
+            raise ConfigurationError("single_active=True needs reference=, the name of the group")
         if (self.on_active or self.on_inactive) and not self.single_active:
             raise ConfigurationError("on_active and on_inactive need single_active=True")
-        if self.tracking is not None:
-            if self.tracking != "manual" and not isinstance(self.tracking, AutoTracking):
-                raise ConfigurationError(
-                    f'tracking={shown(self.tracking)}: expected "manual" or AutoTracking(...)'
-                )
-            if self.name is None:
-                raise ConfigurationError("tracking needs name=, under which offsets are stored")
-        elif self.keep_offset:
+        if self.tracking is not None and self.reference is None:
+            raise ConfigurationError("tracking needs reference=, under which offsets are stored")
+        if self.tracking is None and self.keep_offset:
             raise ConfigurationError("keep_offset=True needs tracking=, which stores the offset")
         self._check_filters()
+        # "an hour ago" is so long before now, also for partitions that are opened later
+        object.__setattr__(self, "offset", offset_spec(self.offset))
 
     def _check_filters(self) -> None:
-        values: object = self.filter_values
-        if (
-            isinstance(values, str)
-            or not isinstance(values, Sequence)
-            or not all(isinstance(value, str) for value in values)
-        ):
-            raise ConfigurationError(
-                f"filter_values={shown(values)}: expected a list of strings, such as ['eu', 'us']"
-            )
-        for value in values:
+        for value in self.filter_values:
             check_text("filter_values", value, 0, MOST_FILTER_VALUE)
         if self.filter_values and self.match is None:
             raise ConfigurationError(
-                "filter_values needs match=, which decides about each message: brokers filter "
-                "whole chunks only"
+                "filter_values needs match=, which decides on each message: the broker only "
+                "leaves out whole chunks"
             )
         if self.match_unfiltered and not self.filter_values:
             raise ConfigurationError("match_unfiltered needs filter_values=")
 
-    def properties(self) -> dict[str, str]:
-        """The properties to subscribe with."""
-        found: dict[str, str] = {}
-        if self.name is not None:
-            found["name"] = self.name
-        if self.single_active:
-            found["single-active-consumer"] = "true"
-        if self.super_stream is not None:
-            found["super-stream"] = self.super_stream
-        return found | self.filters()
+    @property
+    def begin(self) -> OffsetSpec:
+        """Where to begin, as the protocol has it."""
+        return offset_spec(self.offset)
+
+    @property
+    def credit_strategy(self) -> CreditStrategy:
+        """How credit is given back."""
+        return credit_strategy(self.credit)
 
     def filters(self) -> dict[str, str]:
         """The properties that select the broker's filter."""
@@ -277,3 +284,39 @@ class ConsumerOptions:
         if self.match_unfiltered or len(values) < len(self.filter_values):
             found["match-unfiltered"] = "true"
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerOptions(SharedConsumerOptions):
+    """Options of a consumer of one stream."""
+
+    super_stream: Annotated[
+        str | None, NAME, "the super stream that it is a partition of, for single active consumers"
+    ] = None
+
+    def properties(self) -> dict[str, str]:
+        """The properties to subscribe with."""
+        found: dict[str, str] = {}
+        if self.reference is not None:
+            found["name"] = self.reference
+        if self.single_active:
+            found["single-active-consumer"] = "true"
+        if self.super_stream is not None:
+            found["super-stream"] = self.super_stream
+        return found | self.filters()
+
+
+@dataclass(frozen=True)
+class ConsumerArguments(ConsumerOptions):
+    """What `Environment.consumer` takes."""
+
+    stream: Annotated[str, NAME, "the stream to consume"]
+
+
+@dataclass(frozen=True)
+class SuperStreamConsumerArguments(SharedConsumerOptions):
+    """What `Environment.super_stream_consumer` takes."""
+
+    super_stream: Annotated[str, NAME, "the super stream to consume"]
+    _: KW_ONLY
+    refresh: Annotated[float, SECONDS, "seconds between two looks at the partitions"] = 60.0

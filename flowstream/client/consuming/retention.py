@@ -113,7 +113,7 @@ class RetentionWatch:
                     self._stream, error,
                     extra={"stream": self._stream},
                 )  # fmt: skip
-                await anyio.sleep(self._manager.settings.backoff.delay(1))
+                await anyio.sleep(self._manager.settings.pause(1))
 
     def _interval(self, connection: ClientConnection) -> float:
         if not connection.supports(Key.STREAM_STATS):

@@ -8,14 +8,16 @@ application has processed its last delivery and the offset is stored.
 from __future__ import annotations
 
 import logging
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 import anyio
 
+from flowstream.backoff import Backoff
 from flowstream.client.connecting.connection import ClientConnection
 from flowstream.client.connecting.recovery import TRANSIENT
-from flowstream.client.connecting.settings import Backoff, log
+from flowstream.client.connecting.settings import log
 from flowstream.protocol import OffsetSpec
 from flowstream.signals import Signal
 
@@ -86,7 +88,7 @@ class ActivationQueue:
                     extra={"stream": self._stream},
                 )  # fmt: skip
                 attempt += 1
-                await anyio.sleep(self._backoff.delay(attempt))
+                await anyio.sleep(self._backoff.delay(attempt, random.random()))
                 continue
             if connection.usable:
                 self._active = True

@@ -76,7 +76,7 @@ class Subscription:
         )
         self._manager = manager
         self._options = options
-        self._credit = options.credit
+        self._credit = options.credit_strategy
         self._state = state
         self._start = start
         self._on_update = on_update
@@ -333,16 +333,16 @@ class Subscription:
         start = last_read or self._asked()
         self._held = False
         self._forget()
-        self.credits = options.credit.initial
+        self.credits = self._credit.initial
         self._accepting = self._fresh = True
         answer = await registration.connection.request(
             lambda c: Subscribe(
-                c, registration.id, self.stream, start, options.credit.initial, options.properties()
+                c, registration.id, self.stream, start, self._credit.initial, options.properties()
             ),
             Response,
         )
         action = f'consume "{self.stream}"'
-        raise_for_code(answer.code, action, stream=self.stream, reference=options.name)
+        raise_for_code(answer.code, action, stream=self.stream, reference=options.reference)
         self._tries = 0
         if last_read is not None and self._fresh and not options.single_active:
             await self._look_at_the_beginning(registration.connection)

@@ -217,7 +217,7 @@ class OffsetStore:
             if found == offset:
                 return
             attempt += 1
-            delay = settings.backoff.delay(attempt)
+            delay = settings.pause(attempt)
             if anyio.current_time() + delay > deadline:
                 raise CommitNotVerified(
                     f'offset {offset} of "{reference}" on "{stream}" was not stored '

@@ -1,63 +1,69 @@
-"""Options of a publisher: the window, the confirm timeout, sub-entries, callbacks."""
+"""Every option of a publisher, written once (see flowstream/schema.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Literal, TypeAlias
 
-from flowstream.checks import (
-    check_callable,
-    check_reference,
-    check_seconds,
-    check_whole,
-)
+from flowstream.checks import check_name
 from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, sub_entry
-from flowstream.texts import shown
+from flowstream.schema import SECONDS, a, check, checked, whole
 
 OnConfirm: TypeAlias = Callable[[Sequence[int]], None]
 OnError: TypeAlias = Callable[[Sequence[int], PublishFailed], None]
+KeyOf: TypeAlias = Callable[[bytes], str]
+"""Makes the routing key of a body."""
+Routing: TypeAlias = Literal["hash", "key"]
+
+NAME = checked(check_name, "a name of 1 to 255 bytes")
+COMPRESSION = a(
+    Compression, f"one of {', '.join(Compression.__members__)}, such as Compression.GZIP"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class PublisherOptions:
-    """The options of a publisher; `Environment.publisher` has the same parameters.
+@dataclass(frozen=True, kw_only=True)
+class WindowOptions:
+    """Options that a sink has, too."""
 
-    `reference` is the name under which the broker deduplicates publishing ids. `max_unconfirmed`
-    (messages) and `max_unconfirmed_bytes` limit what is not confirmed yet; at the limit sending
-    waits. A message that is not confirmed `confirm_timeout` seconds after it was accepted fails
-    (None: it is sent again as long as the publisher is open).
+    max_unconfirmed: Annotated[
+        int, whole(1, unit="messages"), "unconfirmed messages at which sending waits"
+    ] = 10_000
+    filter_value: Annotated[
+        Callable[[bytes], str | None] | None, "the value that the broker filters a body by"
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublisherOptions(WindowOptions):
+    """The options of a publisher.
 
     With `sub_entry_size` up to so many messages share one entry, with one publishing id and one
     `compression`. `on_confirm` is called with the publishing ids that were confirmed, `on_error`
     with those that failed and the error. Without `on_error` the error is raised by `flush`.
     """
 
-    reference: str | None = None
-    max_unconfirmed: int = 10_000
-    max_unconfirmed_bytes: int = 64 * 1024 * 1024
-    confirm_timeout: float | None = 30.0
-    filter_value: Callable[[bytes], str | None] | None = None
-    sub_entry_size: int = 0
-    compression: Compression = Compression.NONE
-    on_confirm: OnConfirm | None = None
-    on_error: OnError | None = None
+    reference: Annotated[
+        str | None, NAME, "the name under which the broker deduplicates publishing ids"
+    ] = None
+    max_unconfirmed_bytes: Annotated[
+        int, whole(1, unit="bytes"), "unconfirmed bytes at which sending waits"
+    ] = 64 << 20
+    confirm_timeout: Annotated[
+        float | None,
+        SECONDS,
+        "seconds until an unconfirmed message fails; None: never",
+    ] = 30.0
+    sub_entry_size: Annotated[
+        int, whole(0, 65_535, unit="messages"), "messages in a sub-entry; 0: no sub-entries"
+    ] = 0
+    compression: Annotated[Compression, COMPRESSION, "of sub-entries"] = Compression.NONE
+    on_confirm: Annotated[OnConfirm | None, "called with the ids that were confirmed"] = None
+    on_error: Annotated[OnError | None, "called with the ids that failed, and the error"] = None
 
     def __post_init__(self) -> None:
-        check_reference("reference", self.reference)
-        check_whole("max_unconfirmed", self.max_unconfirmed, 1)
-        check_whole("max_unconfirmed_bytes", self.max_unconfirmed_bytes, 1)
-        if self.confirm_timeout is not None:
-            check_seconds("confirm_timeout", self.confirm_timeout)
-        check_whole("sub_entry_size", self.sub_entry_size, 0, 65535)
-        for name in ("filter_value", "on_confirm", "on_error"):
-            check_callable(name, getattr(self, name))
-        if not isinstance(self.compression, Compression):
-            raise ConfigurationError(
-                f"compression={shown(self.compression)}: expected one of "
-                f"{', '.join(map(str, Compression.__members__))}, such as Compression.GZIP"
-            )
+        check(self)
         if self.sub_entry_size and self.filter_value is not None:
             raise ConfigurationError("filter_value= and sub_entry_size= cannot be used together")
         if self.compression and not self.sub_entry_size:
@@ -65,3 +71,23 @@ class PublisherOptions:
                 "compression= needs sub_entry_size=, the number of messages compressed together"
             )
         sub_entry(0, [b""], self.compression)  # raises NotSupported if the codec is not installed
+
+
+@dataclass(frozen=True)
+class PublisherArguments(PublisherOptions):
+    """What `Environment.publisher` takes."""
+
+    stream: Annotated[str, NAME, "the stream to publish to"]
+
+
+@dataclass(frozen=True)
+class SuperStreamPublisherArguments(PublisherOptions):
+    """What `Environment.super_stream_publisher` takes."""
+
+    super_stream: Annotated[str, NAME, "the super stream to publish to"]
+    _: KW_ONLY
+    key: Annotated[KeyOf | None, "makes the routing key of a body that is sent without one"] = None
+    routing: Annotated[
+        Routing, "by the hash of the key, or to the partitions that are bound with the key"
+    ] = "hash"
+    refresh: Annotated[float, SECONDS, "seconds between two looks at the partitions"] = 60.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 import anyio
 import mmh3
@@ -21,7 +21,7 @@ from flowstream.errors import ConfigurationError, FlowstreamError, PublishFailed
 from flowstream.protocol import AmqpMessage
 from flowstream.texts import shown
 
-from .options import PublisherOptions
+from .options import KeyOf, PublisherOptions, Routing
 from .publisher import Publisher
 from .send_buffer import plain_body
 
@@ -44,8 +44,6 @@ def hash_route(key: str, partitions: Sequence[str]) -> str:
     return partitions[hash_index(key, len(partitions))]
 
 
-KeyOf: TypeAlias = Callable[[bytes], str]
-Routing: TypeAlias = Literal["hash", "key"]
 T = TypeVar("T")
 
 
@@ -75,8 +73,6 @@ class SuperStreamPublisher:
         key: KeyOf | None,
         routing: Routing,
     ) -> None:
-        if routing not in ("hash", "key"):
-            raise ConfigurationError(f'routing={routing!r}: expected "hash" or "key"')
         self.super_stream = partitions.super_stream
         self._manager = manager
         self._partitions = partitions

@@ -7,10 +7,10 @@ from typing import Any
 
 import anyio
 
+from flowstream.backoff import Backoff
 from flowstream.errors import CommitNotVerified, ConnectionFailed, EnvironmentClosed
 from flowstream.pipeline.deciders.repeats import Repeats, more
 from flowstream.pipeline.handlers.calls import passes
-from flowstream.pipeline.policies import Backoff
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.offset_watch import OffsetWatch

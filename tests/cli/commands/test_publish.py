@@ -16,10 +16,11 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
 
+from flowstream.backoff import Backoff
 from flowstream.broker import Broker as EmbeddedBroker
 from flowstream.cli.commands.publish import how_to_continue
 from flowstream.cli.publishing.feed import Feed, FeedPlan, Tally
-from flowstream.client import Backoff, Environment, StreamUrl
+from flowstream.client import Environment, StreamUrl
 from flowstream.errors import FlowstreamError, PublishFailed
 from flowstream.protocol import data_of, encode_data
 from flowstream.testing import broker as embedded

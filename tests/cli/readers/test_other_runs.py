@@ -87,7 +87,7 @@ async def test_the_management_api_tells(
     with anyio.fail_after(PATIENCE):
         async with Environment(rabbitmq.url, name="another") as environment:
             await environment.create_stream(stream_name)
-            async with environment.consumer(stream_name, name="orders"):
+            async with environment.consumer(stream_name, reference="orders"):
                 await warn_of_others(environment, rabbitmq.url, pipeline, telemetry)
             found, warned[:] = list(warned), []
             monkeypatch.setattr(other_runs, "LOOKS", [0.2])

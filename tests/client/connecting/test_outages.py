@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.client import Backoff, State
+from flowstream.backoff import Backoff
+from flowstream.client import State
 from flowstream.client.connecting.outages import CALM, GATHER, REMIND
 from flowstream.telemetry import BrokerBack, BrokerLost, StateChanged
 from tests.client.conftest import SECRET, Connect, Recorder
@@ -42,7 +43,7 @@ async def test_a_broker_that_goes_is_told_once_for_all_of_its_users(
         cluster.add(stream)
     cluster.super_streams["orders"] = partitions
     async with (
-        connect(cluster, backoff=Backoff(0.1, 2)) as env,
+        connect(cluster, backoff=Backoff(0.1, maximum=2)) as env,
         env.super_stream_consumer("orders") as consumer,
         env.publisher("dead") as publisher,
     ):

@@ -7,7 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.client import Backoff, State
+from flowstream.backoff import Backoff
+from flowstream.client import State
 from flowstream.client.connecting.recovery import Recovery, StateCell
 from flowstream.client.connecting.settings import Settings
 from flowstream.errors import (
@@ -77,7 +78,7 @@ async def test_it_attaches_again_at_once_after_a_long_time() -> None:
 
 
 async def test_what_is_lost_again_and_again_is_tried_slower_and_slower() -> None:
-    it = Attached(backoff=Backoff(1, 60))
+    it = Attached(backoff=Backoff(1, maximum=60))
     async with anyio.create_task_group() as group:
         group.start_soon(it.loop.run)
         for _ in range(8):

@@ -429,7 +429,7 @@ async def test_old_servers_are_told_apart(connect: Connect) -> None:
         with pytest.raises(NotSupported, match=r"RabbitMQ 3\.13"):
             await env.consumer("s", filter_values=["a"], match=bool).__aenter__()
         with pytest.raises(NotSupported, match=r"RabbitMQ 3\.11"):
-            await env.consumer("s", name="n", single_active=True).__aenter__()
+            await env.consumer("s", reference="n", single_active=True).__aenter__()
         async with env.consumer("s") as consumer:
             delivery = await anext(consumer)
             assert delivery.bodies == numbers(10)
@@ -513,11 +513,11 @@ async def test_offsets_are_stored_by_count_and_verified_at_the_end(
     cluster.add("s", *chunks(10))
     async with connect(cluster) as env:
         tracking = AutoTracking(messages=25, interval=1000)
-        async with env.consumer("s", name="me", tracking=tracking) as consumer:
+        async with env.consumer("s", reference="me", tracking=tracking) as consumer:
             await read(consumer, 80)
         assert stores(cluster.node) == [29, 59, 79]
         assert cluster.streams["s"].offsets["me"] == 79
-        async with env.consumer("s", name="me", tracking=tracking) as consumer:
+        async with env.consumer("s", reference="me", tracking=tracking) as consumer:
             assert await consumer.stored_offset() == 79
             assert await read(consumer, 20) == numbers(20, 80)
 
@@ -529,7 +529,7 @@ async def test_pitfall_9_offsets_are_stored_by_the_clock_when_they_advanced(
     cluster.add("s", *chunks(2))
     async with connect(cluster) as env:
         tracking = AutoTracking(messages=1000, interval=5)
-        async with env.consumer("s", name="me", tracking=tracking) as consumer:
+        async with env.consumer("s", reference="me", tracking=tracking) as consumer:
             await read(consumer, 20)
             with anyio.move_on_after(100):
                 await anext(consumer)
@@ -542,7 +542,7 @@ async def test_pitfall_8_manual_tracking_stores_what_it_is_told(
     """Pitfall 8: resume at the stored offset + 1; a stored 0 is not "nothing stored"."""
     cluster.add("s", *chunks(2))
     async with connect(cluster) as env:
-        options: dict[str, Any] = {"name": "me", "tracking": "manual", "offset": "last"}
+        options: dict[str, Any] = {"reference": "me", "tracking": "manual", "offset": "last"}
         async with env.consumer("s", **options) as consumer:
             assert await consumer.stored_offset() is None
             assert (await anext(consumer)).offset == 10
@@ -590,7 +590,7 @@ async def test_an_offset_is_remembered_when_the_broker_has_forgotten_it(
             await env.store_offset("me#kept", "s", 1)
         with pytest.raises(ConfigurationError, match="or -1 to begin at offset 0"):
             await env.store_offset("me", "s", KEPT)
-        async with env.consumer("s", name="me", offset="next", tracking="manual") as consumer:
+        async with env.consumer("s", reference="me", offset="next", tracking="manual") as consumer:
             assert (await anext(consumer)).offset == 13
 
 
@@ -623,7 +623,7 @@ async def test_a_kept_name_has_its_beginning_stored_at_the_first_message_too(
     cluster: Cluster, connect: Connect, keep: bool, stored: int | None
 ) -> None:
     cluster.add("s", *chunks(3))
-    options: dict[str, Any] = {"name": "me", "tracking": AutoTracking(), "keep_offset": keep}
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking(), "keep_offset": keep}
     async with connect(cluster) as env:
         with pytest.raises(ZeroDivisionError):  # noqa: PT012
             async with env.consumer("s", offset="first", **options) as consumer:
@@ -657,10 +657,10 @@ async def test_an_end_that_cannot_verify_raises(cluster: Cluster, connect: Conne
     cluster.node.scripts[StoreOffset] = lambda session, command: True
     async with connect(cluster) as env:
         with pytest.raises(CommitNotVerified):
-            async with env.consumer("s", name="me", tracking=AutoTracking()) as consumer:
+            async with env.consumer("s", reference="me", tracking=AutoTracking()) as consumer:
                 await read(consumer, 10)
         with pytest.raises(ZeroDivisionError):  # noqa: PT012
-            async with env.consumer("s", name="me", tracking=AutoTracking()) as consumer:
+            async with env.consumer("s", reference="me", tracking=AutoTracking()) as consumer:
                 await read(consumer, 10)
                 raise ZeroDivisionError
         assert env.statistics()["subscriptions"] == 0

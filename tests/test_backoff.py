@@ -1,0 +1,45 @@
+"""Delays between attempts: of handlers, and of connections."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream import Backoff
+from flowstream.client.connecting.settings import RECONNECT, Settings
+from flowstream.errors import ConfigurationError
+
+
+@given(
+    st.integers(1, 10_000), st.floats(0.001, 10), st.floats(1, 5), st.floats(0, 1), st.floats(0, 1)
+)
+def test_delays_stay_within_their_jitter(
+    attempt: int, initial: float, factor: float, jitter: float, chance: float
+) -> None:
+    backoff = Backoff(initial, factor=factor, maximum=initial * 50, jitter=jitter)
+    delay = backoff.delay(attempt, chance)
+    assert initial * (1 - jitter) * 0.999 <= delay <= initial * 50 * (1 + jitter) * 1.001
+
+
+def test_delays_grow_to_the_maximum() -> None:
+    backoff = Backoff(0.1, maximum=0.5, jitter=0)
+    assert [backoff.delay(attempt) for attempt in (1, 2, 3, 4, 100)] == [0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+def test_connections_are_tried_again_at_different_times() -> None:
+    first, later = (sorted(Settings().pause(attempt) for _ in range(500)) for attempt in (1, 99))
+    assert (0.05 <= first[0] < 0.07, 0.13 < first[-1] <= 0.15) == (True, True)
+    assert (2.5 <= later[0] < 3.0, 7.0 < later[-1] <= 7.5) == (True, True)
+    assert Settings().backoff == RECONNECT
+
+
+@pytest.mark.parametrize("backoff", [Backoff(0), Backoff(2, maximum=1)])
+def test_a_connection_is_not_tried_again_without_a_pause(backoff: Backoff) -> None:
+    with pytest.raises(ConfigurationError, match=r"backoff=Backoff.*takes a pause"):
+        Settings(backoff=backoff)
+
+
+def test_only_the_first_delay_is_positional() -> None:
+    with pytest.raises(TypeError):
+        Backoff(0.1, 2)  # type: ignore[misc]

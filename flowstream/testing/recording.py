@@ -27,6 +27,7 @@ from flowstream.pipeline import (
     RunContext,
     Signal,
     Sink,
+    Slice,
     SourcePartition,
     Write,
 )
@@ -245,8 +246,9 @@ class RecordedAcknowledger(Acknowledger):
 def _processor(declared: Any, record: Record) -> Any:
     handler = declared.handler
 
-    def tried(message: Message[Any]) -> None:
-        record.tried([message], message.attempt)
+    def tried(taken: Message[Any] | Slice[Any]) -> None:
+        for message in taken if isinstance(taken, Slice) else (taken,):
+            record.tried([message], message.attempt)
 
     return _around(declared, _before(handler, declared.signature.is_async, tried))
 

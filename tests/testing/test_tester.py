@@ -22,6 +22,7 @@ from flowstream import (
     Pipeline,
     Producer,
     Retry,
+    Slice,
     StreamProducer,
     StreamSink,
     SuperStreamProducer,
@@ -521,3 +522,21 @@ async def test_a_plain_run_in_a_memory_environment():
         result = await running.wait_idle(5)
     assert result.settled == {"ok": 3}
     assert environment.offsets == {("orders", "orders"): 2}
+
+
+def test_a_handler_of_slices_is_recorded():
+    pipeline = Pipeline("slices", StreamProducer("orders"), retry=Retry(attempts=2))
+    given = []
+
+    @pipeline.processor(slices=True)
+    async def handle(some: Slice[dict]) -> list[int]:
+        given.append(some.offsets)
+        if len(given) == 1:
+            some.fail(1, "once more")
+        return [order["n"] for order in some.data]
+
+    result = PipelineTester(pipeline).run_sync({"n": 1}, {"n": 2}, {"n": 3})
+    assert result.statuses == ["ok"] * 3
+    assert result.data == [1, 2, 3]
+    assert [outcome.attempts for outcome in result] == [1, 2, 1]
+    assert given == [[0, 1, 2], [1]]

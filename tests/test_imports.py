@@ -53,6 +53,8 @@ TOP = {"cli", "__init__", "__main__"}
 STANDARD_LIBRARY_ONLY = {"errors", "backoff", "texts", "checks", "schema", "telemetry", "protocol"}
 # The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
+# The rooms inside client/, and which of them each may import.
+CLIENT = {"connecting": set[str](), "publishing": {"connecting"}, "consuming": {"connecting"}}
 # Rooms whose files form no import circle; add a room as soon as it has none.
 WITHOUT_CIRCLES = ["broker", "client", "metrics", "monitor", "protocol"]
 # What the generator of grafana/ may use, which is no part of the package.
@@ -191,6 +193,16 @@ def test_the_generator_of_dashboards_uses_rooms_only(file: Path) -> None:
 def test_the_package_uses_no_tools_of_the_repository(file: Path) -> None:
     tops = {module.split(".")[0] for module, _ in imports_of(file.read_text(), package_of(file))}
     assert not tops & {"grafana", "tests", "pipelines", "yaml"}
+
+
+@pytest.mark.parametrize("room", CLIENT)
+def test_rooms_of_the_client_import_only_what_they_may(room: str) -> None:
+    for file in sources(f"flowstream/client/{room}"):
+        for module, _ in imports_of(file.read_text(), package_of(file)):
+            path = module.split(".")
+            if path[:2] == ["flowstream", "client"]:
+                assert path[2:3], f"{file.name} imports the client as a whole"
+                assert path[2] in CLIENT[room] | {room}, f"{file.name} imports {module}"
 
 
 @pytest.mark.parametrize("file", sources("pipelines"), ids=lambda file: str(file.relative_to(ROOT)))

@@ -82,7 +82,7 @@ async def test_stored_offsets(broker: Broker, stream_name: str) -> None:
         for offset in (0, 17, 3, -1, 4):  # -1: begin with offset 0
             await env.store_offset_verified("me", stream_name, offset)
             assert await env.query_offset("me", stream_name) == offset
-        with pytest.raises(ConfigurationError, match="offset -2 is none"):
+        with pytest.raises(ConfigurationError, match="offset=-2: expected 0 to"):
             await env.store_offset("me", stream_name, -2)
         await env.store_offset("other", stream_name, 5)
         assert await env.query_offset("other", stream_name) == 5

@@ -46,7 +46,7 @@ def connect(recorder: Recorder) -> Connect:
 
     def make(cluster: Cluster, url: Any = URL, **options: Any) -> Environment:
         environment = Environment(url, telemetry=Telemetry(recorder), **options)
-        environment._manager._dial = cluster.dial
+        environment._manager.dial = cluster.dial
         return environment
 
     return make

@@ -185,7 +185,7 @@ async def test_who_waits_for_a_node_shares_the_outcome(connect: Connect) -> None
                 raise ConnectionFailed("no answer in 10 s")
             return await dial(address)
 
-        env._manager._dial = swallow
+        env._manager.dial = swallow
         for session in cluster.node.live():
             session.drop()
         await publishers[0].wait_for(State.RECOVERING)

@@ -70,7 +70,7 @@ class ConnectionManager:
         self._closed_by = ""
         self.virtual_host = virtual_host
         self._credentials = credentials
-        self._dial = dial
+        self.dial = dial
         self._numbers = count(1)
         self.outages = Outages(name, settings, telemetry, self.owner.spawn)
         self.state = self.state_of("environment", name)
@@ -229,7 +229,7 @@ class ConnectionManager:
     async def _open(self, address: Address, role: str) -> ClientConnection:
         self.check_not_closed()
         connection = await open_connection(
-            self._dial,
+            self.dial,
             address,
             role,
             name=f"{self.name}-{role}-{next(self._numbers)}",

@@ -17,5 +17,5 @@ Read the files in this order:
     recovery.py                states, and the loop that attaches a publisher or consumer again
     outages.py                 what the log says about lost and recovered connections
     manager.py                 ConnectionManager: all of it, for one environment
-    tasks.py                   background tasks with an owner, and signals between tasks
+    tasks.py                   background tasks with an owner
 """

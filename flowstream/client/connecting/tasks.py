@@ -1,4 +1,4 @@
-"""Background tasks that have an owner, and signals between them.
+"""Background tasks that have an owner, which ends them.
 
 A cancelled application must still be able to flush, to unsubscribe and to close its connections. So
 cancelling the task that opened the environment does not cancel the background tasks. They end when

@@ -255,7 +255,7 @@ _BATCHES = Row(
         Panel(
             "Batches closed",
             "Batches closed per second, by what closed them. Mostly size: batches are full. "
-            "Mostly timeout: fewer than size messages arrive within the timeout.",
+            "Mostly timeout: fewer than size messages arrive within batch_timeout.",
             (Query(panels.rate("batches", "batcher", "trigger"), "{{batcher}} {{trigger}}"),),
             "cps",
             stacked=True,
@@ -275,8 +275,8 @@ _BATCHES = Row(
         ),
         Panel(
             "Batch wait, 99th percentile",
-            "Time from the first message of a batch until the batch was closed. The timeout of "
-            "the batcher is its limit.",
+            "Time from the first message of a batch until the batch was closed. Its limit is "
+            "batch_timeout.",
             (Query(panels.quantile(0.99, "batch_wait_seconds", "batcher"), "{{batcher}}"),),
             "s",
         ),

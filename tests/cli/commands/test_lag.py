@@ -103,7 +103,7 @@ def test_a_stream_that_is_missing(broker: Broker) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ((), 2, "name a stream"),
+        ((), 2, "give a stream"),
         (("--pipeline", "gone"), 10, "no module 'gone'"),
         (("orders", "--fail-above", "-1"), 2, "--fail-above"),
         (("orders", "--url", "http://x"), 3, "the scheme must be"),

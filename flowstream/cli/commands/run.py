@@ -27,7 +27,7 @@ from flowstream.cli.parser.command import (
 )
 from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import BROKER, LOGIN_OPTIONS, Json, LogFormat, LogLevel
-from flowstream.cli.parser.parsing import FEED_RATE, parse_address, parse_feed, parse_message
+from flowstream.cli.parser.parsing import FEED_RATE, invalid, parse_address, parse_feed
 from flowstream.cli.pipelines.load import (
     imported_by,
     load_module,
@@ -42,7 +42,8 @@ from flowstream.cli.running import summary
 from flowstream.cli.running.reload import reload
 from flowstream.cli.running.supervisor import Outcome, Plan, Supervisor
 from flowstream.client import DEFAULT_URL
-from flowstream.pipeline import Pipeline
+from flowstream.errors import ConfigurationError
+from flowstream.pipeline import Pipeline, Place, parse_places
 
 IDLE_SECONDS = "2"
 HTTP_ADDRESS = "127.0.0.1:9464"
@@ -57,6 +58,18 @@ THREADS_GRACE = 1.0
 
 
 app = new_app()
+
+
+def parse_message(text: str) -> Place:
+    """A message, from `STREAM@OFFSET`."""
+    try:
+        return parse_places([text], "--discard")[0]
+    except ConfigurationError:
+        raise invalid(
+            text,
+            "is not STREAM@OFFSET, such as orders@42; for a super stream name the partition, such "
+            "as orders-1@42",
+        ) from None
 
 
 @app.command(

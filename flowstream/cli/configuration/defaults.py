@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowstream.cli.configuration.settings import PREFIX, settings
-from flowstream.cli.connection.embedded import broker_of_folder
 from flowstream.client import DEFAULT_URL
+
+PREFIX = "FLOWSTREAM_"
 
 
 class Defaults(dict[str, Any]):
@@ -35,6 +35,10 @@ class Defaults(dict[str, Any]):
         key = super().get(name)
         if key is None:
             return default
+        # The settings are read, and even imported, only here: that takes long.
+        from flowstream.cli.configuration.settings import settings
+        from flowstream.cli.connection.embedded import broker_of_folder
+
         setting, multiple, is_address = key
         value = settings().given(setting)
         if value is None and is_address and (found := broker_of_folder()) is not None:

@@ -44,7 +44,6 @@ from flowstream.checks import MOST_SECONDS, MOST_WHOLE
 from flowstream.cli.connection.management import Management
 from flowstream.client import Address, StreamUrl, UrlParts
 from flowstream.errors import ConfigurationError, FlowstreamError
-from flowstream.pipeline import PipelineOptions
 from flowstream.schema import Bounds, options_of
 
 PREFIX = "FLOWSTREAM_"
@@ -92,8 +91,11 @@ class PipelineOverrides(BaseModel):
 def pipeline_overrides() -> type[PipelineOverrides]:
     """The model of a pipeline's numeric options. A rate limit is two of them.
 
-    It is created for the first setting of a pipeline: most commands read none.
+    It is created, and the pipeline imported, for the first setting of a pipeline: most commands
+    read none, and the import takes half of their start.
     """
+    from flowstream.pipeline import PipelineOptions
+
     fields: dict[str, Any] = {}
     for option in options_of(PipelineOptions).values():
         if option.name == "rate_limit":

@@ -16,14 +16,17 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
 
-from flowstream.broker import LocalBroker, find_local_broker
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, one_line, redrawn
 from flowstream.cli.output.progress import doing
+
+if TYPE_CHECKING:
+    from flowstream.broker import LocalBroker
 
 HOST = "127.0.0.1"
 LOG = "broker.log"
@@ -66,7 +69,7 @@ async def own_broker(port: int) -> AsyncIterator[OwnBroker]:
 
 def _refuse_another(own: int | None = None) -> None:
     """Raise CommandError if a process other than `own` runs a broker on this folder's data."""
-    other = find_local_broker(DATA)
+    other = _running_broker()
     if other is not None and other.process != own:
         raise CommandError(
             f"--embedded: another broker uses the data in {DATA.resolve()} (process "
@@ -104,7 +107,7 @@ def _start(port: int) -> subprocess.Popen[bytes]:
 async def _until_it_listens(process: subprocess.Popen[bytes]) -> LocalBroker:
     with anyio.move_on_after(START_TIMEOUT):
         while process.poll() is None:
-            found = await to_thread.run_sync(find_local_broker, DATA)
+            found = await to_thread.run_sync(_running_broker)
             if found is not None and found.process == process.pid:
                 return found
             await anyio.sleep(0.05)
@@ -136,12 +139,20 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 DATA = Path(".flowstream")
 
 
+def _running_broker() -> LocalBroker | None:
+    # Every command that connects looks here, and most find no data: importing the broker, which
+    # takes a tenth of a second, waits until there is some.
+    from flowstream.broker import find_local_broker
+
+    return find_local_broker(DATA)
+
+
 @cache
 def broker_of_folder() -> LocalBroker | None:
     """The broker that runs on this folder's data, if any; looked up once."""
     if not DATA.is_dir():
         return None
-    return find_local_broker(DATA)
+    return _running_broker()
 
 
 @cache

@@ -2,8 +2,8 @@
 
 No name is cut off and no word is broken, because names and offsets are copied out of tables. Only
 long prose is shortened on a terminal. Rich draws on a terminal. It has no layout that keeps words
-whole, so the widths of columns are decided here. A pipe gets plain lines, without Rich: thousands
-of rows would take it seconds.
+whole, so the widths of columns are decided here. A pipe gets plain lines, without Rich, which takes
+a tenth of a second to load and seconds for thousands of rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
 
 from flowstream.cli.output.console import drawn, note, status_line, stdout, write
 from flowstream.cli.output.safe_text import shortened, visible
@@ -64,6 +61,10 @@ def _draw(rows: Rows, styles: Mapping[str, str]) -> None:
 
 
 def _draw_table(rows: Rows, styles: Mapping[str, str], widths: Sequence[int]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for heading, right, width in zip(rows.headings, rows.numeric, widths, strict=True):
         table.add_column(heading, justify="right" if right else "left", width=width)
@@ -73,6 +74,8 @@ def _draw_table(rows: Rows, styles: Mapping[str, str], widths: Sequence[int]) ->
 
 
 def _draw_records(rows: Rows, styles: Mapping[str, str]) -> None:
+    from rich.text import Text
+
     width = max(map(len, rows.headings)) + GAP
     for number, row in enumerate(rows.cells):
         if number:

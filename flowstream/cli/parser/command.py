@@ -18,7 +18,6 @@ import typer
 from typer.core import TyperCommand
 
 from flowstream.cli.configuration.defaults import Defaults
-from flowstream.cli.configuration.settings import set_flags
 from flowstream.cli.parser.group import (
     RICH_HELP,
     Group,
@@ -49,7 +48,7 @@ class Command(TyperCommand):
         hide_types_of_flags(self.params)
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
-        # Help shows the program's defaults: what is configured may be secret. Completion is quick.
+        # Help shows the program's defaults: configured values may be secret. Completion needs none.
         if not extra.get("resilient_parsing") and not _asks_for_help(args):
             extra["default_map"] = Defaults.of(self)
         return super().make_context(info_name, args, parent=parent, **extra)
@@ -154,6 +153,8 @@ def with_login(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(*args: Any, **values: Any) -> Any:
+        from flowstream.cli.configuration.settings import set_flags
+
         login = {key: values.pop(key) for key in LOGIN_OPTIONS}
         set_flags({key: value for key, value in login.items() if value is not None})
         return function(*args, **values)

@@ -13,8 +13,6 @@ import typer
 
 from flowstream.checks import MOST_SECONDS
 from flowstream.client import Address, Offset
-from flowstream.errors import ConfigurationError
-from flowstream.pipeline import Place, parse_places
 from flowstream.texts import clipped
 
 LOOPBACK = "127.0.0.1"
@@ -33,7 +31,8 @@ _QUOTED = 60
 """Characters of a value that an error quotes."""
 
 
-def _invalid(text: str, message: str) -> typer.BadParameter:
+def invalid(text: str, message: str) -> typer.BadParameter:
+    """The error for a value, which it quotes."""
     return typer.BadParameter(f"{clipped(text, _QUOTED)!r} {message}")
 
 
@@ -41,7 +40,7 @@ def parse_size(text: str) -> int:
     """Bytes, from `500000`, `100MB` (powers of 1000) or `100MiB` (powers of 1024)."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise _invalid(text, "is not a size; write 500000, 100MB or 20GiB")
+        raise invalid(text, "is not a size; write 500000, 100MB or 20GiB")
     unit = match[2].lower().removesuffix("b")
     base = 1024 if unit.endswith("i") else 1000
     factor: int = base ** _POWERS[unit.removesuffix("i")]
@@ -52,7 +51,7 @@ def parse_duration(text: str) -> timedelta:
     """A time span, from `30s`, `10m`, `12h`, `7d` or `2w`."""
     duration = _duration(text)
     if duration is None:
-        raise _invalid(text, "is not a time span; write 30s, 10m, 12h or 7d")
+        raise invalid(text, "is not a time span; write 30s, 10m, 12h or 7d")
     return duration
 
 
@@ -79,7 +78,7 @@ def parse_offset(text: str) -> Offset:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _invalid(
+        raise invalid(
             text,
             "is not a position in a stream; write first, last, next, an offset, a time such as "
             "2026-11-23T09:00, or an age such as 30m, 2h or 7d",
@@ -93,7 +92,7 @@ def parse_address(text: str) -> Address:
     """
     host, _, port = text.removeprefix("http://").removesuffix("/").rpartition(":")
     if not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ "):
-        raise _invalid(text, "is not an address; write HOST:PORT or :PORT")
+        raise invalid(text, "is not an address; write HOST:PORT or :PORT")
     return Address(host.strip("[]") or LOOPBACK, int(port))
 
 
@@ -110,22 +109,10 @@ def parse_feed(text: str) -> tuple[str, float]:
     if not file or number < 0:
         return text, FEED_RATE
     if not 0 < number <= MAX_FEED_RATE:
-        raise _invalid(
+        raise invalid(
             text, f"has a wrong rate: more than 0 and at most {MAX_FEED_RATE:,.0f} a second"
         )
     return file, number
-
-
-def parse_message(text: str) -> Place:
-    """A message, from `STREAM@OFFSET`."""
-    try:
-        return parse_places([text], "--discard")[0]
-    except ConfigurationError:
-        raise _invalid(
-            text,
-            "is not STREAM@OFFSET, such as orders@42; for a super stream name the partition, such "
-            "as orders-1@42",
-        ) from None
 
 
 def parse_user(text: str) -> tuple[str, str]:
@@ -141,4 +128,4 @@ def parse_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise _invalid(text, f"is not a regular expression: {error}") from error
+        raise invalid(text, f"is not a regular expression: {error}") from error

@@ -96,7 +96,9 @@ async def test_the_management_api_tells(
     if process == "other:1":
         (event,) = found
         assert (event.pipeline, event.subject) == ("orders", stream_name)
-        assert f"another process also reads {stream_name!r} under the reference 'orders'" in event.text
+        assert (
+            f"another process also reads {stream_name!r} under the reference 'orders'" in event.text
+        )
         assert this_process() in event.text
     else:
         assert found == []

@@ -282,7 +282,7 @@ def test_no_dataclass_shows_an_address_or_a_secret_in_its_repr() -> None:
 @pytest.mark.parametrize("words", [("lag", "--pipeline"), ("dashboards", "export")], ids=" ".join)
 def test_an_address_in_another_place_is_not_quoted(folder: Path, words: tuple[str, ...]) -> None:
     said = run(*words, "http://app:QxZjVKqX@127.0.0.1:9")
-    assert "a name is expected" in said
+    assert "not an address" in said
     assert "exit 2" in said
     assert_hidden("QxZjVKqX", said)
 

@@ -68,7 +68,8 @@ class Committer:
     def confirm_when_durable(self, publisher: Publisher, publishing_ids: list[int]) -> None:
         """Confirm these entries after everything accepted up to now is durable.
 
-        That includes duplicates: their confirm must not overtake that of the first edition.
+        Duplicates too, and not earlier: the message that they repeat may still be on its way to the
+        disk.
         """
         self._group.confirms.setdefault(publisher, []).extend(publishing_ids)
         self.mark_dirty(publisher.stream)

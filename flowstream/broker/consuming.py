@@ -47,6 +47,8 @@ async def subscribe(session: Session, command: Subscribe) -> None:
     if subscription.single_active:
         _join_group(session, subscription, command)
         return
+    # Added before its position is known, so that a deletion in between finds it; it is not served
+    # until it is attached.
     session.add_subscription(subscription)
     position = await session.node.reader.locate(stream, command.offset)
     code = Code.STREAM_DOES_NOT_EXIST if stream.deleted else OK

@@ -7,11 +7,13 @@ killed is ignored, because the kernel releases the lock when the process ends, h
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -52,7 +54,8 @@ class DataDirStore(SqliteStore):
         self._data_dir = data_dir
         self._lock_file = _lock(data_dir)
         try:
-            (data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+            with _usable(data_dir):
+                (data_dir / ADDRESS_FILE).unlink(missing_ok=True)
             super().__init__(data_dir / STORE_FILE)
         except BaseException:
             self._lock_file.close()
@@ -62,11 +65,13 @@ class DataDirStore(SqliteStore):
         """Write down where this broker listens; `close` removes it again."""
         record = {"process": os.getpid(), "host": address.host, "port": address.port}
         new = self._data_dir / f"{ADDRESS_FILE}.new"
-        new.write_text(json.dumps(record))
-        new.replace(self._data_dir / ADDRESS_FILE)  # readers see the whole file or none
+        with _usable(self._data_dir):
+            new.write_text(json.dumps(record))
+            new.replace(self._data_dir / ADDRESS_FILE)  # readers see the whole file or none
 
     def close(self) -> None:
-        (self._data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # without the lock the file counts for nothing
+            (self._data_dir / ADDRESS_FILE).unlink(missing_ok=True)
         super().close()
         self._lock_file.close()
 
@@ -97,13 +102,22 @@ def _read_address(file: Path) -> LocalBroker | None:
     return LocalBroker(process, Address(str(host), port))
 
 
+@contextlib.contextmanager
+def _usable(data_dir: Path) -> Iterator[None]:
+    """Inside, an OSError becomes a ConfigurationError that names the directory."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{data_dir} cannot hold a broker's data: {error}; choose another data directory"
+        ) from error
+
+
 def _lock(data_dir: Path) -> IO[str]:
     """The lock file, locked; the lock lasts until the file is closed."""
-    try:
+    with _usable(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
         file = (data_dir / LOCK_FILE).open("a+")
-    except OSError as error:
-        raise ConfigurationError(f"{data_dir} cannot hold a broker's data: {error}") from error
     if not _acquire(file):
         file.seek(0)
         owner = file.read().strip()
@@ -112,9 +126,14 @@ def _lock(data_dir: Path) -> IO[str]:
             f"{data_dir} is in use by another broker (process {owner}); "
             "stop that broker, or choose another data directory"
         )
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    try:
+        with _usable(data_dir):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

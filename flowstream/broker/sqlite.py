@@ -99,17 +99,24 @@ class SqliteStore:
         self._path = path
         self._readers: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        self._writer = self._connect()
+        try:
+            self._writer = self._connect()
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from error
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:
             self._writer.close()
-            raise ConfigurationError(
-                f"{path}: cannot be opened as the embedded broker's store: {error}"
-            ) from error
+            raise self._unusable(error) from error
         except ConfigurationError:
             self._writer.close()
             raise
+
+    def _unusable(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._path} cannot be opened as the embedded broker's store: {error}; "
+            "restore it from a backup, or choose another data directory"
+        )
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -157,7 +164,16 @@ class SqliteStore:
     # --- loading and committing -------------------------------------------------------------
 
     def load(self) -> Contents:
-        """Everything but the chunks. The time it takes does not depend on how many there are."""
+        """Everything but the chunks. The time it takes does not depend on how many there are.
+
+        Raises ConfigurationError if the file is damaged.
+        """
+        try:
+            return self._load()
+        except (sqlite3.DatabaseError, KeyError, TypeError, ValueError) as error:
+            raise self._unusable(error) from error
+
+    def _load(self) -> Contents:
         query = self._writer.execute
         streams = {
             key: StreamRecord(key, name, json.loads(arguments), last_chunk_id, last_chunk_end)

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from flowstream.broker import Broker, LocalBroker, find_local_broker
-from flowstream.broker.data_dir import ADDRESS_FILE, LOCK_FILE, DataDirStore
+from flowstream.broker.data_dir import ADDRESS_FILE, LOCK_FILE, STORE_FILE, DataDirStore
 from flowstream.errors import ConfigurationError
 
 
@@ -81,3 +81,14 @@ async def test_a_broker_that_is_refused_leaves_the_address_of_the_other(tmp_path
         with pytest.raises(ConfigurationError, match="in use by another broker"):
             await anyio.to_thread.run_sync(DataDirStore, tmp_path)
         assert await found_in(tmp_path) is not None
+
+
+@pytest.mark.parametrize("name", [LOCK_FILE, ADDRESS_FILE, STORE_FILE])
+async def test_a_directory_in_the_place_of_a_file_is_an_error_that_names_it(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name / "x").mkdir(parents=True)
+    for _ in range(2):  # the second one finds the lock free
+        with pytest.raises(ConfigurationError, match="choose another data directory") as raised:
+            await Broker(port=0, data=tmp_path).serve()
+        assert str(tmp_path) in str(raised.value)

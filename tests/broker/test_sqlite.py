@@ -113,3 +113,36 @@ def test_a_store_of_a_later_layout_is_refused(path: Path) -> None:
         other.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="layout 99"):
         SqliteStore(path)
+
+
+def test_a_path_that_cannot_be_opened_is_refused(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        SqliteStore(path)
+
+
+def test_a_damaged_store_is_refused(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.commit([AddStream(each, f"stream {each}", {}) for each in range(1, 2000)])
+    data = bytearray(path.read_bytes())
+    for page in range(16384, len(data), 16384):
+        data[page : page + 4000] = b"\xff" * 4000
+    path.write_bytes(data)
+    with (
+        closing(SqliteStore(path)) as store,
+        pytest.raises(ConfigurationError, match="choose another data directory"),
+    ):
+        store.load()
+
+
+def test_a_store_with_impossible_values_is_refused(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.commit([AddStream(1, "s", {})])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE stream SET arguments = 'not JSON'")
+        other.commit()
+    with (
+        closing(SqliteStore(path)) as store,
+        pytest.raises(ConfigurationError, match="cannot be opened"),
+    ):
+        store.load()

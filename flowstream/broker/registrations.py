@@ -70,8 +70,8 @@ class Subscription:
     stream. RabbitMQ does the same (rabbit_stream_reader:send_chunks), so that a client that returns
     its credits one by one is sent chunks in runs and not one per frame.
 
-    `active` is what the client of a single active consumer was told last; `generation` counts
-    these updates, so that an answer to an earlier one can be recognised.
+    For a single active consumer `active` is what the last ConsumerUpdate said, and `generation`
+    counts these updates, so that an answer to an earlier one can be recognised.
     """
 
     listener: Listener

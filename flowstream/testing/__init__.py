@@ -3,7 +3,7 @@
     tester.py           PipelineTester: push messages, see what became of each
     results.py          ... as values: RunReport, Outcome, HandledBatch, DeadLettered
     memory.py           MemoryEnvironment: the client's interface to streams in memory
-    memory_broker.py    ... streams, stored offsets and faults that stand for a broker
+    memory_broker.py    ... the broker behind it: streams, stored offsets and faults
     memory_stream.py    ... one stream; memory_consumers.py, memory_publishers.py
     markers.py          Crash(), Disconnect(), Pause(seconds) among the messages of a stream
     clock.py            virtual time: a timeout of an hour passes in a millisecond

@@ -1,4 +1,4 @@
-"""What stands for a broker in memory: streams, stored offsets, publisher sequences and faults.
+"""A broker in memory: streams, stored offsets, publisher sequences and faults.
 
 `MemoryEnvironment` is the client's interface to it. Consumers and publishers share one instance, so
 a fault that one consumer meets concerns all of them, as on a broker.

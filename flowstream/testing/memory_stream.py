@@ -96,7 +96,7 @@ class MemoryStream:
     def locate(self, offset: Offset) -> int:
         """The offset at which a consumer begins, as on a broker.
 
-        A number stands for itself, or for the first retained offset if it is lower; it may be past
+        A number begins at itself, or at the first retained offset if it is lower; it may be past
         the end. "first", "last" and "next" begin at a whole chunk, and a point in time at the first
         chunk that was written then or later.
         """

@@ -208,11 +208,11 @@ def test_a_log_torn_anywhere_opens_with_whole_groups(tmp_path: Path) -> None:
     random = Random(3)
     ends: set[int] = set()
     for number, cut in enumerate([len(log), *(random.randrange(len(log)) for _ in range(40))]):
-        folder = tmp_path / f"torn{number}"
-        folder.mkdir()
-        (folder / STORE_FILE).write_bytes(database)
-        Path(f"{folder / STORE_FILE}-wal").write_bytes(log[:cut])
-        with closing(DataDirStore(folder)) as torn:
+        data_dir = tmp_path / f"torn{number}"
+        data_dir.mkdir()
+        (data_dir / STORE_FILE).write_bytes(database)
+        Path(f"{data_dir / STORE_FILE}-wal").write_bytes(log[:cut])
+        with closing(DataDirStore(data_dir)) as torn:
             streams = torn.load().streams
             if not streams:
                 continue

@@ -61,12 +61,12 @@ async def test_clients_connect_to_its_url() -> None:
 
 
 async def test_a_data_directory_keeps_everything(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "folder"
-    async with broker(data=folder) as running, logged_in(running.url) as raw:
+    data_dir = tmp_path / "deep" / "data"
+    async with broker(data=data_dir) as running, logged_in(running.url) as raw:
         await publish(raw, "s", b"one", b"two")
         await raw.send(StoreOffset("r", "s", 1))
         await raw.ok(CreateSuperStream(9, "super", ("a", "b"), ("0", "1"), {}))
-    async with broker(data=folder) as running, logged_in(running.url) as raw:
+    async with broker(data=data_dir) as running, logged_in(running.url) as raw:
         assert await consume(raw, "s") == [b"one", b"two"]
         offset: Any = await raw.call(QueryOffset(10, "r", "s"), object)
         assert (offset.code, offset.offset) == (1, 1)

@@ -92,6 +92,7 @@ async def test_groups_of_other_names_do_not_meet(broker: Broker, stream_name: st
         await told(one, active=True)
         await join(two, stream_name, name="another group")
         await told(two, active=True)
+        assert await nothing_comes(one)
 
 
 async def test_members_spread_over_partitions(broker: Broker, stream_name: str) -> None:

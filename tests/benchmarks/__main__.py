@@ -55,11 +55,24 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     option("--seconds", type=float, default=20.0, help="of each latency (default: 20)")
     option("--broker", default="4.0", metavar="NAME",
            help="3.10, 4.0 or 4.3 (`make brokers`), embedded, or a URL (default: 4.0)")  # fmt: skip
-    option("--json", metavar="FILE", help="write every measurement there")
-    option("--markdown", metavar="FILE", action="append", default=[],
+    option("--json", metavar="FILE", type=_new_file, help="write every measurement there")
+    option("--markdown", metavar="FILE", type=_page, action="append", default=[],
            help="make the tables of this page again (between `<!-- bench: NAMES -->` and "
                 "`<!-- end of bench -->`)")  # fmt: skip
     return parser.parse_args(arguments)
+
+
+def _page(name: str) -> Path:
+    """A page that exists: after half an hour of measuring it is too late to report a wrong name."""
+    if not Path(name).is_file():
+        raise argparse.ArgumentTypeError(f"{name}: there is no such file")
+    return Path(name)
+
+
+def _new_file(name: str) -> Path:
+    if not Path(name).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{name}: there is no such folder")
+    return Path(name)
 
 
 def _measure(
@@ -98,7 +111,7 @@ def _measure(
     finally:
         harness.close()
     if console.is_terminal:
-        console.print(report.caption(about))
+        console.print(report.caption(about), highlight=False)
         for title, some in found.items():
             console.print(report.table(title, some))
     _write(options, about, harness, [row for some in found.values() for row in some])
@@ -124,10 +137,10 @@ def _write(
             },
             "missing": harness.missing,
         }
-        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
     by_name = {row.name: row for row in found}
     for page in options.markdown:
-        for kept in report.rewrite(Path(page), by_name, options.broker, report.caption(about)):
+        for kept in report.rewrite(page, by_name, options.broker, report.caption(about)):
             print(kept, file=sys.stderr)
 
 

@@ -34,7 +34,7 @@ def caption(about: Mapping[str, object]) -> str:
 
 
 def table(title: str, rows: Sequence[Row]) -> Table:
-    """A comparison as a table; the ratios are those to the scenario in the same line."""
+    """A comparison as a table, with a line for each ratio."""
     made = Table(title=title, title_justify="left", title_style="bold")
     latency = _is_latency(rows)
     heads = LATENCY_HEADS if latency else RATE_HEADS
@@ -42,43 +42,56 @@ def table(title: str, rows: Sequence[Row]) -> Table:
         made.add_column(head, justify="left" if head in ("", "beside") else "right")
     for row in rows:
         cells = _latency_cells(row) if latency else _rate_cells(row)
-        made.add_row(*cells)
+        ratios = LATENCY_RATIOS if latency else RATE_RATIOS
+        if row.missing is not None:
+            made.add_row(_titled(row), "-", *[""] * (len(cells) - 2), row.missing)
+            continue
+        beside = [[_name(each), *(_ratio(each, name) for name in ratios)] for each in row.beside]
+        first, *others = beside or [[]]
+        made.add_row(*cells, *first)
+        for each in others:
+            made.add_row(*[""] * len(cells), *each)
     return made
 
 
 RATE_HEADS = ("", "messages/s", "low to high", "CPU s/million", "MiB", "beside", "x rate", "x CPU")
+RATE_RATIOS = ("rate", "cpu")
+LATENCY_RATIOS = ("p50_ms", "p99_ms", "cpu")
 LATENCY_HEADS = ("", "p50 ms", "p99 ms", "p99.9 ms", "CPU s", "consumer + publisher", "beside",
                  "x p50", "x p99", "x CPU")  # fmt: skip
 
 
 def _rate_cells(row: Row) -> list[str]:
     if row.missing is not None:
-        return [row.title, "-", "", "", "", row.missing, "", ""]
-    figures, beside = row.figures, row.beside
-    rate = figures["rate"]
+        return [""] * 5
+    rate = row.figures["rate"]
     return [
-        row.title,
+        _titled(row),
         f"{rate.median:,.0f}",
         f"{rate.low:,.0f} to {rate.high:,.0f}",
-        f"{figures['cpu'].median:.2f}",
-        _memory(figures),
-        "\n".join(each.title for each in beside),
-        "\n".join(_ratio(each, "rate") for each in beside),
-        "\n".join(_ratio(each, "cpu") for each in beside),
+        f"{row.figures['cpu'].median:.2f}",
+        _memory(row.figures),
     ]
 
 
 def _latency_cells(row: Row) -> list[str]:
     if row.missing is not None:
-        return [row.title, "-", "", "", "", "", row.missing, "", "", ""]
-    figures, beside = row.figures, row.beside
+        return [""] * 6
+    figures = row.figures
     return [
-        row.title,
+        _titled(row),
         *(f"{figures[name].median:.2f}" for name in ("p50_ms", "p99_ms", "p999_ms", "cpu")),
         f"{figures['consumer_cpu'].median:.2f} + {figures['publisher_cpu'].median:.2f}",
-        "\n".join(each.title for each in beside),
-        *("\n".join(_ratio(each, name) for each in beside) for name in ("p50_ms", "p99_ms", "cpu")),
     ]
+
+
+def _titled(row: Row) -> str:
+    return f"{row.name}: {row.title}"
+
+
+def _name(beside: Beside) -> str:
+    """A peer by its name, as at the beginning of its row; a recorded one by its title."""
+    return beside.peer or beside.title
 
 
 def _memory(figures: Mapping[str, Spread]) -> str:
@@ -125,7 +138,7 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
         for each in row.beside:
             shown = ("rate", "p50_ms", "p99_ms", "cpu")
             parts = [f"{name} x {_ratio(each, name)}" for name in shown if name in each.ratios]
-            yield f"{row.name} beside {each.peer or each.title}: {', '.join(parts)}"
+            yield f"{row.name} beside {_name(each)}: {', '.join(parts)}"
 
 
 # -- Markdown ------------------------------------------------------------------------

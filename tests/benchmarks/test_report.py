@@ -51,6 +51,7 @@ def test_a_table_has_every_ratio() -> None:
     assert "1.00 (0.90 to 1.10)" in text
     assert "51 (+0.5 from the first to the last quarter)" in text
     assert "skipped: not there yet" in text
+    assert len([line for line in text.splitlines() if "slow" in line and "4.00" in line]) == 1
 
 
 def test_a_table_of_latencies() -> None:

@@ -163,6 +163,10 @@ class RetentionWatch:
         The broker does not report them. Without this the position of a reader that waits would
         stay where it is until retention overtakes it. If nothing arrives, a probe shows that no
         message is left up to the last one: brokers send all that exists before they answer.
+
+        Without a filter a message that is left must have been sent between the last look and this
+        one, since its credit was there. RabbitMQ 4.0 and 4.3 sometimes stop sending if retention
+        removes the segment that follows the one they read: they go on at the next publish only.
         """
         subscription = self._subscription
         progress = subscription.progress
@@ -180,7 +184,11 @@ class RetentionWatch:
         asked = OffsetSpec.offset(position)
         if filters and await probe(self._manager, self._stream, asked, filters) is not None:
             return
-        if (messages and not filters) or subscription.progress != progress:
+        if subscription.progress != progress:
+            return
+        if messages and not filters:
+            if subscription.credits > 0:
+                subscription.ask_again()
             return
         # Records of the broker's own are skipped without moving the position: storing a position
         # behind them would make the broker write another record.

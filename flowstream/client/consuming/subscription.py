@@ -192,6 +192,15 @@ class Subscription:
         if position is not None:
             self.position = position
 
+    def ask_again(self) -> None:
+        """Subscribes again, as the broker has stopped sending what the stream has."""
+        log.warning(
+            "the broker stopped sending %r at offset %s although there are messages: the consumer "
+            "subscribes again", self.stream, self.position,
+            extra={"stream": self.stream, "offset": self.position},
+        )  # fmt: skip
+        self._lose("the broker stopped sending")
+
     def pause(self) -> None:
         """Becomes inactive: another consumer reads what is buffered here."""
         self.active = False

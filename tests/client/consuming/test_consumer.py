@@ -119,6 +119,22 @@ async def test_pitfall_1_the_first_message_is_exactly_the_asked_one(
         assert await read(consumer, 35 - first) == numbers(35 - first, first)
 
 
+async def test_a_broker_that_stops_sending_is_asked_again(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """As RabbitMQ does if retention removes the segment that follows the one it reads."""
+    cluster.add("s", *chunks(1))
+    async with connect(cluster) as env, env.consumer("s") as consumer:
+        assert await read(consumer, 20) == numbers(10)  # it waits for more
+        subscribed = len(cluster.node.received(Subscribe))
+        for first in (10, 15):
+            entries = [simple_entry(body) for body in numbers(5, first)]
+            cluster.streams["s"].append(entries, 5, cluster.node.tick())
+        assert await read(consumer, 10) == numbers(10, 10)
+        assert len(cluster.node.received(Subscribe)) > subscribed
+        assert consumer.position == 20
+
+
 @pytest.mark.parametrize("offset", ["next", "last"])
 async def test_next_and_last_lose_nothing_when_the_connection_ends_before_the_first_chunk(
     cluster: Cluster, connect: Connect, offset: str

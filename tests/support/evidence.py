@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CoroutineType
 from typing import Any
@@ -55,25 +56,39 @@ async def _recorded(*arguments: Any) -> Any:
     _connections += 1
     name = f"connection {_connections} to {arguments[0].host}:{arguments[0].port}"
     send, receive = stream.send, stream.receive
+    receive_into = getattr(stream, "receive_into", None)
 
     async def sent(data: bytes) -> None:
         _remember(name, "sent", data)
         await send(data)
 
     async def received(max_bytes: int = 65536) -> bytes:
-        try:
+        with _remembered_end(name):
             data: bytes = await receive(max_bytes)
-        except Exception as error:
-            frames.append(f"{time.time():.4f} {name} ended: {type(error).__name__}")
-            raise
         _remember(name, "received", data)
         return data
 
-    stream.__dict__.update(send=sent, receive=received)
+    async def received_into(room: memoryview) -> int:
+        with _remembered_end(name):
+            count: int = await receive_into(room)
+        _remember(name, "received", room[:count])
+        return count
+
+    into = {"receive": received} if receive_into is None else {"receive_into": received_into}
+    stream.__dict__.update(send=sent, **into)
     return stream
 
 
-def _remember(name: str, direction: str, data: bytes) -> None:
+@contextmanager
+def _remembered_end(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        frames.append(f"{time.time():.4f} {name} ended: {type(error).__name__}")
+        raise
+
+
+def _remember(name: str, direction: str, data: bytes | memoryview) -> None:
     shown = bytes(data[:BYTES_SHOWN]).hex(" ")
     frames.append(f"{time.time():.4f} {name} {direction} {len(data)} bytes: {shown}")
 

@@ -11,6 +11,8 @@ from flowstream.testing import broker_in_thread
 from tests.documents import ROOT, blocks, run_page
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+LONG = {"testing.md", "tutorial.md"}
+"""Pages whose tests are run by pytest."""
 
 
 @pytest.fixture
@@ -19,7 +21,17 @@ def url() -> Iterator[str]:
         yield broker.url
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page,
+            marks=pytest.mark.slow if page.name in LONG else (),
+            id=str(page.relative_to(ROOT / "docs")),
+        )
+        for page in PAGES
+    ],
+)
 def test_a_page_runs(page: Path, tmp_path: Path, url: str) -> None:
     run_page(page, tmp_path, url)
 
@@ -73,6 +85,7 @@ def page(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_files_blocks_and_tests_of_a_page(page: Path, url: str) -> None:
     folder = page.parent / "folder"
     run_page(page, folder, url)
@@ -80,6 +93,7 @@ def test_files_blocks_and_tests_of_a_page(page: Path, url: str) -> None:
     assert [block.line for block in blocks(page) if block.runs] == [10, 15]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -76,6 +76,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "installed"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_and_the_generated_files(installed: Path) -> None:
     top = {path.name for path in installed.iterdir()}
     assert top == {"flowstream", f"flowstream-{__version__}.dist-info"}
@@ -92,6 +93,7 @@ def test_the_wheel_has_the_package_and_the_generated_files(installed: Path) -> N
     assert package == {path.relative_to(installed) for path in installed.rglob("*.py")}
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_exports_the_dashboards(installed: Path, tmp_path: Path) -> None:
     """What an editable install exports, in tests/cli/test_dashboards.py, it exports too."""
     program = "import flowstream, sys; print(flowstream.__file__, file=sys.stderr); "

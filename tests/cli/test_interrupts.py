@@ -92,6 +92,7 @@ def clean(terminal: Terminal) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_at_work(served: tuple[Path, str]) -> None:
     """All at the same time: each has to be waited for."""
     folder, url = served
@@ -114,6 +115,7 @@ def silent() -> Iterator[str]:
         yield f"rabbitmq-stream://guest:guest@127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_while_it_waits_for_a_broker(served: tuple[Path, str], silent: str) -> None:
     with ExitStack() as stack:
         for name, terminal in [

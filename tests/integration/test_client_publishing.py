@@ -103,6 +103,7 @@ async def test_large_messages(broker: Broker, stream_name: str) -> None:
             assert await read(consumer, 20) == bodies
 
 
+@pytest.mark.slow
 async def test_many_publishers_and_consumers(broker: Broker, stream_name: str) -> None:
     """256 on a connection, then another one."""
     async with Environment(broker.url) as env:

@@ -200,6 +200,7 @@ async def test_a_backlog_with_a_full_window(broker: Broker, stream_name: str) ->
             assert partition.watermark == partition.committed == 319
 
 
+@pytest.mark.slow
 async def test_paused(broker: Broker, stream_name: str) -> None:
     handling = Handling(StreamProducer(stream_name))
     async with Environment(broker.url) as environment:

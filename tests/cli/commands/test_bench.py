@@ -33,6 +33,7 @@ def exists(broker: Broker, text: str) -> bool:
     return result.code == 0
 
 
+@pytest.mark.slow
 def test_four_measurements_and_nothing_is_left(broker: Broker) -> None:
     result = flowstream("bench", *QUICK, "--json", url=broker.url)
     assert result.code == 0, result.err
@@ -56,6 +57,7 @@ def test_on_a_terminal_and_through_a_pipe_it_is_a_table(broker: Broker) -> None:
     assert plain[1].startswith("publish ")
 
 
+@pytest.mark.slow
 def test_ctrl_c_deletes_the_stream(broker: Broker) -> None:
     with Started("bench", "--seconds", "60", "--size", "8", url=broker.url) as bench:
         told = bench.line("measuring in the stream")

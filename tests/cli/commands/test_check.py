@@ -163,6 +163,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
     assert "secret" not in result.out
 
 
+@pytest.mark.slow
 def test_streams_are_missing_and_then_there(
     broker: Broker, stream_name: str, tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ def test_once_the_cause_is_fixed_a_replay_completes_the_work(shop: Shop) -> None
     assert len(handled(shop.folder)) == COUNT
 
 
+@pytest.mark.slow
 def test_a_replay_goes_on_a_terminal_too(shop: Shop) -> None:
     with Terminal("dead-letters", "list", shop.dead, url=shop.url) as terminal:
         assert terminal.end() == 0
@@ -133,6 +134,7 @@ def test_a_replay_goes_on_a_terminal_too(shop: Shop) -> None:
     assert f"{shop.dead} is empty" in terminal.screen
 
 
+@pytest.mark.slow
 def test_a_purged_stream_begins_again(shop: Shop) -> None:
     """Its numbers begin at 0 again, and none of the new letters is taken for an old one."""
     shop.letters("replay", "--to", shop.stream)
@@ -199,6 +201,7 @@ def test_what_is_no_letter() -> None:
 LARGEST = 1_048_576 - 9 - 12
 
 
+@pytest.mark.slow
 def test_a_body_that_was_too_large_for_its_letter_is_fetched(
     broker: Broker, stream_name: str
 ) -> None:

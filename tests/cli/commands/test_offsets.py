@@ -132,6 +132,7 @@ def test_what_set_and_reset_skip_is_said_and_nothing_behind_the_end_is_stored(
     assert "(offset 11;" in " ".join(reset.err.split())
 
 
+@pytest.mark.slow
 def test_a_pipeline_goes_on_where_it_was_sent(stream: Stream, tmp_path: Path) -> None:
     target = write_module(tmp_path, stream.name)
 

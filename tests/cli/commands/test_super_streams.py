@@ -125,6 +125,7 @@ def found(broker: Broker, partitions: list[str]) -> dict[str, list[dict[str, Any
     return {name: [json.loads(line) for line in text.splitlines()] for name, text in peeked.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.every_broker
 def test_every_command_takes_one(
     broker: Broker, stream_name: str, partitions: list[str], tmp_path: Path
@@ -344,6 +345,7 @@ pipeline.sink("out", StreamSink("{stream}.out"{key}), batch_timeout=0.1)
 """
 
 
+@pytest.mark.slow
 def test_a_run_makes_them_feeds_them_and_is_checked(
     broker: Broker, stream_name: str, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def numbers(text: str) -> list[int]:
     return [json.loads(line)["body"]["n"] for line in text.splitlines()]
 
 
+@pytest.mark.slow
 def test_peek_shows_what_was_asked_for(url: str, stream_name: str) -> None:
     def peek(*arguments: str) -> list[int]:
         result = flowstream("peek", stream_name, "--json", *arguments, url=url)

@@ -171,6 +171,7 @@ def embedded_run(folder: Path, *options: str) -> Started:
     return Started("run", target, "--embedded", "--json", *options, cwd=folder)
 
 
+@pytest.mark.slow
 def test_other_commands_in_the_folder_use_the_broker_of_a_run(tmp_path: Path) -> None:
     with embedded_run(tmp_path) as run:
         line = run.line("^broker: ")

@@ -122,6 +122,7 @@ def test_the_handler_writes_to_what_stderr_is_now(capsys: pytest.CaptureFixture[
     assert "left_out=1" in lines[1]
 
 
+@pytest.mark.slow
 def test_importing_the_library_leaves_the_root_logger_alone() -> None:
     code = """
 import logging, sys, pkgutil, importlib, flowstream

@@ -18,10 +18,12 @@ VENV_MODULE = { [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" &
   { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 BROKERS ?=
 ARGS ?=
-# Tests run in two processes per core, since they wait half of the time; those that do not wait, and
-# those on real brokers, in one per core. ARGS=-n0 runs them in one, for a debugger.
-WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
-test-fast test-all: WORKERS := auto
+# Tests run in two processes per core, since they wait half of the time. In the fast ring none waits,
+# and real brokers need a part of the cores themselves. ARGS=-n0 runs all in one, for a debugger.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+WORKERS ?= $(shell expr 2 '*' $(CORES))
+test-fast: WORKERS := $(CORES)
+test-all: WORKERS := $(shell expr 3 '*' $(CORES) / 2 '|' 1)
 PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
 # Without it each process of the tests would compile everything again.

@@ -56,7 +56,7 @@ async def _recorded(*arguments: Any) -> Any:
     _connections += 1
     name = f"connection {_connections} to {arguments[0].host}:{arguments[0].port}"
     send, receive = stream.send, stream.receive
-    receive_into = getattr(stream, "receive_into", None)
+    receive_into: Any = getattr(stream, "receive_into", None)
 
     async def sent(data: bytes) -> None:
         _remember(name, "sent", data)

@@ -12,7 +12,7 @@ This file is the room's contract.
 
 from flowstream.connectors.dead_letter import PROPERTIES as DEAD_LETTER_PROPERTIES
 from flowstream.connectors.dead_letter import DeadLetter
-from flowstream.connectors.encoding import encode_data
+from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamEnvironment
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.stream_producer import StreamProducer
@@ -27,5 +27,5 @@ __all__ = [
     "StreamProducer",
     "StreamSink",
     "SuperStreamProducer",
-    "encode_data",
+    "encode_payload",
 ]

@@ -14,7 +14,7 @@ from pydantic_core import SchemaSerializer, core_schema, to_json
 _ANYTHING = SchemaSerializer(core_schema.any_schema())
 
 
-def encode_data(data: Any) -> bytes:
+def encode_payload(data: Any) -> bytes:
     """Bytes as they are, str as UTF-8, and anything else as JSON: models, dataclasses, dicts, ...
 
     Raises ValueError for what JSON cannot hold: NaN and infinity (which `1e400` is read as), text

@@ -12,7 +12,7 @@ from flowstream.client import (
     Routing,
     encode_data_all,
 )
-from flowstream.connectors.encoding import encode_data
+from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamEnvironment, environment_of
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
 from flowstream.pipeline import Batch, Message, RunContext, Sink
@@ -42,7 +42,7 @@ class StreamSink(Sink):
         *,
         key: str | Callable[[Message[Any]], str | int] | None = None,
         routing: Routing | None = None,
-        encode: Callable[[Any], bytes] = encode_data,
+        encode: Callable[[Any], bytes] = encode_payload,
         amqp: bool = False,
         filter_value: Callable[[bytes], str | None] | None = None,
         max_unconfirmed: int = 10_000,

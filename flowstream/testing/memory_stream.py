@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from flowstream.client import AmqpMessage, Offset, offset_spec
-from flowstream.connectors import encode_data
+from flowstream.connectors import encode_payload
 from flowstream.testing.markers import Marker
 
 
@@ -139,7 +139,7 @@ class MemoryStream:
 
 def encoded(item: Any) -> bytes:
     """The body of an item: bytes and AMQP messages as they are, str as UTF-8, the rest as JSON."""
-    return item.raw if isinstance(item, AmqpMessage) else encode_data(item)
+    return item.raw if isinstance(item, AmqpMessage) else encode_payload(item)
 
 
 def milliseconds(time: datetime | int) -> int:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import DeadLetter, Environment, Message, Pipeline, StreamProducer, StreamSink
-from flowstream.connectors.encoding import encode_data
+from flowstream.connectors.encoding import encode_payload
 from flowstream.protocol import Symbol, Timestamp, UInt
 from flowstream.testing import PipelineTester
 from tests.brokers.running import Broker
@@ -118,14 +118,14 @@ JSON: list[tuple[Any, Any]] = [
 def test_what_is_no_json_raises() -> None:
     for data in NO_JSON:
         with pytest.raises((ValueError, TypeError)):
-            encode_data(data)
+            encode_payload(data)
 
 
 def test_what_is_json_is_written() -> None:
     for data, expected in JSON:
-        assert json.loads(encode_data(data)) == expected
+        assert json.loads(encode_payload(data)) == expected
     large = {"n": 10**5_000, "x": None, "y": "NaN"}
-    assert encode_data(large) == b'{"n":1%s,"x":null,"y":"NaN"}' % (b"0" * 5_000)
+    assert encode_payload(large) == b'{"n":1%s,"x":null,"y":"NaN"}' % (b"0" * 5_000)
 
 
 @given(
@@ -141,7 +141,7 @@ def test_a_body_reads_as_what_it_was(data: Any) -> None:
 
     wrapped = {"data": data}
     try:
-        body = encode_data(wrapped)
+        body = encode_payload(wrapped)
     except ValueError:
         with pytest.raises(ValueError, match=r"JSON compliant|surrogates"):
             json.dumps(wrapped, allow_nan=False, ensure_ascii=False).encode()

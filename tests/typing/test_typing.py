@@ -1,0 +1,51 @@
+"""What type checkers say of declarations: nothing of right ones, an error of each wrong one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RIGHT, WRONG = HERE / "right.py", HERE / "wrong.py"
+MYPY = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
+ERROR = re.compile(r"(right|wrong)\.py:(\d+):.*\berror\b")
+
+pytestmark = pytest.mark.slow
+
+
+def complaints(*command: str) -> dict[str, set[int]]:
+    """The lines that a checker complains of, by file."""
+    done = subprocess.run(
+        [*command, str(RIGHT), str(WRONG)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    found: dict[str, set[int]] = {"right": set(), "wrong": set()}
+    for file, line in ERROR.findall(done.stdout):
+        found[file].add(int(line))
+    assert found["wrong"], done.stdout + done.stderr
+    return found
+
+
+def marked() -> set[int]:
+    lines = enumerate(WRONG.read_text().splitlines(), 1)
+    return {number for number, line in lines if line.endswith("# wrong")}
+
+
+def pyright() -> list[str]:
+    program = Path(sys.executable).with_name("pyright")
+    found = str(program) if program.exists() else which("pyright")
+    if found is None:
+        pytest.skip("pyright is not installed: make setup")
+    return [found, "--pythonpath", sys.executable]
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_checkers_see_what_is_wrong(checker: str) -> None:
+    command = MYPY if checker == "mypy" else pyright()
+    assert complaints(*command) == {"right": set(), "wrong": marked()}

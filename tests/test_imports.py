@@ -56,7 +56,9 @@ EXTRAS = {("protocol", "cramjam")}
 # The rooms inside client/, and which of them each may import.
 CLIENT = {"connecting": set[str](), "publishing": {"connecting"}, "consuming": {"connecting"}}
 # Rooms whose files form no import circle; add a room as soon as it has none.
-WITHOUT_CIRCLES = ["broker", "client", "connectors", "metrics", "monitor", "protocol", "testing"]
+WITHOUT_CIRCLES = [
+    *("broker", "client", "connectors", "metrics", "monitor", "pipeline", "protocol", "testing"),
+]
 # What the generator of grafana/ may use, which is no part of the package.
 GENERATOR_MAY_USE = {"flowstream.metrics", "flowstream.monitor", "grafana", "yaml"}
 # What the example applications may use beside flowstream and the standard library.

@@ -7,13 +7,10 @@ never need lives behind one worker, `_extra`, which stays None.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from flowstream.pipeline.delivery import Delivery
 from flowstream.texts import folded, shown, text_of, traceback_of, type_name, without_passwords
-
-if TYPE_CHECKING:
-    from flowstream.pipeline.state.reasons import Kind
 
 T = TypeVar("T")
 
@@ -58,7 +55,7 @@ class Failure:
         self.phase = ""
         self.stage = ""
         self.attempts = 1
-        self._kind: Kind | None = None
+        self._kind: Any = None
 
     @property
     def error_name(self) -> str:

@@ -16,7 +16,16 @@ from typing import Any
 import anyio
 
 from flowstream.errors import CommitNotVerified
-from flowstream.pipeline import Batch, Failure, FailurePolicy, Intake, Message, OpenPolicy, Producer
+from flowstream.pipeline import (
+    Batch,
+    Failure,
+    FailurePolicy,
+    Intake,
+    Message,
+    OpenPolicy,
+    Producer,
+    Slice,
+)
 
 BATCHERS = ("default", "a", "b")
 
@@ -42,8 +51,10 @@ class Script:
 
 @dataclass(frozen=True)
 class Shape:
-    """The options of a pipeline."""
+    """The options of a pipeline. `mode`: its processor takes "each" message, or "slices", or there
+    is "none" and a batcher comes first."""
 
+    mode: str = "each"
     concurrency: int = 1
     partitioned: bool = False
     max_demand: int = 1000
@@ -216,6 +227,15 @@ class Model:
         else:
             self._finish(n, "ok")
 
+    async def process_slice(self, part: Slice[Any]) -> list[Any] | None:
+        """Do with each message what its script says; give back its data every other time."""
+        for message in part.messages:
+            try:
+                await self.process(message)
+            except ValueError as error:
+                message.fail(error)
+        return part.data if len(part) % 2 else None
+
     async def store(self, batch: Batch[Any]) -> None:
         offsets = [message.offset for message in batch]
         self._shape_of(batch)
@@ -273,6 +293,8 @@ class Model:
 
     def routes_of(self, n: int) -> tuple[str, ...]:
         known = BATCHERS[: self.shape.batchers]
+        if self.shape.mode == "none":
+            return known
         names = tuple(name for name in self.scripts[n].routes if name in known)
         return names or known[:1]
 

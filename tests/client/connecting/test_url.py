@@ -135,8 +135,8 @@ def test_a_url_as_it_was_written_without_its_password() -> None:
 def test_the_addresses_of_an_environment_belong_together() -> None:
     with pytest.raises(ConfigurationError, match="at least one"):
         Environment([])
-    with pytest.raises(ConfigurationError, match="same virtual_host"):
+    with pytest.raises(ConfigurationError, match="different virtual_host"):
         Environment(["rabbitmq-stream://a/x", "rabbitmq-stream://b/y"])
-    with pytest.raises(ConfigurationError, match="same password") as caught:
+    with pytest.raises(ConfigurationError, match="different password") as caught:
         Environment(["rabbitmq-stream://u:s1@a", "rabbitmq-stream://u:s2@b"])
     assert "s1" not in str(caught.value)

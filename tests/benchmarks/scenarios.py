@@ -61,26 +61,26 @@ def _rstream(name: str, title: str, run: str, *peers: str, **options: Any) -> Sc
     return Scenario(name, f"rstream: {title}", f"rstream_side.{run}", options, peers)
 
 
-def _latencies(suffix: str) -> tuple[Scenario, ...]:
+def _latencies(suffix: str, when: str) -> tuple[Scenario, ...]:
     ours = "flowstream_side.latency_publish"
     peer = f"rstream-{suffix}"
     return (
         Scenario(
             peer,
-            "rstream: a bare callback",
+            f"rstream: a bare callback, {when}",
             "rstream_side.latency_consume",
             publisher="rstream_side.latency_publish",
         ),
         Scenario(
             suffix,
-            "pipeline: the handler of a processor, commits",
+            f"pipeline: the handler of a processor, commits, {when}",
             "flowstream_side.latency_pipeline",
             peers=(peer,),
             publisher=ours,
         ),
         Scenario(
             f"client-{suffix}",
-            "client: the loop over deliveries",
+            f"client: the loop over deliveries, {when}",
             "flowstream_side.latency_consume",
             peers=(peer,),
             publisher=ours,
@@ -119,21 +119,27 @@ PUBLISH = Comparison(
     "Publish",
     stream="empty",
     scenarios=(
-        _rstream("rstream-publish-unconfirmed", "raw bodies, unconfirmed", "publish"),
-        _rstream("rstream-publish", "raw bodies, confirm callback", "publish", confirmed=True),
+        _rstream("rstream-publish-unconfirmed", "publish raw, unconfirmed", "publish"),
+        _rstream("rstream-publish", "publish raw, confirm callback", "publish", confirmed=True),
         Scenario(
             "publish-raw",
-            "raw bodies, every message confirmed",
+            "publish raw, every message confirmed",
             "flowstream_side.publish",
             peers=("rstream-publish", "rstream-publish-unconfirmed"),
         ),
-        _rstream("rstream-publish-amqp-unconfirmed", "AMQP, unconfirmed", "publish", amqp=True),
         _rstream(
-            "rstream-publish-amqp", "AMQP, confirm callback", "publish", amqp=True, confirmed=True
+            "rstream-publish-amqp-unconfirmed", "publish AMQP, unconfirmed", "publish", amqp=True
+        ),
+        _rstream(
+            "rstream-publish-amqp",
+            "publish AMQP, confirm callback",
+            "publish",
+            amqp=True,
+            confirmed=True,
         ),
         Scenario(
             "publish-amqp",
-            "AMQP, every message confirmed",
+            "publish AMQP, every message confirmed",
             "flowstream_side.publish",
             {"amqp": True},
             ("rstream-publish-amqp", "rstream-publish-amqp-unconfirmed", "publish-raw"),
@@ -146,11 +152,11 @@ CONSUME = Comparison(
     "Consume raw bodies",
     stream="raw",
     scenarios=(
-        _rstream("rstream-consume", "empty callback, nothing stored", "consume"),
-        _rstream("rstream-consume-stored", "callback that stores offsets", "consume", store=True),
+        _rstream("rstream-consume", "consume raw, empty callback, nothing stored", "consume"),
+        _rstream("rstream-consume-stored", "consume raw, stored offsets", "consume", store=True),
         Scenario(
             "client",
-            "client: a list for each chunk, nothing stored",
+            "client: consume raw, a list for each chunk, nothing stored",
             "flowstream_side.consume",
             peers=("rstream-consume",),
         ),
@@ -208,23 +214,25 @@ AMQP = Comparison(
     "Consume AMQP 1.0 messages",
     stream="amqp",
     scenarios=(
-        _rstream("rstream-amqp", "decoded, empty callback, nothing stored", "consume", amqp=True),
+        _rstream(
+            "rstream-amqp", "consume AMQP, empty callback, nothing stored", "consume", amqp=True
+        ),
         Scenario(
             "client-amqp",
-            "client: the bodies of each chunk taken out",
+            "client: consume AMQP, the payloads of each chunk, nothing stored",
             "flowstream_side.consume",
             {"amqp": True},
             ("rstream-amqp",),
         ),
         _stream(
             "batcher-only-amqp",
-            "pipeline: batches of 1000, no processor, commits",
+            "pipeline, AMQP: batches of 1000, no processor, commits",
             "rstream-amqp",
             processor=None,
         ),
         _stream(
             "processor-batcher-amqp",
-            "pipeline: processor and batches of 1000, commits",
+            "pipeline, AMQP: processor and batches of 1000, commits",
             "rstream-amqp",
         ),
     ),
@@ -256,10 +264,10 @@ SINK = Comparison(
     "Copy one stream to another",
     stream="copy",
     scenarios=(
-        _rstream("rstream-copy", "callback and send_batch(1000), confirmed", "copy"),
+        _rstream("rstream-copy", "copy a stream with send_batch(1000), confirmed", "copy"),
         Scenario(
             "sink",
-            "pipeline: StreamSink, confirmed, then committed",
+            "pipeline: copy a stream with StreamSink, confirmed, commits",
             "flowstream_side.copy",
             peers=("rstream-copy",),
         ),
@@ -271,10 +279,10 @@ SUPER = Comparison(
     "Consume a super stream of three partitions",
     stream="super",
     scenarios=(
-        _rstream("rstream-super", "empty callback, nothing stored", "consume_super"),
+        _rstream("rstream-super", "super stream, empty callback, nothing stored", "consume_super"),
         _stream(
             "super-stream",
-            "pipeline: processor and batches of 1000, commits",
+            "pipeline, super stream: processor and batches of 1000, commits",
             "rstream-super",
             partitioned=True,
         ),
@@ -285,11 +293,11 @@ MEMORY = Comparison(
     "memory",
     "In memory, without a broker",
     scenarios=(
-        _memory("memory-processor", "processor", broadway=650_000, batcher=False),
-        _memory("memory-batcher-only", "batches of 1000, no processor", processor=None),
-        _memory("memory-batcher", "processor and batches of 1000", broadway=480_000),
+        _memory("memory-processor", "in memory: processor", broadway=650_000, batcher=False),
+        _memory("memory-batcher-only", "in memory: batches of 1000, no processor", processor=None),
+        _memory("memory-batcher", "in memory: processor and batches of 1000", broadway=480_000),
         _memory(
-            "memory-json", "the same, JSON decoded to a dict", broadway=235_000, payload="dict"
+            "memory-json", "in memory: the same, JSON as dict", broadway=235_000, payload="dict"
         ),
     ),
 )
@@ -302,7 +310,7 @@ RESIDENT = Comparison(
     scenarios=(
         _stream(
             "resident",
-            "pipeline: processor and batches of 1000, commits",
+            "pipeline, memory: processor and batches of 1000, commits",
             sample_memory=True,
         ),
     ),
@@ -313,7 +321,7 @@ LATENCY = Comparison(
     "Latency from publishing to the handler, at 1,000 messages a second",
     stream="empty",
     rate=1_000,
-    scenarios=_latencies("latency"),
+    scenarios=_latencies("latency", "at 1,000 a second"),
 )
 
 LOADED = Comparison(
@@ -321,7 +329,7 @@ LOADED = Comparison(
     "Latency under half of the load that the slowest can take",
     stream="empty",
     rate="half",
-    scenarios=_latencies("loaded"),
+    scenarios=_latencies("loaded", "under half of the load"),
 )
 
 COMPARISONS = (

@@ -14,7 +14,8 @@ SCENARIOS = [scenario for each in COMPARISONS for scenario in each.scenarios]
 
 def test_names_are_unique_and_peers_are_beside() -> None:
     names = [scenario.name for scenario in SCENARIOS]
-    assert len(set(names)) == len(names)
+    titles = [scenario.title for scenario in SCENARIOS]
+    assert len(set(names)) == len(set(titles)) == len(names)
     for comparison in COMPARISONS:
         inside = {scenario.name for scenario in comparison.scenarios}
         for scenario in comparison.scenarios:

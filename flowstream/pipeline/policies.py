@@ -86,7 +86,10 @@ class Halt(FailurePolicy):
 
 @dataclass(frozen=True, slots=True)
 class Drop(FailurePolicy):
-    """Count the message as discarded and go on."""
+    """Give the failed message up: it settles as discarded, and the pipeline goes on.
+
+    What a handler leaves out on purpose (`message.drop()`) settles as dropped instead.
+    """
 
     @asynccontextmanager
     async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:

@@ -183,7 +183,9 @@ ELSEWHERE = {
     "flowstream.testing.VirtualLoop": "an event loop",
 }
 GIVEN = {  # made by flowstream, for users to read
-    "flowstream": {"Batch", "Failure", "Message", "Reason", "RunResult", "RunningPipeline"},
+    "flowstream": {
+        *("Batch", "Failure", "Message", "Reason", "RunResult", "RunningPipeline", "Slice"),
+    },
     "flowstream.client": {
         *("LagProbe", "StreamBacklog"),
         *("Compression", "Consumer", "Delivery", "Publisher", "ServerInfo", "State"),

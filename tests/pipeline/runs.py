@@ -388,7 +388,7 @@ class Member:
         *,
         on_active: Callable[[str], Awaitable[Any]],
         on_inactive: Callable[[str], Awaitable[None]],
-        name: str,
+        reference: str,
         offset: Offset = "first",
         hand_over_timeout: float = 60.0,
         **options: Any,

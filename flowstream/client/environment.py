@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -52,7 +52,7 @@ class EnvironmentArguments(Settings):
     """What `Environment(...)` takes."""
 
     url: Annotated[str | Sequence[str], ANYTHING, "one address, or several of the same cluster"] = (
-        DEFAULT_URL
+        field(default=DEFAULT_URL, repr=False)  # it may hold a password
     )
     _: KW_ONLY
     tls: Annotated[

@@ -102,7 +102,8 @@ class Slice(Generic[T]):
                 else:
                     messages += map(Message, repeat(delivery), indexes, data[at:end], raw[at:end])
                 at = end
-            self._messages, self._raw, self._data = messages, None, None
+            # The columns stay: a watchdog may count this slice while a thread makes its messages.
+            self._messages = messages
         return self._messages
 
     def fail(self, index: int, reason: object = "failed", *, retry: bool = True) -> None:
@@ -137,8 +138,7 @@ class Slice(Generic[T]):
     def size(self) -> int:
         """The sum of the bodies' sizes as they were delivered."""
         if self._bytes is None:
-            raw = self._raw if self._raw is not None else self.raw
-            self._bytes = sum(map(len, raw))
+            self._bytes = sum(map(len, self.raw))
         return self._bytes
 
     @property
@@ -166,7 +166,7 @@ class Slice(Generic[T]):
         if self._messages is not None:
             head = self._messages[:count]
             del self._messages[:count]
-            self._runs = self._bytes = None
+            self._only_rows()
             return Slice(None, messages=head)
         raw, data = self._columns()
         first, left = [], count
@@ -196,6 +196,7 @@ class Slice(Generic[T]):
             self.runs.extend(other.runs)
         else:
             self.messages.extend(other.messages)
+            self._raw = self._data = None
             known = self._runs is not None and other._runs is not None
             self._runs = [*self.runs, *other.runs] if known else None
         known_size = self._bytes is not None and other._bytes is not None
@@ -204,7 +205,11 @@ class Slice(Generic[T]):
     def append(self, message: Message[Any]) -> None:
         """Add one message behind these."""
         self.messages.append(message)
-        self._runs = self._bytes = None
+        self._only_rows()
+
+    def _only_rows(self) -> None:
+        """The messages are others than before: what was known of the former ones is not true."""
+        self._raw = self._data = self._runs = self._bytes = None
 
     def _columns(self) -> tuple[list[bytes], list[Any]]:
         assert self._raw is not None

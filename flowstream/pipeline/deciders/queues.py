@@ -121,8 +121,9 @@ class SliceQueue(Queue):
 
     def take(self, worker: int, count: int) -> Slice[Any] | None:
         if self._front:
-            self.waiting -= 1
-            return Slice.of([self._front.popleft()])
+            several = 1 if self._holder is not None else min(count, len(self._front))
+            self.waiting -= several
+            return Slice.of([self._front.popleft() for _ in range(several)])
         if self._holder is not None or not self._slices:
             return None
         taken = self._head(count)

@@ -180,6 +180,8 @@ class Processors(Pool):
     def _split_at_halt(self, part: Slice[Any]) -> Slice[Any]:
         go, behind = self.state.split_at_halt(part.messages)
         self.ack_tracker.abandon(behind)
+        for message in behind:
+            self._unblock(message)  # what waits for it is abandoned in its turn
         return Slice.of(go)
 
     async def _slice(self, worker: WorkerState) -> None:

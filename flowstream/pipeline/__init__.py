@@ -64,6 +64,7 @@ from flowstream.pipeline.running.statistics import (
 from flowstream.pipeline.sink import Sink, Write
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.state.halting import options as discard_options
+from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.pipeline.state.log_context import add_place
 from flowstream.pipeline.state.reasons import Reason
 from flowstream.signals import Signal
@@ -96,6 +97,7 @@ __all__ = [
     "Reason",
     "Retry",
     "RunContext",
+    "RunHooks",
     "RunResult",
     "RunningPipeline",
     "Signal",

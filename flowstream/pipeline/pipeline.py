@@ -44,6 +44,7 @@ from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.running.control import RunningPipeline, start
 from flowstream.pipeline.running.statistics import RunResult
 from flowstream.pipeline.slice import Slice
+from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.schema import make, part, shows, takes
 from flowstream.telemetry import Telemetry
 from flowstream.texts import shown, type_name
@@ -224,6 +225,7 @@ class Pipeline:
         telemetry: Telemetry | None = None,
         tune_gc: bool = False,
         discard: Iterable[str | tuple[str, int]] = (),
+        hooks: RunHooks | None = None,
     ) -> AbstractAsyncContextManager[RunningPipeline]:
         """Start the pipeline: `async with pipeline.start(url=...) as running:`.
 
@@ -234,6 +236,7 @@ class Pipeline:
 
         `discard` names messages to settle as discarded when they come, without handling or
         decoding them: "STREAM@OFFSET", or (stream, offset) as `Halted.messages` has them.
+        `hooks` sees what the run does with its messages; it is made for helpers of tests.
         """
         if url is not None and environment is not None:
             raise ConfigurationError(
@@ -245,6 +248,7 @@ class Pipeline:
         return self._start(
             url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
             discard=discard,
+            hooks=hooks,
         )  # fmt: skip
 
     async def run(

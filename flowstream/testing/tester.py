@@ -18,7 +18,7 @@ from flowstream.pipeline import Pipeline, Producer, RunningPipeline, RunResult
 from flowstream.telemetry import Telemetry
 from flowstream.testing.clock import Backend, is_virtual, run_virtual, threads_take_time
 from flowstream.testing.memory import MemoryEnvironment
-from flowstream.testing.recording import Place, Record, RecordedProducer, recorded
+from flowstream.testing.recording import Place, Record, under_test
 from flowstream.testing.results import DeadLettered, RunReport
 
 HOURS = 6 * 3600.0
@@ -123,11 +123,10 @@ class PipelineTester:
         self._deliveries, self._pushed = len(environment.deliveries), 0
         self._told, self._ended = False, None
         telemetry = Telemetry(record)
-        with (
-            recorded(self.pipeline, record, producer=self.producer, lifespan=self._lifespan),
-            self._crashing(record),
-        ):
-            async with self.pipeline.start(environment=environment, telemetry=telemetry) as running:
+        with self._declared(), self._crashing(record):
+            async with self.pipeline.start(
+                environment=environment, telemetry=telemetry, hooks=record
+            ) as running:
                 self._running = running
                 with threads_take_time(running.threads):
                     yield
@@ -169,7 +168,7 @@ class PipelineTester:
             places = self.put(*messages, stream=stream, key=key)
         else:
             places = await self._push_beside(list(messages))
-        await self._until(lambda: record.settled.keys() >= set(places))
+        await self._until(lambda: record.statuses.keys() >= set(places))
         return self._result(places, before)
 
     async def idle(self) -> RunReport:
@@ -201,7 +200,7 @@ class PipelineTester:
     @property
     def committed(self) -> dict[str, int]:
         """The stored offset of each stream."""
-        return dict(self._record.committed)
+        return dict(self._record.offsets)
 
     def published(self, stream: str) -> list[Any]:
         """The payloads in a stream, such as one that a sink publishes to: bytes, or the values
@@ -223,11 +222,23 @@ class PipelineTester:
     # -- inside
 
     @contextmanager
+    def _declared(self) -> Iterator[None]:
+        """Inside, the pipeline has the producer and the lifespan of the test."""
+        before = self.pipeline.declaration
+        self.pipeline.declaration = under_test(
+            before, producer=self.producer, lifespan=self._lifespan
+        )
+        try:
+            yield
+        finally:
+            self.pipeline.declaration = before
+
+    @contextmanager
     def _crashing(self, record: Record) -> Iterator[None]:
         """Inside, a `Crash()` kills the run; it may be the first thing that the source meets."""
 
         def crash() -> None:
-            record.crashed = True
+            record.killed = True
             running = self.pipeline.running
             assert running is not None
             running.abort()
@@ -262,11 +273,9 @@ class PipelineTester:
 
     async def _push_beside(self, messages: list[Any]) -> list[Place]:
         """Push into a pipeline with a producer of another kind, beside its own messages."""
-        producer = self.pipeline.producer
-        assert isinstance(producer, RecordedProducer)
-        await self._until(lambda: producer.intake is not None)
+        await self._until(lambda: self.running.phase == "running")
         first, self._pushed = self._pushed, self._pushed + len(messages)
-        await producer.push(messages, stream=PUSHED)
+        await self.running.push(messages, stream=PUSHED)
         return [(PUSHED, offset) for offset in range(first, self._pushed)]
 
     def _is_over(self) -> bool:

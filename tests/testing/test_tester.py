@@ -540,3 +540,20 @@ def test_a_handler_of_slices_is_recorded():
     assert result.data == [1, 2, 3]
     assert [outcome.attempts for outcome in result] == [1, 2, 1]
     assert given == [[0, 1, 2], [1]]
+
+
+async def test_what_a_tester_runs_is_the_pipeline_as_it_is():
+    """Its own producer, handlers and way to settle: nothing is put around them."""
+    pipeline = Pipeline("shop", StreamProducer("orders"))
+
+    @pipeline.batcher(size=3)
+    async def store(batch: Batch[dict]) -> None: ...
+
+    async with PipelineTester(pipeline) as tester:
+        result = await tester.push(*({"n": n} for n in range(3)))
+        run = tester.running._run
+        assert run.declaration.producer is pipeline.producer
+        assert run.declaration.batchers["default"].handler is store
+        assert run.ack_tracker.acknowledgers == 0
+    assert result.statuses == ["ok"] * 3
+    assert [batch.data for batch in result.batches] == [({"n": 0}, {"n": 1}, {"n": 2})]

@@ -25,6 +25,7 @@ from flowstream.pipeline.running.report import snapshot
 from flowstream.pipeline.running.run import Run
 from flowstream.pipeline.running.statistics import RunResult, Statistics
 from flowstream.pipeline.state import story
+from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.schema import options_of
 from flowstream.telemetry import Telemetry
 from flowstream.texts import interrupts, shown, type_name
@@ -240,12 +241,13 @@ async def start(
     telemetry: Telemetry | None,
     tune_gc: bool,
     discard: Any,
+    hooks: RunHooks | None,
     made: Callable[[RunningPipeline], None] = lambda running: None,
 ) -> AsyncIterator[RunningPipeline]:
     """See `Pipeline.start`. `made` gets the run before it begins, to abort it while it opens."""
     run = Run(
         declaration, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
-        discard=parse_places(discard, "discard"),
+        discard=parse_places(discard, "discard"), hooks=hooks,
     )  # fmt: skip
     running = RunningPipeline(run)
     made(running)

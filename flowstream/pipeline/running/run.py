@@ -32,6 +32,7 @@ from flowstream.pipeline.stages.offset_watch import OffsetWatch
 from flowstream.pipeline.stages.source import COMMIT_GRACE, Source
 from flowstream.pipeline.state import story
 from flowstream.pipeline.state.halting import advise
+from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import Controlled, StageCrashed, Telemetry
 from flowstream.texts import describe, is_a, leaves, plural, type_name
@@ -42,7 +43,7 @@ class Run:
 
     def __init__(
         self, declaration: Declaration, *, url: Any, environment: Any, telemetry: Telemetry | None,
-        tune_gc: bool, discard: Sequence[Place] = (),
+        tune_gc: bool, discard: Sequence[Place] = (), hooks: RunHooks | None = None,
     ) -> None:  # fmt: skip
         self.declaration = declaration
         handlers = {
@@ -50,7 +51,7 @@ class Run:
             for stage in declaration.topology().stages
         }
         self.state = state = RunState(
-            declaration.name, declaration.options, telemetry or Telemetry(), handlers
+            declaration.name, declaration.options, telemetry or Telemetry(), handlers, hooks
         )
         self.context = RunContext(
             declaration.name, url=url, environment=environment, telemetry=state.telemetry,

@@ -90,6 +90,8 @@ class AckTracker:
         for delivery, indexes in part.runs:
             delivery.settle(indexes)
             self._settled(delivery, outcome, len(indexes))
+        if self.state.hooks is not None:
+            self.state.hooks.settled(part.messages, outcome)
         if count := len(part):
             self.state.window.release(count, part.size)
             self._counted(outcome, count)
@@ -127,6 +129,8 @@ class AckTracker:
 
     def _settle_one(self, message: Message[Any], outcome: str) -> None:
         message._delivery.settle([message._index])
+        if self.state.hooks is not None:
+            self.state.hooks.settled([message], outcome)
         self._settled(message._delivery, outcome, 1)
         self._counted(outcome, 1)
 

@@ -149,6 +149,8 @@ class BatchProcessors(Pool):
         state, part = self.state, batch._slice
         traced = state.telemetry.tracer is not None
         error: BaseException | None = None
+        hooks = state.hooks
+        token = None if hooks is None else hooks.batch_begins(batch)
         with state.handling(self.name, part) as tell:
             with self.working(worker) as scope:
                 if self.options.processes:
@@ -159,6 +161,8 @@ class BatchProcessors(Pool):
             if scope is not None and scope.cancelled_caught:
                 error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
             tell(part.messages if traced else (), error)
+        if hooks is not None:
+            hooks.batch_ended(token, error)
         seconds = state.clock() - worker.since
         self.handled += len(part)
         self.seconds += seconds

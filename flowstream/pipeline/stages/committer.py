@@ -59,7 +59,12 @@ class Committer:
     async def commit(self) -> None:
         """Store every watermark that advanced; one at a time, so that no offset goes back."""
         async with self._turn:
-            await self._commit()
+            if not self._crashed:
+                await self._commit()
+
+    @property
+    def _crashed(self) -> bool:
+        return self.state.hooks is not None and self.state.hooks.crashed
 
     async def _commit(self) -> None:
         since, self.ack_tracker.uncommitted_since = self.ack_tracker.uncommitted_since, None
@@ -95,6 +100,8 @@ class Committer:
                 continue
             self._failed.pop(stream, None)
             tracker.store(offset)
+            if self.state.hooks is not None:
+                self.state.hooks.committed(stream, offset)
             self.stored[stream] = stored[stream] = offset
             self.state.emit(Committed(self.state.name, stream, offset, False))
         if failed:
@@ -154,6 +161,8 @@ class Committer:
             for name, tracker in self.ack_tracker.trackers.items()
             if stream in (None, name)
         }
+        if self._crashed:
+            return {}
         for attempt in range(1, LAST_TRIES):
             if self._hopeless or not self._failed.keys() & trackers:
                 break

@@ -188,6 +188,8 @@ class FailureHandler:
 
     async def _choose(self, failure: Failure) -> FailurePolicy:
         """Ask the pipeline's on_failed handler; it never makes things worse."""
+        if self.state.hooks is not None:
+            self.state.hooks.failed(failure)
         if self._on_failed is None:
             return self.policy
         try:

@@ -209,20 +209,16 @@ class Processors(Pool):
     async def _run(self, worker: WorkerState) -> None:
         """Run the handler over the worker's messages; come back to it after every failure."""
         worker.walk(worker.messages)
-        ordered = self.queue.ordered
-        while worker.left:
+        ordered, hooks = self.queue.ordered, self.state.hooks
+        while left := worker.left:
             failed: Message[Any] | None = None
+            todo = [] if hooks is None else worker.walked[-left:]
             with self.working(worker) as scope:
-                if self.options.processes:
-                    failed = await process_elsewhere(
-                        self._handler, worker, ordered, processes=self.processes
-                    )
-                elif self._is_async:
-                    failed = await process_async(self._handler, worker.iterator, ordered)
-                else:
-                    failed = await self.state.threads.run(
-                        self.name, worker, process_sync, self._handler, worker.iterator, ordered
-                    )
+                try:
+                    failed = await self._call(worker, ordered)
+                finally:
+                    if hooks is not None:
+                        hooks.attempted(todo[: left - worker.left])
             await anyio.lowlevel.checkpoint_if_cancelled()  # the run was cut off: nothing counts
             if scope is not None and scope.cancelled_caught:
                 failed = self._timed_out(worker)
@@ -230,9 +226,22 @@ class Processors(Pool):
                 self.queue.block(failed)
                 self._put_back_blocked(worker)
 
+    async def _call(self, worker: WorkerState, ordered: bool) -> Message[Any] | None:
+        """Call the handler for the messages that are left, until one has to be looked at."""
+        if self.options.processes:
+            return await process_elsewhere(self._handler, worker, ordered, processes=self.processes)
+        if self._is_async:
+            return await process_async(self._handler, worker.iterator, ordered)
+        failed: Message[Any] | None = await self.state.threads.run(
+            self.name, worker, process_sync, self._handler, worker.iterator, ordered
+        )
+        return failed
+
     async def _run_slice(self, worker: WorkerState) -> None:
         """Run a handler of slices; when it fails, the slice does."""
         threads = None if self._is_async else self.state.threads
+        if self.state.hooks is not None:
+            self.state.hooks.attempted(worker.messages)
         with self.working(worker) as scope:
             error = await handle_slice(self._handler, worker.part, worker, threads=threads)
         await anyio.lowlevel.checkpoint_if_cancelled()

@@ -250,6 +250,8 @@ class Source:
         if commits:
             tracker = self.ack_tracker.trackers.setdefault(stream, OffsetTracker())
             tracker.resume(committed)
+        if committed is not None and self.state.hooks is not None:
+            self.state.hooks.resumed(stream, committed)
         if acknowledger is not None:
             self.ack_tracker.acknowledgers += 1
         partition = Partition(self, stream, codec, acknowledger, tracker)

@@ -23,6 +23,7 @@ from flowstream.pipeline.options import PipelineOptions
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.state.failure_log import FailureLog
 from flowstream.pipeline.state.halting import halted
+from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.pipeline.state.timers import Timers
 from flowstream.signals import Signal
 from flowstream.telemetry import (
@@ -69,8 +70,10 @@ class RunState:
         options: PipelineOptions,
         telemetry: Telemetry,
         handlers: Mapping[str, str],
+        hooks: RunHooks | None = None,
     ) -> None:
         self.name = name
+        self.hooks = hooks
         self.options = options
         self.telemetry = telemetry
         self.clock = run_clock()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
 
-from flowstream.checks import check_kind, check_name, check_stream, check_whole
+from flowstream.checks import check_name, check_stream
 from flowstream.client import (
     Offset,
     StreamStatistics,
@@ -39,8 +39,8 @@ from flowstream.errors import (
     StreamNotAvailable,
 )
 from flowstream.pipeline import Backlog, Intake, Producer, RunContext, SourcePartition
+from flowstream.schema import checked, make, takes, whole
 from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
-from flowstream.texts import shown
 
 log = logging.getLogger("flowstream.connectors")
 
@@ -53,6 +53,43 @@ VERIFY_AGAIN = 0.2
 
 ELECTION = 10.0
 """Seconds to wait for a stream's leader when a pipeline starts."""
+
+
+def _check_offset(option: str, value: Any) -> None:
+    try:
+        offset_spec(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{option.removesuffix('offset')}{error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamProducerOptions:
+    """Options of sources that are streams."""
+
+    reference: Annotated[
+        str | None,
+        checked(check_name, "a name"),
+        "the name that offsets are stored under; that of the pipeline where it is None",
+    ] = None
+    offset: Annotated[
+        Offset,
+        checked(_check_offset, 'an offset, "first", "last", "next", a datetime or a timedelta'),
+        "where to begin where no offset is stored",
+    ] = "first"
+    credit: Annotated[
+        int, whole(2, 32_767, unit="chunks"), "chunks that the broker may send ahead"
+    ] = 10
+    filter: Annotated[Filter | None, "which messages are wanted"] = None
+    on_truncated: Annotated[
+        Literal["error", "skip"], "what happens where retention removed messages that were not read"
+    ] = "error"
+
+
+@dataclass(frozen=True)
+class StreamProducerArguments(StreamProducerOptions):
+    """What `StreamProducer(...)` takes."""
+
+    stream: Annotated[str, checked(check_stream, "the name of a stream"), "the stream to read"]
 
 
 class StreamProducer(Producer):
@@ -70,38 +107,18 @@ class StreamProducer(Producer):
 
     resumable = True
 
-    def __init__(
-        self,
-        stream: str,
-        *,
-        reference: str | None = None,
-        offset: Offset = "first",
-        credit: int = 10,
-        filter: Filter | None = None,
-        on_truncated: Literal["error", "skip"] = "error",
-    ) -> None:
-        check_stream(f"{type(self).__name__} > stream", stream)
-        if reference is not None:
-            check_name(f"{type(self).__name__} > reference", reference)
-        if on_truncated not in ("error", "skip"):
-            raise ConfigurationError(
-                f'{type(self).__name__} > on_truncated: expected "error" or "skip", '
-                f"got {shown(on_truncated)}"
-            )
-        check_whole(f"{type(self).__name__} > credit", credit, 2, 32_767)
-        offset_spec(offset)
-        check_kind(
-            f"{type(self).__name__} > filter", filter, Filter, "a Filter(...)", optional=True
-        )
-        self.stream = stream
-        self.reference = reference
-        self.offset = offset
-        self.credit = credit
-        self.filter = filter
-        self.on_truncated = on_truncated
+    @takes(StreamProducerArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(StreamProducerArguments, arguments, values, type(self).__name__)
+        self.stream = options.stream
+        self.reference = options.reference
+        self.offset = options.offset
+        self.credit = options.credit
+        self.filter = options.filter
+        self.on_truncated = options.on_truncated
         self.lost = 0
         self._environment: StreamEnvironment | None = None
-        self._name = reference or ""
+        self._name = options.reference or ""
         self._pipeline = ""
         self._consumed: list[str] = []
         self._telemetry = Telemetry()

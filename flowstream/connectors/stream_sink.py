@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any
 
-from flowstream.checks import check_callable, check_flag, check_stream, check_whole
+from flowstream.checks import check_stream
 from flowstream.client import (
     AmqpMessage,
     Routing,
@@ -16,8 +17,37 @@ from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamEnvironment, environment_of
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
 from flowstream.pipeline import Batch, Message, RunContext, Sink
+from flowstream.schema import Rule, checked, make, takes, whole
 from flowstream.telemetry import Tracer
-from flowstream.texts import interrupts, shown, type_name
+from flowstream.texts import interrupts, type_name
+
+Key = str | Callable[[Message[Any]], str | int]
+KEY = Rule(
+    "the name of a field or a function",
+    lambda value: bool(value) if isinstance(value, str) else callable(value),
+)
+
+
+@dataclass(frozen=True)
+class StreamSinkArguments:
+    """What `StreamSink(...)` takes."""
+
+    stream: Annotated[str, checked(check_stream, "the name of a stream"), "where to publish to"]
+    _: KW_ONLY
+    key: Annotated[
+        Key | None, KEY, "of a super stream: the field, or the function, that gives the routing key"
+    ] = None
+    routing: Annotated[Routing | None, "how keys lead to partitions; None: the broker is asked"] = (
+        None
+    )
+    encode: Annotated[Callable[[Any], bytes], "makes the body of a message's data"] = encode_payload
+    amqp: Annotated[bool, "wrap bodies into AMQP 1.0 messages"] = False
+    filter_value: Annotated[Callable[[bytes], str | None] | None, "the filter value of a body"] = (
+        None
+    )
+    max_unconfirmed: Annotated[
+        int, whole(1, unit="messages"), "messages that wait for their confirm at most"
+    ] = 10_000
 
 
 class StreamSink(Sink):
@@ -36,42 +66,18 @@ class StreamSink(Sink):
     consumes them.
     """
 
-    def __init__(
-        self,
-        stream: str,
-        *,
-        key: str | Callable[[Message[Any]], str | int] | None = None,
-        routing: Routing | None = None,
-        encode: Callable[[Any], bytes] = encode_payload,
-        amqp: bool = False,
-        filter_value: Callable[[bytes], str | None] | None = None,
-        max_unconfirmed: int = 10_000,
-    ) -> None:
-        check_stream("StreamSink > stream", stream)
-        if not callable(encode):
-            raise ConfigurationError(
-                f"StreamSink > encode: expected a function, got {shown(encode)}"
-            )
-        if not (bool(key) if isinstance(key, str) else key is None or callable(key)):
-            raise ConfigurationError(
-                f"StreamSink > key: expected the name of a field or a function, got {shown(key)}"
-            )
-        if routing not in (None, "hash", "key"):
-            raise ConfigurationError(
-                f'StreamSink > routing: expected "hash", "key" or None, got {shown(routing)}'
-            )
-        if routing is not None and key is None:
+    @takes(StreamSinkArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(StreamSinkArguments, arguments, values, "StreamSink")
+        if options.routing is not None and options.key is None:
             raise ConfigurationError("StreamSink > routing: it needs key=, which it routes by")
-        check_flag("StreamSink > amqp", amqp)
-        check_callable("StreamSink > filter_value", filter_value)
-        check_whole("StreamSink > max_unconfirmed", max_unconfirmed, 1)
-        self.stream = stream
-        self.key = key
-        self.routing = routing
-        self.encode = encode
-        self.amqp = amqp
-        self.filter_value = filter_value
-        self.max_unconfirmed = max_unconfirmed
+        self.stream = options.stream
+        self.key = options.key
+        self.routing = options.routing
+        self.encode = options.encode
+        self.amqp = options.amqp
+        self.filter_value = options.filter_value
+        self.max_unconfirmed = options.max_unconfirmed
 
     def writes(self) -> Sequence[str]:
         return [self.stream]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any
 
 import anyio
 
-from flowstream.checks import check_flag, check_name
+from flowstream.checks import check_name
 from flowstream.client import Offset, OffsetSpec
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import SuperStreamReader
-from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start
-from flowstream.connectors.stream_producer import StreamProducer
+from flowstream.connectors.stream_producer import StreamProducer, StreamProducerOptions
 from flowstream.errors import FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Intake, RunContext, SourcePartition
+from flowstream.schema import checked, make, part, takes
 from flowstream.telemetry import PartitionMoved
 from flowstream.texts import plural
 
@@ -25,6 +26,17 @@ log = logging.getLogger("flowstream.connectors")
 
 HAND_OVER = 45.0
 """Seconds a partition may take to drain before another consumer has it (the broker waits 60)."""
+
+
+@dataclass(frozen=True)
+class SuperStreamProducerArguments(StreamProducerOptions):
+    """What `SuperStreamProducer(...)` takes."""
+
+    super_stream: Annotated[str, checked(check_name, "a name"), "the super stream to read"]
+    _: KW_ONLY
+    single_active: Annotated[
+        bool, "share the partitions with other processes that use the same reference"
+    ] = False
 
 
 class SuperStreamProducer(StreamProducer):
@@ -39,28 +51,12 @@ class SuperStreamProducer(StreamProducer):
 
     resumable = False  # partitions that it leaves go to others, who begin behind the stored offsets
 
-    def __init__(
-        self,
-        super_stream: str,
-        *,
-        reference: str | None = None,
-        offset: Offset = "first",
-        credit: int = 10,
-        filter: Filter | None = None,
-        single_active: bool = False,
-        on_truncated: Literal["error", "skip"] = "error",
-    ) -> None:
-        check_name("SuperStreamProducer > super_stream", super_stream)
-        super().__init__(
-            super_stream,
-            reference=reference,
-            offset=offset,
-            credit=credit,
-            filter=filter,
-            on_truncated=on_truncated,
-        )
-        check_flag("SuperStreamProducer > single_active", single_active)
-        self.single_active = single_active
+    @takes(SuperStreamProducerArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(SuperStreamProducerArguments, arguments, values, type(self).__name__)
+        shared = part(StreamProducerOptions, options)
+        super().__init__(options.super_stream, **vars(shared))
+        self.single_active = options.single_active
         self._intake: Intake | None = None
         self._sources: dict[str, SourcePartition] = {}
         self._starts: dict[str, Start] = {}

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from inspect import isasyncgen
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio.lowlevel
 import anyio.to_thread
 
-from flowstream.checks import check_flag, check_name, check_whole
+from flowstream.checks import check_name
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.producer import Intake, Producer, SourcePartition
-from flowstream.texts import interrupts, is_a, shown
+from flowstream.schema import Rule, checked, make, takes, whole
+from flowstream.texts import interrupts, is_a
 
 T = TypeVar("T")
+
+
+def _can_be_iterated(value: object) -> bool:
+    kind = type(value)
+    iterates = any(hasattr(kind, name) for name in ("__iter__", "__aiter__", "__getitem__"))
+    return iterates and not isinstance(value, str | bytes)
+
+
+ITEMS = Rule("a list, a generator or another iterable of items", _can_be_iterated)
+
+
+@dataclass(frozen=True)
+class IterableProducerArguments:
+    """What `IterableProducer(...)` takes."""
+
+    iterable: Annotated[Iterable[Any] | AsyncIterable[Any], ITEMS, "gives the items"]
+    _: KW_ONLY
+    stream: Annotated[
+        str, checked(check_name, "a name"), "names the source in logs and metrics"
+    ] = "iterable"
+    slice_size: Annotated[int, whole(1, unit="items"), "items that are read at a time"] = 1000
+    threaded: Annotated[bool, "read in a worker thread: for iterables that block"] = False
 
 
 class IterableProducer(Producer):
@@ -35,26 +59,13 @@ class IterableProducer(Producer):
     stopped ends with it, and a later run says so.
     """
 
-    def __init__(
-        self,
-        iterable: Iterable[Any] | AsyncIterable[Any],
-        *,
-        stream: str = "iterable",
-        slice_size: int = 1000,
-        threaded: bool = False,
-    ) -> None:
-        if isinstance(iterable, str | bytes) or not _can_be_iterated(iterable):
-            raise ConfigurationError(
-                f"IterableProducer: expected a list, a generator or another iterable of items, got "
-                f"{shown(iterable)}"
-            )
-        check_name("IterableProducer > stream", stream)
-        check_whole("IterableProducer > slice_size", slice_size, 1)
-        check_flag("IterableProducer > threaded", threaded)
-        self.stream = stream
-        self._iterable = iterable
-        self._slice_size = slice_size
-        self._threaded = threaded
+    @takes(IterableProducerArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(IterableProducerArguments, arguments, values, "IterableProducer")
+        self.stream = options.stream
+        self._iterable = options.iterable
+        self._slice_size = options.slice_size
+        self._threaded = options.threaded
         self._reading = _Reading()
 
     async def run(self, intake: Intake) -> None:
@@ -142,11 +153,6 @@ class _Reading:
                     "Give it an object whose __aiter__ begins anew, or where it was"
                 )
             raise
-
-
-def _can_be_iterated(value: object) -> bool:
-    kind = type(value)
-    return any(hasattr(kind, name) for name in ("__iter__", "__aiter__", "__getitem__"))
 
 
 def _body(item: Any) -> Any:

@@ -37,7 +37,8 @@ MIB = 1 << 20
 LARGE = 8 * MIB
 FRAME_MAX = 16 * MIB
 BOOKKEEPING = 1 << 10
-COPIES = 3
+COPIES = 4
+"""Of a chunk on its way in: the buffer that a connection keeps, the copy that is cut, bodies."""
 ALLOCATOR = 8 * MIB
 
 

@@ -336,6 +336,7 @@ def pipeline_of(model: Model, source: LiveStream, shape: Shape) -> Pipeline:
         max_in_flight_bytes=shape.window_bytes,
         commit_every=shape.commit_every,
         drain_timeout=2000.0,
+        max_restarts=20,  # several crashes that were waiting may come at once
     )
 
     options: Any = {"concurrency": shape.concurrency, "max_demand": shape.max_demand}

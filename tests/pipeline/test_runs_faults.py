@@ -14,7 +14,7 @@ from flowstream import IterableProducer, StreamProducer, SuperStreamProducer
 from flowstream.connectors import start, stream_producer
 from flowstream.pipeline.deciders.discards import Discards
 from flowstream.pipeline.delivery import SETTLED, Delivery, OffsetTracker
-from flowstream.pipeline.running.run import Run
+from flowstream.pipeline.state.run_state import RunState
 from tests.pipeline.test_runs import STEPS, Runs
 
 EXAMPLES = 1000
@@ -43,7 +43,7 @@ def an_offset_of_minus_one_becomes_zero(patch: Patch) -> None:
 
 @found_as("a success with [0-9]+ messages unsettled")
 def a_drain_that_leaves_work_is_a_success(patch: Patch) -> None:
-    patch.setattr(Run, "unsettled", 0)
+    patch.setattr(RunState, "unsettled", 0)
 
 
 @found_as("not handled")

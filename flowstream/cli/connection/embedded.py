@@ -12,7 +12,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ HOST = "127.0.0.1"
 LOG = "broker.log"
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 10.0
+END_SEEN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,12 @@ class OwnBroker:
     _process: subprocess.Popen[bytes]
 
     def check(self) -> None:
-        """Raise CommandError if it has ended, which it should not do before the run."""
-        code = self._process.poll()
-        if code is not None:
+        """Raise CommandError if it has ended, which it should not do before the run.
+
+        A process that is killed closes its connections before its parent can see that it has ended.
+        """
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(END_SEEN)
             raise CommandError(
                 f"the embedded broker of this run has ended (exit code {code}, see {DATA / LOG}); "
                 "the next run gets the unsettled messages again",

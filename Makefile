@@ -22,8 +22,7 @@ ARGS ?=
 # and real brokers need a part of the cores themselves. ARGS=-n0 runs all in one, for a debugger.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell expr 2 '*' $(CORES))
-test-fast: WORKERS := $(CORES)
-test-all: WORKERS := $(shell expr 3 '*' $(CORES) / 2 '|' 1)
+test-fast test-all: WORKERS := $(CORES)
 PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
 # Without it each process of the tests would compile everything again.

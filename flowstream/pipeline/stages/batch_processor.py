@@ -6,6 +6,7 @@ tried again keeps its place in that order, and holds up no other (deciders/batch
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -53,17 +54,20 @@ class BatchProcessors(Pool):
         self._handler = handler
         self._is_async = is_async
         self._retry = retry
-        self._resizing: int | None = None
-        self._held_back: list[Batch[Any]] = []
+        self._resizes: deque[tuple[int, list[Batch[Any]]]] = deque()
+        """Numbers of workers to change to, and the batches that were made for each of them."""
         self._handling: dict[WorkerState, Batch[Any]] = {}
 
     # -- in
 
     def put(self, batch: Batch[Any]) -> bool:
         """Take a closed batch; False where its key does not compare with those of others."""
-        if self._resizing is not None:
-            self._held_back.append(batch)
+        if self._resizes:
+            self._resizes[-1][1].append(batch)
             return True
+        return self._schedule(batch)
+
+    def _schedule(self, batch: Batch[Any]) -> bool:
         try:
             self.scheduler.put(batch)
         except BaseException as error:
@@ -81,12 +85,13 @@ class BatchProcessors(Pool):
 
     @property
     def waiting(self) -> int:
-        return self.scheduler.messages + sum(len(batch._slice) for batch in self._held_back)
+        held = (batch for _, batches in self._resizes for batch in batches)
+        return self.scheduler.messages + sum(len(batch._slice) for batch in held)
 
     @property
     def idle(self) -> bool:
         """No batch waits, is handled or parked."""
-        return self.stalled and not self._held_back
+        return self.stalled and not any(batches for _, batches in self._resizes)
 
     @property
     def stalled(self) -> bool:
@@ -96,18 +101,16 @@ class BatchProcessors(Pool):
     def resize(self, workers: int) -> None:
         """Change the number of workers, once the batches that are here are through: those that
         come meanwhile wait, since another number of workers has other partitions."""
-        self._resizing = workers
+        self._resizes.append((workers, []))
         self._settle_size()
 
     def _settle_size(self) -> None:
-        if self._resizing is None or self.scheduler.batches:
-            return
-        workers, self._resizing = self._resizing, None
-        self.scheduler = BatchScheduler(serial=workers == 1)
-        self.set_workers(workers)
-        held, self._held_back = self._held_back, []
-        for batch in held:
-            self.put(batch)
+        while self._resizes and not self.scheduler.batches:
+            workers, batches = self._resizes.popleft()
+            self.scheduler = BatchScheduler(serial=workers == 1)
+            self.set_workers(workers)
+            for batch in batches:
+                self._schedule(batch)
 
     # -- work
 

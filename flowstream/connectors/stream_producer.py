@@ -385,10 +385,11 @@ class StreamProducer(Producer):
         starts = {stream: await self._where(stream, place) for stream, place in places.items()}
         new: dict[str, Start] = {}
         for stream, start in starts.items():
-            if start.offset == 0 and not start.known and self.offset in ("first", 0):
+            first = self.offset in ("first", 0)
+            if start.offset == 0 and first and not start.known:
                 self._at_first.add(stream)
-            elif not start.known:
-                new[stream] = start
+            elif not start.known or (start.offset == 0 and not first):
+                new[stream] = start  # only the copy may say so, which consumers do not read
         for stream, start in new.items():
             if start.lost:  # reported before it is stored: afterwards nobody would know
                 self._truncated(stream, start.lost)

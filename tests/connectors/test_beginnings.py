@@ -143,6 +143,33 @@ async def test_every_partition_has_its_own_beginning(
             await environment.delete_super_stream(stream_name)
 
 
+@pytest.mark.parametrize("single_active", [False, True], ids=["all", "single_active"])
+async def test_a_beginning_holds_when_the_next_run_is_declared_to_begin_elsewhere(
+    broker: Broker, stream_name: str, single_active: bool
+) -> None:
+    if broker.version < (3, 13):
+        pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    async with Environment(broker.url) as environment:
+        await environment.create_super_stream(stream_name, partitions=2)
+        try:
+            partitions = await environment.partitions(stream_name)
+
+            async def fill() -> None:
+                for partition in partitions:
+                    await publish(environment, partition, 5)
+
+            first = SuperStreamProducer(stream_name, single_active=single_active)
+            await killed(environment, first, 10, fill)
+            await fill()
+            after = SuperStreamProducer(stream_name, offset="next", single_active=single_active)
+            seen = await handled(environment, after, 20)
+            for partition in partitions:
+                stored = [at for at, _, _ in await contents(environment, partition)]
+                assert [at for it, at in seen if it == partition] == stored
+        finally:
+            await environment.delete_super_stream(stream_name)
+
+
 async def test_a_partition_that_came_while_a_pipeline_was_away_is_handled_from_its_first_message():
     environment = MemoryEnvironment({"shop-0": [b"1"], "shop-1": [b"2"]})
     environment.super_stream("shop", 2)

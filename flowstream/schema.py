@@ -36,7 +36,6 @@ from flowstream.texts import shown, type_name
 P = ParamSpec("P")
 S = TypeVar("S")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 LENGTH = 200

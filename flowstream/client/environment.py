@@ -61,7 +61,7 @@ class EnvironmentArguments(Settings):
     credentials: Annotated[
         Credentials | None, CREDENTIALS, "instead of the URL's user and password"
     ] = None
-    telemetry: Annotated[Telemetry | None, "who is told what happens"] = None
+    telemetry: Annotated[Telemetry | None, "what receives the events"] = None
     name: Annotated[str, NAME, "what brokers show of its connections"] = "flowstream"
     address_resolver: Annotated[
         AddressResolver | None, "maps what brokers advertise to what is reachable"

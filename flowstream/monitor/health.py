@@ -31,7 +31,7 @@ RECOVERY_GRACE = 2.0
 """Seconds that a broker may be disconnected: a leader that moves should not fail the check."""
 
 REASONS = 3
-"""Reasons that the text of a check names."""
+"""Reasons that the text of a check lists, at most."""
 
 COMMITS_MISSED = 3
 """Commit intervals after which uncommitted messages fail the check."""

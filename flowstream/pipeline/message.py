@@ -125,7 +125,7 @@ class Message(Generic[T]):
     __slots__ = ("_delivery", "_extra", "_hash", "_index", "_order", "data", "raw")
 
     _hash: int
-    """Where a batcher has partitions: the number that they are told apart by."""
+    """Where a batcher has a partition_by of its own: the number that chooses a partition."""
     _order: Any
     """Where the processors keep the order of keys: the order (deciders/queues.py) it is part of."""
 

@@ -84,6 +84,18 @@ async def test_what_does_not_decode_never_reaches_a_batcher_alone():
     assert seen == [n for n in range(30) if n != 7]
 
 
+async def test_a_size_function_that_always_raises_fails_every_message_by_itself():
+    pipeline = Pipeline("test", MemoryStream(numbers(1000), slices=[1000]), on_failure=Drop())
+
+    def wrong(message: Message[dict], so_far: int) -> tuple[bool, int]:
+        raise KeyError("amount")
+
+    @pipeline.batcher(size=(0, wrong))
+    async def store(batch: Batch[dict]) -> None: ...
+
+    assert (await pipeline.run()).settled == {"discarded": 1000}
+
+
 async def test_a_batcher_alone_keeps_keys_in_order():
     pipeline = pipeline_of(400, partition_by=lambda message: message.data["n"] % 5)
     seen: list[int] = []

@@ -192,7 +192,7 @@ def test_the_short_ways_are_the_long_ones(data: list[bytes]):
 
 
 def slowly(raw: bytes) -> Any:
-    """The payload by the way that every message can go, or the text of its error."""
+    """The payload as the general decoder finds it, or the text of its error."""
     if not p.is_amqp(raw):
         return raw
     try:

@@ -77,7 +77,6 @@ Number = Annotated[
 Seconds = Annotated[
     float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
 ]
-AtLeastOne = Annotated[int, Field(ge=1, le=MOST_WHOLE), BeforeValidator(_no_truth)]
 AtLeastZero = Annotated[int, Field(ge=0, le=MOST_WHOLE), BeforeValidator(_no_truth)]
 
 

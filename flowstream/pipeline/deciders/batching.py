@@ -110,11 +110,6 @@ class Batching:
         return [self._pop(where, trigger) for where in list(self._open)]
 
     @property
-    def splits(self) -> bool:
-        """Does a function of the user's say when a batch is full?"""
-        return self._split is not None
-
-    @property
     def deadline(self) -> float | None:
         """When the oldest open batch ends by its age."""
         for batch in self._open.values():

@@ -278,11 +278,6 @@ class KeyedQueue(Queue):
     def ready(self) -> int:
         return len(self._ready)
 
-    @property
-    def hottest(self) -> int:
-        """The messages that wait for the key with the most of them."""
-        return max((len(order.waiting) for order in self._orders.values()), default=0)
-
     def _list(self, order: Order) -> None:
         if order.ready and not order.listed:
             order.listed = True

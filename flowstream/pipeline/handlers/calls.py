@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import anyio
 
 from flowstream.errors import StageFailed
-from flowstream.pipeline.handlers.return_checks import UNFINISHED, discard
+from flowstream.pipeline.handlers.return_checks import (
+    NO_KEYS,
+    UNFINISHED,
+    discard,
+    hash_of,
+    map_all,
+)
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState, current_worker
 from flowstream.pipeline.message import Failure, Message
@@ -152,6 +158,38 @@ def take_data(part: Slice[Any], answer: Any) -> TypeError | None:
         )
     part.replace(list(answer))
     return None
+
+
+class Keyed(NamedTuple):
+    """Messages with their partition keys and the hashes of those, and what failed instead."""
+
+    messages: list[Message[Any]]
+    keys: list[Any]
+    hashes: list[int]
+    failures: list[Failure]
+
+
+def keyed(partition_by: Callable[[Message[Any]], Any], messages: list[Message[Any]]) -> Keyed:
+    """Ask for the partition key of each message; one that has none fails alone."""
+    keys, bad = map_all(partition_by, messages)
+    unfit = not NO_KEYS.isdisjoint(map(type, keys))
+    hashes, unhashable = map_all(hash_of if unfit else hash, keys)
+    wrong = dict([*unhashable, *bad])
+    if not wrong:
+        return Keyed(messages, keys, hashes, [])
+    failures: list[Failure] = []
+    for index, error in sorted(wrong.items()):
+        if passes(error):
+            raise error
+        reason = f"partition_by raised {describe(error)}"
+        failures.append(Failure(messages[index], reason, error=error))
+    good = [index for index in range(len(messages)) if index not in wrong]
+    return Keyed(
+        [messages[index] for index in good],
+        [keys[index] for index in good],
+        [hashes[index] for index in good],
+        failures,
+    )
 
 
 def thread_handler(

@@ -135,10 +135,6 @@ class Pool(ABC):
         """Threads of the handler that were given up and have not come back."""
         return self.state.threads.hung.count(self.name)
 
-    def rest(self) -> None:
-        """A worker found nothing to do."""
-        self.state.rested()
-
     @abstractmethod
     def resize(self, workers: int) -> None:
         """Change the number of workers; where order is kept, once what was taken in is through."""

@@ -10,7 +10,7 @@ from flowstream.pipeline.message import Message
 from flowstream.texts import interrupts, type_name
 
 UNFINISHED = (CoroutineType, GeneratorType, AsyncGeneratorType)
-_NO_KEYS = frozenset({Message, *UNFINISHED})
+NO_KEYS = frozenset({Message, *UNFINISHED})
 
 
 def discard(answer: Any) -> None:
@@ -44,22 +44,12 @@ def map_all(
     return results, bad
 
 
-def keys_of(
-    key: Callable[[Message[Any]], Any], messages: list[Message[Any]]
-) -> tuple[list[Any], list[int], list[tuple[int, BaseException]]]:
-    """The partition keys of messages, what they hash to, and (index, error) of those without."""
-    keys, bad = map_all(key, messages)
-    unfit = not _NO_KEYS.isdisjoint(map(type, keys))
-    hashes, unhashable = map_all(hash_of if unfit else hash, keys)
-    return keys, hashes, [*bad, *unhashable]
-
-
 def hash_of(key: Any) -> int:
     """The hash of a partition key; TypeError for what is no key.
 
     Messages and coroutines are all different: no two messages would be of one partition.
     """
-    if type(key) in _NO_KEYS:
+    if type(key) in NO_KEYS:
         discard(key)
         raise TypeError(f"a {type_name(key)} is no key; return a value such as an id")
     return hash(key)

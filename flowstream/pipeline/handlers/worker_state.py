@@ -185,8 +185,3 @@ class Idle:
         """Wake up to `count` workers."""
         for index in list(self._events)[:count]:
             self._events.pop(index).set()
-
-    def wake_one(self, index: int) -> None:
-        event = self._events.pop(index, None)
-        if event is not None:
-            event.set()

@@ -17,7 +17,6 @@ from flowstream.pipeline.declaration import Declaration, Declared
 from flowstream.pipeline.handlers.calls import thread_handler
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.payload import decoder
-from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.batch_processor import BatchProcessors
 from flowstream.pipeline.stages.batcher import Batcher
@@ -103,7 +102,7 @@ class Assembly:
         source = Source(
             self._state, self._context, ack_tracker=self._ack_tracker,
             committer=self._committer, failure_handler=failure_handler,
-            entrance=processors or BatcherOnly(next(iter(batchers.values()))),
+            entrance=processors or next(iter(batchers.values())),
             limiter=self._limiter, decoder=self._decoder, discards=self._discards,
         )  # fmt: skip
         return Stages(source, processors, batchers, failure_handler)
@@ -136,13 +135,13 @@ class Assembly:
         )  # fmt: skip
         of_all, processor = self._declaration.options.partition_by, self._declaration.processor
         if processor is None:
-            partition_by, keyed = declared.options.partition_by or of_all, False
+            partition_by, in_order = declared.options.partition_by or of_all, False
         else:
             partition_by = declared.options.partition_by
-            keyed = (processor.options.partition_by or of_all) is not None
+            in_order = (processor.options.partition_by or of_all) is not None
         return Batcher(
             self._state, declared.options, failure_handler, processors,
-            partition_by=partition_by, keyed=keyed,
+            partition_by=partition_by, in_order=in_order,
         )  # fmt: skip
 
     def _bound(self, declared: Declared) -> Any:
@@ -153,14 +152,3 @@ class Assembly:
         if declared.signature.is_async:
             return handler
         return thread_handler(handler, name, self._state.threads)
-
-
-class BatcherOnly:
-    """The way from the source to the batcher of a pipeline that has no processor."""
-
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
-
-    def put(self, part: Slice[Any]) -> None:
-        """Take a slice; nobody has decided anything about its messages."""
-        self._batcher.put(part, decided=False)

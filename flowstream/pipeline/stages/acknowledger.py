@@ -168,7 +168,7 @@ class AckTracker:
         self.state.freed.notify()
         self.state.changed.notify()
 
-    # -- what handlers settled themselves, and sources that are told of each message
+    # -- what handlers settled themselves, and sources that have an acknowledger
 
     async def settle_early(self) -> None:
         """Settle what handlers acknowledged with `message.settle()`."""

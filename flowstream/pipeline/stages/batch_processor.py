@@ -118,7 +118,7 @@ class BatchProcessors(Pool):
         while worker.index < self.concurrency:
             batch = self.scheduler.take()
             if batch is None:
-                self.rest()
+                self.state.rested()
                 if not self.scheduler.ready:  # resting may have closed batches under pressure
                     await self.idle_workers.wait(worker.index)
                 continue
@@ -184,8 +184,8 @@ class BatchProcessors(Pool):
         if error is not None:
             reason = describe(error)
             failures = [Failure(message, reason, error=error) for message in part.messages]
-        elif part.flagged:
-            failures = await self._settle_flagged(worker, part)
+        elif flagged := part.flagged:
+            failures = await self._settle_flagged(worker, part, flagged)
         else:
             await self.ack_tracker.settle(part, "ok")
         worker.messages = [failure.message for failure in failures]
@@ -196,11 +196,13 @@ class BatchProcessors(Pool):
         worker.messages = []
         return failures
 
-    async def _settle_flagged(self, worker: WorkerState, part: Slice[Any]) -> list[Failure]:
+    async def _settle_flagged(
+        self, worker: WorkerState, part: Slice[Any], flagged: list[Message[Any]]
+    ) -> list[Failure]:
         """Settle a batch in which the handler failed or dropped some messages."""
-        failures = [f for m in part.flagged if (f := m._more().failure) is not None]
+        failures = [f for m in flagged if (f := m._more().failure) is not None]
         failed = [failure.message for failure in failures]
-        dropped = [m for m in part.flagged if m.dropped is not None and m.failed is None]
+        dropped = [m for m in flagged if m.dropped is not None and m.failed is None]
         own = [m for m in part.messages if m.failed is None and m.dropped is None]
         worker.messages = failed + own + dropped
         if dropped:

@@ -8,8 +8,7 @@ from typing import Any
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.deciders.batching import Batching, Rejected
 from flowstream.pipeline.deciders.queues import stable_hash
-from flowstream.pipeline.handlers.calls import passes
-from flowstream.pipeline.handlers.return_checks import keys_of
+from flowstream.pipeline.handlers.calls import keyed
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
 from flowstream.pipeline.slice import Slice
@@ -21,7 +20,7 @@ from flowstream.texts import describe
 
 
 class Batcher:
-    """One batcher. `keyed`: its messages are in the order of the processors' keys."""
+    """One batcher. `in_order`: its messages are in the order of the processors' keys."""
 
     def __init__(
         self,
@@ -31,7 +30,7 @@ class Batcher:
         processors: BatchProcessors,
         *,
         partition_by: Callable[[Message[Any]], Any] | None,
-        keyed: bool,
+        in_order: bool,
     ) -> None:
         self.state = state
         self.name = options.name
@@ -39,7 +38,7 @@ class Batcher:
         self.failure_handler = failure_handler
         self.processors = processors
         self._partition_by = partition_by
-        self._keyed_before = keyed and partition_by is None
+        self._keyed_before = in_order and partition_by is None
         self.batching = Batching(
             options.name, options.size, options.batch_timeout, max_bytes=options.max_bytes
         )
@@ -48,19 +47,18 @@ class Batcher:
         self._partition(options.concurrency)
         state.stages.append(self)
 
-    def put(self, part: Slice[Any], *, decided: bool) -> None:
+    def put(self, part: Slice[Any], *, decided: bool = False) -> None:
         """Add messages. `decided`: some may have a key, or ask for a flush."""
         now = self.state.clock()
         if self._partition_by is not None:
-            part = Slice.of(self._keyed(part.messages))
+            part = Slice.of(self._numbered(part.messages))
         if decided:
             self._put_each(part.messages, now)
         else:
-            messages = part.messages if self.batching.splits else []
             try:
                 self._hand_on(self.batching.put(part, now), now)
             except Rejected as rejected:
-                self._refused(messages, rejected, now)
+                self._put_each(self._refused(part.messages, rejected, now), now)
         if self._draining:
             self.flush("drain")
         if not self._armed and (deadline := self.batching.deadline) is not None:
@@ -116,44 +114,34 @@ class Batcher:
         else:
             self.batching.partition = lambda message: message._hash % workers
 
-    def _keyed(self, messages: list[Message[Any]]) -> list[Message[Any]]:
+    def _numbered(self, messages: list[Message[Any]]) -> list[Message[Any]]:
         """Number messages by their partition keys; those for which that fails are failures."""
         assert self._partition_by is not None
-        keys, _, bad = keys_of(self._partition_by, messages)
-        wrong = dict(bad)
-        failures: list[Failure] = []
-        good: list[Message[Any]] = []
-        for index, message in enumerate(messages):
-            error = wrong.get(index)
-            if error is None:
-                message._hash = stable_hash(keys[index])
-                good.append(message)
-            elif passes(error):
-                raise error
-            else:
-                failures.append(
-                    Failure(message, f"partition_by raised {describe(error)}", error=error)
-                )
-        self.failure_handler.put([self.processors.stamp(failure, 1) for failure in failures])
-        return good
+        found = keyed(self._partition_by, messages)
+        for message, key in zip(found.messages, found.keys, strict=True):
+            message._hash = stable_hash(key)
+        self.failure_handler.put([self.processors.stamp(each, 1) for each in found.failures])
+        return found.messages
 
     def _put_each(self, messages: list[Message[Any]], now: float) -> None:
-        try:
-            self._hand_on(self.batching.put_each(messages, now), now)
-        except Rejected as rejected:
-            self._refused(messages, rejected, now)
+        while messages:
+            try:
+                self._hand_on(self.batching.put_each(messages, now), now)
+                return
+            except Rejected as rejected:
+                messages = self._refused(messages, rejected, now)
 
-    def _refused(self, messages: list[Message[Any]], rejected: Rejected, now: float) -> None:
-        """The batch key or size function raised for one message: it fails, the rest goes on."""
+    def _refused(
+        self, messages: list[Message[Any]], rejected: Rejected, now: float
+    ) -> list[Message[Any]]:
+        """The batch key or size function raised for one message, which fails; returns the rest."""
         error = rejected.__cause__
         assert error is not None
         self._hand_on(rejected.closed, now)
-        message = messages[rejected.index]
-        failure = Failure(
-            message, f"the batch key or size function: {describe(error)}", error=error
-        )
+        reason = f"the batch key or size function: {describe(error)}"
+        failure = Failure(messages[rejected.index], reason, error=error)
         self.failure_handler.put([self.processors.stamp(failure, 1)])
-        self._put_each(messages[rejected.index + 1 :], now)
+        return messages[rejected.index + 1 :]
 
     def _hand_on(self, batches: list[Batch[Any]], now: float) -> None:
         for batch in batches:

@@ -73,7 +73,7 @@ class OffsetWatch:
             self._moved(stream, tracker, found, "another run" if shared else "something else")
 
     async def _ask(self, stream: str) -> tuple[int | None, bool]:
-        """The stored offset, and whether another run claimed the reference: that is told only
+        """The stored offset, and whether another run claimed the reference. A claim is seen only
         once, so it is left for the next look where there is no offset to report yet."""
         found = await self.producer.stored_offset(stream)
         return found, found is not None and await self.producer.is_shared(stream)

@@ -1,4 +1,4 @@
-"""The processors: workers that take slices, run the handler over them, and hand on what succeeded.
+"""The processors: workers that take slices, run the handler over them, and pass on what succeeded.
 
 Order: with partition_by (or one worker) a message that failed blocks what is behind it until it is
 settled, so no handler ever sees messages of one key in another order (deciders/queues.py). Without
@@ -19,13 +19,14 @@ from flowstream.pipeline.deciders.slice_sizer import SliceSizer
 from flowstream.pipeline.handlers.calls import (
     fail,
     handle_slice,
+    keyed,
     passes,
     process_async,
     process_sync,
 )
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.processes import process_elsewhere
-from flowstream.pipeline.handlers.return_checks import discard, keys_of
+from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import ProcessorOptions
@@ -93,29 +94,13 @@ class Processors(Pool):
             self._held_back.append(part)
             return
         if isinstance(self.queue, KeyedQueue):
-            self._put_keyed(self.queue, part.messages)
+            assert self._partition_by is not None
+            found = keyed(self._partition_by, part.messages)
+            self.failure_handler.put([self._stamp(failure) for failure in found.failures])
+            self.queue.put(found.messages, found.keys, found.hashes)
         else:
             self.queue.put(part)
         self.idle_workers.wake(self.queue.ready)
-
-    def _put_keyed(self, queue: KeyedQueue, messages: list[Message[Any]]) -> None:
-        """Queue messages by their partition keys; those for which that fails are failures."""
-        assert self._partition_by is not None
-        keys, hashes, bad = keys_of(self._partition_by, messages)
-        if bad:
-            for _, error in bad:
-                if passes(error):
-                    raise error
-            wrong = [
-                Failure(messages[index], f"partition_by raised {describe(error)}", error=error)
-                for index, error in bad
-            ]
-            self.failure_handler.put([self._stamp(failure) for failure in wrong])
-            at = {index for index, _ in bad}
-            good = [index for index in range(len(messages)) if index not in at]
-            messages = [messages[index] for index in good]
-            keys, hashes = [keys[index] for index in good], [hashes[index] for index in good]
-        queue.put(messages, keys, hashes)
 
     @property
     def waiting(self) -> int:
@@ -162,7 +147,7 @@ class Processors(Pool):
             size = self.sizer.size(self.queue.waiting, len(self.idle_workers) + 1)
             part = self.queue.take(worker.index, size) if size else None
             if part is None:
-                self.rest()
+                self.state.rested()
                 await self.idle_workers.wait(worker.index)
                 continue
             if self.state.halts:

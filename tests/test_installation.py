@@ -95,7 +95,7 @@ def test_the_wheel_has_the_package_and_the_generated_files(installed: Path) -> N
 
 @pytest.mark.slow
 def test_an_installed_wheel_exports_the_dashboards(installed: Path, tmp_path: Path) -> None:
-    """What an editable install exports, in tests/cli/test_dashboards.py, it exports too."""
+    """As an editable install does: tests/cli/commands/test_dashboards.py."""
     program = "import flowstream, sys; print(flowstream.__file__, file=sys.stderr); "
     program += "from flowstream.cli import main; sys.exit(main())"
     done = subprocess.run(

@@ -34,7 +34,7 @@ from flowstream.errors import NotSupported, ProtocolError
 from flowstream.tracing import MAX_LINKS
 from tests.brokers.running import Broker
 from tests.cli.command import flowstream
-from tests.pipeline.support import pipeline_of
+from tests.support.pipelines import pipeline_of
 
 
 class Spans:

@@ -24,7 +24,7 @@ from flowstream.connectors.encoding import encode_payload
 from flowstream.protocol import Symbol, Timestamp, UInt
 from flowstream.testing import PipelineTester
 from tests.brokers.running import Broker
-from tests.connectors.reading import PATIENCE, contents
+from tests.support.reading import PATIENCE, contents
 
 INF, NAN = math.inf, math.nan
 

@@ -18,7 +18,7 @@ from flowstream.client import AmqpMessage, Compression
 from flowstream.connectors.dead_letter import dead_letter
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
-from tests.connectors.reading import PATIENCE, contents
+from tests.support.reading import PATIENCE, contents
 
 LARGEST = 1_048_576 - 9 - 12
 """A body of so many bytes fills a frame."""

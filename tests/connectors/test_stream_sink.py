@@ -15,8 +15,8 @@ from flowstream.client import hash_route
 from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
-from tests.connectors.reading import PATIENCE, contents
 from tests.integration.test_client_consuming import declare_super_stream
+from tests.support.reading import PATIENCE, contents
 
 pytestmark = pytest.mark.anyio
 

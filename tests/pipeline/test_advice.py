@@ -10,7 +10,7 @@ import pytest
 
 from flowstream import Backoff, Batch, Message, Pipeline, Retry
 from flowstream.telemetry import Event, Telemetry, Warned
-from tests.pipeline.support import MemoryStream
+from tests.support.pipelines import MemoryStream
 
 MIB = 1 << 20
 

@@ -20,7 +20,7 @@ from flowstream.pipeline import (
     Pipeline,
     Producer,
 )
-from tests.pipeline.support import MemoryStream, n_of, numbers, pipeline_of
+from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
 
 pytestmark = pytest.mark.anyio
 RAISED = [ValueError("x"), SystemExit(3), asyncio.CancelledError(), BaseExceptionGroup("g", [SystemExit(1)])]  # fmt: skip # noqa: E501

@@ -15,7 +15,7 @@ from flowstream.pipeline import Batch, Failure, IterableProducer, Message, Pipel
 from flowstream.pipeline.annotations import inspect_handler
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
 from flowstream.schema import options_of
-from tests.pipeline.support import pipeline_of
+from tests.support.pipelines import pipeline_of
 
 
 class Order(pydantic.BaseModel):

@@ -25,7 +25,7 @@ from flowstream.pipeline import (
     Sink,
     Write,
 )
-from tests.pipeline.support import MemoryStream, n_of, numbers, pipeline_of
+from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
 
 pytestmark = pytest.mark.anyio
 in_threads = pytest.mark.usefixtures("threads")

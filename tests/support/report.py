@@ -33,7 +33,7 @@ LONG = ("broker", "chaos", "browser", "slow")
 TOGETHER = {
     "tests/chaos/test_sizes_memory.py": "frame_max of a broker",
     "tests/grafana/test_real_run.py": "real run",
-    "tests/monitor/test_page.py": "browser",
+    "tests/monitor/behaviour/test_page.py": "browser",
 }
 """Files whose tests share what is used by one at a time: an option of a broker, a run with its
 Prometheus, the window of a browser. The cluster, whose nodes are killed, has a run of its own:

@@ -15,7 +15,7 @@ from flowstream.cli.readers.other_runs import is_shared, others_among, warn_of_o
 from flowstream.client import this_process
 from flowstream.telemetry import Event, Telemetry, Warned
 from tests.brokers.running import Broker
-from tests.connectors.reading import PATIENCE
+from tests.support.reading import PATIENCE
 
 STREAMS = frozenset({"orders-0", "orders-1"})
 

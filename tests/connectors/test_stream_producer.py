@@ -1,0 +1,61 @@
+"""StreamProducer on brokers: restarted by its supervision."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from flowstream import Environment, Message, Pipeline, StreamProducer
+from flowstream.client import Delivery
+from flowstream.connectors import stream_producer
+from flowstream.pipeline import SourcePartition
+from tests.brokers.running import Broker
+from tests.support.reading import PATIENCE, numbers, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("taken", ["nothing", "half", "all"])
+async def test_a_restarted_producer_goes_on_behind_the_last_message_it_took_in(
+    broker: Broker, stream_name: str, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    """It breaks three times: when it has handed over nothing of a delivery, half or all of it."""
+    send = stream_producer.send
+    deliveries = []
+
+    async def breaking(partition: SourcePartition, delivery: Delivery) -> None:
+        deliveries.append(delivery.offset)
+        if len(deliveries) not in (1, 2, 4):
+            await send(partition, delivery)
+            return
+        if taken == "half":
+            middle = (len(delivery.bodies) + 1) // 2
+            await partition.send(delivery.bodies[:middle], offset=delivery.offset)
+        elif taken == "all":
+            await send(partition, delivery)
+        raise RuntimeError("broken on purpose")
+
+    pipeline = Pipeline("restarted", StreamProducer(stream_name), max_restarts=3)
+    seen: list[int] = []
+
+    @pipeline.processor
+    async def handle(message: Message[dict[str, int]]) -> None:
+        assert message.data["n"] == message.offset
+        seen.append(message.offset)
+
+    async with Environment(broker.url) as environment:
+        await environment.create_stream(stream_name)
+        async with environment.publisher(stream_name) as publisher:
+            for first in range(0, 400, 50):  # each is confirmed first: chunks of 50 at most
+                await publisher.publish_many(numbers(50, first))
+        monkeypatch.setattr(stream_producer, "send", breaking)
+        with anyio.fail_after(PATIENCE):
+            async with pipeline.start(environment=environment) as running:
+                await until(lambda: len(seen) >= 400)
+                running.stop()
+                result = await running.wait()
+        assert result.error is None
+        assert result.settled == {"ok": 400}
+        assert seen == list(range(400))
+        assert len(deliveries) >= 5
+        assert await environment.query_offset("restarted", stream_name) == 399

@@ -1,0 +1,391 @@
+"""Stopping: in order, inside the deadline, and nothing committed past what is settled."""
+
+from __future__ import annotations
+
+import contextlib
+
+import anyio
+import pytest
+
+from flowstream.errors import CommitNotVerified, DrainTimeout, Halted
+from flowstream.pipeline import Backoff, Batch, Drop, Intake, Message, Pipeline, RateLimit, Retry
+from flowstream.telemetry import PhaseChanged
+from tests.support.pipelines import MemoryStream, Recorder, n_of, numbers, pipeline_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def nothing(message: Message[dict]) -> None:
+    """Leaves the message as it is."""
+
+
+async def test_a_stop_finishes_what_was_taken_in_and_commits_it():
+    producer, stored, recorder = MemoryStream(numbers(5000), slices=[10]), [], Recorder()
+    pipeline = Pipeline("test", producer, max_in_flight=100)
+
+    @pipeline.processor(concurrency=3)
+    async def handle(message: Message[dict]) -> None:
+        await anyio.sleep(0.01)
+
+    @pipeline.batcher(size=30, batch_timeout=100)
+    async def store(batch: Batch[dict]) -> None:
+        await anyio.sleep(0.1)
+        stored.append((batch.size, batch.trigger))
+
+    async with pipeline.start(telemetry=recorder.telemetry) as running:
+        await anyio.sleep(1)
+        running.stop()
+        result = await running.wait()
+    assert result.reason == "stopped"
+    assert 0 < result.received < 5000
+    assert result.settled == {"ok": result.received}
+    assert sum(size for size, _ in stored) == result.received
+    assert stored[-1][1] == "drain"
+    assert producer.stored == result.committed == {"orders": result.received - 1}
+    assert producer.verified[-1] == ("orders", result.received - 1)
+    assert (producer.opened, producer.closed) == (1, 1)
+    phases = [event.phase for event in recorder.of(PhaseChanged)]
+    assert phases == ["running", "draining", "closing", "stopped"]
+
+
+async def test_a_stream_is_handled_exactly_once_over_many_stops():
+    producer, stored = MemoryStream(numbers(1000), slices=[7]), []
+    for seconds in (0.2, 0.3, 0.1, 5, 1):
+        pipeline = Pipeline("test", producer, max_in_flight=50)
+
+        @pipeline.processor(concurrency=2)
+        async def handle(message: Message[dict]) -> None:
+            await anyio.sleep(0.005)
+
+        @pipeline.batcher(size=10)
+        async def store(batch: Batch[dict]) -> None:
+            stored.extend(n_of(m) for m in batch)
+
+        async with pipeline.start():
+            await anyio.sleep(seconds)
+    assert sorted(stored) == list(range(1000))
+
+
+async def test_a_handler_that_hangs_is_ended_by_the_deadline():
+    producer = MemoryStream(numbers(100))
+    pipeline = Pipeline("test", producer, drain_timeout=10, commit_every=1)
+
+    @pipeline.processor(concurrency=2, max_demand=1)
+    async def handle(message: Message[dict]) -> None:
+        if n_of(message) == 40:
+            await anyio.sleep_forever()
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        before = anyio.current_time()
+        running.stop()
+        result = await running.wait()
+        assert anyio.current_time() - before == pytest.approx(10, abs=0.5)
+    assert result.reason == "drain timeout"
+    assert isinstance(result.error, DrainTimeout)
+    assert "processor" in str(result.error)
+    assert producer.stored == {"orders": 39}
+    assert result.unsettled >= 1
+
+
+@pytest.mark.parametrize("handler", ["shielded", "swallows", "a cleanup"])
+async def test_a_handler_that_outlasts_the_deadline_is_not_called_for_another_message(handler: str):
+    producer, began = MemoryStream(numbers(50)), []
+    pipeline = Pipeline("test", producer, drain_timeout=1)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        began.append(message.offset)
+        if handler == "swallows":
+            with contextlib.suppress(BaseException):
+                await anyio.sleep(5)
+        elif handler == "shielded":
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+        else:
+            try:
+                await anyio.sleep(5)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(3)
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        running.stop()
+        result = await running.wait()
+    assert isinstance(result.error, DrainTimeout)
+    assert began == [0]
+    assert (result.unsettled, producer.stored, result.seconds < 7) == (50, {}, True)
+
+
+async def test_retries_that_outlast_the_deadline_are_left_to_the_next_run():
+    producer = MemoryStream(numbers(20))
+    pipeline = Pipeline(
+        "test", producer, retry=Retry(attempts=9, backoff=Backoff(initial=100)), drain_timeout=10
+    )
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        if n_of(message) == 5:
+            raise ValueError("again")
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        before = anyio.current_time()
+        running.stop()
+        result = await running.wait()
+        assert anyio.current_time() - before < 1
+    assert result.reason == "drain timeout"
+    assert isinstance(result.error, DrainTimeout)
+    assert "the next attempt of what failed is due later" in str(result.error)
+    assert "15 messages stay unsettled" in str(result.error)
+    assert (result.settled, result.unsettled) == ({"ok": 5}, 15)
+    assert producer.stored == {"orders": 4}
+
+
+async def test_batch_retries_that_outlast_the_deadline_too():
+    producer = MemoryStream(numbers(20))
+    pipeline = Pipeline(
+        "test", producer, retry=Retry(attempts=9, backoff=Backoff(initial=100)), drain_timeout=10
+    )
+    pipeline.processor(nothing)
+
+    @pipeline.batcher(size=5)
+    async def store(batch: Batch[dict]) -> None:
+        if n_of(batch.messages[0]) == 5:
+            raise ValueError("again")
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        running.stop()
+        result = await running.wait()
+    assert isinstance(result.error, DrainTimeout)
+    assert (result.settled, result.unsettled) == ({"ok": 5}, 15)
+    assert producer.stored == {"orders": 4}
+
+
+async def test_halting_finishes_what_is_before_the_message():
+    producer, stored = MemoryStream(numbers(100)), []
+    pipeline = Pipeline("test", producer)
+    pipeline.processor(nothing)
+
+    @pipeline.batcher(size=10, concurrency=5)
+    async def store(batch: Batch[dict]) -> None:
+        first = n_of(batch.messages[0])
+        if first == 30:
+            batch.messages[4].fail("bad")
+        if first in (10, 20):
+            await anyio.sleep(3)
+        stored.append(first)
+
+    with pytest.raises(Halted) as caught:
+        await pipeline.run()
+    assert caught.value.offset == 34
+    assert {0, 10, 20} <= set(stored)
+    assert producer.stored == {"orders": 33}
+
+
+async def test_an_aborted_run_commits_what_is_settled():
+    producer = MemoryStream(numbers(100))
+    pipeline = Pipeline("test", producer)
+
+    @pipeline.processor(concurrency=1)
+    async def handle(message: Message[dict]) -> None:
+        if n_of(message) == 60:
+            await anyio.sleep_forever()
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        running.stop()
+        await anyio.sleep(1)
+        running.abort()
+        result = await running.wait()
+    assert result.reason == "aborted"
+    assert producer.stored.get("orders", -1) <= 59
+    assert producer.closed == 1
+
+
+async def test_cancelling_the_program_commits_what_is_settled():
+    producer = MemoryStream(numbers(100))
+    pipeline = Pipeline("test", producer)
+    done = []
+
+    @pipeline.processor(max_demand=1)
+    async def handle(message: Message[dict]) -> None:
+        if n_of(message) == 60:
+            await anyio.sleep_forever()
+        done.append(n_of(message))
+
+    with anyio.move_on_after(5) as scope:
+        await pipeline.run()
+    assert scope.cancelled_caught
+    assert producer.stored == {"orders": 59}
+    assert producer.closed == 1
+    assert pipeline.running is None
+
+
+async def test_an_exception_beside_the_pipeline_drains_it_and_comes_through():
+    pipeline = pipeline_of(MemoryStream(numbers(10), endless=True))
+    pipeline.processor(nothing)
+
+    async def program():
+        async with pipeline.start() as running:
+            runs.append(running)
+            await anyio.sleep(1)
+            raise KeyError("mine")
+
+    runs = []
+    with pytest.raises(KeyError):
+        await program()
+    assert (await runs[0].wait()).settled == {"ok": 10}
+
+
+async def test_an_error_that_nobody_asked_for_is_raised():
+    pipeline = pipeline_of(10)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        raise ValueError("x")
+
+    with pytest.raises(Halted):
+        async with pipeline.start():
+            await anyio.sleep(1)
+
+
+async def test_a_drain_under_a_closed_limiter_ends_at_once():
+    pipeline = pipeline_of(MemoryStream(numbers(100)), rate_limit=RateLimit(messages=1))
+    pipeline.processor(nothing)
+    async with pipeline.start() as running:
+        await anyio.sleep(0.5)
+        running.rate_limit = RateLimit(messages=0)
+        await anyio.sleep(100)
+        before = anyio.current_time()
+        running.stop()
+        result = await running.wait()
+    assert anyio.current_time() - before < 1
+    assert result.reason == "stopped"
+    assert result.settled == {"ok": 1}
+
+
+async def test_offsets_are_committed_by_count_by_interval_and_only_when_they_advance():
+    producer = MemoryStream(numbers(95), slices=[10], endless=True)
+    pipeline = Pipeline("test", producer, commit_every=30, commit_interval=5)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        await anyio.sleep(0.01)
+
+    async with pipeline.start():
+        await anyio.sleep(2)
+        by_count = list(producer.commits)
+        assert len(by_count) >= 3
+        await anyio.sleep(4)
+        assert producer.commits[-1] == ("orders", 94)
+        count = len(producer.commits)
+        await anyio.sleep(100)
+        assert len(producer.commits) == count
+
+
+async def test_a_commit_that_fails_is_tried_again():
+    class Flaky(MemoryStream):
+        refuse = 2
+
+        async def commit(self, stream: str, offset: int) -> None:
+            if self.refuse:
+                self.refuse -= 1
+                raise ConnectionError("not now")
+            await super().commit(stream, offset)
+
+    producer = Flaky(numbers(10), endless=True)
+    pipeline = Pipeline("test", producer, commit_every=1, commit_interval=2)
+    pipeline.processor(nothing)
+    async with pipeline.start():
+        await anyio.sleep(10)
+        assert producer.stored == {"orders": 9}
+
+
+async def test_a_last_commit_that_fails_is_tried_again():
+    class Flaky(MemoryStream):
+        refusals = 3
+
+        async def commit(self, stream: str, offset: int) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError("not now")
+            await super().commit(stream, offset)
+
+    producer = Flaky(numbers(10))
+    pipeline = pipeline_of(producer)
+    pipeline.processor(nothing)
+    await pipeline.run()
+    assert producer.verified == [("orders", 9)]
+
+
+async def test_an_offset_that_is_not_stored_is_an_error():
+    class Lossy(MemoryStream):
+        async def commit(self, stream: str, offset: int) -> None: ...
+
+    pipeline = pipeline_of(Lossy(numbers(10)))
+    pipeline.processor(nothing)
+    with pytest.raises(CommitNotVerified):
+        await pipeline.run()
+
+
+async def test_every_message_is_settled_when_everything_goes_wrong_at_the_end():
+    producer = MemoryStream(numbers(50), slices=[5])
+    pipeline = Pipeline(
+        "test", producer, retry=Retry(attempts=2, backoff=Backoff(initial=1)), on_failure=Drop()
+    )
+
+    @pipeline.processor(concurrency=4)
+    async def handle(message: Message[dict]) -> None:
+        raise ValueError("always")
+
+    async with pipeline.start() as running:
+        running.stop()
+        result = await running.wait()
+    assert result.unsettled == 0
+    assert result.settled.get("discarded", 0) == result.received
+
+
+@pytest.mark.parametrize("stored", [-1, None, 3])
+async def test_a_run_that_settles_nothing_leaves_the_stored_offset_as_it_is(stored: int | None):
+    producer = MemoryStream(numbers(10))
+    if stored is not None:
+        producer.stored["orders"] = stored
+    pipeline = pipeline_of(producer)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        raise ValueError("always")
+
+    with pytest.raises(Halted) as caught:
+        await pipeline.run()
+    assert caught.value.offset == (0 if stored is None else stored + 1)
+    assert producer.stored.get("orders") == stored
+    assert (producer.commits, producer.verified) == ([], [])
+
+
+@pytest.mark.parametrize("again", [-1, 4])
+async def test_a_restarted_producer_with_an_older_offset_sets_nothing_back(again: int):
+    """-1 is an offset like any other: not even offset 0 is settled."""
+
+    class Restarting(MemoryStream):
+        resumable = True
+        runs = 0
+
+        async def run(self, intake: Intake) -> None:
+            self.runs += 1
+            if self.runs == 1:
+                await super().run(intake)
+                await anyio.sleep(10)
+                raise RuntimeError("once")
+            intake.open(self.stream, committed=again)
+
+    producer = Restarting(numbers(10), slices=[5])
+    producer.stored["orders"] = again
+    pipeline = pipeline_of(producer)
+    pipeline.processor(nothing)
+    result = await pipeline.run()
+    assert result.committed == {"orders": 9}
+    assert producer.verified == [("orders", 9)]

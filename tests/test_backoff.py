@@ -43,3 +43,10 @@ def test_a_connection_is_not_tried_again_without_a_pause(backoff: Backoff) -> No
 def test_only_the_first_delay_is_positional() -> None:
     with pytest.raises(TypeError):
         Backoff(0.1, 2)  # type: ignore[misc]
+
+
+@given(st.integers(1, 200), st.floats(0, 0.999999))
+def test_backoff_grows_to_its_maximum_within_its_jitter(attempt, chance):
+    backoff = Backoff(initial=0.5, factor=2, maximum=10, jitter=0.3)
+    base = min(10, 0.5 * 2 ** (attempt - 1))
+    assert base * 0.7 - 1e-9 <= backoff.delay(attempt, chance) <= base * 1.3

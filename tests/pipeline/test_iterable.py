@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import sqlite3
 import threading
@@ -13,13 +12,20 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream.errors import ConfigurationError, ConnectionFailed, Halted, SourceFailed
-from flowstream.pipeline import Drop, Intake, IterableProducer, Message, Pipeline, Producer
-from tests.pipeline.test_callbacks import nothing
-from tests.support.pipelines import MemoryStream, Recorder, numbers
+from flowstream.errors import ConfigurationError, Halted, SourceFailed
+from flowstream.pipeline import (
+    Drop,
+    IterableProducer,
+    Message,
+    Pipeline,
+    Producer,
+)
+from tests.support.pipelines import Recorder, n_of
 from tests.test_texts import hostile
 
 pytestmark = pytest.mark.anyio
+
+
 COUNT, AT = 250, 230
 
 
@@ -291,169 +297,36 @@ async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
     assert "messages of 'iterable' are not settled; it has no offsets" in caplog.text
 
 
-class HandsOver(Producer):
-    """Hands its stream over while the message at offset 3 does not settle."""
+@pytest.mark.parametrize(
+    "items",
+    [lambda: ["a", "b"], lambda: [b"a", b"b"], lambda: iter(["a", "b"]), lambda: (c for c in "ab")],
+)
+async def test_iterables_of_text_are_decoded(items):
+    got = []
+    pipeline = Pipeline("test", IterableProducer(items()))
 
-    async def run(self, intake: Intake) -> None:
-        partition = intake.open("orders")
-        await partition.send(numbers(20))
-        assert not await partition.drain(2)
-        await anyio.sleep_forever()
+    @pipeline.processor
+    async def handle(message: Message[str]) -> None:
+        got.append(message.data)
 
-
-async def test_a_hand_over_that_runs_out_of_time_says_how_many_come_again_and_why(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    pipeline = Pipeline("test", HandsOver(), drain_timeout=1)
-
-    @pipeline.processor(concurrency=2, max_demand=1)
-    async def handle(message: Message[Any]) -> None:
-        if message.offset == 3:
-            await anyio.sleep_forever()
-
-    with caplog.at_level(logging.WARNING, "flowstream"):
-        async with pipeline.start() as running:
-            await anyio.sleep(5)
-            running.stop()
-            await running.wait()
-    text = next(r.getMessage() for r in caplog.records if "handed over" in r.getMessage())
-    assert "orders is handed over with 1 messages that are not settled (after 2 s" in text
-    assert "in handlers: processor" in text
-    assert "The next owner gets 17 messages again: all from offset 3 on" in text
+    result = await pipeline.run()
+    assert got == ["a", "b"]
+    assert (result.reason, result.committed) == ("ended", {})
 
 
-# -- producers of users
+async def test_iterables_of_objects_are_the_data():
+    got = []
 
+    async def items():
+        for n in range(3):
+            yield {"n": n}
 
-class Lines(Producer):
-    """Ten numbers, five at a time; fails in front of the second five, `failures` times."""
+    for source in (items(), [{"n": 0}, {"n": 1}, b'{"n": 2}']):
+        pipeline = Pipeline("test", IterableProducer(source))
 
-    def __init__(self, failures: int, error: BaseException | None = None) -> None:
-        self.failures = failures
-        self.error = error or OSError("gone")
-        self.runs = 0
-        self.stored: list[int] = []
+        @pipeline.processor
+        async def handle(message: Message[dict]) -> None:
+            got.append(n_of(message))
 
-    async def run(self, intake: Intake) -> None:
-        self.runs += 1
-        partition = intake.open("lines")
-        for first in (0, 5):
-            if first and self.failures:
-                self.failures -= 1
-                raise self.error
-            await partition.send(numbers(10)[first : first + 5], offset=first)
-
-    async def commit(self, stream: str, offset: int) -> None:
-        self.stored.append(offset)
-
-
-class Resuming(Lines):
-    """The same, and it goes on where it was."""
-
-    resumable = True
-
-    async def run(self, intake: Intake) -> None:
-        self.runs += 1
-        partition = intake.open("lines")
-        while partition.next < 10:
-            if partition.next and self.failures:
-                self.failures -= 1
-                raise self.error
-            await partition.send(numbers(10)[partition.next : partition.next + 5])
-
-
-@pytest.mark.parametrize("error", [OSError("gone"), ExceptionGroup("g", [OSError("gone")]),
-                                   BaseExceptionGroup("g", [SystemExit(1)])])  # fmt: skip
-async def test_a_producer_of_the_users_that_fails_is_not_run_again(error: BaseException) -> None:
-    producer = Lines(1, error)
-    pipeline, seen = over(producer)
-    with pytest.raises(SourceFailed, match="Lines failed after 5 messages") as caught:
         await pipeline.run()
-    assert caught.value.__cause__ is error
-    assert (producer.runs, len(seen), producer.stored[-1]) == (1, 5, 4)
-
-
-async def test_a_producer_that_can_resume_is_run_again_and_goes_on_behind_what_it_sent() -> None:
-    producer = Resuming(3)
-    pipeline, seen = over(producer)
-    result = await result_of(pipeline)
-    assert result.error is None
-    assert result.settled == {"ok": 10}
-    assert seen == numbers(10)
-    assert producer.stored[-1] == 9
-
-
-async def test_a_producer_that_can_resume_fails_the_run_in_the_end() -> None:
-    producer = Resuming(50)
-    pipeline, seen = over(producer)
-    with pytest.raises(SourceFailed, match="OSError: gone"):
-        await pipeline.run()
-    assert producer.runs == 4
-    assert seen == numbers(5)
-    assert producer.stored[-1] == 4
-
-
-async def test_a_producer_that_says_it_resumes_and_repeats_is_refused() -> None:
-    class Repeating(Lines):
-        resumable = True
-
-    pipeline, seen = over(Repeating(1))
-    with pytest.raises(ConfigurationError, match="offset 0 was delivered before"):
-        await pipeline.run()
-    assert seen == numbers(5)
-
-
-async def test_what_a_lane_cannot_take_is_refused_instead_of_taken_for_something_else() -> None:
-    class Sends(Producer):
-        def __init__(self, bodies: Any, **options: Any) -> None:
-            self.bodies, self.options = bodies, options
-
-        async def run(self, intake: Intake) -> None:
-            await intake.open("lines").send(self.bodies, **self.options)
-
-    for producer, told in (
-        (Sends(b"line"), r"send takes a list of bodies, got b'line'"),
-        (Sends("line"), r"send takes a list of bodies, got 'line'"),
-        (Sends(None), r"send takes a list of bodies, got None"),
-        (Sends(n for n in [b"1"]), r"send takes a list of bodies, got <generator"),
-        (Sends([b"1", b"2"], offsets=[5]), r"2 bodies were sent with 1 offsets"),
-        (Sends([b"1", b"2"], offsets=[]), r"2 bodies were sent with 0 offsets"),
-        (Sends([b"1", b"2"], offsets=[5, 5]), r"offsets must ascend, got \[5, 5\]"),
-        (Sends([b"1", b"2"], offsets=[6, 5]), r"offsets must ascend, got \[6, 5\]"),
-    ):
-        pipeline, seen = over(producer)
-        with pytest.raises(ConfigurationError, match=f"partition 'lines': {told}"):
-            await pipeline.run()
-        assert seen == []
-
-
-async def test_offsets_go_on_behind_the_committed_one_where_none_is_given() -> None:
-    class GoesOn(Lines):
-        async def run(self, intake: Intake) -> None:
-            partition = intake.open("lines", committed=41)
-            await partition.send(numbers(5))
-            await partition.send(numbers(5))
-
-    producer = GoesOn(0)
-    pipeline, _ = over(producer)
-    assert (await pipeline.run()).committed == {"lines": 51}
-    assert producer.stored[-1] == 51
-
-
-async def test_an_error_of_flowstream_ends_the_run_as_it_is() -> None:
-    for error in (ConnectionFailed("x"), ExceptionGroup("g", [ConnectionFailed("x")])):
-        pipeline, _ = over(Resuming(1, error))
-        with pytest.raises(ConnectionFailed):
-            await pipeline.run()
-
-
-async def test_endless_sources_end_by_a_stop_alone() -> None:
-    pipeline, seen = over(itertools.count())
-    async with pipeline.start() as running:
-        await anyio.sleep(0)
-        running.stop()
-        assert (await running.wait()).error is None
-    assert seen == list(range(len(seen)))
-    pipeline = Pipeline("test", MemoryStream(numbers(3)))
-    pipeline.processor(nothing)
-    assert (await pipeline.run()).settled == {"ok": 3}
+    assert got == [0, 1, 2, 0, 1, 2]

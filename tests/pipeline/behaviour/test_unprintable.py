@@ -23,7 +23,7 @@ from flowstream.pipeline import (
     Sink,
 )
 from flowstream.testing import HandledBatch, Outcome, PipelineTester
-from tests.pipeline.test_callbacks import Queue, Told, nothing
+from tests.support.callbacks import Queue, Told, nothing
 from tests.support.pipelines import MemoryStream, Recorder, n_of, numbers, pipeline_of
 from tests.test_texts import deep_group, hostile, no_text
 

@@ -19,7 +19,7 @@ from flowstream.pipeline import Backoff, Batch, Drop, Failure, Message, Pipeline
 from flowstream.pipeline.handlers.worker_process import how_ended
 from tests.pipeline import slow_to_import
 from tests.pipeline.computing import DOINGS, load, process
-from tests.pipeline.test_callbacks import Queue, Told
+from tests.support.callbacks import Queue, Told
 from tests.support.pipelines import MemoryStream, pipeline_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # each starts processes that import all

@@ -9,7 +9,13 @@ import anyio
 import pytest
 
 from flowstream.errors import HandlerTimeout, ThreadsExhausted
-from flowstream.pipeline import Batch, Drop, Failure, IterableProducer, Message
+from flowstream.pipeline import (
+    Batch,
+    Drop,
+    Failure,
+    IterableProducer,
+    Message,
+)
 from flowstream.telemetry import HandlerStuck
 from tests.support.pipelines import MemoryStream, Recorder, n_of, numbers, pipeline_of
 
@@ -214,3 +220,32 @@ async def test_what_came_after_a_late_message_is_not_to_blame() -> None:
 
     assert (await pipeline.run()).settled == {"ok": 6}
     assert seen == [0, 1, 2, 3, 3, 4, 5]  # the cancellation meant for 2 met 3
+
+
+in_threads = pytest.mark.usefixtures("threads")
+
+
+@in_threads
+async def test_no_more_threads_than_allowed_are_at_work() -> None:
+    busy, most, lock = 0, 0, threading.Lock()
+    pipeline = pipeline_of(200, max_threads=3)
+
+    def work() -> None:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        threading.Event().wait(0.001)
+        with lock:
+            busy -= 1
+
+    @pipeline.processor(concurrency=5, max_demand=1)
+    def handle(message: Message[dict]) -> None:
+        work()
+
+    @pipeline.batcher(size=2, concurrency=5)
+    def load(batch: Batch[dict]) -> None:
+        work()
+
+    assert (await pipeline.run()).settled == {"ok": 200}
+    assert most == 3

@@ -17,13 +17,10 @@ from flowstream.pipeline import (
     RateLimit,
     running_pipelines,
 )
+from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
 
 pytestmark = pytest.mark.anyio
-
-
-async def nothing(message: Message[dict]) -> None:
-    """Leaves the message as it is."""
 
 
 async def test_a_pause_takes_nothing_in_and_lets_the_rest_go_on():
@@ -360,3 +357,36 @@ async def test_waiting_on_another_loop_is_refused_by_name(name, arguments, threa
     async with pipeline.start() as running:
         await anyio.to_thread.run_sync(in_a_thread, lambda: anyio.run(elsewhere))
         running.stop()
+
+
+async def test_a_push_from_inside_a_handler_does_not_wait_for_itself():
+    got = []
+    pipeline = pipeline_of(MemoryStream(numbers(20), slices=[20]), max_in_flight=2)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        got.append(n_of(message))
+        if message.stream == "orders":
+            await pipeline.running.push([{"n": 100 + n_of(message)}])
+
+    with anyio.fail_after(100):
+        assert (await pipeline.run()).settled == {"ok": 40}
+    assert sorted(got) == [*range(20), *range(100, 120)]
+
+
+async def test_a_resize_at_the_last_moment_does_not_keep_batches_open():
+    pipeline = pipeline_of(MemoryStream(numbers(30), endless=True), drain_timeout=500)
+    pipeline.processor(nothing)
+
+    @pipeline.batcher(size=20, batch_timeout=400)
+    async def store(batch: Batch[dict]) -> None:
+        await anyio.sleep(1)
+
+    async with pipeline.start() as running:
+        await anyio.sleep(0.5)
+        running.resize("default", 3)
+        before = anyio.current_time()
+        running.stop()
+        assert (await running.wait()).settled == {"ok": 30}
+        assert anyio.current_time() - before < 60
+        running.resize("default", 2)  # too late to matter, and no error

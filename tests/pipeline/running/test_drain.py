@@ -8,15 +8,21 @@ import anyio
 import pytest
 
 from flowstream.errors import CommitNotVerified, DrainTimeout, Halted
-from flowstream.pipeline import Backoff, Batch, Drop, Intake, Message, Pipeline, RateLimit, Retry
+from flowstream.pipeline import (
+    Backoff,
+    Batch,
+    Drop,
+    Intake,
+    Message,
+    Pipeline,
+    RateLimit,
+    Retry,
+)
 from flowstream.telemetry import PhaseChanged
+from tests.support.callbacks import Queue, Told, nothing
 from tests.support.pipelines import MemoryStream, Recorder, n_of, numbers, pipeline_of
 
 pytestmark = pytest.mark.anyio
-
-
-async def nothing(message: Message[dict]) -> None:
-    """Leaves the message as it is."""
 
 
 async def test_a_stop_finishes_what_was_taken_in_and_commits_it():
@@ -389,3 +395,59 @@ async def test_a_restarted_producer_with_an_older_offset_sets_nothing_back(again
     result = await pipeline.run()
     assert result.committed == {"orders": 9}
     assert producer.verified == [("orders", 9)]
+
+
+@pytest.mark.parametrize("where", ["on_failed", "acknowledger", "batch", "commit"])
+async def test_a_callback_that_hangs_is_ended_by_the_drain(where):
+    class Hangs(Told):
+        async def acknowledge(self, messages, outcome):
+            await anyio.sleep_forever()
+
+    class NeverCommits(MemoryStream):
+        async def commit(self, stream, offset):
+            await anyio.sleep_forever()
+
+    source = {"acknowledger": Queue(numbers(5), Hangs()), "commit": NeverCommits(numbers(5))}
+    pipeline = Pipeline("test", source.get(where) or MemoryStream(numbers(5)), drain_timeout=5)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        if where == "on_failed":
+            raise ValueError("x")
+
+    @pipeline.on_failed
+    async def failed(failure):
+        await anyio.sleep_forever()
+
+    @pipeline.batcher(size=1)
+    async def store(batch: Batch[dict]) -> None:
+        if where == "batch":
+            await anyio.sleep_forever()
+
+    async with pipeline.start() as running:
+        await anyio.sleep(1)
+        running.stop()
+        with anyio.fail_after(20):
+            result = await running.wait()
+    assert result.error is not None
+
+
+async def test_a_thread_that_a_drain_left_behind_is_named(threads):
+    import threading
+
+    release = threading.Event()
+    pipeline = pipeline_of(3, drain_timeout=1)
+
+    @pipeline.processor
+    def handle(message: Message[dict]) -> None:
+        release.wait(20)
+
+    try:
+        async with pipeline.start() as running:
+            await anyio.sleep(0.5)
+            running.stop()
+            result = await running.wait()
+        assert result.hung == ("processor",)
+        assert result.reason == "drain timeout"
+    finally:
+        release.set()

@@ -1,0 +1,202 @@
+"""What the annotations of handlers may say, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import functools
+import re
+from contextlib import asynccontextmanager
+
+import pydantic
+import pytest
+
+from flowstream.errors import ConfigurationError, UnsupportedPayloadType
+from flowstream.pipeline import Batch, Message
+from flowstream.pipeline.annotations import inspect_handler
+from tests.support.pipelines import pipeline_of
+
+
+class Order(pydantic.BaseModel):
+    n: int
+
+
+class NotAPayload:
+    pass
+
+
+async def keep(message: Message[dict]) -> None:
+    """A handler that does nothing."""
+
+
+def bad_annotations():
+    async def model(message: Order) -> None: ...
+    async def number(message: Message[int]) -> None: ...
+    async def plain_class(message: Message[NotAPayload]) -> None: ...
+    async def batch(message: Batch[dict]) -> None: ...
+
+    return [model, number, plain_class, batch]
+
+
+@pytest.mark.parametrize("handler", bad_annotations(), ids=lambda h: h.__name__)
+def test_annotations_that_are_not_supported(handler):
+    with pytest.raises(UnsupportedPayloadType, match=handler.__name__):
+        pipeline_of(1).processor(handler)
+
+
+def test_an_annotation_that_does_not_resolve():
+    async def handler(message: Message[Missing]) -> None: ...  # type: ignore[name-defined] # noqa: F821
+
+    with pytest.raises(ConfigurationError, match="cannot be resolved"):
+        pipeline_of(1).processor(handler)
+
+
+def test_types_local_to_a_function_are_found():
+    class Local(pydantic.BaseModel):
+        n: int
+
+    pipeline = pipeline_of(1)
+
+    @pipeline.processor(concurrency=2)
+    async def handler(message: Message[Local]) -> None: ...
+
+    assert pipeline.declaration.first.signature.payload is Local
+
+
+def shapes():
+    def none() -> None: ...
+    def three(a, b, c) -> None: ...
+    def keyword(message, *, db) -> None: ...
+    def generator(message):
+        yield message
+
+    async def async_generator(message):
+        yield message
+
+    return [none, three, keyword, generator, async_generator, 5]
+
+
+@pytest.mark.parametrize("handler", shapes(), ids=lambda it: getattr(it, "__name__", str(it)))
+def test_handlers_of_the_wrong_shape(handler):
+    with pytest.raises(ConfigurationError):
+        pipeline_of(1).processor()(handler)
+
+
+class Instance:
+    async def __call__(self, message: Message[dict]) -> None: ...
+
+
+class Methods:
+    def handle(self, message: Message[dict], unused: int = 0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_async"),
+    [
+        (keep, True),
+        (Instance(), True),
+        (Methods().handle, False),
+        (functools.partial(keep), True),
+        (lambda message: None, False),
+    ],
+)
+def test_kinds_of_handlers(handler, is_async):
+    signature = inspect_handler(handler, Message, "here", depth=1)
+    assert signature.is_async is is_async
+    assert signature.resource is None
+
+
+def test_a_second_parameter_needs_a_lifespan():
+    @asynccontextmanager
+    async def lifespan():
+        yield 1
+
+    async def handler(message: Message[dict], db: int) -> None: ...
+
+    pipeline = pipeline_of(1)
+    pipeline.processor(handler)
+    with pytest.raises(ConfigurationError, match="'db', which lifespan= would fill"):
+        pipeline.check()
+    pipeline = pipeline_of(1, lifespan=lifespan)
+    pipeline.processor(handler)
+    pipeline.check()
+
+
+def test_the_payload_of_a_batcher_alone_must_be_decodable():
+    async def keep_all(batch: Batch[NotAPayload]) -> None: ...
+
+    pipeline = pipeline_of(1)
+    pipeline.batcher(keep_all)
+    with pytest.raises(UnsupportedPayloadType, match=r"batcher 'default': .*keep_all"):
+        pipeline.check()
+
+
+class Nothing: ...
+
+
+def hints():
+    async def direct(message: Order) -> None: ...
+    async def batch(message: Batch[Order]) -> None: ...
+    async def words(message: dict[str, int]) -> None: ...
+    async def several(message: list[Message[Order]]) -> None: ...
+    async def number(message: int) -> None: ...
+    async def nothing(message: Nothing) -> None: ...
+
+    order = "annotate the first parameter as Message[Order]"
+    return [
+        (direct, order), (batch, order), (several, order), (number, order), (nothing, order),
+        (words, "annotate the first parameter as Message[dict[str, int]]"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("handler", "hint"), hints(), ids=lambda it: getattr(it, "__name__", ""))
+def test_a_hint_names_the_type_of_the_user(handler, hint):
+    with pytest.raises(UnsupportedPayloadType) as caught:
+        pipeline_of(1).processor(handler)
+    assert str(caught.value).endswith(hint)
+
+
+def test_hints_for_other_handlers():
+    def batch(batch: Message[Order]) -> None: ...
+    def prepare(messages: Message[Order]) -> None: ...
+    def on_failed(failure: Message[Order]) -> None: ...
+
+    for declare, handler, hint in (
+        (pipeline_of(1).batcher, batch, "Batch[Order]"),
+        (pipeline_of(1).prepare, prepare, "list[Message[Order]]"),
+        (pipeline_of(1).on_failed, on_failed, "Failure"),
+    ):
+        with pytest.raises(UnsupportedPayloadType, match=re.escape(f"parameter as {hint}") + "$"):
+            declare(handler)
+
+
+def test_a_hint_where_no_type_or_several_may_be_meant():
+    source = "def bare(message): ...\ndef wrong(message: int): ...\n"
+    two = "import pydantic\nclass A(pydantic.BaseModel): ...\nclass B(pydantic.BaseModel): ...\n"
+    for text in (source, f"{two}\n{source}"):
+        names: dict[str, object] = {"__name__": "shop"}
+        exec(text, names)
+        wanted = "Message[T], where T is the type of the payload"
+        assert inspect_handler(names["bare"], Message, "x", depth=0).wanted == f"message: {wanted}"
+        with pytest.raises(UnsupportedPayloadType, match=re.escape(wanted)):
+            inspect_handler(names["wrong"], Message, "x", depth=0)
+
+
+def test_what_a_handler_without_annotation_should_have_is_known():
+    def bare(m) -> None: ...
+
+    async def told(m: Message[Order]) -> None: ...
+
+    assert inspect_handler(bare, Message, "x", depth=1).wanted == "m: Message[Order]"
+    assert inspect_handler(bare, Batch, "x", depth=1).wanted == "m: Batch[Order]"
+    assert inspect_handler(told, Message, "x", depth=1).wanted == ""
+    assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted == "m: Message[Order]"
+
+
+def test_classes_of_the_module_that_cannot_be_asked_are_no_hint():
+    class Odd(type):
+        @property
+        def __module__(cls):
+            raise RuntimeError("no module")
+
+    Strange = Odd("Strange", (), {})
+    assert Strange is not None
+    assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted.startswith("m: Message[")

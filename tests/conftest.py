@@ -25,6 +25,7 @@ import uuid
 from collections.abc import Iterator
 
 import hypothesis
+import pydantic
 import pytest
 from blockbuster import BlockBuster
 
@@ -125,7 +126,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def guard() -> BlockBuster:
-    """Made once: it inspects what it wraps, which takes longer than to wrap it."""
+    """Made once: it inspects what it wraps, which takes longer than to wrap it.
+
+    Pydantic looks for its plugins, blocking, with its first schema: that is done before.
+    """
+    pydantic.TypeAdapter(dict[str, int])
     return BlockBuster(importlib.import_module("flowstream"))
 
 

@@ -50,3 +50,11 @@ def connect(recorder: Recorder) -> Connect:
         return environment
 
     return make
+
+
+@pytest.fixture
+def invoices(cluster: Cluster) -> Cluster:
+    cluster.super_streams["invoices"] = [f"invoices-{n}" for n in range(3)]
+    for name in cluster.super_streams["invoices"]:
+        cluster.add(name)
+    return cluster

@@ -6,8 +6,10 @@ import inspect
 
 import pytest
 
+from flowstream import Message, Pipeline, StreamProducer
 from flowstream.client import Environment
 from flowstream.connectors import StreamEnvironment
+from flowstream.errors import ConfigurationError
 from flowstream.testing import MemoryEnvironment
 
 
@@ -28,3 +30,22 @@ def test_an_environment_has_every_method_that_connectors_use(kind: type) -> None
     }
     assert len(needed) > 15
     assert {name for name in needed if not callable(getattr(kind, name, None))} == set()
+
+
+@pytest.mark.anyio
+async def test_an_address_that_cannot_be_one_is_refused_and_never_taken_for_localhost(monkeypatch):
+    pipeline = Pipeline("p", StreamProducer("s"))
+
+    @pipeline.processor()
+    async def handle(message: Message[bytes]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"^url: it is empty"):
+        await pipeline.run(url="")
+    monkeypatch.setenv("FLOWSTREAM_URL", "")
+    with pytest.raises(ConfigurationError, match=r"^FLOWSTREAM_URL: it is empty"):
+        await pipeline.run()
+    monkeypatch.setenv("FLOWSTREAM_URL", "rabbitmq-stream://me:sec/ret@host")
+    with pytest.raises(ConfigurationError, match=r'^FLOWSTREAM_URL: percent-encode "/"'):
+        await pipeline.run()
+    with pytest.raises(ConfigurationError, match="url= and environment= exclude each other"):
+        await pipeline.run(url="rabbitmq-stream://host", environment=Environment())

@@ -12,14 +12,17 @@ from typing import Any
 import anyio
 import pytest
 
-from flowstream import Environment, Message, Pipeline, StreamProducer, SuperStreamProducer
-from flowstream.client import AutoTracking
+from flowstream import Message, Pipeline, StreamProducer, SuperStreamProducer
+from flowstream.client import AutoTracking, Environment
+from flowstream.connectors.start import Start, where_to_start
+from flowstream.errors import OffsetTruncated
 from flowstream.pipeline import Producer
 from flowstream.testing import MemoryEnvironment
 from tests.brokers.running import Broker
 from tests.support.reading import PATIENCE, contents, numbers, until
 
 pytestmark = pytest.mark.anyio
+
 
 NAME = "begun"
 
@@ -197,3 +200,44 @@ async def test_a_consumer_that_tracks_by_itself_stores_where_it_began(
                 while len(bodies) < 5:  # the broker may make several chunks of them
                     bodies += (await anext(consumer)).bodies
             assert bodies == numbers(5)
+
+
+def start(
+    stored: int | None,
+    first: int | None,
+    *,
+    asked: int = 0,
+    skip: bool = False,
+) -> Start:
+    return where_to_start(
+        "orders", "billing", stored=stored, asked=asked, first=first, skip_truncated=skip
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stored", "first", "offset"), [(-1, 0, 0), (0, 0, 1), (4, 0, 5), (4, 5, 5), (4, None, 5)]
+)
+def test_it_starts_behind_the_stored_offset(stored, first, offset):
+    assert start(stored, first, asked=9) == Start(offset, known=True)
+
+
+@pytest.mark.parametrize(("asked", "first"), [(0, 0), (0, None), (7, 7), (7, None), (9, 2)])
+def test_where_nothing_is_stored_it_starts_where_it_was_asked_to_and_stores_that(asked, first):
+    found = start(None, first, asked=asked)
+    assert found == Start(asked, known=False)
+    assert found.settled == asked - 1
+
+
+@pytest.mark.parametrize(("stored", "asked"), [(4, 0), (None, 5)])
+def test_truncated_messages_are_an_error_that_says_how_many(stored, asked):
+    with pytest.raises(OffsetTruncated, match="5 offsets were truncated") as caught:
+        start(stored, 10, asked=asked)
+    assert (caught.value.stored, caught.value.first) == (4, 10)
+    assert "offset 5 of 'orders' is to be handled next" in str(caught.value)
+    assert "flowstream offsets reset billing orders --to first" in str(caught.value)
+
+
+def test_truncated_messages_can_be_skipped_and_are_counted_once():
+    found = start(4, 10, skip=True)
+    assert found == Start(10, known=False, lost=5)
+    assert start(found.settled, 10, skip=True) == Start(10, known=True)

@@ -116,3 +116,16 @@ bodies: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"sequence": st.lists(values, max_size=3)}),
     st.fixed_dictionaries({"value": values}),
 )
+
+
+def shape(value: Any) -> Any:
+    """A value with the exact type of everything in it, as 1 == True == 1.0 in Python."""
+    if isinstance(value, p.Array):
+        return p.Array, value.kind, shape(value.descriptor), [shape(item) for item in value.items]
+    if isinstance(value, p.Described):
+        return p.Described, shape(value.descriptor), shape(value.value)
+    if isinstance(value, list | tuple):
+        return list, [shape(item) for item in value]
+    if isinstance(value, dict):
+        return dict, [(shape(key), shape(item)) for key, item in value.items()]
+    return type(value), value

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import anyio
+import pytest
+
 from flowstream.client import AutoTracking
-from flowstream.client.consuming.tracking import Tracker
+from flowstream.client.consuming.tracking import KEPT, Tracker
+from flowstream.errors import (
+    CommitNotVerified,
+    ConfigurationError,
+    StreamDoesNotExist,
+)
+from flowstream.protocol import (
+    Code,
+    QueryOffset,
+    QueryOffsetResponse,
+    StoreOffset,
+)
+from tests.client.bodies import chunks, numbers, read, stores
+from tests.client.conftest import Connect
+from tests.client.scripted import Cluster, Session
+from tests.client.timing import virtual_time
 
 
 def test_the_tracker_stores_by_count_and_only_what_advanced() -> None:
@@ -25,3 +45,187 @@ def test_the_manual_tracker_stores_what_it_is_told() -> None:
     assert tracker.unverified() is None
     tracker.stored = 0
     assert tracker.unverified() == 0
+
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    return virtual_time()
+
+
+async def test_offsets_are_stored_by_count_and_verified_at_the_end(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", *chunks(10))
+    async with connect(cluster) as env:
+        tracking = AutoTracking(messages=25, interval=1000)
+        async with env.consumer("s", reference="me", tracking=tracking) as consumer:
+            await read(consumer, 80)
+        assert stores(cluster.node) == [29, 59, 79]
+        assert cluster.streams["s"].offsets["me"] == 79
+        async with env.consumer("s", reference="me", tracking=tracking) as consumer:
+            assert await consumer.stored_offset() == 79
+            assert await read(consumer, 20) == numbers(20, 80)
+
+
+async def test_pitfall_9_offsets_are_stored_by_the_clock_when_they_advanced(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """Pitfall 9: every store can write a tracking chunk: not per message, and not for nothing."""
+    cluster.add("s", *chunks(2))
+    async with connect(cluster) as env:
+        tracking = AutoTracking(messages=1000, interval=5)
+        async with env.consumer("s", reference="me", tracking=tracking) as consumer:
+            await read(consumer, 20)
+            with anyio.move_on_after(100):
+                await anext(consumer)
+            assert stores(cluster.node) == [19]
+
+
+async def test_pitfall_8_manual_tracking_stores_what_it_is_told(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """Pitfall 8: resume at the stored offset + 1; a stored 0 is not "nothing stored"."""
+    cluster.add("s", *chunks(2))
+    async with connect(cluster) as env:
+        options: dict[str, Any] = {"reference": "me", "tracking": "manual", "offset": "last"}
+        async with env.consumer("s", **options) as consumer:
+            assert await consumer.stored_offset() is None
+            assert (await anext(consumer)).offset == 10
+            await consumer.store_offset(0)
+        async with env.consumer("s", **options) as consumer:
+            assert (await anext(consumer)).offset == 1
+        assert stores(cluster.node) == [0, 0]
+
+
+async def test_pitfall_7_an_offset_that_is_lost_silently_is_noticed(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """Pitfall 7: StoreOffset is lost silently: verify."""
+    cluster.add("s", *chunks(1))
+    lost = iter([True, True, False])
+    cluster.node.scripts[StoreOffset] = lambda session, command: (
+        command.reference == "me" and next(lost, True)
+    )
+    async with connect(cluster) as env:
+        await env.store_offset_verified("me", "s", 5)
+        assert stores(cluster.node) == [5, 5, 5]
+        start = anyio.current_time()
+        with pytest.raises(CommitNotVerified, match="permissions"):
+            await env.store_offset_verified("me", "s", 6)
+        assert anyio.current_time() - start <= 10
+        with pytest.raises(ConfigurationError, match="255 bytes"):
+            await env.store_offset("x" * 256, "s", 6)
+
+
+async def test_an_offset_is_remembered_when_the_broker_has_forgotten_it(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """As RabbitMQ does once retention has passed it."""
+    cluster.add("s", *chunks(3))
+    offsets = cluster.streams["s"].offsets
+    async with connect(cluster) as env:
+        for offset in (-1, 0, 12):
+            await env.store_offset_verified("me", "s", offset, keep=True)
+            del offsets["me"]
+            assert await env.query_offset("me", "s") == offset
+        await env.store_offset_verified("x" * 255, "s", 7, keep=True)
+        del offsets["x" * 255]
+        assert await env.query_offset("x" * 255, "s") is None  # the name left no room to keep it
+        with pytest.raises(ConfigurationError, match="must not end in"):
+            await env.store_offset("me#kept", "s", 1)
+        with pytest.raises(ConfigurationError, match="or -1 to begin at offset 0"):
+            await env.store_offset("me", "s", KEPT)
+        async with env.consumer("s", reference="me", offset="next", tracking="manual") as consumer:
+            assert (await anext(consumer)).offset == 13
+
+
+@pytest.mark.parametrize("passes_at", range(4))
+async def test_what_is_forgotten_is_so_whenever_retention_passes(
+    cluster: Cluster, connect: Connect, passes_at: int
+) -> None:
+    cluster.add("s", *chunks(3))
+    offsets = cluster.streams["s"].offsets
+    count = 0
+
+    def pass_then(session: Session, command: StoreOffset) -> bool:
+        nonlocal count
+        count += 1
+        if count == passes_at:
+            for reference in [it for it, offset in offsets.items() if offset == 0]:
+                del offsets[reference]
+        return False
+
+    async with connect(cluster) as env:
+        await env.store_offset_verified("me", "s", 12, keep=True)
+        cluster.node.scripts[StoreOffset] = pass_then
+        await env.forget_offset("me", "s")
+        assert await env.query_offset("me", "s") is None
+        assert count >= passes_at
+
+
+@pytest.mark.parametrize(("keep", "stored"), [(True, -1), (False, None)])
+async def test_a_kept_name_has_its_beginning_stored_at_the_first_message_too(
+    cluster: Cluster, connect: Connect, keep: bool, stored: int | None
+) -> None:
+    cluster.add("s", *chunks(3))
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking(), "keep_offset": keep}
+    async with connect(cluster) as env:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with env.consumer("s", offset="first", **options) as consumer:
+                await anext(consumer)
+                raise ZeroDivisionError
+        assert await env.query_offset("me", "s") == stored
+
+
+async def test_verifying_goes_on_over_lost_connections(cluster: Cluster, connect: Connect) -> None:
+    cluster.add("s", *chunks(1))
+    times = 0
+
+    def drop(session: Session, command: StoreOffset) -> bool:
+        nonlocal times
+        times += 1
+        if times < 4:
+            session.drop()
+        return times < 4
+
+    async with connect(cluster) as env:
+        cluster.node.scripts[StoreOffset] = drop
+        await env.store_offset_verified("me", "s", 7)
+        assert await env.query_offset("me", "s") == 7
+        cluster.node.scripts[QueryOffset] = lambda session, command: True
+        with pytest.raises(CommitNotVerified, match=r"was not stored \(.* did not answer"):
+            await env.store_offset_verified("me", "s", 8)
+
+
+async def test_an_end_that_cannot_verify_raises(cluster: Cluster, connect: Connect) -> None:
+    cluster.add("s", *chunks(1))
+    cluster.node.scripts[StoreOffset] = lambda session, command: True
+    async with connect(cluster) as env:
+        with pytest.raises(CommitNotVerified):
+            async with env.consumer("s", reference="me", tracking=AutoTracking()) as consumer:
+                await read(consumer, 10)
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with env.consumer("s", reference="me", tracking=AutoTracking()) as consumer:
+                await read(consumer, 10)
+                raise ZeroDivisionError
+        assert env.statistics()["subscriptions"] == 0
+
+
+async def test_an_unknown_reference_has_no_offset(cluster: Cluster, connect: Connect) -> None:
+    cluster.add("s", *chunks(1))
+    async with connect(cluster) as env:
+        assert await env.query_offset("me", "s") is None
+        await env.store_offset("me", "s", 0)
+        assert await env.query_offset("me", "s") == 0
+
+        def refuse(session: Session, command: QueryOffset) -> bool:
+            session.send(QueryOffsetResponse(command.correlation_id, Code.STREAM_DOES_NOT_EXIST))
+            return True
+
+        cluster.node.scripts[QueryOffset] = refuse
+        with pytest.raises(StreamDoesNotExist) as caught:
+            await env.query_offset("me", "s")
+        assert (caught.value.stream, caught.value.reference) == ("s", "me")

@@ -18,8 +18,7 @@ from flowstream import protocol as p
 from flowstream.protocol.amqp_decode import read_value
 from flowstream.protocol.amqp_encode import encode_value
 from flowstream.protocol.amqp_sections import DATA, SEQUENCE, VALUE
-from tests.protocol.amqp_strategies import nested_arrays, sections, values
-from tests.protocol.test_amqp import shape
+from tests.protocol.amqp_strategies import nested_arrays, sections, shape, values
 
 proton = pytest.importorskip("proton")
 

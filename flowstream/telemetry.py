@@ -60,7 +60,7 @@ class Telemetry:
 
     def __init__(self, *observers: Observer, tracer: Tracer | None = None) -> None:
         self._observers = observers
-        self.tracer = tracer
+        self.tracer: Tracer | None = tracer
 
     @property
     def active(self) -> bool:

@@ -71,7 +71,9 @@ class Catalog:
     """Streams and super streams by name."""
 
     def __init__(self, contents: Contents) -> None:
-        self.streams = {record.name: Stream(record) for record in contents.streams}
+        self.streams: dict[str, Stream] = {
+            record.name: Stream(record) for record in contents.streams
+        }
         self.super_streams: dict[str, tuple[tuple[str, str], ...]] = {
             name: tuple(partitions) for name, partitions in contents.super_streams.items()
         }

@@ -46,8 +46,8 @@ class Committer:
     """Gathers changes from the connections; `run` commits them until it is cancelled."""
 
     def __init__(self, store: Store, cache: ChunkCache) -> None:
-        self.messages_in = 0
-        self.groups = 0
+        self.messages_in: int = 0
+        self.groups: int = 0
         self._store = store
         self._cache = cache
         self._wake = anyio.Event()

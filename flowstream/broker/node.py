@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Final
 
 import anyio
 
@@ -65,14 +66,14 @@ class Node:
         cache = ChunkCache(limits.cache_bytes)
         self.users = users
         self.limits = limits
-        self.catalog = Catalog(contents)
-        self.committer = Committer(store, cache)
-        self.reader = ChunkReader(store, cache)
+        self.catalog: Final = Catalog(contents)
+        self.committer: Final = Committer(store, cache)
+        self.reader: Final = ChunkReader(store, cache)
         self.coordinator: Coordinator[Subscription] = Coordinator()
         self.connections: set[Listener] = set()
         self.messages_out = 0
-        self.bytes_used = 0
-        self.rates = (0.0, 0.0)
+        self.bytes_used: int = 0
+        self.rates: tuple[float, float] = (0.0, 0.0)
 
     # --- running ----------------------------------------------------------------------------
 

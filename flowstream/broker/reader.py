@@ -28,8 +28,8 @@ class ChunkCache:
     __slots__ = ("_chunks", "bytes", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
+        self.max_bytes: int = max_bytes
+        self.bytes: int = 0
         self._chunks: dict[tuple[int, int], StoredChunk] = {}
 
     def add(self, stream: int, chunk: StoredChunk) -> None:

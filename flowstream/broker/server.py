@@ -72,7 +72,7 @@ class Broker:
         limits: Limits | None = None,
     ) -> None:
         self.host = host
-        self.port = port
+        self.port: int = port
         self._data = data
         self._users = dict(DEFAULT_USERS if users is None else users)
         self._tls = tls

@@ -15,7 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream
@@ -74,10 +74,10 @@ class Session:
         self.node = node
         self.peer_host = peer_host
         self.advertised = advertised
-        self.connection = Connection(
+        self.connection: Final = Connection(
             Role.SERVER, frame_max=limits.frame_max, heartbeat=limits.heartbeat
         )
-        self.identified = False
+        self.identified: bool = False
         self.user = ""
         self.heartbeat = 0
         self.deliver_2 = False
@@ -85,8 +85,8 @@ class Session:
         self.subscriptions: dict[int, Subscription] = {}
         self.watched: set[Stream] = set()
         self.updates: dict[int, PendingUpdate] = {}
-        self.unconfirmed = 0
-        self.unsent = 0
+        self.unconfirmed: int = 0
+        self.unsent: int = 0
         self._handlers = handlers
         self._transport = transport
         self._state = self.connection.state

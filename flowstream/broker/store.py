@@ -61,8 +61,8 @@ class Filter:
     __slots__ = ("match_unfiltered", "values")
 
     def __init__(self, values: frozenset[str], match_unfiltered: bool) -> None:
-        self.values = values | {""} if match_unfiltered else values
-        self.match_unfiltered = match_unfiltered
+        self.values: frozenset[str] = values | {""} if match_unfiltered else values
+        self.match_unfiltered: bool = match_unfiltered
 
     def matches(self, filters: frozenset[str] | None) -> bool:
         if filters is None:  # "" is the value of messages without one

@@ -87,23 +87,28 @@ class Stream:
 
     def __init__(self, record: StreamRecord) -> None:
         arguments = record.arguments
-        self.key = record.key
-        self.name = record.name
-        self.arguments = arguments
-        self.max_bytes = int(arguments.get("max-length-bytes", 0)) or None
-        self.max_age = parse_age(arguments["max-age"]) if "max-age" in arguments else None
-        self.segment_bytes = int(
+        self.key: int = record.key
+        self.name: str = record.name
+        self.arguments: dict[str, str] = arguments
+        self.max_bytes: int | None = int(arguments.get("max-length-bytes", 0)) or None
+        self.max_age: int | None = (
+            parse_age(arguments["max-age"]) if "max-age" in arguments else None
+        )
+        self.segment_bytes: int = int(
             arguments.get("stream-max-segment-size-bytes", DEFAULT_SEGMENT_BYTES)
         )
-        self.filter_bytes = int(arguments.get("stream-filter-size-bytes", DEFAULT_FILTER_BYTES))
-        self.segments = deque(record.segments)
-        self.offsets = record.offsets
-        self.sequences = record.sequences
-        self.next_offset = self.segments[-1].next_offset if self.segments else 0
-        self.durable = self.sealed = _tail_of(record, self.next_offset)
+        self.filter_bytes: int = int(
+            arguments.get("stream-filter-size-bytes", DEFAULT_FILTER_BYTES)
+        )
+        self.segments: deque[Segment] = deque(record.segments)
+        self.offsets: dict[str, int] = record.offsets
+        self.sequences: dict[str, int] = record.sequences
+        self.next_offset: int = self.segments[-1].next_offset if self.segments else 0
+        self.durable: Tail = _tail_of(record, self.next_offset)
+        self.sealed: Tail = self.durable
         self.on_growth: set[Callable[[], None]] = set()
-        self.dirty = False
-        self.deleted = False
+        self.dirty: bool = False
+        self.deleted: bool = False
         self._waiting: list[Entries] = []
         self._changes: list[Change] = []
         self._new_offsets: set[str] = set()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Annotated, Any, NoReturn
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final, NoReturn
 
 import typer
 from typer.main import get_command
@@ -117,10 +118,10 @@ drawn already. Its class is not public in Typer."""
 class Root(LazyGroup):
     """`flowstream` itself."""
 
-    table = COMMANDS
+    table: ClassVar[Sequence[Entry]] = COMMANDS
 
 
-app = typer.Typer(
+app: Final = typer.Typer(
     cls=Root,
     help="Data pipelines on RabbitMQ Streams.",
     epilog=examples(

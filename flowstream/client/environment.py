@@ -97,8 +97,8 @@ class Environment(Administration):
     def __init__(self, *arguments: Any, **values: Any) -> None:
         options = bind(EnvironmentArguments, arguments, values)
         urls = [StreamUrl.parse(one) for one in _listed(options.url)]
-        self.url = _same_cluster(urls)
-        self.telemetry = options.telemetry or Telemetry()
+        self.url: StreamUrl = _same_cluster(urls)
+        self.telemetry: Telemetry = options.telemetry or Telemetry()
         self._manager = ConnectionManager(
             [address for one in urls for address in one.addresses],
             name=options.name,

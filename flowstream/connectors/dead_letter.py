@@ -32,7 +32,7 @@ from flowstream.errors import (
 from flowstream.pipeline import Failure, FailurePolicy, OpenPolicy, RunContext
 from flowstream.texts import type_name
 
-log = logging.getLogger("flowstream.connectors")
+_log = logging.getLogger("flowstream.connectors")
 
 PROPERTIES = {
     "x-pipeline": "the pipeline's name",
@@ -87,7 +87,7 @@ class DeadLetter(FailurePolicy):
         if not await environment.stream_exists(self.stream):
             await _refuse_super_stream(environment, self.stream)
             await environment.create_stream(self.stream, exist_ok=True)
-            log.warning(
+            _log.warning(
                 "%s: created the stream %r for dead letters", context.pipeline, self.stream,
                 extra={"pipeline": context.pipeline, "stream": self.stream},
             )  # fmt: skip

@@ -13,7 +13,7 @@ from datetime import timedelta
 from flowstream.client import OffsetSpec
 from flowstream.errors import OffsetTruncated
 
-log = logging.getLogger("flowstream.connectors")
+_log = logging.getLogger("flowstream.connectors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def where_to_start(
         return Start(offset, known=stored is not None)
     if not skip_truncated:
         raise truncated(stream, reference, offset - 1, offset + lost)
-    log.warning(
+    _log.warning(
         "%s: skipped %d truncated offsets behind %d", stream, lost, offset - 1,
         extra={"stream": stream, "offset": offset - 1},
     )  # fmt: skip

@@ -42,7 +42,7 @@ from flowstream.pipeline import Backlog, Intake, Producer, RunContext, SourcePar
 from flowstream.schema import checked, make, takes, whole
 from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
 
-log = logging.getLogger("flowstream.connectors")
+_log = logging.getLogger("flowstream.connectors")
 
 SKIP_INTERVAL = 1.0
 """Seconds after which commits may pass messages that a filter left out."""
@@ -110,13 +110,13 @@ class StreamProducer(Producer):
     @takes(StreamProducerArguments)
     def __init__(self, *arguments: Any, **values: Any) -> None:
         options = make(StreamProducerArguments, arguments, values, type(self).__name__)
-        self.stream = options.stream
-        self.reference = options.reference
-        self.offset = options.offset
-        self.credit = options.credit
-        self.filter = options.filter
+        self.stream: str = options.stream
+        self.reference: str | None = options.reference
+        self.offset: Offset = options.offset
+        self.credit: int = options.credit
+        self.filter: Filter | None = options.filter
         self.on_truncated = options.on_truncated
-        self.lost = 0
+        self.lost: int = 0
         self._environment: StreamEnvironment | None = None
         self._name = options.reference or ""
         self._pipeline = ""
@@ -324,7 +324,7 @@ class StreamProducer(Producer):
         try:
             last = await self.environment.last_offset(self.stream)
         except FlowstreamError as error:
-            log.debug(
+            _log.debug(
                 "%s: the end of the stream is not known: %s", self.stream, error,
                 extra={"stream": self.stream},
             )  # fmt: skip
@@ -399,7 +399,7 @@ class StreamProducer(Producer):
         for stream, start in new.items():
             await environment.store_offset_verified(self._name, stream, start.settled, keep=True)
         for stream, start in starts.items():
-            log.info(
+            _log.info(
                 "%s %s", stream, start.story,
                 extra={"pipeline": self._pipeline, "stream": stream, "offset": start.offset,
                        "reference": self._name},
@@ -431,14 +431,14 @@ class StreamProducer(Producer):
         try:
             last = await self.environment.last_offset(stream)
         except FlowstreamError as error:
-            log.debug(
+            _log.debug(
                 "%s: the end of the stream is not known: %s", stream, error,
                 extra={"stream": stream},
             )  # fmt: skip
             return
         text = beyond(stream, self._name, stored=stored, first=statistics.first_offset, last=last)
         if text:
-            log.warning(
+            _log.warning(
                 "%s", text,
                 extra={"pipeline": self._pipeline, "stream": stream, "offset": stored},
             )  # fmt: skip
@@ -449,7 +449,7 @@ class StreamProducer(Producer):
         if isinstance(place, int):
             return place
         if isinstance(place, datetime) and place > datetime.now(UTC):
-            log.warning(
+            _log.warning(
                 "%s: offset=%s is in the future: begins with what comes from now on", stream, place,
                 extra={"stream": stream},
             )  # fmt: skip

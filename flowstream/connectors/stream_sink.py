@@ -71,13 +71,13 @@ class StreamSink(Sink):
         options = make(StreamSinkArguments, arguments, values, "StreamSink")
         if options.routing is not None and options.key is None:
             raise ConfigurationError("StreamSink > routing: it needs key=, which it routes by")
-        self.stream = options.stream
-        self.key = options.key
+        self.stream: str = options.stream
+        self.key: Key | None = options.key
         self.routing = options.routing
-        self.encode = options.encode
-        self.amqp = options.amqp
-        self.filter_value = options.filter_value
-        self.max_unconfirmed = options.max_unconfirmed
+        self.encode: Callable[[Any], bytes] = options.encode
+        self.amqp: bool = options.amqp
+        self.filter_value: Callable[[bytes], str | None] | None = options.filter_value
+        self.max_unconfirmed: int = options.max_unconfirmed
 
     def writes(self) -> Sequence[str]:
         return [self.stream]

@@ -22,7 +22,7 @@ from flowstream.schema import checked, make, part, takes
 from flowstream.telemetry import PartitionMoved
 from flowstream.texts import plural
 
-log = logging.getLogger("flowstream.connectors")
+_log = logging.getLogger("flowstream.connectors")
 
 HAND_OVER = 45.0
 """Seconds a partition may take to drain before another consumer has it (the broker waits 60)."""
@@ -56,7 +56,7 @@ class SuperStreamProducer(StreamProducer):
         options = make(SuperStreamProducerArguments, arguments, values, type(self).__name__)
         shared = part(StreamProducerOptions, options)
         super().__init__(options.super_stream, **vars(shared))
-        self.single_active = options.single_active
+        self.single_active: bool = options.single_active
         self._intake: Intake | None = None
         self._sources: dict[str, SourcePartition] = {}
         self._starts: dict[str, Start] = {}
@@ -78,7 +78,7 @@ class SuperStreamProducer(StreamProducer):
             self._moved(partition, active=not self.single_active)
             self._will_consume(partition)
         if self.single_active:
-            log.info(
+            _log.info(
                 "%s has %s: this process joins the group with reference %s, and gets those that "
                 "the broker gives it", self.stream, plural(len(partitions), "partition"),
                 self._name,
@@ -169,7 +169,7 @@ class SuperStreamProducer(StreamProducer):
                 if last is not None and last > self._reached(partition, positions):
                     return False
         except FlowstreamError as error:
-            log.debug(
+            _log.debug(
                 "%s: the end of a partition is not known: %s", self.stream, error,
                 extra={"stream": self.stream},
             )  # fmt: skip
@@ -234,7 +234,7 @@ class SuperStreamProducer(StreamProducer):
         self._starts |= await self._begin({partition: place})
         self._open_lane(partition)
         self._moved(partition, active=True)
-        log.info(
+        _log.info(
             "%s came to this process, of the group with reference %s", partition, self._name,
             extra={"pipeline": self._pipeline, "stream": partition, "reference": self._name},
         )  # fmt: skip
@@ -259,7 +259,7 @@ class SuperStreamProducer(StreamProducer):
         why = f"handed over to others of reference {self._name} in {seconds:.2f} s"
         if lost:
             why = f"its connection is lost, so that others of reference {self._name} may get it"
-        log.info(
+        _log.info(
             "%s left this process, %s: %s", partition, why, up_to,
             extra={"pipeline": self._pipeline, "stream": partition, "offset": settled,
                    "seconds": round(seconds, 3)},

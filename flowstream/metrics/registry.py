@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric as Family
@@ -55,7 +56,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry: Final = CollectorRegistry(auto_describe=False)
         self.before_scrape: list[Callable[[Metrics], None]] = []
         self._values = {m.name: Values(m) for m in CATALOGUE if m.kind != "histogram"}
         self._distributions = {m.name: Distribution(m) for m in CATALOGUE if m.kind == "histogram"}

@@ -31,7 +31,7 @@ class Values:
     __slots__ = ("metric", "rows")
 
     def __init__(self, metric: Metric) -> None:
-        self.metric = metric
+        self.metric: Metric = metric
         self.rows: dict[Labels, float] = {}
 
     def add(self, amount: float, labels: Labels) -> None:
@@ -67,7 +67,7 @@ class Distribution:
     __slots__ = ("metric", "rows")
 
     def __init__(self, metric: Metric) -> None:
-        self.metric = metric
+        self.metric: Metric = metric
         self.rows: dict[Labels, list[float]] = {}
 
     def observe(self, value: float, labels: Labels, weight: int = 1) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from flowstream import __version__, telemetry
 from flowstream.monitor.advice import advice
@@ -53,12 +53,12 @@ class Board:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self.started = clock()
+        self.started: float = clock()
         self.pipelines: dict[str, PipelineFigures] = {}
         self.connections: Counter[str] = Counter()
-        self.lost = 0
-        self.events = EventLog()
-        self.usage = ProcessUsage()
+        self.lost: int = 0
+        self.events: Final = EventLog()
+        self.usage: Final = ProcessUsage()
         self._disconnected: dict[tuple[str, str, str], tuple[str, str, float]] = {}
         """By environment, kind and name: state, reason, and since when."""
         self._credits: dict[str, int] = {}

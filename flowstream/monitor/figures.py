@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from flowstream.monitor.history import LATENCY_WINDOW, History, Latencies, Sample
 from flowstream.pipeline import Pipeline, Statistics
@@ -20,9 +21,9 @@ class BatchFigures:
     __slots__ = ("count", "messages", "triggers", "waited")
 
     def __init__(self) -> None:
-        self.count = 0
-        self.messages = 0
-        self.waited = 0.0
+        self.count: int = 0
+        self.messages: int = 0
+        self.waited: float = 0.0
         self.triggers: Counter[str] = Counter()
 
 
@@ -42,13 +43,14 @@ class PipelineFigures:
         self.error = ""
         self.dropped: Counter[tuple[str, bool]] = Counter()
         self.abandoned = 0
-        self.latency = self.timed = 0.0
-        self.latencies = Latencies(LATENCY_WINDOW)
+        self.latency: float = 0.0
+        self.timed: float = 0.0
+        self.latencies: Final = Latencies(LATENCY_WINDOW)
         self.truncated = 0
-        self.truncated_at = 0.0
+        self.truncated_at: float = 0.0
         self.foreign_commit: tuple[OffsetMoved, float] | None = None
         self.partitions: dict[str, bool] = {}
-        self.history = History()
+        self.history: Final = History()
 
     def drop(self, reason: str, count: int, *, intentional: bool) -> None:
         """Count dropped messages by reason."""

@@ -39,12 +39,12 @@ class Batch(Generic[T]):
     ) -> None:
         self._slice: Slice[T] = messages if isinstance(messages, Slice) else Slice.of(messages)
         self._messages: list[Message[T]] | None = None
-        self.batcher = batcher
-        self.key = key
-        self.partition = partition
-        self.trigger = trigger
-        self.opened = opened
-        self.attempt = attempt
+        self.batcher: str = batcher
+        self.key: Hashable = key
+        self.partition: int | None = partition
+        self.trigger: str = trigger
+        self.opened: float = opened
+        self.attempt: int = attempt
 
     @classmethod
     def new(cls, *data: T, key: Hashable = None, trigger: str = "size") -> Batch[T]:

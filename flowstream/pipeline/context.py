@@ -42,7 +42,7 @@ class RunContext:
         self.pipeline = pipeline
         self.url = url
         self.environment = environment
-        self.telemetry = telemetry or Telemetry()
+        self.telemetry: Telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
         self._watched = watched or _unwatched
         self._fail = fail

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 OPEN, SETTLED, ABANDONED = 0, 1, 2
 BEFORE_FIRST = -1
@@ -42,17 +42,17 @@ class Delivery:
         timestamp: int = 0,
         arrived: float = 0.0,
     ) -> None:
-        self.partition = partition
-        self.base = base
-        self.count = count
-        self.flags = bytearray(count)
-        self.remaining = count
-        self.abandoned = 0
-        self.touched = False
-        self.timestamp = timestamp
-        self.arrived = arrived
+        self.partition: Any = partition
+        self.base: int = base
+        self.count: int = count
+        self.flags: Final = bytearray(count)
+        self.remaining: int = count
+        self.abandoned: int = 0
+        self.touched: bool = False
+        self.timestamp: int = timestamp
+        self.arrived: float = arrived
         self._offsets = offsets
-        self.last = offsets[-1] if offsets else base + count - 1
+        self.last: int = offsets[-1] if offsets else base + count - 1
 
     def offset(self, index: int) -> int:
         return self.base + index if self._offsets is None else self._offsets[index]
@@ -178,7 +178,7 @@ class OffsetTracker:
         self._marks: list[Watermark] = []
         self._own: deque[int] = deque(maxlen=REMEMBERED)
         self.committed: int | None = None
-        self.advanced = False
+        self.advanced: bool = False
         """Whether this run has stored `committed`; otherwise there is nothing of it to verify."""
 
     def open(self) -> Watermark:

@@ -62,7 +62,7 @@ class IterableProducer(Producer):
     @takes(IterableProducerArguments)
     def __init__(self, *arguments: Any, **values: Any) -> None:
         options = make(IterableProducerArguments, arguments, values, "IterableProducer")
-        self.stream = options.stream
+        self.stream: str = options.stream
         self._iterable = options.iterable
         self._slice_size = options.slice_size
         self._threaded = options.threaded

@@ -48,13 +48,13 @@ class Failure:
         error: BaseException | None = None,
         retry: bool = True,
     ) -> None:
-        self.message = message
-        self.reason = without_passwords(reason)
-        self.error = error
-        self.retry = retry
-        self.phase = ""
-        self.stage = ""
-        self.attempts = 1
+        self.message: Message[Any] = message
+        self.reason: str = without_passwords(reason)
+        self.error: BaseException | None = error
+        self.retry: bool = retry
+        self.phase: str = ""
+        self.stage: str = ""
+        self.attempts: int = 1
         self._kind: Any = None
 
     @property
@@ -83,10 +83,10 @@ class Joint:
     __slots__ = ("dropped", "origin", "outcome", "pending")
 
     def __init__(self, origin: Message[Any], pending: int) -> None:
-        self.origin = origin
-        self.pending = pending
+        self.origin: Message[Any] = origin
+        self.pending: int = pending
         self.dropped: str | None = None
-        self.outcome = "ok"
+        self.outcome: str = "ok"
 
 
 class Extra:
@@ -105,13 +105,13 @@ class Extra:
     )
 
     def __init__(self) -> None:
-        self.attempt = 1
+        self.attempt: int = 1
         self.failure: Failure | None = None
         self.dropped: str | None = None
         self.routes: tuple[str, ...] = ()
         self.key: Hashable = None
-        self.flush = False
-        self.early = False
+        self.flush: bool = False
+        self.early: bool = False
         self.joint: Joint | None = None
         self.ack: dict[str, Any] | None = None
 
@@ -132,8 +132,8 @@ class Message(Generic[T]):
     def __init__(self, delivery: Delivery, index: int, data: T, raw: bytes) -> None:
         self._delivery = delivery
         self._index = index
-        self.data = data
-        self.raw = raw
+        self.data: T = data
+        self.raw: bytes = raw
         self._extra: Extra | None = None
 
     @classmethod
@@ -318,7 +318,7 @@ class Detached:
     __slots__ = ("codec", "stream")
 
     def __init__(self, stream: str) -> None:
-        self.stream = stream
+        self.stream: str = stream
         self.codec: Codec | None = None
 
     def settle_early(self, message: Message[Any]) -> None:

@@ -63,7 +63,7 @@ class Pipeline:
     def __init__(self, *arguments: Any, **values: Any) -> None:
         named = arguments[0] if arguments else values.get("name")
         declared = make(PipelineArguments, arguments, values, f"pipeline {shown(named)}")
-        self.declaration = Declaration(
+        self.declaration: Declaration = Declaration(
             name=declared.name,
             module=sys._getframe(1).f_globals.get("__name__", ""),
             producer=declared.producer,

@@ -149,7 +149,7 @@ class AmqpMessage:
     __slots__ = ("_decoded", "_index", "raw")
 
     def __init__(self, raw: bytes) -> None:
-        self.raw = raw
+        self.raw: bytes = raw
         self._index: dict[int, list[int]] | None = None
         self._decoded: dict[int, list[Any]] | None = None
 

@@ -41,6 +41,16 @@ class Chunk:
     the first record, which is also the chunk's id; `crc` the announced CRC-32 of `data`.
     """
 
+    bloom_size: int
+    crc: int
+    entries: int
+    epoch: int
+    offset: int
+    records: int
+    timestamp: int
+    trailer_length: int
+    type: int
+
     __slots__ = (
         "_bytes",
         "bloom_size",
@@ -81,7 +91,7 @@ class Chunk:
         if self.entries * 4 > size:
             raise ProtocolError(f"a chunk of {size} bytes cannot hold {self.entries} entries")
         self._bytes = bytes(buffer)  # no copy where they are that: bodies are cut from bytes only
-        self.data = memoryview(self._bytes)[HEADER_SIZE : HEADER_SIZE + size]
+        self.data: memoryview = memoryview(self._bytes)[HEADER_SIZE : HEADER_SIZE + size]
 
     @classmethod
     def parse(cls, buffer: bytes | bytearray | memoryview) -> Chunk:

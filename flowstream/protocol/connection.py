@@ -197,14 +197,14 @@ class Connection:
         heartbeat: int = 60,
         inbound_max: int = INBOUND_MAX,
     ) -> None:
-        self.role = role
-        self.frame_max = frame_max
-        self.heartbeat = heartbeat
+        self.role: Role = role
+        self.frame_max: int = frame_max
+        self.heartbeat: int = heartbeat
         self.versions: dict[int, CommandVersion] = {}
         self.peer_properties: Mapping[str, str] = {}
         self.advertised: Address | None = None
         self.failure: ProtocolError | None = None
-        self.state = State.HANDSHAKE
+        self.state: State = State.HANDSHAKE
         self._peer = Role.CLIENT if role is Role.SERVER else Role.SERVER
         self._inbound = TABLE[self._peer, self.state]
         self._inbound_max = inbound_max

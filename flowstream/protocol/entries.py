@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from struct import Struct
 from struct import error as struct_error
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 from flowstream.errors import ProtocolError
 from flowstream.protocol.runs import PROBE, WORTH, cut, run_length
@@ -40,11 +40,11 @@ class Entries(Sequence[Any]):
         batches: list[int],
         filters: list[str | None] | None = None,
     ) -> None:
-        self.ids = ids
-        self.entries = entries
-        self.records = records
-        self.batches = batches
-        self.filters = filters
+        self.ids: list[int] = ids
+        self.entries: list[bytes] = entries
+        self.records: int = records
+        self.batches: list[int] = batches
+        self.filters: list[str | None] | None = filters
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +71,7 @@ class Entries(Sequence[Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def select(self, indices: Sequence[int]) -> Entries:
         """The entries at these indices, in the order of the indices."""

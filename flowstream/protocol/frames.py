@@ -28,8 +28,8 @@ class FrameReader:
     __slots__ = ("_buffer", "_end", "_needed", "_start", "max_size", "oversized")
 
     def __init__(self, max_size: int = 0) -> None:
-        self.max_size = max_size
-        self.oversized = 0
+        self.max_size: int = max_size
+        self.oversized: int = 0
         self._buffer = bytearray(FIRST_SIZE)
         self._start = self._end = 0
         self._needed = 4

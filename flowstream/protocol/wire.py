@@ -33,9 +33,9 @@ class Reader:
     __slots__ = ("data", "end", "position")
 
     def __init__(self, data: bytes | memoryview) -> None:
-        self.data = data
-        self.position = 0
-        self.end = len(data)
+        self.data: bytes | memoryview = data
+        self.position: int = 0
+        self.end: int = len(data)
 
     @property
     def remaining(self) -> int:

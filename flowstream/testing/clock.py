@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -136,7 +136,7 @@ class JumpingSelector(selectors.DefaultSelector):
     def __init__(self, moment: float) -> None:
         super().__init__()
         self.moment = moment
-        self.now = 0.0
+        self.now: float = 0.0
         self.limiters: set[anyio.CapacityLimiter] = set()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -158,7 +158,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, moment: float = 0.0) -> None:
         self._jumping = JumpingSelector(moment)
-        self.limiters = self._jumping.limiters
+        self.limiters: Final = self._jumping.limiters
         super().__init__(self._jumping)
 
     def time(self) -> float:

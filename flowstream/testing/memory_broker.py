@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -57,8 +57,8 @@ class MemoryBroker:
         self.chunk_size = chunk_size
         self.offsets: dict[tuple[str, str], int] = {}
         self.deliveries: list[MemoryDelivery] = []
-        self.disconnects = 0
-        self.changed = Signal()
+        self.disconnects: int = 0
+        self.changed: Final = Signal()
         self.on_crash: list[Callable[[], None]] = []
         self._streams: dict[str, MemoryStream] = {}
         self._super_streams: dict[str, list[str]] = {}

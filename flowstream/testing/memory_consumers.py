@@ -29,8 +29,8 @@ class MemoryConsumer:
         self.stream = stream
         spec = offset_spec(offset)
         number = spec.value if spec.kind.name == "OFFSET" else None
-        self.position = broker.stream(stream).locate(offset) if number is None else number
-        self.lost = 0
+        self.position: int = broker.stream(stream).locate(offset) if number is None else number
+        self.lost: int = 0
         self._on_truncated = on_truncated
         self._unreported = 0
         self._broker = broker
@@ -109,8 +109,8 @@ class MemorySuperStreamConsumer:
     def __init__(self, broker: MemoryBroker, consumers: list[MemoryConsumer]) -> None:
         self._broker = broker
         self._queue = consumers
-        self.partitions = [consumer.stream for consumer in consumers]
-        self.active = self.partitions
+        self.partitions: list[str] = [consumer.stream for consumer in consumers]
+        self.active: list[str] = self.partitions
 
     @property
     def positions(self) -> dict[str, int | None]:

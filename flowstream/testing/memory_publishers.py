@@ -46,7 +46,8 @@ class MemoryPublisher:
             bodies = broker.without_duplicates(self._reference, self.stream, bodies, publishing_ids)
         broker.append(self.stream, [encoded(body) for body in bodies])
 
-    send, send_many = publish, publish_many
+    send = publish
+    send_many = publish_many
 
     async def flush(self) -> None:
         await self._broker.until_connected()

@@ -38,7 +38,7 @@ class MemoryStream:
 
     def __init__(self, *, chunk_size: int = 100) -> None:
         self.chunk_size = chunk_size
-        self.next_offset = 0
+        self.next_offset: int = 0
         self._chunks: list[MemoryChunk] = []
         self._marks: deque[tuple[int, Marker]] = deque()
 

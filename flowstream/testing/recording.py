@@ -25,7 +25,7 @@ class Record(RunHooks):
     def __init__(self, changed: Signal) -> None:
         self.changed = changed
         self.killed = False
-        self.received = 0
+        self.received: int = 0
         self.statuses: dict[Place, tuple[str, Any]] = {}
         self.failures: dict[Place, Failure] = {}
         self.attempts: dict[Place, int] = {}

@@ -65,8 +65,8 @@ class PipelineTester:
         if patience is not None:
             check_seconds("PipelineTester patience", patience)
         self.pipeline = pipeline
-        self.environment = environment or MemoryEnvironment()
-        self.producer = producer or pipeline.producer
+        self.environment: MemoryEnvironment = environment or MemoryEnvironment()
+        self.producer: Producer = producer or pipeline.producer
         self._lifespan = lifespan or pipeline.options.lifespan
         self._patience = patience
         self._record = Record(self.environment.changed)

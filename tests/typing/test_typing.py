@@ -1,7 +1,12 @@
-"""What type checkers say of declarations: nothing of right ones, an error of each wrong one."""
+"""What type checkers say of flowstream: its types are complete, and wrong declarations are errors.
+
+`right.py` has declarations that they must accept, `wrong.py` marks the lines they must refuse.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +43,10 @@ def marked() -> set[int]:
 
 
 def pyright() -> list[str]:
+    return [pyright_program(), "--pythonpath", sys.executable]
+
+
+def pyright_program() -> str:
     program = Path(sys.executable).with_name("pyright")
     found = str(program) if program.exists() else which("pyright")
     if found is None:
@@ -46,10 +55,29 @@ def pyright() -> list[str]:
     if probe.returncode:
         said = (probe.stderr or probe.stdout).strip().splitlines()[-1:]
         pytest.skip(f"pyright cannot be fetched here, which needs node and npm: {said}")
-    return [found, "--pythonpath", sys.executable]
+    return found
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_checkers_see_what_is_wrong(checker: str) -> None:
     command = MYPY if checker == "mypy" else pyright()
     assert complaints(*command) == {"right": set(), "wrong": marked()}
+
+
+def test_the_types_of_all_public_names_are_complete(tmp_path: Path) -> None:
+    folder = str(Path(sys.executable).parent)  # pyright asks the `python` of PATH what is installed
+    done = subprocess.run(
+        [pyright_program(), "--verifytypes", "flowstream", "--ignoreexternal", "--outputjson"],
+        cwd=tmp_path, env={**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    found = json.loads(done.stdout)["typeCompleteness"]
+    incomplete = [
+        f"{symbol['name']}: {diagnostic['message']}"
+        for symbol in found["symbols"]
+        if not symbol["isTypeKnown"]
+        for diagnostic in symbol["diagnostics"]
+    ]
+    assert incomplete == []
+    assert found["completenessScore"] == 1, done.stdout
+    assert found["exportedSymbolCounts"]["withKnownType"] > 1000

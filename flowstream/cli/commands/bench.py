@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 import typer
@@ -81,7 +81,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(
@@ -293,7 +293,7 @@ class ConfirmTimes:
     __slots__ = ("_open", "next", "seconds")
 
     def __init__(self, first: int) -> None:
-        self.next = first
+        self.next: int = first
         self.seconds: list[float] = []
         self._open: deque[tuple[int, float]] = deque()
 

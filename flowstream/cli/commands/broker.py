@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 import typer
@@ -28,7 +28,7 @@ from flowstream.texts import plural
 REFRESH = 0.5
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

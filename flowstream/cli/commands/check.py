@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -22,7 +22,7 @@ from flowstream.client import DEFAULT_URL
 from flowstream.errors import FlowstreamError
 from flowstream.pipeline import Pipeline
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -24,7 +24,7 @@ from flowstream.cli.parser.command import COMMAND_LINE, new_app
 from flowstream.cli.parser.group import examples, loaded
 from flowstream.cli.parser.options import Json
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,7 +15,7 @@ from flowstream.cli.parser.options import Json
 from flowstream.monitor import DashboardSettings, dashboard_files
 from flowstream.texts import plural
 
-app = new_app(
+app: Final = new_app(
     "dashboards",
     "Write Grafana dashboards, Prometheus rules and their provisioning.",
     examples("flowstream dashboards export grafana"),

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -34,7 +34,7 @@ from flowstream.cli.parser.parsing import parse_pattern
 from flowstream.client import DEFAULT_URL, Environment
 from flowstream.texts import common, folded, plural
 
-app = new_app(
+app: Final = new_app(
     "dead-letters",
     "List, show and replay messages that failed.",
     examples(

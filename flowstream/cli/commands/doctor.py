@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,7 +16,7 @@ from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import Json, ManagementUrl, Url
 from flowstream.client import DEFAULT_URL
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from flowstream.cli.exit_codes import MEANINGS
 from flowstream.cli.output.console import print_json
 from flowstream.cli.output.tables import print_rows
@@ -9,7 +11,7 @@ from flowstream.cli.parser.command import new_app
 from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import Json
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command("exit-codes", epilog=examples("flowstream exit-codes", "flowstream exit-codes --json"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -54,7 +54,7 @@ class Graph:
     edges: tuple[Edge, ...]
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

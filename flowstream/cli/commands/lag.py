@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -35,7 +35,7 @@ class Reader:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

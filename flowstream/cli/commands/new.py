@@ -6,7 +6,7 @@ import keyword
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,7 +19,7 @@ INSTALL = "pip install mypy pytest"
 """Installs what the written files need to be tested and checked."""
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

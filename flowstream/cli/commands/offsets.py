@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -29,7 +29,7 @@ from flowstream.cli.readers.position import (
 )
 from flowstream.client import DEFAULT_URL, Address, Environment, Offset
 
-app = new_app(
+app: Final = new_app(
     "offsets",
     "Show, set, reset and forget stored offsets: the last messages that readers settled.",
     examples("flowstream offsets get orders orders", "flowstream offsets set orders orders 41999"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import anyio
 import typer
@@ -21,7 +21,7 @@ from flowstream.cli.publishing.records import Format, is_pipe
 from flowstream.client import DEFAULT_URL, Environment
 from flowstream.texts import plural
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

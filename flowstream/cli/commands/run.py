@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -57,7 +57,7 @@ THREADS_GRACE = 1.0
 """Seconds for threads to end after the run."""
 
 
-app = new_app()
+app: Final = new_app()
 
 
 def parse_message(text: str) -> Place:

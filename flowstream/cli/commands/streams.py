@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -37,7 +37,7 @@ from flowstream.cli.parser.options import (
 )
 from flowstream.client import DEFAULT_URL
 
-app = new_app(
+app: Final = new_app(
     "streams",
     "Create, delete, list and inspect streams.",
     examples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -37,7 +37,7 @@ from flowstream.cli.parser.options import (
 from flowstream.client import DEFAULT_URL, hash_route
 from flowstream.errors import StreamDoesNotExist
 
-app = new_app(
+app: Final = new_app(
     "super-streams",
     "Create, delete and inspect super streams: streams of several partitions.",
     examples(

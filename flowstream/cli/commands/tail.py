@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 import typer
@@ -68,7 +68,7 @@ class ReadRequest:
     style: str
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(

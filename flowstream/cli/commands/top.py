@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import anyio
 import typer
@@ -36,7 +36,7 @@ ROUNDING = 0.001
 """Seconds by which the start of a run, computed from its age, may differ between snapshots."""
 
 
-app = new_app()
+app: Final = new_app()
 
 
 @app.command(
@@ -102,7 +102,7 @@ class Watch:
         self.address = address
         self.board: dict[str, Any] | None = None
         self.gone_since: float | None = None
-        self.why = ""
+        self.why: str = ""
         self._started: float | None = None
 
     @property

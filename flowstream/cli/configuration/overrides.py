@@ -11,7 +11,7 @@ from flowstream.cli.configuration.settings import PIPELINES, PYPROJECT, Origin, 
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import Pipeline, RateLimit
 
-log = logging.getLogger("flowstream.run")
+_log = logging.getLogger("flowstream.run")
 
 NEAR = 0.75
 """The similarity of two names above which one may be a misspelling of the other."""
@@ -39,7 +39,7 @@ def log_overrides(pipeline: str, changed: Mapping[str, Origin]) -> None:
     """Log which options differ from the declaration, and their origins."""
     if changed:
         options = ", ".join(f"{name} by {origin}" for name, origin in changed.items())
-        log.info(
+        _log.info(
             "pipeline %r: configured beside its declaration: %s", pipeline, options,
             extra={"pipeline": pipeline},
         )  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -83,7 +83,7 @@ AtLeastZero = Annotated[int, Field(ge=0, le=MOST_WHOLE), BeforeValidator(_no_tru
 class PipelineOverrides(BaseModel):
     """Options of a pipeline's declaration that may be set differently where it runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 @cache
@@ -116,7 +116,7 @@ def _number(rule: Bounds) -> Any:
 class Settings(BaseSettings):
     """Everything that can be configured. `None` means not set."""
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",

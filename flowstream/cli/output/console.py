@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from flowstream.cli.exit_codes import ExitCode, exit_code, root_cause
 from flowstream.cli.output.safe_text import json_text, visible
@@ -58,7 +58,7 @@ class StatusLine:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: Final = threading.RLock()
         self._shown = False
 
     def show(self, line: str) -> None:
@@ -84,7 +84,7 @@ class StatusLine:
             pass
 
 
-status_line = StatusLine()
+status_line: StatusLine = StatusLine()
 """The status line of this process."""
 
 

@@ -216,7 +216,11 @@ class LogfmtFormatter(SafeFormatter):
         return _pairs(document(record, self))
 
 
-FORMATTERS = {"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}
+FORMATTERS: dict[str, type[SafeFormatter]] = {
+    "text": TextFormatter,
+    "json": JsonFormatter,
+    "logfmt": LogfmtFormatter,
+}
 
 
 def _text_of_value(value: Any) -> str:

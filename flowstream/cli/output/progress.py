@@ -60,9 +60,9 @@ class Step:
         self.size = size
         self.limit = limit
         self.unit = unit
-        self.position = 0
-        self.done = 0
-        self.started = time.monotonic()
+        self.position: int = 0
+        self.done: int = 0
+        self.started: float = time.monotonic()
 
     def update(self, position: int, done: int | None = None) -> None:
         """Set how far the step is. Cheap enough for every slice."""

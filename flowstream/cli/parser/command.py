@@ -43,8 +43,8 @@ class Command(TyperCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.help = unwrapped(self.help)
-        self.short_help = first_sentence(self.help)
+        self.help: str | None = unwrapped(self.help)
+        self.short_help: str | None = first_sentence(self.help)
         hide_types_of_flags(self.params)
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:

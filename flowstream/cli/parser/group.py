@@ -67,7 +67,7 @@ class Group(TyperGroup):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.short_help = first_sentence(self.help)
+        self.short_help: str | None = first_sentence(self.help)
         hide_types_of_flags(self.params)
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -89,7 +89,7 @@ class LazyGroup(Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.commands = {entry.name: Unloaded(entry) for entry in self.table}
+        self.commands.update({entry.name: Unloaded(entry) for entry in self.table})
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -80,7 +80,7 @@ class Feed:
 
     def __init__(self, plan: FeedPlan) -> None:
         self.plan = plan
-        self.tally = Tally(next_line=plan.first)
+        self.tally: Final = Tally(next_line=plan.first)
         self._source = self._open()
         self._slices: Iterator[Slice] = iter(())
         self._held = Slice()
@@ -92,7 +92,7 @@ class Feed:
         self._highest = 0
         self._failed: list[int] = []
         self._failure: PublishFailed | None = None
-        self.size = None if plan.loop else self._source.size
+        self.size: int | None = None if plan.loop else self._source.size
 
     def __enter__(self) -> Feed:
         return self

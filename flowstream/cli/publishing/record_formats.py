@@ -32,7 +32,7 @@ class InputError(CommandError):
 
     def __init__(self, name: str, line: int, problem: str, *, begins: int | None = None) -> None:
         super().__init__(f"{name} line {line} {problem}", ExitCode.INPUT)
-        self.line = line if begins is None else begins
+        self.line: int = line if begins is None else begins
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,8 @@ class Source:
         self, file: str, format: Format | None = None, *, first: int = 1, key: str | None = None
     ) -> None:
         self.file = file
-        self.name = "standard input" if file == STDIN else file
-        self.format = format or guess_format(file)
+        self.name: str = "standard input" if file == STDIN else file
+        self.format: Format = format or guess_format(file)
         if key is not None and self.format is Format.LINES:
             raise CommandError(
                 f"--key {key}: lines have no fields; use --format ndjson or --format csv",

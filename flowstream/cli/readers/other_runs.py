@@ -24,7 +24,7 @@ from flowstream.errors import FlowstreamError
 from flowstream.pipeline import Pipeline
 from flowstream.telemetry import Telemetry, Warned
 
-log = logging.getLogger("flowstream.cli")
+_log = logging.getLogger("flowstream.cli")
 
 LOOKS = (1.0, 6.0)
 """Seconds from the start to the first request, and from that to the second.
@@ -51,7 +51,7 @@ async def warn_of_others(
                 _warn(pipeline.name, reference, others, telemetry)
                 return
     except (CommandError, FlowstreamError) as error:
-        log.debug(
+        _log.debug(
             "other readers of the streams of %s are unknown: %s", pipeline.name, error,
             extra={"pipeline": pipeline.name},
         )  # fmt: skip
@@ -67,7 +67,7 @@ def _warn(
         "overwrite each other's stored offset. Stop one of them, give one another reference=, or "
         "share a super stream with single_active=True"
     )
-    log.warning(
+    _log.warning(
         "pipeline %r: %s", name, text,
         extra={"pipeline": name, "stream": stream, "reference": reference},
     )  # fmt: skip

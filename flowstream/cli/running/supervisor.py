@@ -46,7 +46,7 @@ from flowstream.telemetry import Telemetry
 from flowstream.texts import plural, type_name
 from flowstream.tracing import Tracing
 
-log = logging.getLogger("flowstream.run")
+_log = logging.getLogger("flowstream.run")
 
 FORCE_GRACE = 3.0
 """Seconds from the second signal until the process ends, even if handlers still run."""
@@ -157,7 +157,7 @@ class Supervisor:
     def _log_start(self) -> None:
         pipelines = [f"{each.name!r} of {target}" for target, each in self._plan.pipelines.items()]
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-        log.info(
+        _log.info(
             "flowstream %s runs %s: Python %s, %s, process %d", __version__, ", ".join(pipelines),
             platform.python_version(), loop, os.getpid(),
             extra={"version": __version__, "pid": os.getpid()},

@@ -9,7 +9,7 @@ accepts more. So a slow socket leads to larger frames, not to longer queues.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -94,13 +94,13 @@ class ClientConnection:
     def __init__(self, stream: ByteStream, address: Address, role: str, settings: Settings) -> None:
         self.address = address
         self.role = role
-        self.wire = Connection(
+        self.wire: Final = Connection(
             Role.CLIENT, frame_max=settings.frame_max, heartbeat=settings.heartbeat
         )
         self.publishers: IdAllocator[PublisherUser] = IdAllocator(settings.per_connection)
         self.subscriptions: IdAllocator[SubscriptionUser] = IdAllocator(settings.per_connection)
-        self.tuned = anyio.Event()
-        self.lost = anyio.Event()
+        self.tuned: Final = anyio.Event()
+        self.lost: Final = anyio.Event()
         self.error: ConnectionClosed | None = None
         self._stream = stream
         self._settings = settings

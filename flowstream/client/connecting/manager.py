@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
@@ -58,7 +58,7 @@ class ConnectionManager:
         self.name = name
         self.settings = settings
         self.telemetry = telemetry
-        self.owner = TaskOwner()
+        self.owner: Final = TaskOwner()
         self.connections: set[ClientConnection] = set()
         self.not_kept: set[tuple[str, str]] = set()
         """References and streams whose offsets have no second copy: see consuming/tracking.py."""
@@ -72,13 +72,13 @@ class ConnectionManager:
         self._credentials = credentials
         self.dial = dial
         self._numbers = count(1)
-        self.outages = Outages(name, settings, telemetry, self.owner.spawn)
-        self.state = self.state_of("environment", name)
-        self.nodes = Nodes(self._open, resolver, settings.node_attempts)
+        self.outages: Final = Outages(name, settings, telemetry, self.owner.spawn)
+        self.state: StateCell = self.state_of("environment", name)
+        self.nodes: Final = Nodes(self._open, resolver, settings.node_attempts)
         self.locator: LocatorConnection = LocatorConnection(
             addresses, lambda: self.nodes.known, self._open_locator
         )
-        self.tracking = LocatorConnection(
+        self.tracking: Final = LocatorConnection(
             addresses, lambda: self.nodes.known, lambda address: self._open(address, "tracking")
         )
         self.publishing: Pool[PublisherUser] = Pool(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import anyio
 
@@ -36,8 +36,8 @@ class ConnectGate:
     __slots__ = ("attempts", "error", "lock")
 
     def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.attempts = 0
+        self.lock: Final = anyio.Lock()
+        self.attempts: int = 0
         self.error: FlowstreamError | None = None
 
 

@@ -67,10 +67,10 @@ class StateCell:
         environment: str = "",
         watcher: StateWatcher | None = None,
     ) -> None:
-        self.kind = kind
-        self.name = name
-        self.environment = environment
-        self.value = State.CONNECTING
+        self.kind: str = kind
+        self.name: str = name
+        self.environment: str = environment
+        self.value: State = State.CONNECTING
         self._watcher = watcher
         self._telemetry = telemetry
         self._changed = Signal()
@@ -149,7 +149,7 @@ class Recovery:
     ) -> None:
         self.state = state
         self.error: FlowstreamError | None = None
-        self.recoveries = 0
+        self.recoveries: int = 0
         self._settings = settings
         self._attach = attach
         self._detach = detach

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from flowstream.backoff import Backoff
 from flowstream.checks import is_whole
 from flowstream.errors import ConfigurationError
 from flowstream.schema import SECONDS, Bounds, check, whole
 
-log = logging.getLogger("flowstream.client")
+log: Final = logging.getLogger("flowstream.client")
 
 MOST = (1 << 31) - 1
 LEAST_FRAME = 4096

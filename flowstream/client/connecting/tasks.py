@@ -21,7 +21,7 @@ class Task:
     __slots__ = ("_ended", "_scope", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self._scope = anyio.CancelScope(shield=True)
         self._ended = anyio.Event()
 

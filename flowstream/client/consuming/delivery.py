@@ -48,15 +48,15 @@ class Delivery:
         *,
         lost: int = 0,
     ) -> None:
-        self.stream = stream
-        self.lost = lost
-        self.offset = offsets[0]
-        self.offsets = offsets
-        self.bodies = bodies
-        self.timestamp = chunk.timestamp
-        self.chunk_id = chunk.offset
-        self.committed_chunk_id = committed_chunk_id
-        self.bytes = len(chunk.data)
+        self.stream: str = stream
+        self.lost: int = lost
+        self.offset: int = offsets[0]
+        self.offsets: Sequence[int] = offsets
+        self.bodies: list[bytes] = bodies
+        self.timestamp: int = chunk.timestamp
+        self.chunk_id: int = chunk.offset
+        self.committed_chunk_id: int | None = committed_chunk_id
+        self.bytes: int = len(chunk.data)
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -137,11 +137,11 @@ class Arrival:
     __slots__ = ("chunk", "committed_chunk_id", "expected", "gap", "lost")
 
     def __init__(self, chunk: Chunk, committed_chunk_id: int | None, gap: int | None) -> None:
-        self.chunk = chunk
-        self.committed_chunk_id = committed_chunk_id
+        self.chunk: Chunk = chunk
+        self.committed_chunk_id: int | None = committed_chunk_id
         self.gap = gap
-        self.expected = chunk.offset
-        self.lost = 0
+        self.expected: int = chunk.offset
+        self.lost: int = 0
 
     def explain(self, first: int | None) -> None:
         """Explains the gap by the first retained offset, looked up after the chunk arrived."""
@@ -163,7 +163,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._queue: deque[Arrival] = deque()
-        self.bytes = 0
+        self.bytes: int = 0
         self.next: int | None = None
         """The offset that is expected next; None if any offset is."""
 

@@ -55,7 +55,9 @@ class Tally:
 
     def __init__(self) -> None:
         self._chunks: deque[tuple[Sequence[int], int]] = deque()
-        self.clear()
+        self._whole = 0
+        self._behind = -1
+        self.upto: int = -1
 
     def clear(self) -> None:
         """Forgets everything that was counted."""

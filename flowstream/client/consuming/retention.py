@@ -51,7 +51,7 @@ class Headroom:
     def __init__(self) -> None:
         self._first: int | None = None
         self._distance = Distance.FAR
-        self.step = 0
+        self.step: int = 0
 
     def looked(self, first: int, settled: int, newest: int) -> Distance | None:
         """Takes the result of a look; returns the new distance, or None if it has not changed.

@@ -8,6 +8,7 @@ before that, which tells whether this is still the same stream (delivery.py: Str
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from flowstream.client.connecting.connection import ClientConnection, raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
@@ -64,14 +65,14 @@ class Subscription:
     ) -> None:
         self.stream = stream
         self.arrived = arrived
-        self.arrivals = Arrivals()
-        self.gap = Signal()
+        self.arrivals: Final = Arrivals()
+        self.gap: Final = Signal()
         self.position: int | None = start.value if start.kind is OffsetKind.OFFSET else None
-        self.active = not options.single_active
+        self.active: bool = not options.single_active
         self.failure: Exception | None = None
-        self.credits = 0
-        self.lost = 0
-        self.recovery = Recovery(
+        self.credits: int = 0
+        self.lost: int = 0
+        self.recovery: Final = Recovery(
             state, manager.settings, attach=self._attach, detach=self._detach, gave_up=self.fail
         )
         self._manager = manager

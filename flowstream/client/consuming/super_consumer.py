@@ -31,7 +31,7 @@ class SuperStreamConsumer:
     def __init__(
         self, manager: ConnectionManager, partitions: Partitions, options: ConsumerOptions
     ) -> None:
-        self.super_stream = partitions.super_stream
+        self.super_stream: str = partitions.super_stream
         self._manager = manager
         self._partitions = partitions
         partitions.on_change = self._changed

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import Final
 
 from flowstream.checks import MOST_FILTER_VALUE, check_text
 from flowstream.errors import ConfigurationError, MessageTooLarge
@@ -59,13 +60,14 @@ class SendBuffer:
         sub_entry_size: int = 0,
         compression: Compression = Compression.NONE,
     ) -> None:
-        self.stream = stream
-        self.max_messages = max_messages
-        self.max_bytes = max_bytes
-        self.frame_max = frame_max
-        self.next_id = 1
-        self.log = Unconfirmed()
-        self.sent_messages = self.sent_bytes = 0
+        self.stream: str = stream
+        self.max_messages: int = max_messages
+        self.max_bytes: int = max_bytes
+        self.frame_max: int = frame_max
+        self.next_id: int = 1
+        self.log: Final = Unconfirmed()
+        self.sent_messages: int = 0
+        self.sent_bytes: int = 0
         self._sub_entry_size = sub_entry_size
         self._compression = compression
         self._last_id = -1

@@ -7,6 +7,7 @@ again. `Failures` collects the errors of messages that no caller waits for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import anyio
 
@@ -107,7 +108,7 @@ class PublisherSession:
         self, manager: ConnectionManager, stream: str, options: PublisherOptions, state: StateCell
     ) -> None:
         self.stream = stream
-        self.buffer = SendBuffer(
+        self.buffer: Final = SendBuffer(
             stream,
             max_messages=options.max_unconfirmed,
             max_bytes=options.max_unconfirmed_bytes,
@@ -115,10 +116,10 @@ class PublisherSession:
             sub_entry_size=options.sub_entry_size,
             compression=options.compression,
         )
-        self.progress = Signal()
-        self.failures = Failures(stream, options)
+        self.progress: Final = Signal()
+        self.failures: Final = Failures(stream, options)
         self.sequence: int | None = None
-        self.recovery = Recovery(
+        self.recovery: Final = Recovery(
             state, manager.settings, attach=self._attach, detach=self._detach, gave_up=self._gave_up
         )
         self._manager = manager

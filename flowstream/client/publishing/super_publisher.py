@@ -73,7 +73,7 @@ class SuperStreamPublisher:
         key: KeyOf | None,
         routing: Routing,
     ) -> None:
-        self.super_stream = partitions.super_stream
+        self.super_stream: str = partitions.super_stream
         self._manager = manager
         self._partitions = partitions
         self._options = options

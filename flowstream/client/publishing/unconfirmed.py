@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -22,9 +22,9 @@ class Waiter:
     __slots__ = ("failures", "remaining", "settled")
 
     def __init__(self, remaining: int = 1) -> None:
-        self.remaining = remaining
+        self.remaining: int = remaining
         self.failures: list[tuple[int, int]] = []
-        self.settled = anyio.Event()
+        self.settled: Final = anyio.Event()
 
     def settle(self, count: int) -> None:
         self.remaining -= count
@@ -63,14 +63,15 @@ class Entry:
         filters: list[str | None] | None = None,
         batched: bool = False,
     ) -> None:
-        self.items = items
-        self.size = size
-        self.ids = ids
-        self.filters = filters
-        self.batched = batched
-        self.left = len(items)
-        self.first = self.last = 0
-        self.accepted_at = 0.0
+        self.items: list[Any] = items
+        self.size: int = size
+        self.ids: list[int] | None = ids
+        self.filters: list[str | None] | None = filters
+        self.batched: bool = batched
+        self.left: int = len(items)
+        self.first: int = 0
+        self.last: int = 0
+        self.accepted_at: float = 0.0
         self.settled: set[int] | None = None
         self.waiters: list[tuple[int, int, Waiter]] | None = None
 
@@ -121,8 +122,8 @@ class Unconfirmed:
     def __init__(self) -> None:
         self._queued: deque[Entry] = deque()
         self._sent: deque[Entry] = deque()
-        self.messages = 0
-        self.bytes = 0
+        self.messages: int = 0
+        self.bytes: int = 0
 
     @property
     def queued(self) -> bool:

@@ -20,9 +20,9 @@ class BatchScheduler:
     __slots__ = ("_lines", "_ready", "_tokens", "batches", "messages", "serial")
 
     def __init__(self, *, serial: bool) -> None:
-        self.serial = serial
-        self.batches = 0
-        self.messages = 0
+        self.serial: bool = serial
+        self.batches: int = 0
+        self.messages: int = 0
         self._ready: deque[Batch[Any]] = deque()
         self._lines: dict[Hashable, deque[Batch[Any]]] = {}
         self._tokens: dict[int, tuple[Hashable, ...]] = {}

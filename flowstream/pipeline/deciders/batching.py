@@ -40,18 +40,18 @@ class Batching:
         max_bytes: int | None = None,
         partition: Callable[[Message[Any]], int] | None = None,
     ) -> None:
-        self.name = name
-        self.timeout = timeout
-        self.max_bytes = max_bytes
-        self.partition = partition
-        self.messages = 0
+        self.name: str = name
+        self.timeout: float = timeout
+        self.max_bytes: int | None = max_bytes
+        self.partition: Callable[[Message[Any]], int] | None = partition
+        self.messages: int = 0
         self._open: dict[Where, Batch[Any]] = {}
         self._bytes: dict[Where, int] = {}
         self._states: dict[Where, Any] = {}
         self._split: Splitter | None = None
         self._initial: Any = None
         if isinstance(size, tuple):
-            self.size = 1 << 62
+            self.size: int = 1 << 62
             self._initial, self._split = size
         else:
             self.size = size

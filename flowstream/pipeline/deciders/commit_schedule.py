@@ -9,8 +9,8 @@ class CommitSchedule:
     __slots__ = ("_last", "_settled", "every", "interval")
 
     def __init__(self, every: int, interval: float, now: float) -> None:
-        self.every = every
-        self.interval = interval
+        self.every: int = every
+        self.interval: float = interval
         self._settled = 0
         self._last = now
 

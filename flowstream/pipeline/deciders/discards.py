@@ -59,7 +59,7 @@ class Discards:
     """The messages that one run discards, and which of them it has met."""
 
     def __init__(self, places: Iterable[Place] = ()) -> None:
-        self.places = tuple(places)
+        self.places: tuple[Place, ...] = tuple(places)
         self.met: dict[Place, None] = {}
         self._offsets: dict[str, list[int]] = {}
         self._partitions: dict[str, tuple[Any, int | None]] = {}

@@ -36,13 +36,13 @@ class Order:
     __slots__ = ("front", "holder", "listed", "number", "spread", "taken", "waiting")
 
     def __init__(self, number: int, key: Hashable) -> None:
-        self.number = number
-        self.spread = stable_hash(key)
+        self.number: int = number
+        self.spread: int = stable_hash(key)
         self.waiting: list[Message[Any]] = []
         self.front: Message[Any] | None = None
         self.holder: Message[Any] | None = None
-        self.taken = False
-        self.listed = False
+        self.taken: bool = False
+        self.listed: bool = False
 
     @property
     def ready(self) -> bool:
@@ -107,8 +107,8 @@ class SliceQueue(Queue):
     __slots__ = ("_front", "_holder", "_slices", "ordered", "waiting")
 
     def __init__(self, *, ordered: bool) -> None:
-        self.ordered = ordered
-        self.waiting = 0
+        self.ordered: bool = ordered
+        self.waiting: int = 0
         self._slices: deque[Slice[Any]] = deque()
         self._front: deque[Message[Any]] = deque()
         self._holder: Message[Any] | None = None
@@ -182,8 +182,8 @@ class KeyedQueue(Queue):
     __slots__ = ("_blocked", "_held", "_orders", "_ready", "ordered", "waiting")
 
     def __init__(self) -> None:
-        self.ordered = True
-        self.waiting = 0
+        self.ordered: bool = True
+        self.waiting: int = 0
         self._orders: dict[int, Order] = {}
         self._ready: deque[Order] = deque()
         self._held: dict[int, list[Order]] = {}

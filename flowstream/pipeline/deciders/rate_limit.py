@@ -47,7 +47,7 @@ class RateLimiter:
     __slots__ = ("_ahead_bytes", "_ahead_messages", "limit")
 
     def __init__(self, limit: RateLimit | None) -> None:
-        self.limit = limit
+        self.limit: RateLimit | None = limit
         self._ahead_messages = -math.inf
         self._ahead_bytes = -math.inf
 

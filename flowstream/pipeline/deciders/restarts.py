@@ -11,9 +11,9 @@ class Restarts:
     __slots__ = ("_crashes", "limit", "total", "window")
 
     def __init__(self, limit: int, window: float) -> None:
-        self.limit = limit
-        self.window = window
-        self.total = 0
+        self.limit: int = limit
+        self.window: float = window
+        self.total: int = 0
         self._crashes: deque[float] = deque()
 
     def allow(self, now: float) -> bool:

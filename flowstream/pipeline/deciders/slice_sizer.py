@@ -17,7 +17,7 @@ class SliceSizer:
     __slots__ = ("_limit", "max_demand")
 
     def __init__(self, max_demand: int) -> None:
-        self.max_demand = max_demand
+        self.max_demand: int = max_demand
         self._limit = float(min(FIRST_LIMIT, max_demand))
 
     def learn(self, messages: int, seconds: float) -> None:

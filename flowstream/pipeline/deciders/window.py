@@ -13,12 +13,12 @@ class Window:
     __slots__ = ("bytes", "highest", "highest_bytes", "max_bytes", "max_messages", "messages")
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
-        self.max_messages = max_messages
-        self.max_bytes = max_bytes
-        self.messages = 0
-        self.bytes = 0
-        self.highest = 0
-        self.highest_bytes = 0
+        self.max_messages: int = max_messages
+        self.max_bytes: int = max_bytes
+        self.messages: int = 0
+        self.bytes: int = 0
+        self.highest: int = 0
+        self.highest_bytes: int = 0
 
     @property
     def full(self) -> bool:

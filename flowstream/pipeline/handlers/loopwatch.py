@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from anyio.lowlevel import current_token
 
@@ -73,7 +73,7 @@ class LoopWatch:
     def __init__(self) -> None:
         self.runs: list[Watched] = []
         self._loop_thread = threading.get_ident()
-        self.loop = current_token()
+        self.loop: Final = current_token()
         self._ask = _poster()
         self._asked = time.monotonic()
         self._answered = True

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Final
 
 import anyio.abc
 
@@ -31,18 +32,18 @@ class Pool(ABC):
     ) -> None:
         self.state = state
         self.options = options
-        self.name = options.name
+        self.name: str = options.name
         self.kind = kind
-        self.concurrency = options.concurrency
+        self.concurrency: int = options.concurrency
         self.timeout = timeout
         self.workers: dict[int, WorkerState] = {}
-        self.processes = Processes(state.name, options.name)
-        self.idle_workers = Idle()
-        self.handled = 0
+        self.processes: Final = Processes(state.name, options.name)
+        self.idle_workers: Final = Idle()
+        self.handled: int = 0
         self.parked = 0
         self.failed = 0
         self.retried = 0
-        self.seconds = 0.0
+        self.seconds: float = 0.0
         self._busy = 0.0
         self._worked = 0.0
         self._born: dict[int, float] = {}
@@ -64,6 +65,11 @@ class Pool(ABC):
         self.concurrency = concurrency
         self._fill()
         self.idle_workers.wake(len(self.idle_workers))
+
+    def _count(self, handled: int, seconds: float) -> None:
+        """So many messages were handled, in so many seconds of a worker."""
+        self.handled += handled
+        self.seconds += seconds
 
     def _fill(self) -> None:
         if self._group is None:

@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -30,11 +30,11 @@ class Call:
     __slots__ = ("abandoned", "done", "name", "thread", "worker")
 
     def __init__(self, name: str, worker: WorkerState) -> None:
-        self.name = name
-        self.worker = worker
+        self.name: str = name
+        self.worker: WorkerState = worker
         self.thread: int | None = None
-        self.abandoned = False
-        self.done = False
+        self.abandoned: bool = False
+        self.done: bool = False
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """In the thread. What was abandoned before it began is not begun."""
@@ -60,7 +60,7 @@ class Threads:
 
     def __init__(self, most: int, exhausted: Callable[[Threads], None]) -> None:
         self.most = most
-        self.limiter = anyio.CapacityLimiter(most)
+        self.limiter: Final = anyio.CapacityLimiter(most)
         self._unlimited = anyio.CapacityLimiter(math.inf)
         self._exhausted = exhausted
         self._hung: list[Call] = []

@@ -36,26 +36,27 @@ class WorkerState:
                  "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
-        self.name = name
-        self.index = index
+        self.name: str = name
+        self.index: int = index
         self.part: Slice[Any] = _NOTHING
         self._messages: list[Message[Any]] | None = None
         self.skipped: set[int] = set()
         self.walked: list[Message[Any]] = []
         self.iterator: Iterator[Message[Any]] = iter(())
         self.scope: anyio.CancelScope | None = None
-        self.altered = False
-        self.at_work = False
-        self.callback = ""
+        self.altered: bool = False
+        self.at_work: bool = False
+        self.callback: str = ""
         self.late: Message[Any] | None = None
-        self.queued = False
-        self.active = False
+        self.queued: bool = False
+        self.active: bool = False
         self.coroutine: Any = None
         self.thread: int | None = None
-        self.since = 0.0
-        self.taken = 0.0
-        self.seen = 0
-        self.reported = self.slow = False
+        self.since: float = 0.0
+        self.taken: float = 0.0
+        self.seen: int = 0
+        self.reported: bool = False
+        self.slow: bool = False
 
     def hold(self, part: Slice[Any], now: float) -> None:
         """The worker took a slice into its hands."""

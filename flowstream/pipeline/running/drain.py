@@ -23,8 +23,8 @@ class Drain:
     """Brings what is in flight to its end, and commits. `step` is what it is at."""
 
     def __init__(self, state: RunState, committer: Committer) -> None:
-        self.step = ""
-        self.timed_out = False
+        self.step: str = ""
+        self.timed_out: bool = False
         self._state = state
         self._committer = committer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -50,29 +50,32 @@ class Run:
             stage.name: stage.handler.rpartition("<locals>.")[2]
             for stage in declaration.topology().stages
         }
-        self.state = state = RunState(
+        self.state: Final = RunState(
             declaration.name, declaration.options, telemetry or Telemetry(), handlers, hooks
         )
-        self.context = RunContext(
+        state = self.state
+        self.context: Final = RunContext(
             declaration.name, url=url, environment=environment, telemetry=state.telemetry,
             counts=state.counts, watched=state.watched, fail=state.fail,
         )  # fmt: skip
-        self.limiter = RateLimiter(declaration.options.rate_limit)
-        self.watchdog = Watchdog(state)
-        self.ack_tracker = AckTracker(state)
-        self.discards = Discards(discard)
-        self.offset_watch = OffsetWatch(state, self.ack_tracker, declaration.producer)
-        self.committer = Committer(state, self.ack_tracker, declaration.producer, self.offset_watch)
-        self.drain = Drain(state, self.committer)
+        self.limiter: Final = RateLimiter(declaration.options.rate_limit)
+        self.watchdog: Final = Watchdog(state)
+        self.ack_tracker: Final = AckTracker(state)
+        self.discards: Final = Discards(discard)
+        self.offset_watch: Final = OffsetWatch(state, self.ack_tracker, declaration.producer)
+        self.committer: Final = Committer(
+            state, self.ack_tracker, declaration.producer, self.offset_watch
+        )
+        self.drain: Final = Drain(state, self.committer)
         self.stages: Stages | None = None
         self.lag: LagWatch | None = None
-        self.reads = [*sources(declaration.producer)]
-        self.reason = "ended"
-        self.stopped_by = ""
-        self.opened = False
-        self.seconds = 0.0
-        self.ready = anyio.Event()
-        self.finished = anyio.Event()
+        self.reads: list[str] = [*sources(declaration.producer)]
+        self.reason: str = "ended"
+        self.stopped_by: str = ""
+        self.opened: bool = False
+        self.seconds: float = 0.0
+        self.ready: Final = anyio.Event()
+        self.finished: Final = anyio.Event()
         self._tune_gc = tune_gc
         self._everything = anyio.CancelScope()
 

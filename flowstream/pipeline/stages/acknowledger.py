@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from flowstream.pipeline.deciders.commit_schedule import CommitSchedule
 from flowstream.pipeline.delivery import Delivery, OffsetTracker
@@ -32,13 +32,13 @@ class AckTracker:
     def __init__(self, state: RunState) -> None:
         self.state = state
         self.trackers: dict[str, OffsetTracker] = {}
-        self.schedule = CommitSchedule(
+        self.schedule: Final = CommitSchedule(
             state.options.commit_every, state.options.commit_interval, state.clock()
         )
         self.early: deque[Message[Any]] = deque()
         self.acknowledgers = 0
-        self.abandoned = 0
-        self.due = Signal()
+        self.abandoned: int = 0
+        self.due: Final = Signal()
         self.armed = False
         self.uncommitted_since: float | None = None
 

@@ -50,7 +50,7 @@ class BatchProcessors(Pool):
         self.ack_tracker = ack_tracker
         self.failure_handler = failure_handler
         self.phase = phase
-        self.scheduler = BatchScheduler(serial=options.concurrency == 1)
+        self.scheduler: BatchScheduler = BatchScheduler(serial=options.concurrency == 1)
         self._handler = handler
         self._is_async = is_async
         self._retry = retry
@@ -167,8 +167,7 @@ class BatchProcessors(Pool):
         if hooks is not None:
             hooks.batch_ended(token, error)
         seconds = state.clock() - worker.since
-        self.handled += len(part)
-        self.seconds += seconds
+        self._count(len(part), seconds)
         failures = await self._settle(worker, batch, error)
         if state.telemetry.active:
             state.emit(HandlerDone(state.name, self.name, len(part), len(failures), seconds))

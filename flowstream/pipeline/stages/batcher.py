@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.deciders.batching import Batching, Rejected
@@ -33,13 +33,13 @@ class Batcher:
         in_order: bool,
     ) -> None:
         self.state = state
-        self.name = options.name
+        self.name: str = options.name
         self.options = options
         self.failure_handler = failure_handler
         self.processors = processors
         self._partition_by = partition_by
         self._keyed_before = in_order and partition_by is None
-        self.batching = Batching(
+        self.batching: Final = Batching(
             options.name, options.size, options.batch_timeout, max_bytes=options.max_bytes
         )
         self._armed = False

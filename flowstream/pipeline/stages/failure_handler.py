@@ -51,7 +51,7 @@ class FailureHandler:
         self.state = state
         self.ack_tracker = ack_tracker
         self.policy = policy
-        self.waiting = 0
+        self.waiting: int = 0
         self._on_failed = on_failed
         self._reads = reads
         self._queue: deque[tuple[list[Failure], Done | None]] = deque()

@@ -8,7 +8,7 @@ order nothing waits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -72,7 +72,7 @@ class Processors(Pool):
         self.failure_handler = failure_handler
         self.downstream = downstream
         one_by_one = options.processes and options.timeout is not None
-        self.sizer = SliceSizer(1 if one_by_one else options.max_demand)
+        self.sizer: Final = SliceSizer(1 if one_by_one else options.max_demand)
         self.queue: SliceQueue | KeyedQueue = (
             SliceQueue(ordered=options.concurrency == 1) if partition_by is None else KeyedQueue()
         )
@@ -180,8 +180,7 @@ class Processors(Pool):
         handled = len(part) - len(worker.skipped)
         if handled:
             self.sizer.learn(handled, seconds)
-        self.handled += handled
-        self.seconds += seconds
+        self._count(handled, seconds)
         failed = 0
         if worker.altered or worker.skipped or part.flagged:
             failed = await self._pass_on(worker)

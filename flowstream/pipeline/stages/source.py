@@ -10,7 +10,7 @@ import functools
 import logging
 import operator
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio.lowlevel
 
@@ -52,14 +52,14 @@ class Partition:
         self.stream = stream
         self.codec = codec
         self.acknowledger = acknowledger
-        self.mark = Watermark() if tracker is None else tracker.open()
+        self.mark: Watermark = Watermark() if tracker is None else tracker.open()
         self.tracker = tracker
-        self.next = 0
+        self.next: int = 0
         self.first = 0
         self.begin = 0
         self.taken = 0
         self.tail: int | None = None
-        self.closed = False
+        self.closed: bool = False
         self.pushed = False
         self.discarding = False
         self._source = source
@@ -229,9 +229,9 @@ class Source:
         self.failure_handler = failure_handler
         self.limiter = limiter
         self.partitions: list[Partition] = []
-        self.gate = Signal()
+        self.gate: Final = Signal()
         self.paused = False
-        self.times = StateTimer("idle", state.clock())
+        self.times: Final = StateTimer("idle", state.clock())
         self.discards = discards
         self._decoder = decoder
         self._entrance = entrance

@@ -24,7 +24,7 @@ from flowstream.texts import describe, traceback_of, type_name, without_password
 
 # Records have their whole text as message, not a template with arguments: what groups records by
 # their templates, as filters of repeats do, must not take one reason for another.
-log = logging.getLogger("flowstream.pipeline")
+_log = logging.getLogger("flowstream.pipeline")
 
 FAILED = "failed"
 _OUTCOMES = {
@@ -49,7 +49,7 @@ class FailureLog:
         mask: Mask | None,
         handlers: Mapping[str, str],
     ) -> None:
-        self.attempts = 0
+        self.attempts: int = 0
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._clock = clock
@@ -162,16 +162,16 @@ class FailureLog:
         said = f"{_said(kind)} at" if what == FAILED else f"{what}:"
         line = f"pipeline {self._pipeline!r}: {said} {message.stream}@{message.offset}"
         fields = self._fields(kind, message.stream, message.offset)
-        log.warning(f"{line}: {failure.reason}", extra=fields)
+        _log.warning(f"{line}: {failure.reason}", extra=fields)
         if what == FAILED and kind.traceback:
-            log.debug(f"{line}:\n{kind.traceback}", extra=fields)
+            _log.debug(f"{line}:\n{kind.traceback}", extra=fields)
 
     def _say_due(self, now: float | None = None) -> None:
         """Log the lines of the minute that are due, and see to it that the next ones are."""
         now = self._clock() if now is None else now
         for kind, what, more in self._notices.due(now):
             like = "more like it" if what == FAILED else f"more {what}"
-            log.warning(
+            _log.warning(
                 f"pipeline {self._pipeline!r}: {more:,} {like} in the last minute: {_said(kind)}: "
                 f"{kind.text}",
                 extra=self._fields(kind, None, None, count=more),

@@ -93,11 +93,12 @@ class Kind:
                  "sample", "stream", "text", "traceback")  # fmt: skip
 
     def __init__(self, key: Key, text: str, now: float, handler: str = "") -> None:
-        self.key = key
-        self.text = text
-        self.handler = handler
-        self.counts = dict.fromkeys(_COUNTS, 0)
-        self.first = self.last = now
+        self.key: Key = key
+        self.text: str = text
+        self.handler: str = handler
+        self.counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
+        self.first: float = now
+        self.last: float = now
         self.stream: str | None = None
         self.offset: int | None = None
         self.traceback: str | None = None
@@ -202,10 +203,10 @@ class Notice:
     __slots__ = ("kind", "more", "said", "what")
 
     def __init__(self, kind: Kind, what: str, now: float) -> None:
-        self.kind = kind
-        self.what = what
-        self.said = now
-        self.more = 0
+        self.kind: Kind = kind
+        self.what: str = what
+        self.said: float = now
+        self.more: int = 0
 
 
 class Notices:

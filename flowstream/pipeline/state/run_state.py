@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -37,7 +37,7 @@ from flowstream.telemetry import (
 )
 from flowstream.texts import describe, is_a, printable, text_of, type_name
 
-log = logging.getLogger("flowstream.pipeline")
+log: Final = logging.getLogger("flowstream.pipeline")
 
 T = TypeVar("T")
 _NO_SPAN: AbstractContextManager[Outcome] = nullcontext(lambda messages, error: None)
@@ -76,15 +76,15 @@ class RunState:
         self.hooks = hooks
         self.options = options
         self.telemetry = telemetry
-        self.clock = run_clock()
-        self.started = self.clock()
+        self.clock: Final = run_clock()
+        self.started: float = self.clock()
         self.ended_at: float | None = None
-        self.window = Window(options.max_in_flight, options.max_in_flight_bytes)
-        self.restarts = Restarts(options.max_restarts, options.restart_window)
-        self.timers = Timers(self.clock)
-        self.changed = Signal()
-        self.freed = Signal()
-        self.phase = "starting"
+        self.window: Final = Window(options.max_in_flight, options.max_in_flight_bytes)
+        self.restarts: Final = Restarts(options.max_restarts, options.restart_window)
+        self.timers: Final = Timers(self.clock)
+        self.changed: Final = Signal()
+        self.freed: Final = Signal()
+        self.phase: str = "starting"
         self.stages: list[Stage] = []
         self.blocked = 0
         """How many sends wait for room in the window."""
@@ -92,20 +92,20 @@ class RunState:
         self.counts: dict[str, int] = {}
         self.failed = 0
         self.retried = 0
-        self.failures = FailureLog(
+        self.failures: Final = FailureLog(
             name, telemetry, self.clock, timers=self.timers, mask=options.mask, handlers=handlers
         )
-        self.progress = self.started
-        self.arrival = self.started
-        self.threads = Threads(options.max_threads, self._exhausted)
+        self.progress: float = self.started
+        self.arrival: float = self.started
+        self.threads: Final = Threads(options.max_threads, self._exhausted)
         self.callbacks: list[WorkerState] = []
         self.halts: dict[Any, int] = {}
         self.halted: dict[Place, None] = {}
         self.error: BaseException | None = None
-        self.stopping = False
-        self.taking = anyio.CancelScope()
+        self.stopping: bool = False
+        self.taking: Final = anyio.CancelScope()
         """What the source runs in: cancelled, it takes nothing in any more."""
-        self.draining = anyio.CancelScope()
+        self.draining: Final = anyio.CancelScope()
         """What a drain runs in; its deadline is the end of `drain_timeout`."""
 
     @property

@@ -1,8 +1,8 @@
 """Every callback returns nonsense, raises anything, or hangs: only what it concerns fails.
 
-What a processor and a batch handler return is in test_handlers.py, worker processes are in
-test_processes.py, threads that hang in test_threads.py, and where a hang is told of in
-test_watchdog.py.
+What a processor and a batch handler return is in handlers/test_return_checks.py, worker processes
+are in handlers/test_processes.py, threads that hang in handlers/test_threads.py, and how a hang is
+reported in handlers/test_watchdog.py.
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@ import logging
 import re
 from typing import Any
 
-import anyio
 import pytest
 
 from flowstream.errors import ConfigurationError, Halted
-from flowstream.pipeline import Batch, Message, Pipeline, Producer, discard_options, parse_places
+from flowstream.pipeline import Message, Pipeline, discard_options, parse_places
 from flowstream.pipeline.deciders.discards import Discards
 from flowstream.pipeline.delivery import Delivery
 from flowstream.telemetry import Dropped, Settled
@@ -28,71 +27,6 @@ async def halted(pipeline: Pipeline, **options: Any) -> Halted:
     with pytest.raises(Halted) as caught:
         await pipeline.run(**options)
     return caught.value
-
-
-@pytest.mark.parametrize("concurrency", [1, 4])
-@pytest.mark.parametrize("key", [None, lambda m: m.offset % 3])
-async def test_the_advice_of_a_halt_loses_no_other_message(concurrency, key):
-    """Three messages fail while slower ones before them are still in their handlers."""
-    producer = MemoryStream(numbers(40), slices=[1])
-    pipeline = pipeline_of(producer)
-    handled = set()
-
-    @pipeline.processor(concurrency=concurrency, partition_by=key, max_demand=1)
-    async def handle(message: Message[dict]) -> None:
-        if message.offset in (3, 5, 20):
-            raise ValueError("poison")
-        await anyio.sleep(0.01 if message.offset < 3 else 0)
-        handled.add(message.offset)
-
-    discarded: set[str] = set()
-    told: list[str] = []
-    for _ in range(4):
-        try:
-            result = await pipeline.run(discard=told)
-            break
-        except Halted as error:
-            halt = error
-        told = advice(halt)
-        assert producer.stored.get("orders", -1) < halt.offset
-        assert [f"{stream}@{offset}" for stream, offset in halt.messages] == told
-        discarded.update(told)
-    assert discarded == {"orders@3", "orders@5", "orders@20"}
-    assert handled == set(range(40)) - {3, 5, 20}
-    assert producer.stored == {"orders": 39}
-    assert result.settled["discarded"] >= 1
-
-
-async def test_messages_that_fail_together_are_all_named():
-    pipeline = pipeline_of(4)
-
-    @pipeline.processor
-    async def handle(message: Message[dict]) -> None: ...
-
-    @pipeline.batcher(size=4)
-    async def store(batch: Batch[dict]) -> None:
-        raise ValueError("no room")
-
-    error = await halted(pipeline)
-    assert advice(error) == [f"orders@{n}" for n in range(4)]
-    assert "So did orders@1, orders@2, orders@3" in str(error)
-    result = await pipeline.run(discard=error.messages)
-    assert (result.settled, result.not_discarded) == ({"discarded": 4}, {})
-
-
-async def test_what_was_discarded_behind_a_halt_is_named_again():
-    pipeline = pipeline_of(10)
-
-    @pipeline.processor
-    async def handle(message: Message[dict]) -> None:
-        if message.offset in (2, 7):
-            raise ValueError("poison")
-
-    error = await halted(pipeline, discard=["orders@7"])
-    assert advice(error) == ["orders@2", "orders@7"]
-    assert "the committed offset is before it" in str(error)
-    result = await pipeline.run(discard=advice(error))
-    assert result.settled == {"ok": 6, "discarded": 2}  # 0 and 1 were committed
 
 
 async def test_what_cannot_be_decoded_is_discarded_before_it_is_decoded(caplog):
@@ -212,23 +146,3 @@ def test_why_a_message_did_not_come() -> None:
         ("s", 20): "the run ended before it, at offset 9",
         ("s", 30): "the stream ends at offset 25",
     }
-
-
-async def test_a_pushed_message_that_halts_is_not_to_be_discarded():
-    pipeline = pipeline_of(MemoryStream([], endless=True))
-
-    @pipeline.processor
-    async def handle(message: Message[dict]) -> None:
-        raise ValueError("poison")
-
-    async with pipeline.start() as running:
-        await running.push([b"{}"])
-        result = await running.wait()
-    assert isinstance(result.error, Halted)
-    assert "It was pushed into the pipeline" in str(result.error)
-    assert advice(result.error) == []
-
-
-def test_a_producer_does_not_know_its_streams_unless_it_says_so() -> None:
-    assert MemoryStream([]).reads() is None
-    assert issubclass(MemoryStream, Producer)

@@ -15,7 +15,6 @@ from flowstream.pipeline import (
     Message,
     Pipeline,
     RateLimit,
-    running_pipelines,
 )
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
@@ -219,21 +218,6 @@ async def test_wait_idle_ends_with_a_finite_source():
         assert (await running.wait_idle(50)).reason == "ended"
 
 
-async def test_running_pipelines_are_listed_and_run_once_at_a_time():
-    first, second = (
-        Pipeline(name, MemoryStream(numbers(3), endless=True)) for name in ("first", "second")
-    )
-    for pipeline in (first, second):
-        pipeline.processor(nothing)
-    async with first.start(), second.start():
-        assert [running.name for running in running_pipelines()] == ["first", "second"]
-        with pytest.raises(ConfigurationError, match="running already"):
-            async with first.start():
-                pass
-    assert running_pipelines() == ()
-    assert first.running is None
-
-
 @pytest.mark.parametrize(("stage", "workers"), [("nope", 1), ("processor", 0)])
 async def test_a_resize_that_cannot_be(stage, workers):
     pipeline = pipeline_of(MemoryStream(numbers(3), endless=True))
@@ -243,34 +227,6 @@ async def test_a_resize_that_cannot_be(stage, workers):
             running.resize(stage, workers)
         with pytest.raises(ConfigurationError, match="RateLimit"):
             running.rate_limit = 5  # type: ignore[assignment]
-
-
-async def test_statistics_show_every_fill():
-    producer = MemoryStream(numbers(100), slices=[100], endless=True)
-    pipeline = Pipeline("test", producer, max_in_flight=50)
-
-    @pipeline.processor(concurrency=2, max_demand=3)
-    async def handle(message: Message[dict]) -> None:
-        await anyio.sleep(1)
-
-    pipeline.batcher(size=40, batch_timeout=50)(sink)
-    async with pipeline.start() as running:
-        await anyio.sleep(10.5)
-        statistics = running.statistics()
-        processor, batcher = statistics.stages
-        assert statistics.in_flight <= 50
-        assert (processor.busy, processor.concurrency) == (2, 2)
-        assert processor.waiting + batcher.waiting <= 50
-        assert batcher.open_batches == 1
-        (partition,) = statistics.partitions
-        assert (partition.received, partition.tail) == (49, 99)
-        assert partition.lag == 100
-        assert statistics.phase == "running"
-        running.abort()
-
-
-async def sink(batch: Batch[dict]) -> None:
-    """Takes batches."""
 
 
 async def test_waiting_until_idle_tells_of_a_run_that_goes_on():
@@ -325,38 +281,6 @@ async def test_every_thread_may_control(name, threads):
         control(running)  # of a run that is over: it changes nothing
         await anyio.to_thread.run_sync(in_a_thread, lambda: control(running))
     assert running.phase == "stopped"
-
-
-def test_a_run_whose_loop_has_ended_cannot_be_controlled():
-    pipeline = pipeline_of(3)
-    pipeline.processor(nothing)
-
-    async def run():
-        async with pipeline.start() as running:
-            await running.wait()
-            return running
-
-    running = anyio.run(run)
-    for control in CONTROLS.values():
-        control(running)  # on the thread of the loop: nothing is left to do
-        with pytest.raises(ConfigurationError, match="pipeline 'test' has ended, and its event"):
-            in_a_thread(lambda control=control: control(running))
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"), [("wait", ()), ("wait_idle", (0.1,)), ("push", ([b"{}"],))]
-)
-async def test_waiting_on_another_loop_is_refused_by_name(name, arguments, threads):
-    pipeline = pipeline_of(MemoryStream([], endless=True))
-    pipeline.processor(nothing)
-
-    async def elsewhere():
-        with pytest.raises(ConfigurationError, match=f"{name}: pipeline 'test' runs on another"):
-            await getattr(running, name)(*arguments)
-
-    async with pipeline.start() as running:
-        await anyio.to_thread.run_sync(in_a_thread, lambda: anyio.run(elsewhere))
-        running.stop()
 
 
 async def test_a_push_from_inside_a_handler_does_not_wait_for_itself():

@@ -7,12 +7,11 @@ import contextlib
 import anyio
 import pytest
 
-from flowstream.errors import CommitNotVerified, DrainTimeout, Halted
+from flowstream.errors import DrainTimeout, Halted
 from flowstream.pipeline import (
     Backoff,
     Batch,
     Drop,
-    Intake,
     Message,
     Pipeline,
     RateLimit,
@@ -211,53 +210,6 @@ async def test_an_aborted_run_commits_what_is_settled():
     assert producer.closed == 1
 
 
-async def test_cancelling_the_program_commits_what_is_settled():
-    producer = MemoryStream(numbers(100))
-    pipeline = Pipeline("test", producer)
-    done = []
-
-    @pipeline.processor(max_demand=1)
-    async def handle(message: Message[dict]) -> None:
-        if n_of(message) == 60:
-            await anyio.sleep_forever()
-        done.append(n_of(message))
-
-    with anyio.move_on_after(5) as scope:
-        await pipeline.run()
-    assert scope.cancelled_caught
-    assert producer.stored == {"orders": 59}
-    assert producer.closed == 1
-    assert pipeline.running is None
-
-
-async def test_an_exception_beside_the_pipeline_drains_it_and_comes_through():
-    pipeline = pipeline_of(MemoryStream(numbers(10), endless=True))
-    pipeline.processor(nothing)
-
-    async def program():
-        async with pipeline.start() as running:
-            runs.append(running)
-            await anyio.sleep(1)
-            raise KeyError("mine")
-
-    runs = []
-    with pytest.raises(KeyError):
-        await program()
-    assert (await runs[0].wait()).settled == {"ok": 10}
-
-
-async def test_an_error_that_nobody_asked_for_is_raised():
-    pipeline = pipeline_of(10)
-
-    @pipeline.processor
-    async def handle(message: Message[dict]) -> None:
-        raise ValueError("x")
-
-    with pytest.raises(Halted):
-        async with pipeline.start():
-            await anyio.sleep(1)
-
-
 async def test_a_drain_under_a_closed_limiter_ends_at_once():
     pipeline = pipeline_of(MemoryStream(numbers(100)), rate_limit=RateLimit(messages=1))
     pipeline.processor(nothing)
@@ -271,70 +223,6 @@ async def test_a_drain_under_a_closed_limiter_ends_at_once():
     assert anyio.current_time() - before < 1
     assert result.reason == "stopped"
     assert result.settled == {"ok": 1}
-
-
-async def test_offsets_are_committed_by_count_by_interval_and_only_when_they_advance():
-    producer = MemoryStream(numbers(95), slices=[10], endless=True)
-    pipeline = Pipeline("test", producer, commit_every=30, commit_interval=5)
-
-    @pipeline.processor
-    async def handle(message: Message[dict]) -> None:
-        await anyio.sleep(0.01)
-
-    async with pipeline.start():
-        await anyio.sleep(2)
-        by_count = list(producer.commits)
-        assert len(by_count) >= 3
-        await anyio.sleep(4)
-        assert producer.commits[-1] == ("orders", 94)
-        count = len(producer.commits)
-        await anyio.sleep(100)
-        assert len(producer.commits) == count
-
-
-async def test_a_commit_that_fails_is_tried_again():
-    class Flaky(MemoryStream):
-        refuse = 2
-
-        async def commit(self, stream: str, offset: int) -> None:
-            if self.refuse:
-                self.refuse -= 1
-                raise ConnectionError("not now")
-            await super().commit(stream, offset)
-
-    producer = Flaky(numbers(10), endless=True)
-    pipeline = Pipeline("test", producer, commit_every=1, commit_interval=2)
-    pipeline.processor(nothing)
-    async with pipeline.start():
-        await anyio.sleep(10)
-        assert producer.stored == {"orders": 9}
-
-
-async def test_a_last_commit_that_fails_is_tried_again():
-    class Flaky(MemoryStream):
-        refusals = 3
-
-        async def commit(self, stream: str, offset: int) -> None:
-            if self.refusals:
-                self.refusals -= 1
-                raise OSError("not now")
-            await super().commit(stream, offset)
-
-    producer = Flaky(numbers(10))
-    pipeline = pipeline_of(producer)
-    pipeline.processor(nothing)
-    await pipeline.run()
-    assert producer.verified == [("orders", 9)]
-
-
-async def test_an_offset_that_is_not_stored_is_an_error():
-    class Lossy(MemoryStream):
-        async def commit(self, stream: str, offset: int) -> None: ...
-
-    pipeline = pipeline_of(Lossy(numbers(10)))
-    pipeline.processor(nothing)
-    with pytest.raises(CommitNotVerified):
-        await pipeline.run()
 
 
 async def test_every_message_is_settled_when_everything_goes_wrong_at_the_end():
@@ -352,49 +240,6 @@ async def test_every_message_is_settled_when_everything_goes_wrong_at_the_end():
         result = await running.wait()
     assert result.unsettled == 0
     assert result.settled.get("discarded", 0) == result.received
-
-
-@pytest.mark.parametrize("stored", [-1, None, 3])
-async def test_a_run_that_settles_nothing_leaves_the_stored_offset_as_it_is(stored: int | None):
-    producer = MemoryStream(numbers(10))
-    if stored is not None:
-        producer.stored["orders"] = stored
-    pipeline = pipeline_of(producer)
-
-    @pipeline.processor
-    async def handle(message: Message[dict]) -> None:
-        raise ValueError("always")
-
-    with pytest.raises(Halted) as caught:
-        await pipeline.run()
-    assert caught.value.offset == (0 if stored is None else stored + 1)
-    assert producer.stored.get("orders") == stored
-    assert (producer.commits, producer.verified) == ([], [])
-
-
-@pytest.mark.parametrize("again", [-1, 4])
-async def test_a_restarted_producer_with_an_older_offset_sets_nothing_back(again: int):
-    """-1 is an offset like any other: not even offset 0 is settled."""
-
-    class Restarting(MemoryStream):
-        resumable = True
-        runs = 0
-
-        async def run(self, intake: Intake) -> None:
-            self.runs += 1
-            if self.runs == 1:
-                await super().run(intake)
-                await anyio.sleep(10)
-                raise RuntimeError("once")
-            intake.open(self.stream, committed=again)
-
-    producer = Restarting(numbers(10), slices=[5])
-    producer.stored["orders"] = again
-    pipeline = pipeline_of(producer)
-    pipeline.processor(nothing)
-    result = await pipeline.run()
-    assert result.committed == {"orders": 9}
-    assert producer.verified == [("orders", 9)]
 
 
 @pytest.mark.parametrize("where", ["on_failed", "acknowledger", "batch", "commit"])

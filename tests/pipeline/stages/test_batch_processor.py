@@ -26,36 +26,6 @@ def kinds(function):
     return as_async, as_sync
 
 
-async def coroutine():
-    pass
-
-
-@pytest.mark.parametrize("kind", ["async", "def"])
-@pytest.mark.parametrize("answer", ["batch", "none", "messages", "few", "number", "coroutine"])
-async def test_what_batch_handlers_return(kind, answer):
-    def handle(batch):
-        return {
-            "batch": lambda: batch, "none": lambda: None, "messages": lambda: batch.messages,
-            "few": lambda: batch.messages[:1], "number": lambda: 10, "coroutine": coroutine,
-        }[answer]()  # fmt: skip
-
-    async def as_async(batch: Batch) -> object:
-        return handle(batch)
-
-    def as_sync(batch: Batch) -> object:
-        return handle(batch)
-
-    failures = []
-    pipeline = pipeline_of(10, on_failure=Drop())
-    pipeline.processor(kinds(lambda m: None)[0])
-    pipeline.batcher(size=5)(as_async if kind == "async" else as_sync)
-    pipeline.on_failed(lambda failure: failures.append(failure))
-    outcome = "ok" if answer in ("batch", "none") else "discarded"
-    assert (await pipeline.run()).settled == {outcome: 10}
-    assert {f.phase for f in failures} <= {"batch"}
-    assert [f.reason for f in failures if "it returns nothing" not in f.reason] == []
-
-
 @pytest.mark.parametrize("kind", ["async", "def"])
 async def test_batch_handlers_fail_all_or_some(kind):
     def handle(batch):

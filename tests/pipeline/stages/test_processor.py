@@ -106,41 +106,6 @@ async def test_whatever_is_raised_fails_only_its_message(kind, how, anyio_backen
     assert (await pipeline.run()).settled == {"ok": 97, "discarded": 3}
 
 
-async def test_a_cancellation_that_comes_from_within_fails_the_message():
-    async def handle(message: Message[dict]) -> None:
-        if n_of(message) == 5:
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                await anyio.sleep(1)
-        if n_of(message) == 6:
-            with anyio.fail_after(0.5):
-                await anyio.sleep(1)
-        if n_of(message) == 7:
-            async with anyio.create_task_group() as group:
-                group.start_soon(anyio.sleep, 5)
-                raise ValueError("in a group")
-
-    pipeline = pipeline_of(10, on_failure=Drop())
-    pipeline.processor(handle)
-    assert (await pipeline.run()).settled == {"ok": 8, "discarded": 2}
-
-
-async def coroutine():
-    pass
-
-
-@pytest.mark.parametrize("kind", [0, 1], ids=["async", "def"])
-@pytest.mark.parametrize(
-    "returned",
-    [lambda: Message.new({}), coroutine, lambda: (c for c in "")],
-    ids=["message", "coroutine", "generator"],
-)
-async def test_returns_that_cannot_be_meant_fail_the_message(kind, returned):
-    pipeline = pipeline_of(10, on_failure=Drop())
-    pipeline.processor(kinds(lambda m: returned() if n_of(m) == 3 else m)[kind])
-    assert (await pipeline.run()).settled == {"ok": 9, "discarded": 1}
-
-
 async def test_prepare_sees_slices_and_its_mistakes_fail_them():
     seen = []
     pipeline = pipeline_of(100, on_failure=Drop())

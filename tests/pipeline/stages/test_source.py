@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -43,9 +42,6 @@ async def test_a_producer_that_raises_is_restarted_and_then_ends_the_run(error):
     assert producer.tries == 3
 
 
-COUNT, AT = 250, 230
-
-
 def over(iterable: Any, **options: Any) -> tuple[Pipeline, list[Any]]:
     """A pipeline over an iterable, and what it has handled."""
     options = {"slice_size": 100} | options
@@ -64,13 +60,6 @@ async def result_of(pipeline: Pipeline) -> Any:
     with anyio.fail_after(100):
         async with pipeline.start() as running:
             return await running.wait()
-
-
-def generator(error: BaseException) -> Iterator[int]:
-    for n in range(COUNT):
-        if n == AT:
-            raise error
-        yield n
 
 
 class HandsOver(Producer):
@@ -180,43 +169,6 @@ async def test_a_producer_that_says_it_resumes_and_repeats_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="offset 0 was delivered before"):
         await pipeline.run()
     assert seen == numbers(5)
-
-
-async def test_what_a_lane_cannot_take_is_refused_instead_of_taken_for_something_else() -> None:
-    class Sends(Producer):
-        def __init__(self, bodies: Any, **options: Any) -> None:
-            self.bodies, self.options = bodies, options
-
-        async def run(self, intake: Intake) -> None:
-            await intake.open("lines").send(self.bodies, **self.options)
-
-    for producer, told in (
-        (Sends(b"line"), r"send takes a list of bodies, got b'line'"),
-        (Sends("line"), r"send takes a list of bodies, got 'line'"),
-        (Sends(None), r"send takes a list of bodies, got None"),
-        (Sends(n for n in [b"1"]), r"send takes a list of bodies, got <generator"),
-        (Sends([b"1", b"2"], offsets=[5]), r"2 bodies were sent with 1 offsets"),
-        (Sends([b"1", b"2"], offsets=[]), r"2 bodies were sent with 0 offsets"),
-        (Sends([b"1", b"2"], offsets=[5, 5]), r"offsets must ascend, got \[5, 5\]"),
-        (Sends([b"1", b"2"], offsets=[6, 5]), r"offsets must ascend, got \[6, 5\]"),
-    ):
-        pipeline, seen = over(producer)
-        with pytest.raises(ConfigurationError, match=f"partition 'lines': {told}"):
-            await pipeline.run()
-        assert seen == []
-
-
-async def test_offsets_go_on_behind_the_committed_one_where_none_is_given() -> None:
-    class GoesOn(Lines):
-        async def run(self, intake: Intake) -> None:
-            partition = intake.open("lines", committed=41)
-            await partition.send(numbers(5))
-            await partition.send(numbers(5))
-
-    producer = GoesOn(0)
-    pipeline, _ = over(producer)
-    assert (await pipeline.run()).committed == {"lines": 51}
-    assert producer.stored[-1] == 51
 
 
 async def test_an_error_of_flowstream_ends_the_run_as_it_is() -> None:

@@ -1,0 +1,80 @@
+"""A run begins once at a time, and ends with what made it fail."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from flowstream.errors import ConfigurationError, Halted
+from flowstream.pipeline import (
+    Message,
+    Pipeline,
+    running_pipelines,
+)
+from tests.support.callbacks import nothing
+from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_cancelling_the_program_commits_what_is_settled():
+    producer = MemoryStream(numbers(100))
+    pipeline = Pipeline("test", producer)
+    done = []
+
+    @pipeline.processor(max_demand=1)
+    async def handle(message: Message[dict]) -> None:
+        if n_of(message) == 60:
+            await anyio.sleep_forever()
+        done.append(n_of(message))
+
+    with anyio.move_on_after(5) as scope:
+        await pipeline.run()
+    assert scope.cancelled_caught
+    assert producer.stored == {"orders": 59}
+    assert producer.closed == 1
+    assert pipeline.running is None
+
+
+async def test_an_exception_beside_the_pipeline_drains_it_and_comes_through():
+    pipeline = pipeline_of(MemoryStream(numbers(10), endless=True))
+    pipeline.processor(nothing)
+
+    async def program():
+        async with pipeline.start() as running:
+            runs.append(running)
+            await anyio.sleep(1)
+            raise KeyError("mine")
+
+    runs = []
+    with pytest.raises(KeyError):
+        await program()
+    assert (await runs[0].wait()).settled == {"ok": 10}
+
+
+async def test_an_error_that_nobody_asked_for_is_raised():
+    pipeline = pipeline_of(10)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        raise ValueError("x")
+
+    with pytest.raises(Halted):
+        async with pipeline.start():
+            await anyio.sleep(1)
+
+
+async def test_running_pipelines_are_listed_and_run_once_at_a_time():
+    first, second = (
+        Pipeline(name, MemoryStream(numbers(3), endless=True)) for name in ("first", "second")
+    )
+    for pipeline in (first, second):
+        pipeline.processor(nothing)
+    async with first.start(), second.start():
+        assert [running.name for running in running_pipelines()] == ["first", "second"]
+        with pytest.raises(ConfigurationError, match="running already"):
+            async with first.start():
+                pass
+    assert running_pipelines() == ()
+    assert first.running is None

@@ -1,0 +1,44 @@
+"""Statistics show how full everything is that can fill."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from flowstream.pipeline import (
+    Batch,
+    Message,
+    Pipeline,
+)
+from tests.support.pipelines import MemoryStream, numbers
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_statistics_show_every_fill():
+    producer = MemoryStream(numbers(100), slices=[100], endless=True)
+    pipeline = Pipeline("test", producer, max_in_flight=50)
+
+    @pipeline.processor(concurrency=2, max_demand=3)
+    async def handle(message: Message[dict]) -> None:
+        await anyio.sleep(1)
+
+    pipeline.batcher(size=40, batch_timeout=50)(sink)
+    async with pipeline.start() as running:
+        await anyio.sleep(10.5)
+        statistics = running.statistics()
+        processor, batcher = statistics.stages
+        assert statistics.in_flight <= 50
+        assert (processor.busy, processor.concurrency) == (2, 2)
+        assert processor.waiting + batcher.waiting <= 50
+        assert batcher.open_batches == 1
+        (partition,) = statistics.partitions
+        assert (partition.received, partition.tail) == (49, 99)
+        assert partition.lag == 100
+        assert statistics.phase == "running"
+        running.abort()
+
+
+async def sink(batch: Batch[dict]) -> None:
+    """Takes batches."""

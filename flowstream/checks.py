@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 from flowstream.errors import ConfigurationError
-from flowstream.texts import shown, type_name
+from flowstream.texts import shown
 
 MAX_NAME = 255
 """Bytes of the longest name or reference: brokers refuse longer ones."""
@@ -35,40 +35,6 @@ def is_number(value: object, least: float, most: float) -> bool:
     """Whether `value` is a finite number from `least` to `most`; NaN and bools are not."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and least <= value <= most  # type: ignore[operator]
-
-
-def is_seconds(value: object) -> bool:
-    """Whether `value` is a duration in seconds: more than 0, at most MOST_SECONDS."""
-    return value != 0 and is_number(value, 0, MOST_SECONDS)
-
-
-def is_name(value: object) -> bool:
-    """Whether `value` is a string of 1 to 255 bytes without control characters."""
-    return not _expected(value, 1, MAX_NAME) and not _controls(value)
-
-
-def check_whole(option: str, value: object, least: int, most: int | None = None) -> None:
-    """An int from `least` to `most`, or without an upper limit."""
-    if not is_whole(value, least, most):
-        limit = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ConfigurationError(f"{option}={shown(value)}: expected a whole number {limit}")
-
-
-def check_number(option: str, value: object, least: float, most: float) -> None:
-    """A finite number from `least` to `most`."""
-    if not is_number(value, least, most):
-        raise ConfigurationError(
-            f"{option}={shown(value)}: expected a number from {least:g} to {most:g}"
-        )
-
-
-def check_seconds(option: str, value: object) -> None:
-    """A duration in seconds: more than 0, at most MOST_SECONDS."""
-    if not is_seconds(value):
-        raise ConfigurationError(
-            f"{option}={shown(value)}: expected a number of seconds, more than 0 and at most "
-            f"{MOST_SECONDS:,.0f}"
-        )
 
 
 def check_text(option: str, value: object, least: int, most: int) -> None:
@@ -115,37 +81,6 @@ def longest_stream(virtual_host: str) -> int:
     stream never gets a replica, and deleting it makes the node's coordinator retry endlessly.
     """
     return max(1, _FOLDER_NAME - _AROUND - len(virtual_host.encode(errors="replace")))
-
-
-def check_callable(option: str, value: object, *, needed: bool = False) -> None:
-    """A function. None is accepted too, unless it is `needed`."""
-    if not callable(value) and (needed or value is not None):
-        wanted = "a function" if needed else "a function or None"
-        raise ConfigurationError(f"{option}={shown(value)}: expected {wanted}")
-
-
-def check_flag(option: str, value: object) -> None:
-    """True or False. Other values are refused: as a condition the string "no" would be true."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{option}={shown(value)}: expected True or False")
-
-
-def check_kind(
-    option: str,
-    value: object,
-    kind: type | tuple[type, ...],
-    wanted: str,
-    *,
-    optional: bool = False,
-    secret: bool = False,
-) -> None:
-    """An instance of `kind`; `wanted` describes it. With `secret` the error hides the value."""
-    if isinstance(value, kind) or (optional and value is None):
-        return
-    expected = f"expected {wanted}{' or None' if optional else ''}"
-    if secret:
-        raise ConfigurationError(f"{option}: {expected}, not an object of type {type_name(value)}")
-    raise ConfigurationError(f"{option}={shown(value)}: {expected}")
 
 
 def _controls(value: object) -> bool:

@@ -15,13 +15,18 @@ None is allowed where the type allows it. From the field follow
 * the check, and the error that names place, option, value, expectation and unit: `make`, `check`
 * everything that lists options: `options_of`, which help, documentation and settings are made of
 
-To add an option, add a field.
+A value that users make themselves, such as `Retry(attempts=5)`, is a schema too: `@listing` gives
+it the list, and its `__post_init__` calls `check`. To add an option, add a field.
+
+Every wrong option is a ConfigurationError of one form, `PLACE > option=value: expected ...`. The
+place is left out for an option of a call, such as `Environment(heartbeat=...)`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +34,18 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from flowstream.checks import MOST_SECONDS, MOST_WHOLE, is_number, is_whole
+from flowstream.checks import (
+    MAX_NAME,
+    MOST_FILTER_VALUE,
+    MOST_SECONDS,
+    MOST_WHOLE,
+    check_name,
+    check_stream,
+    check_text,
+    is_number,
+    is_whole,
+    longest_stream,
+)
 from flowstream.errors import ConfigurationError
 from flowstream.texts import shown, type_name
 
@@ -37,10 +53,6 @@ P = ParamSpec("P")
 S = TypeVar("S")
 R = TypeVar("R")
 T = TypeVar("T")
-
-LENGTH = 200
-"""Characters of a wrong value that an error shows."""
-
 
 # -- rules
 
@@ -53,18 +65,13 @@ class Rule:
     accepts: Callable[[Any], bool]
     secret: bool = False
 
-    def check(self, option: str, value: object, path: str = "") -> None:
+    def check(self, option: str, value: object) -> None:
         """Raise ConfigurationError unless the value passes."""
         if self.accepts(value):
             return
         if self.secret:
             raise ConfigurationError(
-                f"{_at(path, option)}: expected {self.expected}, not an object of type "
-                f"{type_name(value)}"
-            )
-        if path:
-            raise ConfigurationError(
-                f"{_at(path, option)}: expected {self.expected}, got {shown(value, LENGTH)}"
+                f"{option}: expected {self.expected}, not an object of type {type_name(value)}"
             )
         raise ConfigurationError(f"{option}={shown(value)}: expected {self.expected}")
 
@@ -77,6 +84,15 @@ class Bounds(Rule):
     most: float = MOST_WHOLE
     whole: bool = False
     above: bool = False
+    ceiling: str = ""
+    """What an error adds for a value that is above `most`, where `expected` does not say it."""
+
+    def check(self, option: str, value: object) -> None:
+        """Raise ConfigurationError unless the value passes."""
+        rule: Rule = self
+        if self.ceiling and is_number(value, self.most, math.inf):
+            rule = Rule(f"{self.expected}; {self.ceiling}", self.accepts)
+        Rule.check(rule, option, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +101,9 @@ class Checked(Rule):
 
     function: Callable[[str, Any], object] = lambda option, value: None
 
-    def check(self, option: str, value: object, path: str = "") -> None:
+    def check(self, option: str, value: object) -> None:
         """Raise the function's own ConfigurationError."""
-        self.function(_at(path, option), value)
+        self.function(option, value)
 
 
 def whole(least: int, most: int | None = None, *, unit: str = "") -> Bounds:
@@ -98,6 +114,16 @@ def whole(least: int, most: int | None = None, *, unit: str = "") -> Bounds:
         f"a whole number {limit}{f' ({unit})' if unit else ''}",
         lambda value: is_whole(value, least, top),
         least=least, most=top, whole=True,
+        ceiling="" if most is not None else f"at most {MOST_WHOLE:,}",
+    )  # fmt: skip
+
+
+def number(least: float, most: float, *, unit: str = "") -> Bounds:
+    """A finite number, whole or not."""
+    return Bounds(
+        f"a number from {least:g} to {most:g}{f' ({unit})' if unit else ''}",
+        lambda value: is_number(value, least, most),
+        least=least, most=most,
     )  # fmt: skip
 
 
@@ -106,11 +132,14 @@ def seconds(least: float = 0, *, above: bool = True) -> Bounds:
     return Bounds(
         f"a number of seconds, {'more than' if above else 'at least'} {least:g}",
         lambda value: is_number(value, least, MOST_SECONDS) and not (above and value == least),
-        least=least, most=MOST_SECONDS, above=above,
+        least=least, most=MOST_SECONDS, above=above, ceiling=f"at most {MOST_SECONDS:,.0f}",
     )  # fmt: skip
 
 
 SECONDS = seconds()
+FLAG = Rule("True or False", lambda value: isinstance(value, bool))
+"""Other values are refused: as a condition the string "no" would be true."""
+FUNCTION = Rule("a function", callable)
 
 
 def function_of(what: str) -> Rule:
@@ -131,6 +160,17 @@ def a(kind: type | tuple[type, ...], expected: str, *, secret: bool = False) -> 
     return Rule(expected, lambda value: isinstance(value, kind), secret)
 
 
+def text(least: int, most: int) -> Checked:
+    """A string of so many bytes in UTF-8."""
+    return checked(
+        lambda option, value: check_text(option, value, least, most),
+        f"a string of {least} to {most} bytes",
+    )
+
+
+NAME = checked(check_name, f"a name of 1 to {MAX_NAME} bytes")
+STREAM = checked(check_stream, f"the name of a stream, of 1 to {longest_stream('/')} bytes")
+FILTER_VALUE = text(0, MOST_FILTER_VALUE)
 ANYTHING = Rule("anything", lambda value: True)
 
 
@@ -165,7 +205,7 @@ class Option:
         rule = self.rule
         if self.optional and not isinstance(rule, Checked):
             rule = dataclasses.replace(rule, expected=self.expected)
-        rule.check(self.name, value, path)
+        rule.check(_at(path, self.name), value)
 
 
 required = inspect.Parameter.empty
@@ -184,7 +224,10 @@ def _options_of(schema: Any) -> Mapping[str, Option]:
 
 
 def check(options: Any, path: str = "") -> None:
-    """Raise ConfigurationError for the first option whose value cannot work."""
+    """Raise ConfigurationError for the first option whose value cannot work.
+
+    `path` is what errors call the place, such as `pipeline 'orders' > batcher 'prices'`.
+    """
     for option in options_of(type(options)).values():
         option.check(getattr(options, option.name), path)
 
@@ -200,7 +243,8 @@ def bind(schema: Callable[..., T], arguments: Sequence[Any], values: Mapping[str
     for name in values:
         if name not in known:
             raise ConfigurationError(
-                f"{_at(path, name)}: there is no such option; there are {', '.join(known)}"
+                f"{_at(path, name)}={shown(values[name])}: there is no such option; there are "
+                f"{', '.join(known)}"
             )
     try:
         signature_of(schema).bind(*arguments, **values)
@@ -247,6 +291,13 @@ def shows(schema: Callable[..., object]) -> Callable[[Any], Any]:
         return method
 
     return decorate
+
+
+def listing(kind: type[T]) -> type[T]:
+    """Add the options of a dataclass that users make themselves to its docstring."""
+    kind.__doc__ = "\n\n".join((inspect.getdoc(kind) or "", "\n".join(listed(kind))))
+    kind.__signature__ = signature_of(kind)  # type: ignore[attr-defined]
+    return kind
 
 
 def signature_of(
@@ -303,14 +354,14 @@ def _rule_of(declared: Any, name: str) -> Rule:
         (declared,) = [each for each in arguments if each is not NoneType]
     origin = typing.get_origin(declared)
     if declared is bool:
-        return Rule("True or False", lambda value: isinstance(value, bool))
+        return FLAG
     if origin is Literal:
         values = typing.get_args(declared)
         quoted = [f'"{value}"' for value in values]
         words = " or ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
         return Rule(words, lambda value: isinstance(value, str) and value in values)
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
-        return Rule("a function", callable)
+        return FUNCTION
     if isinstance(declared, type) and declared.__module__ != "builtins":
         return a(declared, f"a {declared.__name__}(...)")
     raise TypeError(f"{name}: {declared!r} is not a rule by itself; write one behind the type")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = {
     "errors": set[str](),
-    "backoff": {"errors", "checks"},  # one class for handlers (pipeline) and connections (client)
+    "backoff": {"checks", "schema"},  # one class for handlers (pipeline) and connections (client)
     "texts": set[str](),
     "signals": set[str](),
     "checks": {"errors", "texts"},
@@ -39,13 +39,13 @@ ROOMS = {
     },
     "pipeline": {"errors", "texts", "backoff", "checks", "schema", "signals", "telemetry"},
     "connectors": {"errors", "texts", "checks", "schema", "telemetry", "client", "pipeline"},
-    "broker": {"errors", "texts", "checks", "telemetry", "protocol"},
+    "broker": {"errors", "texts", "checks", "schema", "telemetry", "protocol"},
     "metrics": {"telemetry"},
     "tracing": {"errors", "texts"},
     "monitor": {"errors", "texts", "metrics", "schema", "telemetry", "pipeline"},
     "testing": {
-        *("errors", "texts", "checks", "telemetry", "protocol", "client", "pipeline"),
-        *("connectors", "broker", "metrics"),
+        *("errors", "texts", "checks", "schema", "telemetry", "protocol", "client"),
+        *("pipeline", "connectors", "broker", "metrics"),
     },
 }
 # These may import any room, and no room imports them.

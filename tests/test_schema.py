@@ -56,23 +56,23 @@ class Owner:
 
 
 WRONG = [
-    ({"size": 0}, "owner > size: expected a whole number from 1 to 10 (messages), got 0"),
-    ({"size": True}, "owner > size: expected a whole number from 1 to 10 (messages), got True"),
-    ({"size": None}, "owner > size: expected a whole number from 1 to 10 (messages), got None"),
-    ({"wait": 0}, "owner > wait: expected a number of seconds, more than 0, or None, got 0"),
+    ({"size": 0}, "owner > size=0: expected a whole number from 1 to 10 (messages)"),
+    ({"size": True}, "owner > size=True: expected a whole number from 1 to 10 (messages)"),
+    ({"size": None}, "owner > size=None: expected a whole number from 1 to 10 (messages)"),
+    ({"wait": 0}, "owner > wait=0: expected a number of seconds, more than 0, or None"),
     (
         {"wait": float("nan")},
-        "owner > wait: expected a number of seconds, more than 0, or None, got nan",
+        "owner > wait=nan: expected a number of seconds, more than 0, or None",
     ),
-    ({"flag": "no"}, "owner > flag: expected True or False, got 'no'"),
-    ({"mode": "slow"}, 'owner > mode: expected "fast" or "safe", got \'slow\''),
-    ({"hook": 5}, "owner > hook: expected a function, or None, got 5"),
-    ({"thing": 5}, "owner > thing: expected a Thing(...), or None, got 5"),
-    ({"age": -1}, "owner > age: expected a number of seconds, at least 0, got -1"),
+    ({"flag": "no"}, "owner > flag='no': expected True or False"),
+    ({"mode": "slow"}, 'owner > mode=\'slow\': expected "fast" or "safe"'),
+    ({"hook": 5}, "owner > hook=5: expected a function, or None"),
+    ({"thing": 5}, "owner > thing=5: expected a Thing(...), or None"),
+    ({"age": -1}, "owner > age=-1: expected a number of seconds, at least 0"),
     ({"name": ""}, "owner > name='': expected a string of 1 to 255 bytes"),
     (
         {"sise": 5},
-        "owner > sise: there is no such option; there are name, size, wait, flag, m",
+        "owner > sise=5: there is no such option; there are name, size, wait, flag, m",
     ),
 ]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final
 
 import anyio
 
@@ -17,7 +17,9 @@ from flowstream.broker.registrations import Listener, Subscription
 from flowstream.broker.single_active import Coordinator, Notice
 from flowstream.broker.store import Store
 from flowstream.broker.stream import Stream
-from flowstream.checks import MOST_SECONDS, check_number, check_whole
+from flowstream.schema import check, listing, seconds, whole
+
+DURATION = seconds(above=False)
 
 TICK = 0.5
 """Seconds between two looks at heartbeats and deadlines."""
@@ -25,6 +27,7 @@ _RETENTION_TICKS = 120
 """Retention by age is applied once in so many ticks, and at every new segment."""
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What bounds a connection; the defaults are RabbitMQ's. Seconds, bytes, messages.
@@ -34,24 +37,25 @@ class Limits:
     is held back.
     """
 
-    frame_max: int = 1 << 20
-    heartbeat: int = 60
-    handshake_timeout: float = 10.0
-    refusal_delay: float = 3.0
-    close_timeout: float = 10.0
-    consumer_update_timeout: float = 60.0
-    max_unconfirmed: int = 50_000
-    resume_room: int = 12_500
-    max_unsent: int = 1 << 20
-    cache_bytes: int = 64 << 20
+    frame_max: Annotated[int, whole(0, unit="bytes"), "the largest frame"] = 1 << 20
+    heartbeat: Annotated[int, whole(0, unit="seconds"), "seconds between heartbeats"] = 60
+    handshake_timeout: Annotated[float, DURATION, "seconds that a client may take to log in"] = 10.0
+    refusal_delay: Annotated[float, DURATION, "seconds before a wrong password is refused"] = 3.0
+    close_timeout: Annotated[float, DURATION, "seconds that a client may take to close"] = 10.0
+    consumer_update_timeout: Annotated[
+        float, DURATION, "seconds that a single active consumer may take to hand over"
+    ] = 60.0
+    max_unconfirmed: Annotated[
+        int, whole(0, unit="entries"), "unconfirmed entries at which reading stops"
+    ] = 50_000
+    resume_room: Annotated[
+        int, whole(0, unit="entries"), "room for entries at which reading goes on"
+    ] = 12_500
+    max_unsent: Annotated[int, whole(0, unit="bytes"), "unsent bytes of a connection"] = 1 << 20
+    cache_bytes: Annotated[int, whole(0, unit="bytes"), "bytes of chunks in memory"] = 64 << 20
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value, option = getattr(self, each.name), f"Limits {each.name}"
-            if isinstance(each.default, float):
-                check_number(option, value, 0, MOST_SECONDS)
-            else:
-                check_whole(option, value, 0)
+        check(self, "Limits")
 
 
 class Node:

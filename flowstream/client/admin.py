@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
-from flowstream.checks import (
-    MAX_NAME,
-    check_name,
-    check_stream,
-    check_text,
-    check_whole,
-    longest_stream,
-)
+from flowstream.checks import check_stream, longest_stream
 from flowstream.errors import (
-    ConfigurationError,
     NotSupported,
     StreamDoesNotExist,
 )
@@ -36,7 +26,7 @@ from flowstream.protocol import (
     StreamStats,
     StreamStatsResponse,
 )
-from flowstream.texts import shown
+from flowstream.schema import make, takes
 
 from .connecting.connection import raise_for_code
 from .connecting.locator import StreamNodes, stream_nodes
@@ -46,9 +36,7 @@ from .consuming.lag import LagProbe
 from .consuming.options import ConsumerOptions, Match, Offset, offset_spec
 from .consuming.probe import find_ends, probe, resolve
 from .consuming.tracking import OffsetStore
-
-MOST_PARTITIONS = 10_000
-LEADER_LOCATORS = ("client-local", "balanced")
+from .stream_options import CreateStreamArguments, CreateSuperStreamArguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,35 +95,20 @@ class Administration:
 
     # --- streams --------------------------------------------------------------------------------
 
-    async def create_stream(
-        self,
-        name: str,
-        *,
-        max_length_bytes: int | None = None,
-        max_age: timedelta | str | None = None,
-        max_segment_size_bytes: int | None = None,
-        filter_size_bytes: int | None = None,
-        initial_cluster_size: int | None = None,
-        leader_locator: str | None = None,
-        exist_ok: bool = False,
-    ) -> None:
+    @takes(CreateStreamArguments)
+    async def create_stream(self, *arguments: Any, **values: Any) -> None:
         """Creates a stream. `max_age` is a timedelta, or a string such as "12h" or "7D".
 
         Raises StreamAlreadyExists, or PreconditionFailed if it exists with other arguments. With
         `exist_ok` an existing stream with the same arguments is accepted.
         """
+        options = make(CreateStreamArguments, arguments, values)
+        name = options.name
         check_stream("name", name, self._manager.virtual_host)
-        arguments = stream_arguments(
-            max_length_bytes=max_length_bytes,
-            max_age=max_age,
-            max_segment_size_bytes=max_segment_size_bytes,
-            filter_size_bytes=filter_size_bytes,
-            initial_cluster_size=initial_cluster_size,
-            leader_locator=leader_locator,
-        )
+        made = options.arguments()
         connection = await self._open.locator.get()
-        answer = await connection.request(lambda c: CreateStream(c, name, arguments), Response)
-        if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
+        answer = await connection.request(lambda c: CreateStream(c, name, made), Response)
+        if answer.code == Code.STREAM_ALREADY_EXISTS and options.exist_ok:
             return
         raise_for_code(answer.code, f'create stream "{name}"', stream=name)
 
@@ -274,35 +247,16 @@ class Administration:
 
     # --- super streams --------------------------------------------------------------------------
 
-    async def create_super_stream(
-        self,
-        name: str,
-        *,
-        partitions: int | Sequence[str] = 3,
-        max_length_bytes: int | None = None,
-        max_age: timedelta | str | None = None,
-        max_segment_size_bytes: int | None = None,
-        filter_size_bytes: int | None = None,
-        initial_cluster_size: int | None = None,
-        leader_locator: str | None = None,
-        exist_ok: bool = False,
-    ) -> None:
+    @takes(CreateSuperStreamArguments)
+    async def create_super_stream(self, *arguments: Any, **values: Any) -> None:
         """Creates a super stream: a stream for each partition, and their bindings.
 
         `partitions` is their number (they are named NAME-0, NAME-1, ... and routed to by hash), or
         their routing keys (they are named NAME-KEY). Below RabbitMQ 3.13 it raises NotSupported,
         which names another way.
         """
-        arguments = stream_arguments(
-            max_length_bytes=max_length_bytes,
-            max_age=max_age,
-            max_segment_size_bytes=max_segment_size_bytes,
-            filter_size_bytes=filter_size_bytes,
-            initial_cluster_size=initial_cluster_size,
-            leader_locator=leader_locator,
-        )
-        check_name("name", name)
-        keys = _binding_keys(partitions)
+        options = make(CreateSuperStreamArguments, arguments, values)
+        name, keys = options.name, options.keys
         streams = tuple(f"{name}-{key}" for key in keys)
         for stream in streams:
             check_stream("partition", stream, self._manager.virtual_host)
@@ -315,9 +269,9 @@ class Administration:
                 "carry x-stream-partition-order"
             )
         answer = await connection.request(
-            lambda c: CreateSuperStream(c, name, streams, keys, arguments), Response
+            lambda c: CreateSuperStream(c, name, streams, keys, options.arguments()), Response
         )
-        if answer.code == Code.STREAM_ALREADY_EXISTS and exist_ok:
+        if answer.code == Code.STREAM_ALREADY_EXISTS and options.exist_ok:
             return
         raise_for_code(answer.code, f'create super stream "{name}"', stream=name)
 
@@ -348,66 +302,6 @@ class Administration:
     async def route(self, routing_key: str, super_stream: str) -> list[str]:
         """The partitions that are bound with the routing key; empty if there are none."""
         return await read_route(self._open, routing_key, super_stream)
-
-
-def stream_arguments(
-    *,
-    max_length_bytes: int | None,
-    max_age: timedelta | str | None,
-    max_segment_size_bytes: int | None,
-    filter_size_bytes: int | None,
-    initial_cluster_size: int | None,
-    leader_locator: str | None,
-) -> dict[str, str]:
-    """The arguments of Create; raises a ConfigurationError that names the wrong option."""
-    numbers = {
-        "max_length_bytes": max_length_bytes,
-        "max_segment_size_bytes": max_segment_size_bytes,
-        "initial_cluster_size": initial_cluster_size,
-    }
-    for name, value in numbers.items():
-        if value is not None:
-            check_whole(name, value, 1)
-    if filter_size_bytes is not None:
-        check_whole("filter_size_bytes", filter_size_bytes, 16, 255)
-    if leader_locator not in (None, *LEADER_LOCATORS):
-        raise ConfigurationError(
-            f"leader_locator={leader_locator!r}: expected one of {', '.join(LEADER_LOCATORS)}"
-        )
-    if isinstance(max_age, timedelta):
-        max_age = f"{int(max_age.total_seconds())}s"
-    if max_age is not None and not re.fullmatch(r"[1-9]\d*[YMDhms]", str(max_age)):
-        raise ConfigurationError(
-            f"max_age={max_age!r}: expected a timedelta of at least a second, or a number with one "
-            'of the units Y, M, D, h, m and s, such as "12h"'
-        )
-    arguments = {
-        "max-length-bytes": max_length_bytes,
-        "max-age": max_age,
-        "stream-max-segment-size-bytes": max_segment_size_bytes,
-        "stream-filter-size-bytes": filter_size_bytes,
-        "initial-cluster-size": initial_cluster_size,
-        "queue-leader-locator": leader_locator,
-    }
-    return {key: str(value) for key, value in arguments.items() if value is not None}
-
-
-def _binding_keys(partitions: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(partitions, int):
-        check_whole("partitions", partitions, 1, MOST_PARTITIONS)
-        return tuple(str(number) for number in range(partitions))
-    if isinstance(partitions, str) or not isinstance(partitions, Sequence):
-        raise ConfigurationError(
-            f"partitions={shown(partitions)}: expected a number of at least 1, or a list of "
-            "routing keys"
-        )
-    for key in partitions:
-        check_text("partitions", key, 0, MAX_NAME)
-    if not partitions or len(set(partitions)) != len(partitions):
-        raise ConfigurationError(
-            f"partitions={shown(partitions)}: expected at least one routing key, and no duplicates"
-        )
-    return tuple(partitions)
 
 
 def _or_none(value: int | None) -> int | None:

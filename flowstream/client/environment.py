@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import anyio
 from anyio.lowlevel import current_token
 
-from flowstream.checks import check_name, check_stream
+from flowstream.checks import check_stream
 from flowstream.errors import ConfigurationError, EnvironmentClosed
-from flowstream.schema import ANYTHING, a, bind, checked, part, takes
+from flowstream.schema import ANYTHING, NAME, a, bind, part, takes
 from flowstream.telemetry import Telemetry
+from flowstream.texts import shown
 
 from .admin import Administration
 from .connecting.credentials import Credentials, PlainCredentials
@@ -38,7 +39,6 @@ from .publishing.options import PublisherArguments, SuperStreamPublisherArgument
 from .publishing.publisher import Publisher
 from .publishing.super_publisher import SuperStreamPublisher
 
-NAME = checked(check_name, "a name of 1 to 255 bytes")
 TLS = a((Tls, ssl.SSLContext), "a Tls(...)")
 CREDENTIALS = a(
     Credentials,
@@ -231,7 +231,9 @@ def _same_cluster(urls: Sequence[StreamUrl]) -> StreamUrl:
 def _dial(url: StreamUrl, tls: Tls | ssl.SSLContext | None, settings: Settings) -> Dial:
     if not url.tls:
         if tls is not None:
-            raise ConfigurationError(f"tls= needs a rabbitmq-stream+tls:// address, not {url}")
+            raise ConfigurationError(
+                f"tls={shown(tls)}: it needs a rabbitmq-stream+tls:// address, not {url}"
+            )
         return tcp(settings.connect_timeout)
     if isinstance(tls, ssl.SSLContext):
         return tls_dial(settings.connect_timeout, tls)

@@ -17,9 +17,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from flowstream.checks import check_number, check_stream, check_whole
 from flowstream.client import AmqpMessage
 from flowstream.connectors.environment import StreamEnvironment, StreamWriter, environment_of
 from flowstream.connectors.valve import SafetyValve
@@ -30,6 +29,7 @@ from flowstream.errors import (
     StreamDoesNotExist,
 )
 from flowstream.pipeline import Failure, FailurePolicy, OpenPolicy, RunContext
+from flowstream.schema import STREAM, check, listing, number, whole
 from flowstream.texts import type_name
 
 _log = logging.getLogger("flowstream.connectors")
@@ -57,6 +57,7 @@ LENGTHS = 16
 """Bytes by which lengths are longer in a message that is not short."""
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class DeadLetter(FailurePolicy):
     """Publish what failed to `stream`, and settle it once that is confirmed.
@@ -66,17 +67,16 @@ class DeadLetter(FailurePolicy):
     in blocks of 1000), or more than `max_consecutive` in a row; None turns either off.
     """
 
-    stream: str
-    max_ratio: float | None = 0.5
-    max_consecutive: int | None = None
+    stream: Annotated[str, STREAM, "where dead letters are published"]
+    max_ratio: Annotated[
+        float | None, number(0, 1), "the share of any 1000 messages that may fail"
+    ] = 0.5
+    max_consecutive: Annotated[
+        int | None, whole(1, unit="messages"), "messages in a row that may fail"
+    ] = None
 
     def __post_init__(self) -> None:
-        check_stream("DeadLetter > stream", self.stream)
-        ratio, row = self.max_ratio, self.max_consecutive
-        if ratio is not None:
-            check_number("DeadLetter > max_ratio", ratio, 0, 1)
-        if row is not None:
-            check_whole("DeadLetter > max_consecutive", row, 1)
+        check(self, "DeadLetter")
 
     def writes(self) -> Sequence[str]:
         return [self.stream]

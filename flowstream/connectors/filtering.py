@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from flowstream.checks import MOST_FILTER_VALUE, check_callable, check_flag, check_text
-from flowstream.errors import ConfigurationError
-from flowstream.texts import shown
+from flowstream.schema import FILTER_VALUE, Rule, check, listing
+
+VALUES = Rule(
+    "a tuple of one or more strings",
+    lambda value: type(value) is tuple and bool(value),
+)
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Messages published with one of the filter `values`, and for which `match(body)` is true.
@@ -19,19 +23,14 @@ class Filter:
     messages: `match` has to tell. `unfiltered` lets messages without a filter value pass too.
     """
 
-    values: tuple[str, ...]
-    match: Callable[[bytes], bool]
-    unfiltered: bool = False
+    values: Annotated[tuple[str, ...], VALUES, "the filter values that are wanted"]
+    match: Annotated[Callable[[bytes], bool], "whether a body is wanted"]
+    unfiltered: Annotated[bool, "whether messages without a filter value are wanted"] = False
 
     def __post_init__(self) -> None:
-        if type(self.values) is not tuple or not self.values:
-            raise ConfigurationError(
-                f"Filter > values={shown(self.values)}: expected a tuple of one or more strings"
-            )
+        check(self, "Filter")
         for value in self.values:
-            check_text("Filter > values", value, 0, MOST_FILTER_VALUE)
-        check_callable("Filter > match", self.match, needed=True)
-        check_flag("Filter > unfiltered", self.unfiltered)
+            FILTER_VALUE.check("Filter > values", value)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import anyio
 
-from flowstream.checks import check_name, check_stream
 from flowstream.client import (
     Offset,
     StreamStatistics,
@@ -39,7 +38,7 @@ from flowstream.errors import (
     StreamNotAvailable,
 )
 from flowstream.pipeline import Backlog, Intake, Producer, RunContext, SourcePartition
-from flowstream.schema import checked, make, takes, whole
+from flowstream.schema import NAME, STREAM, checked, make, takes, whole
 from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
 
 _log = logging.getLogger("flowstream.connectors")
@@ -55,11 +54,10 @@ ELECTION = 10.0
 """Seconds to wait for a stream's leader when a pipeline starts."""
 
 
-def _check_offset(option: str, value: Any) -> None:
-    try:
-        offset_spec(value)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{option.removesuffix('offset')}{error}") from error
+OFFSET = checked(
+    lambda option, value: offset_spec(value, option=option),
+    '"first", "last", "next", an offset, a datetime or a timedelta',
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +66,12 @@ class StreamProducerOptions:
 
     reference: Annotated[
         str | None,
-        checked(check_name, "a name"),
+        NAME,
         "the name that offsets are stored under; that of the pipeline where it is None",
     ] = None
     offset: Annotated[
         Offset,
-        checked(_check_offset, 'an offset, "first", "last", "next", a datetime or a timedelta'),
+        OFFSET,
         "where to begin where no offset is stored",
     ] = "first"
     credit: Annotated[
@@ -89,7 +87,7 @@ class StreamProducerOptions:
 class StreamProducerArguments(StreamProducerOptions):
     """What `StreamProducer(...)` takes."""
 
-    stream: Annotated[str, checked(check_stream, "the name of a stream"), "the stream to read"]
+    stream: Annotated[str, STREAM, "the stream to read"]
 
 
 class StreamProducer(Producer):

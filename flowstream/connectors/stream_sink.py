@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any
 
-from flowstream.checks import check_stream
 from flowstream.client import (
     AmqpMessage,
     Routing,
@@ -17,7 +16,7 @@ from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamEnvironment, environment_of
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
 from flowstream.pipeline import Batch, Message, RunContext, Sink
-from flowstream.schema import Rule, checked, make, takes, whole
+from flowstream.schema import STREAM, Rule, make, takes, whole
 from flowstream.telemetry import Tracer
 from flowstream.texts import interrupts, type_name
 
@@ -32,7 +31,7 @@ KEY = Rule(
 class StreamSinkArguments:
     """What `StreamSink(...)` takes."""
 
-    stream: Annotated[str, checked(check_stream, "the name of a stream"), "where to publish to"]
+    stream: Annotated[str, STREAM, "where to publish to"]
     _: KW_ONLY
     key: Annotated[
         Key | None, KEY, "of a super stream: the field, or the function, that gives the routing key"
@@ -70,7 +69,9 @@ class StreamSink(Sink):
     def __init__(self, *arguments: Any, **values: Any) -> None:
         options = make(StreamSinkArguments, arguments, values, "StreamSink")
         if options.routing is not None and options.key is None:
-            raise ConfigurationError("StreamSink > routing: it needs key=, which it routes by")
+            raise ConfigurationError(
+                f"StreamSink > routing={options.routing!r}: it needs key=, which it routes by"
+            )
         self.stream: str = options.stream
         self.key: Key | None = options.key
         self.routing = options.routing

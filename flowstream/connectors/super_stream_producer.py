@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import anyio
 
-from flowstream.checks import check_name
 from flowstream.client import Offset, OffsetSpec
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import SuperStreamReader
@@ -18,7 +17,7 @@ from flowstream.connectors.start import Start
 from flowstream.connectors.stream_producer import StreamProducer, StreamProducerOptions
 from flowstream.errors import FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Intake, RunContext, SourcePartition
-from flowstream.schema import checked, make, part, takes
+from flowstream.schema import NAME, make, part, takes
 from flowstream.telemetry import PartitionMoved
 from flowstream.texts import plural
 
@@ -32,7 +31,7 @@ HAND_OVER = 45.0
 class SuperStreamProducerArguments(StreamProducerOptions):
     """What `SuperStreamProducer(...)` takes."""
 
-    super_stream: Annotated[str, checked(check_name, "a name"), "the super stream to read"]
+    super_stream: Annotated[str, NAME, "the super stream to read"]
     _: KW_ONLY
     single_active: Annotated[
         bool, "share the partitions with other processes that use the same reference"

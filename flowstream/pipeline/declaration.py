@@ -144,6 +144,6 @@ def check_size(batcher: BatcherOptions, pipeline: PipelineOptions, path: str) ->
     """Raise ConfigurationError for a batch that the pipeline's window is too small for."""
     if isinstance(batcher.size, int) and batcher.size > pipeline.max_in_flight:
         raise ConfigurationError(
-            f"{path} > size: a batch of {batcher.size} can never fill while max_in_flight is "
+            f"{path} > size={batcher.size}: a batch can never fill while max_in_flight is "
             f"{pipeline.max_in_flight}; raise max_in_flight or lower size"
         )

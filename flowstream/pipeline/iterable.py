@@ -12,11 +12,10 @@ from typing import Annotated, Any, TypeVar
 import anyio.lowlevel
 import anyio.to_thread
 
-from flowstream.checks import check_name
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.producer import Intake, Producer, SourcePartition
-from flowstream.schema import Rule, checked, make, takes, whole
+from flowstream.schema import NAME, Rule, make, takes, whole
 from flowstream.texts import interrupts, is_a
 
 T = TypeVar("T")
@@ -37,9 +36,7 @@ class IterableProducerArguments:
 
     iterable: Annotated[Iterable[Any] | AsyncIterable[Any], ITEMS, "gives the items"]
     _: KW_ONLY
-    stream: Annotated[
-        str, checked(check_name, "a name"), "names the source in logs and metrics"
-    ] = "iterable"
+    stream: Annotated[str, NAME, "names the source in logs and metrics"] = "iterable"
     slice_size: Annotated[int, whole(1, unit="items"), "items that are read at a time"] = 1000
     threaded: Annotated[bool, "read in a worker thread: for iterables that block"] = False
 

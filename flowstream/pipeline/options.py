@@ -12,14 +12,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from flowstream.checks import MAX_NAME, is_name, is_whole
+from flowstream.checks import is_whole
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.sink import Sink
 from flowstream.pipeline.state.reasons import Mask
-from flowstream.schema import SECONDS, Rule, a, function_of, whole
+from flowstream.schema import NAME, SECONDS, Rule, a, function_of, whole
 
 KeyFunction: TypeAlias = Callable[[Message[Any]], Any]
 """The key of a message: messages of one key keep their order."""
@@ -36,7 +36,6 @@ def _fills(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and _plain(value[1])
 
 
-NAME = Rule(f"a name of 1 to {MAX_NAME} bytes", is_name)
 FUNCTION = function_of("one message")
 LIFESPAN = Rule(
     "a function decorated with @asynccontextmanager",

@@ -9,10 +9,9 @@ import dataclasses
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, overload
 
-from flowstream.checks import check_flag, check_kind
 from flowstream.errors import ConfigurationError, DuplicateName
 from flowstream.pipeline.advice import Advice, advice_for
 from flowstream.pipeline.annotations import (
@@ -45,9 +44,11 @@ from flowstream.pipeline.running.control import RunningPipeline, start
 from flowstream.pipeline.running.statistics import RunResult
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.state.hooks import RunHooks
-from flowstream.schema import make, part, shows, takes
+from flowstream.schema import FLAG, a, make, part, shows, takes
 from flowstream.telemetry import Telemetry
 from flowstream.texts import shown, type_name
+
+TELEMETRY = a((Telemetry, NoneType), "a Telemetry(...) or None")
 
 
 class Pipeline:
@@ -242,8 +243,8 @@ class Pipeline:
             raise ConfigurationError(
                 "url= and environment= exclude each other: the environment has an address already"
             )
-        check_kind("telemetry", telemetry, Telemetry, "a Telemetry(...)", optional=True)
-        check_flag("tune_gc", tune_gc)
+        TELEMETRY.check("telemetry", telemetry)
+        FLAG.check("tune_gc", tune_gc)
         self.check()
         return self._start(
             url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
@@ -304,11 +305,11 @@ async def _unused(batch: Any) -> None:
 def _check_processes(handler: Handler, options: Any, signature: Signature, path: str) -> None:
     if options.processes and getattr(options, "slices", False):
         raise ConfigurationError(
-            f"{path} > processes: worker processes take single messages; leave slices=True out"
+            f"{path} > processes=True: worker processes take single messages; leave slices=True out"
         )
     if options.processes and signature.is_async:
-        raise ConfigurationError(f"{path} > processes: {signature.name} must be a plain def")
+        raise ConfigurationError(f"{path} > processes=True: {signature.name} must be a plain def")
     if options.processes and signature.resource is not None:
-        raise ConfigurationError(f"{path} > processes: resources cannot go to other processes")
+        raise ConfigurationError(f"{path} > processes=True: resources cannot go to other processes")
     if options.processes:
         check_importable(handler, path)

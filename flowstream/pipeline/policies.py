@@ -10,17 +10,18 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from flowstream.backoff import Backoff
-from flowstream.checks import check_kind, check_whole
+from flowstream.schema import check, listing, whole
 
 if TYPE_CHECKING:
     from flowstream.pipeline.context import RunContext
     from flowstream.pipeline.message import Failure
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Try a failed message or batch again, `attempts` times in all, waiting `backoff` between.
@@ -30,12 +31,11 @@ class Retry:
     `message.fail(..., retry=False)`, are not tried again.
     """
 
-    attempts: int = 3
-    backoff: Backoff = field(default_factory=Backoff)
+    attempts: Annotated[int, whole(1, unit="attempts"), "tries in all, the first included"] = 3
+    backoff: Annotated[Backoff, "the delays between them"] = Backoff()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
-        check_whole("Retry attempts", self.attempts, 1)
-        check_kind("Retry backoff", self.backoff, Backoff, "a flowstream.Backoff(...)")
+        check(self, "Retry")
 
     def delay(self, attempt: int) -> float | None:
         """The seconds before the next try after `attempt` failed; None: no more tries."""

@@ -11,8 +11,9 @@ time a pause costs nothing, and it decides what has been done before a crash:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from flowstream.checks import MOST_SECONDS, check_number
+from flowstream.schema import check, listing, seconds
 
 
 class Marker:
@@ -30,21 +31,26 @@ class Crash(Marker):
     """
 
 
+DURATION = seconds(above=False)
+
+
+@listing
 @dataclass(frozen=True, slots=True)
 class Disconnect(Marker):
     """The connection is lost for `seconds`; publishing and committing wait until it is back."""
 
-    seconds: float = 1.0
+    seconds: Annotated[float, DURATION, "how long the connection is lost"] = 1.0
 
     def __post_init__(self) -> None:
-        check_number("Disconnect seconds", self.seconds, 0, MOST_SECONDS)
+        check(self, "Disconnect")
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class Pause(Marker):
     """Nothing is delivered for `seconds`."""
 
-    seconds: float
+    seconds: Annotated[float, DURATION, "how long nothing is delivered"]
 
     def __post_init__(self) -> None:
-        check_number("Pause seconds", self.seconds, 0, MOST_SECONDS)
+        check(self, "Pause")

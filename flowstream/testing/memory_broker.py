@@ -15,10 +15,10 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-from flowstream.checks import check_whole
 from flowstream.client import hash_route
 from flowstream.errors import FlowstreamError, PublishFailed
 from flowstream.pipeline import Signal
+from flowstream.schema import whole
 from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
 from flowstream.testing.memory_stream import MemoryStream, milliseconds
 
@@ -53,7 +53,7 @@ class MemoryBroker:
     def __init__(
         self, streams: Mapping[str, Iterable[Any]] | None = None, *, chunk_size: int = 100
     ) -> None:
-        check_whole("MemoryEnvironment chunk_size", chunk_size, 1)
+        whole(1, unit="messages").check("MemoryEnvironment > chunk_size", chunk_size)
         self.chunk_size = chunk_size
         self.offsets: dict[tuple[str, str], int] = {}
         self.deliveries: list[MemoryDelivery] = []

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import anyio
 
-from flowstream.checks import check_callable, check_kind, check_seconds
 from flowstream.client import AmqpMessage, payload_of
 from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
 from flowstream.errors import ConfigurationError, FlowstreamError
 from flowstream.pipeline import Pipeline, Producer, RunningPipeline, RunResult
+from flowstream.schema import ANYTHING, SECONDS, make, takes
 from flowstream.telemetry import Telemetry
 from flowstream.testing.clock import Backend, is_virtual, run_virtual, threads_take_time
 from flowstream.testing.memory import MemoryEnvironment
@@ -28,6 +29,21 @@ PUSHED = "pushed"
 
 class StillBusy(FlowstreamError):
     """A pipeline under test did not come to an end with its messages in time."""
+
+
+@dataclass(frozen=True)
+class PipelineTesterArguments:
+    """What `PipelineTester(...)` takes."""
+
+    pipeline: Annotated[Pipeline, "the pipeline under test"]
+    messages: Annotated[Iterable[Any], ANYTHING, "messages that are put into its source"] = ()
+    _: KW_ONLY
+    environment: Annotated[MemoryEnvironment | None, "streams of your own"] = None
+    producer: Annotated[Producer | None, "instead of the pipeline's producer"] = None
+    lifespan: Annotated[
+        Callable[[], AbstractAsyncContextManager[Any]] | None, "instead of the pipeline's lifespan"
+    ] = None
+    patience: Annotated[float | None, SECONDS, "seconds that anything may take"] = None
 
 
 class PipelineTester:
@@ -45,30 +61,15 @@ class PipelineTester:
     how many seconds anything may take: by default 6 hours in virtual time, and 30 s in real time.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        messages: Iterable[Any] = (),
-        *,
-        environment: MemoryEnvironment | None = None,
-        producer: Producer | None = None,
-        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
-        patience: float | None = None,
-    ) -> None:
-        check_kind("PipelineTester pipeline", pipeline, Pipeline, "a Pipeline")
-        check_kind(
-            "PipelineTester environment", environment, MemoryEnvironment, "a MemoryEnvironment",
-            optional=True,
-        )  # fmt: skip
-        check_kind("PipelineTester producer", producer, Producer, "a Producer", optional=True)
-        check_callable("PipelineTester lifespan", lifespan)
-        if patience is not None:
-            check_seconds("PipelineTester patience", patience)
-        self.pipeline = pipeline
-        self.environment: MemoryEnvironment = environment or MemoryEnvironment()
-        self.producer: Producer = producer or pipeline.producer
-        self._lifespan = lifespan or pipeline.options.lifespan
-        self._patience = patience
+    @takes(PipelineTesterArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(PipelineTesterArguments, arguments, values, "PipelineTester")
+        self.pipeline: Pipeline = options.pipeline
+        pipeline = options.pipeline
+        self.environment: MemoryEnvironment = options.environment or MemoryEnvironment()
+        self.producer: Producer = options.producer or pipeline.producer
+        self._lifespan = options.lifespan or pipeline.options.lifespan
+        self._patience = options.patience
         self._record = Record(self.environment.changed)
         self._deliveries = 0
         self._pushed = 0
@@ -76,7 +77,7 @@ class PipelineTester:
         self._ended: RunResult | None = None
         self._told = False
         self._life: AbstractAsyncContextManager[None] | None = None
-        self.put(*messages)
+        self.put(*options.messages)
 
     # -- runs
 

@@ -204,7 +204,7 @@ async def test_over_tls_the_nodes_tls_ports_are_used(
     cluster: tuple[Broker, ...], nodes: Nodes, certificates: Certificates, stream_name: str
 ) -> None:
     urls = [node.tls_url for node in cluster if node.tls_url is not None]
-    async with Environment(urls, tls=Tls(ca_file=certificates.ca)) as env:
+    async with Environment(urls, tls=Tls(ca=certificates.ca)) as env:
         await env.create_stream(stream_name, initial_cluster_size=3)
         found = await members(env, stream_name)
         async with env.publisher(stream_name) as publisher, env.consumer(stream_name) as consumer:

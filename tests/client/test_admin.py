@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowstream.client import Address
-from flowstream.client.admin import stream_arguments
+from flowstream.client.stream_options import StreamOptions
 from flowstream.errors import (
     SERVER_ERRORS,
     ConfigurationError,
@@ -41,14 +41,14 @@ def test_the_arguments_of_a_stream() -> None:
             "leader_locator",
         )
     )
-    assert stream_arguments(**nothing) == {}
+    assert StreamOptions(**nothing).arguments() == {}
     some = nothing | {"max_age": timedelta(hours=2), "max_length_bytes": 5, "filter_size_bytes": 32}
-    assert stream_arguments(**some) == {
+    assert StreamOptions(**some).arguments() == {
         "max-age": "7200s",
         "max-length-bytes": "5",
         "stream-filter-size-bytes": "32",
     }
-    assert stream_arguments(**nothing | {"max_age": "7D"}) == {"max-age": "7D"}
+    assert StreamOptions(**nothing | {"max_age": "7D"}).arguments() == {"max-age": "7D"}
 
 
 pytestmark = pytest.mark.anyio

@@ -146,12 +146,12 @@ async def test_routing_keys_lead_to_their_partitions(broker: Broker, stream_name
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"key": ""}, "key: expected the name of a field or a function"),
-        ({"key": 7}, "key: expected the name of a field or a function"),
-        ({"routing": "hash"}, "routing: it needs key="),
-        ({"key": "k", "routing": "round"}, 'routing: expected "hash" or "key", or None'),
-        ({"max_unconfirmed": 0}, "max_unconfirmed: expected a whole number of at least 1"),
-        ({"max_unconfirmed": float("nan")}, "max_unconfirmed: expected a whole number"),
+        ({"key": ""}, "key='': expected the name of a field or a function"),
+        ({"key": 7}, "key=7: expected the name of a field or a function"),
+        ({"routing": "hash"}, "routing='hash': it needs key="),
+        ({"key": "k", "routing": "round"}, 'routing=\'round\': expected "hash" or "key", or None'),
+        ({"max_unconfirmed": 0}, "max_unconfirmed=0: expected a whole number of at least 1"),
+        ({"max_unconfirmed": float("nan")}, "max_unconfirmed=nan: expected a whole number"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:

@@ -31,14 +31,14 @@ async def test_tls_is_verified(
         await Environment(rabbitmq.tls_url).__aenter__()
     wrong_name = rabbitmq.tls_url.replace("localhost", "127.0.0.2")
     with pytest.raises(ConnectionFailed, match="not trusted"):
-        await Environment(wrong_name, tls=Tls(ca_file=certificates.ca)).__aenter__()
-    async with Environment(rabbitmq.tls_url, tls=Tls(ca_file=certificates.ca)) as env:
+        await Environment(wrong_name, tls=Tls(ca=certificates.ca)).__aenter__()
+    async with Environment(rabbitmq.tls_url, tls=Tls(ca=certificates.ca)) as env:
         await env.create_stream(stream_name)
         async with env.publisher(stream_name) as publisher:
             await publisher.publish_many(numbers(20_000))
         async with env.consumer(stream_name) as consumer:
             assert await read(consumer, 20_000) == numbers(20_000)
-    named = Tls(ca_file=certificates.ca, server_name="localhost")
+    named = Tls(ca=certificates.ca, server_name="localhost")
     async with Environment(wrong_name, tls=named):
         pass
     async with Environment(wrong_name, tls=Tls(verify=False)):
@@ -51,7 +51,7 @@ async def test_a_certificate_says_who_it_is(
     """No password is sent. (3.10 ends connections that authenticate so; the error says it.)"""
     assert rabbitmq.tls_url is not None
     tls = Tls(
-        ca_file=certificates.ca,
+        ca=certificates.ca,
         certificate=certificates.client_certificate,
         key=certificates.client_key,
     )
@@ -70,7 +70,7 @@ async def test_without_a_certificate_nobody_is_known(
     rabbitmq: Broker, certificates: Certificates
 ) -> None:
     assert rabbitmq.tls_url is not None
-    tls = Tls(ca_file=certificates.ca)
+    tls = Tls(ca=certificates.ca)
     with pytest.raises(AuthenticationFailed, match="EXTERNAL"):
         await Environment(rabbitmq.tls_url, tls=tls, credentials=ExternalCredentials()).__aenter__()
 

@@ -98,7 +98,7 @@ ADVISED: list[tuple[Pipeline, list[str]]] = [
     ),
     (
         declared(retry=Retry(attempts=20)),
-        ["retry: the last of 20 attempts may wait 36 s, longer than drain_timeout=25"],
+        ["retry: the last of 20 attempts may wait 30 s, longer than drain_timeout=25"],
     ),
 ]
 

@@ -269,13 +269,15 @@ async def test_an_async_generator_that_a_stop_has_ended_is_no_source_that_has_en
 
 @pytest.mark.parametrize("wrong", [None, 5, generator, async_generator, "text", b"bytes"])
 def test_what_is_no_iterable_is_refused_where_it_is_declared(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="IterableProducer > iterable: expected a list"):
+    with pytest.raises(ConfigurationError, match=r"IterableProducer > iterable=.*: expected a li"):
         IterableProducer(wrong)
 
 
 @pytest.mark.parametrize("size", [0, 2.5, "7", True, float("nan"), None])
 def test_a_slice_size_is_a_whole_number(size: Any) -> None:
-    with pytest.raises(ConfigurationError, match="IterableProducer > slice_size: expected a whole"):
+    with pytest.raises(
+        ConfigurationError, match=r"IterableProducer > slice_size=.*: expected a wh"
+    ):
         IterableProducer([1], slice_size=size)
 
 

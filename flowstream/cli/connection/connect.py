@@ -59,7 +59,7 @@ def connection(url: str | None = None) -> Connection:
     options = {key: values[key] for key in LIMITS if key in values}
     tls = {key.removeprefix("tls_"): value for key, value in values.items() if key[:4] == "tls_"}
     if StreamUrl.parse(url).tls:
-        options["tls"] = Tls(ca_file=tls.pop("ca", None), **tls)
+        options["tls"] = Tls(**tls)
     elif tls:
         raise CommandError(
             f"tls_{next(iter(tls))} is set, and {StreamUrl.parse(url)} is not an address for TLS; "

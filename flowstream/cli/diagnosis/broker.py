@@ -192,7 +192,7 @@ async def _clock(
     tls = connection.options.get("tls")
     try:
         api = await management_of(
-            environment, connection.url, management, tls.ca_file if isinstance(tls, Tls) else None
+            environment, connection.url, management, tls.ca if isinstance(tls, Tls) else None
         )
         with doing(f"asking {api.base} for the time"):
             return await to_thread.run_sync(api.answer, clock, abandon_on_cancel=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Any
 
 import anyio
 
-from flowstream.checks import check_callable, check_seconds, is_number
+from flowstream.checks import is_number
 from flowstream.errors import ConfigurationError, TokenUnavailable
-from flowstream.texts import describe, shown, type_name
+from flowstream.schema import SECONDS, Rule, check, checked, listing, make, takes
+from flowstream.texts import describe, type_name
 
 
 class Credentials(ABC):
@@ -51,16 +53,23 @@ def check_secret(option: str, value: object) -> None:
         )
 
 
+SECRET = checked(check_secret, "a string")
+SHARE = Rule(
+    "a number between 0 and 1, both excluded",
+    lambda value: is_number(value, 0, 1) and value not in (0, 1),
+)
+
+
+@listing
 @dataclass(frozen=True, slots=True)
 class PlainCredentials(Credentials):
     """A user name and a password."""
 
-    user: str
-    password: str = field(repr=False)
+    user: Annotated[str, SECRET, "the user's name"]
+    password: Annotated[str, SECRET, "the user's password"] = field(repr=False)
 
     def __post_init__(self) -> None:
-        check_secret("PlainCredentials(user=...)", self.user)
-        check_secret("PlainCredentials(password=...)", self.password)
+        check(self, "PlainCredentials")
 
     def __str__(self) -> str:
         return f"PlainCredentials(user={self.user!r})"
@@ -79,16 +88,30 @@ class ExternalCredentials(Credentials):
         return b""
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class Token:
     """An OAuth 2.0 access token, which is valid for `expires_in` seconds."""
 
-    value: str = field(repr=False)
-    expires_in: float
+    value: Annotated[str, SECRET, "the token itself"] = field(repr=False)
+    expires_in: Annotated[float, SECONDS, "seconds until it expires"]
 
     def __post_init__(self) -> None:
-        check_secret("Token(value=...)", self.value)
-        check_seconds("Token expires_in", self.expires_in)
+        check(self, "Token")
+
+
+@dataclass(frozen=True)
+class TokenCredentialsArguments:
+    """What `TokenCredentials(...)` takes."""
+
+    fetch: Annotated[Callable[[], Awaitable[Token]], "an async function that returns a new token"]
+    _: KW_ONLY
+    user: Annotated[str, SECRET, "the user's name, which most servers ignore"] = field(
+        default="", repr=False
+    )
+    renew_at: Annotated[float, SHARE, "the part of its lifetime after which a token is renewed"] = (
+        0.8
+    )
 
 
 class TokenCredentials(Credentials):
@@ -103,18 +126,12 @@ class TokenCredentials(Credentials):
 
     expires = True
 
-    def __init__(
-        self, fetch: Callable[[], Awaitable[Token]], *, user: str = "", renew_at: float = 0.8
-    ) -> None:
-        if not is_number(renew_at, 0, 1) or renew_at in (0, 1):
-            raise ConfigurationError(
-                f"TokenCredentials(renew_at={shown(renew_at)}): expected a number between 0 and 1"
-            )
-        check_secret("TokenCredentials(user=...)", user)
-        check_callable("TokenCredentials(fetch=...)", fetch, needed=True)
-        self._fetch = fetch
-        self._user = user
-        self._renew_at = renew_at
+    @takes(TokenCredentialsArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(TokenCredentialsArguments, arguments, values, "TokenCredentials")
+        self._fetch = options.fetch
+        self._user = options.user
+        self._renew_at = options.renew_at
         self._token: Token | None = None
         self._renew_time = 0.0
         self._lock = anyio.Lock()

@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 
 import anyio
 
-from flowstream.checks import MAX_NAME, check_text, check_whole
+from flowstream.checks import MAX_NAME
 from flowstream.errors import (
     ConfigurationError,
     ConnectionClosed,
@@ -22,6 +22,7 @@ from flowstream.errors import (
     StreamNotAvailable,
 )
 from flowstream.protocol import Address, Command, MetadataResponse
+from flowstream.schema import text, whole
 from flowstream.texts import shown
 
 from .connection import ClientConnection, raise_for_code
@@ -137,8 +138,8 @@ def _resolved(address: object) -> Address:
             f"address_resolver returned {shown(address)}: expected an Address(host, port)"
         )
     host, port = address
-    check_text("host returned by address_resolver", host, 1, MAX_NAME)
-    check_whole("port returned by address_resolver", port, 1, 65_535)
+    text(1, MAX_NAME).check("address_resolver > host", host)
+    whole(1, 65_535).check("address_resolver > port", port)
     return Address(host, port)
 
 

@@ -136,7 +136,7 @@ class Outages:
         lost, reason = what(self._lost), reasons(self._lost.values())
         log.warning(
             "environment %r lost %s: %s. %s. Trying again, with at most %g s between attempts, %s",
-            self._name, lost, reason, waiting(self._lost), self._settings.longest_pause,
+            self._name, lost, reason, waiting(self._lost), self._settings.backoff.maximum,
             self._limit(), extra=self._fields(),
         )  # fmt: skip
         if self._telemetry.active:

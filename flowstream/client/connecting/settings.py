@@ -68,8 +68,3 @@ class Settings:
     def pause(self, attempt: int) -> float:
         """The seconds to wait after the failed attempt number `attempt` (from 1)."""
         return self.backoff.delay(attempt, random.random())
-
-    @property
-    def longest_pause(self) -> float:
-        """The most seconds between two attempts: jitter can exceed the backoff's `maximum`."""
-        return self.backoff.maximum * (1 + self.backoff.jitter)

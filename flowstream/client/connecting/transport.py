@@ -8,17 +8,18 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-from flowstream.checks import check_flag, check_kind, check_name
 from flowstream.errors import ConfigurationError, ConnectionFailed
 from flowstream.protocol import Address
+from flowstream.schema import NAME, a, check, listing
+from flowstream.texts import shown
 
 from . import sockets
-from .credentials import check_secret
+from .credentials import SECRET
 
 Dial: TypeAlias = Callable[[Address], Awaitable[ByteStream]]
 """Opens a byte stream to an address; raises ConnectionFailed."""
@@ -33,40 +34,47 @@ STREAM_ERRORS = (
 """What a byte stream raises when the peer or the network has closed it."""
 
 
+FILE = a((str, Path), "the path of a file")
+
+
+@listing
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Options of TLS connections. By default the system's authorities are trusted, and verified.
 
-    `ca_file` replaces the system's authorities. `certificate` and `key` (PEM files) are the
+    `ca` replaces the system's authorities. `certificate` and `key` (PEM files) are the
     client's own, for mutual TLS. `verify=False` accepts any certificate: use it for experiments
     only.
     """
 
-    ca_file: str | Path | None = None
-    certificate: str | Path | None = None
-    key: str | Path | None = None
-    key_password: str | None = field(default=None, repr=False)
-    server_name: str | None = None
-    verify: bool = True
+    ca: Annotated[
+        str | Path | None, FILE, "certificate authorities to trust instead of the system's (PEM)"
+    ] = None
+    certificate: Annotated[
+        str | Path | None, FILE, "the client's certificate, for mutual TLS (PEM)"
+    ] = None
+    key: Annotated[str | Path | None, FILE, "the key of the client's certificate (PEM)"] = None
+    key_password: Annotated[str | None, SECRET, "the password of the key"] = field(
+        default=None, repr=False
+    )
+    server_name: Annotated[
+        str | None, NAME, "the name expected in the broker's certificate, instead of its host name"
+    ] = None
+    verify: Annotated[bool, "false accepts any certificate; for experiments only"] = True
 
     def __post_init__(self) -> None:
-        for name in ("ca_file", "certificate", "key"):
-            value = getattr(self, name)
-            check_kind(f"Tls {name}", value, (str, Path), "the path of a file", optional=True)
-        if self.key_password is not None:
-            check_secret("Tls(key_password=...)", self.key_password)
-        if self.server_name is not None:
-            check_name("Tls server_name", self.server_name)
-        check_flag("Tls verify", self.verify)
+        check(self, "Tls")
 
     def context(self) -> ssl.SSLContext:
         """The SSL context; raises a ConfigurationError that names the wrong option."""
         if self.key is not None and self.certificate is None:
-            raise ConfigurationError("Tls(key=...) also needs Tls(certificate=...)")
+            raise ConfigurationError(
+                f"Tls > key={shown(self.key)}: it needs certificate=, to which it belongs"
+            )
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
+            context = ssl.create_default_context(cafile=self.ca)
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"Tls(ca_file={str(self.ca_file)!r}): {error}") from error
+            raise ConfigurationError(f"Tls > ca={str(self.ca)!r}: {error}") from error
         if self.certificate is not None:
             try:
                 # Without a password OpenSSL would ask for one on the terminal, and block.
@@ -75,7 +83,7 @@ class Tls:
             except (OSError, ValueError) as error:
                 name = str(self.certificate)
                 raise ConfigurationError(
-                    f"Tls(certificate={name!r}, key=...): {error}; check that both are PEM files, "
+                    f"Tls > certificate={name!r}: {error}; check that both are PEM files, "
                     "that the key belongs to the certificate, and that key_password is right"
                 ) from error
         if not self.verify:

@@ -13,13 +13,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
+from typing import Annotated
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from flowstream.checks import MAX_NAME, check_flag, check_kind, check_text, check_whole
+from flowstream.checks import MAX_NAME
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Address
+from flowstream.schema import a, check, listing, text, whole
 
-from .credentials import check_secret
+from .credentials import SECRET
 
 DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 EXAMPLE = "rabbitmq-stream://user:password@host:5552/vhost"
@@ -155,6 +157,7 @@ def _is_ipv6(host: str) -> bool:
     return True
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class StreamUrl:
     """The addresses of a broker or cluster, with the user, password and virtual host.
@@ -162,22 +165,18 @@ class StreamUrl:
     `host` and `port` are the first address; `others` are tried after it.
     """
 
-    host: str
-    port: int
-    tls: bool = False
-    user: str = "guest"
-    password: str = field(default="guest", repr=False)
-    virtual_host: str = "/"
-    others: tuple[Address, ...] = ()
+    host: Annotated[str, text(1, MAX_NAME), "a host name, or an IP address"]
+    port: Annotated[int, whole(1, _MOST_PORT), "the port of the stream protocol"]
+    tls: Annotated[bool, "whether the connection is encrypted"] = False
+    user: Annotated[str, SECRET, "the user's name"] = "guest"
+    password: Annotated[str, SECRET, "the user's password"] = field(default="guest", repr=False)
+    virtual_host: Annotated[str, text(1, MAX_NAME), "the virtual host of the streams"] = "/"
+    others: Annotated[
+        tuple[Address, ...], a(tuple, "a tuple of addresses"), "other nodes of the cluster"
+    ] = ()
 
     def __post_init__(self) -> None:
-        check_text("StreamUrl host", self.host, 1, MAX_NAME)
-        check_whole("StreamUrl port", self.port, 1, _MOST_PORT)
-        check_flag("StreamUrl tls", self.tls)
-        check_secret("StreamUrl(user=...)", self.user)
-        check_secret("StreamUrl(password=...)", self.password)
-        check_text("StreamUrl virtual_host", self.virtual_host, 1, MAX_NAME)
-        check_kind("StreamUrl others", self.others, tuple, "a tuple of addresses")
+        check(self, "StreamUrl")
 
     @property
     def address(self) -> Address:

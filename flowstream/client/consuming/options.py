@@ -7,17 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
-from flowstream.checks import (
-    MOST_FILTER_VALUE,
-    check_kind,
-    check_name,
-    check_seconds,
-    check_text,
-    check_whole,
-)
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import OffsetKind, OffsetSpec
-from flowstream.schema import SECONDS, Rule, check, checked
+from flowstream.schema import FILTER_VALUE, NAME, SECONDS, Rule, a, check, checked, listing, whole
 from flowstream.texts import shown
 
 Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
@@ -29,10 +21,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMED = {"first": OffsetSpec.first, "last": OffsetSpec.last, "next": OffsetSpec.next}
 
 
-def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
+def offset_spec(
+    offset: Offset, now: datetime | None = None, *, option: str = "offset"
+) -> OffsetSpec:
     """The offset in the form of the protocol; raises ConfigurationError for an invalid one."""
     if isinstance(offset, OffsetSpec):
-        _check_spec(offset)
+        _check_spec(option, offset)
         return offset
     if isinstance(offset, str) and offset in _NAMED:
         return _NAMED[offset]()
@@ -41,7 +35,7 @@ def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
     if isinstance(offset, timedelta):
         if offset < timedelta(0):
             raise ConfigurationError(
-                f"offset={shown(offset)}: a timedelta is an age and must not be negative; use a "
+                f"{option}={shown(offset)}: a timedelta is an age and must not be negative; use a "
                 "datetime for a time in the future"
             )
         present = now or datetime.now(UTC)
@@ -49,23 +43,24 @@ def offset_spec(offset: Offset, now: datetime | None = None) -> OffsetSpec:
     if isinstance(offset, datetime):
         if offset.tzinfo is None:
             raise ConfigurationError(
-                f"offset={shown(offset)}: expected a datetime with a time zone, such as "
+                f"{option}={shown(offset)}: expected a datetime with a time zone, such as "
                 "datetime.now(UTC)"
             )
         return OffsetSpec.timestamp(max(0, int(offset.timestamp() * 1000)))
     raise ConfigurationError(
-        f'offset={shown(offset)}: an offset is 0 or more, or "first", "last", "next", a datetime '
+        f'{option}={shown(offset)}: an offset is 0 or more, or "first", "last", "next", a datetime '
         "or a timedelta"
     )
 
 
-def _check_spec(spec: OffsetSpec) -> None:
+def _check_spec(option: str, spec: OffsetSpec) -> None:
     """Checks a specification that an application made; those of brokers are decoded checked."""
-    check_kind("OffsetSpec kind", spec.kind, OffsetKind, "an OffsetKind")
-    check_whole("OffsetSpec value", spec.value, 0)
+    a(OffsetKind, "an OffsetKind").check(f"{option} > OffsetSpec > kind", spec.kind)
+    whole(0).check(f"{option} > OffsetSpec > value", spec.value)
 
 
 MOST_CREDIT = 32767
+CHUNKS = whole(1, MOST_CREDIT, unit="chunks")
 
 
 @runtime_checkable
@@ -91,14 +86,15 @@ class CreditStrategy(Protocol):
         ...
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class CreditWhenDone:
     """Back-pressure: a chunk's credit is returned when the next delivery is asked for."""
 
-    initial: int = 10
+    initial: Annotated[int, CHUNKS, "chunks that the broker may send ahead"] = 10
 
     def __post_init__(self) -> None:
-        check_whole("credit", self.initial, 1, MOST_CREDIT)
+        check(self, "CreditWhenDone")
 
     def arrived(self) -> int:
         return 0
@@ -107,6 +103,7 @@ class CreditWhenDone:
         return 1
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class CreditOnArrival:
     """No back-pressure: a chunk's credit is returned when the chunk arrives.
@@ -115,10 +112,10 @@ class CreditOnArrival:
     faster than the stream.
     """
 
-    initial: int = 10
+    initial: Annotated[int, CHUNKS, "chunks that the broker may send ahead"] = 10
 
     def __post_init__(self) -> None:
-        check_whole("credit", self.initial, 1, MOST_CREDIT)
+        check(self, "CreditOnArrival")
 
     def arrived(self) -> int:
         return 1
@@ -127,17 +124,18 @@ class CreditOnArrival:
         return 0
 
 
-def credit_strategy(credit: object) -> CreditStrategy:
-    """The strategy for a number of chunks, or the given strategy; else ConfigurationError."""
-    if isinstance(credit, int):
-        return CreditWhenDone(credit)
-    if not isinstance(credit, CreditStrategy):
-        raise ConfigurationError(
-            f"credit={shown(credit)}: expected a number of chunks from 1 to {MOST_CREDIT}, "
-            "or a CreditStrategy"
-        )
-    check_whole("credit", credit.initial, 1, MOST_CREDIT)
-    return credit
+def credit_strategy(credit: int | CreditStrategy) -> CreditStrategy:
+    """The strategy for a number of chunks, or the given strategy."""
+    return CreditWhenDone(credit) if isinstance(credit, int) else credit
+
+
+def _check_credit(option: str, credit: object) -> None:
+    if isinstance(credit, CreditStrategy):
+        CHUNKS.check(f"{option} > initial", credit.initial)
+    elif isinstance(credit, int):
+        CHUNKS.check(option, credit)
+    else:
+        raise ConfigurationError(f"{option}={shown(credit)}: expected {CREDIT.expected}")
 
 
 Match: TypeAlias = Callable[[bytes], bool]
@@ -153,29 +151,30 @@ OnInactive: TypeAlias = Callable[[str], Awaitable[None]]
 """Called with the stream before another consumer takes over, which waits until this returns."""
 
 
+@listing
 @dataclass(frozen=True, slots=True)
 class AutoTracking:
     """Stores the offset of what was processed after so many messages, and at least so often."""
 
-    messages: int = 10_000
-    interval: float = 5.0
+    messages: Annotated[
+        int, whole(1, unit="messages"), "messages after which the offset is stored"
+    ] = 10_000
+    interval: Annotated[float, SECONDS, "seconds after which it is stored at the latest"] = 5.0
 
     def __post_init__(self) -> None:
-        check_whole("AutoTracking messages", self.messages, 1)
-        check_seconds("AutoTracking interval", self.interval)
+        check(self, "AutoTracking")
 
 
 OnTruncated: TypeAlias = Literal["error", "skip"]
 """What to do if retention removed messages before they were read."""
 
 
-NAME = checked(check_name, "a name of 1 to 255 bytes")
 OFFSET = checked(
-    lambda option, value: offset_spec(value),
+    lambda option, value: offset_spec(value, option=option),
     '"first", "last", "next", an offset, a datetime or a timedelta',
 )
 CREDIT = checked(
-    lambda option, value: credit_strategy(value),
+    _check_credit,
     f"a whole number from 1 to {MOST_CREDIT} (chunks), or a CreditStrategy",
 )
 TRACKING = Rule(
@@ -242,27 +241,36 @@ class SharedConsumerOptions:
     def __post_init__(self) -> None:
         check(self)
         if self.single_active and self.reference is None:
-            raise ConfigurationError("single_active=True needs reference=, the name of the group")
-        if (self.on_active or self.on_inactive) and not self.single_active:
-            raise ConfigurationError("on_active and on_inactive need single_active=True")
+            raise ConfigurationError(
+                "single_active=True: it needs reference=, the name of the group"
+            )
+        for name in ("on_active", "on_inactive"):
+            value = getattr(self, name)
+            if value is not None and not self.single_active:
+                raise ConfigurationError(f"{name}={shown(value)}: it needs single_active=True")
         if self.tracking is not None and self.reference is None:
-            raise ConfigurationError("tracking needs reference=, under which offsets are stored")
+            raise ConfigurationError(
+                f"tracking={shown(self.tracking)}: it needs reference=, under which offsets are "
+                "stored"
+            )
         if self.tracking is None and self.keep_offset:
-            raise ConfigurationError("keep_offset=True needs tracking=, which stores the offset")
+            raise ConfigurationError(
+                "keep_offset=True: it needs tracking=, which stores the offset"
+            )
         self._check_filters()
         # "an hour ago" is so long before now, also for partitions that are opened later
         object.__setattr__(self, "offset", offset_spec(self.offset))
 
     def _check_filters(self) -> None:
         for value in self.filter_values:
-            check_text("filter_values", value, 0, MOST_FILTER_VALUE)
+            FILTER_VALUE.check("filter_values", value)
         if self.filter_values and self.match is None:
             raise ConfigurationError(
-                "filter_values needs match=, which decides on each message: the broker only "
-                "leaves out whole chunks"
+                f"filter_values={shown(self.filter_values)}: it needs match=, which decides on "
+                "each message: the broker only leaves out whole chunks"
             )
         if self.match_unfiltered and not self.filter_values:
-            raise ConfigurationError("match_unfiltered needs filter_values=")
+            raise ConfigurationError("match_unfiltered=True: it needs filter_values=")
 
     @property
     def begin(self) -> OffsetSpec:

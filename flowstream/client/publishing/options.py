@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from flowstream.checks import check_name
 from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.protocol import Compression, sub_entry
-from flowstream.schema import SECONDS, a, check, checked, whole
+from flowstream.schema import NAME, SECONDS, a, check, whole
 
 OnConfirm: TypeAlias = Callable[[Sequence[int]], None]
 OnError: TypeAlias = Callable[[Sequence[int], PublishFailed], None]
@@ -17,7 +16,6 @@ KeyOf: TypeAlias = Callable[[bytes], str]
 """Makes the routing key of a body."""
 Routing: TypeAlias = Literal["hash", "key"]
 
-NAME = checked(check_name, "a name of 1 to 255 bytes")
 COMPRESSION = a(
     Compression, f"one of {', '.join(Compression.__members__)}, such as Compression.GZIP"
 )
@@ -65,10 +63,13 @@ class PublisherOptions(WindowOptions):
     def __post_init__(self) -> None:
         check(self)
         if self.sub_entry_size and self.filter_value is not None:
-            raise ConfigurationError("filter_value= and sub_entry_size= cannot be used together")
+            raise ConfigurationError(
+                f"sub_entry_size={self.sub_entry_size}: it cannot be used with filter_value="
+            )
         if self.compression and not self.sub_entry_size:
             raise ConfigurationError(
-                "compression= needs sub_entry_size=, the number of messages compressed together"
+                f"compression={self.compression.name}: it needs sub_entry_size=, the number of "
+                "messages compressed together"
             )
         sub_entry(0, [b""], self.compression)  # raises NotSupported if the codec is not installed
 

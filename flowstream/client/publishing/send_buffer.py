@@ -12,9 +12,9 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
-from flowstream.checks import MOST_FILTER_VALUE, check_text
 from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.protocol import AmqpMessage, Compression, split_at, sub_entry
+from flowstream.schema import FILTER_VALUE
 
 from .framing import (
     FILTER_OVERHEAD,
@@ -128,7 +128,7 @@ class SendBuffer:
         _check_pairs(count, "filter_values", filters)
         for value in filters or ():
             if value is not None:
-                check_text("filter_value", value, 0, MOST_FILTER_VALUE)
+                FILTER_VALUE.check("filter_value", value)
         items = plain_bodies(bodies)
         if self._sub_entry_size:
             return self._batches(items, ids, filters)

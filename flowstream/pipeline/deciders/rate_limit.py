@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from flowstream.checks import MOST_SECONDS, check_number, is_number
+from flowstream.checks import is_number
 from flowstream.errors import ConfigurationError
+from flowstream.schema import Bounds, check, listing, seconds
 
 SLACK = 0.1
 SHORTEST = 1e-3
@@ -20,6 +22,15 @@ LEAST, MOST = 1e-6, 1e15
 UNLIMITED = 1 << 62
 
 
+def _rate(unit: str) -> Bounds:
+    return Bounds(
+        f"a number from {LEAST:g} to {MOST:g} ({unit}), or 0 for none",
+        lambda value: is_number(value, 0, 0) or is_number(value, LEAST, MOST),
+        most=MOST,
+    )
+
+
+@listing
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """At most `messages` and `bytes` every `interval` seconds, for all partitions of a pipeline.
@@ -27,18 +38,14 @@ class RateLimit:
     0 closes the pipeline's entrance; None leaves that unit unlimited.
     """
 
-    messages: float | None = None
-    interval: float = 1.0
-    bytes: float | None = None
+    messages: Annotated[float | None, _rate("messages"), "messages in an interval at most"] = None
+    interval: Annotated[float, seconds(SHORTEST, above=False), "seconds of an interval"] = 1.0
+    bytes: Annotated[float | None, _rate("bytes"), "bytes in an interval at most"] = None
 
     def __post_init__(self) -> None:
+        check(self, "RateLimit")
         if self.messages is None and self.bytes is None:
             raise ConfigurationError("RateLimit: give messages=, bytes= or both")
-        check_number("RateLimit interval", self.interval, SHORTEST, MOST_SECONDS)
-        for name in ("messages", "bytes"):
-            value = getattr(self, name)
-            if value is not None and not is_number(value, 0, 0):
-                check_number(f"RateLimit {name}", value, LEAST, MOST)
 
 
 class RateLimiter:

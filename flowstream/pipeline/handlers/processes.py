@@ -95,7 +95,7 @@ def check_importable(handler: Handler, path: str) -> None:
     name = getattr(handler, "__qualname__", "<unnamed>")
     if "<" in name or not getattr(handler, "__module__", None):
         raise ConfigurationError(
-            f"{path} > processes: {name} must be a function at the top level of a module"
+            f"{path} > processes=True: {name} must be a function at the top level of a module"
         )
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import NoneType
 from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
 from anyio.lowlevel import current_token
 
-from flowstream.checks import MOST_SECONDS, check_number
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.deciders.discards import parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
@@ -26,11 +26,13 @@ from flowstream.pipeline.running.run import Run
 from flowstream.pipeline.running.statistics import RunResult, Statistics
 from flowstream.pipeline.state import story
 from flowstream.pipeline.state.hooks import RunHooks
-from flowstream.schema import options_of
+from flowstream.schema import a, options_of, seconds
 from flowstream.telemetry import Telemetry
-from flowstream.texts import interrupts, shown, type_name
+from flowstream.texts import interrupts, type_name
 
 R = TypeVar("R")
+IDLE = seconds(above=False)
+LIMIT = a((RateLimit, NoneType), "a RateLimit(...) or None")
 
 _running: list[RunningPipeline] = []
 
@@ -145,7 +147,7 @@ class RunningPipeline:
         What is settled then is committed. The pipeline is not stopped here: the result is about
         what it did until now, with the reason "running". Returns early when it ends by itself.
         """
-        check_number("wait_idle", seconds, 0, MOST_SECONDS)
+        IDLE.check("wait_idle > seconds", seconds)
         self._check_loop("wait_idle")
         run, state = self._run, self._run.state
         while not run.finished.is_set():
@@ -207,10 +209,7 @@ class RunningPipeline:
         self._run.abort(story.said(by))
 
     def _set_limit(self, limit: RateLimit | None, by: str | None) -> None:
-        if limit is not None and not isinstance(limit, RateLimit):
-            raise ConfigurationError(
-                f"rate_limit: expected a RateLimit(...) or None, got {shown(limit)}"
-            )
+        LIMIT.check("rate_limit", limit)
         changed, self._run.limiter.limit = self._run.limiter.limit != limit, limit
         self._run.built.source.reopen()
         if changed:

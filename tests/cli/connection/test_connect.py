@@ -40,4 +40,4 @@ def test_what_is_configured_and_flags_before_it(
     assert found.options["heartbeat"] == 5
     assert isinstance(found.options["credentials"], ExternalCredentials)
     tls = found.options["tls"]
-    assert (tls.ca_file, tls.server_name, tls.key, tls.verify) == ("b.pem", "rabbit", None, True)
+    assert (tls.ca, tls.server_name, tls.key, tls.verify) == ("b.pem", "rabbit", None, True)

@@ -387,7 +387,7 @@ async def test_functions_that_must_be_awaited_are_no_keys_and_sizes(option: str)
 
     pipeline = pipeline_of(1)
     value: Any = {"partition_by": function, "size": (0, function)}[option]
-    with pytest.raises(ConfigurationError, match=f"> {option}: expected .*a plain def"):
+    with pytest.raises(ConfigurationError, match=f"> {option}=.*: expected .*a plain def"):
         pipeline.batcher("b", **{option: value})
 
 

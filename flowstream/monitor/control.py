@@ -49,7 +49,7 @@ def _apply(running: RunningPipeline, requested: dict[str, Any], by: str) -> None
             running.set_rate_limit(_limit(requested.get("messages")), by=by)
         case other:
             raise Refused(
-                HTTPStatus.BAD_REQUEST, f"action {other!r}: expected pause, resume or rate_limit"
+                HTTPStatus.BAD_REQUEST, f"action={other!r}: expected pause, resume or rate_limit"
             )
 
 
@@ -58,12 +58,12 @@ def _limit(messages: Any) -> RateLimit | None:
         return None
     if type(messages) in (int, float) and messages <= 0:
         said = (
-            f"messages {shown(messages)}: a limit is a number of messages per second above 0; null "
+            f"messages={shown(messages)}: a limit is a number of messages per second above 0; null "
             "removes the limit, and the action pause stops the intake"
         )
         raise Refused(HTTPStatus.BAD_REQUEST, said)
     try:
         return RateLimit(messages=messages)
     except ConfigurationError as error:
-        said = f"messages {shown(messages)}: expected a number per second, or null ({error})"
+        said = f"messages={shown(messages)}: expected a number per second, or null ({error})"
         raise Refused(HTTPStatus.BAD_REQUEST, said) from None

@@ -144,7 +144,7 @@ def _check_offsets(offsets: Any) -> None:
 
 def _offset(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise Refused(HTTPStatus.BAD_REQUEST, f"offset {text[:40]!r}: expected a whole number")
+        raise Refused(HTTPStatus.BAD_REQUEST, f"offset={text[:40]!r}: expected a whole number")
     return int(text)
 
 

@@ -132,13 +132,13 @@ async def test_it_is_off_unless_allowed(running: RunningPipeline) -> None:
         (order("pause") | {"pipeline": "other"}, 404, "no pipeline 'other' is running"),
         ({"action": "pause"}, 404, "no pipeline None is running"),
         ({"pipeline": "controlled"}, 400, "expected pause, resume or rate_limit"),
-        (order("stop"), 400, "action 'stop': expected pause, resume or rate_limit"),
-        (order("rate_limit", messages=-1), 400, "messages -1: a limit is a number"),
-        (order("rate_limit", messages="fast"), 400, "messages 'fast': expected a number"),
-        (order("rate_limit", messages=True), 400, "messages True: expected a number"),
-        (order("rate_limit", messages=float("nan")), 400, "messages nan: expected a number"),
-        (order("rate_limit", messages=1e300), 400, "messages 1e+300: expected a number"),
-        (order("rate_limit", messages=False), 400, "messages False: expected a number"),
+        (order("stop"), 400, "action='stop': expected pause, resume or rate_limit"),
+        (order("rate_limit", messages=-1), 400, "messages=-1: a limit is a number"),
+        (order("rate_limit", messages="fast"), 400, "messages='fast': expected a number"),
+        (order("rate_limit", messages=True), 400, "messages=True: expected a number"),
+        (order("rate_limit", messages=float("nan")), 400, "messages=nan: expected a number"),
+        (order("rate_limit", messages=1e300), 400, "messages=1e+300: expected a number"),
+        (order("rate_limit", messages=False), 400, "messages=False: expected a number"),
     ],
 )
 async def test_bad_requests(running: RunningPipeline, asked: Any, status: int, said: str) -> None:
@@ -153,7 +153,7 @@ async def test_a_limit_is_more_than_nothing(running: RunningPipeline, messages: 
     answer = await ask(order("rate_limit", messages=messages))
     assert answer.status == 400
     assert answer.body.decode() == (
-        f"messages {messages}: a limit is a number of messages per second above 0; null removes "
+        f"messages={messages}: a limit is a number of messages per second above 0; null removes "
         "the limit, and the action pause stops the intake\n"
     )
     assert running.rate_limit is None

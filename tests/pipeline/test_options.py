@@ -22,18 +22,18 @@ async def store(batch: Batch[dict]) -> None:
 @pytest.mark.parametrize(
     ("options", "path"),
     [
-        ({"retry": 3}, "retry: expected a Retry"),
-        ({"on_failure": "halt"}, "on_failure: expected a failure policy"),
-        ({"max_in_flight": 0}, "max_in_flight: expected a whole number of at least 1"),
-        ({"max_in_flight": True}, "max_in_flight: expected"),
-        ({"max_in_flight_bytes": 1.5}, "max_in_flight_bytes: expected"),
-        ({"drain_timeout": 0}, "drain_timeout: expected a number of seconds"),
-        ({"drain_timeout": float("nan")}, "drain_timeout: expected a number of seconds"),
-        ({"rate_limit": 5}, "rate_limit: expected a RateLimit"),
-        ({"lifespan": 1}, "lifespan: expected"),
-        ({"partition_by": "customer"}, "partition_by: expected a function"),
-        ({"commit_every": 0}, "commit_every: expected"),
-        ({"max_restarts": -1}, "max_restarts: expected"),
+        ({"retry": 3}, "retry=3: expected a Retry"),
+        ({"on_failure": "halt"}, "on_failure='halt': expected a failure policy"),
+        ({"max_in_flight": 0}, "max_in_flight=0: expected a whole number of at least 1"),
+        ({"max_in_flight": True}, "max_in_flight=True: expected"),
+        ({"max_in_flight_bytes": 1.5}, "max_in_flight_bytes=1.5: expected"),
+        ({"drain_timeout": 0}, "drain_timeout=0: expected a number of seconds"),
+        ({"drain_timeout": float("nan")}, "drain_timeout=nan: expected a number of seconds"),
+        ({"rate_limit": 5}, "rate_limit=5: expected a RateLimit"),
+        ({"lifespan": 1}, "lifespan=1: expected"),
+        ({"partition_by": "customer"}, "partition_by='customer': expected a function"),
+        ({"commit_every": 0}, "commit_every=0: expected"),
+        ({"max_restarts": -1}, "max_restarts=-1: expected"),
     ],
 )
 def test_pipeline_options(options, path):
@@ -48,7 +48,9 @@ def test_pipeline_options(options, path):
 )
 def test_processor_options(options):
     (name,) = options
-    with pytest.raises(ConfigurationError, match=f"pipeline 'test' > processor > {name}: expected"):
+    with pytest.raises(
+        ConfigurationError, match=f"pipeline 'test' > processor > {name}=.*: expected"
+    ):
         pipeline_of(1).processor(**options)
 
 
@@ -61,12 +63,12 @@ def test_processor_options(options):
 )  # fmt: skip
 def test_batcher_options(options):
     (name,) = options
-    with pytest.raises(ConfigurationError, match=f"pipeline 'test' > batcher 'b' > {name}: expect"):
+    with pytest.raises(ConfigurationError, match=f"pipeline 'test' > batcher 'b' > {name}=.*: "):
         pipeline_of(1).batcher("b", **options)
 
 
 def test_unknown_options_are_named_with_those_there_are():
-    with pytest.raises(ConfigurationError, match="batcher 'b' > batch_size: there is no such"):
+    with pytest.raises(ConfigurationError, match="batcher 'b' > batch_size=1: there is no such"):
         pipeline_of(1).batcher("b", batch_size=1)  # type: ignore[call-overload]
 
 
@@ -84,9 +86,9 @@ def test_options_are_changed_by_configuration():
     pipeline.batcher(size=500)(store)
     pipeline.configure(max_in_flight=600, drain_timeout=3)
     assert (pipeline.options.max_in_flight, pipeline.options.drain_timeout) == (600, 3)
-    with pytest.raises(ConfigurationError, match="batcher 'default' > size: a batch of 500 can"):
+    with pytest.raises(ConfigurationError, match="batcher 'default' > size=500: a batch can"):
         pipeline.configure(max_in_flight=499)
-    with pytest.raises(ConfigurationError, match="max_inflight: there is no such option"):
+    with pytest.raises(ConfigurationError, match="max_inflight=1: there is no such option"):
         pipeline.configure(max_inflight=1)
     assert pipeline.options.max_in_flight == 600
 

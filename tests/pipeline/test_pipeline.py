@@ -24,7 +24,7 @@ def test_pipeline_names(name):
 
 
 def test_a_producer_is_needed():
-    with pytest.raises(ConfigurationError, match="producer: expected a Producer"):
+    with pytest.raises(ConfigurationError, match=r"producer=.*: expected a Producer"):
         Pipeline("test", "orders")  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ async def undecorated():
 
 @pytest.mark.parametrize("lifespan", [undecorated, keep, 5])
 def test_a_lifespan_is_decorated(lifespan):
-    with pytest.raises(ConfigurationError, match=r"> lifespan: expected .*@asynccontextmanager"):
+    with pytest.raises(ConfigurationError, match=r"> lifespan=.*: expected .*@asynccontextmanager"):
         pipeline_of(1, lifespan=lifespan)
 
 
@@ -90,7 +90,7 @@ def test_prepare_and_on_failed_once():
 
 
 def test_sinks_are_batchers():
-    with pytest.raises(ConfigurationError, match="sink 'out' > sink: expected a Sink"):
+    with pytest.raises(ConfigurationError, match=r"sink 'out' > sink=.*: expected a Sink"):
         pipeline_of(1).sink("out", "orders")  # type: ignore[arg-type]
 
 

@@ -136,7 +136,7 @@ async def _connect(
     except ssl.SSLCertVerificationError as error:
         raise ConnectionFailed(
             f"{where} is not trusted: {error.verify_message}; pass its authority as "
-            "tls=Tls(ca_file=...), or connect to a name that its certificate has"
+            "tls=Tls(ca=...), or connect to a name that its certificate has"
         ) from error
     except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise ConnectionFailed(

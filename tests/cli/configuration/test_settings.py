@@ -225,7 +225,7 @@ def test_options_that_do_not_fit_the_declaration_name_their_place(
         overrides.override(declared(size=10))
     assert "[tool.flowstream.pipelines.orders] max_in_flight" in str(caught.value)
     overriding(folder, monkeypatch, "rate_limit = 1e-9")
-    with pytest.raises(ConfigurationError, match="RateLimit messages=1e-09") as caught:
+    with pytest.raises(ConfigurationError, match="RateLimit > messages=1e-09") as caught:
         overrides.override(declared())
     assert "[tool.flowstream.pipelines.orders] rate_limit" in str(caught.value)
 

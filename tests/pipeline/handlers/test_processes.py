@@ -16,7 +16,6 @@ import pytest
 
 from flowstream.errors import Halted
 from flowstream.pipeline import Backoff, Batch, Drop, Failure, Message, Pipeline, Retry
-from flowstream.pipeline.handlers.worker_process import how_ended
 from tests.pipeline import slow_to_import
 from tests.pipeline.computing import DOINGS, load, process
 from tests.support.callbacks import Queue, Told
@@ -236,18 +235,3 @@ async def test_a_death_with_many_messages_is_told_and_they_are_handled_again(
         result = await pipeline.run()
     assert (dict(result.settled), result.failed) == ({"ok": 10}, 0)
     assert "It had 10 messages in hand, which are handled again one by one" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("code", "text"),
-    [
-        (-9, "was killed by signal 9 (SIGKILL): the kernel does this when memory runs out"),
-        (-11, "was killed by signal 11 (SIGSEGV): native code crashed"),
-        (-64, "was killed by signal 64"),
-        (4, "ended with exit code 4"),
-        (0, "ended with exit code 0"),
-        (None, "closed its pipe and did not end"),
-    ],
-)
-def test_how_a_process_ended(code: int | None, text: str) -> None:
-    assert how_ended(code).startswith(text)

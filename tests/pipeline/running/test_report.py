@@ -1,0 +1,51 @@
+"""A run can be read at any time: before its stages exist, while they work, and afterwards."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from flowstream.pipeline import Batch, Message
+from flowstream.pipeline.running.report import snapshot
+from flowstream.pipeline.running.run import Run
+from tests.support.pipelines import MemoryStream, numbers, pipeline_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_run_is_read_before_during_and_after() -> None:
+    pipeline = pipeline_of(MemoryStream(numbers(30), slices=[10], endless=True))
+    entered, release = anyio.Event(), anyio.Event()
+
+    @pipeline.processor(max_demand=5)
+    async def handle(message: Message[dict[str, int]]) -> None:
+        entered.set()
+        await release.wait()
+
+    @pipeline.batcher(size=7, batch_timeout=3.0)
+    async def store(batch: Batch[dict[str, int]]) -> None: ...
+
+    run = Run(pipeline.declaration, url=None, environment=None, telemetry=None, tune_gc=False)
+    before = snapshot(run)
+    assert (before.phase, before.stages, before.partitions, before.source) == (
+        "starting", (), (), {},
+    )  # fmt: skip
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.main)
+        await entered.wait()
+        await anyio.sleep(1)
+        during = snapshot(run)
+        release.set()
+        run.stop()
+    processor, batcher = during.stages
+    assert (during.phase, during.received, during.in_flight) == ("running", 30, 30)
+    assert (processor.kind, processor.busy, batcher.kind, batcher.busy) == (
+        "processor", 1, "batcher", 0,
+    )  # fmt: skip
+    assert processor.longest == pytest.approx(1, abs=0.5)
+    assert 25 <= processor.waiting <= 29
+    assert during.batch_timeout == 3.0
+    after = snapshot(run)
+    assert (after.phase, after.settled, after.in_flight) == ("stopped", {"ok": 30}, 0)
+    await anyio.sleep(10)
+    assert snapshot(run).uptime == after.uptime, "a run that is over gets no older"

@@ -33,7 +33,7 @@ async def test_a_run_is_read_before_during_and_after() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(run.main)
         await entered.wait()
-        await anyio.sleep(1)
+        await anyio.sleep(100)
         during = snapshot(run)
         release.set()
         run.stop()
@@ -42,7 +42,7 @@ async def test_a_run_is_read_before_during_and_after() -> None:
     assert (processor.kind, processor.busy, batcher.kind, batcher.busy) == (
         "processor", 1, "batcher", 0,
     )  # fmt: skip
-    assert processor.longest == pytest.approx(1, abs=0.5)
+    assert processor.longest == pytest.approx(100, abs=10)
     assert 25 <= processor.waiting <= 29
     assert during.batch_timeout == 3.0
     after = snapshot(run)

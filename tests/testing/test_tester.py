@@ -13,21 +13,17 @@ import anyio
 import pytest
 
 from flowstream import (
-    Backoff,
     Batch,
-    DeadLetter,
     Drop,
     IterableProducer,
     Message,
     Pipeline,
     Producer,
     Retry,
-    Slice,
     StreamProducer,
     StreamSink,
     SuperStreamProducer,
 )
-from flowstream.client import AmqpMessage
 from flowstream.errors import ConfigurationError, Halted, OffsetTruncated
 from flowstream.testing import (
     Crash,
@@ -69,71 +65,7 @@ def orders(**options) -> Pipeline:
     return pipeline
 
 
-DEAD = DeadLetter("orders.dead")
 orders()  # pydantic looks for its plugins at its first use, which blocks
-
-
-async def test_every_outcome_with_its_reason():
-    pipeline = orders(retry=Retry(attempts=3), on_failure=DEAD)
-    async with PipelineTester(pipeline) as tester:
-        result = await tester.push(
-            Order(1), Order(2, 0), Order(3, -1), b"no json", Order(5, -2), Order(6, -3)
-        )
-    assert result.statuses == ["ok", "dropped", *["dead_lettered"] * 2, "ok", "dead_lettered"]
-    assert [outcome.reason for outcome in result][2] == "amount -1"
-    assert [(o.phase, o.stage, o.attempts) for o in result] == [
-        (None, None, 1),
-        (None, None, 1),
-        ("process", "processor", 3),
-        ("decode", "decode", 1),
-        (None, None, 2),
-        ("process", "processor", 3),
-    ]
-    assert isinstance(result[5].error, ValueError)
-    assert result.data == [Order(1), Order(5, -2)]
-    assert not result.ok
-    assert repr(result) == (
-        "<RunReport 2 ok, 1 dropped, 3 dead_lettered; first orders@2 in processor: amount -1>"
-    )
-    (batch,) = result.batches
-    assert (batch.size, batch.trigger, batch.offsets) == (2, "timeout", (0, 4))
-    assert batch.data == (Order(1), Order(5, -2))
-    letters = tester.dead_letters()
-    assert [(letter.offset, letter.phase) for letter in letters] == [
-        (2, "process"),
-        (3, "decode"),
-        (5, "process"),
-    ]
-    assert {letter.body for letter in letters} >= {b"no json"}
-    assert tester.committed == {"orders": 5}
-    assert pipeline.producer.stream == "orders"
-    assert pipeline.declaration.on_failed is None
-
-
-async def test_a_failing_batch_and_its_retries():
-    pipeline = orders(retry=Retry(attempts=2, backoff=Backoff(initial=600)), on_failure=Drop())
-    async with PipelineTester(pipeline) as tester:
-        result = await tester.push(Order(1), Order(2, -4), Order(3))
-    assert result.statuses == ["discarded"] * 3
-    assert {(o.reason, o.phase, o.attempts) for o in result} == {
-        ("RuntimeError: cannot load", "batch", 2)
-    }
-    assert [(batch.trigger, batch.attempt) for batch in result.batches] == [
-        ("size", 1),
-        ("retry", 2),
-    ]
-    assert isinstance(result.batches[1].error, RuntimeError)
-
-
-async def test_a_halt_is_an_outcome():
-    async with PipelineTester(orders()) as tester:
-        result = await tester.push(Order(0), Order(1), Order(2, -1))
-        with pytest.raises(ConfigurationError, match="has ended"):
-            await tester.push(Order(3))
-    assert result[2].status == "halted"
-    assert result[2].reason == "amount -1"
-    assert isinstance(tester.result.error, Halted)
-    assert tester.committed == {"orders": 1}
 
 
 async def test_a_halt_that_nobody_looked_at_is_raised():
@@ -241,22 +173,6 @@ async def test_a_disconnect_loses_and_repeats_nothing():
     assert tester.environment.disconnects == 2
     assert tester.published("out") == [b"0", b"1", b"2", b"3", b"4", b"5"]
     assert tester.committed == {"in": 5}
-
-
-async def test_what_a_sink_got():
-    pipeline = Pipeline("copy", StreamProducer("in"), on_failure=Drop())
-
-    @pipeline.processor
-    async def handle(message: Message[Order]):
-        return {"id": message.data.id} if message.data.amount else object()
-
-    pipeline.sink("out", StreamSink("out", amqp=True), size=2)
-    tester = PipelineTester(pipeline)
-    result = await tester.run(Order(1), Order(2, 0), AmqpMessage.of(b'{"id": 3}'))
-    assert result.statuses == ["ok", "discarded", "ok"]
-    assert result[1].phase == "sink"
-    assert [json.loads(body) for body in tester.published("out")] == [{"id": 1}, {"id": 3}]
-    assert [batch.trigger for batch in result.of("out")] == ["size", "timeout"]
 
 
 async def test_a_sink_publishes_by_key_to_a_super_stream():
@@ -385,40 +301,6 @@ async def test_lifespans_of_the_pipeline_and_of_the_test():
     assert seen == ["real", "real no", "fake", "fake no"]
 
 
-async def test_joint_messages_have_the_worst_outcome():
-    pipeline = Pipeline("joint", StreamProducer("any"), on_failure=Drop())
-
-    @pipeline.processor
-    async def route(message: Message[bytes]) -> None:
-        message.to("good", "bad")
-
-    @pipeline.batcher("good", batch_timeout=10)
-    async def good(batch: Batch) -> None: ...
-
-    @pipeline.batcher("bad", batch_timeout=1)
-    async def bad(batch: Batch) -> None:
-        batch.messages[0].fail("bad")
-
-    result = await PipelineTester(pipeline).run(b"1", b"2")
-    assert result.statuses == ["discarded", "ok"]
-    assert result[0].reason == "bad"
-
-
-async def test_worker_processes_are_threads_under_test():
-    pipeline = Pipeline("heavy", StreamProducer("any"))
-    pipeline.processor(processes=True)(compute)
-    pipeline.batcher(processes=True)(total)
-    assert (await PipelineTester(pipeline).run(b"1", b"2")).statuses == ["ok"] * 2
-
-
-def compute(message: Message[bytes]) -> int:
-    return int(message.data)
-
-
-def total(batch: Batch[int]) -> None:
-    assert batch.data == [1, 2]
-
-
 @pytest.mark.slow
 async def test_a_handler_that_never_ends_is_told_at_once():
     pipeline = Pipeline("stuck", StreamProducer("any"), drain_timeout=1)
@@ -429,25 +311,6 @@ async def test_a_handler_that_never_ends_is_told_at_once():
 
     with pytest.raises(StillBusy, match=r"processor \(1 busy"):
         await PipelineTester(pipeline).run(b"1")
-
-
-async def test_early_settled_messages_and_control():
-    pipeline = Pipeline("early", StreamProducer("any"), on_failure=Drop())
-
-    @pipeline.processor
-    async def handle(message: Message[bytes]) -> None:
-        message.settle()
-        message.fail("later")
-
-    async with PipelineTester(pipeline) as tester:
-        assert (await tester.push(b"1")).statuses == ["ok"]
-        assert tester.running.threads.total_tokens == pipeline.options.max_threads
-        tester.running.pause()
-        tester.put(b"2")
-        await anyio.sleep(100)
-        assert tester.committed == {"any": 0}
-        tester.running.resume()
-        assert len(await tester.idle()) == 2
 
 
 @pytest.mark.parametrize("use_uvloop", [False, True])
@@ -522,24 +385,6 @@ async def test_a_plain_run_in_a_memory_environment():
         result = await running.wait_idle(5)
     assert result.settled == {"ok": 3}
     assert environment.offsets == {("orders", "orders"): 2}
-
-
-def test_a_handler_of_slices_is_recorded():
-    pipeline = Pipeline("slices", StreamProducer("orders"), retry=Retry(attempts=2))
-    given = []
-
-    @pipeline.processor(slices=True)
-    async def handle(some: Slice[dict]) -> list[int]:
-        given.append(some.offsets)
-        if len(given) == 1:
-            some.fail(1, "once more")
-        return [order["n"] for order in some.data]
-
-    result = PipelineTester(pipeline).run_sync({"n": 1}, {"n": 2}, {"n": 3})
-    assert result.statuses == ["ok"] * 3
-    assert result.data == [1, 2, 3]
-    assert [outcome.attempts for outcome in result] == [1, 2, 1]
-    assert given == [[0, 1, 2], [1]]
 
 
 async def test_what_a_tester_runs_is_the_pipeline_as_it_is():

@@ -12,41 +12,16 @@ import pytest
 
 from flowstream import Environment, Message
 from flowstream.cli.commands import dead_letters
-from flowstream.cli.dead_letters.dead_letter_records import record_of
-from flowstream.client import Compression, encode_data, encode_message
+from flowstream.client import Compression
 from flowstream.connectors.dead_letter import dead_letter
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import handled, numbered, write_module
-from tests.cli.rows import MISSING, TABLE, Bad, Row
-
-ROWS = {
-    ("dead-letters", "list"): Row(
-        "{dead}", r"0 +20\S+Z +shop +\S+@1 .+ too late", Bad("no-such-stream", 6, MISSING),
-        drawn=TABLE, document='"reason": "too late"',
-        waiting="s",
-    ),
-    ("dead-letters", "show"): Row(
-        "{dead} 0", r'reason +too late\s+\{"n":1\}', Bad("{dead} 9", 20, "no dead letter at"),
-        document='"reason": "too late"',
-        waiting="s 0",
-    ),
-    ("dead-letters", "replay"): Row(
-        "{dead}", r"1 message replayed and confirmed into \S+",
-        Bad("{dead} --offset x", 2, "--offset"), document='"messages": 1',
-        waiting="s",
-    ),
-    ("dead-letters", "purge"): Row(
-        "{dead} --force", r"\S+ is empty", Bad("{dead} --yes", 2, "1 dead letter"),
-        asks=r"Delete every dead letter of \S+",
-        waiting="s --yes",
-    ),
-}  # fmt: skip
-
 
 COUNT = 300
-ABOUT = {"x-pipeline": "p", "x-stream": "s", "x-offset": 7}
+
+
 SEVENS = [7, 107, 207]
 
 
@@ -186,16 +161,6 @@ def test_bad_input(broker: Broker, stream_name: str) -> None:
     assert "no dead letter at offset 0" in nothing.err
     wrong = flowstream("dead-letters", "list", stream_name, "--reason", "(", url=broker.url)
     assert wrong.code == 2
-
-
-def test_what_is_no_letter() -> None:
-    assert record_of(0, 0, b"plain") is None
-    assert record_of(0, 0, encode_data(b"amqp")) is None
-    assert record_of(0, 0, b"\x00Su\xb0broken") is None
-    raw = encode_message(b"x", application_properties=ABOUT)
-    found = record_of(3, 1_000, raw)
-    assert found is not None
-    assert (found.body, found.source, found.time) == (b"x", "s", "1970-01-01T00:00:01Z")
 
 
 LARGEST = 1_048_576 - 9 - 12

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowstream.cli.diagnosis.broker import clock_skew, features
-from flowstream.cli.diagnosis.machine import open_files
-from flowstream.protocol import Key
 from tests.brokers.running import Broker, Certificates
 from tests.cli.command import Terminal, flowstream
-from tests.cli.rows import TABLE, Bad, Row
-
-ROWS = {
-    ("doctor",): Row(
-        "", r"ok +broker +login +PLAIN as guest",
-        Bad("no-such-stream", 24, "flowstream streams create no-such-stream"),
-        drawn=TABLE, document='"check": "login"',
-        waiting="",
-    ),
-}  # fmt: skip
 
 
 def by_check(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -120,26 +105,3 @@ def test_tls_and_a_client_certificate(
     unknown = flowstream("doctor", "--json", "--tls-ca", "gone.pem", cwd=tmp_path)
     assert unknown.code == 24
     assert "gone.pem" in by_check(unknown.json)["connection"]["detail"]
-
-
-def test_features_of_versions() -> None:
-    (old,) = features({})
-    assert old.result == "warn"
-    found = {each.check: each.detail for each in features({Key.PUBLISH: 1, Key.STREAM_STATS: 1})}
-    assert found["filtering"].startswith("no")
-    assert found["stream statistics, single active consumers"] == "yes"
-
-
-@pytest.mark.parametrize(("seconds", "result"), [(0, "ok"), (3, "ok"), (-60, "warn"), (9, "warn")])
-def test_clocks(seconds: int, result: str) -> None:
-    ours = 1_700_000_000.0
-    found = clock_skew(datetime.fromtimestamp(ours + seconds, UTC), ours)
-    assert found.result == result
-    assert ("behind" in found.detail) == (seconds < -5)
-
-
-@pytest.mark.parametrize(
-    ("limit", "result"), [(256, "warn"), (20_000, "ok"), (resource.RLIM_INFINITY, "ok")]
-)
-def test_open_files(limit: int, result: str) -> None:
-    assert open_files(limit).result == result

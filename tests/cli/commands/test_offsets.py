@@ -6,44 +6,15 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flowstream.cli.readers.active_readers import ReaderQuery, phase_of, reader_among
-from flowstream.cli.readers.position import change_of
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import FAIL, LOAD, handled, numbered, write_module
-from tests.cli.rows import MISSING, TABLE, Bad, Row
-
-ROWS = {
-    ("offsets", "get"): Row(
-        "me {stream}", r"me +\S+ +0 +0 +2 +2", Bad("me no-such-stream", 6, MISSING),
-        drawn=TABLE, document='"offset": 0',
-        waiting="r s",
-    ),
-    ("offsets", "set"): Row(
-        "me {stream} 1", r"me on \S+: 0 -> 1; it continues with offset 2",
-        Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
-        waiting="r s 1",
-    ),
-    ("offsets", "forget"): Row(
-        "me {stream}", r"me +\S+ +0", Bad("me no-such-stream --yes", 6, MISSING),
-        drawn=TABLE, document='"forgotten": true', asks=r"Forget the stored offset of me\?",
-        waiting="r s --yes",
-    ),
-    ("offsets", "reset"): Row(
-        "me {stream} --to first --watch 0",
-        r"\S+ +0 +0 +1 +0[\s\S]+me on \S+: 0 -> -1; it continues",
-        Bad("me {stream} --to 99 --watch 0 --yes", 20, "has the offsets 0 to 2"),
-        drawn=TABLE, document='"stored": true', asks=r"Store this for me\?",
-        waiting="r s --to first",
-    ),
-}  # fmt: skip
-
 
 pytestmark = pytest.mark.timeout(300)  # many processes
+
 
 COUNT = 100
 
@@ -277,63 +248,6 @@ def test_a_stream_that_is_missing(broker: Broker) -> None:
     result = flowstream(*line, url=broker.url)
     assert (result.code, result.out) == (6, "")
     assert "does not exist" in result.err
-
-
-@pytest.mark.parametrize(
-    ("stored", "target", "first", "again", "skipped"),
-    [
-        (99, 0, 0, 100, 0),
-        (-1, 0, 0, 0, 0),
-        (None, 0, 0, 0, 0),
-        (None, 30, 10, 0, 20),
-        (41, 52, 0, 0, 10),
-        (5, 20, 20, 0, 0),
-    ],
-)
-def test_what_a_move_repeats_or_skips(
-    stored: int | None, target: int, first: int, again: int, skipped: int
-) -> None:
-    found = change_of("s", "r", stored, target, first)
-    assert (found.again, found.skipped) == (again, skipped)
-
-
-QUESTION = ReaderQuery("rabbitmq-stream://x", "orders", "orders", ("orders",))
-
-
-def test_who_is_the_reader_by_a_monitor() -> None:
-    def board(name: str, *streams: str) -> dict[str, Any]:
-        found = [{"stream": stream} for stream in streams]
-        return {"pipelines": [{"name": name, "phase": "running", "streams": found}]}
-
-    assert phase_of(board("orders", "orders"), QUESTION) == "running"
-    assert phase_of(board("orders"), QUESTION) == "running"
-    assert phase_of(board("orders", "returns"), QUESTION) is None
-    assert phase_of(board("billing", "orders"), QUESTION) is None
-
-
-def test_who_is_the_reader_by_the_management_api() -> None:
-    def consumer(stream: str, connection: str, name: str | None = None) -> dict[str, Any]:
-        properties = {} if name is None else {"name": name}
-        details = {"name": "127.0.0.1:1 -> 127.0.0.1:2"}
-        return {
-            "queue": {"name": stream},
-            "properties": properties,
-            "connection": connection,
-            "connection_details": details,
-        }
-
-    mine = consumer("orders", "flowstream orders-consuming-2")
-    assert reader_among([mine], QUESTION) is not None
-    assert reader_among([consumer("orders", "x", "orders")], QUESTION) is not None
-    others = [
-        consumer("returns", "flowstream orders-consuming-2"),
-        consumer("orders", "flowstream billing-consuming-2"),
-        consumer("orders", "flowstream orders-consuming-2", "billing"),
-        consumer("orders", ""),
-    ]
-    assert reader_among(others, QUESTION) is None
-    young = {**mine, "connection_details": []}
-    assert "a new connection" in str(reader_among([young], QUESTION))
 
 
 def test_a_reference_is_forgotten(broker: Broker, stream_name: str) -> None:

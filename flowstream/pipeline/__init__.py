@@ -46,6 +46,13 @@ from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import Place, named, parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Declaration, Declared, StageTopology, Topology
+from flowstream.pipeline.handler_types import (
+    BatchHandler,
+    FailureHook,
+    MessageHandler,
+    PrepareHook,
+    SliceHandler,
+)
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
@@ -75,22 +82,26 @@ __all__ = [
     "Backlog",
     "Backoff",
     "Batch",
+    "BatchHandler",
     "BatcherOptions",
     "Codec",
     "Declaration",
     "Declared",
     "Drop",
     "Failure",
+    "FailureHook",
     "FailurePolicy",
     "Halt",
     "Intake",
     "IterableProducer",
     "Message",
+    "MessageHandler",
     "OpenPolicy",
     "PartitionStatistics",
     "Pipeline",
     "PipelineOptions",
     "Place",
+    "PrepareHook",
     "ProcessorOptions",
     "Producer",
     "RateLimit",
@@ -103,6 +114,7 @@ __all__ = [
     "Signal",
     "Sink",
     "Slice",
+    "SliceHandler",
     "SourcePartition",
     "StageStatistics",
     "StageTopology",

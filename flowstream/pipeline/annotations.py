@@ -7,43 +7,15 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar, get_args, get_origin
+from typing import Any, TypeAlias, get_args, get_origin
 
 from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import can_decode
-from flowstream.pipeline.slice import Slice
 from flowstream.texts import describe, shown, text_of
 
 Handler: TypeAlias = Callable[..., Any]
-MessageHandler: TypeAlias = Callable[[Message[Any]], object] | Callable[[Message[Any], Any], object]
-"""Takes a message and, where it needs them, the resources of `lifespan=`."""
-BatchHandler: TypeAlias = Callable[[Batch[Any]], object] | Callable[[Batch[Any], Any], object]
-SliceHandler: TypeAlias = Callable[[Slice[Any]], object] | Callable[[Slice[Any], Any], object]
-"""Takes a whole slice, in a processor with `slices=True`."""
-PrepareHook: TypeAlias = (
-    Callable[[list[Message[Any]]], object] | Callable[[list[Message[Any]], Any], object]
-)
-FailureHook: TypeAlias = Callable[[Failure], object] | Callable[[Failure, Any], object]
-
-M = TypeVar("M", bound=MessageHandler)
-B = TypeVar("B", bound=BatchHandler)
-S = TypeVar("S", bound=PrepareHook)
-H = TypeVar("H", bound=MessageHandler | SliceHandler)
-O = TypeVar("O", bound=FailureHook)  # noqa: E741 - of `on_failed`
-
-
-class DeclaresProcessor(Protocol):
-    """What `@pipeline.processor(...)` gives: it declares the handler, and returns it as it is."""
-
-    def __call__(self, handler: H, /) -> H: ...
-
-
-class DeclaresBatcher(Protocol):
-    """What `@pipeline.batcher(...)` gives: it declares the handler, and returns it as it is."""
-
-    def __call__(self, handler: B, /) -> B: ...
 
 
 def bare_handler(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias
 
 from flowstream.checks import is_whole
 from flowstream.pipeline.deciders.rate_limit import RateLimit
@@ -158,6 +158,52 @@ class BatcherOptions(BatchOptions, HandlerOptions):
     """Options of `@pipeline.batcher(...)`."""
 
     name: Annotated[str, NAME, "what message.to(...) calls it"] = "default"
+
+
+# -- for type checkers: the same options, where they decide what the handler takes and returns
+
+_NEVER = "never"
+_ALWAYS = "always"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProcessorOptions(ProcessorOptions):
+    """`@pipeline.processor(...)` of a handler of messages, in this process."""
+
+    processes: Annotated[Literal[False], _NEVER] = False
+    slices: Annotated[Literal[False], _NEVER] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceProcessorOptions(ProcessorOptions):
+    """`@pipeline.processor(slices=True)`."""
+
+    processes: Annotated[Literal[False], _NEVER] = False
+    slices: Annotated[Literal[True], _ALWAYS] = field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessesProcessorOptions(ProcessorOptions):
+    """`@pipeline.processor(processes=True)`."""
+
+    processes: Annotated[Literal[True], _ALWAYS] = field()
+    slices: Annotated[Literal[False], _NEVER] = False
+
+
+@dataclass(frozen=True)
+class LocalBatcherOptions(BatcherOptions):
+    """`@pipeline.batcher(...)` of a handler in this process."""
+
+    _: KW_ONLY
+    processes: Annotated[Literal[False], _NEVER] = False
+
+
+@dataclass(frozen=True)
+class ProcessesBatcherOptions(BatcherOptions):
+    """`@pipeline.batcher(processes=True)`."""
+
+    _: KW_ONLY
+    processes: Annotated[Literal[True], _ALWAYS] = field()
 
 
 @dataclass(frozen=True)

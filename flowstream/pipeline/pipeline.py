@@ -15,28 +15,38 @@ from typing import Any, overload
 from flowstream.errors import ConfigurationError, DuplicateName
 from flowstream.pipeline.advice import Advice, advice_for
 from flowstream.pipeline.annotations import (
-    B,
-    DeclaresBatcher,
-    DeclaresProcessor,
     Handler,
-    M,
-    O,
-    S,
     Signature,
     bare_handler,
     inspect_handler,
 )
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.declaration import Declaration, Declared, Topology, check_size
+from flowstream.pipeline.handler_types import (
+    BatchHandlerT,
+    DeclaresBatcher,
+    DeclaresProcessesBatcher,
+    DeclaresProcessesProcessor,
+    DeclaresProcessor,
+    DeclaresSliceProcessor,
+    FailureHookT,
+    MessageHandlerT,
+    PrepareHookT,
+)
 from flowstream.pipeline.handlers.processes import check_importable
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import (
     BatcherOptions,
     BatchOptions,
+    LocalBatcherOptions,
+    LocalProcessorOptions,
     PipelineArguments,
     PipelineOptions,
+    ProcessesBatcherOptions,
+    ProcessesProcessorOptions,
     ProcessorOptions,
     SinkArguments,
+    SliceProcessorOptions,
 )
 from flowstream.pipeline.payload import decoder
 from flowstream.pipeline.producer import Producer
@@ -92,11 +102,19 @@ class Pipeline:
     # -- handlers
 
     @overload
-    def processor(self, handler: M, /) -> M: ...
+    @takes(LocalProcessorOptions)
+    def processor(self, *arguments: Any, **values: Any) -> DeclaresProcessor: ...
 
     @overload
-    @takes(ProcessorOptions)
-    def processor(self, *arguments: Any, **values: Any) -> DeclaresProcessor: ...
+    @takes(SliceProcessorOptions)
+    def processor(self, *arguments: Any, **values: Any) -> DeclaresSliceProcessor: ...
+
+    @overload
+    @takes(ProcessesProcessorOptions)
+    def processor(self, *arguments: Any, **values: Any) -> DeclaresProcessesProcessor: ...
+
+    @overload
+    def processor(self, handler: MessageHandlerT, /) -> MessageHandlerT: ...
 
     @shows(ProcessorOptions)
     def processor(self, *arguments: Any, **values: Any) -> Any:
@@ -109,7 +127,7 @@ class Pipeline:
         handler, arguments = bare_handler(arguments, values)
         options = make(ProcessorOptions, arguments, values, path)
 
-        def declare(function: M) -> M:
+        def declare(function: MessageHandlerT) -> MessageHandlerT:
             other = self.declaration.processor
             if other is not None:
                 raise DuplicateName(
@@ -126,11 +144,15 @@ class Pipeline:
         return declare if handler is None else declare(handler)
 
     @overload
-    def batcher(self, handler: B, /) -> B: ...
+    @takes(LocalBatcherOptions)
+    def batcher(self, *arguments: Any, **values: Any) -> DeclaresBatcher: ...
 
     @overload
-    @takes(BatcherOptions)
-    def batcher(self, *arguments: Any, **values: Any) -> DeclaresBatcher: ...
+    @takes(ProcessesBatcherOptions)
+    def batcher(self, *arguments: Any, **values: Any) -> DeclaresProcessesBatcher: ...
+
+    @overload
+    def batcher(self, handler: BatchHandlerT, /) -> BatchHandlerT: ...
 
     @shows(BatcherOptions)
     def batcher(self, *arguments: Any, **values: Any) -> Any:
@@ -147,7 +169,7 @@ class Pipeline:
         options = make(BatcherOptions, arguments, values, path)
         check_size(options, self.options, path)
 
-        def declare(function: B) -> B:
+        def declare(function: BatchHandlerT) -> BatchHandlerT:
             signature = inspect_handler(function, Batch, path)
             _check_processes(function, options, signature, path)
             self._add_batcher(Declared(function, signature, options), path)
@@ -175,12 +197,12 @@ class Pipeline:
             raise DuplicateName(f"{path}: there are two batchers named {name!r}")
         self._declare(batchers=MappingProxyType({**batchers, name: declared}))
 
-    def prepare(self, handler: S) -> S:
+    def prepare(self, handler: PrepareHookT) -> PrepareHookT:
         """Declare what sees a slice (`list[Message]`) before its messages are processed."""
         self._declare_once("prepare", handler, list)
         return handler
 
-    def on_failed(self, handler: O) -> O:
+    def on_failed(self, handler: FailureHookT) -> FailureHookT:
         """Declare what sees each Failure before the policy; it may return another policy."""
         self._declare_once("on_failed", handler, Failure)
         return handler

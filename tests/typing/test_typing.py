@@ -1,6 +1,7 @@
 """What type checkers say of flowstream: its types are complete, and wrong declarations are errors.
 
-`right.py` has declarations that they must accept, `wrong.py` marks the lines they must refuse.
+The files named `right` have declarations that checkers must accept; those named `wrong` mark the
+lines that they must refuse.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-RIGHT, WRONG = HERE / "right.py", HERE / "wrong.py"
+FILES = sorted([*HERE.glob("*right.py"), *HERE.glob("*wrong.py")])
 MYPY = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"]
-ERROR = re.compile(r"(right|wrong)\.py:(\d+):.*\berror\b")
+ERROR = re.compile(r"(\w*(?:right|wrong)\.py):(\d+):.*\berror\b")
 
 pytestmark = pytest.mark.slow
 
@@ -27,18 +28,18 @@ pytestmark = pytest.mark.slow
 def complaints(*command: str) -> dict[str, set[int]]:
     """The lines that a checker complains of, by file."""
     done = subprocess.run(
-        [*command, str(RIGHT), str(WRONG)],
+        [*command, *map(str, FILES)],
         cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
-    found: dict[str, set[int]] = {"right": set(), "wrong": set()}
+    found: dict[str, set[int]] = {file.name: set() for file in FILES}
     for file, line in ERROR.findall(done.stdout):
         found[file].add(int(line))
-    assert found["wrong"], done.stdout + done.stderr
+    assert any(found.values()), done.stdout + done.stderr
     return found
 
 
-def marked() -> set[int]:
-    lines = enumerate(WRONG.read_text().splitlines(), 1)
+def marked(file: Path) -> set[int]:
+    lines = enumerate(file.read_text().splitlines(), 1)
     return {number for number, line in lines if line.endswith("# wrong")}
 
 
@@ -61,7 +62,7 @@ def pyright_program() -> str:
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_checkers_see_what_is_wrong(checker: str) -> None:
     command = MYPY if checker == "mypy" else pyright()
-    assert complaints(*command) == {"right": set(), "wrong": marked()}
+    assert complaints(*command) == {file.name: marked(file) for file in FILES}
 
 
 def test_the_types_of_all_public_names_are_complete(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from .consuming.lag import LagProbe
 from .consuming.options import ConsumerOptions, Match, Offset, offset_spec
 from .consuming.probe import find_ends, probe, resolve
 from .consuming.tracking import OffsetStore
+from .creating import create, wait_for_leaders, wait_for_partitions
 from .stream_options import CreateStreamArguments, CreateSuperStreamArguments
 
 
@@ -100,17 +101,22 @@ class Administration:
         """Creates a stream. `max_age` is a timedelta, or a string such as "12h" or "7D".
 
         Raises StreamAlreadyExists, or PreconditionFailed if it exists with other arguments. With
-        `exist_ok` an existing stream with the same arguments is accepted.
+        `exist_ok` an existing stream with the same arguments is accepted, also one that another
+        process is creating: this waits until it has a leader, for `request_timeout` at most.
         """
         options = make(CreateStreamArguments, arguments, values)
         name = options.name
         check_stream("name", name, self._manager.virtual_host)
         made = options.arguments()
-        connection = await self._open.locator.get()
-        answer = await connection.request(lambda c: CreateStream(c, name, made), Response)
-        if answer.code == Code.STREAM_ALREADY_EXISTS and options.exist_ok:
-            return
-        raise_for_code(answer.code, f'create stream "{name}"', stream=name)
+        created = await create(
+            self._open,
+            lambda c: CreateStream(c, name, made),
+            f'create stream "{name}"',
+            name,
+            exist_ok=options.exist_ok,
+        )
+        if not created:
+            await wait_for_leaders(self._open, [name])
 
     async def delete_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with its messages and stored offsets; raises StreamDoesNotExist.
@@ -127,8 +133,10 @@ class Administration:
         raise_for_code(answer.code, f'delete stream "{name}"', stream=name)
 
     async def stream_exists(self, name: str) -> bool:
-        """Whether the stream exists."""
+        """Whether the stream exists, also while it has no leader."""
         answer = await self._open.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
+        if any(entry.code == Code.STREAM_NOT_AVAILABLE for entry in answer.streams):
+            return True
         try:
             stream_nodes(answer, name)
         except StreamDoesNotExist:
@@ -252,28 +260,32 @@ class Administration:
         """Creates a super stream: a stream for each partition, and their bindings.
 
         `partitions` is their number (they are named NAME-0, NAME-1, ... and routed to by hash), or
-        their routing keys (they are named NAME-KEY). Below RabbitMQ 3.13 it raises NotSupported,
-        which names another way.
+        their routing keys (they are named NAME-KEY). With `exist_ok` an existing super stream is
+        accepted, whatever partitions it has. Below RabbitMQ 3.13 it raises NotSupported, which
+        names another way.
         """
         options = make(CreateSuperStreamArguments, arguments, values)
         name, keys = options.name, options.keys
         streams = tuple(f"{name}-{key}" for key in keys)
         for stream in streams:
             check_stream("partition", stream, self._manager.virtual_host)
-        connection = await self._open.locator.get()
-        if not connection.supports(Key.CREATE_SUPER_STREAM):
+        if not (await self._open.locator.get()).supports(Key.CREATE_SUPER_STREAM):
             raise NotSupported(
                 "creating super streams over the stream protocol needs RabbitMQ 3.13 or later; "
                 f"on this server run `rabbitmq-streams add_super_stream {name} --partitions "
                 f"{len(keys)}` (3.11 and later), or declare a direct exchange with bindings that "
                 "carry x-stream-partition-order"
             )
-        answer = await connection.request(
-            lambda c: CreateSuperStream(c, name, streams, keys, options.arguments()), Response
+        created = await create(
+            self._open,
+            lambda c: CreateSuperStream(c, name, streams, keys, options.arguments()),
+            f'create super stream "{name}"',
+            name,
+            exist_ok=options.exist_ok,
         )
-        if answer.code == Code.STREAM_ALREADY_EXISTS and options.exist_ok:
-            return
-        raise_for_code(answer.code, f'create super stream "{name}"', stream=name)
+        if not created:
+            found = await wait_for_partitions(self._open, name, streams)
+            await wait_for_leaders(self._open, found)
 
     async def delete_super_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a super stream with all its partitions; below RabbitMQ 3.13 NotSupported."""

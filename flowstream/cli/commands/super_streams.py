@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 import typer
@@ -34,8 +35,8 @@ from flowstream.cli.parser.options import (
     confirm,
     retention_arguments,
 )
-from flowstream.client import DEFAULT_URL, hash_route
-from flowstream.errors import StreamDoesNotExist
+from flowstream.client import DEFAULT_URL, Environment, hash_route
+from flowstream.errors import AccessRefused, NotSupported, StreamDoesNotExist
 
 app: Final = new_app(
     "super-streams",
@@ -96,7 +97,7 @@ async def _create(
     async with connect(url) as environment:
         if if_missing:
             try:
-                return await environment.partitions(super_stream), True
+                return await _existing(environment, super_stream, arguments), True
             except StreamDoesNotExist:
                 pass
         if await environment.stream_exists(super_stream):
@@ -106,6 +107,19 @@ async def _create(
         with explain_existing(super_stream):
             await environment.create_super_stream(super_stream, exist_ok=if_missing, **arguments)
         return await environment.partitions(super_stream), False
+
+
+async def _existing(
+    environment: Environment, super_stream: str, arguments: dict[str, Any]
+) -> list[str]:
+    """The partitions of a super stream that exists; all of them, if it is being created now."""
+    partitions = await environment.partitions(super_stream)
+    wanted = arguments["partitions"]
+    if len(partitions) < (wanted if isinstance(wanted, int) else len(wanted)):
+        with suppress(NotSupported, AccessRefused):  # as they may be where it exists
+            await environment.create_super_stream(super_stream, exist_ok=True, **arguments)
+            partitions = await environment.partitions(super_stream)
+    return partitions
 
 
 @app.command(

@@ -9,7 +9,12 @@ from typing import Any
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
 from flowstream.client import Environment
-from flowstream.errors import PreconditionFailed, StreamAlreadyExists, StreamDoesNotExist
+from flowstream.errors import (
+    PreconditionFailed,
+    StreamAlreadyExists,
+    StreamDoesNotExist,
+    StreamNotAvailable,
+)
 
 
 async def partitions_of(environment: Environment, name: str) -> list[str] | None:
@@ -28,6 +33,8 @@ async def partitions_of(environment: Environment, name: str) -> list[str] | None
             raise CommandError(
                 f"{error}, and no super stream has this name", ExitCode.STREAM_MISSING
             ) from error
+        except StreamNotAvailable:
+            pass  # it exists; another process may be creating it
     elif await environment.stream_exists(name):
         raise CommandError(
             f"{name} is ambiguous: a stream and a super stream have this name (partitions: "

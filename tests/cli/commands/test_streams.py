@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.brokers.running import Broker
-from tests.cli.command import Terminal, flowstream
+from tests.cli.command import Started, Terminal, flowstream
 from tests.cli.rows import LIST, MISSING, TABLE, Bad, Row
 
 ROWS = {
@@ -44,6 +44,20 @@ def test_a_stream_lives_and_dies(broker: Broker, stream_name: str) -> None:
     assert flowstream("streams", "delete", stream_name, "-y", url=url).code == 0
     gone = flowstream("streams", "delete", stream_name, "--yes", "--if-exists", url=url)
     assert gone.out == f"{stream_name} does not exist\n"
+
+
+@pytest.mark.every_broker
+def test_a_stream_that_two_create_at_once_is_there_for_both(
+    broker: Broker, stream_name: str
+) -> None:
+    """RabbitMQ says that it exists before it has a leader."""
+    for number in range(8):
+        stream = f"{stream_name}.{number}"
+        publish = ("publish", stream, "-", "--create")
+        with Started(*publish, url=broker.url) as one, Started(*publish, url=broker.url) as other:
+            made = flowstream("streams", "create", stream, "--if-missing", url=broker.url)
+            for result in (one.feed(b"1\n"), other.feed(b"2\n"), made):
+                assert result.code == 0, result.err
 
 
 @pytest.mark.every_broker

@@ -31,6 +31,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import anyio
+
 from tests.support.screen import Screen
 
 _ECHO = re.compile(r"(\x1b(?:\[[0-9;?]*)?)\^C")
@@ -246,6 +248,12 @@ class Started:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    async def must_run(self) -> None:
+        """Raises with what it said once it has ended: for a test that waits for what it does."""
+        while self.process.poll() is None:
+            await anyio.sleep(0.05)
+        raise AssertionError(f"it has ended: {self.end()}")
 
     def end(self) -> Result:
         """Wait for its end, standard input still open."""

@@ -52,6 +52,11 @@ class Browser:
     def height(self) -> int:
         return int(self.run("return document.documentElement.scrollHeight"))
 
+    def forget(self) -> None:
+        """Leave the page, which would go on asking a server that has gone, and its errors."""
+        self.driver.get("about:blank")
+        self.errors()
+
     def errors(self) -> list[str]:
         """What went wrong since the last look, as the console shows it."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]

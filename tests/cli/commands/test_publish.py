@@ -25,7 +25,7 @@ from flowstream.errors import FlowstreamError, PublishFailed
 from flowstream.protocol import data_of, encode_data
 from flowstream.testing import broker as embedded
 from tests.brokers.running import Broker
-from tests.cli.command import Started, Terminal, flowstream
+from tests.cli.command import TIMEOUT, Started, Terminal, flowstream
 from tests.cli.rows import Bad, Row
 
 ROWS = {
@@ -37,22 +37,31 @@ ROWS = {
 }  # fmt: skip
 
 
-def read(url: str, stream: str, count: int) -> list[bytes]:
-    """The first `count` raw bodies of a stream."""
+def read(url: str, stream: str, count: int, *, writer: Started | None = None) -> list[bytes]:
+    """The first `count` raw bodies of a stream, which a `writer` that goes on may still write."""
+    found: list[bytes] = []
 
-    async def consume() -> list[bytes]:
-        found: list[bytes] = []
+    async def consume() -> None:
         async with (
             Environment(url) as environment,
             environment.consumer(stream, offset="first") as consumer,
+            anyio.create_task_group() as group,
         ):
+            if writer is not None:
+                group.start_soon(writer.must_run)
             async for delivery in consumer:
-                found += delivery.bodies
+                found.extend(delivery.bodies)
                 if len(found) >= count:
                     break
-        return found
+            group.cancel_scope.cancel()
 
-    return anyio.run(consume)
+    async def in_time() -> None:
+        with anyio.move_on_after(TIMEOUT) as limit:
+            await consume()
+        assert not limit.cancelled_caught, f"{len(found)} of {count} messages in {TIMEOUT:g} s"
+
+    anyio.run(in_time)
+    return found
 
 
 def test_csv_becomes_json_in_order(broker: Broker, stream_name: str, tmp_path: Path) -> None:
@@ -90,7 +99,7 @@ def test_a_named_pipe_is_read_to_its_end_and_until_ctrl_c(
     assert (result.code, result.out[:21]) == (0, "2 messages confirmed "), result.err
     with Started(*line, url=broker.url) as command, pipe.open("wb", buffering=0) as writer:
         writer.write(b"3\n")
-        assert read(broker.url, stream_name, 3) == [b"1", b"2", b"3"]
+        assert read(broker.url, stream_name, 3, writer=command) == [b"1", b"2", b"3"]
         command.signal(signal.SIGINT)
         result = command.end()
     assert result.code == 130
@@ -111,7 +120,7 @@ def test_what_trickles_in_is_sent_at_once_and_a_signal_ends_it(
     flowstream("streams", "create", stream_name, url=broker.url)
     with Started("publish", stream_name, "-", "--raw", url=broker.url) as publisher:
         publisher.write(b"one\ntwo\nthr")
-        assert read(broker.url, stream_name, 2) == [b"one", b"two"]
+        assert read(broker.url, stream_name, 2, writer=publisher) == [b"one", b"two"]
         publisher.signal(signal.SIGINT)
         result = publisher.end()
     assert result.code == 130
@@ -126,7 +135,7 @@ def test_a_feed_loops_at_a_rate_until_ctrl_c(
     line = ("publish", stream_name, "three.txt", "--create", "--raw", "--rate", "50", "--loop")
     with Started(*line, url=broker.url, cwd=tmp_path) as feed:
         flowstream("streams", "create", stream_name, "--if-missing", url=broker.url)
-        bodies = read(broker.url, stream_name, 10)
+        bodies = read(broker.url, stream_name, 10, writer=feed)
         feed.signal(signal.SIGTERM)
         result = feed.end()
     assert bodies[:10] == [b"a", b"b", b"c"] * 3 + [b"a"]
@@ -206,7 +215,7 @@ def test_ctrl_c_says_where_to_go_on(broker: Broker, stream_name: str, tmp_path: 
     line = ("publish", stream_name, ndjson(tmp_path / "o.ndjson", 500), "--create", "--rate", "50")
     with Started(*line, url=broker.url) as publisher:
         flowstream("streams", "create", stream_name, "--if-missing", url=broker.url)
-        read(broker.url, stream_name, 2)
+        read(broker.url, stream_name, 2, writer=publisher)
         publisher.signal(signal.SIGINT)
         result = publisher.end()
     assert result.code == 130

@@ -66,7 +66,7 @@ class Page:
 
     async def load(self, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
         def go() -> None:
-            self.window.errors()
+            self.window.forget()
             self.window.shape(size, dark=dark, phone=size == PHONE)
             self.window.driver.get(self.address)
 
@@ -388,23 +388,25 @@ async def test_controls_pause_resume_and_limit(window: Browser) -> None:
     board = Board()
     async with monitor(board, control=True) as port, pipeline.start() as running:
         board.watch("steered", running.statistics)
-        page = Page(window, port, board)
-        await page.load()
-        await page.shows("Pause")
-        click = "document.querySelector(arguments[0]).click()"
-        await page.do(window.run, click, "form button")
-        await page.shows("Resume", "paused")
-        assert running.paused
-        await page.do(window.run, click, "form button")
-        await page.shows("Pause", "running")
-        await page.do(window.run, "document.querySelector('input').value = '250'")
-        await page.do(window.run, click, "form button[type=submit]")
-        await page.shows("limited to 250/s")
-        assert running.rate_limit is not None
-        assert running.rate_limit.messages == 250
-        assert await page.do(page.window.errors) == []
-        assert await page.do(window.run, CHECKS) == []
-        ended.set()
+        try:
+            page = Page(window, port, board)
+            await page.load()
+            await page.shows("Pause")
+            click = "document.querySelector(arguments[0]).click()"
+            await page.do(window.run, click, "form button")
+            await page.shows("Resume", "paused")
+            assert running.paused
+            await page.do(window.run, click, "form button")
+            await page.shows("Pause", "running")
+            await page.do(window.run, "document.querySelector('input').value = '250'")
+            await page.do(window.run, click, "form button[type=submit]")
+            await page.shows("limited to 250/s")
+            assert running.rate_limit is not None
+            assert running.rate_limit.messages == 250
+            assert await page.do(page.window.errors) == []
+            assert await page.do(window.run, CHECKS) == []
+        finally:
+            ended.set()
 
 
 async def test_dead_letters_are_read_and_replayed(window: Browser) -> None:

@@ -142,9 +142,22 @@ class Slice(Generic[T]):
         return self._bytes
 
     @property
+    def rows(self) -> bool:
+        """Are there objects for the messages?"""
+        return self._messages is not None
+
+    @property
+    def columns(self) -> tuple[list[bytes], list[Any]]:
+        """The bodies and the data of a slice that is not in rows: the lists themselves."""
+        return self._columns()
+
+    @property
     def touched(self) -> bool:
-        """May a message have something that others have not: a decision, another attempt?"""
-        return any(delivery.touched for delivery, _ in self.runs)
+        """May a message have something that others have not: a decision, another attempt?
+
+        Only a message object can: a slice in columns has none.
+        """
+        return self.rows and any(delivery.touched for delivery, _ in self.runs)
 
     @property
     def flagged(self) -> list[Message[T]]:

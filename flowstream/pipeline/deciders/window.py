@@ -43,16 +43,13 @@ class Window:
         self.bytes -= size
 
 
-def fitting(sizes: list[int], start: int, messages: int, room: int, *, first: bool) -> int:
-    """How many of `sizes[start:start + messages]` fit into `room` bytes together.
+def fitting(sizes: list[int], room: int, *, first: bool) -> int:
+    """How many of `sizes`, from the first on, fit into `room` bytes together.
 
     `first` lets the first one pass whatever its size.
     """
-    end = min(start + messages, len(sizes))
-    if sum(sizes[start:end]) <= room:
-        return end - start
     taken = used = 0
-    for size in sizes[start:end]:
+    for size in sizes:
         used += size
         if used > room and not (first and not taken):
             break

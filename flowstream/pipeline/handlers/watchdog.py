@@ -65,7 +65,7 @@ class Watchdog:
         self._report(worker, what, worker.callback or pool.name, now)
         late = pool.timeout is not None and worker.elapsed(now) >= pool.timeout
         if late and worker.scope is not None:
-            worker.late = worker.current
+            worker.late = worker.left
             worker.scope.cancel()
 
     def _report(self, worker: WorkerState, what: str, stage: str, now: float) -> None:

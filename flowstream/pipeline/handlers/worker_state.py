@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextvars import ContextVar
+from itertools import islice
 from operator import length_hint
 from typing import Any
 
@@ -24,16 +25,19 @@ class WorkerState:
     `part` is what it took; `messages` of that are still in its hands, but for those whose ids are
     `skipped`, and where they are other ones than it took it is `altered`. It is `at_work` while the
     handler (or the `callback` named so) is called; where that has a timeout, `scope` ends it, and
-    `late` is the message it was ended for. `queued`: the handler waits for a thread.
+    `late` is how many messages
+    were left when it was ended. `queued`: the handler waits for a thread.
 
     `iterator` walks the messages that the handler is to see. Nobody counts them while it does: how
     many are left is `length_hint` of the list's iterator, so the message in the handler is the one
-    before those.
+    before those. Of a slice in columns it walks positions instead: one message object, `lent`, is
+    given to the handler for one position after the other, until somebody keeps it or decides
+    something about it (handlers/lending.py).
     """
 
     __slots__ = ("_messages", "active", "altered", "at_work", "callback", "coroutine", "index",
-                 "iterator", "late", "name", "part", "queued", "reported", "scope", "seen", "since",
-                 "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
+                 "iterator", "late", "lent", "name", "part", "queued", "reported", "scope", "seen",
+                 "since", "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name: str = name
@@ -42,12 +46,13 @@ class WorkerState:
         self._messages: list[Message[Any]] | None = None
         self.skipped: set[int] = set()
         self.walked: list[Message[Any]] = []
-        self.iterator: Iterator[Message[Any]] = iter(())
+        self.iterator: Iterator[Any] = iter(())
+        self.lent: Message[Any] | None = None
         self.scope: anyio.CancelScope | None = None
         self.altered: bool = False
         self.at_work: bool = False
         self.callback: str = ""
-        self.late: Message[Any] | None = None
+        self.late: int | None = None
         self.queued: bool = False
         self.active: bool = False
         self.coroutine: Any = None
@@ -85,6 +90,46 @@ class WorkerState:
         self.walked = messages
         self.iterator = iter(messages)
         self.seen = len(messages)
+        self.lent = self.late = None
+
+    def lend(self) -> None:
+        """The handler is to see all of the slice: where that is in columns, by one object."""
+        part = self.part
+        if self._messages is not None or part.rows or not len(part):
+            self.walk(self.messages)
+            return
+        delivery, indexes = part.runs[0]
+        raw, data = part.columns
+        self.walk([])
+        self.lent = Message(delivery, indexes[0], data[0], raw[0])
+        self.iterator = iter(range(len(part)))
+        self.seen = len(part)
+
+    def keep(self) -> None:
+        """Make messages of the slice, `lent` in its place among them; go on behind it.
+
+        A thread that was given up may still have `lent` in its hands, and set its place once more:
+        the same one, since from here on it finds no other.
+        """
+        lent, self.lent = self.lent, None
+        if lent is None:
+            return
+        rest = list(self.iterator)
+        messages = self.part.messages
+        taken = len(messages) - len(rest)
+        if taken:
+            own = messages[taken - 1]
+            lent._delivery, lent._index, lent.raw = own._delivery, own._index, own.raw
+            messages[taken - 1] = lent
+        late = self.late
+        self.walk(self.messages)
+        self.late = late
+        self.pass_over(taken)
+
+    def pass_over(self, count: int) -> None:
+        """The handler has seen the first `count` of them."""
+        for _ in islice(self.iterator, count):
+            pass
 
     def cut(self) -> None:
         """The handler is to see no more of them: it may be shielded from being cancelled."""
@@ -100,7 +145,6 @@ class WorkerState:
         self.walk([])
         self.scope = None
         self.callback = ""
-        self.late = None
         self.thread = None
 
     @property
@@ -111,6 +155,8 @@ class WorkerState:
     @property
     def current(self) -> Message[Any] | None:
         """The message in the handler."""
+        if self.lent is not None:
+            return self.lent if self.left < len(self.part) else None
         taken = len(self.walked) - self.left
         return self.walked[taken - 1] if 0 < taken <= len(self.walked) else None
 

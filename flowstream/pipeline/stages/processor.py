@@ -24,6 +24,7 @@ from flowstream.pipeline.handlers.calls import (
     process_async,
     process_sync,
 )
+from flowstream.pipeline.handlers.lending import lend
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.processes import process_elsewhere
 from flowstream.pipeline.handlers.return_checks import discard
@@ -192,8 +193,11 @@ class Processors(Pool):
 
     async def _run(self, worker: WorkerState) -> None:
         """Run the handler over the worker's messages; come back to it after every failure."""
-        worker.walk(worker.messages)
         ordered, hooks = self.queue.ordered, self.state.hooks
+        if hooks is not None or self.options.processes:
+            worker.walk(worker.messages)
+        else:
+            worker.lend()
         while left := worker.left:
             failed: Message[Any] | None = None
             todo = [] if hooks is None else worker.walked[-left:]
@@ -214,9 +218,17 @@ class Processors(Pool):
         """Call the handler for the messages that are left, until one has to be looked at."""
         if self.options.processes:
             return await process_elsewhere(self._handler, worker, ordered, processes=self.processes)
-        if self._is_async:
+        threads = None if self._is_async else self.state.threads
+        if worker.lent is not None:
+            lent = await lend(self._handler, worker, threads=threads)
+            if lent is None:
+                return None
+            worker.keep()
+            if not worker.left or (ordered and lent.failed is not None):
+                return lent if lent.failed is not None else None
+        if threads is None:
             return await process_async(self._handler, worker.iterator, ordered)
-        failed: Message[Any] | None = await self.state.threads.run(
+        failed: Message[Any] | None = await threads.run(
             self.name, worker, process_sync, self._handler, worker.iterator, ordered
         )
         return failed
@@ -250,13 +262,15 @@ class Processors(Pool):
 
     def _timed_out(self, worker: WorkerState) -> Message[Any] | None:
         """The handler took too long for its current message, which fails; go on behind it."""
+        worker.keep()
+        late = worker.late
         rest = list(worker.iterator)
         taken = len(worker.walked) - len(rest)
         current = worker.walked[taken - 1] if taken else None
         worker.walk(rest)
         if current is None or current.failed is not None:
             return current
-        if current is not worker.late:
+        if len(rest) != late:
             return self._begin_again(worker, current)
         error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
         if not (self._is_async or self.options.processes):

@@ -286,24 +286,26 @@ class Source:
         state = self.state
         self.times.enter("busy", state.clock())
         opaque = partition.codec is None and set(map(type, bodies)) != _BYTES
-        sizes = [0] * len(bodies) if opaque else list(map(len, bodies))
         start, count = 0, len(bodies)
         while start < count:
-            take = min(count - start, SLICE) if at_once else await self._admit(sizes, start)
+            if at_once:
+                part = bodies[start : start + SLICE]
+                size = 0 if opaque else sum(map(len, part))
+            else:
+                part, size = await self._admit(bodies, start, opaque)
             if partition.closed:
                 break
-            end = start + take
+            end = start + len(part)
             if offsets is None:
                 first = max(first, partition.next - start)  # others may have sent meanwhile
             some = None if offsets is None else offsets[start:end]
             base = first + start if some is None else some[0]
             state.arrival = now = state.clock()
-            size = sum(sizes[start:end])
             delivery = Delivery(
-                partition, base, take, offsets=some, timestamp=timestamp, arrived=now
+                partition, base, len(part), offsets=some, timestamp=timestamp, arrived=now
             )
             self._take_in(delivery, size, now)
-            await self._hand_on(delivery, bodies[start:end], size, opaque)
+            await self._hand_on(delivery, part, size, opaque)
             start = end
             self.times.enter("backpressured", state.clock())
             await anyio.lowlevel.checkpoint()
@@ -403,8 +405,11 @@ class Source:
                     bad.extend((index, error) for _, error in wrong)
         return data, raws, bad
 
-    async def _admit(self, sizes: list[int], start: int) -> int:
-        """Wait until at least one body may come in; how many may, from `start` on."""
+    async def _admit(self, bodies: list[Any], start: int, opaque: bool) -> tuple[list[Any], int]:
+        """Wait until at least one body may come in; those from `start` on that may, and their size.
+
+        What cannot be measured (`opaque`) has the size 0.
+        """
         state, window = self.state, self.state.window
         while True:
             if self.paused:
@@ -418,12 +423,17 @@ class Source:
             if not allowed:
                 await self._wait("rate_limited", self.gate, wait)
                 continue
-            take = fitting(sizes, start, min(room, allowed, SLICE), room_bytes,
-                           first=not window.messages)  # fmt: skip
+            part = bodies[start : start + min(room, allowed, SLICE)]
+            size = 0 if opaque else sum(map(len, part))
+            if size <= room_bytes and size <= allowed_bytes:
+                return part, size
+            sizes = list(map(len, part))
+            take = fitting(sizes, room_bytes, first=not window.messages)
             if not take:
                 await self._wait_for_room()
                 continue
-            return fitting(sizes, start, take, allowed_bytes, first=True)
+            take = fitting(sizes[:take], allowed_bytes, first=True)
+            return part[:take], sum(sizes[:take])
 
     async def _wait_for_room(self) -> None:
         state = self.state

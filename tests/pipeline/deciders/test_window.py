@@ -15,7 +15,8 @@ def test_the_window_is_never_exceeded_but_by_a_single_large_message(sizes, messa
     window, start, inside = Window(messages, room), 0, []
     while start < len(sizes):
         space, space_bytes = window.room()
-        take = fitting(sizes, start, space, space_bytes, first=not window.messages) if space else 0
+        some = sizes[start : start + space]
+        take = fitting(some, space_bytes, first=not window.messages) if space else 0
         if take:
             window.admit(take, sum(sizes[start : start + take]))
             inside += sizes[start : start + take]

@@ -1,0 +1,92 @@
+"""Lends one message object to a handler, for one message of a slice after the other.
+
+To make an object for every message, and to take it apart again, costs more than most handlers do.
+A slice in columns needs none as long as nobody can tell: the handler is done with the object when
+nothing else refers to it, and has decided nothing about the message when that has nothing of its
+own. What the handler made of the data goes back into the column. The first message that somebody
+keeps (a list, a task, an exception's traceback), or that was failed, dropped, routed or settled,
+keeps the object, and the slice turns to rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from sys import getrefcount
+from typing import Any
+
+from flowstream.pipeline.handlers.calls import accept, fail, passes
+from flowstream.pipeline.handlers.threads import Threads
+from flowstream.pipeline.handlers.worker_state import WorkerState
+from flowstream.pipeline.message import Message
+from flowstream.pipeline.slice import Slice
+from flowstream.texts import interrupts
+
+
+async def lend(
+    handler: Callable[..., Any], worker: WorkerState, *, threads: Threads | None
+) -> Message[Any] | None:
+    """Call a handler, a plain one in `threads`, with the worker's `lent` message for all that its
+    iterator walks. Returns the message at the first that was kept, decided about or failed."""
+    lent, part, positions = worker.lent, worker.part, worker.iterator
+    if threads is None:
+        return await _lend_async(handler, lent, part, positions)
+    kept: Message[Any] | None = await threads.run(
+        worker.name, worker, _lend_sync, handler, lent, part, positions
+    )
+    return kept
+
+
+async def _lend_async(
+    handler: Callable[..., Any], lent: Any, part: Slice[Any], positions: Any
+) -> Message[Any] | None:
+    raw, data = part.columns
+    items, bodies = iter(data), iter(raw)
+    # How often it is referred to when nobody has it: counted here, since what a variable or an
+    # argument counts for differs between versions of Python.
+    alone = getrefcount(lent)
+    try:
+        for lent._delivery, indexes in part.runs:
+            # `indexes` first: zip takes from the others only while it has one.
+            for lent._index, position, item, lent.raw in zip(indexes, positions, items, bodies):
+                lent.data = item
+                result = await handler(lent)
+                if result is not None:
+                    accept(lent, result)
+                    result = None  # it may be the message
+                if lent.data is not item:
+                    data[position] = lent.data
+                if lent._extra is not None or getrefcount(lent) != alone:
+                    return lent
+    except BaseException as error:
+        if passes(error):
+            raise
+        fail(lent, error)
+        return lent
+    return None
+
+
+def _lend_sync(
+    handler: Callable[..., Any], lent: Any, part: Slice[Any], positions: Any
+) -> Message[Any] | None:
+    """`_lend_async` for a plain function, in a worker thread."""
+    raw, data = part.columns
+    items, bodies = iter(data), iter(raw)
+    alone = getrefcount(lent)
+    try:
+        for lent._delivery, indexes in part.runs:
+            for lent._index, position, item, lent.raw in zip(indexes, positions, items, bodies):
+                lent.data = item
+                result = handler(lent)
+                if result is not None:
+                    accept(lent, result)
+                    result = None
+                if lent.data is not item:
+                    data[position] = lent.data
+                if lent._extra is not None or getrefcount(lent) != alone:
+                    return lent
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        fail(lent, error)
+        return lent
+    return None

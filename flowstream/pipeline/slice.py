@@ -3,8 +3,8 @@
 A slice has one of two shapes. As **columns** it is a list of bodies and one of decoded data, with
 the places of its messages as runs of indexes of a delivery: offsets come by arithmetic, settling is
 a range, and there is no object for a message. As **rows** it is a list of `Message`. It turns into
-rows, once and for good, when somebody asks for its messages: a handler of single messages, a route,
-a key, a failure. What a handler does to a message is therefore never lost in a second copy.
+rows, once and for good, when somebody asks for its messages: a route, a key, a failure, a handler
+that keeps a message. What is decided about a message is therefore never lost in a second copy.
 """
 
 from __future__ import annotations

@@ -10,16 +10,20 @@ keeps the object, and the slice turns to rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from sys import getrefcount
 from typing import Any
 
+from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.handlers.calls import accept, fail, passes
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
 from flowstream.texts import interrupts
+
+Positions = Iterator[int]
+Rows = Iterator[tuple[int, int, Any, bytes]]
 
 
 async def lend(
@@ -28,6 +32,7 @@ async def lend(
     """Call a handler, a plain one in `threads`, with the worker's `lent` message for all that its
     iterator walks. Returns the message at the first that was kept, decided about or failed."""
     lent, part, positions = worker.lent, worker.part, worker.iterator
+    assert lent is not None
     if threads is None:
         return await _lend_async(handler, lent, part, positions)
     kept: Message[Any] | None = await threads.run(
@@ -36,18 +41,25 @@ async def lend(
     return kept
 
 
-async def _lend_async(
-    handler: Callable[..., Any], lent: Any, part: Slice[Any], positions: Any
-) -> Message[Any] | None:
+def _runs(part: Slice[Any], positions: Positions) -> Iterator[tuple[Delivery, Rows]]:
+    """For each run of a slice its delivery, and (index, position, data, body) of its messages."""
     raw, data = part.columns
     items, bodies = iter(data), iter(raw)
-    # How often it is referred to when nobody has it: counted here, since what a variable or an
-    # argument counts for differs between versions of Python.
+    for delivery, indexes in part.runs:
+        # `indexes` first: zip takes from the others only while it has one.
+        yield delivery, zip(indexes, positions, items, bodies, strict=False)
+
+
+async def _lend_async(
+    handler: Callable[..., Any], lent: Message[Any], part: Slice[Any], positions: Positions
+) -> Message[Any] | None:
+    data = part.columns[1]
+    # How often it is referred to while nobody else has it: counted here, since what a variable or
+    # an argument counts for differs between versions of Python.
     alone = getrefcount(lent)
     try:
-        for lent._delivery, indexes in part.runs:
-            # `indexes` first: zip takes from the others only while it has one.
-            for lent._index, position, item, lent.raw in zip(indexes, positions, items, bodies):
+        for lent._delivery, rows in _runs(part, positions):
+            for lent._index, position, item, lent.raw in rows:
                 lent.data = item
                 result = await handler(lent)
                 if result is not None:
@@ -66,15 +78,14 @@ async def _lend_async(
 
 
 def _lend_sync(
-    handler: Callable[..., Any], lent: Any, part: Slice[Any], positions: Any
+    handler: Callable[..., Any], lent: Message[Any], part: Slice[Any], positions: Positions
 ) -> Message[Any] | None:
     """`_lend_async` for a plain function, in a worker thread."""
-    raw, data = part.columns
-    items, bodies = iter(data), iter(raw)
+    data = part.columns[1]
     alone = getrefcount(lent)
     try:
-        for lent._delivery, indexes in part.runs:
-            for lent._index, position, item, lent.raw in zip(indexes, positions, items, bodies):
+        for lent._delivery, rows in _runs(part, positions):
+            for lent._index, position, item, lent.raw in rows:
                 lent.data = item
                 result = handler(lent)
                 if result is not None:

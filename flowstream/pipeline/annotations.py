@@ -78,6 +78,9 @@ def bind(handler: Handler, signature: Signature, resources: Any) -> Handler:
     """The handler with its resources filled in."""
     if signature.resource is None:
         return handler
+    parameter = inspect.signature(handler).parameters[signature.resource]
+    if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+        return lambda first: handler(first, resources)
     return functools.partial(handler, **{signature.resource: resources})
 
 

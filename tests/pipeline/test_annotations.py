@@ -120,6 +120,32 @@ def test_a_second_parameter_needs_a_lifespan():
     pipeline.check()
 
 
+def handlers_with_resources(seen: list[int]):
+    async def by_name(message: Message[dict], db: int) -> None:
+        seen.append(db)
+
+    async def by_position(message: Message[dict], db: int, /) -> None:
+        seen.append(db)
+
+    def by_position_in_a_thread(message: Message[dict], db: int, /) -> None:
+        seen.append(db)
+
+    return [by_name, by_position, by_position_in_a_thread]
+
+
+@pytest.mark.parametrize("which", range(3))
+async def test_the_resources_fill_the_second_parameter(which):
+    @asynccontextmanager
+    async def lifespan():
+        yield 7
+
+    seen: list[int] = []
+    pipeline = pipeline_of(2, lifespan=lifespan)
+    pipeline.processor(handlers_with_resources(seen)[which])
+    await pipeline.run()
+    assert seen == [7, 7]
+
+
 def test_the_payload_of_a_batcher_alone_must_be_decodable():
     async def keep_all(batch: Batch[NotAPayload]) -> None: ...
 

@@ -13,7 +13,15 @@ This file is the room's contract.
 from flowstream.connectors.dead_letter import PROPERTIES as DEAD_LETTER_PROPERTIES
 from flowstream.connectors.dead_letter import DeadLetter
 from flowstream.connectors.encoding import encode_payload
-from flowstream.connectors.environment import StreamEnvironment
+from flowstream.connectors.environment import (
+    StreamDelivery,
+    StreamEnvironment,
+    StreamLag,
+    StreamReader,
+    StreamWriter,
+    SuperStreamReader,
+    SuperStreamWriter,
+)
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.connectors.stream_sink import StreamSink
@@ -23,9 +31,15 @@ __all__ = [
     "DEAD_LETTER_PROPERTIES",
     "DeadLetter",
     "Filter",
+    "StreamDelivery",
     "StreamEnvironment",
+    "StreamLag",
     "StreamProducer",
+    "StreamReader",
     "StreamSink",
+    "StreamWriter",
     "SuperStreamProducer",
+    "SuperStreamReader",
+    "SuperStreamWriter",
     "encode_payload",
 ]

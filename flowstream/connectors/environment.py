@@ -1,7 +1,7 @@
 """The environment of a run, which all of its connectors share: the given one, or a new one.
 
 `StreamEnvironment` is what the connectors need of an environment. `flowstream.client.Environment`
-and `flowstream.testing.MemoryEnvironment` have it; mypy checks both (tests/connectors).
+and `flowstream.testing.MemoryEnvironment` have it; mypy and pyright check both (tests/typing).
 """
 
 from __future__ import annotations

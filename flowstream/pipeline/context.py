@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ class RunContext:
         self,
         pipeline: str,
         *,
-        url: Any = None,
+        url: str | Sequence[str] | None = None,
         environment: Any = None,
         telemetry: Telemetry | None = None,
         counts: dict[str, int] | None = None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType, NoneType
 from typing import Any, overload
@@ -243,7 +243,7 @@ class Pipeline:
     def start(
         self,
         *,
-        url: Any = None,
+        url: str | Sequence[str] | None = None,
         environment: Any = None,
         telemetry: Telemetry | None = None,
         tune_gc: bool = False,
@@ -254,8 +254,8 @@ class Pipeline:
 
         The body runs beside the pipeline. When it ends the pipeline is stopped and drained, and
         its error, if it had one that `running.wait` did not report, is raised. `url` is the
-        broker's address; `environment` is one that is open, and stays open. Without either it is
-        FLOWSTREAM_URL or localhost.
+        broker's address, or several of one cluster; `environment` is one that is open, and stays
+        open. Without either it is FLOWSTREAM_URL or localhost.
 
         `discard` names messages to settle as discarded when they come, without handling or
         decoding them: "STREAM@OFFSET", or (stream, offset) as `Halted.messages` has them.
@@ -277,7 +277,7 @@ class Pipeline:
     async def run(
         self,
         *,
-        url: Any = None,
+        url: str | Sequence[str] | None = None,
         environment: Any = None,
         telemetry: Telemetry | None = None,
         tune_gc: bool = False,

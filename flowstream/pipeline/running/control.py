@@ -7,7 +7,7 @@ your own. What is awaited (`push`, `wait`, `wait_idle`) belongs to the event loo
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import NoneType
 from typing import Any, TypeVar
@@ -235,7 +235,7 @@ class RunningPipeline:
 async def start(
     declaration: Declaration,
     *,
-    url: Any,
+    url: str | Sequence[str] | None,
     environment: Any,
     telemetry: Telemetry | None,
     tune_gc: bool,

@@ -42,8 +42,9 @@ class Run:
     """One run of a pipeline. Made on the event loop; `main` runs it to its end and never raises."""
 
     def __init__(
-        self, declaration: Declaration, *, url: Any, environment: Any, telemetry: Telemetry | None,
-        tune_gc: bool, discard: Sequence[Place] = (), hooks: RunHooks | None = None,
+        self, declaration: Declaration, *, url: str | Sequence[str] | None, environment: Any,
+        telemetry: Telemetry | None, tune_gc: bool, discard: Sequence[Place] = (),
+        hooks: RunHooks | None = None,
     ) -> None:  # fmt: skip
         self.declaration = declaration
         handlers = {

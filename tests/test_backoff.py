@@ -7,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import Backoff
-from flowstream.client.connecting.settings import RECONNECT, Settings
-from flowstream.errors import ConfigurationError
 
 
 @given(
@@ -37,19 +35,6 @@ def test_delays_differ_at_the_maximum_too() -> None:
 def test_delays_grow_to_the_maximum() -> None:
     backoff = Backoff(0.1, maximum=0.5, jitter=0)
     assert [backoff.delay(attempt) for attempt in (1, 2, 3, 4, 100)] == [0.1, 0.2, 0.4, 0.5, 0.5]
-
-
-def test_connections_are_tried_again_at_different_times() -> None:
-    first, later = (sorted(Settings().pause(attempt) for _ in range(500)) for attempt in (1, 99))
-    assert (0.05 <= first[0] < 0.07, 0.13 < first[-1] <= 0.15) == (True, True)
-    assert (1.66 <= later[0] < 2.0, 4.7 < later[-1] <= 5.0) == (True, True)
-    assert Settings().backoff == RECONNECT
-
-
-@pytest.mark.parametrize("backoff", [Backoff(0), Backoff(2, maximum=1)])
-def test_a_connection_is_not_tried_again_without_a_pause(backoff: Backoff) -> None:
-    with pytest.raises(ConfigurationError, match=r"backoff=Backoff.*takes a pause"):
-        Settings(backoff=backoff)
 
 
 def test_only_the_first_delay_is_positional() -> None:

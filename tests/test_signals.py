@@ -1,0 +1,55 @@
+"""A signal wakes all who wait, and nobody who comes later."""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+import pytest
+
+from flowstream.signals import Signal
+from flowstream.testing import virtual_time
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return virtual_time(request.param)
+
+
+async def test_all_who_wait_are_woken_and_nobody_later() -> None:
+    signal, woken = Signal(), []
+    signal.notify()  # for nobody
+
+    async def wait(name: str, timeout: float | None) -> None:
+        begun = anyio.current_time()
+        await signal.wait(timeout)
+        woken.append((name, round(anyio.current_time() - begun)))
+
+    async with anyio.create_task_group() as group:
+        for name, timeout in (("no limit", None), ("infinite", math.inf), ("long", 50.0)):
+            group.start_soon(wait, name, timeout)
+        await anyio.sleep(10)
+        signal.notify()
+        await anyio.sleep(1)
+        assert sorted(woken) == [("infinite", 10), ("long", 10), ("no limit", 10)]
+        group.start_soon(wait, "later", 5.0)
+    assert woken[-1] == ("later", 5), "its time ran out"
+
+
+async def test_until_looks_after_each_notification() -> None:
+    signal, value, looks = Signal(), 0, []
+
+    def reached() -> bool:
+        looks.append(value)
+        return value == 3
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(signal.until, reached)
+        for _ in range(3):
+            await anyio.wait_all_tasks_blocked()
+            value += 1
+            signal.notify()
+    assert looks == [0, 1, 2, 3]
+    await Signal().until(lambda: True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from flowstream.client import Address
-from flowstream.client.stream_options import StreamOptions
 from flowstream.errors import (
     SERVER_ERRORS,
     ConfigurationError,
@@ -28,28 +26,6 @@ from flowstream.protocol import (
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster, Session
 from tests.client.timing import virtual_time
-
-
-def test_the_arguments_of_a_stream() -> None:
-    nothing: dict[str, Any] = dict.fromkeys(
-        (
-            "max_length_bytes",
-            "max_age",
-            "max_segment_size_bytes",
-            "filter_size_bytes",
-            "initial_cluster_size",
-            "leader_locator",
-        )
-    )
-    assert StreamOptions(**nothing).arguments() == {}
-    some = nothing | {"max_age": timedelta(hours=2), "max_length_bytes": 5, "filter_size_bytes": 32}
-    assert StreamOptions(**some).arguments() == {
-        "max-age": "7200s",
-        "max-length-bytes": "5",
-        "stream-filter-size-bytes": "32",
-    }
-    assert StreamOptions(**nothing | {"max_age": "7D"}).arguments() == {"max-age": "7D"}
-
 
 pytestmark = pytest.mark.anyio
 

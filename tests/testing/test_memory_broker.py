@@ -8,20 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from flowstream import Message, Pipeline, StreamProducer
-from flowstream.errors import StreamDoesNotExist
 from flowstream.testing import Crash, Crashed, MemoryEnvironment
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_streams_come_and_go():
-    memory = MemoryEnvironment()
-    await memory.create_stream("any", exist_ok=True)
-    await memory.delete_stream("any")
-    await memory.delete_stream("any", missing_ok=True)
-    with pytest.raises(StreamDoesNotExist):
-        await memory.delete_stream("any")
-    assert await memory.last_offset("any") is None
 
 
 async def test_a_crash_outside_of_a_tester_is_an_error():

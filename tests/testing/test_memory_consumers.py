@@ -68,16 +68,6 @@ async def test_a_start_behind_the_end_waits_for_it():
     assert (delivery.offset, delivery.bodies) == (2, [b"2", b"3"])
 
 
-async def test_the_partitions_of_super_streams():
-    memory = MemoryEnvironment()
-    assert memory.super_stream("invoices", 3) == ["invoices-0", "invoices-1", "invoices-2"]
-    assert memory.super_stream("regions", ["eu", "us"]) == ["regions-eu", "regions-us"]
-    keys = ["hello1", "hello2", "hello3", "hello4"]
-    assert {memory.route("invoices", key) for key in keys} <= set(
-        await memory.partitions("invoices")
-    )
-
-
 async def test_a_filter_leaves_out_what_does_not_match():
     memory = MemoryEnvironment({"any": [b"a", b"b", b"a"]}, chunk_size=2)
     found = await seen(memory, "any", "first", match=lambda body: body != b"a")

@@ -18,6 +18,31 @@ from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Terminal, flowstream
 from tests.cli.modules import handled, numbered, write_module
+from tests.cli.rows import MISSING, TABLE, Bad, Row
+
+ROWS = {
+    ("dead-letters", "list"): Row(
+        "{dead}", r"0 +20\S+Z +shop +\S+@1 .+ too late", Bad("no-such-stream", 6, MISSING),
+        drawn=TABLE, document='"reason": "too late"',
+        waiting="s",
+    ),
+    ("dead-letters", "show"): Row(
+        "{dead} 0", r'reason +too late\s+\{"n":1\}', Bad("{dead} 9", 20, "no dead letter at"),
+        document='"reason": "too late"',
+        waiting="s 0",
+    ),
+    ("dead-letters", "replay"): Row(
+        "{dead}", r"1 message replayed and confirmed into \S+",
+        Bad("{dead} --offset x", 2, "--offset"), document='"messages": 1',
+        waiting="s",
+    ),
+    ("dead-letters", "purge"): Row(
+        "{dead} --force", r"\S+ is empty", Bad("{dead} --yes", 2, "1 dead letter"),
+        asks=r"Delete every dead letter of \S+",
+        waiting="s --yes",
+    ),
+}  # fmt: skip
+
 
 COUNT = 300
 

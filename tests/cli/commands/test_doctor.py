@@ -9,6 +9,16 @@ import pytest
 
 from tests.brokers.running import Broker, Certificates
 from tests.cli.command import Terminal, flowstream
+from tests.cli.rows import TABLE, Bad, Row
+
+ROWS = {
+    ("doctor",): Row(
+        "", r"ok +broker +login +PLAIN as guest",
+        Bad("no-such-stream", 24, "flowstream streams create no-such-stream"),
+        drawn=TABLE, document='"check": "login"',
+        waiting="",
+    ),
+}  # fmt: skip
 
 
 def by_check(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,33 @@ import pytest
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import FAIL, LOAD, handled, numbered, write_module
+from tests.cli.rows import MISSING, TABLE, Bad, Row
+
+ROWS = {
+    ("offsets", "get"): Row(
+        "me {stream}", r"me +\S+ +0 +0 +2 +2", Bad("me no-such-stream", 6, MISSING),
+        drawn=TABLE, document='"offset": 0',
+        waiting="r s",
+    ),
+    ("offsets", "set"): Row(
+        "me {stream} 1", r"me on \S+: 0 -> 1; it continues with offset 2",
+        Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
+        waiting="r s 1",
+    ),
+    ("offsets", "forget"): Row(
+        "me {stream}", r"me +\S+ +0", Bad("me no-such-stream --yes", 6, MISSING),
+        drawn=TABLE, document='"forgotten": true', asks=r"Forget the stored offset of me\?",
+        waiting="r s --yes",
+    ),
+    ("offsets", "reset"): Row(
+        "me {stream} --to first --watch 0",
+        r"\S+ +0 +0 +1 +0[\s\S]+me on \S+: 0 -> -1; it continues",
+        Bad("me {stream} --to 99 --watch 0 --yes", 20, "has the offsets 0 to 2"),
+        drawn=TABLE, document='"stored": true', asks=r"Store this for me\?",
+        waiting="r s --to first",
+    ),
+}  # fmt: skip
+
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -15,10 +14,8 @@ import anyio
 import pytest
 
 from flowstream.cli.commands.tail import ReadRequest, _messages
-from flowstream.cli.output.messages import decoded, shown
-from flowstream.cli.output.safe_text import json_text
 from flowstream.client import Environment
-from flowstream.protocol import Array, Described, Properties, Symbol, UInt, encode_message
+from flowstream.protocol import Array, Described, Symbol, UInt, encode_message
 from tests.brokers.running import Broker
 from tests.cli.command import Started, Terminal, flowstream
 from tests.cli.rows import MISSING, Bad, Row
@@ -161,46 +158,9 @@ def test_bad_input(arguments: tuple[str, ...], code: int, text: str, broker: Bro
     assert "Traceback" not in result.err
 
 
-def test_amqp_messages_show_their_payload_and_properties() -> None:
-    raw = encode_message(
-        b"[1]",
-        properties=Properties(subject="x"),
-        application_properties={"why": "late\x1b", "n": 3},
-    )
-    message = shown("s", 7, 1_000, raw)
-    assert message.line() == "7  1970-01-01T00:00:01Z  [1] subject=x why=late\\x1b n=3"
-    assert json.loads(json_text(message.document())) == {
-        "stream": "s",
-        "offset": 7,
-        "timestamp": 1_000,
-        "body": [1],
-        "properties": {"why": "late\x1b", "n": 3},
-        "standard_properties": {"subject": "x"},
-    }
-
-
-def test_a_damaged_amqp_message_is_shown_as_its_bytes_with_the_reason() -> None:
-    raw = b"\x00Su\xb0garbage"
-    message = shown("s", 0, 0, raw)
-    assert message.body == raw
-    document = json.loads(json_text(message.document()))
-    assert base64.b64decode(document["base64"]) == raw
-    assert document["reason"].startswith("a damaged AMQP message: ")
-    assert "garbage" in message.line()
-    assert message.line().endswith("cut off)")
-
-
-def test_bodies_are_json_text_or_base64() -> None:
-    assert decoded(b'{"a":1}') == ("body", '{"a":1}', "")
-    assert decoded("é".encode()) == ("text", "é", "")
-    assert decoded(b"\xff\x00") == ("base64", "/wA=", "not UTF-8 at byte 0")
-
-
-def test_nothing_a_terminal_should_not_get_is_printed() -> None:
-    assert shown("s", 0, 0, b"a\x1b[31m\nb\xff").text() == "a\\x1b[31m\\nb\\xff"
-
-
 DEEP = b"[" * 5_000 + b"]" * 5_000
+
+
 AWKWARD: list[tuple[bytes, str, Any]] = [
     (b'{"a": 12345678901234567890.10}', "body", '{"a": 12345678901234567890.10}'),
     (b"[1e400, -0.0, %s]" % (b"9" * 5_000), "body", "[1e400, -0.0, " + "9" * 5_000 + "]"),
@@ -228,22 +188,6 @@ AWKWARD: list[tuple[bytes, str, Any]] = [
     (encode_message(b"x", application_properties={"a": b"\xff", "b": 1}), "text", '"x"'),
     (b"\x00\x53\x77" + b"\x00" * 5_000, "base64", ...),
 ]  # fmt: skip
-
-
-def test_every_body_is_shown_exactly_and_as_json() -> None:
-    for raw, key, expected in AWKWARD:
-        message = shown("s", 0, 0, raw)
-        text = json_text(message.document())
-        document = json.loads(text, parse_int=str, parse_float=str)
-        assert key in document
-        if expected is not ...:
-            assert f'"{key}": {expected}' in text
-        told = key == "base64" or raw is DEEP or b"NaN" in raw or b"Infinity" in raw
-        assert ("reason" in document) == told
-        for shape in (text, json_text(message.document(), ascii_only=True), message.line()):
-            assert shape.isprintable()
-            shape.encode()
-        assert len(message.line(500)) < 700
 
 
 def test_one_awkward_message_hides_none_behind_it(broker: Broker, stream_name: str) -> None:

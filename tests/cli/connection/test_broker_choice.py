@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.configuration.settings import Origin, settings
+from flowstream.cli.configuration.settings import Origin
 from flowstream.cli.connection import broker_choice
 from flowstream.cli.connection.broker_choice import (
     BrokerChoice,
@@ -22,7 +22,7 @@ from flowstream.cli.connection.broker_choice import (
     decide,
 )
 from flowstream.cli.connection.connect import Connection
-from flowstream.cli.connection.listener import recognised, what_listens
+from flowstream.cli.connection.listener import what_listens
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.client import StreamUrl
 from tests.brokers.running import Broker
@@ -30,8 +30,14 @@ from tests.cli.command import Started, flowstream
 from tests.cli.modules import write_module
 
 FLAGS = Origin("flag", "--url"), Origin("flag", "--embedded")
+
+
 VARIABLES = Origin("environment", "FLOWSTREAM_URL"), Origin("environment", "FLOWSTREAM_EMBEDDED")
+
+
 HURRY = {"FLOWSTREAM_REQUEST_TIMEOUT": "0.3"}
+
+
 FILES = Origin("pyproject.toml", "url"), Origin("pyproject.toml", "embedded")
 
 
@@ -58,25 +64,6 @@ def test_both_in_one_place_are_refused(place: tuple[Origin, Origin]) -> None:
         decide(*place)
     assert caught.value.exit_code is ExitCode.USAGE
     assert all(str(origin) in str(caught.value) for origin in place)
-
-
-@pytest.mark.parametrize(
-    ("answer", "what"),
-    [
-        (b"\x00\x00\x00\x10\x80\x11\x00\x01", None),
-        (b"HTTP/1.1 400 Bad Request\r\nServer: nginx/1.27\r\n\r\n", "an HTTP server (nginx/1.27)"),
-        (b"HTTP/1.0 200 OK\r\n\r\n", "an HTTP server"),
-        (b"AMQP\x00\x00\x09\x01", "an AMQP port"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "an SSH server"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "a TLS port"),
-        (b"-ERR unknown command\r\n", "something that answers '-ERR unknown command'"),
-        (b"\x1b]0;x\x07" * 99, r"something that answers '\\x1b]0;x\\x07"),
-    ],
-)
-def test_what_gives_an_answer(answer: bytes, what: str | None) -> None:
-    found = recognised(answer)
-    assert found is None if what is None else (found or "").startswith(what)
-    assert found is None or len(found) < 100
 
 
 class Quiet(BaseHTTPRequestHandler):
@@ -129,11 +116,6 @@ NO_BROKERS = [
     (saying_nothing, "something that accepts connections and does not answer"),
     (closing_at_once, "something that closes the connection without an answer"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def read_settings() -> None:
-    settings()  # as a command does, before there is a loop that it could block
 
 
 @pytest.fixture

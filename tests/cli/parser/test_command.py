@@ -1,10 +1,9 @@
-"""Options that may stand without a value, and `--debug` anywhere."""
+"""Options that may stand without a value, and negative numbers as arguments."""
 
 from __future__ import annotations
 
 import pytest
 
-from flowstream.cli.app import take_debug
 from flowstream.cli.commands.run import OPTIONAL
 from flowstream.cli.parser.command import fill_optional_values
 
@@ -27,8 +26,3 @@ from flowstream.cli.parser.command import fill_optional_values
 )
 def test_an_option_without_a_value_gets_its_own(line: str, filled: str) -> None:
     assert fill_optional_values(line.split(), OPTIONAL) == filled.split()
-
-
-def test_debug_is_taken_from_anywhere_before_the_dashes() -> None:
-    assert take_debug(["run", "x", "--debug"]) == (True, ["run", "x"])
-    assert take_debug(["run", "--", "--debug"]) == (False, ["run", "--", "--debug"])

@@ -18,6 +18,7 @@ TESTED_ELSEWHERE = {
     # Values and tables without a line of logic: whatever uses them is their test.
     "broker/records.py": "tests/broker/test_store.py",
     "protocol/commands.py": "tests/protocol/test_codec.py",
+    "pipeline/handler_types.py": "tests/typing/test_typing.py",
     "protocol/session.py": "tests/protocol/test_codec.py",
     "protocol/values.py": "tests/protocol/test_codec.py",
     "testing/markers.py": "tests/testing/test_memory_stream.py",

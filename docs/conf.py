@@ -8,7 +8,7 @@ them what autodoc reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import flowstream
@@ -16,6 +16,7 @@ from flowstream.schema import listed
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+    from sphinx.pycode import ModuleAnalyzer
 
 project = "flowstream"
 author = "the flowstream authors"
@@ -101,5 +102,22 @@ def process(_: Sphinx, what: str, name: str, value: Any, *rest: Any) -> None:
     lines[:] = [] if what == "module" and name not in SHOWN_MODULES else as_rst(lines)
 
 
+def without_overloads(analyze: Callable[[ModuleAnalyzer], None]) -> Callable[[Any], None]:
+    """Let autodoc show a method's own signature: its overloads take `*arguments, **values`.
+
+    They are for type checkers, to which flowstream/schema.py gives the options one by one.
+    """
+
+    def and_forget(analyzer: Any) -> None:
+        analyze(analyzer)
+        if analyzer.modname == "flowstream.pipeline.pipeline":
+            analyzer.overloads = {}
+
+    return and_forget
+
+
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", process)
+    from sphinx.pycode import ModuleAnalyzer
+
+    ModuleAnalyzer.analyze = without_overloads(ModuleAnalyzer.analyze)

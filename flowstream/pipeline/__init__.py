@@ -1,4 +1,4 @@
-"""The Broadway: declare a pipeline, run it, look at it. Knows no RabbitMQ.
+"""Pipelines as in Broadway: declare one, run it, watch it. This room does not know RabbitMQ.
 
     pipeline = Pipeline("orders", producer, retry=Retry(attempts=3), on_failure=Halt())
 
@@ -10,7 +10,7 @@
 
     result = await pipeline.run(url=...)                        # raises what made it fail
     async with pipeline.start(url=..., telemetry=...) as running:
-        running.statistics() -> Statistics                      # everything countable, a snapshot
+        running.statistics() -> Statistics                      # a snapshot of all counters
         running.topology() -> Topology
         running.pause(by="alice"); running.resume(); running.resize("processor", 8)
         running.rate_limit = RateLimit(messages=1000)
@@ -19,24 +19,29 @@
         await running.wait_idle(2.0)                            # all settled, quiet for 2 s
         result = await running.wait()                           # RunResult; result.error, if any
 
-What flows between the stages is a slice (slice.py). The way of a message, in the order to read it:
+It promises that every message is settled exactly once in a run, that an offset is committed only
+when all messages up to it are settled, that keys keep their order, and that memory and time are
+bounded whatever a handler does.
 
-    producer.py                 what a source sends, and how it learns what is settled
-    stages/source.py            admitted into the window, decoded, part of a slice
-    slice.py, delivery.py       the slice; which of its messages are settled; the watermark
+What flows between the stages is a slice (slice.py). The path of a message, in the order to read it:
+
+    producer.py                 what a source sends, and what it is called with when messages settle
+    stages/source.py            admitted to the window, decoded, made part of a slice
+    slice.py, delivery.py       the slice; which messages are settled; the watermark
     stages/processor.py         queued, handled by a worker, retried, passed on
     stages/router.py            to the batcher of its route
     stages/batcher.py           into an open batch, which is closed by size, bytes or age
     stages/batch_processor.py   the batch is handled by a worker
-    stages/acknowledger.py      settled: its place in the window is free, the watermark moves
+    stages/acknowledger.py      settled: its room in the window is free, the watermark moves
     stages/committer.py         the offset is stored, and verified at the end
 
-A failure leaves that way for `Retry`, then for a policy (stages/failure_handler.py). The stages
-only decide when; how to decide is pure, in deciders/ (queues, batching, schedules, the window).
-handlers/ runs what users wrote: workers, threads, processes, timeouts, watchdogs. state/ is what
-the stages of a run share. running/ builds them (assembly.py), runs them (run.py), ends them
-(drain.py) and shows them (control.py, report.py). declaration.py is what is declared; it knows
-nothing of running, and pipeline.py is the face of both.
+A message that fails leaves this path: it is retried, and after its last attempt it goes to a
+failure policy (stages/failure_handler.py). The decisions of the stages are pure functions and
+classes in deciders/ (queues, batching, schedules, the window). handlers/ runs users' code: workers,
+threads, processes, timeouts, watchdogs. state/ is what the stages of a run share. running/ builds
+the stages (assembly.py), runs them (run.py), drains them (drain.py) and shows them (control.py,
+report.py). declaration.py holds what is declared, without any running part; pipeline.py is the
+class that users see.
 """
 
 from flowstream.backoff import Backoff

@@ -1,4 +1,4 @@
-"""A batch: what a batcher hands to its handler."""
+"""A batch: the messages that a batch handler gets together."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Batch(Generic[T]):
     `data`, `raw` and `offsets` have one entry for each message, and `messages` are the same as
     objects, made when they are first asked for.
 
-    `trigger` tells why it was closed: "size", "bytes", "timeout", "flush", "window" (everything
-    in flight was waiting in open batches), "drain", "resize" or "retry". `partition` is None
-    without `partition_by`. `attempt` is 1 at the first try.
+    `trigger` is the reason why it was closed: "size", "bytes", "timeout", "flush", "window" (all
+    messages in flight were waiting in open batches), "drain", "resize" or "retry". `partition` is
+    None without `partition_by`. `attempt` is 1 at the first attempt.
     """
 
     __slots__ = ("_messages", "_slice", "attempt", "batcher", "key", "opened", "partition",
@@ -54,7 +54,7 @@ class Batch(Generic[T]):
 
     @property
     def messages(self) -> list[Message[T]]:
-        """The messages as objects; the list is the handler's own, to sort or to cut."""
+        """The messages as objects. The handler may sort or shorten the list."""
         if self._messages is None:
             self._messages = list(self._slice.messages)
         return self._messages
@@ -82,7 +82,7 @@ class Batch(Generic[T]):
 
     @property
     def size(self) -> int:
-        """How many messages it has."""
+        """The number of messages."""
         return len(self)
 
     @property
@@ -97,7 +97,7 @@ class Batch(Generic[T]):
         return iter(self.messages)
 
     def __reduce__(self) -> Any:
-        """A batch travels to other processes without its pipeline."""
+        """A batch is pickled without its pipeline."""
         options = (self.batcher, self.key, self.partition, self.trigger, self.opened, self.attempt)
         return _arrived, (self.messages, options)
 
@@ -107,9 +107,9 @@ class Batch(Generic[T]):
     # -- for the stages
 
     def _again(self, messages: list[Message[Any]]) -> Batch[Any]:
-        """The batch of `messages` to try once more, in the place of this one.
+        """The batch with which `messages` are tried again, in place of this one.
 
-        The messages are clones: a handler that hangs in a thread keeps the old ones.
+        The messages are clones, because a handler that hangs in a thread still holds the old ones.
         """
         attempt = self.attempt + 1
         clones = [
@@ -128,7 +128,7 @@ class Batch(Generic[T]):
 
 
 def _arrived(messages: list[Message[Any]], options: Any) -> Batch[Any]:
-    """A batch that came from the process of its pipeline."""
+    """A batch that was unpickled in a worker process."""
     batcher, key, partition, trigger, opened, attempt = options
     return Batch(
         messages, batcher=batcher, key=key, partition=partition, trigger=trigger, opened=opened,

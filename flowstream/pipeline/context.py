@@ -1,4 +1,4 @@
-"""What a run tells its producer and its failure policy, and what they share in it."""
+"""The context of a run: what producers, sinks and failure policies know of it and open in it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flowstream.telemetry import Telemetry
 
 T = TypeVar("T")
 Watched = Callable[[str, Awaitable[Any]], Awaitable[Any]]
-"""Awaits something under a name by which a watchdog tells of it."""
+"""Awaits something under the name that the watchdog reports it by."""
 
 BROKEN = "the run could not be opened or closed"
 CLOSE_GRACE = 5.0
-"""Seconds that everything a run has opened may take to close."""
+"""Seconds in which everything that a run has opened must close."""
 
 
 class RunContext:
@@ -56,21 +56,21 @@ class RunContext:
         self._keeper = 0
 
     def fail(self, error: BaseException) -> None:
-        """End the run with an error, from whatever the run uses: it drains, and raises that."""
+        """End the run with an error: it drains, and raises the error."""
         if self._fail is not None:
             self._fail(error)
 
     async def shared(self, key: str, make: Callable[[], AbstractAsyncContextManager[Any]]) -> Any:
-        """What `make` opens, once for the run."""
+        """What `make` opens; it is opened once in a run, and shared under `key`."""
         async with self._lock:
             if key not in self._shared:
                 self._shared[key] = await self.enter(make())
             return self._shared[key]
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
-        """Open something for the rest of the run, from any of its tasks; closed in reverse.
+        """Open something for the rest of the run, from any task; closed in reverse order.
 
-        What is being opened may open more: that is closed after it.
+        What is being opened may itself open more, which is then closed after it.
         """
         if self._stack is not None and anyio.get_current_task().id == self._keeper:
             entered: T = await self._entered(self._stack, manager)
@@ -85,7 +85,10 @@ class RunContext:
         return opened
 
     async def keep(self) -> None:
-        """Holds what the run opens: opens and closes it in one task, until `close` is called."""
+        """Open and close everything in this one task, until `close` is called.
+
+        A cancel scope must be left in the task that entered it, so no other task may do it.
+        """
         try:
             await self._keep()
         except BaseException as error:

@@ -1,7 +1,7 @@
-"""What a declared pipeline is made of: one frozen value, which knows nothing of running.
+"""A pipeline as declared: one frozen value, without any running part.
 
-`Pipeline` (pipeline.py) is the face that builds it, a decorator at a time. Whatever runs, checks or
-shows a pipeline reads this value: it cannot change while it is read.
+`Pipeline` (pipeline.py) builds it, one decorator after the other. Everything that runs, checks or
+shows a pipeline reads this value, which cannot change meanwhile.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Topology:
 class Declaration:
     """A pipeline as declared. `batchers` are by name, in the order of their declaration.
 
-    `module` is the name of the module that declares it. A declaration without a `processor` hands
-    what the producer gives to its one batcher.
+    `module` is the name of the module that declares it. Without a
+    `processor`, the messages of the producer go to the only batcher.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Declaration:
 
     @property
     def path(self) -> str:
-        """What errors call it: `pipeline 'orders'`."""
+        """Its name in errors: `pipeline 'orders'`."""
         return f"pipeline {self.name!r}"
 
     @property
     def first(self) -> Declared:
-        """The stage that gets messages first: its annotation says what bodies are decoded to.
+        """The first stage. Its annotation is the type that bodies are decoded to.
 
-        Raises ConfigurationError where there is neither a processor nor a batcher.
+        Raises ConfigurationError if there is neither a processor nor a batcher.
         """
         for declared in (self.processor, *self.batchers.values()):
             if declared is not None:
@@ -89,14 +89,14 @@ class Declaration:
 
     @property
     def stages(self) -> Iterator[tuple[str, Declared]]:
-        """("processor" or "batcher", what is declared), in the order that messages meet them."""
+        """("processor" or "batcher", what is declared), in the order of a message's path."""
         if self.processor is not None:
             yield "processor", self.processor
         for declared in self.batchers.values():
             yield "batcher", declared
 
     def check(self) -> None:
-        """Raise ConfigurationError for what only the whole declaration shows."""
+        """Raise ConfigurationError for mistakes that only the whole declaration shows."""
         first = self.first
         if self.processor is None:
             self._check_without_processor(first)
@@ -106,19 +106,19 @@ class Declaration:
             if each is not None and each.signature.resource and self.options.lifespan is None:
                 raise ConfigurationError(
                     f"{self.path}: {each.signature.name} takes a second parameter "
-                    f"{each.signature.resource!r}, which lifespan= would fill; there is none"
+                    f"{each.signature.resource!r}, but the pipeline has no lifespan= to fill it"
                 )
 
     def _check_without_processor(self, first: Declared) -> None:
         if len(self.batchers) > 1:
             raise ConfigurationError(
-                f"{self.path}: without a processor nothing chooses between its batchers "
+                f"{self.path}: a processor is needed to choose between the batchers "
                 f"{', '.join(map(repr, self.batchers))}; declare a processor that calls "
                 "message.to(...), or keep one batcher"
             )
         if self.prepare is not None:
             raise ConfigurationError(
-                f"{self.path} > prepare: it is called before a processor, and there is none"
+                f"{self.path} > prepare: it runs before the processor, but there is none"
             )
         path = f"{self.path} > batcher {first.options.name!r}"
         decoder(first.signature.payload, handler=f"{path}: {first.signature.name}")
@@ -141,7 +141,7 @@ class Declaration:
 
 
 def check_size(batcher: BatcherOptions, pipeline: PipelineOptions, path: str) -> None:
-    """Raise ConfigurationError for a batch that the pipeline's window is too small for."""
+    """Raise ConfigurationError if a batch is larger than the pipeline's window."""
     if isinstance(batcher.size, int) and batcher.size > pipeline.max_in_flight:
         raise ConfigurationError(
             f"{path} > size={batcher.size}: a batch can never fill while max_in_flight is "

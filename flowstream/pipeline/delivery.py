@@ -1,6 +1,6 @@
-"""Which messages are settled, exactly: deliveries, their watermark, and the offset to commit.
+"""Exactly which messages are settled: deliveries, their watermark, and the offset to commit.
 
-A delivery is what one `send` of a source brought in, or as much of it as the window admitted at
+A delivery is what one `send` of a source brought, or the part of it that the window admitted at
 once. Each of its messages has one byte: open, settled, or abandoned (it will not be settled in this
 run, so nothing at or behind it may be committed). The watermark is the last offset of the unbroken
 run of settled messages from the beginning: committing it can lose nothing. Pure: no clock, no I/O.
@@ -15,9 +15,9 @@ from typing import Any, Final
 
 OPEN, SETTLED, ABANDONED = 0, 1, 2
 BEFORE_FIRST = -1
-"""Stored where not even offset 0 is settled: a run resumes at the stored offset + 1."""
+"""Stored if not even offset 0 is settled, since a run resumes at the stored offset + 1."""
 REMEMBERED = 1_000
-"""Offsets that a run has stored for a stream, and knows again."""
+"""How many of the offsets that a run has stored for a stream it remembers."""
 _SETTLED = bytes([SETTLED])
 
 
@@ -25,8 +25,8 @@ class Delivery:
     """`count` messages delivered together; `remaining` of them are neither settled nor abandoned.
 
     The offset of the message at `index` is `base + index`, or `offsets[index]` where a filter left
-    gaps. `partition` is the source partition that brought them in. `touched` says that somebody
-    decided something about one of its messages: only then are they looked at one by one.
+    gaps. `partition` is the source partition that brought them in. `touched` is set
+    once something is decided about one of the messages: only then are they looked at one by one.
     """
 
     __slots__ = ("_offsets", "abandoned", "arrived", "base", "count", "flags", "last", "partition",
@@ -90,7 +90,7 @@ class Delivery:
         self.remaining -= count
 
     def abandon(self, index: int) -> bool:
-        """Leave the message to the next run; False where it is settled already."""
+        """Leave the message to the next run; False if it is settled already."""
         if self.flags[index]:
             return False
         self.flags[index] = ABANDONED
@@ -123,13 +123,13 @@ class Watermark:
         self._below: int | None = None
 
     def add(self, delivery: Delivery) -> None:
-        """A delivery was delivered. Spans are added in offset order."""
+        """Add a delivery. Deliveries are added in the order of their offsets."""
         self._deliveries.append(delivery)
         self._count += delivery.count
 
     @property
     def open(self) -> Delivery | None:
-        """The first delivery that is not settled, after forgetting those that are."""
+        """The first delivery with an unsettled message. Those before it are forgotten."""
         deliveries = self._deliveries
         while deliveries and not deliveries[0].remaining and not deliveries[0].abandoned:
             delivery = deliveries.popleft()
@@ -153,7 +153,7 @@ class Watermark:
 
     @property
     def repeated(self) -> int:
-        """How many messages come again where the next one to be delivered is the barrier."""
+        """How many messages come again if the next run begins at the barrier."""
         delivery = self.open
         if delivery is None:
             return 0
@@ -170,7 +170,7 @@ class Watermark:
 
 
 class OffsetTracker:
-    """The watermarks of one stream: a restarted producer may deliver on a second partition."""
+    """The watermarks of one stream. A restarted producer may open a second partition for it."""
 
     __slots__ = ("_marks", "_own", "advanced", "committed")
 
@@ -206,16 +206,16 @@ class OffsetTracker:
         return value
 
     def resume(self, stored: int | None) -> None:
-        """`stored` was found; -1 is an offset like any other: not even offset 0 is settled.
+        """Begin behind the offset `stored`; -1 means that not even offset 0 is settled.
 
-        A restarted producer may bring an older one than what was committed since.
+        A restarted producer may give an older offset than the one committed meanwhile.
         """
         self._own.append(BEFORE_FIRST if stored is None else stored)
         if stored is not None and (self.committed is None or stored > self.committed):
             self.committed = stored
 
     def storing(self, offset: int) -> None:
-        """`offset` is about to be committed: from now on it may be found stored."""
+        """`offset` is about to be committed, so it may be found as the stored one from now on."""
         self._own.append(offset)
 
     def store(self, offset: int) -> None:
@@ -224,11 +224,11 @@ class OffsetTracker:
         self.advanced = True
 
     def is_own(self, found: int | None) -> bool:
-        """Whether what is found stored is explained by this run.
+        """Whether this run explains the offset that was `found` stored.
 
-        It is what this run found at first, or one of the last that it stored: a broker may still
-        have an older one, or have it again after its leader moved. Nothing stored is no offset of
-        somebody else.
+        It does if it is the offset that the run found at its start, or one of the last that it
+        stored: a broker may still have an older one, or have it again after its leader moved. If
+        nothing is stored, nobody else has stored an offset.
         """
         return found is None or found in self._own
 
@@ -239,5 +239,5 @@ class OffsetTracker:
 
     @property
     def fenced(self) -> bool:
-        """No partition is left: somebody else may commit for the stream now."""
+        """No partition is left: another run may commit for the stream now."""
         return not self._marks

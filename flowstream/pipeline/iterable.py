@@ -1,4 +1,4 @@
-"""A finite (or endless) Python iterable as the source of a pipeline."""
+"""Makes an iterable, finite or endless, the source of a pipeline."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class IterableProducer(Producer):
 
     `bytes` and `str` items are decoded to the handler's payload type, and other items are the
     payload. `slice_size` items are read at a time; `threaded=True` reads them in a worker thread,
-    for iterables that block. An exception of the iterable ends the run with SourceFailed, once what
-    was read before it is handled.
+    for iterables that block. An exception of the iterable ends the run with SourceFailed, once all
+    items read before it are handled.
 
-    Offsets count from 0 and are not stored. What can be iterated again, such as a list, is read
-    from its beginning by each run. An iterator, such as a generator, an open file or a cursor, goes
-    on where the last run left it, with what was read ahead; what that run took in and did not
-    settle is lost, and logged. An async generator that waits for its next item when a run is
-    stopped ends with it, and a later run says so.
+    Offsets count from 0 and are not stored. Each run reads an iterable such as a list from its
+    beginning. It reads an iterator, such as a generator, an open file or a cursor, from where the
+    last run stopped, items that were read ahead included; what that run took in and did not settle
+    is lost, which is logged. A stop ends an async generator that is waiting for its next item, and
+    the next run raises ConfigurationError.
     """
 
     @takes(IterableProducerArguments)
@@ -84,7 +84,7 @@ class IterableProducer(Producer):
             raise reading.end
 
     def _begin(self, items: object) -> _Reading:
-        """What was read before counts for an iterator only: others begin anew."""
+        """What was read in earlier runs. Only an iterator continues there."""
         if items is not self._iterable:
             self._reading = _Reading()
         return self._reading
@@ -95,7 +95,7 @@ class IterableProducer(Producer):
         return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
 
     async def _send(self, partition: SourcePartition, unsent: list[Any]) -> None:
-        """Send what was read; what is not taken in, because the run is stopped, is kept."""
+        """Send what was read. What a stop prevents from being taken in is kept for the next run."""
         first = partition.next
         try:
             if unsent:
@@ -110,7 +110,7 @@ class IterableProducer(Producer):
 class _Reading:
     """How far an iterable was read: the items that are not sent yet, and what ended it.
 
-    A stop leaves a thread that reads behind. What that still reads, and how it ends, is kept.
+    A stop does not wait for a thread that is reading. What that thread still reads is kept.
     """
 
     def __init__(self) -> None:
@@ -146,12 +146,12 @@ class _Reading:
             if isasyncgen(items) and items.ag_frame is None:
                 self.end = ConfigurationError(
                     "IterableProducer: the run was stopped while its async generator waited for "
-                    "the next item, which ended the generator: it cannot go on in another run. "
-                    "Give it an object whose __aiter__ begins anew, or where it was"
+                    "the next item, which ended the generator: it cannot continue in another run. "
+                    "Use an object whose __aiter__ begins anew, or continues"
                 )
             raise
 
 
 def _body(item: Any) -> Any:
-    """Text is UTF-8; what UTF-8 has no bytes for is left to the decoder, which fails that item."""
+    """The item, a string in UTF-8. The decoder fails a string that UTF-8 cannot encode."""
     return str.encode(item, "utf-8", "surrogatepass") if issubclass(type(item), str) else item

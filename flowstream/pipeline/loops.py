@@ -1,4 +1,4 @@
-"""Streams that a pipeline both reads and writes: its own messages come back to it. Pure."""
+"""Finds streams that a pipeline both reads and writes, so that its messages come back. Pure."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from flowstream.texts import shown
 
 
 def sources(producer: Producer) -> Sequence[str]:
-    """The streams that a producer reads, as far as it says; an iterable reads none."""
+    """The streams that a producer reads, as far as they are known; an iterable reads no stream."""
     return () if isinstance(producer, IterableProducer) else producer.reads() or ()
 
 
 def refuse_loop(pipeline: str, policy: FailurePolicy, reads: Sequence[str]) -> None:
-    """Raise ConfigurationError for a policy that writes what failed into a source."""
+    """Raise ConfigurationError for a policy that writes failed messages into a source."""
     for stream in policy.writes():
         if stream in reads:
             raise ConfigurationError(
                 f"pipeline {pipeline!r} > on_failure: {shown(policy)} writes into {stream!r}, "
-                "which the pipeline reads: a message that fails would come back without end. Name "
+                "which the pipeline reads: a message that fails would come back endlessly. Name "
                 f"another stream, such as {stream + '.dead'!r}"
             )
 
 
 def fed_back(sinks: Iterable[Sink], reads: Sequence[str]) -> list[str]:
-    """The sources that sinks write into."""
+    """The source streams that the sinks write into."""
     written = {stream for sink in sinks for stream in sink.writes()}
     return [stream for stream in reads if stream in written]

@@ -1,7 +1,7 @@
-"""One message on its way through a pipeline, and what its handlers may do with it.
+"""A message: what a handler sees of it, and what a handler may decide about it.
 
-A message is cheap: where it came from is `(delivery, index)`, and everything that most messages
-never need lives behind one worker, `_extra`, which stays None.
+A message is cheap: its origin is `(delivery, index)`, and everything that most messages never need
+is in one attribute, `_extra`, which is None for them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class Codec(Protocol):
-    """How a delivered body is read: what is payload, and what surrounds it.
+    """Reads delivered bodies: the payload, and the sections around it.
 
-    `payload` is bytes, or a value where the body holds one that is decoded already; `plain` gives
-    such a value in Python's own types. `body` and `bodies` raise where there are no bytes.
+    `payload` is bytes, or a value if the body holds a value instead of bytes; `plain` converts such
+    a value to Python's own types. `body` and `bodies` raise if there are no bytes.
     """
 
     def body(self, raw: bytes, /) -> bytes: ...
@@ -34,8 +34,8 @@ class Codec(Protocol):
 class Failure:
     """Why a message failed: `phase` is decode, process, batch, sink or commit.
 
-    `error` is the exception (None after `message.fail`), `stage` the processor's or batcher's
-    name, `attempts` how often the message was tried, `retry` whether it may be tried again.
+    `error` is the exception (None after `message.fail`), `stage` the name of the processor or
+    batcher, `attempts` the number of attempts so far, `retry` whether it may be tried again.
     """
 
     __slots__ = ("_kind", "attempts", "error", "message", "phase", "reason", "retry", "stage")
@@ -59,13 +59,13 @@ class Failure:
 
     @property
     def error_name(self) -> str:
-        """The exception's class; empty where a handler failed the message itself."""
+        """The exception's class; empty if a handler called `message.fail`."""
         return "" if self.error is None else type_name(self.error)
 
     @property
     def kind(self) -> str:
-        """The exception's class; where a handler failed the message itself its reason, with … for
-        numbers and ids."""
+        """The exception's class. After `message.fail` it is the reason, with … for numbers and ids,
+        so that failures of the same kind can be counted together."""
         return self.error_name or folded(self.reason)
 
     def traceback(self, limit: int = 8192) -> str:
@@ -78,7 +78,7 @@ class Failure:
 
 
 class Joint:
-    """A message that went to several batchers: it settles when the last branch is done."""
+    """A message that went to several batchers. It settles when the last of its clones is done."""
 
     __slots__ = ("dropped", "origin", "outcome", "pending")
 
@@ -90,7 +90,7 @@ class Joint:
 
 
 class Extra:
-    """What few messages have."""
+    """What only few messages have: decisions of a handler, an attempt, a failure."""
 
     __slots__ = (
         "ack",
@@ -125,9 +125,9 @@ class Message(Generic[T]):
     __slots__ = ("_delivery", "_extra", "_hash", "_index", "_order", "data", "raw")
 
     _hash: int
-    """Where a batcher has a partition_by of its own: the number that chooses a partition."""
+    """The number that chooses the partition, if the batcher has a partition_by of its own."""
     _order: Any
-    """Where the processors keep the order of keys: the order (deciders/queues.py) it is part of."""
+    """The order (deciders/queues.py) that the message is part of, where keys are kept in order."""
 
     def __init__(self, delivery: Delivery, index: int, data: T, raw: bytes) -> None:
         self._delivery = delivery
@@ -146,10 +146,10 @@ class Message(Generic[T]):
         offset: int = 0,
         timestamp: int = 0,
     ) -> Message[T]:
-        """A message outside of any pipeline, to call a handler with."""
+        """A message without a pipeline, to call a handler with in a test."""
         return cls(Delivery(Detached(stream), offset, 1, timestamp=timestamp), 0, data, raw)
 
-    # -- where it comes from
+    # -- origin
 
     @property
     def stream(self) -> str:
@@ -169,8 +169,8 @@ class Message(Generic[T]):
     def body(self) -> bytes:
         """The payload's bytes: an AMQP 1.0 message's data section, otherwise `raw`.
 
-        Raises ProtocolError where an AMQP message holds a map, a list, a number or another value
-        that has no bytes of its own; such a value is in `data`.
+        Raises ProtocolError if an AMQP message holds a map, a list, a number or another value
+        instead of bytes; such a value is in `data`.
         """
         codec = self._delivery.partition.codec
         return self.raw if codec is None else codec.body(self.raw)
@@ -196,7 +196,7 @@ class Message(Generic[T]):
 
     @property
     def attempt(self) -> int:
-        """1 at the first try of the current stage, 2 at the first retry, and so on."""
+        """1 at the first attempt of the current stage, 2 at the first retry, and so on."""
         return 1 if self._extra is None else self._extra.attempt
 
     # -- what a handler decided
@@ -227,7 +227,7 @@ class Message(Generic[T]):
     def fail(self, reason: object = "failed", *, retry: bool = True) -> None:
         """Fail the message once the handler returns: it is retried, then the policy decides.
 
-        `retry=False` says that trying again is pointless and goes straight to the policy.
+        `retry=False` sends it to the policy at once, because another attempt would not help.
         """
         error = reason if issubclass(type(reason), BaseException) else None
         self._more().failure = Failure(
@@ -251,9 +251,9 @@ class Message(Generic[T]):
         extra.flush = flush
 
     def settle(self) -> None:
-        """Acknowledge now, before the pipeline is done with the message.
+        """Settle the message now, before the pipeline has finished with it.
 
-        Whatever happens to it afterwards, it is not handled again by a later run.
+        Whatever happens to it afterwards, a later run does not handle it again.
         """
         extra = self._more()
         if not extra.early:
@@ -261,13 +261,13 @@ class Message(Generic[T]):
             self._delivery.partition.settle_early(self)
 
     def configure_ack(self, **options: Any) -> None:
-        """Leave `options` for the producer's Acknowledger, which reads `ack_options`."""
+        """Set `options` for the producer's Acknowledger, which reads them as `ack_options`."""
         extra = self._more()
         extra.ack = {**(extra.ack or {}), **options}
 
     @property
     def ack_options(self) -> Mapping[str, Any]:
-        """What `configure_ack` left."""
+        """The options given to `configure_ack`."""
         return {} if self._extra is None or self._extra.ack is None else self._extra.ack
 
     def _more(self) -> Extra:
@@ -286,8 +286,9 @@ class Message(Generic[T]):
     ) -> Message[Any]:
         """Another object for the same message of the stream: for another attempt, or batcher.
 
-        What was settled early and what the acknowledger reads is the message's and goes along.
-        `decided`: what the processor decided (key, flush, routes) does, too. A failure never does.
+        An early settling and the options of the acknowledger belong to the message, so they are
+        copied. With `decided`, the decisions of the processor (key, flush, routes) are copied, too.
+        A failure is never copied.
         """
         clone = Message(self._delivery, self._index, data, self.raw)
         for name in ("_hash", "_order"):
@@ -303,7 +304,7 @@ class Message(Generic[T]):
         return clone
 
     def __reduce__(self) -> Any:
-        """A message travels to other processes without its pipeline."""
+        """A message is pickled without its pipeline."""
         partition = self._delivery.partition
         where = (partition.stream, self.offset, self.timestamp, partition.codec)
         return _arrived, (self.data, self.raw, where, self.attempt, self.key)
@@ -322,13 +323,13 @@ class Detached:
         self.codec: Codec | None = None
 
     def settle_early(self, message: Message[Any]) -> None:
-        """Nothing to tell: there is no acknowledger."""
+        """Does nothing: there is no acknowledger."""
 
 
 def _arrived(
     data: Any, raw: bytes, where: tuple[str, int, int, Any], attempt: int, key: Hashable
 ) -> Message[Any]:
-    """A message that came from the process of its pipeline."""
+    """A message that was unpickled in a worker process."""
     stream, offset, timestamp, codec = where
     message = Message.new(data, raw=raw, stream=stream, offset=offset, timestamp=timestamp)
     message._delivery.partition.codec = codec

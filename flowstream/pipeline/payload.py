@@ -1,4 +1,4 @@
-"""From bytes to the payload type of `Message[T]`, a slice at a time.
+"""Decodes bodies to the payload type of `Message[T]`, a slice at a time.
 
 | T | decoded by |
 | --- | --- |
@@ -35,8 +35,8 @@ Decode = Callable[[bytes], Any]
 
 
 class Decoder(NamedTuple):
-    """How a payload becomes T: `decode` takes bytes (None: they are left as they are), `convert`
-    takes a value in Python's own types (None: any value is left as it is)."""
+    """How a payload becomes T: `decode` takes bytes, `convert` a value in Python's own types. None
+    means that the payload stays as it is."""
 
     decode: Decode | None = None
     convert: Callable[[Any], Any] | None = None
@@ -51,7 +51,7 @@ class Decoder(NamedTuple):
         return self.convert(codec.plain(payload))
 
     def again(self, message: Message[Any]) -> Any:
-        """The data of a message as it was when it was delivered; raises where decoding does."""
+        """The data of a message, decoded again as at its delivery. Raises what decoding raises."""
         if self.decode is None or not message.raw:
             return message.data
         return self.of(message._delivery.partition.codec, message.raw)
@@ -93,14 +93,14 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
 
 
 def can_decode(payload: Any) -> bool:
-    """Whether message bodies can be decoded to the type, by all that is seen from outside."""
+    """Whether bodies can probably be decoded to the type; only `decoder` knows for certain."""
     return payload in (bytes, str) or _is_struct(payload) or _supported(payload)
 
 
 def decode_slice(
     decode: Decode, bodies: list[bytes]
 ) -> tuple[list[Any], list[tuple[int, PayloadError]]]:
-    """Decode every body; a bad one leaves None in its place and fails none of its neighbours.
+    """Decode every body; one that does not decode leaves None in its place.
 
     Returns the data in order, and (index, error) of the bad ones.
     """
@@ -121,7 +121,7 @@ def payload_error(error: BaseException) -> PayloadError:
 
 
 def _located(error: pydantic.ValidationError) -> str:
-    """Which fields are wrong, and why; empty where that cannot be told."""
+    """Which fields are wrong, and why; empty if that is not known."""
     try:
         return "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}"

@@ -1,7 +1,7 @@
-"""What happens to a message that failed: tried again, then handed to a policy.
+"""What happens to a failed message: it is retried, and then goes to a failure policy.
 
-`Retry` is pure: it tells the delay before the next attempt. A policy is a frozen value; what it
-needs while a pipeline runs (a publisher, counters) is opened by `disposer`.
+`Retry` is pure: it computes the delay before the next attempt. A policy is a frozen value; what it
+needs in a run (a publisher, counters) is opened by `open_policy`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Retry:
     """Try a failed message or batch again, `attempts` times in all, waiting `backoff` between.
 
-    A waiting message holds up nothing but the messages of its own partition (`partition_by`, or
-    the whole stage at concurrency 1), whose order is kept. A body that does not decode, and
+    A message that waits delays only the messages of its own partition (`partition_by`, or the
+    whole stage at concurrency 1), whose order is kept. A body that does not decode, and
     `message.fail(..., retry=False)`, are not tried again.
     """
 
@@ -38,32 +38,32 @@ class Retry:
         check(self, "Retry")
 
     def delay(self, attempt: int) -> float | None:
-        """The seconds before the next try after `attempt` failed; None: no more tries."""
+        """The seconds to wait after attempt number `attempt` failed; None if it was the last."""
         if attempt >= self.attempts:
             return None
         return self.backoff.delay(attempt, random.random())
 
 
 class OpenPolicy(ABC):
-    """A failure policy at work in one run."""
+    """A failure policy, opened for one run."""
 
     @abstractmethod
     async def handle(self, failures: Sequence[Failure]) -> str:
-        """Dispose of the messages and name the outcome they settle with.
+        """Decide about failed messages, and return the outcome that they settle with.
 
         "halted" leaves them unsettled and stops the pipeline, and so does any exception.
         """
 
 
 class FailurePolicy(ABC):
-    """What finally happens to a failed message. A value: equal policies share a disposer."""
+    """What finally happens to a failed message. A value: equal policies are opened once."""
 
     @abstractmethod
     def open_policy(self, context: RunContext) -> AbstractAsyncContextManager[OpenPolicy]:
         """Open what the policy needs for one run."""
 
     def writes(self) -> Sequence[str]:
-        """The streams that it writes what failed into: none of them may be a source."""
+        """The streams that failed messages are written to. None of them may be a source."""
         return ()
 
 
@@ -86,9 +86,9 @@ class Halt(FailurePolicy):
 
 @dataclass(frozen=True, slots=True)
 class Drop(FailurePolicy):
-    """Give the failed message up: it settles as discarded, and the pipeline goes on.
+    """Give up the failed message: it settles as discarded, and the pipeline continues.
 
-    What a handler leaves out on purpose (`message.drop()`) settles as dropped instead.
+    A message that a handler filters out (`message.drop()`) settles as dropped instead.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Where messages come from, and how whoever sent them learns that they are settled.
+"""Sources of messages: what a producer sends, and what it is called with when messages settle.
 
 A producer of your own is a small class:
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What a stream holds behind the offset `behind`: so many `messages`.
+    """The number of `messages` that a stream holds behind the offset `behind`.
 
-    `last` is the offset of the stream's last message, None where it has none. `written` is when the
-    first message behind the offset was published, in milliseconds since 1970; None where there is
-    none, or that is not known. The stream is not `active` where another process reads it.
+    `last` is the offset of the stream's last message, None if it is empty. `written` is when the
+    first message behind the offset was published, in milliseconds since 1970; None if there is no
+    such message, or the time is not known. `active` is False if another process reads the stream.
     """
 
     behind: int
@@ -45,16 +45,16 @@ class Backlog:
 
 
 class Acknowledger(ABC):
-    """Told of settled messages, for sources that are acknowledged message by message.
+    """Called with settled messages, for sources that are acknowledged message by message.
 
-    Sources with offsets need none: their producer's `commit` is told the offset.
+    Sources with offsets need none: `commit` of their producer gets the offset.
     """
 
     @abstractmethod
     async def acknowledge(self, messages: Sequence[Message[Any]], outcome: str) -> None:
         """The messages are settled as `outcome`: ok, dropped, dead_lettered or discarded.
 
-        Called once for every message, a slice or batch at a time. An exception halts the
+        Called once for each message, with a slice or batch at a time. An exception halts the
         pipeline, and the messages stay unsettled.
         """
 
@@ -67,9 +67,9 @@ class SourcePartition(Protocol):
 
     @property
     def next(self) -> int:
-        """The offset behind the last one taken in; 0 before the first.
+        """The offset behind the last one taken in; 0 before the first message.
 
-        In a producer that is run again it counts on from where it was.
+        If the producer is run again, it continues from its last value.
         """
 
     @property
@@ -88,24 +88,23 @@ class SourcePartition(Protocol):
         """Deliver `bodies`; returns once all of them are inside `max_in_flight`.
 
         `offset` is that of the first body (by default the next one, which is at first the one
-        behind `committed`), or `offsets` those of all; they must ascend. After `drain` or `close`
-        bodies are left to whoever owns the stream next. `timestamp` is the broker's, in
-        milliseconds; `tail` the last offset known to be in the stream, where `Producer.backlog`
-        does not tell. Bodies that are not bytes
-        are taken as decoded data.
+        behind `committed`), or `offsets` are those of all bodies; they must ascend. After `drain`
+        or `close` bodies are ignored: they belong to the next owner of the stream. `timestamp` is
+        the broker's, in milliseconds; `tail` is the last offset known to be in the stream, if
+        `Producer.backlog` does not report it. Bodies that are not bytes are taken as decoded data.
         """
 
     def skip(self, offset: int) -> None:
-        """Nothing up to `offset` will be delivered (it was filtered out): let commits pass it."""
+        """Let commits pass `offset`: the messages up to it were filtered out and will not come."""
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Settle what was sent, commit, verify, and fence the partition; False when time ran out.
+        """Settle what was sent, commit, verify, and fence the partition; False if the time ran out.
 
-        Open batches are flushed. Afterwards nothing more is committed for the partition.
+        Open batches are flushed. Afterwards nothing is committed for the partition any more.
         """
 
     def close(self) -> None:
-        """The partition's source is gone: nothing more is committed for it."""
+        """The partition's source is gone: nothing is committed for it any more."""
 
 
 class Intake(Protocol):
@@ -123,14 +122,14 @@ class Intake(Protocol):
         commits: bool = True,
         committed: int | None = None,
     ) -> SourcePartition:
-        """A new partition. `committed` is the offset stored before; `commits=False` stores none."""
+        """A new partition. `committed` is its stored offset; `commits=False` stores none."""
 
 
 class Producer(ABC):
     """The source of a pipeline.
 
-    `resumable`: after an exception `run` may be called again in the same run of the pipeline, and
-    goes on at `partition.next` of the partitions it opens then: behind what it sent before.
+    If it is `resumable`, `run` may be called again after an exception, in the same run of the
+    pipeline. It then continues at `partition.next` of the partitions that it opens.
     """
 
     resumable: bool = False
@@ -139,55 +138,55 @@ class Producer(ABC):
         """Connect and check, before the first message; an exception ends the run."""
 
     async def close(self) -> None:  # noqa: B027 - a hook
-        """Let go of everything; called once after `open` was, also when that failed."""
+        """Close everything. Called once after `open`, even if that failed."""
 
     @abstractmethod
     async def run(self, intake: Intake) -> None:
         """Send messages until the source has ended; cancelled when the pipeline stops.
 
-        A FlowstreamError ends the run as it is, and any other exception as the cause of a
-        SourceFailed, once what was sent before is handled and committed. Only a producer that is
-        `resumable` is run again first, as often as max_restarts allows: another one might begin
-        anew and repeat what it sent, or go on and leave out what it had not.
+        An exception ends the run once all messages sent before are handled and committed: a
+        FlowstreamError as it is, any other as the cause of a SourceFailed. Only a `resumable`
+        producer is run again first, as often as max_restarts allows. Others might begin anew and
+        repeat messages, or continue and leave some out.
         """
 
     def reads(self) -> Sequence[str] | None:
-        """The streams that it opens partitions for, by name; None where it does not know them yet.
+        """The names of the streams that it reads; None if it does not know them yet.
 
-        Called before `open`, for what is declared, and again after it, for what there is.
+        Called before `open` for the declared streams, and after it for the actual ones.
         """
         return None
 
     async def commit(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
-        """Store that everything up to `offset` is settled. May be sent without an answer."""
+        """Store `offset`: all messages up to it are settled. It need not wait for an answer."""
 
     async def stored_offset(self, stream: str) -> int | None:
-        """The offset that is stored now; None where nothing is, or it cannot be told.
+        """The stored offset; None if none is stored, or it is not known.
 
-        Asked now and then, to see whether somebody else stores offsets for the stream, too.
+        Called regularly, to detect whether something else stores offsets for the stream.
         """
         return None
 
     async def is_shared(self, stream: str) -> bool:
-        """Has something else stored offsets for the stream since this run did, also the same one?
+        """Whether something else has stored an offset, even the same one, since this run did.
 
-        Asked together with `stored_offset`; False where it cannot be told.
+        Called together with `stored_offset`; False if it is not known.
         """
         return False
 
     async def verify(self, stream: str, offset: int) -> None:  # noqa: B027 - a hook
-        """Make sure that `offset` is stored; raises CommitNotVerified where it is not."""
+        """Make sure that `offset` is stored; raise CommitNotVerified if it is not."""
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
-        """Is everything that was published delivered? `positions` are the last offsets received."""
+        """Whether all published messages came; `positions` are the last offsets received."""
         return True
 
     async def backlog(self, stream: str, behind: int | None) -> Backlog | None:
-        """What the stream holds behind the offset; None where that is not known.
+        """What the stream holds behind the offset; None if it is not known.
 
-        The lag in statistics is told by this. It is asked every few seconds, for each stream that
-        has a partition and each of `reads`. `behind` is the last offset taken in (-1: none was), or
-        None where the stream has no partition in this run: then the stored offset counts.
+        It gives the lag in statistics. It is called every few seconds for each stream that has a
+        partition and each of `reads`. `behind` is the last offset taken in (-1: no message yet), or
+        None if the stream has no partition in this run: then the stored offset counts.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""Where batches are published to: `pipeline.sink(name, sink, ...)` is a batcher over a Sink."""
+"""Destinations of batches: `pipeline.sink(name, sink, ...)` is a batcher that writes to a Sink."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Write = Callable[["Batch[Any]"], Awaitable[None]]
 
 
 class Sink(ABC):
-    """A place that batches are written to. What it needs in a run is opened by `writer`."""
+    """A destination that batches are written to. `writer` opens what it needs in a run."""
 
     @abstractmethod
     def writer(self, context: RunContext) -> AbstractAsyncContextManager[Write]:
         """Open the sink for one run.
 
-        The function it gives returns once the batch is safe, and fails messages with
-        `message.fail` or the whole batch by raising.
+        The function that it yields returns once the batch is written. It fails single messages
+        with `message.fail`, or the whole batch by raising.
         """
 
     def writes(self) -> Sequence[str]:
-        """The streams that it writes into; one that is also a source is warned of."""
+        """The streams that it writes to. If one is also a source, a warning is logged."""
         return ()

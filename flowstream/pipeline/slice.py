@@ -1,10 +1,10 @@
-"""A slice: messages that are handed on together, and what flows between the stages.
+"""A slice: messages that one worker gets together. Slices are what flows between the stages.
 
-A slice has one of two shapes. As **columns** it is a list of bodies and one of decoded data, with
-the places of its messages as runs of indexes of a delivery: offsets come by arithmetic, settling is
-a range, and there is no object for a message. As **rows** it is a list of `Message`. It turns into
-rows, once and for good, when somebody asks for its messages: a route, a key, a failure, a handler
-that keeps a message. What is decided about a message is therefore never lost in a second copy.
+A slice has one of two shapes. As **columns** it is a list of bodies and one of decoded data, and
+its messages are runs of indexes of a delivery: offsets follow by arithmetic, a range is settled at
+once, and no message has an object. As **rows** it is a list of `Message`. It changes to rows when
+its messages are first asked for (for a route, a key, a failure, a handler that keeps a message),
+and never back, so that no decision about a message gets lost in a second copy.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Slice(Generic[T]):
 
     @classmethod
     def of(cls, messages: list[Message[Any]]) -> Slice[Any]:
-        """A slice of these messages; the list belongs to it from now on."""
+        """A slice of these messages. It takes over the list."""
         return cls(None, messages=messages)
 
     @classmethod
     def new(
         cls, *data: T, raw: Sequence[bytes] = (), stream: str = "", offset: int = 0
     ) -> Slice[T]:
-        """A slice outside of any pipeline, to call a handler with."""
+        """A slice without a pipeline, to call a handler with in a test."""
         bodies = [*raw] or [b""] * len(data)
         messages = [
             Message.new(item, raw=body, stream=stream, offset=offset + index)
@@ -90,7 +90,7 @@ class Slice(Generic[T]):
 
     @property
     def messages(self) -> list[Message[T]]:
-        """The messages as objects; always the same ones."""
+        """The messages as objects, made at the first call and the same ones ever after."""
         if self._messages is None:
             raw, data = self._columns()
             messages: list[Message[Any]] = []
@@ -153,7 +153,7 @@ class Slice(Generic[T]):
 
     @property
     def touched(self) -> bool:
-        """May a message have something that others have not: a decision, another attempt?
+        """Whether a message may have a decision, an attempt or a failure of its own.
 
         Only a message object can: a slice in columns has none.
         """
@@ -161,7 +161,7 @@ class Slice(Generic[T]):
 
     @property
     def flagged(self) -> list[Message[T]]:
-        """The messages that have something of their own."""
+        """The messages with a decision, an attempt or a failure of their own."""
         if not self.touched:
             return []
         return [message for message in self.messages if message._extra is not None]
@@ -200,7 +200,7 @@ class Slice(Generic[T]):
         return taken
 
     def extend(self, other: Slice[Any]) -> None:
-        """Add the messages of another slice behind these; the other one is not used any more."""
+        """Append the messages of another slice, which must not be used afterwards."""
         if self._messages is None and other._messages is None:
             raw, data = self._columns()
             more = other._columns()
@@ -216,12 +216,12 @@ class Slice(Generic[T]):
         self._bytes = self.size + other.size if known_size else None
 
     def append(self, message: Message[Any]) -> None:
-        """Add one message behind these."""
+        """Append one message."""
         self.messages.append(message)
         self._only_rows()
 
     def _only_rows(self) -> None:
-        """The messages are others than before: what was known of the former ones is not true."""
+        """Forget what was computed from the messages, because they have changed."""
         self._raw = self._data = self._runs = self._bytes = None
 
     def _columns(self) -> tuple[list[bytes], list[Any]]:

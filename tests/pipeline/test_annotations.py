@@ -113,7 +113,9 @@ def test_a_second_parameter_needs_a_lifespan():
 
     pipeline = pipeline_of(1)
     pipeline.processor(handler)
-    with pytest.raises(ConfigurationError, match="'db', which lifespan= would fill"):
+    with pytest.raises(
+        ConfigurationError, match="'db', but the pipeline has no lifespan= to fill it"
+    ):
         pipeline.check()
     pipeline = pipeline_of(1, lifespan=lifespan)
     pipeline.processor(handler)

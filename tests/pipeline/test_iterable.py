@@ -262,7 +262,7 @@ async def test_an_async_generator_that_a_stop_has_ended_is_no_source_that_has_en
         await anyio.sleep(1)
         running.stop()
         assert (await running.wait()).error is None
-    with pytest.raises(ConfigurationError, match="cannot go on in another run"):
+    with pytest.raises(ConfigurationError, match="cannot continue in another run"):
         await pipeline.run()
     assert seen == [0]
 

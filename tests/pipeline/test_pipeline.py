@@ -122,8 +122,10 @@ def test_batchers_without_a_processor():
     pipeline = pipeline_of(1)
     pipeline.batcher("a")(store)
     pipeline.prepare(lambda messages: None)
-    with pytest.raises(ConfigurationError, match="prepare: it is called before a processor, and"):
+    with pytest.raises(ConfigurationError, match="prepare: it runs before the processor, but"):
         pipeline.check()
     pipeline.batcher("b")(store)
-    with pytest.raises(ConfigurationError, match="nothing chooses between its batchers 'a', 'b'; "):
+    with pytest.raises(
+        ConfigurationError, match="a processor is needed to choose between the batchers 'a', 'b'; "
+    ):
         pipeline.check()

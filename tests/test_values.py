@@ -187,7 +187,7 @@ GIVEN = {  # made by flowstream, for users to read
         *("Batch", "Failure", "Message", "Reason", "RunResult", "RunningPipeline", "Slice"),
     },
     "flowstream.client": {
-        *("LagProbe", "StreamBacklog"),
+        *("LagProbe", "OffsetKind", "StreamBacklog"),
         *("Compression", "Consumer", "Delivery", "Publisher", "ServerInfo", "State"),
         *("StreamMessage", "StreamNodes", "StreamStatistics", "SuperStreamConsumer"),
         *("SuperStreamPublisher", "UrlParts"),
@@ -196,13 +196,17 @@ GIVEN = {  # made by flowstream, for users to read
     },
     "flowstream.testing": {
         *("Crashed", "DeadLettered", "HandledBatch", "MemoryStream", "Outcome", "RunReport"),
-        "StillBusy",
+        *("MemoryConsumer", "MemoryDelivery", "MemoryLagProbe", "MemoryPublisher"),
+        *("MemorySuperStreamConsumer", "MemorySuperStreamPublisher", "StillBusy"),
     },
 }
 BASES = {  # for users to derive from
     "flowstream": {"Acknowledger", "Intake", "FlowstreamError", "Producer"},
     "flowstream.client": {"Credentials", "CreditStrategy"},
-    "flowstream.connectors": {"StreamEnvironment"},
+    "flowstream.connectors": {
+        *("StreamDelivery", "StreamEnvironment", "StreamLag", "StreamReader", "StreamWriter"),
+        *("SuperStreamReader", "SuperStreamWriter"),
+    },
     "flowstream.testing": {"Marker"},
 }
 HIDDEN = {"user", "password", "value", "key_password", "credentials", "url"}

@@ -46,6 +46,7 @@ class that users see.
 
 from flowstream.backoff import Backoff
 from flowstream.pipeline.advice import Advice
+from flowstream.pipeline.annotations import Signature
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import Place, named, parse_places
@@ -117,6 +118,7 @@ __all__ = [
     "RunResult",
     "RunningPipeline",
     "Signal",
+    "Signature",
     "Sink",
     "Slice",
     "SliceHandler",

@@ -20,7 +20,13 @@ from flowstream.testing.brokers import broker, broker_in_thread
 from flowstream.testing.clock import VirtualLoop, run_virtual, threads_take_time, virtual_time
 from flowstream.testing.markers import Crash, Disconnect, Marker, Pause
 from flowstream.testing.memory import MemoryEnvironment
-from flowstream.testing.memory_broker import Crashed
+from flowstream.testing.memory_broker import Crashed, MemoryDelivery
+from flowstream.testing.memory_consumers import (
+    MemoryConsumer,
+    MemoryLagProbe,
+    MemorySuperStreamConsumer,
+)
+from flowstream.testing.memory_publishers import MemoryPublisher, MemorySuperStreamPublisher
 from flowstream.testing.memory_stream import MemoryStream
 from flowstream.testing.results import DeadLettered, HandledBatch, Outcome, RunReport
 from flowstream.testing.tester import PipelineTester, StillBusy
@@ -33,8 +39,14 @@ __all__ = [
     "Disconnect",
     "HandledBatch",
     "Marker",
+    "MemoryConsumer",
+    "MemoryDelivery",
     "MemoryEnvironment",
+    "MemoryLagProbe",
+    "MemoryPublisher",
     "MemoryStream",
+    "MemorySuperStreamConsumer",
+    "MemorySuperStreamPublisher",
     "Outcome",
     "Pause",
     "PipelineTester",

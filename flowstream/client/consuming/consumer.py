@@ -9,6 +9,7 @@ behind the last message that it delivered.
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 from types import TracebackType
 
 import anyio
@@ -21,7 +22,7 @@ from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamEr
 from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.signals import Signal
 
-from .delivery import Delivery, Messages
+from .delivery import Delivery, Messages, StreamMessage
 from .options import AutoTracking, ConsumerOptions
 from .probe import resolve
 from .retention import RetentionWatch
@@ -142,7 +143,7 @@ class Consumer:
                 raise StopAsyncIteration
             await self._subscription.arrived.wait()
 
-    def messages(self) -> Messages:
+    def messages(self) -> AsyncIterator[StreamMessage]:
         """Iterates message by message instead of delivery by delivery."""
         return Messages(self)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from flowstream.protocol import OffsetSpec
 from flowstream.signals import Signal
 
 from .consumer import Consumer
-from .delivery import Delivery, Messages
+from .delivery import Delivery, Messages, StreamMessage
 from .options import ConsumerOptions
 
 
@@ -97,7 +97,7 @@ class SuperStreamConsumer:
             await self._arrived.wait()
         raise StopAsyncIteration
 
-    def messages(self) -> Messages:
+    def messages(self) -> AsyncIterator[StreamMessage]:
         """Iterates message by message instead of delivery by delivery."""
         return Messages(self)
 

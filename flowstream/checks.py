@@ -73,6 +73,17 @@ def check_stream(option: str, value: object, virtual_host: str = "/") -> None:
         )
 
 
+def check_secret(option: str, value: object) -> None:
+    """A string that SASL PLAIN can transmit. The error does not show it."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{option}: expected a string, not {type(value).__name__}")
+    if "\0" in value or value.encode(errors="replace").decode() != value:
+        raise ConfigurationError(
+            f"{option}: expected a string without NUL characters and lone surrogates, which cannot "
+            "be sent to a broker"
+        )
+
+
 def longest_stream(virtual_host: str) -> int:
     """The most bytes that the name of a stream of this virtual host may have.
 

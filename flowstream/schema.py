@@ -30,6 +30,7 @@ import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -40,6 +41,7 @@ from flowstream.checks import (
     MOST_SECONDS,
     MOST_WHOLE,
     check_name,
+    check_secret,
     check_stream,
     check_text,
     is_number,
@@ -150,9 +152,11 @@ def function_of(what: str) -> Rule:
     )
 
 
-def checked(function: Callable[[str, Any], object], expected: str) -> Checked:
+def checked(
+    function: Callable[[str, Any], object], expected: str, *, secret: bool = False
+) -> Checked:
     """What `function(option, value)` does not refuse, such as `checks.check_name`."""
-    return Checked(expected, lambda value: True, function=function)
+    return Checked(expected, lambda value: True, secret, function=function)
 
 
 def a(kind: type | tuple[type, ...], expected: str, *, secret: bool = False) -> Rule:
@@ -170,6 +174,7 @@ def text(least: int, most: int) -> Checked:
 
 NAME = checked(check_name, f"a name of 1 to {MAX_NAME} bytes")
 STREAM = checked(check_stream, f"the name of a stream, of 1 to {longest_stream('/')} bytes")
+SECRET = checked(check_secret, "a string", secret=True)
 FILTER_VALUE = text(0, MOST_FILTER_VALUE)
 ANYTHING = Rule("anything", lambda value: True)
 
@@ -212,8 +217,11 @@ required = inspect.Parameter.empty
 
 
 def options_of(schema: Callable[..., Any]) -> Mapping[str, Option]:
-    """The options that a schema declares, by name, in the order of its signature."""
-    return _options_of(schema)
+    """The options that a schema declares, by name, in the order of its signature.
+
+    Those of a class whose constructor `takes` a schema are that schema's.
+    """
+    return _options_of(getattr(getattr(schema, "__init__", None), "__schema__", schema))
 
 
 @cache
@@ -347,6 +355,12 @@ def _option(schema: Any, field: dataclasses.Field[Any], hint: Any) -> Option:
     return Option(field.name, declared, default, rule, texts[0], positional=not bool(field.kw_only))
 
 
+def _one_of(values: Sequence[str | bool]) -> Rule:
+    quoted = [f'"{each}"' if isinstance(each, str) else f"{each}" for each in values]
+    words = " or ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
+    return Rule(words, lambda value: isinstance(value, str | bool) and value in values)
+
+
 def _rule_of(declared: Any, name: str) -> Rule:
     """The rule that a type is by itself."""
     arguments = typing.get_args(declared)
@@ -356,12 +370,11 @@ def _rule_of(declared: Any, name: str) -> Rule:
     if declared is bool:
         return FLAG
     if origin is Literal:
-        values = typing.get_args(declared)
-        quoted = [f'"{value}"' for value in values]
-        words = " or ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
-        return Rule(words, lambda value: isinstance(value, str) and value in values)
+        return _one_of(typing.get_args(declared))
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
         return FUNCTION
+    if isinstance(declared, type) and issubclass(declared, StrEnum):
+        return _one_of([each.value for each in declared])
     if isinstance(declared, type) and declared.__module__ != "builtins":
         return a(declared, f"a {declared.__name__}(...)")
     raise TypeError(f"{name}: {declared!r} is not a rule by itself; write one behind the type")

@@ -60,7 +60,6 @@ OPTIONS = [
     for option in options_of(kind).values()
     if option.rule is not ANYTHING
 ]
-SECRETS = {"password", "user", "value", "key_password", "credentials"}
 
 
 def wrong(option: Option) -> Iterator[Any]:
@@ -85,9 +84,11 @@ def wrong(option: Option) -> Iterator[Any]:
     if plain is str:
         yield from (5, True, b"text", ["text"], NAN)
     if typing.get_origin(plain) is typing.Literal:
-        yield from ("other", 5, True, ["first"])
+        right = typing.get_args(plain)
+        yield from (each for each in ("other", 5, True, False) if each not in right)
+        yield ["first"]
     if isinstance(plain, type) and plain.__module__ != "builtins":
-        yield from (5, True, "text", [], NAN)
+        yield from (5, True, "other", [], NAN)
     if typing.get_origin(plain) is Callable or getattr(plain, "__origin__", None) is Callable:
         yield from (5, True, "function", [])
 
@@ -102,7 +103,7 @@ def refused(option: Option, value: Any, path: str) -> str:
 def form(option: Option, path: str) -> str:
     """`PLACE > option=value: what is allowed`; the value of a secret is not shown."""
     place = re.escape(f"{path} > {option.name}") if path else re.escape(option.name)
-    shows = "" if option.rule.secret or option.name in SECRETS else "(=.+?| > initial=.+?)"
+    shows = "" if option.rule.secret else "(=.+?| > initial=.+?)"
     return rf"{place}{shows}: \S.*\Z"
 
 

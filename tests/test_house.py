@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {
     "cli/parser/options.py": "tests/cli/behaviour/test_usage.py",
     "cli/pipelines/describe.py": "tests/cli/commands/test_check.py",
     "cli/readers/monitor_client.py": "tests/cli/commands/test_top.py",
+    "client/connecting/transport.py": "tests/integration/test_client_security.py",
     "cli/running/supervisor.py": "tests/cli/commands/test_run.py",
 }
 """Source files without a test file of their own, and where they are tested."""

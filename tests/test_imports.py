@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
     "errors": set[str](),
     "backoff": {"checks", "schema"},  # one class for handlers (pipeline) and connections (client)
+    "tls": {"errors", "texts", "schema"},  # for brokers (client) and the flags of commands (cli)
     "texts": set[str](),
     "signals": set[str](),
     "checks": {"errors", "texts"},
@@ -35,6 +36,7 @@ ROOMS = {
         "schema",
         "signals",
         "telemetry",
+        "tls",
         "protocol",
     },
     "pipeline": {"errors", "texts", "backoff", "checks", "schema", "signals", "telemetry"},
@@ -50,7 +52,16 @@ ROOMS = {
 }
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
-STANDARD_LIBRARY_ONLY = {"errors", "backoff", "texts", "checks", "schema", "telemetry", "protocol"}
+STANDARD_LIBRARY_ONLY = {
+    "errors",
+    "backoff",
+    "tls",
+    "texts",
+    "checks",
+    "schema",
+    "telemetry",
+    "protocol",
+}
 # The codecs of compressed sub-entries are an extra, imported when one is first met.
 EXTRAS = {("protocol", "cramjam")}
 # The rooms inside client/, and which of them each may import.

@@ -10,13 +10,15 @@ import textwrap
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from flowstream.cli.app import command_tree
 from flowstream.cli.configuration.defaults import setting_of
-from flowstream.cli.configuration.settings import PIPELINES, PREFIX, Settings, pipeline_overrides
+from flowstream.cli.configuration.models import OPTIONS, kind_of, pipeline_options
+from flowstream.cli.configuration.options import variable
 from flowstream.cli.exit_codes import MEANINGS
 from flowstream.cli.output.logs import INTERVAL, LIMIT
+from flowstream.schema import Option
 
 WRITTEN = "<!-- Written by `python -m flowstream.cli.document docs/`; do not edit. -->"
 
@@ -220,14 +222,13 @@ def configuration() -> str:
         if (key := setting_of(option)) is not None
     }
     settings = [
-        f"| `{name}` | `{PREFIX}{name.upper()}` | {_code(flags.get(name))} | {_kind(field)} "
-        f"| {_code(_default(field))} | {_cell(field.description or '')} |"
-        for name, field in Settings.model_fields.items()
-        if name != PIPELINES
+        f"| `{key}` | `{variable(key)}` | {_code(flags.get(key))} | {_kind(option)} "
+        f"| {_code(_default(option))} | {_cell(option.text)} |"
+        for key, option in OPTIONS.items()
     ]
     overrides = [
-        f"| `{name}` | {_kind(field)} | {_cell(field.description or '')} |"
-        for name, field in pipeline_overrides().model_fields.items()
+        f"| `{key}` | {_kind(option)} | {_cell(option.text)} |"
+        for key, option in pipeline_options().items()
     ]
     parts = [
         CONFIGURATION.format(written=WRITTEN),
@@ -248,24 +249,18 @@ def configuration() -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _kind(field: Any) -> str:
+def _kind(option: Option) -> str:
     """The type of a setting in a word, or its choices."""
-    kind = field.annotation
-    arms = [arm for arm in get_args(kind) if arm is not type(None)]
-    if arms and all(isinstance(arm, str) for arm in arms):
-        return ", ".join(f"`{arm}`" for arm in arms)
-    if arms and not isinstance(kind, type):
-        kind = arms[0]
-    if get_origin(kind) is not None:
-        kind = get_args(kind)[0]
+    kind = kind_of(option)
+    if issubclass(kind, Enum):
+        return ", ".join(f"`{choice.value}`" for choice in kind)
     names = {"SecretStr": "text, secret", "str": "text", "Path": "file", "bool": "true or false",
              "int": "whole number", "float": "number"}  # fmt: skip
     return names[kind.__name__]
 
 
-def _default(field: Any) -> str | None:
-    value = field.get_default(call_default_factory=True, validated_data={})
-    return None if value is None else _text(value).strip("`")
+def _default(option: Option) -> str | None:
+    return None if option.default is None else _text(option.default).strip("`")
 
 
 def _metavar(option: Any) -> str:

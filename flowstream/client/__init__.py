@@ -27,7 +27,6 @@ from flowstream.client.connecting.credentials import (
 from flowstream.client.connecting.handshake import this_process
 from flowstream.client.connecting.locator import StreamNodes
 from flowstream.client.connecting.recovery import State
-from flowstream.client.connecting.transport import Tls
 from flowstream.client.connecting.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.client.consuming.consumer import Consumer
 from flowstream.client.consuming.delivery import Delivery, StreamMessage
@@ -72,6 +71,7 @@ from flowstream.protocol import (
     payload_of,
     plain_value,
 )
+from flowstream.tls import Tls
 
 __all__ = [
     "DEFAULT_URL",

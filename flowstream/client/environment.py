@@ -17,6 +17,7 @@ from flowstream.errors import ConfigurationError, EnvironmentClosed
 from flowstream.schema import ANYTHING, NAME, a, bind, part, takes
 from flowstream.telemetry import Telemetry
 from flowstream.texts import shown
+from flowstream.tls import Tls
 
 from .admin import Administration
 from .connecting.credentials import Credentials, PlainCredentials
@@ -25,7 +26,7 @@ from .connecting.manager import ConnectionManager
 from .connecting.partitions import Partitions
 from .connecting.recovery import State
 from .connecting.settings import Settings
-from .connecting.transport import Dial, Tls, tcp, tls_dial
+from .connecting.transport import Dial, tcp, tls_dial
 from .connecting.url import DEFAULT_URL, StreamUrl
 from .consuming.consumer import Consumer
 from .consuming.options import (

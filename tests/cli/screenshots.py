@@ -14,6 +14,7 @@ from anyio import to_thread
 from flowstream.cli.commands.top import Watch, picture
 from flowstream.cli.parser.parsing import parse_address
 from flowstream.cli.readers.monitor_client import snapshot
+from flowstream.client import Address
 from tests.monitor.shop import shop
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
@@ -53,7 +54,7 @@ FORMAT = """\
 def take(address: str) -> None:
     from rich.console import Console
 
-    watch = Watch(parse_address(address))
+    watch = Watch(Address(*parse_address(address)))
     watch.saw(snapshot(watch.address))
     for name, (width, height) in SHOTS.items():
         file = io.StringIO()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli.configuration.settings import Settings, load, pipeline_overrides
+from flowstream.cli.configuration.models import Settings, pipeline_overrides
+from flowstream.cli.configuration.settings import load
 from flowstream.cli.document import PAGES
 from tests.cli.tree import commands
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from flowstream.cli.configuration.defaults import setting_of
+from flowstream.cli.configuration.models import plain
 from flowstream.cli.configuration.settings import (
     DEFAULT,
     Origin,
     keys,
-    plain,
     secrets,
     settings,
     without_password,

@@ -214,7 +214,7 @@ def reset(
         bool, typer.Option("--force", help="Do not check whether the reader is running.")
     ] = False,
     http: Annotated[
-        list[Address] | None,
+        list[Any] | None,
         typer.Option(
             metavar="HOST:PORT",
             parser=parse_address,
@@ -239,7 +239,7 @@ def reset(
     """
     if (to is None) == (by is None):
         raise CommandError("give either --to OFFSET or --by N", ExitCode.USAGE)
-    monitors = tuple(http or ())
+    monitors = tuple(Address(*each) for each in http or ())
     request = ResetRequest(url, reference, stream, to, by, monitors, management, watch)
     changes = run_async(_plan, request, force or dry_run)
     if not json:

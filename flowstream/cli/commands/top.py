@@ -49,7 +49,7 @@ app: Final = new_app()
 def top(
     *,
     http: Annotated[
-        list[Address] | None,
+        list[Any] | None,
         typer.Option(
             metavar="HOST:PORT",
             parser=parse_address,
@@ -81,7 +81,7 @@ def top(
     Figures come from the monitor of each run (flowstream run ... --http). A run that does not
     answer stays with its last figures, and is updated once it answers again. Ctrl-C ends it.
     """
-    watches = [Watch(address) for address in http or [DEFAULT_ADDRESS]]
+    watches = [Watch(Address(*each)) for each in http or [DEFAULT_ADDRESS]]
     if once:
         run_async(_look, watches)
         _tell_once(watches, as_json=json)

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowstream.client import DEFAULT_URL
-
-PREFIX = "FLOWSTREAM_"
+from flowstream.cli.configuration.options import PREFIX
 
 
 class Defaults(dict[str, Any]):
@@ -26,7 +24,7 @@ class Defaults(dict[str, Any]):
     def of(cls, command: Any) -> Defaults:
         """Those of a command."""
         return cls(
-            (option.name, (key, getattr(option, "multiple", False), option.default == DEFAULT_URL))
+            (option.name, (key, getattr(option, "multiple", False), _is_address(key, option)))
             for option in command.params
             if (key := setting_of(option)) is not None
         )
@@ -46,6 +44,11 @@ class Defaults(dict[str, Any]):
         if value is None:
             return default
         return [value] if multiple else value
+
+
+def _is_address(key: str, option: Any) -> bool:
+    """Whether it is an address that has a default: not that of a run, which may start a broker."""
+    return key == "url" and option.default is not None
 
 
 def setting_of(option: Any) -> str | None:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from flowstream.cli.configuration.settings import PIPELINES, PYPROJECT, Origin, names_of, settings
+from flowstream.cli.configuration.models import PIPELINES
+from flowstream.cli.configuration.settings import PYPROJECT, Origin, names_of, settings
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import Pipeline, RateLimit
 

@@ -1,4 +1,4 @@
-"""The settings: their schema, the places where they are read, and the origin of each value.
+"""The settings: the places where they are read, and the origin of each value.
 
 The first place with a value decides: an option on the command line, the environment
 (`FLOWSTREAM_URL`), `.env` in the current directory, `[tool.flowstream]` in the nearest
@@ -18,35 +18,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    create_model,
-    field_validator,
-)
+from pydantic import ValidationError
 from pydantic_settings import (
-    BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
     SettingsError,
 )
 
-from flowstream.checks import MOST_SECONDS, MOST_WHOLE
-from flowstream.cli.connection.management import Management
-from flowstream.client import Address, StreamUrl, UrlParts
-from flowstream.errors import ConfigurationError, FlowstreamError
-from flowstream.schema import Bounds, options_of
+from flowstream.cli.configuration.models import (
+    OPTIONS,
+    PIPELINES,
+    PipelineOverrides,
+    Settings,
+    SettingsModel,
+    pipeline_options,
+    pipeline_overrides,
+    plain,
+)
+from flowstream.cli.configuration.options import PREFIX, flag
+from flowstream.client import UrlParts
+from flowstream.errors import ConfigurationError
+from flowstream.texts import clipped, shown, without_passwords
 
-PREFIX = "FLOWSTREAM_"
 DOTENV = ".env"
 PYPROJECT = "pyproject.toml"
 TABLE = "tool.flowstream"
@@ -54,177 +49,11 @@ URL_SCHEMES = {
     "url": ("rabbitmq-stream", "rabbitmq-stream+tls"),
     "management": ("http", "https"),
 }
-PIPELINES = "pipelines"
-RATE_LIMIT = {
-    "rate_limit": "largest number of messages a second; 0 stops intake",
-    "rate_limit_bytes": "largest number of bytes a second",
-}
+SHOWN = 80
+"""Characters of a wrong value that an error shows."""
 
 LINKS = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP)(_.+)?)?)")
 """Names of variables that Kubernetes sets for a service whose name begins with flowstream."""
-
-
-def _no_truth(value: Any) -> Any:
-    """Refuse True and False, which are numbers in Python."""
-    if isinstance(value, bool):
-        raise ValueError("input should be a number, not true or false")
-    return value
-
-
-Number = Annotated[
-    float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
-]
-Seconds = Annotated[
-    float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False), BeforeValidator(_no_truth)
-]
-AtLeastZero = Annotated[int, Field(ge=0, le=MOST_WHOLE), BeforeValidator(_no_truth)]
-
-
-class PipelineOverrides(BaseModel):
-    """Options of a pipeline's declaration that may be set differently where it runs."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
-
-
-@cache
-def pipeline_overrides() -> type[PipelineOverrides]:
-    """The model of a pipeline's numeric options. A rate limit is two of them.
-
-    It is created, and the pipeline imported, for the first setting of a pipeline: most commands
-    read none, and the import takes half of their start.
-    """
-    from flowstream.pipeline import PipelineOptions
-
-    fields: dict[str, Any] = {}
-    for option in options_of(PipelineOptions).values():
-        if option.name == "rate_limit":
-            for name, text in RATE_LIMIT.items():
-                fields[name] = (Number | None, Field(default=None, description=text))
-        elif isinstance(option.rule, Bounds):
-            field = Field(default=None, description=option.text)
-            fields[option.name] = (_number(option.rule) | None, field)
-    return create_model("PipelineOverrides", __base__=PipelineOverrides, **fields)
-
-
-def _number(rule: Bounds) -> Any:
-    """The type of a setting, by the rule of the option that it sets."""
-    limits: dict[str, Any] = {"gt" if rule.above else "ge": rule.least, "le": rule.most}
-    kind = int if rule.whole else float
-    return Annotated[kind, Field(**limits, allow_inf_nan=False), BeforeValidator(_no_truth)]
-
-
-class Settings(BaseSettings):
-    """Everything that can be configured. `None` means not set."""
-
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
-
-    url: SecretStr | None = Field(
-        default=None, description="the broker: rabbitmq-stream://user:password@host:port/vhost"
-    )
-    management: SecretStr | None = Field(
-        default=None, description="RabbitMQ's management API: http://user:password@host:15672"
-    )
-    tls_ca: Path | None = Field(
-        default=None,
-        description="certificate authorities to trust instead of the system's, a PEM file",
-    )
-    tls_certificate: Path | None = Field(
-        default=None, description="this client's certificate for mutual TLS, a PEM file"
-    )
-    tls_key: Path | None = Field(default=None, description="the certificate's key, a PEM file")
-    tls_key_password: SecretStr | None = Field(default=None, description="the key's password")
-    tls_server_name: str | None = Field(
-        default=None,
-        description="the name expected in the broker's certificate, instead of its host name",
-    )
-    tls_verify: bool = Field(
-        default=True, description="false accepts any certificate; for experiments only"
-    )
-    sasl: Literal["PLAIN", "EXTERNAL"] = Field(
-        default="PLAIN",
-        description="PLAIN (user and password) or EXTERNAL (the client's certificate)",
-    )
-    heartbeat: AtLeastZero = Field(
-        default=60, description="requested seconds between heartbeats; 0 requests none"
-    )
-    frame_max: AtLeastZero = Field(
-        default=1_048_576, description="requested size of the largest frame, in bytes"
-    )
-    connect_timeout: Seconds = Field(
-        default=10.0, description="seconds allowed for opening a connection"
-    )
-    request_timeout: Seconds = Field(
-        default=10.0, description="seconds allowed for an answer of the broker"
-    )
-    http: str | None = Field(
-        default=None,
-        description="HOST:PORT of the live page, /metrics and health checks; not served if not set",
-    )
-    http_control: bool = Field(
-        default=False,
-        description="allow the live page to control pipelines and replay dead letters",
-    )
-    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
-        default="warning", description="the lowest level of log records to write"
-    )
-    log_format: Literal["text", "json", "logfmt"] = Field(
-        default="text", description="format of log records on standard error"
-    )
-    until_idle: Number | None = Field(
-        default=None,
-        description="end a run when everything is settled and nothing arrived for so many seconds",
-    )
-    embedded: bool = Field(
-        default=False, description="start an embedded broker for the run, on a free port"
-    )
-    create: bool = Field(default=False, description="create missing streams that a run needs")
-    plain: bool = Field(
-        default=False, description="print plain lines instead of the live view on a terminal"
-    )
-    tune_gc: bool = Field(
-        default=True, description="run the garbage collector less often during a run"
-    )
-    pipelines: dict[str, Any] = Field(
-        default_factory=dict, description="options of pipelines, by name"
-    )
-
-    @field_validator("log_level", "log_format", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator("sasl", mode="before")
-    @classmethod
-    def _upper(cls, value: Any) -> Any:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("url", "management")
-    @classmethod
-    def _parsed(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if value is not None:
-            try:
-                _parse_url(str(info.field_name), value.get_secret_value())
-            except FlowstreamError as error:
-                raise ValueError(str(error).partition(": ")[2]) from None
-        return value
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only the given values: `load` reads the places one by one, to know the origins."""
-        return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +79,7 @@ DEFAULT = Origin("default")
 class Loaded:
     """The settings, with the origin of each key that is set. Keys of pipelines have dots."""
 
-    settings: Settings
+    settings: SettingsModel
     origins: Mapping[str, Origin]
 
     def given(self, key: str) -> Any:
@@ -259,7 +88,7 @@ class Loaded:
 
     def with_flags(self, flags: Mapping[str, Any]) -> Loaded:
         """The settings with values from command-line options, by key, put over them."""
-        given = {key: Origin("flag", f"--{key.replace('_', '-')}") for key in flags}
+        given = {key: Origin("flag", flag(key)) for key in flags}
         values = self.settings.model_copy(update=dict(flags))
         return replace(self, settings=values, origins={**self.origins, **given})
 
@@ -340,13 +169,12 @@ def load(folder: Path) -> Loaded:
 
 def keys() -> list[str]:
     """Every key except those of pipelines."""
-    return [name for name in Settings.model_fields if name != PIPELINES]
+    return list(OPTIONS)
 
 
 def secrets() -> frozenset[str]:
     """The keys whose values are secret."""
-    fields = Settings.model_fields.items()
-    return frozenset(name for name, field in fields if SecretStr in get_args(field.annotation))
+    return frozenset(key for key, option in OPTIONS.items() if option.rule.secret)
 
 
 def without_password(key: str, value: str) -> str:
@@ -358,13 +186,6 @@ def without_password(key: str, value: str) -> str:
         return UrlParts.split(value, schemes=schemes, example="").shown
     except ConfigurationError:
         return "***"
-
-
-def plain(value: Any) -> Any:
-    """A value as it is written on the command line."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return str(value) if isinstance(value, Path | Address) else value
 
 
 # -- places
@@ -421,13 +242,6 @@ def _pyproject(folder: Path) -> Layer:
     return Layer(dict(_flat(table)), PYPROJECT, file)
 
 
-def _parse_url(key: str, value: str) -> None:
-    if key == "url":
-        StreamUrl.parse(value)
-    else:
-        Management.parse(value)
-
-
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping) and value and path.count(".") < 2:
@@ -467,7 +281,7 @@ def _check_key(key: str, layer: Layer) -> None:
     if len(parts) == 3:
         known, last = list(pipeline_overrides().model_fields), parts[2]
     else:
-        known, last = list(Settings.model_fields), parts[0]
+        known, last = [*OPTIONS, PIPELINES], parts[0]
     if last in known:
         return
     near = difflib.get_close_matches(last, known, 1, 0.4)
@@ -478,12 +292,23 @@ def _check_key(key: str, layer: Layer) -> None:
 
 
 def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin], place: str) -> str:
-    """The first invalid value, by place and key. The value is not shown: it may be secret."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    location = place + ".".join(str(part) for part in first["loc"])
+    """The first invalid value, by place and key. One that may be secret is not shown."""
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0])
+    location = place + ".".join(map(str, first["loc"]))
     origin = next((o for key, o in origins.items() if f"{location}.".startswith(f"{key}.")), None)
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{origin or location}: {message[0].lower()}{message[1:]}"
+    option = (pipeline_options() if place else OPTIONS).get(key)
+    value, reason = "", first["msg"].removeprefix("Value error, ")
+    if option is not None:
+        value = "" if option.rule.secret else f"={_shown(first['input'])}"
+        reason = reason if first["type"] == "value_error" else f"expected {option.rule.expected}"
+    return f"{origin or location}{value}: {reason}"
+
+
+def _shown(value: Any) -> str:
+    """A wrong value: text as it was written, without the password of an address in it."""
+    text = clipped(value, SHOWN) if isinstance(value, str) else shown(value)
+    return without_passwords(text)
 
 
 def _short(file: Path) -> str:

@@ -7,14 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from flowstream.cli.configuration.options import CONNECTION, TLS
 from flowstream.cli.configuration.settings import settings
 from flowstream.cli.connection.embedded import broker_of_folder, note_broker_of_folder
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
 from flowstream.client import DEFAULT_URL, Environment, ExternalCredentials, StreamUrl, Tls
 from flowstream.telemetry import Telemetry
-
-LIMITS = ("heartbeat", "frame_max", "connect_timeout", "request_timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ def connection(url: str | None = None) -> Connection:
     if url is None:
         url = str(configured.given("url") or DEFAULT_URL)
     values = {key: configured.given(key) for key in configured.origins if "." not in key}
-    options = {key: values[key] for key in LIMITS if key in values}
-    tls = {key.removeprefix("tls_"): value for key, value in values.items() if key[:4] == "tls_"}
+    options = {key: values[key] for key in CONNECTION if key in values}
+    tls = {key.removeprefix(TLS): value for key, value in values.items() if key.startswith(TLS)}
     if StreamUrl.parse(url).tls:
         options["tls"] = Tls(**tls)
     elif tls:
@@ -77,7 +76,7 @@ def local(url: str) -> Connection:
     Configured TLS and credentials are for another broker, and are not used.
     """
     configured = settings()
-    limits = {key: configured.given(key) for key in LIMITS if key in configured.origins}
+    limits = {key: configured.given(key) for key in CONNECTION if key in configured.origins}
     return Connection(url, limits)
 
 

@@ -11,8 +11,9 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -28,11 +29,13 @@ from flowstream.cli.parser.group import (
 )
 from flowstream.cli.parser.options import LOGIN_OPTIONS, MAX_NUMBER
 
+F = TypeVar("F", bound=Callable[..., Any])
 COMMAND_LINE = "COMMAND"
 """The metavar of an argument that is a command line of its own."""
 
 WORDS_AFTER = "flowstream.words_after"
-"""The key in a context's `meta` for words after an option that are not its value."""
+"""The key in a context's `meta` for words after an option that are not its value: word -> (option,
+what its value would be)."""
 
 _URL = re.compile(r"\s*(rabbitmq-stream(\+tls)?|amqps?|https?):/", re.IGNORECASE)
 _NEGATIVE = re.compile(r"-[0-9.].*")
@@ -118,17 +121,22 @@ def _is_number(word: str, options: Mapping[str, bool]) -> bool:
 class App(typer.Typer):
     """A Typer application whose commands are of the class above."""
 
-    def command(self, name: str | None = None, **options: Any) -> Any:
+    def command(
+        self, name: str | None = None, *, work: str = "", **options: Any
+    ) -> Callable[[F], F]:
+        """Register a command. With `work`, the function only declares its options: what it does is
+        the function of the same name in the module `work`, which its help does not import.
+        """
         add = super().command(name, **{"cls": Command, **options})
 
-        def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            add(with_login(function))
+        def register(function: F) -> F:
+            add(with_login(imported(function, work) if work else function))
             return function
 
         return register
 
 
-def new_app(name: str | None = None, help: str = "", epilog: str | None = None) -> typer.Typer:
+def new_app(name: str | None = None, help: str = "", epilog: str | None = None) -> App:
     """An application: a group of this name, or without one what holds single commands."""
     return App(
         name=name,
@@ -139,6 +147,16 @@ def new_app(name: str | None = None, help: str = "", epilog: str | None = None) 
         rich_markup_mode="rich" if RICH_HELP else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def imported(function: Callable[..., Any], module: str) -> Callable[..., Any]:
+    """A command with the options of `function`, which is in `module` and imported for each call."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        return getattr(import_module(module), function.__name__)(**values)
+
+    return command
 
 
 def with_login(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -223,7 +241,8 @@ def command_with_optional_values(options: Mapping[str, OptionalValue]) -> type[T
 
     class WithOptionalValues(Command):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            ctx.meta[WORDS_AFTER] = words_after(args, options)
+            found = words_after(args, options)
+            ctx.meta[WORDS_AFTER] = {word: (it, options[it].what) for word, it in found.items()}
             return super().parse_args(ctx, fill_optional_values(args, options))
 
     return WithOptionalValues

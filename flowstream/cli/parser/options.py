@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from flowstream.cli.configuration.options import (
+    SaslMechanism,
+    command_line_options,
+    flag,
+    variable,
+)
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note
 from flowstream.cli.parser.parsing import parse_duration, parse_size
@@ -18,79 +23,35 @@ MAX_NUMBER = 1e9
 
 BROKER, LOGIN = "Broker", "TLS and login"
 """Headings of options in the help on a terminal."""
+SETTINGS = dict(command_line_options())
 
 
-class SaslMechanism(StrEnum):
-    PLAIN = "PLAIN"
-    EXTERNAL = "EXTERNAL"
+def setting(
+    key: str, more: str = "", *, heading: str | None = None, off: str = "", **options: Any
+) -> Any:
+    """The flag of a setting: its name, its variable and its help are those of the setting.
 
-
-class LogLevel(StrEnum):
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
-
-
-class LogFormat(StrEnum):
-    TEXT = "text"
-    JSON = "json"
-    LOGFMT = "logfmt"
+    `more` is added to the help; `off` is the flag that switches it off.
+    """
+    text = SETTINGS[key].text
+    return typer.Option(
+        f"{flag(key)}/{off}" if off else flag(key),
+        envvar=variable(key),
+        help=f"{text[0].upper()}{text[1:]}{more}.",
+        rich_help_panel=heading,
+        **options,
+    )
 
 
 Url = Annotated[
     str,
-    typer.Option(
-        "--url",
-        envvar="FLOWSTREAM_URL",
-        metavar="URL",
-        help="The broker: rabbitmq-stream://user:password@host:port/vhost "
-        "(rabbitmq-stream+tls:// for TLS).",
-        show_default="guest at localhost:5552",
-        rich_help_panel=BROKER,
-    ),
+    setting("url", heading=BROKER, metavar="URL", show_default="guest at localhost:5552"),
 ]
-TlsCa = Annotated[
-    str | None,
-    typer.Option(
-        "--tls-ca",
-        envvar="FLOWSTREAM_TLS_CA",
-        metavar="FILE",
-        help="Certificate authorities to trust instead of the system's (PEM).",
-        rich_help_panel=LOGIN,
-    ),
-]
-TlsCertificate = Annotated[
-    str | None,
-    typer.Option(
-        "--tls-certificate",
-        envvar="FLOWSTREAM_TLS_CERTIFICATE",
-        metavar="FILE",
-        help="The client's certificate, for mutual TLS (PEM).",
-        rich_help_panel=LOGIN,
-    ),
-]
-TlsKey = Annotated[
-    str | None,
-    typer.Option(
-        "--tls-key",
-        envvar="FLOWSTREAM_TLS_KEY",
-        metavar="FILE",
-        help="The key of the client's certificate (PEM).",
-        rich_help_panel=LOGIN,
-    ),
-]
+TlsCa = Annotated[str | None, setting("tls_ca", heading=LOGIN, metavar="FILE")]
+TlsCertificate = Annotated[str | None, setting("tls_certificate", heading=LOGIN, metavar="FILE")]
+TlsKey = Annotated[str | None, setting("tls_key", heading=LOGIN, metavar="FILE")]
 Sasl = Annotated[
-    SaslMechanism | None,
-    typer.Option(
-        "--sasl",
-        envvar="FLOWSTREAM_SASL",
-        case_sensitive=False,
-        metavar="HOW",
-        help="The login: PLAIN (user and password) or EXTERNAL (the client's certificate).",
-        rich_help_panel=LOGIN,
-    ),
+    SaslMechanism | None, setting("sasl", heading=LOGIN, metavar="HOW", case_sensitive=False)
 ]
 LOGIN_OPTIONS = {
     "tls_ca": TlsCa,
@@ -100,16 +61,7 @@ LOGIN_OPTIONS = {
 }
 """Options of every command that connects, by their key in the settings."""
 
-ManagementUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--management",
-        envvar="FLOWSTREAM_MANAGEMENT",
-        metavar="URL",
-        help="RabbitMQ's management API. Default: port 15672 of the broker's host (15671 for TLS).",
-        rich_help_panel=BROKER,
-    ),
-]
+ManagementUrl = Annotated[str | None, setting("management", heading=BROKER, metavar="URL")]
 MaxBytes = Annotated[
     int | None,
     typer.Option(

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 import typer
 
 from flowstream.checks import MOST_SECONDS
-from flowstream.client import Address, Offset
 from flowstream.texts import clipped
 
 LOOPBACK = "127.0.0.1"
@@ -31,9 +30,10 @@ _QUOTED = 60
 """Characters of a value that an error quotes."""
 
 
-def invalid(text: str, message: str) -> typer.BadParameter:
-    """The error for a value, which it quotes."""
-    return typer.BadParameter(f"{clipped(text, _QUOTED)!r} {message}")
+def invalid(text: str, message: str, option: str | None = None) -> typer.BadParameter:
+    """The error for a value, which it quotes. `option` is needed outside of a `parser=` only."""
+    hint = None if option is None else f"'{option}'"
+    return typer.BadParameter(f"{clipped(text, _QUOTED)!r} {message}", param_hint=hint)
 
 
 def parse_size(text: str) -> int:
@@ -63,7 +63,7 @@ def _duration(text: str) -> timedelta | None:
     return timedelta(seconds=seconds) if seconds <= MOST_SECONDS else None
 
 
-def parse_offset(text: str) -> Offset:
+def parse_offset(text: str) -> str | int | datetime | timedelta:
     """A position in a stream: `first`, `last`, `next`, an offset, a time, or an age such as `30m`.
 
     A time without a zone is local time.
@@ -85,7 +85,7 @@ def parse_offset(text: str) -> Offset:
         ) from None
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str) -> tuple[str, int]:
     """Host and port, from `HOST:PORT`, `:PORT`, `PORT` or `http://HOST:PORT/`.
 
     The host is loopback where none is given.
@@ -93,7 +93,7 @@ def parse_address(text: str) -> Address:
     host, _, port = text.removeprefix("http://").removesuffix("/").rpartition(":")
     if not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ "):
         raise invalid(text, "is not an address; write HOST:PORT or :PORT")
-    return Address(host.strip("[]") or LOOPBACK, int(port))
+    return host.strip("[]") or LOOPBACK, int(port)
 
 
 def parse_feed(text: str) -> tuple[str, float]:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import anyio
 
 from flowstream.checks import is_number
-from flowstream.errors import ConfigurationError, TokenUnavailable
-from flowstream.schema import SECONDS, Rule, check, checked, listing, make, takes
+from flowstream.errors import TokenUnavailable
+from flowstream.schema import SECONDS, SECRET, Rule, check, listing, make, takes
 from flowstream.texts import describe, type_name
 
 
@@ -42,18 +42,6 @@ def _plain(user: str, password: str) -> bytes:
     return b"\0" + user.encode() + b"\0" + password.encode()
 
 
-def check_secret(option: str, value: object) -> None:
-    """A string that SASL PLAIN can transmit. The error does not show it."""
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{option}: expected a string, not {type(value).__name__}")
-    if "\0" in value or value.encode(errors="replace").decode() != value:
-        raise ConfigurationError(
-            f"{option}: expected a string without NUL characters and lone surrogates, which cannot "
-            "be sent to a broker"
-        )
-
-
-SECRET = checked(check_secret, "a string")
 SHARE = Rule(
     "a number between 0 and 1, both excluded",
     lambda value: is_number(value, 0, 1) and value not in (0, 1),

@@ -19,9 +19,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from flowstream.checks import MAX_NAME
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import Address
-from flowstream.schema import a, check, listing, text, whole
-
-from .credentials import SECRET
+from flowstream.schema import SECRET, a, check, listing, text, whole
 
 DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 EXAMPLE = "rabbitmq-stream://user:password@host:5552/vhost"

@@ -38,9 +38,17 @@ class RateLimit:
     0 closes the pipeline's entrance; None leaves that unit unlimited.
     """
 
-    messages: Annotated[float | None, _rate("messages"), "messages in an interval at most"] = None
+    messages: Annotated[
+        float | None,
+        _rate("messages"),
+        "the most messages in an interval, a second by default; 0 stops the intake",
+    ] = None
     interval: Annotated[float, seconds(SHORTEST, above=False), "seconds of an interval"] = 1.0
-    bytes: Annotated[float | None, _rate("bytes"), "bytes in an interval at most"] = None
+    bytes: Annotated[
+        float | None,
+        _rate("bytes"),
+        "the most bytes in an interval, a second by default; 0 stops the intake",
+    ] = None
 
     def __post_init__(self) -> None:
         check(self, "RateLimit")

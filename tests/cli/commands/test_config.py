@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowstream.cli.configuration.defaults import setting_of
-from flowstream.cli.configuration.settings import Settings
+from flowstream.cli.configuration.models import Settings
 from tests.brokers.running import Broker
 from tests.cli.command import Terminal, flowstream
 from tests.cli.modules import numbered, write_module

@@ -8,19 +8,10 @@ from typing import Any
 import pytest
 
 from flowstream.client import Environment, Tls
-from flowstream.client.environment import _dial
 from flowstream.errors import (
     ConfigurationError,
 )
 from tests.client.conftest import SECRET, URL
-from tests.client.timing import virtual_time
-
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return virtual_time()
 
 
 @pytest.mark.medium
@@ -53,4 +44,3 @@ def test_tls_verifies_by_default() -> None:
     assert Tls().context().verify_mode is ssl.CERT_REQUIRED
     assert Tls().context().check_hostname
     assert Tls(verify=False).context().verify_mode is ssl.CERT_NONE
-    assert _dial is not None

@@ -282,7 +282,7 @@ class StageCrashed(Event):
 
 @dataclass(slots=True)
 class HandlerStuck(Event):
-    """A handler has not come back for `seconds`; `where` is its stack as text."""
+    """A handler has not returned for `seconds`; `where` is its stack as text."""
 
     pipeline: str
     stage: str

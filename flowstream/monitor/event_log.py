@@ -171,7 +171,7 @@ def _crashed(event: telemetry.StageCrashed) -> Line:
 def _stuck(event: telemetry.HandlerStuck) -> Line:
     where = event.where.strip().splitlines()
     at = f"; it is at {where[-1].strip()}" if where else ""
-    return "warning", f"{event.stage!r} has not come back for {event.seconds:.0f} s{at}"
+    return "warning", f"{event.stage!r} has not returned for {event.seconds:.0f} s{at}"
 
 
 def _commit_failed(event: telemetry.CommitFailed) -> Line:

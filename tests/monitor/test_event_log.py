@@ -51,7 +51,7 @@ def line(*events: Event) -> list[tuple[str, str | None, str]]:
         (StageCrashed("p", "load", "OSError: full", True), "error",
          "stage 'load' crashed and was restarted: OSError: full"),
         (HandlerStuck("p", "load", 61.2, "File x\n  requests.get(url)\n"), "warning",
-         "'load' has not come back for 61 s; it is at requests.get(url)"),
+         "'load' has not returned for 61 s; it is at requests.get(url)"),
         (CommitFailed("p", "s", 7, "TimeoutError"), "warning",
          "an offset of 's' could not be stored: TimeoutError"),
         (OffsetMoved("p", "s", "shop", 89, 12), "warning",

@@ -44,7 +44,7 @@ class BatchScheduler:
         return self._ready.popleft() if self._ready else None
 
     def swap(self, batch: Batch[Any], instead: Batch[Any]) -> None:
-        """`instead` takes the place of `batch`: what it holds up stays held up."""
+        """`instead` takes the place of `batch`. Batches that wait for it keep waiting."""
         tokens = self._tokens.pop(id(batch))
         self._tokens[id(instead)] = tokens
         for token in tokens:
@@ -52,11 +52,11 @@ class BatchScheduler:
         self.messages += len(instead._slice) - len(batch._slice)
 
     def resume(self, batch: Batch[Any]) -> None:
-        """A batch that waited to be tried again may be handled now, before others."""
+        """Handle a batch that waited for its retry now, before others."""
         self._ready.appendleft(batch)
 
     def done(self, batch: Batch[Any]) -> None:
-        """The batch is settled; those behind it may go on."""
+        """The batch is settled. Those that waited for it may be handled."""
         tokens = self._tokens.pop(id(batch))
         self.batches -= 1
         self.messages -= len(batch._slice)
@@ -75,7 +75,7 @@ class BatchScheduler:
 
     @property
     def ready(self) -> int:
-        """How many batches only wait for a batch processor."""
+        """How many batches can be handled as soon as a worker is free."""
         return len(self._ready)
 
     def _first(self, batch: Batch[Any], tokens: tuple[Hashable, ...]) -> bool:

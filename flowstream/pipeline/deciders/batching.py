@@ -1,8 +1,8 @@
-"""Cuts slices into batches; loses and repeats nothing. Pure: `now` is given.
+"""Cuts slices into batches, and loses or repeats no message. Pure: `now` is given.
 
-There is one open batch per (partition, key). A batch ends by its size, by `max_bytes` (a ceiling
-that only a single larger message can exceed), by its age, by a message that asks for it, or when
-everything is flushed.
+There is one open batch per (partition, key). A batch is closed by its size, by `max_bytes` (which
+only a single larger message can exceed), by its age, by a message with `flush`, or when everything
+is flushed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Batching:
             self.size = size
 
     def put(self, part: Slice[Any], now: float) -> list[Batch[Any]]:
-        """Add messages that have no key and ask for no flush; returns the batches that are full."""
+        """Add messages without batch key or flush. Returns the batches that are full."""
         if self._split is not None:
             return self.put_each(part.messages, now)
         closed: list[Batch[Any]] = []
@@ -72,10 +72,10 @@ class Batching:
         return closed
 
     def put_each(self, messages: list[Message[Any]], now: float) -> list[Batch[Any]]:
-        """Add messages one by one, minding partition, key, bytes, flush and the splitter.
+        """Add messages one by one, by their partition, key, bytes, flush and the splitter.
 
-        An exception of the splitter, or of a key that does not compare, propagates with the
-        messages before it added and the one it came from not: `Rejected` tells which.
+        Raises `Rejected` if the splitter raises, or a key that cannot be compared: the messages
+        before it are added, and that message is not.
         """
         closed: list[Batch[Any]] = []
         for index, message in enumerate(messages):
@@ -96,7 +96,7 @@ class Batching:
         return closed
 
     def expire(self, now: float) -> list[Batch[Any]]:
-        """Close the batches whose time is over."""
+        """Close the batches that are older than their timeout."""
         closed = []
         while self._open:
             where, batch = next(iter(self._open.items()))
@@ -111,7 +111,7 @@ class Batching:
 
     @property
     def deadline(self) -> float | None:
-        """When the oldest open batch ends by its age."""
+        """When the oldest open batch is closed by its age."""
         for batch in self._open.values():
             return batch.opened + self.timeout
         return None
@@ -185,7 +185,7 @@ class Batching:
         self.messages += 1
 
     def _close_full(self, where: Where, full: bool, flush: bool, closed: list[Batch[Any]]) -> None:
-        """Close the batch that something was just added to, where it is full or asked for."""
+        """Close the batch that was just added to, if it is full or a message asks for it."""
         if full or len(self._open[where]._slice) >= self.size:
             closed.append(self._pop(where, "size"))
         elif self.max_bytes is not None and self._bytes[where] >= self.max_bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CommitSchedule:
-    """Counts settled messages; `due` tells whether it is time to store what advanced."""
+    """Counts settled messages; `due` is True when it is time to store offsets."""
 
     __slots__ = ("_last", "_settled", "every", "interval")
 
@@ -24,11 +24,11 @@ class CommitSchedule:
 
     @property
     def deadline(self) -> float:
-        """When what settled since the last commit is due by its age."""
+        """When the messages settled since the last commit must be committed."""
         return self._last + self.interval
 
     def committed(self, now: float) -> None:
-        """Everything settled so far was looked at and stored where it had advanced."""
+        """All offsets that had advanced were stored."""
         self._settled = 0
         self._last = now
 

@@ -1,7 +1,7 @@
-"""Messages that whoever starts a run has named to be discarded: settled, and never handled. Pure.
+"""Messages that a run was started to discard: they settle without being handled. Pure.
 
-A message is named by its stream (or partition) and offset. It stays named for the whole run: one
-that is delivered again, after a hand-over, is discarded again.
+A message is named by its stream (or partition) and offset, for the whole run: if it is delivered
+again, after a hand-over, it is discarded again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Place = tuple[str, int]
 REASON = "discarded on request"
 """The reason that events and metrics give."""
 HIGHEST = 2**62
-"""No stream gets there."""
+"""No stream has offsets that high."""
 
 
 def parse_place(value: Any, path: str) -> Place:
@@ -51,12 +51,12 @@ def parse_places(values: Any, path: str) -> tuple[Place, ...]:
 
 
 def named(place: Place) -> str:
-    """A place as it is written."""
+    """A place as text: `orders@42`."""
     return f"{place[0]}@{place[1]}"
 
 
 class Discards:
-    """The messages that one run discards, and which of them it has met."""
+    """The messages that one run discards, and which of them have come."""
 
     def __init__(self, places: Iterable[Place] = ()) -> None:
         self.places: tuple[Place, ...] = tuple(places)
@@ -68,7 +68,7 @@ class Discards:
 
     def check(self, pipeline: str, streams: Sequence[str] | None) -> None:
         """Raise ConfigurationError for a stream that the pipeline does not read; `streams` are
-        those that it reads, None where that is not known."""
+        those that it reads, None if they are not known."""
         unknown = [] if streams is None else [s for s in self._offsets if s not in streams]
         if unknown:
             wrong = named((unknown[0], self._offsets[unknown[0]][0]))
@@ -79,7 +79,7 @@ class Discards:
             )
 
     def opened(self, partition: Any, committed: int | None) -> bool:
-        """A partition begins behind `committed`; whether messages of it are to be discarded."""
+        """Whether messages of the partition, which begins behind `committed`, are discarded."""
         if partition.stream not in self._offsets:
             return False
         _, before = self._partitions.get(partition.stream, (None, committed))
@@ -87,7 +87,7 @@ class Discards:
         return True
 
     def indexes(self, delivery: Delivery) -> list[int]:
-        """Which messages of a delivered delivery to discard; they count as met."""
+        """The indexes of the messages of a delivery to discard; they count as met."""
         stream = delivery.partition.stream
         offsets = self._offsets[stream]
         found: list[int] = []
@@ -100,7 +100,7 @@ class Discards:
         return found
 
     def unmet(self) -> dict[Place, str]:
-        """The messages that never came in this run, and why as far as that is known."""
+        """The messages that did not come in this run, each with the reason if it is known."""
         return {place: self._why(*place) for place in self.places if place not in self.met}
 
     def _why(self, stream: str, offset: int) -> str:

@@ -1,13 +1,13 @@
-"""What waits for the processors, and in which order they may have it. Pure.
+"""The messages that wait for processors, and the order in which workers take them. Pure.
 
 There are two kinds. `SliceQueue` is one queue for all workers. With one worker it is `ordered`: a
 message that failed blocks everything behind it until it is settled. `KeyedQueue` keeps the order of
-each key: a key belongs to the worker that has messages of it in its hands, and to nobody otherwise,
-so whoever is idle takes whole keys; how keys spread does not depend on their hashes. A message that
-failed blocks its key.
+each key: a key belongs to a worker as long as the worker holds messages of it. Otherwise any idle
+worker takes it, so the load does not depend on the hashes of the keys. A message that failed blocks
+its key.
 
-A blocked message comes back by `retry`, ahead of what waits behind it, and is forgotten by
-`unblock` when it is settled, handed on or given up.
+A failed message is queued again by `retry`, ahead of those that wait for it, and forgotten by
+`unblock` when it is settled, passed on or given up.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
 
 SPARE = 1_000
-"""Orders without messages that are kept for their key to come again."""
+"""How many orders without messages are kept, because their keys may come again."""
 
 
 class Order:
-    """Messages whose order is kept. `holder` failed and is not settled yet: the others wait.
+    """Messages whose order is kept. While `holder`, which failed, is not settled, the others wait.
 
-    `front` is to be handled before all others, also while the order is blocked. `taken` says that a
-    worker has messages of it in its hands. `number` is the hash of its key, and `spread` one that
-    is the same in every process.
+    `front` is handled before all others, even while the order is blocked. `taken` is True while a
+    worker holds messages of it. `number` is the hash of its key; `spread` is a hash that is the
+    same in every process.
     """
 
     __slots__ = ("front", "holder", "listed", "number", "spread", "taken", "waiting")
@@ -60,23 +60,23 @@ class Queue(ABC):
 
     @abstractmethod
     def take(self, worker: int, count: int) -> Slice[Any] | None:
-        """Up to `count` messages for a worker; None where there is nothing that it may have."""
+        """Up to `count` messages for a worker; None if there are none that it may take."""
 
     @abstractmethod
     def release(self, worker: int) -> None:
-        """The worker has nothing of what it took in its hands any more."""
+        """The worker holds none of the messages that it took any more."""
 
     @abstractmethod
     def put_back(self, worker: int, messages: list[Message[Any]]) -> None:
-        """Messages that the worker took and must not handle yet go back to where they were."""
+        """Put messages back that the worker took and must not handle yet."""
 
     @abstractmethod
     def retry(self, message: Message[Any]) -> None:
-        """A message is to be handled again: ahead of all that wait."""
+        """Queue a message to be handled again, ahead of all that wait."""
 
     @abstractmethod
     def block(self, message: Message[Any]) -> None:
-        """The message failed: what is behind it in its order waits."""
+        """The message failed: the messages behind it in its order wait."""
 
     @abstractmethod
     def is_behind(self, message: Message[Any]) -> bool:
@@ -88,21 +88,21 @@ class Queue(ABC):
 
     @abstractmethod
     def unblock(self, message: Message[Any]) -> bool:
-        """The message is settled or handed on; True where others waited for that."""
+        """The message is settled or passed on. Returns True if others waited for it."""
 
     @property
     @abstractmethod
     def blocked(self) -> bool:
-        """Does anything wait for a message that failed?"""
+        """Whether messages wait for one that failed."""
 
     @property
     @abstractmethod
     def ready(self) -> int:
-        """How many workers would find something to take now, at most."""
+        """How many workers could find messages to take now, at most."""
 
 
 class SliceQueue(Queue):
-    """One queue of slices for all workers; `ordered` where there is only one of them."""
+    """One queue of slices for all workers; `ordered` if there is only one worker."""
 
     __slots__ = ("_front", "_holder", "_slices", "ordered", "waiting")
 
@@ -114,7 +114,7 @@ class SliceQueue(Queue):
         self._holder: Message[Any] | None = None
 
     def put(self, part: Slice[Any]) -> None:
-        """Queue a slice, which belongs to the queue from now on."""
+        """Queue a slice. The queue takes it over."""
         if len(part):
             self._slices.append(part)
             self.waiting += len(part)
@@ -190,7 +190,7 @@ class KeyedQueue(Queue):
         self._blocked = 0
 
     def put(self, messages: list[Message[Any]], keys: list[Any], hashes: list[int]) -> None:
-        """Queue messages by what their keys hash to."""
+        """Queue messages by the hashes of their keys."""
         orders = self._orders
         for message, key, number in zip(messages, keys, hashes, strict=True):
             order = orders.get(number)
@@ -284,7 +284,7 @@ class KeyedQueue(Queue):
             self._ready.append(order)
 
     def _forget(self) -> None:
-        """Drop the orders that nothing is part of."""
+        """Drop the orders that have no messages."""
         self._orders = {
             key: order
             for key, order in self._orders.items()
@@ -293,7 +293,7 @@ class KeyedQueue(Queue):
 
 
 def stable_hash(key: Hashable) -> int:
-    """A number for a key that is the same in every process, where its type allows it."""
+    """A hash of a key that is the same in every process, as far as its type allows it."""
     if type(key) is str:
         return zlib.crc32(key.encode("utf-8", "surrogatepass"))
     if type(key) is bytes:

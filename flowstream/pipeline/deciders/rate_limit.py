@@ -1,8 +1,8 @@
-"""A rate limit, smoothed: pure, with `now` given.
+"""A smooth rate limit. Pure: `now` is given.
 
-Messages and bytes each have a virtual clock: what was admitted moves it ahead by what it costs,
-and nothing is admitted while it is ahead of `now`. Idle time is worth at most SLACK seconds, so
-that over ten seconds a limit is exceeded by no more than one percent.
+Messages and bytes have a virtual clock each. What is admitted moves the clock ahead by its cost,
+and nothing is admitted while the clock is ahead of `now`. Idle time counts for at most SLACK
+seconds, so that over ten seconds a limit is exceeded by at most one percent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _rate(unit: str) -> Bounds:
 class RateLimit:
     """At most `messages` and `bytes` every `interval` seconds, for all partitions of a pipeline.
 
-    0 closes the pipeline's entrance; None leaves that unit unlimited.
+    With 0 nothing is taken in; None is no limit.
     """
 
     messages: Annotated[
@@ -53,7 +53,7 @@ class RateLimit:
     def __post_init__(self) -> None:
         check(self, "RateLimit")
         if self.messages is None and self.bytes is None:
-            raise ConfigurationError("RateLimit: give messages=, bytes= or both")
+            raise ConfigurationError("RateLimit: expected messages=, bytes= or both")
 
 
 class RateLimiter:
@@ -69,8 +69,8 @@ class RateLimiter:
     def room(self, now: float) -> tuple[int, int, float]:
         """(messages, bytes) that may be admitted now, and the seconds to wait when none may.
 
-        A message larger than the bytes is admitted when there is room for any; the debt is waited
-        for afterwards. The wait is infinite while the limit is 0.
+        A message larger than the bytes is admitted when any fit, and the following ones wait for
+        longer. The wait is infinite while the limit is 0.
         """
         limit = self.limit
         if limit is None:

@@ -1,4 +1,4 @@
-"""When to log what happens again and again: the first time, then once a minute. Pure."""
+"""When to log what happens repeatedly: the first time, and then once a minute. Pure."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Hashable
 INTERVAL = 60.0
 """Seconds between two records of the same kind."""
 KINDS = 1_000
-"""Kinds that are remembered, the latest."""
+"""How many kinds are remembered: the latest."""
 
 
 class Repeats:
-    """Counts what is not logged, by kind."""
+    """Counts, by kind, what was not logged."""
 
     __slots__ = ("_interval", "_kinds")
 
@@ -21,7 +21,7 @@ class Repeats:
         self._kinds: OrderedDict[Hashable, tuple[float | None, int]] = OrderedDict()
 
     def due(self, kind: Hashable, now: float) -> int | None:
-        """How many were not logged since the last one that was, where this one is to be; else None.
+        """None if this one must not be logged; else how many were not logged since the last record.
 
         It is 0 for the first one.
         """
@@ -35,7 +35,7 @@ class Repeats:
         return left_out
 
     def forget(self, kind: Hashable) -> None:
-        """It is over: the next time is a first one."""
+        """It is over: the next one counts as the first."""
         self._kinds.pop(kind, None)
 
 

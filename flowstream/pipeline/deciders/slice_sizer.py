@@ -1,17 +1,17 @@
-"""How many of the messages that wait a worker takes at once: fair, bounded, and pure."""
+"""How many of the waiting messages a worker takes at once: fair and bounded. Pure."""
 
 from __future__ import annotations
 
 TARGET = 0.005
-"""Seconds a slice should take: short enough to share out, long enough to be cheap."""
+"""Seconds that a slice should take: short enough to share work, long enough to be cheap."""
 FIRST_LIMIT = 16
 
 
 class SliceSizer:
-    """The size of a slice: a fair share of what waits, and no more than TARGET seconds of work.
+    """The size of a slice: a fair share of what waits, and at most TARGET seconds of work.
 
-    Slow handlers so get single messages from one queue, and fast ones get slices of up to
-    `max_demand` that cost next to nothing to hand over.
+    So workers with slow handlers take single messages, and those with fast ones take slices of up
+    to `max_demand`, whose cost per message is very small.
     """
 
     __slots__ = ("_limit", "max_demand")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StateTimer:
-    """Seconds by state, of something that is in one state at a time."""
+    """The seconds spent in each state, of something that is in one state at a time."""
 
     __slots__ = ("_since", "_state", "_totals")
 

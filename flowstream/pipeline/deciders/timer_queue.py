@@ -1,4 +1,4 @@
-"""What is to happen when: one heap for every timer of a run. Pure: `now` is given."""
+"""What is called when: one heap for all timers of a run. Pure: `now` is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class TimerQueue:
-    """Callbacks by time; those of one time are called in the order they were entered."""
+    """Callbacks by time. Those of the same time are called in the order of their entry."""
 
     __slots__ = ("_heap", "_sequence")
 

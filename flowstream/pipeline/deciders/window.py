@@ -1,14 +1,14 @@
-"""What is in flight, in messages and bytes: the bound of everything behind it. Pure.
+"""The window: the limit of messages and bytes in flight, which bounds all memory behind it. Pure.
 
-Credit is demand: a producer's `send` returns only once its messages fit into the window, and a
-connector asks its broker for more only then.
+It is also the demand: `send` of a producer returns only once its messages fit into the window, and
+a connector gives its broker new credit only then.
 """
 
 from __future__ import annotations
 
 
 class Window:
-    """Admits while there is room. One message always fits into an empty window."""
+    """Admits messages while there is room. An empty window admits any single message."""
 
     __slots__ = ("bytes", "highest", "highest_bytes", "max_bytes", "max_messages", "messages")
 
@@ -25,7 +25,7 @@ class Window:
         return self.messages >= self.max_messages or self.bytes >= self.max_bytes
 
     def room(self) -> tuple[int, int]:
-        """The messages and bytes that fit now; the first message of an empty window always does."""
+        """The messages and bytes that fit now. In an empty window the first message always fits."""
         if not self.messages:
             return self.max_messages, self.max_bytes
         if self.full:

@@ -1,8 +1,11 @@
-"""Runs what users wrote, whatever it does: it may raise anything, hang, block, or die.
+"""Runs users' code, which may raise anything, hang, block the event loop, or end its process.
 
-worker_state.py is what one worker has in its hands, pool.py the workers of a stage. calls.py calls
-a handler on the loop or in a thread (threads.py), lending.py with one message object for a whole
-slice, processes.py in a process (worker_process.py).
-return_checks.py looks at what comes back. watchdog.py ends what takes longer than its timeout and
-reports what is stuck; loopwatch.py names what blocks the event loop.
+It promises one result for each message or batch that a handler was given: success, or a failure
+that says why. Only a cancellation of the worker itself and a KeyboardInterrupt pass through.
+
+In the order to read: worker_state.py (what one worker holds), pool.py (the workers of a stage),
+calls.py (calls a handler on the event loop, or in a thread of threads.py), lending.py (calls it
+with one message object for a whole slice), processes.py (calls it in a process, which is
+worker_process.py), return_checks.py (checks what it returned), watchdog.py (ends what exceeds its
+timeout, reports what is stuck), loopwatch.py (reports what blocks the event loop).
 """

@@ -1,8 +1,8 @@
 """Calls handlers: on the loop, or in worker threads a slice at a time.
 
-A handler may do what it likes: return nonsense, raise anything, be cancelled from within. What
-comes out of here is a decision per message, and only a cancellation of the worker itself, and a
-KeyboardInterrupt, pass through.
+A handler may return a wrong type, raise anything, or be cancelled from within. The result is always
+a decision for each message; only a cancellation of the worker itself and a KeyboardInterrupt pass
+through.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from flowstream.pipeline.slice import Slice
 from flowstream.texts import describe, interrupts, is_a, leaves, type_name
 
 _ENDS = (StopIteration, StopAsyncIteration)
-"""What a coroutine cannot raise."""
+"""Exceptions that a coroutine cannot raise: Python turns them into RuntimeError."""
 
 
 def being_cancelled() -> bool:
-    """Is the current task itself being cancelled, rather than something a handler awaited?"""
+    """Whether the current task itself is being cancelled, not something that a handler awaited."""
     return anyio.current_effective_deadline() == -math.inf
 
 
 def passes(error: BaseException) -> bool:
-    """Must this exception of a handler, or one in its group, go through?"""
+    """Whether an exception of a handler, or one in its group, must not be caught."""
     if interrupts(error):
         return True
     cancelled = anyio.get_cancelled_exc_class()
@@ -45,10 +45,10 @@ def passes(error: BaseException) -> bool:
 
 
 def let_through(error: BaseException) -> None:
-    """At the end of a task: raise the exception where it passes.
+    """At the end of a task: raise the exception if it must not be caught.
 
-    A KeyboardInterrupt goes in a group. Alone it would leave asyncio's event loop at once, with all
-    that runs on it; `Pipeline.start` takes it out of its group again.
+    A KeyboardInterrupt is raised in a group. Alone it would end asyncio's event loop at once,
+    before the run has drained; `Pipeline.start` takes it out of its group again.
     """
     if is_a(error, KeyboardInterrupt):
         raise BaseExceptionGroup("interrupted", [error])
@@ -57,7 +57,7 @@ def let_through(error: BaseException) -> None:
 
 
 def as_exception(what: str, error: BaseException) -> Exception:
-    """What ends the run when something broke for good; SystemExit and the like are wrapped."""
+    """The error that ends a run after a permanent failure; SystemExit and the like are wrapped."""
     if is_a(error, Exception):
         return cast(Exception, error)
     failed = StageFailed(f"{what}: {describe(error)}")
@@ -70,7 +70,7 @@ def fail(message: Message[Any], error: BaseException) -> None:
 
 
 def accept(message: Message[Any], result: Any) -> None:
-    """Make what a processor returned the message's data, unless it cannot be meant."""
+    """Make what a processor returned the message's data; fail the message if that is no data."""
     if isinstance(result, Message):
         if result is not message:
             fail(message, TypeError("the handler returned another message; return data or nothing"))
@@ -86,9 +86,9 @@ async def process_async(
     messages: Iterator[Message[Any]],
     ordered: bool,
 ) -> Message[Any] | None:
-    """Handle messages until they end (None), or one raises, or fails in an ordered stage.
+    """Handle messages until one raises, or fails in an ordered stage, or there are no more.
 
-    Returns that one; the iterator goes on behind it.
+    Returns the message that failed, or None. The iterator continues behind it.
     """
     message: Message[Any] | None = None
     try:
@@ -127,9 +127,9 @@ def process_sync(
 async def handle_slice(
     handler: Callable[[Any], Any], part: Slice[Any], worker: WorkerState, *, threads: Threads | None
 ) -> BaseException | None:
-    """Call a handler of slices, a plain one in `threads`, and take the data that it returns.
+    """Call a handler of slices (a plain `def` in `threads`), and take the data that it returns.
 
-    Returns what fails the slice, or None.
+    Returns the error that fails the slice, or None.
     """
     try:
         if threads is None:
@@ -143,7 +143,7 @@ async def handle_slice(
 
 
 def take_data(part: Slice[Any], answer: Any) -> TypeError | None:
-    """Give messages the data that their handler returned; returns what is wrong with it."""
+    """Give messages the data that their handler returned. Returns the error if it does not fit."""
     if answer is None or answer is part:
         return None
     if not isinstance(answer, list | tuple):
@@ -161,7 +161,7 @@ def take_data(part: Slice[Any], answer: Any) -> TypeError | None:
 
 
 class Keyed(NamedTuple):
-    """Messages with their partition keys and the hashes of those, and what failed instead."""
+    """Messages with their partition keys and hashes, and the failures of the others."""
 
     messages: list[Message[Any]]
     keys: list[Any]
@@ -170,7 +170,7 @@ class Keyed(NamedTuple):
 
 
 def keyed(partition_by: Callable[[Message[Any]], Any], messages: list[Message[Any]]) -> Keyed:
-    """Ask for the partition key of each message; one that has none fails alone."""
+    """Compute the partition key of each message. A message without a valid key fails alone."""
     keys, bad = map_all(partition_by, messages)
     unfit = not NO_KEYS.isdisjoint(map(type, keys))
     hashes, unhashable = map_all(hash_of if unfit else hash, keys)
@@ -223,7 +223,7 @@ def _caught(
 async def handle_batch(
     handler: Callable[[Any], Any], batch: Any, worker: WorkerState, *, threads: Threads | None
 ) -> BaseException | None:
-    """Call a batch handler, a plain one in `threads`; returns what fails the batch, or None."""
+    """Call a batch handler (a plain `def` in `threads`). Returns the error that fails the batch."""
     try:
         if threads is None:
             return wrong_return(await handler(batch), batch)
@@ -236,7 +236,7 @@ async def handle_batch(
 
 
 def wrong_return(result: Any, batch: Any) -> TypeError | None:
-    """What a batch handler's answer fails its batch with; None for an answer that is right."""
+    """The error for a return value that a batch handler must not return, or None."""
     if result is None or result is batch:
         return None
     discard(result)

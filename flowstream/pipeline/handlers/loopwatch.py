@@ -1,7 +1,7 @@
-"""Names what blocks the event loop while it does: a handler, a partition_by, an observer.
+"""Reports what blocks the event loop, while it does: a handler, a partition_by, an observer.
 
-The loop cannot say it, so a thread asks it for a sign of life a few times a second, in real time,
-on asyncio and on trio. There is one thread for each event loop, however many pipelines run on it.
+A blocked loop cannot report itself. So a thread posts a callback to it a few times a second, in
+real time, on asyncio and on trio. Each event loop has one such thread, for all its pipelines.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from anyio.lowlevel import current_token
 from flowstream.pipeline.deciders.repeats import Repeats, more
 
 BLOCKED_AFTER = 1.0
-"""Seconds without a sign of life after which the event loop is blocked."""
+"""Seconds without an answer after which the event loop counts as blocked."""
 ASK_EVERY = 0.2
 OUTERMOST, INNERMOST = 10, 20
 """Frames of a stack that are shown."""
 _LOOPS = {"asyncio", "trio", "uvloop"}
-"""Packages of event loops: a stack that ends in one waits for something to do,"""
+"""Packages of event loops. A loop whose stack ends in one of them waits for work,"""
 _CALLBACK = "_run"
-"""but for this function of asyncio, which calls a callback."""
+"""except in this function of asyncio, which calls a callback."""
 _OWN = "flowstream."
 _SELECTORS = {"selectors", "flowstream.testing.clock"}
 
@@ -42,24 +42,24 @@ class Watched(Protocol):
 
     @property
     def after(self) -> float:
-        """Seconds after which it wants to know."""
+        """Seconds after which a blocked loop is reported."""
 
     def at_work(self, frames: set[FrameType]) -> tuple[str, str] | None:
-        """The stage or callback that one of these frames belongs to, and what it is in words."""
+        """The stage or callback that one of these frames belongs to, and a description of it."""
 
     def blocked(self, text: str, stage: str, where: str) -> None:
-        """Say so; called in the thread of the watch."""
+        """The loop is blocked. Called in the thread of the watch."""
 
     def was_blocked(self, seconds: float, stage: str, where: str, *, told: bool) -> None:
-        """It is over; called on the event loop. `told`: `blocked` was called for it."""
+        """The loop runs again. Called on the event loop. `told`: `blocked` was called before."""
 
     def was_late(self, text: str) -> None:
-        """The loop did not run, and nothing was seen that blocked it; called on the event loop."""
+        """The loop did not run, and nothing that blocked it was found. Called on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """What blocks the loop now."""
+    """What blocks the loop at the moment."""
 
     run: Watched
     stage: str
@@ -83,7 +83,7 @@ class LoopWatch:
         self._running = _thread.allocate_lock()
 
     def start(self) -> None:
-        """The thread is a bare one: to start or end it must not wait on the event loop."""
+        """Start a bare thread: starting one of `threading` would wait on the event loop."""
         self._running.acquire(blocking=False)
         _thread.start_new_thread(self._watch, ())
 
@@ -106,7 +106,7 @@ class LoopWatch:
                 self._look()
 
     def _answer(self) -> None:
-        """On the loop: it runs."""
+        """Called on the event loop, which therefore runs."""
         culprit, self._culprit = self._culprit, None
         seconds = time.monotonic() - self._asked
         self._answered = True
@@ -120,7 +120,7 @@ class LoopWatch:
     def _look(self) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         if frame is None or _waits(frame) or not self.runs:
-            return  # the machine is busy: the loop has nothing to do, or has not got its turn
+            return  # the machine is busy: the loop has no work, or the process got no CPU time
         where = stack(frame)
         run, (stage, words) = self._whose(set(_outwards(frame)))
         left_out = self._repeats.due((run.name, stage), time.monotonic())
@@ -161,7 +161,7 @@ def watching(run: Watched) -> Iterator[None]:
 
 
 def _poster() -> Callable[[Callable[[], Any]], Any]:
-    """What calls a function on the running event loop soon, from another thread."""
+    """A function that makes the running event loop call something soon, from another thread."""
     loop: Any = current_token().native_token
     post: Callable[[Callable[[], Any]], Any] = (
         loop.run_sync_soon if hasattr(loop, "run_sync_soon") else loop.call_soon_threadsafe
@@ -170,7 +170,7 @@ def _poster() -> Callable[[Callable[[], Any]], Any]:
 
 
 def stack(frame: FrameType) -> str:
-    """Where this is, from what flowstream called on; all of it where that is flowstream itself."""
+    """The stack from what flowstream called on; the whole stack if that is flowstream itself."""
     frames = list(_outwards(frame))
     own = (number for number, each in enumerate(frames) if _module(each).startswith(_OWN))
     frames = frames[: next(own, 0) or None][::-1]
@@ -184,7 +184,7 @@ def stack(frame: FrameType) -> str:
 
 
 def _waits(frame: FrameType | None) -> bool:
-    """Whether the loop waits for events: its own code does, by a selector or in C."""
+    """Whether the loop waits for events, in its own code, in a selector or in C."""
     while frame is not None and _module(frame) in _SELECTORS:
         frame = frame.f_back
     if frame is None:

@@ -1,4 +1,4 @@
-"""A pool of workers that can be resized while it runs, and shows what each of them does."""
+"""The workers of a stage: their number can change while they run, and what each does is visible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowstream.pipeline.state.log_context import begin_work
 from flowstream.pipeline.state.run_state import RunState
 
 inside: ContextVar[RunState | None] = ContextVar("flowstream_inside", default=None)
-"""Whose handler the current task or thread is in."""
+"""The run whose handler called the current code, if any."""
 
 
 class Pool(ABC):
@@ -55,13 +55,13 @@ class Pool(ABC):
         self._fill()
 
     def close(self) -> None:
-        """No worker is started any more, and no handler is called for another message."""
+        """Start no worker any more, and call no handler for another message."""
         self._group = None
         for worker in self.workers.values():
             worker.cut()
 
     def set_workers(self, concurrency: int) -> None:
-        """More workers start at once; surplus ones end after what they have in hand."""
+        """Change the number of workers: new ones start at once, surplus ones end when free."""
         self.concurrency = concurrency
         self._fill()
         self.idle_workers.wake(len(self.idle_workers))
@@ -106,18 +106,18 @@ class Pool(ABC):
         return sum(worker.active for worker in self.workers.values())
 
     def handling(self) -> list[str]:
-        """The names of the handlers that are at work."""
+        """The names of the handlers that are running."""
         active = [worker for worker in self.workers.values() if worker.active]
         return [worker.callback or worker.name for worker in active]
 
     def release(self, worker: WorkerState) -> None:
-        """The worker's hands are empty again."""
+        """The worker holds no messages any more."""
         if worker.active:
             self._busy += self.state.clock() - worker.taken
         worker.release()
 
     def times(self, now: float) -> dict[str, float]:
-        """Worker-seconds so far that were "busy" (with something in hand) and "idle"."""
+        """Worker-seconds so far that were "busy" (holding messages) and "idle"."""
         in_hand = sum(now - worker.taken for worker in self.workers.values() if worker.active)
         worked = self._worked + sum(now - born for born in self._born.values())
         busy = self._busy + in_hand
@@ -125,7 +125,7 @@ class Pool(ABC):
 
     @contextmanager
     def working(self, worker: WorkerState) -> Iterator[anyio.CancelScope | None]:
-        """The handler is called inside. Where it has a timeout, the scope given is its end."""
+        """Call the handler inside. If it has a timeout, the watchdog ends it by the scope given."""
         worker.at_work = True
         try:
             if self.timeout is None:
@@ -138,17 +138,17 @@ class Pool(ABC):
 
     @property
     def hung(self) -> int:
-        """Threads of the handler that were given up and have not come back."""
+        """Threads of the handler that were given up and have not returned."""
         return self.state.threads.hung.count(self.name)
 
     @abstractmethod
     def resize(self, workers: int) -> None:
-        """Change the number of workers; where order is kept, once what was taken in is through."""
+        """Change the number of workers; if order is kept, after the messages taken in before."""
 
     @abstractmethod
     async def work(self, worker: WorkerState) -> None:
-        """One worker's loop; returns when `worker.index` is not below `concurrency`."""
+        """The loop of one worker. It returns when `worker.index` is not below `concurrency`."""
 
     @abstractmethod
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
-        """Settle what a crashed worker had in its hands."""
+        """Settle the messages that a crashed worker held."""

@@ -1,10 +1,10 @@
-"""Handlers in worker processes: for plain functions that compute, by `processes=True`.
+"""Runs handlers in worker processes, with `processes=True`: for `def` handlers that compute.
 
-A slice goes to a process and its decisions come back. The handler must be importable by name, its
-messages' data picklable, and what it changes it must return. Each decision is pickled by itself:
-one that cannot be sent, or read, fails its message and no other. A process that hangs is killed.
-Where one dies with a slice, its messages are handled again one by one, so that only one of them
-fails.
+A slice is sent to a process, and its decisions come back. The handler must be importable by name,
+the data of its messages picklable, and it must return what it changes. Each decision is pickled
+alone, so one that cannot be sent or read fails its own message only. A process that hangs is
+killed. If one dies with a slice, the messages are handled again one by one, so that only the
+message that kills it fails.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from flowstream.texts import describe, interrupts, is_a, traceback_of, type_name
 
 Handler = Callable[[Any], Any]
 STARTS = 3
-"""Times that a process is started which ends before it is ready."""
+"""How often a process is started that ends before it is ready."""
 PARENT_CHECK = 0.5
-"""Seconds between looks of a process at whether the pipeline's process lives."""
+"""Seconds between two checks of a process whether the pipeline's process still exists."""
 
 
 @dataclass(slots=True)
 class Raised:
-    """An exception on its way back: pickled by itself, for it may not come back as it was."""
+    """An exception on its way back. It is pickled alone, because unpickling it may fail."""
 
     name: str
     text: str
@@ -58,8 +58,8 @@ class Raised:
         return cls(name, text, pickled, traceback_of(error))
 
     def error(self) -> BaseException:
-        """The exception with its traceback as a note; one of the same name where it cannot be made
-        again."""
+        """The exception with its traceback as a note; if it cannot be unpickled, a RuntimeError of
+        the same name."""
         try:
             error = pickle.loads(self.pickled)  # noqa: S301 - our own
             error.add_note(f"in a worker process:\n{self.where}")
@@ -75,7 +75,7 @@ class Raised:
 
 @dataclass(slots=True)
 class Decision:
-    """What a handler decided about one message, on its way back to the pipeline."""
+    """The decision of a handler about one message, sent back to the pipeline."""
 
     data: Any = None
     changed: bool = False
@@ -91,7 +91,7 @@ class Decision:
 
 
 def check_importable(handler: Handler, path: str) -> None:
-    """Raise ConfigurationError where another process could not find the handler."""
+    """Raise ConfigurationError if another process could not import the handler."""
     name = getattr(handler, "__qualname__", "<unnamed>")
     if "<" in name or not getattr(handler, "__module__", None):
         raise ConfigurationError(
@@ -111,10 +111,11 @@ class Processes:
     async def run(
         self, worker: WorkerState, function: Callable[..., Any], handler: Handler, *args: Any
     ) -> Any:
-        """Call in the worker's process. It is killed when this is cancelled; its start is not
-        counted as time of the call.
+        """Call a function in the worker's process. A cancellation kills the process.
 
-        Raises what cannot be pickled, or WorkerDied when the process dies.
+        Its start does not count towards the timeout of the handler.
+
+        Raises the error of pickling, or WorkerDied if the process dies.
         """
         request = pickle.dumps((function, (handler, *args)), pickle.HIGHEST_PROTOCOL)
         process = self._workers.get(worker.index)
@@ -142,7 +143,8 @@ class Processes:
     async def _begin(self, worker: WorkerState, handler: Handler) -> WorkerProcess:
         """Start the worker's process, and let it import the handler.
 
-        One that ends meanwhile did nothing yet, such as by a signal to its process group.
+        A process that ends meanwhile, for example by a signal to its group, has handled nothing,
+        so it is started again.
         """
         request = pickle.dumps((_begin, (handler,)), pickle.HIGHEST_PROTOCOL)
         worker.queued = True
@@ -214,7 +216,7 @@ async def _one_by_one(
     messages: list[Message[Any]],
     ordered: bool,
 ) -> list[bool]:
-    """The process died with the slice, or cannot be given it: find the message that does it."""
+    """The process died with the slice, or the slice cannot be sent: find the message at fault."""
     handled: list[bool] = []
     for message in messages:
         handled += await handle([message])
@@ -226,7 +228,7 @@ async def _one_by_one(
 async def batch_elsewhere(
     handler: Handler, worker: WorkerState, batch: Batch[Any], processes: Processes
 ) -> BaseException | None:
-    """Call a batch handler in a worker process; the exception that fails the batch, or None."""
+    """Call a batch handler in a worker process. Returns the error that fails the batch, or None."""
     try:
         raised, decisions = await processes.run(worker, _batch, handler, batch)
     except BaseException as error:
@@ -240,7 +242,7 @@ async def batch_elsewhere(
 
 
 def apply(message: Message[Any], pickled: bytes) -> None:
-    """Do in the pipeline what was decided elsewhere."""
+    """Apply a decision that was made in a worker process."""
     try:
         _apply(message, pickle.loads(pickled))  # noqa: S301 - our own
     except BaseException as error:
@@ -268,17 +270,17 @@ def _apply(message: Message[Any], decision: Decision) -> None:
 
 
 def _begin(handler: Handler) -> None:
-    """In the process: it only had to be started, and to import the handler."""
+    """In the process: nothing to do once it has started and imported the handler."""
     _outlast_signals()
 
 
 @cache
 def _outlast_signals() -> None:
-    """In the process, once: signals to its process group are for the pipeline to answer.
+    """In the process, once: ignore signals to the process group, which the pipeline handles.
 
-    Terminals send them to all processes of a group, and so do supervisors. The process ends with
-    that of the pipeline: killed by it, or by itself where that one is killed. (PR_SET_PDEATHSIG
-    would end it with the thread that started it, which on trio is not the main one.)
+    Terminals and supervisors send them to all processes of a group. The process ends with that of
+    the pipeline, which kills it; it ends by itself if that one was killed. (PR_SET_PDEATHSIG would
+    end it with the thread that started it, which on trio is not the main one.)
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -322,7 +324,7 @@ def _batch(handler: Handler, batch: Batch[Any]) -> tuple[Raised | None, list[byt
 
 
 def _decided(message: Message[Any], before: Any) -> bytes:
-    """The decision, pickled; a failure where it holds what cannot be."""
+    """The decision, pickled; a failure if it cannot be pickled."""
     try:
         return pickle.dumps(_decision(message, before))
     except BaseException as error:

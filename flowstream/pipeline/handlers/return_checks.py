@@ -1,4 +1,4 @@
-"""Checks what functions of the user return: coroutines that nobody awaited, unusable keys."""
+"""Checks what users' functions return: no coroutine that was never awaited, no unusable key."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def discard(answer: Any) -> None:
 def map_all(
     function: Callable[[Any], Any], items: Sequence[Any]
 ) -> tuple[list[Any], list[tuple[int, BaseException]]]:
-    """What a function of the user's makes of each item; None where it raised.
+    """Call a user's function with each item.
 
-    Returns that in order, and (index, error) of each item that it raised for. The loop is C's: it
-    is left and entered again where the function raises. An interrupt is not caught.
+    Returns the results in order (None if it raised), and (index, error) of each item that it raised
+    for. The loop runs in C; it is left and entered again at an exception. An interrupt is not
+    caught.
     """
     results: list[Any] = []
     bad: list[tuple[int, BaseException]] = []
@@ -45,11 +46,11 @@ def map_all(
 
 
 def hash_of(key: Any) -> int:
-    """The hash of a partition key; TypeError for what is no key.
+    """The hash of a partition key; TypeError for a value that cannot be a key.
 
-    Messages and coroutines are all different: no two messages would be of one partition.
+    A message or coroutine equals only itself, so each message would be a partition of its own.
     """
     if type(key) in NO_KEYS:
         discard(key)
-        raise TypeError(f"a {type_name(key)} is no key; return a value such as an id")
+        raise TypeError(f"a {type_name(key)} cannot be a key; return a value such as an id")
     return hash(key)

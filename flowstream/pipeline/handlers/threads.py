@@ -1,7 +1,7 @@
-"""The worker threads of plain `def` handlers: so many at most, with those that hang.
+"""The worker threads of plain `def` handlers: a bounded number, including those that hang.
 
-A thread cannot be ended from outside. One whose handler is given up goes on by itself, and takes
-the place of another until it comes back. When there is no place left, the run ends.
+A thread cannot be ended from outside. If its handler is given up, it continues to run and keeps its
+place until it returns. When all places are taken by such threads, the run ends.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import anyio.to_thread
 from flowstream.pipeline.handlers.worker_state import WorkerState
 
 SHOWN = 3
-"""Different places where threads hang, in the error."""
+"""How many different places where threads hang the error shows."""
 FRAMES = 8
 
 
 class Call:
-    """One call in a thread, and whether anybody waits for it."""
+    """One call in a thread, and whether its caller still waits for it."""
 
     __slots__ = ("abandoned", "done", "name", "thread", "worker")
 
@@ -37,7 +37,7 @@ class Call:
         self.done: bool = False
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """In the thread. What was abandoned before it began is not begun."""
+        """In the thread: call the function, unless the call was abandoned before it began."""
         self.thread = threading.get_ident()
         try:
             if self.abandoned:
@@ -53,9 +53,9 @@ class Call:
 
 
 class Threads:
-    """At most `most` threads. `exhausted` is told, once, when all of them hang.
+    """At most `most` threads. `exhausted` is called, once, when all of them hang.
 
-    Those in use borrow from `limiter`; those that hang make it smaller until they come back.
+    Threads in use borrow from `limiter`; threads that hang make it smaller until they return.
     """
 
     def __init__(self, most: int, exhausted: Callable[[Threads], None]) -> None:
@@ -70,7 +70,7 @@ class Threads:
     async def run(
         self, name: str, worker: WorkerState, function: Callable[..., Any], *args: Any
     ) -> Any:
-        """Run what never raises in a thread. A cancellation leaves the thread to itself."""
+        """Run a function that never raises in a thread. A cancellation does not stop the thread."""
         call = Call(name, worker)
         await self._admit(call)
         try:
@@ -86,7 +86,7 @@ class Threads:
                 self.look()
 
     async def _admit(self, call: Call) -> None:
-        """Wait for a place; that is no time of the handler's."""
+        """Wait for a place. This time does not count towards the timeout of the handler."""
         call.worker.queued = True
         try:
             await self._acquire(call)
@@ -106,16 +106,16 @@ class Threads:
 
     @property
     def full(self) -> bool:
-        """All of them hang."""
+        """Whether all of them hang."""
         return len(self._hung) >= self.most
 
     @property
     def hung(self) -> tuple[str, ...]:
-        """The names of the handlers whose threads were given up and have not come back."""
+        """The names of the handlers whose threads were given up and have not returned."""
         return tuple(call.name for call in self._hung if call.hangs)
 
     def look(self) -> None:
-        """See which threads have come back; called every now and then on the event loop."""
+        """Count the threads that have returned. Called regularly on the event loop."""
         self._hung = [call for call in self._hung if call.hangs]
         self.limiter.total_tokens = max(self.most - len(self._hung), 1)
         if not self.full:
@@ -126,7 +126,7 @@ class Threads:
             self._exhausted(self)
 
     def describe(self) -> str:
-        """How many threads hang in which handlers, and where."""
+        """In which handlers threads hang, how many, and at which lines."""
         handlers = Counter(self.hung)
         text = ", ".join(f"{count} of {name!r}" for name, count in handlers.items())
         frames = sys._current_frames()

@@ -1,9 +1,9 @@
 """Watches callbacks: ends handlers that take longer than their timeout, reports what is stuck.
 
-It looks at what every worker has in its hands a few times per timeout, so a timeout of t seconds
-comes true after t to 1.25 t; nothing is done per message. Callbacks outside of the workers (what a
-run opens, on_failed, failure policies, acknowledgers, commits) are reported, and have no timeout:
-a drain bounds them. What blocks the whole event loop is seen by a thread (loopwatch.py).
+It checks every worker a few times per timeout, so a timeout of t seconds takes effect after t to
+1.25 t seconds, and nothing is done per message. Callbacks outside of the workers (what a run opens,
+on_failed, failure policies, acknowledgers, commits) are reported, and have no timeout: a drain
+bounds them. A thread detects what blocks the whole event loop (loopwatch.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flowstream.telemetry import HandlerStuck, LoopBlocked
 
 
 class Watchdog:
-    """Looks after the callbacks of a run, and the workers of its pools once there are some."""
+    """Watches the callbacks of a run, and the workers of its pools once they exist."""
 
     def __init__(self, state: RunState) -> None:
         self.state = state
@@ -33,16 +33,16 @@ class Watchdog:
         self._scope = anyio.CancelScope()
 
     def watch(self, pools: list[Pool]) -> None:
-        """From now on look after the workers of these, too."""
+        """Watch the workers of these pools, too."""
         self.pools = pools
         self._changed.notify()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Look until stopped."""
+        """Watch until `stop` is called."""
         options = self.state.options
         with self._scope:
             while True:
@@ -74,7 +74,7 @@ class Watchdog:
             worker.reported = worker.slow = True
             where = worker.stack()
             log.warning(
-                "pipeline %r: %s has not come back for %.0f s; it is at\n%s",
+                "pipeline %r: %s has not returned for %.0f s; it is at\n%s",
                 self.state.name, what, elapsed, where,
                 extra={"pipeline": self.state.name, "stage": stage},
             )  # fmt: skip
@@ -98,7 +98,7 @@ class Watchdog:
         elif len(worker.part):
             held = f" with {len(worker.part):,} messages"
         log.info(
-            "pipeline %r: %s is slow: it has been at it for %.0f s%s%s",
+            "pipeline %r: %s is slow: it has been running for %.0f s%s%s",
             self.state.name, what, elapsed, held, more(left_out), extra=fields,
         )  # fmt: skip
 
@@ -126,9 +126,9 @@ class Watchdog:
 
     def blocked(self, text: str, stage: str, where: str) -> None:
         log.warning(
-            "pipeline %r: the event loop has been blocked %s: nothing else runs meanwhile, also no "
-            "heartbeats. What computes or waits belongs into a plain def, which runs in a thread. "
-            "It is at\n%s", self.state.name, text, where,
+            "pipeline %r: the event loop has been blocked %s: nothing else runs meanwhile, no "
+            "heartbeats either. Put code that computes or waits into a plain def, which runs in a "
+            "thread. It is at\n%s", self.state.name, text, where,
             extra={"pipeline": self.state.name, "stage": stage or None},
         )  # fmt: skip
 
@@ -143,7 +143,7 @@ class Watchdog:
 
     def was_late(self, text: str) -> None:
         log.info(
-            "pipeline %r: the event loop did not run %s, and nothing was seen that blocks it: the "
-            "machine is busy, the process was stopped, or native code held the interpreter's lock",
+            "pipeline %r: the event loop did not run %s, and nothing that blocked it was found: "
+            "the machine is busy, the process was stopped, or native code held the GIL",
             self.state.name, text, extra={"pipeline": self.state.name},
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """One worker process: a Python of its own that answers calls, one after the other, over pipes.
 
 A call is a pickled function with its arguments; the answer is what it returned or raised, pickled.
-Both begin with their length. The process ends when its standard input does, or when it is killed;
-how it ended is told by `WorkerDied`.
+Both begin with their length. The process ends when its standard input ends, or when it is killed;
+`WorkerDied` says how it ended.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _GONE = (
     OSError,
 )
 END_TIMEOUT = 1.0
-"""Seconds that a process gets to end by itself after it has closed its pipe."""
+"""Seconds in which a process that has closed its pipe must end."""
 HINTS = {
     "SIGKILL": "the kernel does this when memory runs out (see dmesg, or the container's events): "
-    "give it more, or hand it less at once (max_demand=, size=)",
+    "give it more memory, or fewer messages at once (max_demand=, size=)",
     "SIGSEGV": "native code crashed, in an extension that the handler uses",
     "SIGABRT": "native code gave up, in an extension that the handler uses",
     "SIGBUS": "native code crashed, in an extension that the handler uses",
@@ -61,7 +61,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, stage: str) -> WorkerProcess:
-        """A new process, for the handler of `stage`; it imports nothing of the handler's yet."""
+        """Start a process for the handler of `stage`. It does not import the handler yet."""
         main = getattr(sys.modules["__main__"], "__file__", None)
         process = await anyio.open_process(
             [sys.executable, "-c", _BEGIN, json.dumps([sys.path, main])],
@@ -76,9 +76,9 @@ class WorkerProcess:
         return self._process.returncode is not None
 
     async def call(self, request: bytes) -> Any:
-        """What the function returned. Raises what it raised, and WorkerDied.
+        """What the function returned. Raises what it raised, or WorkerDied.
 
-        A cancellation leaves the process in the middle of the call: end it.
+        After a cancellation the process is in the middle of the call, and must be ended.
         """
         try:
             await self._calls.send(_LENGTH.pack(len(request)) + request)
@@ -92,7 +92,7 @@ class WorkerProcess:
         return value
 
     async def end(self) -> None:
-        """Kill the process, whatever it does, and see it gone."""
+        """Kill the process, and wait until it has ended."""
         with anyio.CancelScope(shield=True):
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -113,7 +113,7 @@ class WorkerProcess:
 def how_ended(code: int | None) -> str:
     """`was killed by signal 9 (SIGKILL): ...`, or `ended with exit code 4`."""
     if code is None:
-        return "closed its pipe and did not end; it was killed"
+        return "closed its pipe and did not end, so it was killed"
     if code >= 0:
         return f"ended with exit code {code}: the handler, or something it uses, ended it"
     try:
@@ -130,7 +130,7 @@ def how_ended(code: int | None) -> str:
 def serve(main: str | None) -> None:
     """Answer calls until standard input ends. `main` is the file that the pipeline's process ran.
 
-    What a handler prints goes nowhere: the answers are on standard output.
+    What a handler prints is discarded, because standard output carries the answers.
     """
     calls, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdin = open(os.devnull)  # noqa: SIM115
@@ -159,10 +159,10 @@ def _pickled(answer: tuple[bool, Any]) -> bytes:
 
 
 def _as_main(main: str | None) -> BaseException | None:
-    """Run the pipeline's main module, for handlers that it defines; why that does not work.
+    """Run the pipeline's main module, for handlers that it defines. Returns its error, if any.
 
-    Under another name, as multiprocessing does it: what is behind `if __name__ == "__main__"`
-    is not for this process.
+    It runs under another name, as in multiprocessing, because the code under
+    `if __name__ == "__main__"` must not run in this process.
     """
     if main is None or not os.path.isfile(main):
         return None

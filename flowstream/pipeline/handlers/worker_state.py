@@ -1,4 +1,4 @@
-"""One worker of a stage: what it has in its hands, and whether that makes progress."""
+"""One worker of a stage: the messages that it holds, and whether they make progress."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _NOTHING: Slice[Any] = Slice.of([])
 class WorkerState:
     """What one worker is doing. The watchdog reads it; nothing in it is written per message.
 
-    `part` is what it took; `messages` of that are still in its hands, but for those whose ids are
-    `skipped`, and where they are other ones than it took it is `altered`. It is `at_work` while the
-    handler (or the `callback` named so) is called; where that has a timeout, `scope` ends it, and
-    `late` is how many messages
-    were left when it was ended. `queued`: the handler waits for a thread.
+    `part` is the slice that it took. It still holds the `messages`, except those whose ids are in
+    `skipped`; it is `altered` if they are not the ones that it took. It is `at_work` while its
+    handler (or the function named `callback`) is called; if that has a timeout, `scope` ends it,
+    and `late` is how many messages were left when it was ended. It is `queued` while the handler
+    waits for a thread.
 
-    `iterator` walks the messages that the handler is to see. Nobody counts them while it does: how
-    many are left is `length_hint` of the list's iterator, so the message in the handler is the one
-    before those. Of a slice in columns it walks positions instead: one message object, `lent`, is
-    given to the handler for one position after the other, until somebody keeps it or decides
-    something about it (handlers/lending.py).
+    `iterator` walks the messages for the handler. Counting them would cost time per message, so
+    nothing counts: `length_hint` of the list's iterator tells how many are left, and the message in
+    the handler is the one before those. In a slice of columns it walks positions instead: one
+    message object, `lent`, is given to the handler for one position after the other, until it is
+    kept or something is decided about it (handlers/lending.py).
     """
 
     __slots__ = ("_messages", "active", "altered", "at_work", "callback", "coroutine", "index",
@@ -64,7 +64,7 @@ class WorkerState:
         self.slow: bool = False
 
     def hold(self, part: Slice[Any], now: float) -> None:
-        """The worker took a slice into its hands."""
+        """The worker took a slice."""
         self.active = True
         self.part = part
         self._messages = None
@@ -75,7 +75,7 @@ class WorkerState:
 
     @property
     def messages(self) -> list[Message[Any]]:
-        """What is still in its hands."""
+        """The messages that it still holds."""
         if self._messages is None:
             self._messages = list(self.part.messages)
         return self._messages
@@ -86,7 +86,7 @@ class WorkerState:
         self.altered = True
 
     def walk(self, messages: list[Message[Any]]) -> None:
-        """The handler is to see these, one after the other."""
+        """Set the messages that the handler is called with, one after the other."""
         self.walked = messages
         self.iterator = iter(messages)
         self.seen = len(messages)
@@ -132,12 +132,12 @@ class WorkerState:
             pass
 
     def cut(self) -> None:
-        """The handler is to see no more of them: it may be shielded from being cancelled."""
+        """Call the handler for no other message, even if it is shielded from cancellation."""
         for _ in self.iterator:
             pass
 
     def release(self) -> None:
-        """Its hands are empty."""
+        """The worker holds nothing any more."""
         self.active = self.at_work = False
         self.part = _NOTHING
         self._messages = []
@@ -149,7 +149,7 @@ class WorkerState:
 
     @property
     def left(self) -> int:
-        """How many messages the handler is still to see."""
+        """How many messages the handler was not called with yet."""
         return length_hint(self.iterator)
 
     @property
@@ -162,12 +162,12 @@ class WorkerState:
 
     @property
     def unsettled(self) -> list[Message[Any]]:
-        """What the worker has to see to: neither skipped nor passed on."""
+        """The messages that the worker must still settle or pass on."""
         skipped = self.skipped
         return [message for message in self.messages if id(message) not in skipped]
 
     def elapsed(self, now: float) -> float:
-        """The seconds since the handler was last seen to get on, to the watchdog's precision."""
+        """Seconds since the handler last took a message, as precise as the watchdog's checks."""
         left = self.left
         if left != self.seen or self.queued:
             self.seen = left
@@ -176,7 +176,7 @@ class WorkerState:
         return now - self.since
 
     def stack(self) -> str:
-        """Where the handler is now."""
+        """The stack of the handler."""
         if self.thread is not None:
             frame = sys._current_frames().get(self.thread)
             return "".join(traceback.format_stack(frame)) if frame else "the thread has ended\n"
@@ -184,7 +184,7 @@ class WorkerState:
 
 
 current_worker: ContextVar[WorkerState | None] = ContextVar("flowstream_slot", default=None)
-"""Whoever calls a handler in the current task."""
+"""The worker that calls a handler in the current task."""
 
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 DEPTH = 64
@@ -194,7 +194,7 @@ def _await_chain(awaited: Any) -> list[str]:
     lines: list[str] = []
     while awaited is not None and len(lines) < DEPTH:
         kind = _kind(awaited)
-        if kind is None:  # such as a step of an async generator, which does not tell of which
+        if kind is None:  # such as a step of an async generator, which does not name the generator
             awaited = next((each for each in gc.get_referents(awaited) if _kind(each)), None)
             continue
         frame = getattr(awaited, kind[0])
@@ -206,12 +206,12 @@ def _await_chain(awaited: Any) -> list[str]:
 
 
 def _kind(awaited: Any) -> tuple[str, str] | None:
-    """The attributes of a coroutine, generator or async generator for its frame and its next."""
+    """The attributes with the frame of a coroutine or generator, and with what it awaits."""
     return next((kind for kind in _KINDS if hasattr(awaited, kind[0])), None)
 
 
 class Idle:
-    """Workers that wait for something to do."""
+    """Workers that wait for messages."""
 
     __slots__ = ("_events",)
 

@@ -93,7 +93,7 @@ async def test_a_handler_that_hangs_in_its_thread_is_named_with_the_line(
     assert 30 <= told.seconds <= 38
     assert "in wait_here\n    self._opened.wait(60)" in told.where
     name = where if where in ("prepare", "on_failed") else f"handler of {where!r}"
-    assert f"{name} has not come back for 3" in caplog.text
+    assert f"{name} has not returned for 3" in caplog.text
 
 
 @pytest.mark.parametrize("stage", ["processor", "load"])

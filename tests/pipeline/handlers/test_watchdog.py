@@ -61,7 +61,7 @@ async def test_an_async_handler_is_named_with_the_line_it_waits_in(
     assert (told.pipeline, told.stage) == ("test", stage)
     assert 30 <= told.seconds <= 38
     assert "in hangs_here\n    await going_on.wait()" in told.where
-    assert f"handler of {stage!r} has not come back for " in caplog.text
+    assert f"handler of {stage!r} has not returned for " in caplog.text
     assert "in hangs_here" in caplog.text
 
 
@@ -195,7 +195,7 @@ async def test_every_callback_that_hangs_is_named_with_the_line(
     assert 30 <= event.seconds <= 38
     assert "in hangs_here\n    await going_on.wait()" in event.where
     name = f"handler of {where!r}" if where == "written" else where
-    assert f"pipeline 'test': {name} has not come back for 3" in caplog.text
+    assert f"pipeline 'test': {name} has not returned for 3" in caplog.text
     assert recorder.of(HandlerStuck) == told
 
 

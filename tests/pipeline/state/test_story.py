@@ -179,10 +179,10 @@ async def test_slow_handlers_are_named(caplog: pytest.LogCaptureFixture) -> None
     told = [record for record in caplog.records if "is slow" in record.getMessage()]
     first, again, batch = (record.getMessage() for record in told)
     assert first == (
-        "pipeline 'test': handler of 'processor' is slow: it has been at it for 2 s with orders@1"
+        "pipeline 'test': handler of 'processor' is slow: it has been running for 2 s with orders@1"
     )
     assert re.search(r"with orders@\d+ \(1[12] more since the last record of this\)$", again)
-    assert "handler of 'load' is slow: it has been at it for 2 s with 40 messages" in batch
+    assert "handler of 'load' is slow: it has been running for 2 s with 40 messages" in batch
     place = {"pipeline": "test", "stage": "processor", "stream": "orders", "offset": 1}
     assert vars(told[0]).items() >= place.items()
     assert told[0].levelno == logging.INFO

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
 
 Range = tuple[int, int]
 """The first and the last offset of an unbroken run of offsets."""
@@ -83,7 +84,7 @@ class DoneRanges:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DoneRanges) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"DoneRanges({list(self)})"

@@ -185,7 +185,7 @@ async def environment_of(context: RunContext) -> StreamEnvironment:
     Raises ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed, and EnvironmentClosed
     or ConfigurationError where the one that was given cannot be used.
     """
-    return cast(StreamEnvironment, await context.shared("environment", lambda: _used(context)))
+    return await context.shared("environment", lambda: _used(context))
 
 
 @asynccontextmanager

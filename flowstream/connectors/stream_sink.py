@@ -15,7 +15,7 @@ from flowstream.client import (
 from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamEnvironment, environment_of
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
-from flowstream.pipeline import Batch, Message, RunContext, Sink
+from flowstream.pipeline import Batch, Message, RunContext, Sink, Write
 from flowstream.schema import STREAM, Rule, make, takes, whole
 from flowstream.telemetry import Tracer
 from flowstream.texts import interrupts, type_name
@@ -84,7 +84,7 @@ class StreamSink(Sink):
         return [self.stream]
 
     @asynccontextmanager
-    async def writer(self, context: RunContext) -> AsyncIterator[Any]:
+    async def writer(self, context: RunContext) -> AsyncIterator[Write]:
         environment = await environment_of(context)
         async with await self._publisher(environment) as publisher:
 

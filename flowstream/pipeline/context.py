@@ -60,12 +60,13 @@ class RunContext:
         if self._fail is not None:
             self._fail(error)
 
-    async def shared(self, key: str, make: Callable[[], AbstractAsyncContextManager[Any]]) -> Any:
+    async def shared(self, key: str, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
         """What `make` opens; it is opened once in a run, and shared under `key`."""
         async with self._lock:
             if key not in self._shared:
                 self._shared[key] = await self.enter(make())
-            return self._shared[key]
+            shared: T = self._shared[key]
+            return shared
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Open something for the rest of the run, from any task; closed in reverse order.

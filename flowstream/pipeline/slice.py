@@ -49,7 +49,7 @@ class Slice(Generic[T]):
         self._bytes = size
 
     @classmethod
-    def of(cls, messages: list[Message[Any]]) -> Slice[Any]:
+    def of(cls, messages: list[Message[T]]) -> Slice[T]:
         """A slice of these messages. It takes over the list."""
         return cls(None, messages=messages)
 

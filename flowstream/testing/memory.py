@@ -13,7 +13,7 @@ resumes. Offsets have no gaps here; on a broker they may have, because storing a
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -149,7 +149,7 @@ class MemoryEnvironment(MemoryBroker):
         reference: str | None = None,
         offset: Offset = "first",
         match: Match | None = None,
-        on_active: Callable[[str], Any] | None = None,
+        on_active: Callable[[str], Awaitable[Offset]] | None = None,
         on_truncated: str = "error",
         **_: Any,
     ) -> AsyncIterator[MemorySuperStreamConsumer]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.state.reasons import Reason
 from flowstream.texts import record
 
@@ -91,7 +91,7 @@ class Statistics:
     max_in_flight_bytes: int
     highest_in_flight: int
     highest_in_flight_bytes: int
-    rate_limit: Any
+    rate_limit: RateLimit | None
     disposing: int
     restarts: int
     hung: int

@@ -1,7 +1,7 @@
-"""What in a declaration works, and is hardly what its author means: options that do not fit. Pure.
+"""Advice on a declaration: options that work, but do not fit each other. Pure.
 
-A mistake that cannot work is a ConfigurationError. What is found here runs, but not as its options
-say: `flowstream check` lists it, and every start of the pipeline logs it.
+A declaration that cannot work is a ConfigurationError. One with advice runs, but not as its options
+say: `flowstream check` lists the advice, and each start of the pipeline logs it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flowstream.pipeline.declaration import Declaration
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
 
 LARGEST_CHANCE = 1.0
-"""Of a backoff's jitter: the longest delay that it may draw."""
+"""The random part of a backoff that gives its longest delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Advice:
 
 
 def advice_for(declaration: Declaration) -> list[Advice]:
-    """Everything that is found in a whole declaration."""
+    """All advice on a declaration."""
     options, declared = declaration.options, declaration.processor
     processor: ProcessorOptions = ProcessorOptions() if declared is None else declared.options
     batchers = {name: each.options for name, each in declaration.batchers.items()}
@@ -49,7 +49,7 @@ def advice_for(declaration: Declaration) -> list[Advice]:
 def _window(
     options: PipelineOptions, batchers: Mapping[str, BatcherOptions], *, keyed: bool
 ) -> Iterator[Advice]:
-    """Batches that are open together, or handled together, and do not fit into the window."""
+    """Batches that are open or handled at the same time, and do not fit into the window."""
     sizes = {name: each.size for name, each in batchers.items() if isinstance(each.size, int)}
     needed, terms = _open_together(sizes, batchers, keyed=keyed)
     window = options.max_in_flight
@@ -94,7 +94,7 @@ def _window_bytes(
 def _open_together(
     sizes: Mapping[str, int], batchers: Mapping[str, BatcherOptions], *, keyed: bool
 ) -> tuple[int, str]:
-    """What all batches that are open at the same time hold, and how it adds up:
+    """The messages of all batches that may be open at the same time, and the sum as text:
     `'eu' 4 x 500 + 'us' 500`.
 
     With `partition_by` a batcher has an open batch for each of its workers.
@@ -114,7 +114,7 @@ def _open_together(
 def _drain(
     options: PipelineOptions, processor: ProcessorOptions, batchers: Mapping[str, BatcherOptions]
 ) -> Iterator[Advice]:
-    """Handlers that may take longer than a stop waits for them, alone or one after the other.
+    """Handlers that may take longer than a stop waits for them, alone or in a row.
 
     `batch_timeout` does not matter here: a stop closes the open batches at once.
     """

@@ -1,4 +1,4 @@
-"""Reads a handler's signature once, when it is declared: its kind, payload type and resources."""
+"""Reads the signature of a handler when it is declared: its kind, payload type and resources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Handler: TypeAlias = Callable[..., Any]
 def bare_handler(
     arguments: tuple[Any, ...], values: Mapping[str, Any]
 ) -> tuple[Any, tuple[Any, ...]]:
-    """(handler, no arguments) where a decorator is used without options; (None, arguments) else."""
+    """(handler, no arguments) for a decorator without options; otherwise (None, arguments)."""
     if len(arguments) == 1 and not values and callable(arguments[0]):
         return arguments[0], ()
     return None, arguments
@@ -31,8 +31,8 @@ def bare_handler(
 class Signature:
     """`payload` is T of `Message[T]`; `resource` the name of a second parameter, if any.
 
-    `wanted` is what to write where the first parameter has no annotation, such as
-    `message: Message[Event]`; empty where it has one.
+    `wanted` is the parameter to write if the first one has no annotation, such as
+    `message: Message[Event]`; empty if it has one.
     """
 
     name: str
@@ -75,7 +75,7 @@ def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2)
 
 
 def bind(handler: Handler, signature: Signature, resources: Any) -> Handler:
-    """The handler with its resources filled in."""
+    """The handler, called with its resources."""
     if signature.resource is None:
         return handler
     parameter = inspect.signature(handler).parameters[signature.resource]
@@ -103,7 +103,7 @@ def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     for p in parameters:
         if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default is p.empty:
-            raise ConfigurationError(f"{where}: nothing fills the parameter {p.name!r}")
+            raise ConfigurationError(f"{where}: there is no value for the parameter {p.name!r}")
     return [
         p
         for index, p in enumerate(parameters)
@@ -112,7 +112,7 @@ def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
 
 
 def _names(handler: Handler, frame: Any) -> dict[str, Any]:
-    """What the names of an annotation mean: in the handler's module, and where it was declared."""
+    """The names that an annotation may use: those of the module, and of where it was declared."""
     function = getattr(handler, "__func__", handler)
     return {**getattr(function, "__globals__", {}), **frame.f_locals}
 
@@ -129,7 +129,7 @@ def _resolved(annotation: Any, names: dict[str, Any], where: str) -> Any:
 
 
 def _payload(annotation: Any, wraps: type, names: dict[str, Any], where: str) -> Any:
-    """T of Message[T] or Batch[T] or list[Message[T]]; Any where nothing is said."""
+    """T of Message[T], Batch[T] or list[Message[T]]; Any without an annotation."""
     if annotation is None or annotation is Any or annotation is wraps:
         return Any
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -149,12 +149,12 @@ def _payload(annotation: Any, wraps: type, names: dict[str, Any], where: str) ->
 
 
 def _example(annotation: Any, wraps: type, names: dict[str, Any]) -> str:
-    """An annotation that is right, with the type of the payload that was meant where it shows."""
+    """A valid annotation, with the type of the payload that was probably meant."""
     if wraps is Failure:
         return Failure.__name__
     try:
         meant = _meant(annotation) or _only_model(names)
-    except Exception:  # classes of users, whose metaclasses may do anything
+    except Exception:  # users' classes, whose metaclasses may raise
         meant = ""
     message = "Message" if wraps is list else wraps.__name__
     example = f"{message}[{meant or 'T'}]"
@@ -164,7 +164,7 @@ def _example(annotation: Any, wraps: type, names: dict[str, Any]) -> str:
 
 
 def _meant(annotation: Any) -> str:
-    """The type that payloads can be decoded to in an annotation that is wrong; "" for none."""
+    """The type that payloads can be decoded to in an invalid annotation; "" if there is none."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if arguments and (origin in (Message, Batch) or get_origin(arguments[0]) is Message):
         return _meant(arguments[0])
@@ -176,7 +176,7 @@ def _meant(annotation: Any) -> str:
 
 
 def _only_model(names: dict[str, Any]) -> str:
-    """The class that the handler's module defines for payloads, where it is the only one."""
+    """The class for payloads that the handler's module defines, if it is the only one."""
     module = names.get("__name__")
     found = {
         id(each): each

@@ -54,9 +54,9 @@ class PipelineOptions:
     """Options of `Pipeline(name, producer, ...)`."""
 
     retry: Annotated[Retry | None, "try failed messages again"] = None
-    on_failure: Annotated[FailurePolicy, POLICY, "what happens to a message that keeps failing"] = (
-        HALT
-    )
+    on_failure: Annotated[
+        FailurePolicy, POLICY, "what happens to a message after its last attempt"
+    ] = HALT
     max_in_flight: Annotated[int, whole(1, unit="messages"), "unsettled messages at most"] = 10_000
     max_in_flight_bytes: Annotated[
         int, whole(1, unit="bytes"), "bytes of unsettled messages at most"
@@ -78,10 +78,10 @@ class PipelineOptions:
     max_threads: Annotated[
         int,
         whole(1, unit="threads"),
-        "worker threads of plain `def` handlers, with those that hang",
+        "worker threads of plain `def` handlers, including those that hang",
     ] = 40
     max_restarts: Annotated[
-        int, whole(0, unit="restarts"), "restarts of a crashed stage in restart_window"
+        int, whole(0, unit="restarts"), "restarts of a crashed stage within restart_window"
     ] = 3
     restart_window: Annotated[float, SECONDS, "seconds that max_restarts counts in"] = 5.0
     stuck_after: Annotated[float, SECONDS, "seconds after which a handler is reported as stuck"] = (

@@ -1,6 +1,6 @@
-"""The face of a pipeline: decorators build its declaration, `start` and `run` run it.
+"""`Pipeline`: its decorators build the declaration, `start` and `run` run it.
 
-Every value is checked while it is declared, so that the traceback shows the line to change.
+Every value is checked when it is declared, so the traceback shows the line to change.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ TELEMETRY = a((Telemetry, NoneType), "a Telemetry(...) or None")
 class Pipeline:
     """A declared pipeline: a producer, one processor, any number of batchers.
 
-    Declaring runs nothing. `run` (or `start`) does, as often as wanted, but once at a time.
-    Every mistake in a declaration is a ConfigurationError that names the place. `module` is the
-    name of the module that declares it: `flowstream run` of another one that imports it does not
-    run it.
+    Declaring runs nothing. `run` and `start` may be called again and again, but not while a run
+    lasts. Every mistake in a declaration is a ConfigurationError that names the place. `module` is
+    the name of the module that declares it: `flowstream run` of another one that imports it does
+    not run it.
     """
 
     @takes(PipelineArguments)
@@ -93,7 +93,7 @@ class Pipeline:
 
     @property
     def options(self) -> PipelineOptions:
-        """The options in force, those of `configure` included."""
+        """The current options, including those of `configure`."""
         return self.declaration.options
 
     def _declare(self, **parts: Any) -> None:
@@ -120,7 +120,7 @@ class Pipeline:
     def processor(self, *arguments: Any, **values: Any) -> Any:
         """Declare the handler of messages, `async def` or plain `def` (run in worker threads).
 
-        What it returns becomes the message's data; returning nothing leaves it. Without options:
+        What it returns becomes the message's data; None leaves the data as it is. Without options:
         `@pipeline.processor`.
         """
         path = f"{self.declaration.path} > processor"
@@ -179,7 +179,7 @@ class Pipeline:
 
     @takes(SinkArguments)
     def sink(self, *arguments: Any, **values: Any) -> None:
-        """Declare a batcher whose batches a sink writes."""
+        """Declare a batcher whose batches are written by a sink."""
         named = arguments[0] if arguments else values.get("name")
         path = f"{self.declaration.path} > sink {shown(named)}"
         declared = make(SinkArguments, arguments, values, path)
@@ -198,12 +198,12 @@ class Pipeline:
         self._declare(batchers=MappingProxyType({**batchers, name: declared}))
 
     def prepare(self, handler: PrepareHookT) -> PrepareHookT:
-        """Declare what sees a slice (`list[Message]`) before its messages are processed."""
+        """Declare a function that is called with a slice (`list[Message]`) before the processor."""
         self._declare_once("prepare", handler, list)
         return handler
 
     def on_failed(self, handler: FailureHookT) -> FailureHookT:
-        """Declare what sees each Failure before the policy; it may return another policy."""
+        """Declare a function that is called with each Failure, and may return another policy."""
         self._declare_once("on_failed", handler, Failure)
         return handler
 
@@ -215,13 +215,13 @@ class Pipeline:
         self._declare(**{what: Declared(handler, signature)})
 
     def check(self) -> None:
-        """Raise ConfigurationError for what only the whole declaration shows."""
+        """Raise ConfigurationError for mistakes that only the whole declaration shows."""
         self.declaration.check()
 
     def advice(self) -> list[Advice]:
-        """Options that work, and hardly do what their author means; `start` logs them.
+        """Options that work, but do not fit each other; `start` logs them.
 
-        Raises ConfigurationError where `check` would.
+        Raises ConfigurationError if `check` does.
         """
         self.check()
         return advice_for(self.declaration)
@@ -252,14 +252,14 @@ class Pipeline:
     ) -> AbstractAsyncContextManager[RunningPipeline]:
         """Start the pipeline: `async with pipeline.start(url=...) as running:`.
 
-        The body runs beside the pipeline. When it ends the pipeline is stopped and drained, and
-        its error, if it had one that `running.wait` did not report, is raised. `url` is the
+        The body runs beside the pipeline. At its end the pipeline is stopped and drained. An error
+        of the pipeline that `running.wait` did not report is raised. `url` is the
         broker's address, or several of one cluster; `environment` is one that is open, and stays
         open. Without either it is FLOWSTREAM_URL or localhost.
 
         `discard` names messages to settle as discarded when they come, without handling or
         decoding them: "STREAM@OFFSET", or (stream, offset) as `Halted.messages` has them.
-        `hooks` sees what the run does with its messages; it is made for helpers of tests.
+        `hooks` are called with what happens to messages; they are for test helpers.
         """
         if url is not None and environment is not None:
             raise ConfigurationError(
@@ -283,9 +283,9 @@ class Pipeline:
         tune_gc: bool = False,
         discard: Iterable[str | tuple[str, int]] = (),
     ) -> RunResult:
-        """Run until a finite source has ended, somebody stops the pipeline, or it fails.
+        """Run until a finite source ends, the pipeline is stopped, or it fails.
 
-        `discard` is as in `start`. Raises what made it fail: Halted, DrainTimeout,
+        `discard` is as in `start`. Raises the error that made it fail: Halted, DrainTimeout,
         OffsetTruncated, a client's error, ...
         """
         async with self.start(

@@ -296,7 +296,7 @@ async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
     told = str(caught.value)
     assert "Offsets of iterable are not stored: the next run gets this message only if" in told
     assert "if the source begins anew with the same offsets, discard this message" in told
-    assert "messages of 'iterable' are not settled; it has no offsets" in caplog.text
+    assert "messages of 'iterable' are not settled. The source has no offsets" in caplog.text
 
 
 @pytest.mark.parametrize(

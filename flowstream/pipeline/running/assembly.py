@@ -1,6 +1,6 @@
-"""Builds the stages of one run from its declaration, from the end of a message's way to its begin.
+"""Builds the stages of one run from its declaration, beginning with the last stage.
 
-Each stage is given those that it hands messages to, so nothing is put in afterwards.
+Each stage is constructed with those that it passes messages to, so nothing is set afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flowstream.pipeline.state.run_state import RunState
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The stages of one run. `processors` is None where the batcher is the first stage."""
+    """The stages of one run. `processors` is None if the batcher is the first stage."""
 
     source: Source
     processors: Processors | None
@@ -39,7 +39,7 @@ class Stages:
 
     @property
     def pools(self) -> list[Pool]:
-        """The workers of all stages, in the order that messages meet them."""
+        """The workers of all stages, in the order of a message's path."""
         first = [] if self.processors is None else [self.processors]
         return [*first, *(batcher.processors for batcher in self.batchers.values())]
 
@@ -51,7 +51,7 @@ class Stages:
 
 
 class Assembly:
-    """What stages are built from: a declaration, and what its run has opened."""
+    """Builds stages from a declaration and what its run has opened."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""The face of a running pipeline: look at it, control it, wait for its end.
+"""`RunningPipeline`: watch a run, control it, wait for its end.
 
-Control and looks may be had from every thread: from handlers, from worker threads, from threads of
-your own. What is awaited (`push`, `wait`, `wait_idle`) belongs to the event loop of the run.
+Methods that are not awaited may be called in any thread: in handlers, worker threads and threads of
+your own. Those that are awaited (`push`, `wait`, `wait_idle`) belong to the event loop of the run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _running: list[RunningPipeline] = []
 
 
 def running_pipelines() -> tuple[RunningPipeline, ...]:
-    """All pipelines that run in this process."""
+    """All pipelines that are running in this process."""
     return tuple(_running)
 
 
@@ -63,7 +63,7 @@ class RunningPipeline:
     # -- control
 
     def pause(self, *, by: str | None = None) -> None:
-        """Take in no more messages; what is in flight goes on. The log says who did it (`by`)."""
+        """Take in no more messages; those in flight continue. The log names who did it (`by`)."""
         self._call(self._set_paused, True, by)
 
     def resume(self, *, by: str | None = None) -> None:
@@ -75,12 +75,12 @@ class RunningPipeline:
         return self._run.built.source.paused
 
     def resize(self, stage: str, concurrency: int, *, by: str | None = None) -> None:
-        """Change the concurrency of "processor" or of a batcher; no order is lost by it."""
+        """Change the concurrency of "processor" or of a batcher. The order is kept."""
         self._call(self._resize, stage, concurrency, by)
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """The limit in force; assign another one, or None for no limit."""
+        """The current limit. Assign another one, or None for no limit."""
         return self._run.limiter.limit
 
     @rate_limit.setter
@@ -88,11 +88,11 @@ class RunningPipeline:
         self.set_rate_limit(limit)
 
     def set_rate_limit(self, limit: RateLimit | None, *, by: str | None = None) -> None:
-        """The same as assigning `rate_limit`, with who did it for the log."""
+        """Assign `rate_limit`, and name who did it in the log."""
         self._call(self._set_limit, limit, by)
 
     def stop(self, *, by: str | None = None) -> None:
-        """Ask for a graceful stop and return at once; `wait` tells when it is done."""
+        """Ask for a graceful stop, and return at once. `wait` returns when it has ended."""
         self._call(self._stop, by)
 
     def abort(self, *, by: str | None = None) -> None:
@@ -102,8 +102,8 @@ class RunningPipeline:
     async def push(self, bodies: list[Any], *, stream: str = "pushed") -> None:
         """Deliver messages of your own beside the producer's; they have no offsets to commit.
 
-        Returns once all of them are inside `max_in_flight`. From inside a handler they are taken
-        in at once, beyond it if need be, and the producer waits until there is room again.
+        Returns once all of them are inside `max_in_flight`. Inside a handler they are taken in
+        at once, even beyond that limit, and the producer waits until there is room again.
         """
         self._check_loop("push")
         run, source = self._run, self._run.built.source
@@ -118,34 +118,34 @@ class RunningPipeline:
             raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
         await source.deliver(partition, bodies, partition.next, None, 0, at_once=within)
 
-    # -- looking
+    # -- state
 
     def statistics(self) -> Statistics:
         return self._call(snapshot, self._run)
 
     def topology(self) -> Topology:
-        """The stages as declared; their concurrency now is in `statistics`."""
+        """The stages as declared. Their current concurrency is in `statistics`."""
         return self._run.declaration.topology()
 
     @property
     def threads(self) -> anyio.CapacityLimiter:
-        """The limiter of the worker threads that plain `def` handlers run in: busy ones borrow."""
+        """The limiter of the worker threads of `def` handlers; busy threads borrow from it."""
         return self._run.state.threads.limiter
 
     # -- waiting
 
     async def wait(self) -> RunResult:
-        """Wait for the end and tell how it went; an error is in the result, not raised."""
+        """Wait for the end. An error is in the result, and not raised."""
         self._check_loop("wait")
         await self._run.finished.wait()
         self._told = True
         return self._run.result()
 
     async def wait_idle(self, seconds: float) -> RunResult:
-        """Wait until nothing is in flight, nothing came for `seconds`, and nothing is left to come.
+        """Wait until nothing is in flight, nothing came for `seconds`, and the streams are read.
 
-        What is settled then is committed. The pipeline is not stopped here: the result is about
-        what it did until now, with the reason "running". Returns early when it ends by itself.
+        What is settled then is committed. The pipeline is not stopped: the result has its figures
+        until now, with the reason "running". Returns earlier if the run ends by itself.
         """
         IDLE.check("wait_idle > seconds", seconds)
         self._check_loop("wait_idle")
@@ -174,7 +174,7 @@ class RunningPipeline:
         )
         return caught_up and run.state.received == received
 
-    # -- the loop's side
+    # -- on the event loop
 
     def _call(self, function: Callable[..., R], *args: Any) -> R:
         if threading.get_ident() == self._thread:
@@ -188,7 +188,7 @@ class RunningPipeline:
             ) from error
 
     def _check_loop(self, name: str) -> None:
-        """Refuse to wait on another event loop for what happens on the run's."""
+        """Raise an error if this is not the event loop of the run."""
         if current_token() != self._loop and not self._run.finished.is_set():
             raise ConfigurationError(
                 f"{name}: pipeline {self.name!r} runs on another event loop; call it there, such "
@@ -243,7 +243,7 @@ async def start(
     hooks: RunHooks | None,
     made: Callable[[RunningPipeline], None] = lambda running: None,
 ) -> AsyncIterator[RunningPipeline]:
-    """See `Pipeline.start`. `made` gets the run before it begins, to abort it while it opens."""
+    """See `Pipeline.start`. `made` is called with the run before it begins, to abort it early."""
     run = Run(
         declaration, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
         discard=parse_places(discard, "discard"), hooks=hooks,

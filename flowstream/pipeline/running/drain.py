@@ -1,4 +1,4 @@
-"""The drain, as one ordered list: what a stop does, in this order, inside its deadline."""
+"""The drain as one ordered list: the steps of a stop, in this order, within its deadline."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.texts import plural
 
 LOOK_GRACE = 1.0
-"""Seconds of COMMIT_GRACE for a look at what is stored."""
+"""Seconds of COMMIT_GRACE for a check of the stored offsets."""
 
 
 class Drain:
-    """Brings what is in flight to its end, and commits. `step` is what it is at."""
+    """Finishes what is in flight, and commits. `step` is the current step."""
 
     def __init__(self, state: RunState, committer: Committer) -> None:
         self.step: str = ""
@@ -29,10 +29,10 @@ class Drain:
         self._committer = committer
 
     async def run(self, stages: Stages, stopped_by: str) -> None:
-        """Drain, then commit; records DrainTimeout when time runs out.
+        """Drain, then commit; record DrainTimeout if the time runs out.
 
-        The producer takes nothing in any more when this is called. Time is limited once a stop was
-        asked for; where a finite source has simply ended, there is no hurry.
+        The producer has ended before. The time is limited once a stop is requested; the end of a
+        finite source alone does not limit it.
         """
         state, scope = self._state, self._state.draining
         state.enter("draining")
@@ -53,7 +53,7 @@ class Drain:
         await self.commit()
 
     def _steps(self, stages: Stages) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
-        """After "stop taking"; "commit", "verify" and "close" follow, with a grace of their own."""
+        """The steps after "stop taking"; "commit", "verify" and "close" have their own time."""
         state, processors, batchers = self._state, stages.processors, stages.batchers.values()
 
         async def finish_slices() -> None:
@@ -86,13 +86,15 @@ class Drain:
         )
 
     async def commit(self) -> None:
-        """Commit what the watermarks allow and verify it, within COMMIT_GRACE whatever happens."""
+        """Commit the watermarks and verify them, within COMMIT_GRACE in any case."""
         state = self._state
         self.step = "commit"
         began = state.clock()
         try:
             with anyio.CancelScope(shield=True), anyio.fail_after(COMMIT_GRACE):
-                with anyio.move_on_after(LOOK_GRACE):  # before what others stored is overwritten
+                with anyio.move_on_after(
+                    LOOK_GRACE
+                ):  # before offsets that others stored are overwritten
                     await self._committer.watch.look()
                 await self._committer.commit()
                 verified = await self._committer.verify()
@@ -109,13 +111,13 @@ class Drain:
             state.error = state.error or as_exception("offsets could not be verified", raised)
 
     def _timeout(self, *, cut_off: bool) -> DrainTimeout:
-        """What was cut off at the deadline, or given up before it: retries that are due later."""
+        """The error for messages cut off at the deadline, or given up since they retry later."""
         state = self._state
         if cut_off:
             busy = ", ".join(state.busy_handlers()) or "nothing"
             why = f"at {self.step!r}, in handlers: {busy}"
         else:
-            why = "the next attempt of what failed is due later than that"
+            why = "the next attempt of failed messages is due later"
         return DrainTimeout(
             f"pipeline {state.name!r} did not drain within "
             f"{state.options.drain_timeout:g} s, its drain_timeout ({why}); {state.unsettled} "

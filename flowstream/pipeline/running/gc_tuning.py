@@ -1,8 +1,8 @@
-"""Python's garbage collector, tuned for a run: it costs as much as everything else otherwise.
+"""Tunes Python's garbage collector for a run, which would otherwise take half of the time.
 
-Messages live for milliseconds in the thousands and hold no cycles, so collecting every 700
-allocations finds nothing. What exists when a run starts is frozen (never looked at again), and
-the youngest generation is collected every THRESHOLD allocations.
+Thousands of messages live for milliseconds and form no cycles, so a collection every 700
+allocations finds nothing. Objects that exist when a run starts are frozen, which excludes them from
+collections, and the youngest generation is collected every THRESHOLD allocations.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How far a run is behind: what it has taken in and not settled, and what its streams still hold.
+"""How far a run is behind: messages taken in and not settled, and those still in its streams.
 
-The first part is counted exactly. For the second the producer is asked every few seconds, for each
-of its streams, also while it is paused, its window is full, or another process has the stream.
+The first part is counted exactly. For the second the producer is asked every few seconds about each
+of its streams, even if it is paused, its window is full, or another process reads the stream.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from flowstream.texts import describe
 
 INTERVAL = 3.0
 MOST_PER_SECOND = 50
-"""Seconds between two looks at a stream; with more streams the looks are further apart, so that
-there are no more than this in a second."""
+"""Seconds between two look-ups of a stream. With many streams they are further apart, so that there
+are no more than this in a second."""
 
 AT_ONCE = 8
 
 REMEMBERED = 10
-"""Looks that the pace of catching up is taken over: half a minute."""
+"""How many look-ups give the pace of catching up: those of half a minute."""
 
 RECENT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the producer told of a stream, and how many messages `partition` had taken in then
+    """The producer's answer about a stream, and how many messages `partition` had taken in then
     (None: the stream had no partition)."""
 
     backlog: Backlog
@@ -44,7 +44,7 @@ class Look:
     taken: int
 
     def left(self, partition: Partition) -> int:
-        """Messages that the stream holds behind those that the partition has taken in since."""
+        """Messages in the stream behind those that the partition has taken in."""
         last = self.backlog.last
         if last is None or partition.next > last:
             return 0
@@ -54,7 +54,7 @@ class Look:
 
 
 class LagWatch:
-    """Keeps an eye on the streams of one run's producer, whose messages come by `source`."""
+    """Measures the lag of the streams of one run, whose messages come through `source`."""
 
     def __init__(self, state: RunState, producer: Producer, source: Source) -> None:
         self._state = state
@@ -65,10 +65,10 @@ class LagWatch:
         self._history: dict[str, deque[tuple[float, int]]] = {}
         self._asks = type(producer).backlog is not Producer.backlog
 
-    # -- looking
+    # -- look-ups
 
     async def run(self) -> None:
-        """Look until cancelled; nothing that goes wrong here ends a run."""
+        """Look up until cancelled. An error here never ends a run."""
         while self._asks:
             began = self._state.clock()
             partitions = _open(self._source.partitions)
@@ -83,7 +83,7 @@ class LagWatch:
             await anyio.sleep(max(pause - (self._state.clock() - began), INTERVAL / 3))
 
     async def _look_at(self, streams: Iterator[str]) -> None:
-        """One after the other; where there is no broker, the others need not try."""
+        """Look up one stream after the other; stop if there is no broker."""
         for stream in streams:
             try:
                 await self._look(stream)
@@ -91,7 +91,7 @@ class LagWatch:
                 if passes(error):
                     raise
                 log.debug(
-                    "pipeline %r: the lag on %s is not known now: %s",
+                    "pipeline %r: the lag of %s is not known at the moment: %s",
                     self._state.name, stream, describe(error),
                     extra={"pipeline": self._state.name, "stream": stream},
                 )  # fmt: skip
@@ -116,10 +116,10 @@ class LagWatch:
         history = self._history.setdefault(stream, deque(maxlen=REMEMBERED))
         history.append((self._state.clock(), lag))
 
-    # -- what is known
+    # -- figures
 
     def statistics(self) -> tuple[PartitionStatistics, ...]:
-        """One for each partition, and for each stream that has none here."""
+        """Figures of each partition, and of each stream without a partition in this run."""
         partitions = self._source.partitions
         current = {partition.stream: partition for partition in partitions} | _open(partitions)
         found = [
@@ -157,7 +157,7 @@ class LagWatch:
         )
 
     def _left(self, partition: Partition, look: Look | None) -> int | None:
-        """Messages that the partition has not taken in; None where nobody knows."""
+        """Messages that the partition has not taken in; None if it is not known."""
         if look is not None and look.partition is None and partition.closed:  # being handed over
             return max(look.backlog.messages - partition.mark.repeated, 0)
         if look is not None:
@@ -168,8 +168,8 @@ class LagWatch:
         return max(partition.tail - partition.reached, 0)
 
     def _elsewhere(self, stream: str, look: Look) -> PartitionStatistics:
-        """Without a partition. Where the last look is from before it left (the broker went),
-        what was settled by then is the newest that is known."""
+        """The figures of a stream without a partition. If the last look-up was before the partition
+        left, because the broker was lost, the offset settled then is the newest known."""
         backlog = look.backlog
         if look.partition is not None:
             return replace(self._partition(look.partition, True), active=False)
@@ -195,10 +195,11 @@ class LagWatch:
 
 
 def catch_up(history: Iterable[tuple[float, int]]) -> float | None:
-    """Seconds until nothing is left, where the lag goes on to fall as in `history` (times and
-    messages, in order); None where it does not fall.
+    """Seconds until the lag is 0 if it keeps falling as in `history`, None if it does not fall.
 
-    Of the pace over all of it and over the last RECENT samples the slower one counts. Pure.
+    `history` has times and messages, in order.
+
+    The slower pace counts: over all samples, or over the last RECENT ones. Pure.
     """
     samples = [*history]
     now, lag = samples[-1]
@@ -213,12 +214,12 @@ def catch_up(history: Iterable[tuple[float, int]]) -> float | None:
 
 
 def _open(partitions: Iterable[Partition]) -> dict[str, Partition]:
-    """The open partition of each stream; a producer that is run again opens another one."""
+    """The open partition of each stream. A producer that is run again opens another one."""
     return {partition.stream: partition for partition in partitions if not partition.closed}
 
 
 def _age(written: int | None, waiting: bool, *, known: bool = True) -> float | None:
-    """Seconds since then; 0 where nothing waits, None where that or the time is not known."""
+    """Seconds since then; 0 if nothing waits, None if that or the time is not known."""
     if waiting:
         return max(time.time() - written / 1000, 0.0) if written else None
     return 0.0 if known else None

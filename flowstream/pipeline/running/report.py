@@ -1,4 +1,4 @@
-"""Reads a run into the plain values of `statistics`."""
+"""Makes a snapshot of a run: the plain values of `statistics`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowstream.pipeline.running.statistics import StageStatistics, Statistics
 
 
 def snapshot(run: Run) -> Statistics:
-    """The run as it is now. Before its stages are built there is nothing in them."""
+    """The run as it is now. Before its stages are built, the snapshot has no stages."""
     state, window, stages = run.state, run.state.window, run.stages
     now, since = state.now, run.ack_tracker.uncommitted_since
     processors = None if stages is None else stages.processors

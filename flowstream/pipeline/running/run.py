@@ -1,4 +1,4 @@
-"""One run of a pipeline, from its start to its end: opens, runs the stages, drains, closes."""
+"""One run of a pipeline, from start to end: open, run the stages, drain, close."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Run:
             self._everything.cancel()
 
     def controlled(self, action: str, detail: str = "", *, by: str | None) -> None:
-        """Log and emit that somebody changed how it runs, and who."""
+        """Log and emit who changed how the pipeline runs."""
         who, state = story.said(by), self.state
         log.info(
             "pipeline %r: %s, by %s", state.name, story.control(action, detail), who,
@@ -122,7 +122,7 @@ class Run:
     # -- life
 
     async def main(self) -> None:
-        """Open, run, drain, close. The outcome is in `result`; only cancellation gets through."""
+        """Open, run, drain, close. The outcome is in `result`; only a cancellation is raised."""
         state = self.state
         log.info(
             "pipeline %r starts (flowstream %s): %s", state.name, __version__,
@@ -181,12 +181,12 @@ class Run:
                 group.cancel_scope.cancel()
 
     def _advise(self) -> None:
-        """Log what in the declaration is hardly meant; `flowstream check` lists the same."""
+        """Log the advice on the declaration, which `flowstream check` lists, too."""
         for each in advice_for(self.declaration):
             self.state.warn(each.subject, str(each))
 
     def _check_loops(self) -> None:
-        """Once more, with the partitions that only the broker knows."""
+        """Check for loops again, now that the partitions of super streams are known."""
         declaration = self.declaration
         self.reads = [*dict.fromkeys((*self.reads, *sources(declaration.producer)))]
         refuse_loop(declaration.name, declaration.options.on_failure, self.reads)
@@ -194,7 +194,7 @@ class Run:
         for stream in fed_back(sinks, self.reads):
             log.warning(
                 "pipeline %r: a sink publishes into %s, which the pipeline reads: its messages "
-                "come back, without end unless a handler drops them", declaration.name, stream,
+                "come back, endlessly unless a handler drops them", declaration.name, stream,
                 extra={"pipeline": declaration.name, "stream": stream},
             )  # fmt: skip
 
@@ -230,10 +230,12 @@ class Run:
         with self.state.taking:
             while await self._run_producer(source):
                 source.begin_again()
-                await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
+                await (
+                    anyio.lowlevel.checkpoint()
+                )  # a producer that crashes at once must not block the loop
 
     async def _run_producer(self, source: Source) -> bool:
-        """Run the producer until it ends; True where it is to be run again."""
+        """Run the producer until it ends. Returns True if it must be run again."""
         state, producer = self.state, self.declaration.producer
         try:
             await producer.run(source)
@@ -258,8 +260,8 @@ class Run:
         source = type_name(self.declaration.producer)
         failed = SourceFailed(
             f"pipeline {self.state.name!r}: its source {source} failed "
-            f"after {plural(self.state.received, 'message')}: {describe(error)}. Those are handled "
-            "before the run ends, and what the source has not given is not"
+            f"after {plural(self.state.received, 'message')}: {describe(error)}. These are handled "
+            "before the run ends"
         )
         failed.__cause__ = error
         return failed
@@ -285,7 +287,7 @@ class Run:
         self.finished.set()
 
     def _conclude(self) -> None:
-        """What can only be said once everything is committed."""
+        """Log and complete what is only known once everything is committed."""
         state, discards = self.state, self.discards
         state.failures.conclude()
         partitions = self.stages.source.partitions if self.stages and self.opened else []
@@ -301,8 +303,8 @@ class Run:
         for partition in partitions:
             if partition.lost:
                 log.error(
-                    "pipeline %r: %d messages of %r are not settled; it has no offsets to go on "
-                    "from, so the next run gets them only if the source gives them again",
+                    "pipeline %r: %d messages of %r are not settled. The source has no offsets, "
+                    "so the next run gets them only if the source sends them again",
                     state.name, partition.lost, partition.stream,
                     extra={"pipeline": state.name, "stream": partition.stream,
                            "lost": partition.lost},
@@ -314,7 +316,7 @@ class Run:
             )  # fmt: skip
 
     def result(self) -> RunResult:
-        """How it ended, or how far it is."""
+        """The result of the run, or its figures until now."""
         state, running = self.state, not self.finished.is_set()
         return RunResult(
             pipeline=state.name,
@@ -335,7 +337,7 @@ class Run:
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """The exception itself, or of a group's the first that flowstream raised on purpose."""
+    """The exception itself; of a group the first one that is an error of flowstream."""
     found = list(leaves(error))
     return next((leaf for leaf in found if is_a(leaf, FlowstreamError)), found[0])
 
@@ -345,7 +347,7 @@ async def _nothing_held(error: BaseException) -> None:
 
 
 def _bounded(name: str, manager: Any) -> Any:
-    """The exit of a lifespan, which has CLOSE_GRACE seconds, also in a run that is cancelled."""
+    """The exit of a lifespan, limited to CLOSE_GRACE seconds, also in a cancelled run."""
 
     async def leave(*raised: Any) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_GRACE) as scope:

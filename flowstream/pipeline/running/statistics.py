@@ -1,4 +1,4 @@
-"""Snapshots of a running pipeline, as plain values."""
+"""Snapshots and results of a run, as plain values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class StageStatistics:
 
     `handled`, `failed` and `retried` count every attempt of a message.
 
-    `waiting` messages are queued (for a batcher also `open_batches` hold some of them), `parked`
-    ones wait for another attempt, `busy` of `concurrency` workers are in a handler, the longest
-    of them for `longest` seconds. `times` are worker-seconds by state.
+    `waiting` messages are queued (of a batcher also in `open_batches`), `parked` ones wait for
+    another attempt, `busy` of `concurrency` workers are in a handler, the longest of them for
+    `longest` seconds. `times` are worker-seconds by state.
     """
 
     name: str
@@ -41,14 +41,14 @@ class StageStatistics:
 class PartitionStatistics:
     """One stream: the last offset received, the watermark, and what was committed.
 
-    `tail` is the offset of the stream's last message as it was looked up a few seconds ago; `lag`
-    the messages behind the watermark, whether they were received or not; `lag_seconds` the age of
-    the first of them (0 when there are none), and `oldest` how long ago that one was received (0
-    when it was not). `catch_up` is the seconds until the lag is 0 if it goes on to fall as it did
-    over the last half minute, None where it does not fall. What is not known is None.
+    `tail` is the offset of the stream's last message, looked up a few seconds ago. `lag` is the
+    number of messages behind the watermark, received or not; `lag_seconds` is the age of the first
+    of them (0 if there is none), and `oldest` how long ago it was received (0 if it was not).
+    `catch_up` is the seconds until the lag is 0 if it keeps falling as in the last half minute,
+    None if it does not fall. A value that is not known is None.
 
     A stream that is not `active` is read by another process (this one stands by): its lag is what
-    lies behind the offset that is stored.
+    is behind the stored offset.
     """
 
     stream: str
@@ -66,7 +66,7 @@ class PartitionStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Everything countable about a run. `progress_age` is the seconds since a message settled.
+    """All counters of a run. `progress_age` is the seconds since a message settled.
 
     `failed` are messages that failed for good, `failed_attempts` every failed attempt of a message;
     `reasons` tell why, and what became of the messages, the most frequent reason first.
@@ -74,7 +74,7 @@ class Statistics:
     `uncommitted` is for how many seconds settled messages have been waiting for a commit, and
     `source` the producer's seconds by state: busy, idle, backpressured (the window is full),
     rate_limited, paused. `stuck_after`, `batch_timeout` (the longest of any batcher) and
-    `commit_interval` are the declaration's, for whoever judges those.
+    `commit_interval` are those of the declaration, to judge the others by.
     """
 
     pipeline: str
@@ -112,12 +112,12 @@ class RunResult:
     """How a run ended. `settled` counts messages by outcome, `committed` is by stream.
 
     `reason` is "ended" (a finite source), "stopped", "halted", "drain timeout", "aborted" or
-    "failed"; `error` the exception for all but the first two. It is "running" where a run that goes
-    on was waited for (`wait_idle`): the figures are those until then. `hung` names handlers that
+    "failed"; `error` the exception for all but the first two. It is "running" if `wait_idle`
+    returned while the run continues: the figures are those until then. `hung` names handlers that
     could not be ended: their threads still run. `discarded` are the messages of `discard=` that
-    were settled so, by stream and offset; `not_discarded` tells of the others why they never came.
-    `failed` are messages that failed for good; `reasons` tell why attempts failed, and what became
-    of the messages, the most frequent reason first.
+    were discarded, by stream and offset; `not_discarded` has the others, with the reason. `failed`
+    are messages that failed for good; `reasons` tell why attempts failed, and what became of the
+    messages, the most frequent reason first.
     """
 
     pipeline: str

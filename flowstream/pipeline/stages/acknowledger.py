@@ -1,8 +1,7 @@
-"""The acknowledger: settles every message exactly once, and frees its place in the window.
+"""The acknowledger: settles every message exactly once, and frees its room in the window.
 
-`settle` gives messages a final outcome; `abandon` leaves them to the next run, so that the
-watermark stays before them. Both take slices: where nothing is special about a message, a run of
-them is settled as one range.
+`settle` gives messages their final outcome; `abandon` leaves them to the next run, so the watermark
+stays before them. A slice without special messages is settled as ranges.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _WORST = ("ok", "dropped", "discarded", "dead_lettered", "halted")
 
 
 class AckTracker:
-    """Settles messages, and tells when their offsets should be committed."""
+    """Settles messages, and wakes the committer when offsets are due."""
 
     def __init__(self, state: RunState) -> None:
         self.state = state
@@ -43,7 +42,7 @@ class AckTracker:
         self.uncommitted_since: float | None = None
 
     async def settle(self, part: Slice[Any], outcome: str) -> None:
-        """Settle messages. Where their source has an acknowledger, it is called first."""
+        """Settle messages. If their source has an acknowledger, it is called first."""
         if self.early:
             await self.settle_early()
         if self.acknowledgers:
@@ -69,7 +68,7 @@ class AckTracker:
         self._wake()
 
     def _abandon(self, message: Message[Any]) -> bool:
-        """Whether it was still to be settled."""
+        """Abandon a message. False if it was settled already."""
         done = message._delivery.abandon(message._index)
         self.abandoned += done
         return done
@@ -79,14 +78,14 @@ class AckTracker:
         self.early.append(message)
 
     def skipped(self) -> None:
-        """A watermark moved without a message: offsets that will not be delivered were passed."""
+        """A watermark passed offsets that will not be delivered."""
         if self.schedule.settled(1) or not self.armed:
             self.due.notify()
 
     # -- settling
 
     def _settle_runs(self, part: Slice[Any], outcome: str) -> None:
-        """Nothing is special about these messages: a range is settled at once."""
+        """Settle messages of which none is special, a range at a time."""
         for delivery, indexes in part.runs:
             delivery.settle(indexes)
             self._settled(delivery, outcome, len(indexes))
@@ -97,7 +96,7 @@ class AckTracker:
             self._counted(outcome, count)
 
     def _settle_each(self, messages: Sequence[Message[Any]], outcome: str) -> None:
-        """Some may have gone to several batchers, or have been settled by their handler."""
+        """Settle messages of which some went to several batchers, or were settled in a handler."""
         plain: list[Message[Any]] = []
         special: list[Message[Any]] = []
         for message in messages:
@@ -135,7 +134,7 @@ class AckTracker:
         self._counted(outcome, 1)
 
     def _joined(self, message: Message[Any], outcome: str) -> Message[Any] | None:
-        """The message itself; of one that went to several batchers its origin with the last."""
+        """The message to settle; None while clones of it are still in other batchers."""
         joint = None if message._extra is None else message._extra.joint
         if joint is None:
             return message
@@ -168,10 +167,10 @@ class AckTracker:
         self.state.freed.notify()
         self.state.changed.notify()
 
-    # -- what handlers settled themselves, and sources that have an acknowledger
+    # -- messages settled by handlers, and sources with an acknowledger
 
     async def settle_early(self) -> None:
-        """Settle what handlers acknowledged with `message.settle()`."""
+        """Settle the messages for which handlers called `message.settle()`."""
         while self.early:
             message = self.early.popleft()
             if message._delivery.flags[message._index]:
@@ -185,7 +184,7 @@ class AckTracker:
     async def _acknowledge(
         self, messages: Sequence[Message[Any]], outcome: str
     ) -> list[Message[Any]]:
-        """Call acknowledgers; returns the messages that may be settled."""
+        """Call acknowledgers. Returns the messages that may be settled."""
         groups: dict[tuple[int, str], tuple[Acknowledger, list[Message[Any]]]] = {}
         settle: list[Message[Any]] = []
         for message in messages:

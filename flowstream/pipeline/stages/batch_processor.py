@@ -1,7 +1,7 @@
-"""The batch processors of one batcher: workers that run its handler over batches.
+"""The batch processors of one batcher: workers that call its handler with batches.
 
-Batches that share a partition or a key are handled one after the other; a batch that waits to be
-tried again keeps its place in that order, and holds up no other (deciders/batch_scheduler.py).
+Batches that share a partition or a key are handled one after the other. A batch that waits for its
+retry keeps its place in that order, and delays no other batch (deciders/batch_scheduler.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flowstream.texts import describe
 
 
 class BatchProcessors(Pool):
-    """The workers of one batcher. `phase` is "batch", or "sink" where they publish."""
+    """The workers of one batcher. `phase` is "batch", or "sink" if a sink is their handler."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class BatchProcessors(Pool):
         self._is_async = is_async
         self._retry = retry
         self._resizes: deque[tuple[int, list[Batch[Any]]]] = deque()
-        """Numbers of workers to change to, and the batches that were made for each of them."""
+        """The numbers of workers to change to, each with the batches that were made for it."""
         self._handling: dict[WorkerState, Batch[Any]] = {}
 
     # -- in
 
     def put(self, batch: Batch[Any]) -> bool:
-        """Take a closed batch; False where its key does not compare with those of others."""
+        """Take a closed batch. False if its key cannot be compared with those of others."""
         if self._resizes:
             self._resizes[-1][1].append(batch)
             return True
@@ -90,17 +90,19 @@ class BatchProcessors(Pool):
 
     @property
     def idle(self) -> bool:
-        """No batch waits, is handled or parked."""
+        """Whether no batch waits, is handled or is parked."""
         return self.stalled and not any(batches for _, batches in self._resizes)
 
     @property
     def stalled(self) -> bool:
-        """No batch can be handled, or is."""
+        """Whether no batch waits for a handler or is in one."""
         return not (self.scheduler.batches or self.busy)
 
     def resize(self, workers: int) -> None:
-        """Change the number of workers, once the batches that are here are through: those that
-        come meanwhile wait, since another number of workers has other partitions."""
+        """Change the number of workers, after the batches that are here.
+
+        Batches that come meanwhile wait, because partitions depend on the number of workers.
+        """
         self._resizes.append((workers, []))
         self._settle_size()
 
@@ -133,7 +135,7 @@ class BatchProcessors(Pool):
             await anyio.lowlevel.checkpoint()
 
     def _split_at_halt(self, batch: Batch[Any]) -> Batch[Any] | None:
-        """The batch without what lies behind a halt; None when nothing is left of it."""
+        """The batch without the messages behind a halt; None if no message is left."""
         go, behind = self.state.split_at_halt(batch._slice.messages)
         if not behind:
             return batch
@@ -175,7 +177,7 @@ class BatchProcessors(Pool):
     async def _settle(
         self, worker: WorkerState, batch: Batch[Any], error: BaseException | None
     ) -> list[Failure]:
-        """Settle what succeeded, see to what failed, and return the failures."""
+        """Settle the messages that succeeded, retry or give up the others. Returns the failures."""
         if self.ack_tracker.early:
             await self.ack_tracker.settle_early()
         part = batch._slice
@@ -214,7 +216,7 @@ class BatchProcessors(Pool):
     # -- failures
 
     def _failed(self, batch: Batch[Any], failures: list[Failure]) -> None:
-        """Dispose of what may not be tried again; then try the rest again, in its place."""
+        """Give up what may not be retried, then retry the others, in the place of the batch."""
         self.failed += len(failures)
         self.state.failures.attempted(failures)
         delay = None if self._retry is None else self._retry.delay(batch.attempt)
@@ -266,7 +268,7 @@ class BatchProcessors(Pool):
             )  # fmt: skip
 
     def _give_up(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
-        """Leave messages to the next run, and with them what must not overtake them."""
+        """Leave messages to the next run, and with them those that must not overtake them."""
         if self.scheduler.serial or batch.partition is not None or batch.key is not None:
             for message in messages:
                 self.state.stop_at(message)
@@ -280,12 +282,12 @@ class BatchProcessors(Pool):
         self.state.rested()
 
     def stamp(self, failure: Failure, attempts: int) -> Failure:
-        """Say in a failure where it happened."""
+        """Set where a failure happened."""
         failure.phase, failure.stage, failure.attempts = self.phase, self.name, attempts
         return failure
 
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
-        """What a broken batch processor had in its hands fails, and goes to the policy."""
+        """The messages that a crashed batch processor held fail, and go to the policy."""
         batch = self._handling.pop(worker, None)
         failures = [
             self.stamp(

@@ -1,4 +1,4 @@
-"""A batcher: gathers messages into batches, and hands those that are closed to its processors."""
+"""A batcher: collects messages in batches, and passes closed batches to its processors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Batcher:
         state.stages.append(self)
 
     def put(self, part: Slice[Any], *, decided: bool = False) -> None:
-        """Add messages. `decided`: some may have a key, or ask for a flush."""
+        """Add messages. `decided`: some may have a batch key or a flush."""
         now = self.state.clock()
         if self._partition_by is not None:
             part = Slice.of(self._numbered(part.messages))
@@ -70,7 +70,7 @@ class Batcher:
         self._hand_on(self.batching.flush(trigger), self.state.clock())
 
     def drain(self) -> None:
-        """Close all open batches, and from now on every batch as soon as it has messages."""
+        """Close all open batches, and from now on each batch at once."""
         self._draining = True
         self.flush("drain")
 
@@ -81,24 +81,24 @@ class Batcher:
 
     @property
     def idle(self) -> bool:
-        """Nothing is in an open batch, or on its way through the processors."""
+        """Whether no message is in a batch, open or closed."""
         return not self.batching.open and self.processors.idle
 
     @property
     def stalled(self) -> bool:
-        """Whatever is here waits in open batches."""
+        """Whether all messages here are in open batches."""
         return self.processors.stalled
 
     @property
     def concurrency(self) -> int:
-        """How many batches are handled at the same time."""
+        """How many batches may be handled at the same time."""
         return self.processors.concurrency
 
     def handling(self) -> list[str]:
         return self.processors.handling()
 
     def resize(self, workers: int) -> None:
-        """Change how many batches are handled at a time, once what is closed by now is through."""
+        """Change how many batches are handled at a time, after those that are closed now."""
         self.flush("resize")
         self._partition(workers)
         self.processors.resize(workers)
@@ -106,7 +106,7 @@ class Batcher:
     # -- inside
 
     def _partition(self, workers: int) -> None:
-        """Partitions are as many as workers; one worker keeps the order without them."""
+        """One partition for each worker. A single worker keeps the order without partitions."""
         if workers == 1 or not (self._keyed_before or self._partition_by is not None):
             self.batching.partition = None
         elif self._keyed_before:
@@ -115,7 +115,7 @@ class Batcher:
             self.batching.partition = lambda message: message._hash % workers
 
     def _numbered(self, messages: list[Message[Any]]) -> list[Message[Any]]:
-        """Number messages by their partition keys; those for which that fails are failures."""
+        """Give messages the numbers of their partition keys. Those without a valid key fail."""
         assert self._partition_by is not None
         found = keyed(self._partition_by, messages)
         for message, key in zip(found.messages, found.keys, strict=True):
@@ -134,7 +134,7 @@ class Batcher:
     def _refused(
         self, messages: list[Message[Any]], rejected: Rejected, now: float
     ) -> list[Message[Any]]:
-        """The batch key or size function raised for one message, which fails; returns the rest."""
+        """The batch key or size function raised for one message: fail it, and return the others."""
         error = rejected.__cause__
         assert error is not None
         self._hand_on(rejected.closed, now)
@@ -156,7 +156,7 @@ class Batcher:
 
     @property
     def partitioned(self) -> bool:
-        """Do batches keep the order of keys?"""
+        """Whether batches keep the order of keys."""
         return self._keyed_before or self._partition_by is not None
 
     def _expire(self) -> None:

@@ -1,4 +1,4 @@
-"""The committer: stores what the watermarks allow, by count and interval, verified at the end."""
+"""The committer: stores the watermarks, by count and interval, and verifies them at the end."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from flowstream.telemetry import CommitFailed, Committed
 from flowstream.texts import describe, is_a, type_name
 
 SUMMARY = 300.0
-"""Seconds between two records of what is committed."""
+"""Seconds between two log records about commits."""
 BACKOFF = Backoff()
 LAST_TRIES = 6
-"""Commits at the end of a drain before one that fails is given up, with `BACKOFF` between: 3 s."""
+"""How often the last commit of a drain is tried, with `BACKOFF` in between: about 3 s in all."""
 
 
 class Committer:
@@ -57,7 +57,7 @@ class Committer:
             await ack_tracker.due.wait()
 
     async def commit(self) -> None:
-        """Store every watermark that advanced; one at a time, so that no offset goes back."""
+        """Store each watermark that has advanced; under a lock, so that no offset goes back."""
         async with self._turn:
             if not self._crashed:
                 await self._commit()
@@ -110,9 +110,9 @@ class Committer:
             self._say_stored(stored)
 
     def _say_failed(self, failed: dict[str, int], why: str, *, away: bool) -> None:
-        """One record for however many streams and tries; failures.py says once a minute how many.
+        """Log once, for all streams and attempts; failure_log.py counts them once a minute.
 
-        `away`: nothing answers. Whoever is connected says so, so that this is no warning.
+        `away`: the broker does not answer. The client warns of that, so this is no warning.
         """
         state = self.state
         if self._failing_since is not None:
@@ -122,14 +122,14 @@ class Committer:
         stream, offset = next(iter(failed.items()))
         log.log(
             self._level,
-            "pipeline %r: commit of %s failed: %s (it is tried again every %g s; what is not "
-            "committed is handled again by the next run)", state.name, story.places(failed), why,
+            "pipeline %r: commit of %s failed: %s (it is tried again every %g s; the next run "
+            "handles again what is not committed)", state.name, story.places(failed), why,
             state.options.commit_interval,
             extra={"pipeline": state.name, "stream": stream, "offset": offset},
         )  # fmt: skip
 
     def _say_stored(self, stored: dict[str, int]) -> None:
-        """Once in a while what is committed; and when it works again."""
+        """Log what is committed from time to time, and when commits succeed again."""
         state, now = self.state, self.state.clock()
         left_out = self._commits.due("stored", now)
         if self._failing_since is not None and not self._failed:
@@ -146,15 +146,15 @@ class Committer:
             )  # fmt: skip
 
     async def commit_now(self, stream: str) -> None:
-        """Commit, and make sure that the offset of the stream is stored."""
+        """Commit, and verify the offset of the stream."""
         await self.commit()
         await self.verify(stream)
 
     async def verify(self, stream: str | None = None) -> dict[str, int]:
-        """Read back what was committed, of one stream or all; what failed is first tried again.
+        """Read back the committed offsets of one stream or all, after retrying failed commits.
 
-        Returns the offsets that are stored for sure, by stream. Where this run committed nothing,
-        the stored offset is left alone. Raises CommitNotVerified.
+        Returns the offsets that are certainly stored, by stream. Streams for which this run has
+        committed nothing are left alone. Raises CommitNotVerified.
         """
         trackers = {
             name: tracker
@@ -179,7 +179,7 @@ class Committer:
         return verified
 
     def committed(self) -> dict[str, Any]:
-        """The offset last stored for each stream; None where nothing was."""
+        """The offset last stored for each stream; None if there is none."""
         trackers = self.ack_tracker.trackers
         return {
             **self.stored,

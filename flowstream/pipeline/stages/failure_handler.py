@@ -1,7 +1,7 @@
-"""FailureHandler: hands messages that finally failed to a failure policy, and settles them.
+"""The failure handler: gives finally failed messages to a failure policy, and settles them.
 
-One task, so that neither workers nor other messages wait for a dead letter's confirm. What has
-gathered while one group was disposed of goes as the next group.
+It is one task, so neither workers nor other messages wait for the confirm of a dead letter.
+Failures that come while a group is at its policy form the next group.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from flowstream.telemetry import Dropped, Failed
 from flowstream.texts import describe, is_a, printable, shown, text_of, type_name
 
 OUTCOMES = ("dead_lettered", "discarded", "dropped", "ok", "halted")
-"""What a policy may settle failures with."""
+"""The outcomes that a policy may settle failures with."""
 
 OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
 NAME_SHOWN = 300
 """Characters of a stream's name in the log."""
 DEPTH = 10
-"""Causes of causes that are looked at."""
+"""How many causes of causes are checked."""
 
 
 class FailureHandler:
-    """Failures by policy. `on_failed` may name another policy for one message."""
+    """Gives failures to the pipeline's policy, or to the one that `on_failed` returns."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class FailureHandler:
         state.stages.append(self)
 
     async def open(self) -> None:
-        """Open the pipeline's policy; others are opened when they are first named."""
+        """Open the pipeline's policy. Others are opened at their first use."""
         await self._opened(self.policy)
 
     def put(self, failures: list[Failure], done: Done | None = None) -> None:
-        """Dispose of failures; `done` is called once they are settled or abandoned."""
+        """Queue failures for their policy. `done` is called once they are settled or abandoned."""
         if not failures:
             return
         self.state.failures.attempted(failures)
@@ -88,7 +88,7 @@ class FailureHandler:
 
     @property
     def idle(self) -> bool:
-        """No failure waits for its policy."""
+        """Whether no failure waits for its policy."""
         return not self.waiting
 
     @property
@@ -99,11 +99,11 @@ class FailureHandler:
         """Nothing waits here for more messages."""
 
     def handling(self) -> list[str]:
-        """What a policy does is a callback of the run's."""
+        """None: a policy is a callback of the run."""
         return []
 
     async def run(self) -> None:
-        """Dispose until cancelled."""
+        """Give failures to their policies until cancelled."""
         while True:
             while self._queue:
                 self._current = failures, done = self._queue.popleft()
@@ -113,11 +113,11 @@ class FailureHandler:
             await self._arrived.wait()
 
     async def crashed(self, error: BaseException) -> None:
-        """Give up what was being disposed of."""
+        """Halt at the failures that were at their policy."""
         if self._current is not None:
             failures, done = self._current
             left = [f for f in failures if not f.message._delivery.flags[f.message._index]]
-            self._halt(left, f"disposing of it broke: {describe(error)}")
+            self._halt(left, f"its failure policy broke: {describe(error)}")
             self._finish(failures, done)
 
     def _finish(self, failures: list[Failure], done: Done | None) -> None:
@@ -166,12 +166,12 @@ class FailureHandler:
             policy = await self._choose(failure)
             try:
                 groups.setdefault(policy, []).append(failure)
-            except Exception:  # a policy of the user's that has no hash: it halts, and says why
+            except Exception:  # a user's policy without a hash: it halts with this error
                 alone.append((policy, [failure]))
         return [*groups.items(), *alone]
 
     def _abandon(self, failures: list[Failure], error: BaseException | None) -> None:
-        """The environment was closed: no message is to blame, so none goes to a policy."""
+        """The environment was closed. No message caused that, so none goes to a policy."""
         assert error is not None
         self.state.fail(error)
         self.ack_tracker.abandon([failure.message for failure in failures])
@@ -187,7 +187,7 @@ class FailureHandler:
             self.state.emit(Dropped(self.state.name, stream, kind, count, False))
 
     async def _choose(self, failure: Failure) -> FailurePolicy:
-        """Ask the pipeline's on_failed handler; it never makes things worse."""
+        """The policy that on_failed returns, or the pipeline's; an error of on_failed is logged."""
         if self.state.hooks is not None:
             self.state.hooks.failed(failure)
         if self._on_failed is None:
@@ -214,14 +214,14 @@ class FailureHandler:
         return cast(FailurePolicy, answer)
 
     def _broke(self, failure: Failure, error: BaseException) -> bool:
-        """The handler failed for a failure; whether that is to be logged."""
+        """on_failed itself failed. Returns whether to log it."""
         message = failure.message
         return self.state.failures.broke(
             "on_failed", "on_failed", error, stream=message.stream, offset=message.offset
         )
 
     def _fields(self, failure: Failure) -> dict[str, Any]:
-        """Where a log record is about."""
+        """The fields of a log record about a failure."""
         message = failure.message
         return {
             "pipeline": self.state.name,
@@ -239,9 +239,9 @@ class FailureHandler:
 
 
 def _lost_environment(error: BaseException | None) -> bool:
-    """Did it fail because an environment was closed, directly or as the cause of another error?"""
+    """Whether the error, or one of its causes, is that an environment was closed."""
     for _ in range(DEPTH):
         if error is None or is_a(error, EnvironmentClosed):
             return error is not None
-        error = vars(BaseException)["__cause__"].__get__(error)  # not what its class makes of it
+        error = vars(BaseException)["__cause__"].__get__(error)  # a property of its class could lie
     return False

@@ -1,7 +1,7 @@
-"""Sees whether something else stores offsets for the streams of a run, such as a second run.
+"""Detects that something else stores offsets for the streams of a run, such as a second run.
 
-Stored offsets have no owner: who stores last decides where the next run begins. So what is stored
-is read now and then, and before this run overwrites it, and compared with what this run has stored.
+Stored offsets have no owner: the last one stored decides where the next run begins. So the stored
+offset is read regularly, and before this run overwrites it, and compared with what this run stored.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from flowstream.telemetry import OffsetMoved
 from flowstream.texts import describe, type_name
 
 LOOK = 5.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 MOST = 50
-"""Streams that are looked at at once; more of them take turns."""
+"""How many streams are checked at a time; if there are more, they take turns."""
 GLANCE = 1.0
-"""Seconds that a look before a commit may take, and within which it is not repeated."""
+"""Seconds that a check before a commit may take, and for which it is not repeated."""
 
 
 class OffsetWatch:
-    """Looks at the stored offsets of the streams of a run, and warns of those that others moved."""
+    """Checks the stored offsets of the streams of a run, and warns if something else moved one."""
 
     def __init__(self, state: RunState, ack_tracker: AckTracker, producer: Producer) -> None:
         self.state = state
@@ -37,24 +37,24 @@ class OffsetWatch:
         self._warnings = Repeats()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await anyio.sleep(LOOK)
             await self.look()
 
     async def look(self) -> None:
-        """Look at all streams, or at those whose turn it is."""
+        """Check all streams, or those whose turn it is."""
         for stream, tracker in self._some():
             await self._look(stream, tracker)
 
     async def glance(self, stream: str, tracker: OffsetTracker) -> None:
-        """Look at a stream before its offset is overwritten, within GLANCE seconds."""
+        """Check a stream before its offset is overwritten, within GLANCE seconds."""
         if self.state.clock() >= self._looked.get(stream, -GLANCE) + GLANCE:
             with anyio.move_on_after(GLANCE):
                 await self._look(stream, tracker)
 
     async def _look(self, stream: str, tracker: OffsetTracker) -> None:
-        """Look once. What cannot be read is no reason to end a run, and is read again later."""
+        """Check once. An offset that cannot be read does not end the run: it is read again."""
         self._looked[stream] = self.state.clock()
         try:
             found, shared = await self.state.watched(
@@ -74,7 +74,7 @@ class OffsetWatch:
 
     async def _ask(self, stream: str) -> tuple[int | None, bool]:
         """The stored offset, and whether another run claimed the reference. A claim is seen only
-        once, so it is left for the next look where there is no offset to report yet."""
+        once, so it is not read while there is no offset to report with it."""
         found = await self.producer.stored_offset(stream)
         return found, found is not None and await self.producer.is_shared(stream)
 

@@ -1,8 +1,8 @@
-"""The processors: workers that take slices, run the handler over them, and pass on what succeeded.
+"""The processors: workers that take slices, call the handler, and pass on what succeeded.
 
-Order: with partition_by (or one worker) a message that failed blocks what is behind it until it is
-settled, so no handler ever sees messages of one key in another order (deciders/queues.py). Without
-order nothing waits.
+With partition_by (or one worker) a message that failed blocks the messages behind it until it is
+settled, so no handler ever gets messages of one key in another order (deciders/queues.py). Without
+them no message waits for another.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from flowstream.texts import describe
 
 
 class Downstream(Protocol):
-    """Where processed messages go: to the batchers, or to the acknowledger."""
+    """What is behind the processors: the batchers, or the acknowledger."""
 
     async def put(self, part: Slice[Any], *, decided: bool) -> None:
-        """Take what was processed. `decided`: a handler may have given routes, keys or flushes."""
+        """Take processed messages. `decided`: some may have routes, keys or flushes."""
 
 
 class Processors(Pool):
@@ -116,17 +116,17 @@ class Processors(Pool):
         return self.idle
 
     def flush(self, trigger: str) -> None:
-        """Nothing waits here for more messages."""
+        """Do nothing: no message here waits for more messages."""
 
     def resize(self, workers: int) -> None:
-        """Change the number of workers; between one and several once nothing is here any more."""
+        """Change the number of workers; between one and several only once no message is here."""
         self._resizing = workers
         self._settle_size()
 
     def _settle_size(self) -> None:
-        """Change over to the asked number of workers as soon as order allows it.
+        """Change to the requested number of workers as soon as the order allows it.
 
-        Keys are kept in order by any number of workers. One worker keeps the order of the stream.
+        Any number of workers keeps keys in order. A single worker keeps the order of the stream.
         """
         if self._resizing is None:
             return
@@ -167,7 +167,7 @@ class Processors(Pool):
         go, behind = self.state.split_at_halt(part.messages)
         self.ack_tracker.abandon(behind)
         for message in behind:
-            self._unblock(message)  # what waits for it is abandoned in its turn
+            self._unblock(message)  # those that wait for it are abandoned later
         return Slice.of(go)
 
     async def _slice(self, worker: WorkerState) -> None:
@@ -192,7 +192,7 @@ class Processors(Pool):
             state.emit(HandlerDone(state.name, self.name, handled, failed, seconds))
 
     async def _run(self, worker: WorkerState) -> None:
-        """Run the handler over the worker's messages; come back to it after every failure."""
+        """Call the handler with the worker's messages, and again after each failure."""
         ordered, hooks = self.queue.ordered, self.state.hooks
         if hooks is not None or self.options.processes:
             worker.walk(worker.messages)
@@ -207,7 +207,9 @@ class Processors(Pool):
                 finally:
                     if hooks is not None:
                         hooks.attempted(todo[: left - worker.left])
-            await anyio.lowlevel.checkpoint_if_cancelled()  # the run was cut off: nothing counts
+            await (
+                anyio.lowlevel.checkpoint_if_cancelled()
+            )  # the run was cancelled: the result does not count
             if scope is not None and scope.cancelled_caught:
                 failed = self._timed_out(worker)
             if failed is not None and ordered:
@@ -215,7 +217,7 @@ class Processors(Pool):
                 self._put_back_blocked(worker)
 
     async def _call(self, worker: WorkerState, ordered: bool) -> Message[Any] | None:
-        """Call the handler for the messages that are left, until one has to be looked at."""
+        """Call the handler with the messages that are left. Returns the one that failed, if any."""
         if self.options.processes:
             return await process_elsewhere(self._handler, worker, ordered, processes=self.processes)
         threads = None if self._is_async else self.state.threads
@@ -234,7 +236,7 @@ class Processors(Pool):
         return failed
 
     async def _run_slice(self, worker: WorkerState) -> None:
-        """Run a handler of slices; when it fails, the slice does."""
+        """Call a handler of slices. If it fails, the slice fails."""
         threads = None if self._is_async else self.state.threads
         if self.state.hooks is not None:
             self.state.hooks.attempted(worker.messages)
@@ -251,7 +253,7 @@ class Processors(Pool):
                     self.queue.block(message)
 
     def _put_back_blocked(self, worker: WorkerState) -> None:
-        """Let the queue have what must wait behind a failed message, and go on with the rest."""
+        """Put messages back that must wait for a failed one, and continue with the others."""
         todo: list[Message[Any]] = []
         behind: list[Message[Any]] = []
         for message in worker.iterator:
@@ -279,7 +281,7 @@ class Processors(Pool):
         return current
 
     def _begin_again(self, worker: WorkerState, message: Message[Any]) -> Message[Any]:
-        """The message came into the handler after the late one: it is not to blame."""
+        """Try the message again: the handler got it after the one that was late."""
         clone = self._fresh(message, message.attempt)
         worker.messages = [m for m in worker.messages if m is not message]
         if self.queue.ordered:
@@ -289,13 +291,13 @@ class Processors(Pool):
         return clone
 
     def _replace(self, worker: WorkerState, message: Message[Any]) -> Message[Any]:
-        """Leave the message to the thread that hangs with it; go on with a clone."""
+        """Continue with a clone: the thread that hangs still holds the message."""
         clone = self._fresh(message, message.attempt)
         worker.messages = [clone if m is message else m for m in worker.messages]
         return clone
 
     async def _prepared(self, worker: WorkerState) -> bool:
-        """Run the prepare handler; when it fails, the slice does."""
+        """Call the prepare function. If it fails, the slice fails."""
         assert self._prepare is not None
         messages = worker.messages
         worker.callback = "prepare"
@@ -320,7 +322,7 @@ class Processors(Pool):
         return False
 
     def _fail_all(self, worker: WorkerState, error: BaseException) -> None:
-        """The slice fails; in order only the first message of each key, which the others await."""
+        """Fail the slice; if order is kept, only the first message of each key. Others wait."""
         behind: list[Message[Any]] = []
         for message in worker.messages:
             if self.queue.ordered and self.queue.is_behind(message):
@@ -335,7 +337,7 @@ class Processors(Pool):
     # -- out
 
     async def _pass_on(self, worker: WorkerState) -> int:
-        """Part a slice by what became of its messages; returns how many failed."""
+        """Pass on the messages of a slice by their results. Returns how many failed."""
         if self.ack_tracker.early:
             await self.ack_tracker.settle_early()
         failures: list[Failure] = []
@@ -407,9 +409,9 @@ class Processors(Pool):
             )  # fmt: skip
 
     def _park(self, failure: Failure, due: float) -> bool:
-        """Try the message again later, as it was when it was delivered.
+        """Try the message again later, as it was delivered.
 
-        False where its body does not decode a second time.
+        Returns False if its body does not decode a second time.
         """
         message = failure.message
         try:
@@ -428,7 +430,7 @@ class Processors(Pool):
         return True
 
     def _fresh(self, message: Message[Any], attempt: int) -> Message[Any]:
-        """The message as it was when it was delivered."""
+        """A clone of the message, as it was delivered."""
         return message._clone(data=self._decoder.again(message), attempt=attempt)
 
     def _again(self, message: Message[Any]) -> None:
@@ -441,7 +443,7 @@ class Processors(Pool):
         self._give_up(message)
 
     def _give_up(self, message: Message[Any]) -> None:
-        """Leave the message to the next run, and with it what must not overtake it."""
+        """Leave the message to the next run, and with it the messages that must not overtake it."""
         if self.queue.ordered:
             self.state.stop_at(message)
         self.ack_tracker.abandon([message])
@@ -457,7 +459,7 @@ class Processors(Pool):
             self.idle_workers.wake(1)
 
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
-        """What a broken worker had in its hands fails, and goes to the policy."""
+        """The messages that a crashed worker held fail, and go to the policy."""
         failures = []
         for message in worker.unsettled:
             failure = Failure(message, f"the stage crashed: {describe(error)}", error=error)
@@ -468,7 +470,7 @@ class Processors(Pool):
 
 
 def _the_same(answer: Any, messages: list[Message[Any]]) -> bool:
-    """Is the answer a list of all these messages, each once?"""
+    """Whether the answer is a list of all these messages, each once."""
     if not isinstance(answer, list) or len(answer) != len(messages):
         return False
     return {id(each) for each in answer} == {id(message) for message in messages}

@@ -1,4 +1,4 @@
-"""Where processed messages go: whole slices, or message by message where they differ."""
+"""Sends processed messages to their batchers: whole slices, or single messages if routes differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowstream.texts import shown
 
 
 class Router:
-    """To the batchers. Without a route messages go to "default", or to the only batcher."""
+    """Sends messages to batchers. Without a route they go to "default", or to the only batcher."""
 
     def __init__(
         self, batchers: dict[str, Batcher], failure_handler: FailureHandler, stage: str
@@ -25,7 +25,7 @@ class Router:
         self._default = batchers.get("default") or batchers.get(only)
 
     async def put(self, part: Slice[Any], *, decided: bool) -> None:
-        """Hand messages to their batchers."""
+        """Put messages into their batchers."""
         if not decided and self._default is not None:
             self._default.put(part, decided=False)
             return
@@ -57,7 +57,7 @@ class Router:
 
 
 class End:
-    """To nobody: a pipeline without batchers is done with what was processed."""
+    """Settles processed messages: a pipeline without batchers has finished with them."""
 
     def __init__(self, ack_tracker: AckTracker) -> None:
         self._ack_tracker = ack_tracker

@@ -1,7 +1,7 @@
-"""The source: admits what a producer sends into the window, decodes it, and hands on slices.
+"""The source: admits what a producer sends to the window, decodes it, and passes on slices.
 
-A body has its place in the window before anybody looks into it, so `send` returning is the demand
-that a producer sees.
+A body is admitted to the window before it is decoded. So `send` returns when there is room, which
+is the only demand that a producer needs to see.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flowstream.telemetry import Dropped, Received
 from flowstream.texts import describe, interrupts, is_a, shown, text_of
 
 SLICE = 1000
-"""Messages admitted at once, at most; the loop gets a turn in between."""
+"""Messages admitted at once, at most. In between, other tasks get a turn."""
 
 
 class Partition:
@@ -70,7 +70,7 @@ class Partition:
 
     @property
     def reached(self) -> int:
-        """The last offset that was taken in, or settled before; -1: none was."""
+        """The last offset that was taken in, or settled before this run; -1 if there is none."""
         return max(self.next, self.begin) - 1
 
     async def send(
@@ -133,8 +133,8 @@ class Partition:
         return drained
 
     async def _commit(self) -> None:
-        """Store what is settled, for the next owner. That it fails repeats messages there, and is
-        no reason to end the run: it may be the broker that has gone."""
+        """Store what is settled, for the next owner. A failure only repeats messages there. It does
+        not end the run, since the reason may be a lost broker."""
         why, level = f"not within {COMMIT_GRACE:g} s", logging.INFO
         try:
             with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
@@ -155,18 +155,18 @@ class Partition:
             )  # fmt: skip
 
     def _warn(self, timeout: float | None) -> None:
-        """Say what whoever owns the stream next gets again, and why."""
+        """Log which messages the next owner of the stream gets again, and why."""
         state, mark = self._source.state, self.mark
-        why = "they were given up by a halt"
+        why = "a halt gave them up"
         if not self._given_up():
             busy = (
                 ", ".join(self._source.state.busy_handlers())
-                or "none; they wait for their next attempt"
+                or "none; they are waiting for a retry"
             )
             why = f"after {timeout:g} s; in handlers: {busy}"
         log.warning(
-            "pipeline %r: %s is handed over with %d messages that are not settled (%s). The next "
-            "owner gets %d messages again: all from offset %s on, the first of those",
+            "pipeline %r: %s is handed over with %d unsettled messages (%s). The next "
+            "owner gets %d messages again: all from offset %s on, the first unsettled one",
             state.name, self.stream, mark.unsettled, why, mark.repeated, mark.barrier,
             extra={"pipeline": state.name, "stream": self.stream, "unsettled": mark.unsettled,
                    "repeated": mark.repeated},
@@ -185,7 +185,7 @@ class Partition:
 
     @property
     def lost(self) -> int:
-        """Messages that are not settled, and that no offset brings to the next run again."""
+        """Unsettled messages that the next run does not get again, because there are no offsets."""
         if self.tracker is not None or self.acknowledger is not None:
             return 0
         return self.mark.unsettled
@@ -200,10 +200,10 @@ _BYTES = {bytes}
 
 
 class Entrance(Protocol):
-    """The first stage that slices go to."""
+    """The first stage behind the source."""
 
     def put(self, part: Slice[Any]) -> None:
-        """Take a slice, which belongs to the stage from now on."""
+        """Take over a slice."""
 
 
 class Source:
@@ -262,7 +262,7 @@ class Source:
         return partition
 
     def begin_again(self) -> None:
-        """The producer is run again: the partitions it opens go on behind those it has."""
+        """The producer is run again: its new partitions continue behind the open ones."""
         self._taken_in = {each.stream: each.next for each in self.partitions if not each.closed}
 
     def forget(self, partition: Partition) -> None:
@@ -279,9 +279,9 @@ class Source:
         *,
         at_once: bool = False,
     ) -> None:
-        """Admit and hand on `bodies`, a slice at a time, as the window and the limits allow.
+        """Admit `bodies` and pass them on, a slice at a time, as the window and the limits allow.
 
-        `at_once`: beyond them. For a handler to wait for room would be to wait for itself.
+        `at_once` ignores both: a handler that waited for room would wait for itself.
         """
         state = self.state
         self.times.enter("busy", state.clock())
@@ -313,7 +313,7 @@ class Source:
         self.times.enter("idle", state.clock())
 
     def _take_in(self, delivery: Delivery, size: int, now: float) -> None:
-        """Give the messages of a delivery their places: in the window, and in the watermark."""
+        """Count the messages of a delivery in the window and in the watermark."""
         state, partition, count = self.state, delivery.partition, delivery.count
         state.window.admit(count, size)
         self.limiter.take(now, count, size)
@@ -329,7 +329,7 @@ class Source:
     async def _hand_on(
         self, delivery: Delivery, bodies: list[Any], size: int, opaque: bool
     ) -> None:
-        """Decode a delivery and hand it to the first stage, without what fails or is discarded."""
+        """Decode a delivery and pass it on, without messages that fail or are discarded."""
         unwanted = self.discards.indexes(delivery) if delivery.partition.discarding else []
         indexes: Sequence[int] = range(len(bodies))
         if unwanted:
@@ -353,7 +353,7 @@ class Source:
             self._entrance.put(Slice([(delivery, indexes)], raw=raw, data=data, size=whole))
 
     async def _discard(self, delivery: Delivery, bodies: list[Any], indexes: list[int]) -> None:
-        """Settle what whoever started the run has named, before anything looks into it."""
+        """Settle the messages that the run was started to discard, without decoding them."""
         state, stream = self.state, delivery.partition.stream
         raws = [body if type(body) is bytes else b"" for body in bodies]
         messages = [Message(delivery, index, None, raws[index]) for index in indexes]
@@ -370,7 +370,7 @@ class Source:
     def _decoded(
         self, codec: Codec | None, bodies: list[Any], opaque: bool
     ) -> tuple[list[Any], list[bytes], list[tuple[int, PayloadError]]]:
-        """The data and the raw bodies, two lists, and (index, error) of what does not decode."""
+        """The data, the raw bodies, and (index, error) of each body that does not decode."""
         if opaque:
             return self._opaque(bodies)
         decode = self._decoder.decode
@@ -393,7 +393,7 @@ class Source:
     def _opaque(
         self, bodies: list[Any]
     ) -> tuple[list[Any], list[bytes], list[tuple[int, PayloadError]]]:
-        """The same for a run in which some items are not bytes: those are data already."""
+        """The same if some items are not bytes: those are decoded data already."""
         data = list(bodies)
         raws = [body if type(body) is bytes else b"" for body in bodies]
         bad: list[tuple[int, PayloadError]] = []
@@ -450,7 +450,7 @@ class Source:
         self.times.enter("busy", self.state.clock())
 
     def reopen(self) -> None:
-        """The pause or the limit changed: look again."""
+        """The pause or the rate limit has changed: check them again."""
         self.gate.notify()
 
 

@@ -1,6 +1,7 @@
-"""What the stages of one run share.
+"""The state that the stages of one run share. Everything here is used on the event loop only.
 
-run_state.py is the window, the counters, and how a run halts; timers.py what is to happen later.
-reasons.py and failure_log.py count and log why messages fail, halting.py says how to go on after a
-halt, story.py what the log says of a run, log_context.py where a handler is that logs.
+In the order to read: run_state.py (the window, the counters, halts and crashes), timers.py (what is
+called later), reasons.py and failure_log.py (count and log why messages fail), halting.py (the text
+of a halt, with the way to continue), story.py (the log records of a run), log_context.py (the
+fields of a handler's own log records), hooks.py (for test helpers).
 """

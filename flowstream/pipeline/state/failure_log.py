@@ -1,4 +1,4 @@
-"""What fails in a run is counted by its reason, logged, and told to observers: once per failure."""
+"""Counts what fails in a run by its reason, logs it, and emits events: once for each failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OUTCOMES = {
     "dropped": ("discarded", "dropped"),
     "ok": ("discarded", "accepted as handled"),
 }
-"""How what a policy settled is counted, and what it is called."""
+"""How the outcomes of a policy are counted and named."""
 
 
 class FailureLog:
@@ -62,7 +62,7 @@ class FailureLog:
     # -- counting
 
     def attempted(self, failures: Sequence[Failure]) -> None:
-        """Messages failed an attempt; those that were counted before are left out."""
+        """Messages failed an attempt. Those that were counted before are ignored."""
         now = time.time()
         groups: dict[Kind, list[Failure]] = {}
         for failure in failures:
@@ -80,15 +80,15 @@ class FailureLog:
                 self._tell(group)
 
     def retried(self, failures: Sequence[Failure]) -> None:
-        """They are to be tried again."""
+        """They will be tried again."""
         self._became("retried", failures)
 
     def halted(self, failures: Sequence[Failure]) -> None:
-        """They stop the run, whose error tells of them."""
+        """They halt the run, whose error names them."""
         self._became("halted", failures)
 
     def disposed(self, failures: Sequence[Failure], outcome: str, into: Sequence[str]) -> None:
-        """A policy settled them with an outcome, and wrote what it keeps `into` streams."""
+        """A policy settled them with an outcome, and wrote copies `into` streams."""
         counted, called = _OUTCOMES[outcome]
         where = f" into {', '.join(into)}" if into else ""
         for kind, group in self._became(counted, failures).items():
@@ -103,8 +103,8 @@ class FailureLog:
         stream: str | None = None,
         offset: int | None = None,
     ) -> bool:
-        """Something other than a message failed; True for the first of its kind, which is for the
-        caller to log."""
+        """Something other than a message failed. Returns True for the first of its kind, which the
+        caller logs."""
         text = without_passwords(describe(error))
         kind = self._reasons.of(stage, phase, type_name(error), text, time.time())
         if kind.new:
@@ -125,13 +125,13 @@ class FailureLog:
         return groups
 
     def _describe(self, kind: Kind, failure: Failure) -> None:
-        """What only the first of a kind has."""
+        """The details that only the first of a kind has."""
         message = failure.message
         kind.stream, kind.offset = message.stream, message.offset
         kind.traceback = without_passwords(failure.traceback(TRACEBACK_LIMIT)) or None
         kind.sample = sample(message, self._mask)
 
-    # -- telling
+    # -- logging
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -139,11 +139,11 @@ class FailureLog:
         return self._reasons.snapshot()
 
     def conclude(self) -> None:
-        """The run is over: log what is not logged yet."""
+        """The run is over: log all that is counted and not logged."""
         self._say_due(math.inf)
 
     def _tell(self, failures: list[Failure]) -> None:
-        """An event for those of one kind; of the other reasons one for each stage and error."""
+        """Emit an event for each kind; for those counted together one for each stage and error."""
         told: dict[tuple[str, str, str], list[Failure]] = {}
         for failure in failures:
             told.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
@@ -152,7 +152,7 @@ class FailureLog:
             self._telemetry.emit(AttemptFailed(self._pipeline, stage, phase, error, count, reason))
 
     def _log(self, kind: Kind, what: str, group: list[Failure]) -> None:
-        """Log the first of its kind; count the others for the line of the minute."""
+        """Log the first of its kind. The others are counted for the next line."""
         if self._notices.add(kind, what, len(group), self._clock()):
             self._say_first(kind, what, group[0])
         self._say_due()
@@ -167,7 +167,7 @@ class FailureLog:
             _log.debug(f"{line}:\n{kind.traceback}", extra=fields)
 
     def _say_due(self, now: float | None = None) -> None:
-        """Log the lines of the minute that are due, and see to it that the next ones are."""
+        """Log the lines that are due, and set the timer of the next ones."""
         now = self._clock() if now is None else now
         for kind, what, more in self._notices.due(now):
             like = "more like it" if what == FAILED else f"more {what}"
@@ -187,7 +187,7 @@ class FailureLog:
     def _fields(
         self, kind: Kind, stream: str | None, offset: int | None, **more: int
     ) -> dict[str, Any]:
-        """Where a record is about, and not where the worker is that happens to log it."""
+        """The fields of a record: the place of the failure, not of the worker that logs it."""
         return {
             "pipeline": self._pipeline,
             "stage": kind.stage or None,

@@ -1,4 +1,4 @@
-"""What a halt says: at which message, why, and how to go on without losing another one. Pure."""
+"""The text of a halt: at which message, why, and how to continue without losing others. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowstream.pipeline.deciders.discards import Place, named
 from flowstream.pipeline.message import Failure
 
 LISTED = 100
-"""Messages that the text names, at most; `Halted.messages` has all of them."""
+"""How many messages the text names at most; `Halted.messages` has all of them."""
 
 
 def halted(pipeline: str, failure: Failure, reason: str) -> Halted:
@@ -32,10 +32,10 @@ def halted(pipeline: str, failure: Failure, reason: str) -> Halted:
 def advise(
     error: Halted, failed: Sequence[Place], discarded: Sequence[Place], unstored: Collection[str]
 ) -> None:
-    """Complete the error's text, once it is known which messages `failed` until the run ended.
+    """Complete the error's text at the end of the run, when all messages that `failed` are known.
 
-    `discarded` ones were discarded in this run behind one that failed, so the next run gets them
-    again. Of `unstored` streams no offset is stored: nobody knows what their sources give next.
+    The `discarded` ones were discarded in this run behind one that failed, so the next run gets
+    them again. For `unstored` streams no offset is stored, so the next run may get other messages.
     """
     error.messages = (*failed, *(place for place in discarded if place not in failed))
     text = str(error)

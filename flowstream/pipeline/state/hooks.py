@@ -1,7 +1,7 @@
-"""What a run calls on its way, for helpers of tests that want to see it.
+"""Hooks that a run calls, for test helpers.
 
-A run that has hooks goes the same way as one that has none: nothing is put around producers,
-handlers or sinks. Everything is called on the event loop, and per message only where hooks are.
+A run with hooks works exactly as one without: nothing is wrapped around producers, handlers or
+sinks. Hooks are called on the event loop; only a run with hooks calls anything per message.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from flowstream.pipeline.message import Failure, Message
 
 
 class RunHooks:
-    """Override what you want to see. Each does nothing by default."""
+    """Override the hooks that you need. Each does nothing by default."""
 
     @property
     def crashed(self) -> bool:
-        """Whether the run is to end as a killed process would: it commits nothing any more."""
+        """Whether the run must end like a killed process, without committing anything."""
         return False
 
     def resumed(self, stream: str, committed: int) -> None:
@@ -28,16 +28,16 @@ class RunHooks:
         """The processor was called with each of these messages, or with a slice of them."""
 
     def batch_begins(self, batch: Batch[Any]) -> Any:
-        """A batch goes to its handler or sink; what this returns is given to `batch_ended`."""
+        """A batch goes to its handler or sink. `batch_ended` gets what this returns."""
 
     def batch_ended(self, token: Any, error: BaseException | None) -> None:
         """The handler or sink has returned, or raised `error`."""
 
     def failed(self, failure: Failure) -> None:
-        """A message has failed for good, and goes to its policy."""
+        """A message has finally failed, and goes to its policy."""
 
     def settled(self, messages: Sequence[Message[Any]], outcome: str) -> None:
-        """Messages are settled; each message is seen here once."""
+        """Messages are settled. Each message comes here once."""
 
     def committed(self, stream: str, offset: int) -> None:
         """An offset was stored."""

@@ -1,4 +1,4 @@
-"""Where a handler is, for its log records: nothing is written per message, and all is read late."""
+"""The fields of a handler's log records. Nothing is set per message: they are read when it logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _worker: ContextVar[tuple[str, WorkerState] | None] = ContextVar("flowstream_wor
 
 
 def begin_work(pipeline: str, worker: WorkerState) -> None:
-    """From now on the current task, and the threads it calls handlers in, are this worker."""
+    """The current task, and the threads that it calls handlers in, belong to this worker."""
     _worker.set((pipeline, worker))
     current_worker.set(worker)
 
@@ -20,7 +20,7 @@ def begin_work(pipeline: str, worker: WorkerState) -> None:
 def place() -> dict[str, Any]:
     """`pipeline` and `stage` of the current handler, and `stream` and `offset` of its message.
 
-    A batch handler has many messages, and no offset then; outside of handlers there is nothing.
+    A batch handler has no single message, so no offset. Outside of handlers there are no fields.
     """
     current = _worker.get()
     if current is None:
@@ -34,7 +34,7 @@ def place() -> dict[str, Any]:
 
 
 def add_place(record: logging.LogRecord) -> bool:
-    """A logging filter that gives records of handlers their place, and lets all of them pass.
+    """A logging filter that adds these fields to the records of handlers, and lets all pass.
 
     handler.addFilter(add_place)
     """

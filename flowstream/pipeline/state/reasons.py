@@ -1,8 +1,8 @@
 """Why attempts failed: counted by kind, with what became of the messages. Pure and bounded.
 
 Failures are of one kind where stage, phase, exception class and text agree, apart from numbers, ids
-and the like: `order 17 unknown` and `order 18 unknown` are `order … unknown`, twice. What is shown
-of a kind's text keeps what all of its texts say.
+and the like: `order 17 unknown` and `order 18 unknown` are `order … unknown`, twice. The text of a
+kind keeps what all of its texts have in common.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from flowstream.texts import (
 )
 
 KINDS = 50
-"""Kinds that are kept apart; the rest is counted together, under OTHER."""
+"""How many kinds are counted apart; the others are counted together, under OTHER."""
 KINDS_OF_ERROR = 20
-"""The same for one stage, phase and exception class, so that it leaves room for others."""
+"""The same for one stage, phase and exception class, to leave room for others."""
 KEPT = 3600.0
-"""Seconds after its last failure from which on a kind makes room for a new one."""
+"""Seconds after its last failure when a kind may make room for a new one."""
 OTHER = "other reasons"
 IN_HANDLERS = ("process", "batch")
-"""Phases that are a handler's: what fails in them is found in its function."""
+"""The phases in which a user's function runs: the failure is in that function."""
 INTERVAL = 60.0
 """Seconds between two lines of the log about one kind."""
 
@@ -51,16 +51,16 @@ class Reason:
     """Failures of one kind, and what became of them.
 
     `stage` and `phase` ("decode", "process", "batch", "sink", "commit", "on_failed", "crash") say
-    where, `handler` is the function that failed ("" where none did), `error` the exception's class
-    ("" where the handler gave the reason by `message.fail(text)`), `text` the words, with … where
-    they differ.
+    where, `handler` is the function that failed ("" if there is none), `error` the exception's
+    class ("" after `message.fail(text)`), `text` its text, with … where the texts differ.
 
     `attempts` are failed attempts of messages. Each was `retried`, `dead_lettered`, `discarded`
-    (settled by a policy that keeps no copy) or `halted`, or none of these: the run ended before, or
-    what failed is no message (a commit, a stage). `first` and `last` are seconds since 1970.
+    (settled by a policy that keeps no copy) or `halted`, or none of these if the run ended before,
+    or what failed is not a message but a commit or a stage. `first` and `last` are seconds since
+    1970.
 
     `stream`, `offset`, `traceback` and `sample` (the beginning of the body, or what the pipeline's
-    `mask` shows of it) are those of the first failure; None where there is none.
+    `mask` shows of it) are those of the first failure, or None.
     """
 
     stage: str
@@ -82,7 +82,7 @@ class Reason:
 
     @property
     def label(self) -> str:
-        """A few words: the exception's class and the handler, or the words that a handler gave."""
+        """A short name: the exception's class and the handler, or the handler's own reason."""
         return f"{self.error} in {self.handler or self.stage}" if self.error else self.text
 
 
@@ -120,7 +120,7 @@ class Kind:
 
     @property
     def new(self) -> bool:
-        """Nothing is counted yet."""
+        """Whether nothing is counted yet."""
         return not self.counts["attempts"]
 
     def count(self, what: str, messages: int) -> None:
@@ -129,7 +129,7 @@ class Kind:
         kind.counts[what] += messages
 
     def merge_into(self, other: Kind) -> None:
-        """Let another kind count this one's, now and from now on."""
+        """Move the counts to another kind, which counts for this one from now on."""
         for what, messages in self.counts.items():
             other.counts[what] += messages
         other.first, other.last = min(other.first, self.first), max(other.last, self.last)
@@ -152,7 +152,7 @@ class Reasons:
         self._other: Kind | None = None
 
     def of(self, stage: str, phase: str, error: str, text: str, now: float) -> Kind:
-        """The kind of what failed just now: a new one, or one that is known."""
+        """The kind of a failure: a new one, or a known one."""
         text = clipped(text, TEXT_LIMIT)
         key = (stage, phase, error, folded(text))
         kind = self._kinds.get(key)
@@ -168,14 +168,14 @@ class Reasons:
         return kind
 
     def snapshot(self) -> tuple[Reason, ...]:
-        """Every kind, the most frequent first, and behind them the rest in one."""
+        """Every kind, the most frequent first, and last all others as one."""
         kinds = sorted(self._kinds.values(), key=lambda kind: -kind.counts["attempts"])
         if self._other is not None:
             kinds.append(self._other)
         return tuple(kind.reason() for kind in kinds)
 
     def _has_room(self, key: Key, now: float) -> bool:
-        """Whether one more kind may be kept; one that is over makes room for it."""
+        """Whether one more kind may be counted apart. An old one makes room for it."""
         kinds = [kind for kind in self._kinds.values() if kind.key[:3] == key[:3]]
         if len(kinds) < KINDS_OF_ERROR:
             if len(self._kinds) < KINDS:
@@ -210,13 +210,13 @@ class Notice:
 
 
 class Notices:
-    """When to log what: the first at once, then at most one line a minute with the count since."""
+    """When to log a kind: the first at once, then at most one line a minute with the count."""
 
     def __init__(self) -> None:
         self._waiting: list[Notice] = []
 
     def add(self, kind: Kind, what: str, count: int, now: float) -> bool:
-        """Count; True for the first, which is logged now. The rest comes from `due`."""
+        """Count. Returns True for the first, which is logged now; `due` returns the others."""
         notice = kind.notices.get(what)
         first = notice is None
         if notice is None:
@@ -233,7 +233,7 @@ class Notices:
         return min((notice.said + INTERVAL for notice in self._waiting), default=None)
 
     def due(self, now: float) -> list[tuple[Kind, str, int]]:
-        """What is to be logged now, with how many more there were."""
+        """The kinds to log now, each with the count since its last line."""
         lines = [
             (notice.kind, notice.what, notice.more)
             for notice in self._waiting
@@ -247,7 +247,7 @@ class Notices:
 
 
 def sample(message: Message[Any], mask: Mask | None) -> str | None:
-    """What may be shown of a message's body; None where its pipeline shows nothing of it."""
+    """What may be shown of a message's body; None if its pipeline masks all of it."""
     try:
         value = _body(message) if mask is None else mask(message)
     except BaseException as error:
@@ -263,7 +263,7 @@ def sample(message: Message[Any], mask: Mask | None) -> str | None:
 
 
 def _body(message: Message[Any]) -> Any:
-    """The payload's bytes, or what is there instead: an AMQP value, an object of a source."""
+    """The payload's bytes, or the AMQP value or object of a source that is there instead."""
     if not message.raw:
         return message.data
     codec = message._delivery.partition.codec

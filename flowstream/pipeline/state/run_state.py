@@ -1,4 +1,4 @@
-"""What the stages of one run share: the window, the timers, the counters, and how it halts."""
+"""The state that the stages of one run share: window, timers, counters, halts and errors."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ _NO_SPAN: AbstractContextManager[Outcome] = nullcontext(lambda messages, error: 
 
 
 class Stage(Protocol):
-    """Where messages wait or are worked on. Stages enter themselves in `RunState.stages`."""
+    """A place where messages wait or are handled. Stages add themselves to `RunState.stages`."""
 
     @property
     def idle(self) -> bool:
-        """Nothing is here."""
+        """Whether no message is here."""
 
     @property
     def stalled(self) -> bool:
-        """Whatever is here waits for more messages: it sits in open batches."""
+        """Whether all messages here are in open batches, and wait for more messages."""
 
     def flush(self, trigger: str) -> None:
-        """Let go of what waits for more messages."""
+        """Close the open batches."""
 
     def handling(self) -> list[str]:
-        """The names of the handlers that are at work here."""
+        """The names of the handlers that are running here."""
 
 
 class RunState:
@@ -87,7 +87,7 @@ class RunState:
         self.phase: str = "starting"
         self.stages: list[Stage] = []
         self.blocked = 0
-        """How many sends wait for room in the window."""
+        """How many calls of `send` wait for room in the window."""
         self.received = 0
         self.counts: dict[str, int] = {}
         self.failed = 0
@@ -104,18 +104,18 @@ class RunState:
         self.error: BaseException | None = None
         self.stopping: bool = False
         self.taking: Final = anyio.CancelScope()
-        """What the source runs in: cancelled, it takes nothing in any more."""
+        """The scope of the source. Once it is cancelled, no message is taken in."""
         self.draining: Final = anyio.CancelScope()
-        """What a drain runs in; its deadline is the end of `drain_timeout`."""
+        """The scope of the drain; its deadline is the end of `drain_timeout`."""
 
     @property
     def now(self) -> float:
-        """The time of the run: a run that is over gets no older."""
+        """The time, which stops at the end of the run."""
         return self.clock() if self.ended_at is None else self.ended_at
 
     @property
     def unsettled(self) -> int:
-        """Messages received that the next run gets again, unless they are settled yet."""
+        """How many received messages are not settled; the next run gets them again."""
         return self.received - sum(self.counts.values())
 
     # -- events
@@ -125,7 +125,7 @@ class RunState:
             self.telemetry.emit(event)
 
     def warn(self, subject: str, text: str, **fields: Any) -> None:
-        """Log and emit what works, but hardly as it is meant to."""
+        """Log and emit that something works, but probably not as intended."""
         log.warning("pipeline %r: %s", self.name, text, extra={"pipeline": self.name, **fields})
         self.emit(Warned(self.name, subject, text))
 
@@ -136,14 +136,14 @@ class RunState:
         self.changed.notify()
 
     def handling(self, stage: str, part: Slice[Any]) -> AbstractContextManager[Outcome]:
-        """The span of a handler, where somebody traces."""
+        """The span of a handler, if there is a tracer."""
         tracer = self.telemetry.tracer
         return _NO_SPAN if tracer is None else tracer.handling(self.name, stage, part.messages)
 
-    # -- what the stages do together
+    # -- pressure
 
     def rested(self) -> None:
-        """A worker has nothing to do: see whether the window is what everybody waits for."""
+        """A worker is idle: check whether all wait because the window is full."""
         self.changed.notify()
         self.flush_on_pressure()
 
@@ -159,18 +159,18 @@ class RunState:
 
     @property
     def busy(self) -> bool:
-        """Does a stage still have something to do?"""
+        """Whether a stage still has messages."""
         return not all(stage.idle for stage in self.stages)
 
     def busy_handlers(self) -> list[str]:
-        """Where a run is that does not end: handlers of workers, and other callbacks."""
+        """The names of all callbacks that are running, such as those that a drain waits for."""
         names = [name for stage in self.stages for name in stage.handling()]
         return names + [worker.callback or worker.name for worker in self.callbacks]
 
     # -- callbacks
 
     async def watched(self, name: str, coroutine: Awaitable[T]) -> T:
-        """Await a user's callback outside of the workers, known to the watchdog by `name`."""
+        """Await a user's callback outside of the workers; the watchdog reports it by `name`."""
         worker = WorkerState(name, 0)
         worker.coroutine = coroutine
         worker.hold(Slice.of([]), self.clock())
@@ -186,7 +186,7 @@ class RunState:
         error = ThreadsExhausted(
             f"pipeline {self.name!r}: all of max_threads={threads.most} worker threads hang, and a "
             f"thread cannot be ended from outside. What is not settled is replayed by the next "
-            f"run: restart the process, and give what its handlers wait for a timeout of its own. "
+            f"run: restart the process, and set timeouts on what its handlers wait for. "
             f"They hang in {threads.describe()}"
         )
         log.error("%s", error, extra={"pipeline": self.name})
@@ -195,7 +195,7 @@ class RunState:
     # -- ends
 
     def stop(self) -> None:
-        """Take nothing in any more, and drain."""
+        """Take in no more messages, and drain."""
         if not self.stopping:
             self.stopping = True
             if self.phase == "draining":
@@ -203,12 +203,12 @@ class RunState:
         self.taking.cancel()
 
     def limit_drain(self) -> None:
-        """From now on the drain has drain_timeout seconds."""
+        """Limit the drain to drain_timeout seconds from now."""
         self.draining.deadline = self.clock() + self.options.drain_timeout
         self.timers.end_at(self.draining.deadline)
 
     def halt(self, failure: Failure, reason: str | None = None) -> None:
-        """Stop because of a message. It and those behind it in its partition stay unsettled."""
+        """Stop at a message. It and the messages behind it in its partition stay unsettled."""
         message, offset = failure.message, failure.message.offset
         self.failures.attempted([failure])
         self.failures.halted([failure])
@@ -226,12 +226,12 @@ class RunState:
         self.stop()
 
     def stop_at(self, message: Message[Any]) -> None:
-        """Abandon what lies behind the message in its partition and was not handed to a handler."""
+        """Abandon the messages behind this one in its partition that no handler has got yet."""
         partition, offset = message._delivery.partition, message.offset
         self.halts[partition] = min(offset, self.halts.get(partition, offset))
 
     def fail(self, error: BaseException) -> None:
-        """Stop because something other than a message is broken."""
+        """Stop because of an error that no message caused."""
         if self.error is None:
             self.error = error
             self.emit(Halted(self.name, type_name(error), text_of(error)))
@@ -240,7 +240,7 @@ class RunState:
     def split_at_halt(
         self, messages: Sequence[Message[Any]]
     ) -> tuple[list[Message[Any]], list[Message[Any]]]:
-        """Part messages into those that may go on and those behind the offset that halted."""
+        """Split messages into those that may be handled and those behind a halt."""
         go: list[Message[Any]] = []
         behind: list[Message[Any]] = []
         for message in messages:
@@ -251,7 +251,7 @@ class RunState:
     # -- crashes
 
     def crashed(self, stage: str, error: BaseException, *, restart: bool) -> None:
-        """Log and emit that a stage broke."""
+        """Log and emit that a stage crashed."""
         if self.failures.broke(stage, "crash", error):
             log.error(
                 "pipeline %r: stage %r crashed", self.name, stage, exc_info=printable(error),
@@ -265,7 +265,7 @@ class RunState:
         body: Callable[[], Awaitable[None]],
         crashed: Callable[[BaseException], Awaitable[None]],
     ) -> None:
-        """Run a stage's loop; after a crash settle what it held and restart it, within limits."""
+        """Run a stage's loop. After a crash, settle what it held and restart it, within limits."""
         while True:
             try:
                 return await body()
@@ -278,11 +278,13 @@ class RunState:
                 await crashed(error)
                 if not restart:
                     self.fail(as_exception(f"stage {stage!r} crashed too often", error))
-                await anyio.lowlevel.checkpoint()  # what crashes at once must not keep the loop
+                await (
+                    anyio.lowlevel.checkpoint()
+                )  # a stage that crashes at once must not block the loop
 
 
 def run_clock() -> Callable[[], float]:
-    """The time of this event loop in seconds, without finding out for each call which one it is."""
+    """The clock of this event loop, looked up once: anyio looks the loop up in every call."""
     if "asyncio" in sys.modules:
         import asyncio
 

@@ -1,7 +1,7 @@
-"""What the records of a run at level info say, as texts. Pure.
+"""The texts of a run's log records at level info. Pure.
 
-One record for each thing that happens once, or now and then: the start, the places where streams
-are resumed, controls, the steps of a drain, the end. Nothing per message or commit.
+There is one record for each event that happens once or rarely: the start, where streams are
+resumed, controls, the steps of a drain, the end. There is none per message or commit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from flowstream.pipeline.state.run_state import RunState
 from flowstream.texts import describe, text_of, type_name
 
 PLACES = 10
-"""Streams with their offsets that a record names."""
+"""How many streams with their offsets a record names."""
 PROGRAM = "the program"
-"""Who it was that called a method of a run and did not say."""
+"""Who controlled a run, if the caller gave no name."""
 
 
 def declared(declaration: Declaration) -> str:
@@ -86,11 +86,11 @@ def ended(state: RunState, reason: str, stopped_by: str, seconds: float) -> str:
 
 
 def control(action: str, detail: str) -> str:
-    """What was done to a run, in words."""
+    """A control of a run, in words."""
     words = {"pause": "paused", "resume": "resumed", "stop": "asked to stop", "abort": "aborted"}
     return words.get(action, detail)
 
 
 def said(by: str | None) -> str:
-    """Who did it, as it is told; bounded, whatever was given."""
+    """Who did it, shortened to a bounded length."""
     return PROGRAM if by is None else text_of(by, 100)

@@ -1,4 +1,4 @@
-"""The timers of a run: one task that calls back what is due, and what waits for another attempt."""
+"""The timers of a run: one task that calls what is due, and the messages that wait for a retry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Callback = Callable[[], None]
 
 
 class Timers:
-    """Callbacks by time, on the event loop. `clock` gives the time in seconds."""
+    """Callbacks by time, called on the event loop. `clock` gives the time in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -27,7 +27,7 @@ class Timers:
             self._earlier.notify()
 
     def park(self, due: float, resume: Callback, give_up: Callback) -> None:
-        """Call `resume` at `due`, or `give_up` when a drain would not last that long."""
+        """Call `resume` at `due`, or `give_up` if the drain ends before."""
         if not self.in_time(due):
             give_up()
             return
@@ -40,11 +40,11 @@ class Timers:
         self.at(due, fire)
 
     def in_time(self, due: float) -> bool:
-        """Whether the run lasts until then, as far as is known."""
+        """Whether the run may last until then."""
         return due <= self._deadline
 
     def end_at(self, deadline: float) -> None:
-        """A drain began: what is parked for longer than that is given up now."""
+        """A drain began: give up what is parked for longer than its deadline."""
         self._deadline = deadline
         for entry, (due, give_up) in list(self._parked.items()):
             if due > deadline:

@@ -142,7 +142,7 @@ async def test_retries_that_outlast_the_deadline_are_left_to_the_next_run():
         assert anyio.current_time() - before < 1
     assert result.reason == "drain timeout"
     assert isinstance(result.error, DrainTimeout)
-    assert "the next attempt of what failed is due later" in str(result.error)
+    assert "the next attempt of failed messages is due later" in str(result.error)
     assert "15 messages stay unsettled" in str(result.error)
     assert (result.settled, result.unsettled) == ({"ok": 5}, 15)
     assert producer.stored == {"orders": 4}

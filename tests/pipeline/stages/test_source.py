@@ -88,7 +88,7 @@ async def test_a_hand_over_that_runs_out_of_time_says_how_many_come_again_and_wh
             running.stop()
             await running.wait()
     text = next(r.getMessage() for r in caplog.records if "handed over" in r.getMessage())
-    assert "orders is handed over with 1 messages that are not settled (after 2 s" in text
+    assert "orders is handed over with 1 unsettled messages (after 2 s" in text
     assert "in handlers: processor" in text
     assert "The next owner gets 17 messages again: all from offset 3 on" in text
 

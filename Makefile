@@ -25,6 +25,7 @@ WORKERS ?= $(shell expr 2 '*' $(CORES))
 test-fast test-all: WORKERS := $(CORES)
 PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Without it each process of the tests would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -51,11 +52,15 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 	@$(INSTALL) --editable .
 	@touch $@
 
+# All cores compile what pip would compile on one.
 $(TESTING): pyproject.toml | $(BIN)/python
-ifndef UV
-	@$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
-endif
+ifdef UV
 	@$(INSTALL) --editable '.[all]' --group test
+else
+	@$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
+	@$(INSTALL) --no-compile --editable '.[all]' --group test
+	@-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
+endif
 	@touch $(RUNTIME) $@
 
 $(STAMP): $(TESTING)

@@ -33,7 +33,7 @@ from flowstream.testing import broker_in_thread
 from tests.brokers.running import REQUIRED, Broker, Certificates, running
 from tests.brokers.running import certificates as find_certificates
 
-pytest_plugins = ["tests.support.report", "tests.support.evidence"]
+pytest_plugins = ["tests.support.report", "tests.support.evidence", "tests.support.passed"]
 
 RUNNING = running()
 SINGLE = sorted({*RUNNING, *REQUIRED} - {"cluster"}, key=lambda name: [*map(int, name.split("."))])

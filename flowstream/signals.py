@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 
@@ -12,29 +13,51 @@ class Signal:
     """Wakes whoever waits for a condition; costs next to nothing while nobody does.
 
     Waiters test their condition before and after: `while not ready: await signal.wait()`.
+
+    A slice is waited for several times on its way. On asyncio a bare future is what `anyio.Event`
+    waits for inside, at half of its cost; the scopes of anyio cancel both alike.
     """
 
-    __slots__ = ("_event",)
+    __slots__ = ("_event", "_futures")
 
     def __init__(self) -> None:
         self._event: anyio.Event | None = None
+        self._futures: list[asyncio.Future[None]] = []
 
     def notify(self) -> None:
         """Wake all who wait now."""
-        event, self._event = self._event, None
-        if event is not None:
+        if self._futures:
+            futures, self._futures = self._futures, []
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+        if self._event is not None:
+            event, self._event = self._event, None
             event.set()
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait for the next notification, at most `timeout` seconds."""
-        if self._event is None:
-            self._event = anyio.Event()
-        event = self._event
         if timeout is None or timeout == math.inf:
-            await event.wait()
+            await self._next()
         else:
             with anyio.move_on_after(timeout):
-                await event.wait()
+                await self._next()
+
+    async def _next(self) -> None:
+        loop = asyncio._get_running_loop()  # None on trio
+        if loop is None:
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
+            return
+        future = loop.create_future()
+        self._futures.append(future)
+        try:
+            await future
+        except BaseException:
+            if future in self._futures:
+                self._futures.remove(future)
+            raise
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds; it is looked at after each notification."""

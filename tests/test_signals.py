@@ -53,3 +53,20 @@ async def test_until_looks_after_each_notification() -> None:
             signal.notify()
     assert looks == [0, 1, 2, 3]
     await Signal().until(lambda: True)
+
+
+async def test_nothing_is_left_of_those_who_stopped_waiting() -> None:
+    """A wait whose time ran out, and one that was cancelled, again and again."""
+    signal = Signal()
+    for _ in range(5):
+        await signal.wait(1)
+        with anyio.move_on_after(1):
+            await signal.wait()
+    assert signal._futures == []
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(signal.wait)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert signal._futures == []
+    signal.notify()

@@ -15,6 +15,7 @@ import anyio
 
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
+from flowstream.signals import Signal
 
 _NOTHING: Slice[Any] = Slice.of([])
 
@@ -213,22 +214,22 @@ def _kind(awaited: Any) -> tuple[str, str] | None:
 class Idle:
     """Workers that wait for messages."""
 
-    __slots__ = ("_events",)
+    __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._events: dict[int, anyio.Event] = {}
+        self._waiting: dict[int, Signal] = {}
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._waiting)
 
     async def wait(self, index: int) -> None:
-        event = self._events[index] = anyio.Event()
+        signal = self._waiting[index] = Signal()
         try:
-            await event.wait()
+            await signal.wait()
         finally:
-            self._events.pop(index, None)
+            self._waiting.pop(index, None)
 
     def wake(self, count: int) -> None:
         """Wake up to `count` workers."""
-        for index in list(self._events)[:count]:
-            self._events.pop(index).set()
+        for index in list(self._waiting)[:count]:
+            self._waiting.pop(index).notify()

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import anyio
 
@@ -19,6 +19,7 @@ from flowstream.client import (
 )
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import (
+    OnTruncated,
     StreamDelivery,
     StreamEnvironment,
     StreamLag,
@@ -79,7 +80,7 @@ class StreamProducerOptions:
     ] = 10
     filter: Annotated[Filter | None, "which messages are wanted"] = None
     on_truncated: Annotated[
-        Literal["error", "skip"], "what happens where retention removed messages that were not read"
+        OnTruncated, "what happens where retention removed messages that were not read"
     ] = "error"
 
 

@@ -15,11 +15,9 @@ from typing import Any
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.message import Message
+from flowstream.pipeline.options import BatcherOptions, Full
 from flowstream.pipeline.slice import Slice
 from flowstream.texts import interrupts, shown
-
-Splitter = Callable[[Message[Any], Any], tuple[bool, Any]]
-"""Called with a message and the accumulator: (is the batch full with it, the next accumulator)."""
 
 Where = tuple[int | None, Hashable]
 """The partition and the key of an open batch."""
@@ -33,28 +31,25 @@ class Batching:
 
     def __init__(
         self,
-        name: str,
-        size: int | tuple[Any, Splitter],
-        timeout: float,
+        options: BatcherOptions,
         *,
-        max_bytes: int | None = None,
         partition: Callable[[Message[Any]], int] | None = None,
     ) -> None:
-        self.name: str = name
-        self.timeout: float = timeout
-        self.max_bytes: int | None = max_bytes
+        self.name: str = options.name
+        self.timeout: float = options.batch_timeout
+        self.max_bytes: int | None = options.max_bytes
         self.partition: Callable[[Message[Any]], int] | None = partition
         self.messages: int = 0
         self._open: dict[Where, Batch[Any]] = {}
         self._bytes: dict[Where, int] = {}
         self._states: dict[Where, Any] = {}
-        self._split: Splitter | None = None
+        self._split: Full | None = None
         self._initial: Any = None
-        if isinstance(size, tuple):
+        if isinstance(options.size, tuple):
             self.size: int = 1 << 62
-            self._initial, self._split = size
+            self._initial, self._split = options.size
         else:
-            self.size = size
+            self.size = options.size
 
     def put(self, part: Slice[Any], now: float) -> list[Batch[Any]]:
         """Add messages without batch key or flush. Returns the batches that are full."""

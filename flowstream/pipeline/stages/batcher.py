@@ -39,9 +39,7 @@ class Batcher:
         self.processors = processors
         self._partition_by = partition_by
         self._keyed_before = in_order and partition_by is None
-        self.batching: Final = Batching(
-            options.name, options.size, options.batch_timeout, max_bytes=options.max_bytes
-        )
+        self.batching: Final = Batching(options)
         self._armed = False
         self._draining = False
         self._partition(options.concurrency)

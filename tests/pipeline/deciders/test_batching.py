@@ -10,6 +10,7 @@ from flowstream.pipeline import Message
 from flowstream.pipeline.deciders.batching import Batching, Rejected
 from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.message import Detached
+from flowstream.pipeline.options import BatcherOptions
 from flowstream.pipeline.slice import Slice
 
 sends = st.lists(
@@ -45,9 +46,9 @@ def columns(messages):
 @given(sends, st.integers(1, 8), st.none() | st.integers(1, 60), st.booleans())
 def test_nothing_is_lost_or_repeated_and_limits_hold(sends, size, max_bytes, partitioned):
     batching = Batching(
-        "b", size, 1.0, max_bytes=max_bytes,
+        BatcherOptions("b", size=size, batch_timeout=1.0, max_bytes=max_bytes),
         partition=(lambda m: m._hash) if partitioned else None,
-    )  # fmt: skip
+    )
     closed, n, now = [], 0, 0.0
     for group, pause in sends:
         messages = []
@@ -84,7 +85,7 @@ def test_nothing_is_lost_or_repeated_and_limits_hold(sends, size, max_bytes, par
 
 
 def test_age_counts_from_the_first_message():
-    batching = Batching("b", 10, 1.0)
+    batching = Batching(BatcherOptions("b", size=10, batch_timeout=1.0))
     batching.put(Slice.of([message(0)]), 5.0)
     batching.put(Slice.of([message(1)]), 5.9)
     assert batching.deadline == 6.0
@@ -95,7 +96,7 @@ def test_age_counts_from_the_first_message():
 
 
 def test_a_message_larger_than_the_ceiling_goes_alone():
-    batching = Batching("b", 10, 1.0, max_bytes=100)
+    batching = Batching(BatcherOptions("b", size=10, batch_timeout=1.0, max_bytes=100))
     closed = batching.put(
         Slice.of([message(0, size=60), message(1, size=300), message(2, size=60)]), 0
     )
@@ -103,7 +104,7 @@ def test_a_message_larger_than_the_ceiling_goes_alone():
 
 
 def test_flush_closes_only_its_own_batch():
-    batching = Batching("b", 10, 1.0)
+    batching = Batching(BatcherOptions("b", size=10, batch_timeout=1.0))
     closed = batching.put_each(
         [message(0, key=1), message(1, key=2), message(2, key=1, flush=True)], 0
     )
@@ -116,7 +117,7 @@ def test_a_function_decides_when_a_batch_is_full():
         weight += m.data
         return (True, 0) if weight >= 10 else (False, weight)
 
-    batching = Batching("b", (0, weigh), 1.0)
+    batching = Batching(BatcherOptions("b", size=(0, weigh), batch_timeout=1.0))
     closed = batching.put(Slice.of([message(n) for n in (3, 3, 3, 3, 9, 1, 2)]), 0)
     assert [[m.data for m in b] for b in closed] == [[3, 3, 3, 3], [9, 1]]
     assert batching.messages == 1
@@ -124,7 +125,8 @@ def test_a_function_decides_when_a_batch_is_full():
 
 @pytest.mark.parametrize("answer", [None, 5, (True,), "no"])
 def test_a_size_function_that_answers_nonsense_is_reported_with_its_message(answer):
-    batching = Batching("b", (0, lambda m, acc: answer if m.data == 1 else (False, acc)), 1.0)
+    size = (0, lambda m, acc: answer if m.data == 1 else (False, acc))
+    batching = Batching(BatcherOptions("b", size=size, batch_timeout=1.0))
     with pytest.raises(Rejected) as caught:
         batching.put(Slice.of([message(0), message(1), message(2)]), 0)
     assert caught.value.index == 1

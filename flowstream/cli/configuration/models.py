@@ -6,12 +6,12 @@ pipeline), so that a setting has the bounds and the sentence of the option that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,10 @@ from flowstream.errors import FlowstreamError
 from flowstream.schema import Bounds, Option, options_of
 
 PIPELINES = "pipelines"
-URLS = {"url": StreamUrl.parse, "management": Management.parse}
+URLS: Mapping[str, Callable[[str], object]] = {
+    "url": StreamUrl.parse,
+    "management": Management.parse,
+}
 
 
 def _options() -> dict[str, Option]:
@@ -127,7 +130,7 @@ def plain(value: Any) -> Any:
 class PipelineOverrides(BaseModel):
     """Options of a pipeline's declaration that may be set differently where it runs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 @cache
@@ -140,7 +143,7 @@ def pipeline_overrides() -> type[PipelineOverrides]:
 class SettingsModel(BaseSettings):
     """What every model of the settings has: the options of pipelines, by name."""
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
         extra="forbid",

@@ -8,6 +8,7 @@ each other's types are one idea in two places.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,12 +73,19 @@ WITHOUT_CIRCLES = [
 ]
 # What the generator of grafana/ may use, which is no part of the package.
 GENERATOR_MAY_USE = {"flowstream.metrics", "flowstream.monitor", "grafana", "yaml"}
+# Of the repository, and no part of the package.
+TOOLS = {"grafana", "tests", "pipelines", "yaml"}
 # What the example applications may use beside flowstream and the standard library.
 PIPELINES_MAY_USE = {"anyio", "msgspec", "pydantic"}
 
 
-def imports_of(source: str, package: str) -> Iterator[tuple[str, str | None]]:
+@functools.cache
+def imports_of(source: str, package: str) -> tuple[tuple[str, str | None], ...]:
     """Each import as (module, name): `import a.b` is ("a.b", None)."""
+    return tuple(_imports_of(source, package))
+
+
+def _imports_of(source: str, package: str) -> Iterator[tuple[str, str | None]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
@@ -183,8 +191,10 @@ def sources(folder: str) -> list[Path]:
 def test_rooms_import_only_what_they_may(file: Path) -> None:
     room = room_of(file)
     assert room in ROOMS.keys() | TOP, f"{room} is no room of the table"
-    found = trespasses(room, file.read_text(), package_of(file))
-    assert found == []
+    source, package = file.read_text(), package_of(file)
+    assert trespasses(room, source, package) == []
+    tops = {module.split(".")[0] for module, _ in imports_of(source, package)}
+    assert not tops & TOOLS, "the package uses no tools of the repository"
 
 
 @pytest.mark.parametrize("room", WITHOUT_CIRCLES)
@@ -200,12 +210,6 @@ def test_the_files_of_a_room_form_no_import_circle(room: str) -> None:
 @pytest.mark.parametrize("file", sources("grafana"), ids=lambda file: file.name)
 def test_the_generator_of_dashboards_uses_rooms_only(file: Path) -> None:
     assert generator_trespasses(file.read_text()) == []
-
-
-@pytest.mark.parametrize("file", sources("flowstream"), ids=lambda it: str(it.relative_to(ROOT)))
-def test_the_package_uses_no_tools_of_the_repository(file: Path) -> None:
-    tops = {module.split(".")[0] for module, _ in imports_of(file.read_text(), package_of(file))}
-    assert not tops & {"grafana", "tests", "pipelines", "yaml"}
 
 
 @pytest.mark.parametrize("room", CLIENT)

@@ -253,6 +253,7 @@ async def test_bodies_that_are_not_amqp_stay_as_they_are(
 # -- the switch
 
 
+@pytest.mark.slow
 def test_without_it_opentelemetry_is_not_imported() -> None:
     program = (
         "import flowstream.cli.running.supervisor, sys; sys.exit('opentelemetry' in sys.modules)"

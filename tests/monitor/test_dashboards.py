@@ -53,9 +53,8 @@ def test_any_address_is_read_back(targets: list[str], prometheus: str, runbooks:
 def test_only_addresses_differ() -> None:
     files, shipped = dashboard_files(), dashboard_files(COMPOSE)
     for name, text in files.items():
-        assert yaml.safe_load(shipped[name]) == yaml.safe_load(
-            (ROOT / "grafana" / name).read_text()
-        )
+        kept = (ROOT / "grafana" / name).read_text()
+        assert shipped[name] == kept or yaml.safe_load(shipped[name]) == yaml.safe_load(kept)
         lines = zip(text.splitlines(), shipped[name].splitlines(), strict=True)
         for ours, theirs in lines:
             assert ours == theirs or "localhost:" in ours

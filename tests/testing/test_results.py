@@ -61,6 +61,7 @@ DEAD = DeadLetter("orders.dead")
 orders()  # pydantic looks for its plugins at its first use, which blocks
 
 
+@pytest.mark.medium
 async def test_every_outcome_with_its_reason():
     pipeline = orders(retry=Retry(attempts=3), on_failure=DEAD)
     async with PipelineTester(pipeline) as tester:

@@ -150,6 +150,7 @@ async def test_a_crash_in_the_middle_of_a_batch_handler():
     assert (await tester.run()).statuses == ["ok"] * 2
 
 
+@pytest.mark.medium
 async def test_a_crash_may_be_the_first_thing_that_happens():
     tester = PipelineTester(orders(), [Crash(), Order(1), Crash()])
     first = await tester.run()
@@ -343,10 +344,12 @@ assert PipelineTester(pipeline).run_sync({"id": 1}).ok
 """
 
 
+@pytest.mark.medium
 def test_a_plain_install_is_enough():
     subprocess.run([sys.executable, "-W", "error", "-c", PLAIN], check=True, timeout=60)
 
 
+@pytest.mark.medium
 async def test_a_failing_test_leaves_the_pipeline_as_it_was():
     pipeline = orders()
     before = dict(vars(pipeline))
@@ -361,6 +364,7 @@ async def test_a_failing_test_leaves_the_pipeline_as_it_was():
     assert vars(pipeline) == before
 
 
+@pytest.mark.medium
 async def test_a_pipeline_that_runs_is_left_alone():
     pipeline = orders()
     other = PipelineTester(pipeline)

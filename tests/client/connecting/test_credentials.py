@@ -87,7 +87,7 @@ async def test_a_token_that_cannot_be_fetched_is_tried_again(
         TokenCredentials(tokens, renew_at=1.0)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 async def test_an_identity_provider_that_is_away_is_waited_for(
     cluster: Cluster, connect: Connect
 ) -> None:

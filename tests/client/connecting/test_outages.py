@@ -169,7 +169,7 @@ async def test_a_long_outage_is_told_of_once_a_minute(
         assert "no broker at node0:5552: refused" in still[-1]
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 async def test_what_comes_and_goes_is_one_outage(
     cluster: Cluster, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

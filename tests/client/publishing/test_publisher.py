@@ -193,7 +193,7 @@ async def test_an_exception_in_the_block_flushes_for_a_moment_only(
             await publisher.send(b"x")
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 async def test_two_hundred_and_fifty_six_publishers_share_a_connection(
     cluster: Cluster, connect: Connect
 ) -> None:

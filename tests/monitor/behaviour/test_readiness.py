@@ -128,6 +128,7 @@ class Forgetful(MemoryStream):
         await super().commit(stream, offset)
 
 
+@pytest.mark.slow
 @virtual
 async def test_no_commits_while_messages_arrive() -> None:
     producer = Forgetful(bodies(100_000), slices=[10])

@@ -66,7 +66,7 @@ async def test_a_run_from_start_to_end(caplog: pytest.LogCaptureFixture) -> None
     assert all(vars(record)["pipeline"] == "test" for record in caplog.records)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 async def test_commits_are_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     pipeline = pipeline_of(2_000, commit_interval=1.0, commit_every=1)
 

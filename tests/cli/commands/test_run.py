@@ -130,7 +130,7 @@ def test_retries_that_are_due_after_the_deadline_are_no_success(shop: Shop) -> N
         result = run.end()
     assert result.code == 8, result.err
     assert "did not drain within 25 s" in result.err
-    assert "the next attempt of what failed is due later than that" in result.err
+    assert "the next attempt of failed messages is due later" in result.err
     assert result.json[0]["reason"] == "drain timeout"
     assert result.json[0]["unsettled"] > 0
     assert shop.offset() is None

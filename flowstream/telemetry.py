@@ -1,8 +1,8 @@
-"""What happens, as values: event types and the `Observer` protocol.
+"""Events as values, the `Observer` that receives them, and the `Tracer` that creates spans.
 
-Hot code knows only this file. An event is made per slice, batch, commit or connection, never per
-message. Observers are called synchronously on the event loop and must not block or raise; an
-observer that raises is detached after one log record.
+The other rooms import only this file to report what happens. There is an event per slice, batch,
+commit or connection, never per message. Observers are called synchronously on the event loop and
+must not block or raise; an observer that raises is detached after one log record.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _log = logging.getLogger("flowstream.telemetry")
 class Event:
     """The base of every event; rooms define theirs as slotted dataclasses.
 
-    They are values: nobody changes one. (Frozen ones take three times as long to make.)
+    They are values, and must not be changed. (Frozen dataclasses take three times as long to make.)
     """
 
     __slots__ = ()
 
 
 class Observer(Protocol):
-    """Anything that can be told of events, such as `flowstream.metrics.Metrics`."""
+    """Receives events, as `flowstream.metrics.Metrics` does."""
 
     def observe(self, event: Event, /) -> None: ...
 
@@ -37,23 +37,23 @@ Outcome: TypeAlias = Callable[[Sequence[Any], BaseException | None], None]
 
 
 class Tracer(Protocol):
-    """Draws a span around each slice, batch and publishing: `flowstream.tracing.Tracing` is one."""
+    """Creates a span for each slice, batch and publishing, as `flowstream.tracing.Tracing` does."""
 
     def handling(
         self, pipeline: str, stage: str, messages: Sequence[Any], /
     ) -> AbstractContextManager[Outcome]:
-        """Around a stage's handler; gives what is to be told the messages and their error."""
+        """Entered around a handler. Yields a function to call with the messages and their error."""
 
     def publishing(
         self, stream: str, messages: int, /
     ) -> AbstractContextManager[Mapping[str, str]]:
-        """Around publishing; gives the application properties that the messages shall carry."""
+        """Entered around publishing. Yields the application properties for the messages."""
 
 
 class Telemetry:
-    """Fans events out to observers. `active` is False while nobody listens: test it first.
+    """Sends events to observers. `active` is False without observers: test it first.
 
-    `tracer` draws spans; None, which costs nothing, draws none.
+    `tracer` creates spans. None creates none, and costs nothing.
     """
 
     __slots__ = ("_observers", "tracer")
@@ -91,7 +91,7 @@ class Telemetry:
 
 @dataclass(slots=True)
 class Received(Event):
-    """A slice was admitted: `messages` and `bytes` of it, from `stream`."""
+    """A slice of `stream` was taken in, with so many `messages` and `bytes`."""
 
     pipeline: str
     stream: str
@@ -129,8 +129,8 @@ class Settled(Event):
     """Messages were settled with one outcome.
 
     `outcome`: "ok", "dropped", "dead_lettered" or "discarded" (by the policy Drop, or by
-    the run's `discard`). `latency` is the seconds since they were published, None where the source
-    does not tell.
+    the run's `discard`). `latency` is the seconds since they were published, None if the source
+    does not know.
     """
 
     pipeline: str
@@ -142,10 +142,10 @@ class Settled(Event):
 
 @dataclass(slots=True)
 class Dropped(Event):
-    """Messages left the pipeline unhandled, and why.
+    """Messages left the pipeline without being handled, for `reason`.
 
     `intentional`: by `message.drop(reason)`, or by the run's `discard` ("discarded on request").
-    Otherwise they failed and the policy Drop discarded them; `reason` is `Failed.error` then.
+    Otherwise they failed and the policy Drop discarded them; then `reason` is `Failed.error`.
     """
 
     pipeline: str
@@ -157,7 +157,7 @@ class Dropped(Event):
 
 @dataclass(slots=True)
 class Abandoned(Event):
-    """Messages were given up unsettled, by a halt or a drain; the next run replays them."""
+    """A halt or a drain gave messages up without settling them. The next run gets them again."""
 
     pipeline: str
     stream: str
@@ -168,9 +168,8 @@ class Abandoned(Event):
 class AttemptFailed(Event):
     """Messages failed an attempt in `phase` ("decode", "process", "batch", "sink", "commit").
 
-    `Retried` and `Failed` tell whether they are tried again. `error` is the exception's class, or
-    the reason, with … for numbers and ids, where a handler failed them itself. `reason` is why the
-    first of them failed, in words.
+    `Retried` or `Failed` follows. `error` is the exception's class; after `message.fail` it is the
+    reason, with … for numbers and ids. `reason` is the text of the first failure.
     """
 
     pipeline: str
@@ -183,7 +182,7 @@ class AttemptFailed(Event):
 
 @dataclass(slots=True)
 class Failed(Event):
-    """Messages failed for good; see `AttemptFailed` for `phase`, `error` and `reason`."""
+    """Messages finally failed; see `AttemptFailed` for `phase`, `error` and `reason`."""
 
     pipeline: str
     stage: str
@@ -195,7 +194,7 @@ class Failed(Event):
 
 @dataclass(slots=True)
 class Retried(Event):
-    """Messages whose attempt failed were parked, for at most `delay` seconds.
+    """Failed messages wait for their next attempt, for at most `delay` seconds.
 
     `phase`, `error` and `reason` are those of `AttemptFailed`.
     """
@@ -212,7 +211,7 @@ class Retried(Event):
 
 @dataclass(slots=True)
 class Committed(Event):
-    """An offset was sent to be stored (`verified`: and read back)."""
+    """An offset was sent to be stored; if `verified`, it was also read back."""
 
     pipeline: str
     stream: str
@@ -234,8 +233,8 @@ class CommitFailed(Event):
 class OffsetMoved(Event):
     """Something else stored offsets for a stream while this run holds it.
 
-    `found` is what is stored, and `expected` what this run stored last, or found when it began
-    (None: nothing was stored).
+    `found` is the stored offset, and `expected` the one that this run stored last, or found at its
+    start (None: no offset was stored).
     """
 
     pipeline: str
@@ -258,8 +257,8 @@ class Truncated(Event):
 class PartitionMoved(Event):
     """A partition came to this process (`active`) or left it, after a drain of `seconds`.
 
-    At the start every partition is told of: `seconds` is None then, and whenever one comes. `lost`
-    is whether it left with a connection that was lost, and not because the broker gave it away.
+    At the start there is one event for each partition. `seconds` is None if the partition came. It
+    is `lost` if it left with a lost connection, and not because the broker moved it.
     """
 
     pipeline: str
@@ -272,7 +271,7 @@ class PartitionMoved(Event):
 
 @dataclass(slots=True)
 class StageCrashed(Event):
-    """A stage broke outside of a handler and was restarted (or gave up)."""
+    """A stage crashed outside of a handler; if `restarted`, it continues."""
 
     pipeline: str
     stage: str
@@ -292,9 +291,9 @@ class HandlerStuck(Event):
 
 @dataclass(slots=True)
 class LoopBlocked(Event):
-    """The event loop did nothing else for `seconds`, because of what `where`, a stack, shows.
+    """Code blocked the event loop for `seconds`; `where` is its stack.
 
-    `stage` is the stage or callback that blocked it, "" where that is not known.
+    `stage` is the stage or callback that blocked it, "" if it is not known.
     """
 
     pipeline: str
@@ -305,8 +304,8 @@ class LoopBlocked(Event):
 
 @dataclass(slots=True)
 class Controlled(Event):
-    """Somebody (`by`) changed a run: `action` is "pause", "resume", "rate_limit", "resize", "stop"
-    or "abort", and `detail` says what was asked for."""
+    """A run was controlled by `by`: `action` is "pause", "resume", "rate_limit", "resize", "stop"
+    or "abort", and `detail` what was requested."""
 
     pipeline: str
     action: str
@@ -316,7 +315,7 @@ class Controlled(Event):
 
 @dataclass(slots=True)
 class Warned(Event):
-    """A run works, and hardly as it is meant to: `subject` is the option or stream it is about."""
+    """A run works, but probably not as intended. `subject` is the option or stream at fault."""
 
     pipeline: str
     subject: str
@@ -325,7 +324,7 @@ class Warned(Event):
 
 @dataclass(slots=True)
 class PhaseChanged(Event):
-    """The run went from one phase to the next (starting, running, paused, draining, stopped)."""
+    """The run entered a phase: starting, running, paused, draining, closing or stopped."""
 
     pipeline: str
     phase: str
@@ -334,9 +333,9 @@ class PhaseChanged(Event):
 
 @dataclass(slots=True)
 class Halted(Event):
-    """The run is being ended by an error: a message under the policy Halt, or something broken.
+    """An error ends the run: a message with the policy Halt, or another failure.
 
-    `error` is the exception's class, `reason` what it says.
+    `error` is the exception's class, `reason` its text.
     """
 
     pipeline: str
@@ -355,7 +354,7 @@ class ConnectionOpened(Event):
 
 @dataclass(slots=True)
 class ConnectionLost(Event):
-    """A connection ended. `cause` is that of errors.ConnectionClosed, `reason` the words."""
+    """A connection ended. `cause` is that of errors.ConnectionClosed, `reason` its text."""
 
     address: str
     role: str
@@ -365,8 +364,8 @@ class ConnectionLost(Event):
 
 @dataclass(slots=True)
 class ChunkReceived(Event):
-    """A chunk arrived: `credits` is what the subscription has left at the server, `buffered` the
-    bytes of chunks that were not handed over yet."""
+    """A chunk arrived. `credits` is how many more the server may send, `buffered` the bytes of the
+    chunks that wait in the client."""
 
     stream: str
     messages: int
@@ -378,7 +377,7 @@ class ChunkReceived(Event):
 
 @dataclass(slots=True)
 class Overtaken(Event):
-    """Retention removed `messages` offsets before a consumer had read them: lost to it."""
+    """Retention removed `messages` offsets before a consumer had read them."""
 
     stream: str
     messages: int
@@ -386,9 +385,9 @@ class Overtaken(Event):
 
 @dataclass(slots=True)
 class RetentionLooked(Event):
-    """A consumer looked where its stream begins: `headroom` offsets before what it reads next.
+    """A consumer looked up where its stream begins: `headroom` offsets before its next message.
 
-    Below 0 retention has passed what is settled: what was not read of it is lost.
+    Below 0, retention has removed messages that were not read.
     """
 
     stream: str
@@ -416,11 +415,11 @@ class Confirmed(Event):
 
 @dataclass(slots=True)
 class StateChanged(Event):
-    """An environment, publisher or consumer (`kind`) went from one state to the next.
+    """An environment, publisher or consumer (`kind`) entered a state.
 
-    `state`: "connecting", "open", "recovering" or "closed"; `reason` says why where nobody asked
-    for it; `seconds` is how long the last state held; `environment` is the name of the environment
-    it belongs to.
+    `state`: "connecting", "open", "recovering" or "closed"; `reason` says why, if it was not
+    requested; `seconds` is how long the state before lasted; `environment` is the name of the
+    environment it belongs to.
     """
 
     kind: str
@@ -433,10 +432,10 @@ class StateChanged(Event):
 
 @dataclass(slots=True)
 class BrokerLost(Event):
-    """An environment lost `what` (its broker, a node, or a stream), for `reason`, and tries again.
+    """An environment lost `what` (its broker, a node, or a stream) for `reason`, and reconnects.
 
-    One event for all that was lost at about the same time: `waiting` are the publishers and
-    consumers that it is missing for ("consumer of orders").
+    There is one event for all that is lost at about the same time: `waiting` are the publishers
+    and consumers that need it ("consumer of orders").
     """
 
     environment: str
@@ -447,7 +446,7 @@ class BrokerLost(Event):
 
 @dataclass(slots=True)
 class BrokerBack(Event):
-    """All that an environment had lost is there again, after `seconds`."""
+    """An environment has reached all that it had lost again, after `seconds`."""
 
     environment: str
     what: str

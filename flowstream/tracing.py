@@ -1,12 +1,13 @@
-"""Spans for OpenTelemetry, by its API only: who runs the program chooses the SDK and exporter.
+"""Creates OpenTelemetry spans, by its API only: the program chooses the SDK and the exporter.
 
     telemetry = Telemetry(tracer=Tracing())
     await pipeline.run(telemetry=telemetry)
 
-A slice of a processor and a batch of a batcher is a span each, never a message. They are roots:
-a slice has many senders, so each span links to the contexts that its messages carry in their AMQP
-application properties. What a sink publishes as AMQP 1.0 carries the context of its span on.
-Names and attributes are those of the messaging conventions. Needs the extra `otel`.
+A slice of a processor and a batch of a batcher have a span each; single messages have none. These
+spans are roots: a slice has many senders, so its span links to the contexts that the messages carry
+in their AMQP application properties. Messages that a sink publishes as AMQP 1.0 carry the context
+of the sink's span. Names and attributes are those of the messaging conventions. It needs the extra
+`otel`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, TracerProvider
 
 MAX_LINKS = 64
-"""Messages of a span whose contexts are read: tracing costs so much, and not more."""
+"""How many messages of a span are read for contexts, to bound what tracing costs."""
 
 
 class Traced(Protocol):
-    """What a message is asked for."""
+    """The application properties that may carry a context."""
 
     @property
     def stream(self) -> str: ...
@@ -41,9 +42,9 @@ class Traced(Protocol):
 
 
 class Tracing:
-    """Draws spans with a tracer of `tracer_provider`, the global one unless it is given.
+    """Creates spans with a tracer of `tracer_provider`, or of the global provider.
 
-    Raises NotSupported where the extra is not installed.
+    Raises NotSupported if the extra is not installed.
     """
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
@@ -63,7 +64,7 @@ class Tracing:
     ) -> Iterator[Callable[[Sequence[Traced], BaseException | None], None]]:
         """The span of a stage's handler over a slice or batch; current while it runs.
 
-        What it gives is told, at the end, the messages and the exception that failed all of them.
+        It yields a function to call at the end with the messages and the error that failed them.
         """
         attributes: dict[str, Any] = {
             "messaging.operation.name": "process",
@@ -90,9 +91,9 @@ class Tracing:
 
     @contextmanager
     def publishing(self, stream: str, messages: int) -> Iterator[dict[str, str]]:
-        """The span of publishing to a stream, below the current one.
+        """The span of publishing to a stream, a child of the current one.
 
-        It gives the application properties that carry its context to who consumes the messages:
+        It yields the application properties that carry its context to consumers:
 
             with tracing.publishing("orders", 1) as properties:
                 message = AmqpMessage.of(body, application_properties=properties)
@@ -122,11 +123,11 @@ class Tracing:
         return list(found.values())
 
     def _sender(self, message: Traced) -> Any:
-        """The span context that a message carries; None where it carries none."""
+        """The span context that a message carries, or None."""
         try:
             properties = message.application_properties
         except FlowstreamError:
-            return None  # a damaged message fails where it is decoded
+            return None  # a damaged message fails when it is decoded
         carrier = {name: text for name, text in properties.items() if isinstance(text, str)}
         if not carrier:
             return None

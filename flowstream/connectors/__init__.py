@@ -1,13 +1,15 @@
-"""The only glue of client and pipeline: streams as sources, sinks and dead-letter stores.
+"""Connects the client and the pipeline: streams as sources, sinks and dead-letter streams.
 
-    stream_producer.py         StreamProducer: one stream, resumed behind its committed offset
-    super_stream_producer.py   SuperStreamProducer: its partitions, shared between processes
+It promises that a source resumes behind its stored offset, that a beginning is stored before the
+first message is handled, that no offset of another run is overwritten unnoticed, and that a batch
+settles only when the broker has confirmed all of it. In the order to read:
+
+    stream_producer.py         StreamProducer: one stream, resumed behind its stored offset
+    super_stream_producer.py   SuperStreamProducer: partitions, shared between processes
     stream_sink.py             StreamSink: batches published and confirmed
-    dead_letter.py             DeadLetter: failed messages kept with origin and reason; valve.py
-    environment.py             StreamEnvironment: what they need of an environment
-    start.py, filtering.py, amqp.py, encoding.py   what they share
-
-This file is the room's contract.
+    dead_letter.py             DeadLetter: failed messages, with origin and reason; valve.py
+    environment.py             StreamEnvironment: what connectors need of an environment
+    start.py, filtering.py, amqp.py, encoding.py, done_ranges.py   what they share
 """
 
 from flowstream.connectors.dead_letter import PROPERTIES as DEAD_LETTER_PROPERTIES

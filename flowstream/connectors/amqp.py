@@ -1,4 +1,4 @@
-"""Reads bodies as AMQP 1.0 messages where they are, and as they are otherwise."""
+"""Reads bodies that are AMQP 1.0 messages; other bodies stay as they are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowstream.client import (
 
 
 class AmqpCodec:
-    """The payload is the data section, or the value; the rest is decoded when it is asked for."""
+    """The payload is the data section, or the value. Other sections are decoded on demand."""
 
     def body(self, raw: bytes, /) -> bytes:
         return data_of(raw)

@@ -1,12 +1,12 @@
-"""Dead letters: what a pipeline could not handle, kept with where, why and how often it failed.
+"""Dead letters: messages that a pipeline could not handle, published with the place and the reason.
 
-A dead letter is an AMQP 1.0 message. Its data section is the original body, byte for byte (also
-where that is an AMQP message itself), so publishing it again replays it exactly. PROPERTIES lists
-its application properties.
+A dead letter is an AMQP 1.0 message. Its data section is the original body, byte for byte, even if
+that is itself an AMQP message, so publishing it replays the original exactly. PROPERTIES lists its
+application properties.
 
-A letter has to fit into one frame. Where it would not, the traceback is shortened first, then the
-reason. Where the body alone leaves no room for the rest, it is left out: the letter says where the
-original is, how large it is and what its SHA-256 is, so that it can be fetched from there.
+A letter must fit into one frame. If it does not, first the traceback is shortened, then the reason.
+If the body leaves no room for the rest, it is left out: then the letter has the stream, offset,
+size and SHA-256 of the original, from which the body can be fetched.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PROPERTIES = {
     "x-phase": "decode, process, batch or sink",
     "x-stage": "the processor's or batcher's name",
     "x-attempts": "how often it was tried",
-    "x-reason": "why it failed, in words",
-    "x-error": "the exception's class; empty where a handler failed the message itself",
+    "x-reason": "the reason why it failed",
+    "x-error": "the exception's class; empty if a handler called `message.fail`",
     "x-traceback": "the end of the traceback, at most 8192 characters",
     "x-failed-at": "when it was given up: ISO 8601, UTC",
     "x-omitted-bytes": "0, or the size of a body that is too large for the letter; it is at "
@@ -54,17 +54,17 @@ PROPERTIES = {
 REASON_LIMIT = 2048
 TRACEBACK_LIMIT = 8192
 LENGTHS = 16
-"""Bytes by which lengths are longer in a message that is not short."""
+"""Bytes that the lengths of a long message need in addition."""
 
 
 @listing
 @dataclass(frozen=True, slots=True)
 class DeadLetter(FailurePolicy):
-    """Publish what failed to `stream`, and settle it once that is confirmed.
+    """Publish failed messages to `stream`, and settle them when that is confirmed.
 
-    The stream is created, with a notice in the log, where it does not exist. A safety valve halts
-    the pipeline instead when more than `max_ratio` of any 1000 messages fail (counted by offset,
-    in blocks of 1000), or more than `max_consecutive` in a row; None turns either off.
+    If the stream does not exist, it is created and a line is logged. A safety valve halts the
+    pipeline instead if more than `max_ratio` of any 1000 messages fail (counted by offset, in
+    blocks of 1000), or more than `max_consecutive` in a row; None turns either off.
     """
 
     stream: Annotated[str, STREAM, "where dead letters are published"]
@@ -97,7 +97,10 @@ class DeadLetter(FailurePolicy):
 
 
 async def _refuse_super_stream(environment: StreamEnvironment, name: str) -> None:
-    """Brokers would create a stream of the same name, and no command could tell the two apart."""
+    """Refuse a super stream.
+
+    Brokers would create a stream of the same name, and no command could distinguish the two.
+    """
     try:
         partitions = await environment.partitions(name)
     except StreamDoesNotExist:
@@ -109,7 +112,7 @@ async def _refuse_super_stream(environment: StreamEnvironment, name: str) -> Non
 
 
 class DeadLetters(OpenPolicy):
-    """The policy at work: publishes failures in bulk."""
+    """The policy, opened for a run: publishes failures in bulk."""
 
     def __init__(self, pipeline: str, publisher: StreamWriter, valve: SafetyValve) -> None:
         self._pipeline = pipeline
@@ -134,7 +137,7 @@ class DeadLetters(OpenPolicy):
 
 
 class SafetyValveTripped(FlowstreamError):
-    """Too many messages fail for dead letters to be the answer."""
+    """Too many messages fail to dead-letter them all."""
 
 
 def dead_letter(pipeline: str, failure: Failure, room: int | None = None) -> bytes:
@@ -180,7 +183,7 @@ def _about(pipeline: str, failure: Failure) -> dict[str, Any]:
 
 
 def _utf8(text: str) -> str:
-    """The text with what UTF-8 cannot hold (half a pair of surrogates) escaped."""
+    """The text, with lone surrogates escaped, which UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""What a message's data is published as."""
+"""Encodes a message's data to the body that is published."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ANYTHING = SchemaSerializer(core_schema.any_schema())
 def encode_payload(data: Any) -> bytes:
     """Bytes as they are, str as UTF-8, and anything else as JSON: models, dataclasses, dicts, ...
 
-    Raises ValueError for what JSON cannot hold: NaN and infinity (which `1e400` is read as), text
-    that is no Unicode, objects of other kinds. A model that has `ser_json_inf_nan` in its
-    configuration is written as that says.
+    Raises ValueError for values that JSON cannot hold: NaN and infinity (which `1e400` is read as),
+    strings with lone surrogates, objects of other types. A model whose configuration has
+    `ser_json_inf_nan` is written accordingly.
     """
     if isinstance(data, bytes):
         return data
@@ -29,12 +29,12 @@ def encode_payload(data: Any) -> bytes:
     if b"NaN" in body or b"Infinity" in body:
         _parsed(body)
     elif b"null" in body and _became_null(data, body):
-        raise ValueError("JSON has no infinity and no NaN, and a number of the data is one")
+        raise ValueError("JSON has neither infinity nor NaN, but the data has such a number")
     return body
 
 
 def _known(value: Any) -> Any:
-    """What pydantic does not know and msgspec does."""
+    """Objects that msgspec can encode and pydantic cannot."""
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
@@ -42,7 +42,7 @@ def _known(value: Any) -> Any:
 
 
 def _parsed(body: bytes, pairs: Callable[[list[Any]], Any] | None = None) -> Any:
-    """The JSON, its numbers as text: they may have more digits than Python reads."""
+    """Parse JSON with numbers as text, because they may have more digits than Python reads."""
     return json.loads(
         body, parse_constant=_refuse, parse_int=str, parse_float=str, object_pairs_hook=pairs
     )
@@ -53,7 +53,7 @@ def _refuse(constant: str) -> None:
 
 
 def _became_null(data: Any, body: bytes) -> bool:
-    """Whether pydantic wrote a number of a model as null, as it does unless the model says more."""
+    """Whether pydantic wrote an infinite number of a model as null, which is its default."""
     if getattr(type(data), "model_config", {}).get("ser_json_inf_nan") == "null":
         return False
     values = _ANYTHING.to_python(data, by_alias=True, fallback=_known, warnings=False)
@@ -61,7 +61,7 @@ def _became_null(data: Any, body: bytes) -> bool:
 
 
 def _has_lost(value: Any, written: Any) -> bool:
-    """Compared by place, objects as the lists of their values: keys are written as text."""
+    """Compare by position, and objects by the lists of their values, because keys become text."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, float):

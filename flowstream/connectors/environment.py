@@ -1,7 +1,7 @@
 """The environment of a run, which all of its connectors share: the given one, or a new one.
 
-`StreamEnvironment` is what the connectors need of an environment. `flowstream.client.Environment`
-and `flowstream.testing.MemoryEnvironment` have it; mypy and pyright check both (tests/typing).
+`StreamEnvironment` is the protocol that the connectors need. `flowstream.client.Environment` and
+`flowstream.testing.MemoryEnvironment` implement it; mypy and pyright check both (tests/typing).
 """
 
 from __future__ import annotations
@@ -179,11 +179,11 @@ class StreamEnvironment(Protocol):
 
 
 async def environment_of(context: RunContext) -> StreamEnvironment:
-    """The environment to use in this run, which ends with an error when it is closed.
+    """The environment of this run. If it is closed meanwhile, the run ends with an error.
 
     It is `environment=` of the run, or one for `url=`, FLOWSTREAM_URL or localhost, in this order.
     Raises ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed, and EnvironmentClosed
-    or ConfigurationError where the one that was given cannot be used.
+    or ConfigurationError if the given environment cannot be used.
     """
     return await context.shared("environment", lambda: _used(context))
 

@@ -1,4 +1,4 @@
-"""What to leave out of a stream, decided by the broker chunk by chunk and here by message."""
+"""Filters of a stream: the broker leaves out chunks, and the client leaves out messages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ VALUES = Rule(
 class Filter:
     """Messages published with one of the filter `values`, and for which `match(body)` is true.
 
-    The broker leaves out chunks without those values, and a chunk that is left can hold other
-    messages: `match` has to tell. `unfiltered` lets messages without a filter value pass too.
+    The broker leaves out chunks without those values. The other chunks may hold more messages, so
+    `match` decides for each body. `unfiltered` lets messages without a filter value pass, too.
     """
 
     values: Annotated[tuple[str, ...], VALUES, "the filter values that are wanted"]

@@ -1,7 +1,7 @@
-"""Where to begin in a stream: behind the stored offset, or where the declaration says. Pure.
+"""Where a run begins in a stream: behind the stored offset, or where the declaration says. Pure.
 
-Wherever that is, it is a number, and it is stored before the first message is handled: "next" and
-"a minute ago" are elsewhere after a restart, and so is "first" once retention has come.
+The place becomes an offset, which is stored before the first message is handled: after a restart
+"next" and "a minute ago" would be other offsets, and so would "first" after retention.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _log = logging.getLogger("flowstream.connectors")
 class Start:
     """`offset` is the first one to handle, and `lost` messages before it were truncated.
 
-    `known`: the store says so already; otherwise `settled`, the offset before it, is to be stored.
-    `story` says where that is and why, for the log.
+    `known`: this offset follows from the stored one; otherwise `settled`, the offset before it,
+    must be stored. `story` is the log's sentence about it.
     """
 
     offset: int
@@ -42,7 +42,7 @@ class Start:
 def told(reference: str, place: object, stored: int | None, start: Start) -> str:
     """`resumes at 4,201: stored offset 4,200 of reference orders`; else where it begins, and why.
 
-    `place` is where the declaration begins where nothing is stored.
+    `place` is where the declaration begins if no offset is stored.
     """
     lost = f", behind {start.lost:,} offsets that retention removed" if start.lost else ""
     if stored is None:
@@ -54,7 +54,7 @@ def told(reference: str, place: object, stored: int | None, start: Start) -> str
 
 
 def _place(place: object, start: Start) -> str:
-    """The place that the declaration names, and the offset that it is now."""
+    """The place that the declaration names, and its offset now."""
     if isinstance(place, OffsetSpec):
         named = place.kind.name.lower()
         place = start.offset if named == "offset" else named
@@ -75,10 +75,10 @@ def where_to_start(
     first: int | None,
     skip_truncated: bool,
 ) -> Start:
-    """Behind what is stored under `reference`; where nothing is, at the offset `asked` for.
-    `first` is the first retained offset.
+    """Behind the offset stored under `reference`, or at the offset `asked` for if none is stored.
 
-    Raises OffsetTruncated when messages from there on are gone, unless `skip_truncated`.
+    `first` is the first retained offset. Raises OffsetTruncated if retention removed messages from
+    there on, unless `skip_truncated`.
     """
     offset = asked if stored is None else stored + 1
     lost = 0 if first is None else max(first - offset, 0)
@@ -94,7 +94,7 @@ def where_to_start(
 
 
 def truncated(stream: str, reference: str, stored: int, first: int) -> OffsetTruncated:
-    """The error of a pipeline that goes on behind `stored` in a stream that begins at `first`."""
+    """The error of a pipeline that continues behind `stored` in a stream that begins at `first`."""
     lost = first - stored - 1
     were = "1 offset was" if lost == 1 else f"{lost} offsets were"
     return OffsetTruncated(
@@ -111,10 +111,10 @@ def truncated(stream: str, reference: str, stored: int, first: int) -> OffsetTru
 def beyond(
     stream: str, reference: str, *, stored: int, first: int | None, last: int | None
 ) -> str | None:
-    """What to say of a stored offset that the stream does not reach; None where it does.
+    """A warning about a stored offset behind the end of the stream, or None.
 
-    `first` is the first retained offset and `last` that of the last message, None where there is
-    none: what retention removed has been there.
+    `first` is the first retained offset and `last` that of the last message; None if there is none.
+    Messages that retention removed count as part of the stream.
     """
     end = max(-1 if last is None else last, (first or 0) - 1)
     if stored <= end:

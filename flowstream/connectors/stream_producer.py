@@ -1,4 +1,4 @@
-"""A stream as the source of a pipeline: resumes behind the committed offset, commits as it goes."""
+"""A stream as the source of a pipeline: resumed behind its stored offset, committed regularly."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
 _log = logging.getLogger("flowstream.connectors")
 
 SKIP_INTERVAL = 1.0
-"""Seconds after which commits may pass messages that a filter left out."""
+"""Seconds after which commits pass messages that a filter left out."""
 
 VERIFY = 30.0
 VERIFY_AGAIN = 0.2
-"""Seconds for which an offset is tried to be read back, and between two tries."""
+"""Seconds in which an offset must be read back, and between two attempts."""
 
 ELECTION = 10.0
 """Seconds to wait for a stream's leader when a pipeline starts."""
@@ -68,19 +68,19 @@ class StreamProducerOptions:
     reference: Annotated[
         str | None,
         NAME,
-        "the name that offsets are stored under; that of the pipeline where it is None",
+        "the name that offsets are stored under; None: the name of the pipeline",
     ] = None
     offset: Annotated[
         Offset,
         OFFSET,
-        "where to begin where no offset is stored",
+        "where to begin if no offset is stored",
     ] = "first"
     credit: Annotated[
         int, whole(2, 32_767, unit="chunks"), "chunks that the broker may send ahead"
     ] = 10
     filter: Annotated[Filter | None, "which messages are wanted"] = None
     on_truncated: Annotated[
-        OnTruncated, "what happens where retention removed messages that were not read"
+        OnTruncated, "what happens if retention removed messages that were not read"
     ] = "error"
 
 
@@ -92,16 +92,16 @@ class StreamProducerArguments(StreamProducerOptions):
 
 
 class StreamProducer(Producer):
-    """Consumes one stream from behind its stored offset on.
+    """Reads one stream, beginning behind its stored offset.
 
-    `reference` is the name offsets are stored under: the pipeline's name unless it is given.
-    `offset` says where to begin when nothing is stored: "first" (nothing is skipped), "last",
-    "next", an offset, a datetime (one in the future is "next") or a timedelta (so long ago); the
-    place that this leads to is stored before the first message is handled. `credit` is how many
-    chunks the broker may send ahead; they wait in memory beside `max_in_flight_bytes`. Messages
-    that retention removed before they were handled, while the pipeline was away or while it runs,
-    are an error, OffsetTruncated, unless `on_truncated="skip"` accepts, logs and counts the loss.
-    Bodies that are AMQP 1.0 messages are decoded from their data section, or hold values already.
+    `reference` is the name that offsets are stored under, by default the pipeline's name. `offset`
+    says where to begin if none is stored: "first" (no message is skipped), "last", "next", an
+    offset, a datetime (in the future: "next") or a timedelta (that long ago). The offset that this
+    means is stored before the first message is handled. `credit` is how many chunks the broker may
+    send ahead; they take memory in addition to `max_in_flight_bytes`. If retention removed messages
+    before they were handled, while the pipeline was away or while it runs, the run ends with
+    OffsetTruncated; with `on_truncated="skip"` the loss is logged and counted instead. Of AMQP 1.0
+    messages the payload is the data section or the value.
     """
 
     resumable = True
@@ -125,15 +125,15 @@ class StreamProducer(Producer):
         self._consumer: StreamReader | None = None
         self._partition: SourcePartition | None = None
         self._same_at: dict[str, int] = {}
-        """How often the consumer was cut off when a stream was seen to be the one that it read."""
+        """How often the consumer had lost its connection at the last check of its stream."""
         self._probes: dict[str, StreamLag] = {}
         self._claimed: set[str] = set()
         self._claims: dict[str, set[int | None]] = {}
-        """Numbers under which each stream's reference was claimed, as far as this run knows."""
+        """The numbers by which the reference was claimed for each stream, as far as known."""
         self._at_first: set[str] = set()
-        """Streams that begin with offset 0, where nothing says so yet."""
+        """Streams that begin with offset 0, for which this is not stored yet."""
         self._sending = False
-        """Whether a delivery waits for that: no stage has it yet, so the source is not idle."""
+        """Whether a delivery waits for it. No stage has it yet, so the source is not idle."""
 
     async def open(self, context: RunContext) -> None:
         self._partition = None
@@ -153,7 +153,7 @@ class StreamProducer(Producer):
         self._pipeline, self._telemetry = context.pipeline, context.telemetry
 
     def _will_consume(self, stream: str) -> None:
-        """Tell that a consumer is on its way: the run is not ready before it is there."""
+        """Note that a consumer is being opened: the run is not ready before it is open."""
         self._consumed.append(stream)
         self._telemetry.emit(StateChanged("consumer", stream, "connecting", "", 0.0))
 
@@ -169,7 +169,7 @@ class StreamProducer(Producer):
         )
         offset = (
             partition.next or self._start.offset
-        )  # run again, it goes on behind what was taken in
+        )  # when it is run again, it continues behind what was taken in
         try:
             async with self.environment.consumer(
                 self.stream, offset=offset, reference=self._name, **self._options(self._settled)
@@ -182,7 +182,7 @@ class StreamProducer(Producer):
             raise self._overtaken(error) from None
 
     def _options(self, settled: Callable[[str], int | None]) -> dict[str, Any]:
-        """The options of a consumer; `settled` tells it how far the pipeline is."""
+        """The options of a consumer. `settled` gives it the watermark of the pipeline."""
         options: dict[str, Any] = {
             "credit": self.credit,
             "on_truncated": self.on_truncated,
@@ -197,7 +197,7 @@ class StreamProducer(Producer):
         return self._start.settled if settled is None else settled
 
     async def _deliveries(self, consumer: Any) -> AsyncGenerator[StreamDelivery, None]:
-        """Deliveries; with a filter, commits are let past what it left out now and then."""
+        """The deliveries. With a filter, commits regularly pass the messages that it left out."""
         if self.filter is None:
             async for delivery in consumer:
                 yield delivery
@@ -217,7 +217,7 @@ class StreamProducer(Producer):
                 due = anyio.current_time() + SKIP_INTERVAL
 
     def _skip_left_out(self) -> None:
-        """All that was handed over is sent by now: the rest up to the position was left out."""
+        """All delivered messages are sent: the others up to the position were filtered out."""
         if self._partition is not None and self._consumer is not None and self._consumer.position:
             self._partition.skip(self._consumer.position - 1)
 
@@ -252,38 +252,40 @@ class StreamProducer(Producer):
         await self.environment.store_offset(self._name, stream, offset, keep=True)
 
     async def _claim(self, stream: str) -> None:
-        """Before the first commit, and again after another run did: say who stores offsets."""
+        """Before the first commit, and after a commit of another run: claim the reference."""
         if stream not in self._claimed:
             number = await self.environment.claim_reference(self._name, stream)
             self._claims.setdefault(stream, {None}).add(number)
             self._claimed.add(stream)
 
     async def is_shared(self, stream: str) -> bool:
-        """Whether another run has claimed the reference. Claims that were there before this run's
-        own are known: a new leader of the stream may not have got that one."""
-        claimed = stream in self._claimed  # it may be while the answer is on its way
+        """Whether another run has claimed the reference. Older claims are known, because a new
+        leader of the stream may not have received this run's own claim."""
+        claimed = stream in self._claimed  # the answer may take long
         found = await self.environment.reference_claim(self._name, stream)
         known = self._claims.setdefault(stream, {None})
         shared = claimed and found not in known
         if shared:
-            self._claimed.discard(stream)  # the next commit claims it, so that the other sees it
+            self._claimed.discard(
+                stream
+            )  # the next commit claims it again, so that the other run notices
         known.add(found)
         return shared
 
     def _losses(self, stream: str) -> int | None:
-        """How often the consumer was cut off from the stream; None while it is.
+        """How often the consumer has lost its connection; None while it has none.
 
-        Consumers of an environment for tests may not know: they never are.
+        Consumers of an environment for tests may not know it: they lose none.
         """
         losses: int | None = getattr(self._consumer, "losses", 0)
         return losses
 
     async def _check_same(self, stream: str, offset: int) -> int | None:
-        """What is stored. Raises CommitNotVerified where the stream is not the one that was read.
+        """The stored offset. Raises CommitNotVerified if the stream is not the one that was read.
 
-        A run stores where it began. Brokers never forget that, so where nothing is stored any more
-        the stream was deleted and created again, and an offset of the old one would have the next
-        run skip messages of the new one.
+        A run stores where it began, and brokers never remove that. So if no offset is stored any
+        more, the stream was deleted and created again, and with an offset of the old stream the
+        next run would skip messages of the new one.
         """
         stored = await self.environment.query_beginning(self._name, stream)
         if stored is None and kept_reference(self._name) is not None:
@@ -301,7 +303,7 @@ class StreamProducer(Producer):
             await self.environment.store_offset_verified(self._name, stream, offset, keep=True)
 
     async def _read_back(self, stream: str, offset: int) -> int | None:
-        """As `_check_same`, tried again for VERIFY seconds, over lost connections too."""
+        """`_check_same`, repeated for VERIFY seconds, even if connections are lost."""
         deadline = anyio.current_time() + VERIFY
         while True:
             try:
@@ -318,8 +320,8 @@ class StreamProducer(Producer):
         if self._sending:
             return False
         if self.filter is not None:
-            return True  # the rest of the stream may be filtered out: quiet is all there is to see
-        position = self._position()  # before the question: what comes meanwhile is not taken in
+            return True  # the rest of the stream may be filtered out, so only silence shows the end
+        position = self._position()  # read before asking, because messages may come meanwhile
         try:
             last = await self.environment.last_offset(self.stream)
         except FlowstreamError as error:
@@ -342,11 +344,11 @@ class StreamProducer(Producer):
 
     @property
     def _reads_all(self) -> bool:
-        """Whether no other process has streams that this one would read."""
+        """Whether this process reads all streams, and no other process reads any."""
         return True
 
     async def _done_with(self, stream: str) -> int:
-        """The last offset that was settled in a stream that has no partition."""
+        """The last settled offset of a stream without a partition."""
         return self._start.settled
 
     def reads(self) -> Sequence[str]:
@@ -368,17 +370,18 @@ class StreamProducer(Producer):
         return self._environment
 
     def _position(self) -> int:
-        """The next offset to come, as far as it is known."""
+        """The next offset, as far as it is known."""
         position = None if self._consumer is None else self._consumer.position
         if position is not None:
             return position
         return self._start.offset
 
     async def _begin(self, places: Mapping[str, Offset]) -> dict[str, Start]:
-        """Where to begin in each stream: behind what is stored, else at the place given.
+        """Where to begin in each stream: behind the stored offset, or at the declared place.
 
-        When this returns, all of it is stored, but for streams that begin with offset 0 because it
-        is the first: that is the same place until a message has come. Raises OffsetTruncated.
+        When it returns, these offsets are stored, except for streams that begin at offset 0
+        because it is the first: "first" is the same place until a message has come. Raises
+        OffsetTruncated.
         """
         environment = self.environment
         starts = {stream: await self._where(stream, place) for stream, place in places.items()}
@@ -388,11 +391,13 @@ class StreamProducer(Producer):
             if start.offset == 0 and first and not start.known:
                 self._at_first.add(stream)
             elif not start.known or (start.offset == 0 and not first):
-                new[stream] = start  # only the copy may say so, which consumers do not read
+                new[stream] = (
+                    start  # only the second number may say so, which consumers do not read
+                )
         for stream, start in new.items():
-            if start.lost:  # reported before it is stored: afterwards nobody would know
+            if start.lost:  # reported before it is stored, because afterwards it could not be seen
                 self._truncated(stream, start.lost)
-        if len(new) > 1:  # at once: who is killed meanwhile has stored all or none
+        if len(new) > 1:  # in one write, so that a process killed meanwhile has stored all or none
             for stream, start in new.items():
                 await environment.store_offset(self._name, stream, start.settled, keep=True)
         for stream, start in new.items():
@@ -423,7 +428,7 @@ class StreamProducer(Producer):
         return replace(start, story=told(self._name, place, stored, start))
 
     async def _doubt(self, stream: str, stored: int, statistics: StreamStatistics) -> None:
-        """Warn of a stored offset that no run has got from the stream: it is not so long."""
+        """Warn of a stored offset behind the end of the stream."""
         newest = statistics.committed_chunk_id
         if stored <= (-1 if newest is None else newest):
             return
@@ -444,12 +449,12 @@ class StreamProducer(Producer):
             self._telemetry.emit(Warned(self._pipeline, stream, text))
 
     async def _resolve(self, stream: str, place: Offset) -> int:
-        """The offset at a place; waits for a leader that is being elected."""
+        """The offset of a place. Waits while a leader is being elected."""
         if isinstance(place, int):
             return place
         if isinstance(place, datetime) and place > datetime.now(UTC):
             _log.warning(
-                "%s: offset=%s is in the future: begins with what comes from now on", stream, place,
+                "%s: offset=%s is in the future, so it begins with the next message", stream, place,
                 extra={"stream": stream},
             )  # fmt: skip
         deadline = anyio.current_time() + ELECTION
@@ -462,7 +467,7 @@ class StreamProducer(Producer):
                 await anyio.sleep(0.5)
 
     def _overtaken(self, error: OffsetTruncated) -> OffsetTruncated:
-        """Counts what is lost, and says what can be done about it in a pipeline."""
+        """Counts lost messages; its error says what a pipeline can do about them."""
         self._truncated(error.stream, error.first - error.stored - 1)
         return truncated(error.stream, self._name, error.stored, error.first)
 
@@ -472,7 +477,7 @@ class StreamProducer(Producer):
 
 
 async def send(partition: SourcePartition, delivery: StreamDelivery) -> None:
-    """Hand a delivery to its partition; returns when the pipeline has taken it in."""
+    """Send a delivery to its partition. Returns when the pipeline has taken it in."""
     offsets = delivery.offsets
     await partition.send(
         delivery.bodies,

@@ -1,4 +1,4 @@
-"""A stream as the end of a pipeline: batches settle once the broker has confirmed them."""
+"""A stream as the destination of batches, which settle once the broker has confirmed them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ class StreamSinkArguments:
     stream: Annotated[str, STREAM, "where to publish to"]
     _: KW_ONLY
     key: Annotated[
-        Key | None, KEY, "of a super stream: the field, or the function, that gives the routing key"
+        Key | None,
+        KEY,
+        "for a super stream: the field, or the function, that gives the routing key",
     ] = None
-    routing: Annotated[Routing | None, "how keys lead to partitions; None: the broker is asked"] = (
+    routing: Annotated[Routing | None, "how keys choose partitions; None: the broker is asked"] = (
         None
     )
     encode: Annotated[Callable[[Any], bytes], "makes the body of a message's data"] = encode_payload
@@ -54,15 +56,14 @@ class StreamSink(Sink):
 
     With `key`, `stream` is a super stream: the key of a message (a string or an int) chooses its
     partition, within which the order is kept. `key` is the name of a field of the message's data,
-    or a function of the message. Keys are routed by their hash, or as routing keys where the super
-    stream was made with such; `routing` says it ("hash" or "key") instead of asking the broker.
+    or a function of the message. Keys are routed by their hash, or as routing keys if the super
+    stream was created with routing keys; with `routing` ("hash" or "key") the broker is not asked.
 
     The body is `encode(data)`: bytes and str as they are, models, dataclasses and dicts as JSON.
-    JSON has neither NaN nor infinity (`1e400` is read as infinity): a message with one fails.
-    A message that cannot be encoded, is too large, or has no key that leads to a partition fails
-    alone; when the broker refuses any, the batch fails and may be published again (at least once).
-    `amqp=True` wraps bodies into AMQP 1.0 messages, which carry the context of a trace to who
-    consumes them.
+    A message with NaN or infinity fails, because JSON has neither (`1e400` is read as infinity).
+    A message that cannot be encoded, is too large, or has no key of a partition fails alone. If the
+    broker refuses one, the batch fails and may be published again (at least once). `amqp=True`
+    wraps bodies into AMQP 1.0 messages, which carry the context of a trace to consumers.
     """
 
     @takes(StreamSinkArguments)
@@ -122,7 +123,7 @@ class StreamSink(Sink):
                 await _publish(publisher, well, bodies, keys)
 
     def _encoded(self, messages: Sequence[Message[Any]]) -> tuple[list[Message[Any]], list[bytes]]:
-        """The messages that can be encoded, and their bodies; the others fail."""
+        """The messages that can be encoded, with their bodies. The others fail."""
         well: list[Message[Any]] = []
         bodies: list[bytes] = []
         for message in messages:
@@ -149,7 +150,7 @@ async def _routed(
     messages: list[Message[Any]],
     bodies: list[bytes],
 ) -> tuple[list[Message[Any]], list[bytes], list[str]]:
-    """Those with a key that leads to a partition, with their keys; the others fail."""
+    """The messages with the key of a partition, and their keys. The others fail."""
     well: list[Message[Any]] = []
     theirs: list[bytes] = []
     keys: list[str] = []
@@ -163,7 +164,7 @@ async def _routed(
             continue
         try:
             await publisher.partitions_of(found)
-        except PublishFailed as error:  # no partition is bound with it
+        except PublishFailed as error:  # no partition has this routing key
             message.fail(error, retry=False)
         else:
             well.append(message)
@@ -173,7 +174,7 @@ async def _routed(
 
 
 def key_of(key: str | Callable[[Message[Any]], str | int], message: Message[Any]) -> str:
-    """The key of a message as text; raises whatever keeps it from having one."""
+    """The key of a message as a string. Raises if it has no valid key."""
     data = message.data
     if callable(key):
         found: Any = key(message)
@@ -187,7 +188,7 @@ def key_of(key: str | Callable[[Message[Any]], str | int], message: Message[Any]
         return str(int(found))
     if not isinstance(found, str):
         raise TypeError(f"the key is a {type_name(found)}, and must be a string or an int")
-    return str.__str__(found).encode().decode()  # raises for half a surrogate pair
+    return str.__str__(found).encode().decode()  # raises for lone surrogates
 
 
 async def _publish(
@@ -196,7 +197,7 @@ async def _publish(
     bodies: list[bytes],
     keys: list[str] | None,
 ) -> None:
-    """Publish; what no frame can hold fails alone, for nothing was sent when that is told."""
+    """Publish. A message too large for a frame fails alone, before anything is sent."""
     while bodies:
         try:
             if keys is None:
@@ -213,6 +214,6 @@ async def _publish(
 
 
 def _section(application_properties: Mapping[str, str]) -> bytes:
-    """What goes before the data section of each message."""
+    """The bytes before the data section of each message."""
     empty = AmqpMessage.of(b"", application_properties=application_properties).raw
     return empty.removesuffix(encode_data_all([b""])[0])

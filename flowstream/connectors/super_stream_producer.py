@@ -1,4 +1,4 @@
-"""All partitions of a super stream as a pipeline's source, each with a watermark of its own."""
+"""A super stream as the source of a pipeline, with a watermark for each partition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flowstream.texts import plural
 _log = logging.getLogger("flowstream.connectors")
 
 HAND_OVER = 45.0
-"""Seconds a partition may take to drain before another consumer has it (the broker waits 60)."""
+"""Seconds in which a partition must drain before another consumer gets it (brokers wait 60)."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,18 @@ class SuperStreamProducerArguments(StreamProducerOptions):
 
 
 class SuperStreamProducer(StreamProducer):
-    """Consumes the partitions of a super stream; order holds within a partition.
+    """Reads the partitions of a super stream. The order is kept within a partition.
 
     With `single_active=True` the processes that run this pipeline share the partitions, and the
     broker moves them when processes come and go: a partition is drained, committed and verified
     before it is handed over, and resumed behind its stored offset. Other options are those of
-    `StreamProducer`; `offset` counts where nothing is stored. Partitions that are added later are
+    `StreamProducer`; `offset` counts if no offset is stored. Partitions that are added later are
     handled from their first message on.
     """
 
-    resumable = False  # partitions that it leaves go to others, who begin behind the stored offsets
+    resumable = (
+        False  # partitions that it leaves go to others, which begin behind the stored offsets
+    )
 
     @takes(SuperStreamProducerArguments)
     def __init__(self, *arguments: Any, **values: Any) -> None:
@@ -85,10 +87,10 @@ class SuperStreamProducer(StreamProducer):
             )  # fmt: skip
 
     async def _places(self, partitions: Sequence[str]) -> dict[str, Offset]:
-        """Where to begin where nothing is stored.
+        """Where to begin if no offset is stored.
 
-        A start stores it for every partition, so one without it beside others that have it was
-        added while the pipeline was away: all of it is new.
+        A start stores an offset for every partition. So a partition without one, beside others
+        that have one, was added while the pipeline was away, and all its messages are new.
         """
         stored = [await self.environment.query_beginning(self._name, each) for each in partitions]
         away = any(offset is not None for offset in stored)
@@ -124,9 +126,9 @@ class SuperStreamProducer(StreamProducer):
             raise
 
     async def _give_up(self) -> None:
-        """The source broke: the group's others get its partitions, as in a hand-over.
+        """The source failed: other members get its partitions, as in a hand-over.
 
-        To leave would cut off one that the broker has asked for.
+        Leaving at once would cut off a hand-over that the broker has requested.
         """
         if self.single_active:
             async with anyio.create_task_group() as group:
@@ -140,13 +142,13 @@ class SuperStreamProducer(StreamProducer):
         self._known = set()
 
     async def _leave(self) -> None:
-        """Only now others get the partitions: a run that is stopped has drained and committed."""
+        """Leave the group only now, when a stopped run has drained and committed."""
         self._partitions = None
         await self._consuming.aclose()
 
     async def stored_offset(self, stream: str) -> int | None:
-        """In a group others store offsets, too: a partition's next owner does, before the last one
-        has learned that it lost its connection."""
+        """In a group others store offsets, too: the next owner of a partition may do so before this
+        process has noticed that it lost its connection."""
         return None if self.single_active else await super().stored_offset(stream)
 
     async def is_shared(self, stream: str) -> bool:
@@ -180,7 +182,7 @@ class SuperStreamProducer(StreamProducer):
         return not self.single_active
 
     async def _done_with(self, stream: str) -> int:
-        """Of a partition that another process may have: what is stored for all of them."""
+        """The stored offset of a partition that another process may read."""
         start = self._starts.get(stream)
         if start is not None and self._reads_all:
             return start.settled
@@ -198,7 +200,7 @@ class SuperStreamProducer(StreamProducer):
         return {**super().describe(), "single_active": self.single_active}
 
     def _reached(self, partition: str, positions: Mapping[str, int | None]) -> int:
-        """The last offset that was received or settled before."""
+        """The last offset that was received, or settled before this run."""
         position = positions.get(partition)
         start = self._starts.get(partition)
         return max(-1 if position is None else position, -1 if start is None else start.settled)
@@ -207,7 +209,7 @@ class SuperStreamProducer(StreamProducer):
         if self._partitions is None:
             return
         positions = self._partitions.positions
-        for stream in self._partitions.active:  # others are somebody else's to commit
+        for stream in self._partitions.active:  # other processes commit the others
             if position := positions[stream]:
                 source = self._sources.get(stream) or self._open_lane(stream)
                 source.skip(position - 1)
@@ -228,7 +230,7 @@ class SuperStreamProducer(StreamProducer):
         return source
 
     async def _promoted(self, partition: str) -> OffsetSpec:
-        """This process was given the partition: resume behind what its last owner committed."""
+        """The broker assigned the partition: resume behind the offset of its last owner."""
         place = self.offset if partition in self._known else "first"
         self._starts |= await self._begin({partition: place})
         self._open_lane(partition)
@@ -240,14 +242,14 @@ class SuperStreamProducer(StreamProducer):
         return OffsetSpec.offset(self._starts[partition].offset)
 
     async def _demoted(self, partition: str) -> None:
-        """The partition goes to another process, once what is in flight here is settled."""
+        """Hand the partition over, once its messages in flight are settled."""
         async with self._handing_over.setdefault(partition, anyio.Lock()):
             source = self._sources.pop(partition, None)
             if source is not None:
                 await self._hand_over(partition, source)
 
     async def _hand_over(self, partition: str, source: SourcePartition) -> None:
-        """To another process that the broker chose, or to whoever gets it where it was lost."""
+        """Hand the partition over to the process that the broker chose, or after a loss to any."""
         lost = self._losses(partition) is None
         since = anyio.current_time()
         await source.drain(HAND_OVER - 5)

@@ -1,6 +1,6 @@
-"""The safety valve of dead letters: when too much of a stream fails, halting is better. Pure.
+"""The safety valve of dead letters: if too many messages fail, the pipeline halts. Pure.
 
-It counts by offset, so it does not matter how fast failures and successes arrive.
+It counts by offset, so the order in which failures arrive does not matter.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections import OrderedDict
 from typing import Any
 
 BLOCK = 1000
-"""Offsets that `max_ratio` is a share of."""
+"""The number of offsets that `max_ratio` is a share of."""
 REMEMBERED = 64
-"""Blocks, and runs of failures, that are remembered; older ones are forgotten."""
+"""How many blocks and runs of failures are remembered: the latest."""
 
 
 class SafetyValve:
@@ -24,7 +24,7 @@ class SafetyValve:
         self._runs: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def failed(self, stream: str, offset: int) -> str | None:
-        """Count a failure; the reason to halt when it is one too many."""
+        """Count a failure. Returns the reason to halt if it is one too many."""
         return self._by_ratio(stream, offset) or self._in_a_row(stream, offset)
 
     def _by_ratio(self, stream: str, offset: int) -> str | None:

@@ -15,7 +15,9 @@
     amqp_types.py   AMQP 1.0 values where Python has no type (amqp_encode.py, amqp_decode.py)
     runs.py         entries of one size, cut many at a time
 
-This file is the room's contract; nothing here knows a clock, a socket or a thread.
+It promises that any cut of the bytes gives the same commands, that wrong bytes raise ProtocolError
+and nothing else, and that no announced size or count takes memory before its bytes have come.
+Nothing here uses a clock, a socket or a thread.
 """
 
 from flowstream.protocol.amqp import (

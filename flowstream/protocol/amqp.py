@@ -40,7 +40,7 @@ _begins_like_amqp = methodcaller("startswith", BEGINNINGS)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Section 3.2.1; None where the message says nothing. `ttl` is in milliseconds."""
+    """Section 3.2.1; None for an absent field. `ttl` is in milliseconds."""
 
     durable: bool | None = None
     priority: int | None = None
@@ -51,7 +51,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Properties:
-    """Section 3.2.4; None where the message says nothing. Times are milliseconds since 1970."""
+    """Section 3.2.4; None for an absent field. Times are milliseconds since 1970."""
 
     message_id: int | UUID | bytes | str | None = None
     user_id: bytes | None = None
@@ -127,7 +127,7 @@ def payload_of(raw: bytes) -> Any:
 
 
 def data_of_all(raws: list[bytes]) -> list[bytes]:
-    """`data_of` of each body; where no body begins as a message does, the list that was given."""
+    """`data_of` of each body; the given list itself if no body is an AMQP message."""
     if not raws or min(raws) >= b"\x01" or not any(map(_begins_like_amqp, raws)):
         return raws
     stripped = strip_heads(raws)
@@ -141,9 +141,9 @@ class AmqpMessage:
     """An AMQP 1.0 message over its bytes (`raw`); a section is decoded when it is asked for.
 
     Absent sections are None. The body is one of `data` (several sections joined), `sequence`
-    (several joined) and `value`; `body_section` tells which by its code (0: no body at all), as a
-    value may be null. Make one from its parts with `AmqpMessage.of`. Every access may raise
-    ProtocolError, as nothing is checked before.
+    (several joined) and `value`; `body_section` is its code (0: no body), because a value may be
+    null. `AmqpMessage.of` makes one from its sections. Every access may raise ProtocolError,
+    because the bytes are not checked before.
     """
 
     __slots__ = ("_decoded", "_index", "raw")
@@ -199,12 +199,12 @@ class AmqpMessage:
 
     @property
     def value(self) -> Any:
-        """The value section; None also where there is none."""
+        """The value section; None if it is null or absent."""
         return self._one(VALUE)
 
     @property
     def footer(self) -> dict[Any, Any] | None:
-        """What came after the body."""
+        """The section after the body."""
         return self._map(FOOTER)
 
     @property
@@ -281,10 +281,10 @@ def encode_message(
     application_properties: Mapping[str, Any] | None = None,
     footer: Mapping[Any, Any] | None = None,
 ) -> bytes:
-    """The bytes of a message; without `data` and `sequence` its body is `value`, maybe null.
+    """The bytes of a message. Without `data` and `sequence` its body is `value`, which may be null.
 
-    Annotation keys that are plain strings become symbols, as the standard wants them. Raises
-    LocalProtocolError on values that AMQP 1.0 has no type for, and on more than one body.
+    Annotation keys that are plain strings become symbols, as the standard demands. Raises
+    LocalProtocolError for values that AMQP 1.0 has no type for, and for more than one body.
     """
     if (data is not None) + (sequence is not None) + (value is not None) > 1:
         raise LocalProtocolError("an AMQP message has one body: data, sequence or value")

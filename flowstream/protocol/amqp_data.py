@@ -1,7 +1,7 @@
 """Messages whose body is one data section at their end, read and written in bulk: the hot path.
 
 Source: AMQP 1.0, part 3 (Messaging), section 3.2.6. Nearly every message of a stream is of this
-kind. What is not is left to `amqp`, which decides the same for these messages, more slowly.
+kind. `amqp` reads all others, and gives the same results for these, more slowly.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LONG = b"\x00Su\xb0"
 _LONG_HEAD = Struct(">4sI").pack
 _SHORT_HEADS = [_SHORT + bytes((size,)) for size in range(256)]
 _HEADS = [
-    *[b"12345"] * 5,  # longer than a message of this size, so that none begins with it
+    *[b"12345"] * 5,  # longer than a message of this size, so that no message begins with it
     *_SHORT_HEADS,
     *[_LONG_HEAD(_LONG, size - 8) for size in range(261, 2048)],
 ]
-"""By the size of a message: what it begins with if it is a data section and nothing else."""
+"""By the size of a message: its first bytes if it is a data section and nothing else."""
 
 _SECTION = Struct(">II").unpack_from
 _SKIP_SHORT, _SKIP_LONG, _DATA_SHORT, _DATA_LONG = 1, 2, 3, 4

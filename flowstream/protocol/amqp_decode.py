@@ -147,7 +147,7 @@ def _read_map(data: bytes, position: int, count: int, depth: int) -> tuple[Any, 
 
 
 def _read_array(data: bytes, position: int, count: int, depth: int) -> tuple[Any, int]:
-    """As items of no width would make any count believable, arrays of such are refused."""
+    """Read an array. Items without width are refused, because any count of them would fit."""
     descriptor = None
     code = data[position]
     position += 1

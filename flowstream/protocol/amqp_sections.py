@@ -4,8 +4,8 @@ Source: AMQP 1.0, part 3 (Messaging), "Message Format". A message is a row of se
 described value: `0x00`, a descriptor, the value. The descriptor is a number (0x53 and a byte, or
 0x80 and eight bytes) or a symbol (0xa3 or 0xb3, its size, and a name such as `amqp:data:binary`).
 
-A body that begins with any of these is a message, and reading it raises ProtocolError where it is
-damaged. Every other body is a plain one. `is_amqp` decides it, for the whole of flowstream.
+A body that begins with any of these is a message, and reading it raises ProtocolError if it is
+damaged. Every other body is a plain one. `is_amqp` decides this for all of flowstream.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""AMQP 1.0 values where Python has no type of its own.
+"""AMQP 1.0 values for which Python has no type.
 
 Source: AMQP 1.0, part 1 (Types). Python's own types stand for: None null, bool boolean, int long
 (ulong above 2**63), float double, bytes binary, str string, uuid.UUID uuid, list list, dict map.
-Everything else has a class here, a subclass of what it behaves like, so that what was decoded is
-encoded as the same type again.
+Everything else has a class here, a subclass of the type that it behaves like, so that a decoded
+value is encoded as the same type again.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Char(str):
 
 
 class Symbol(str):
-    """A name from some registry, ASCII."""
+    """A name from a registry, ASCII."""
 
     __slots__ = ()
 
@@ -133,7 +133,7 @@ that it holds, one of none for 0.
 
 
 class Described(NamedTuple):
-    """A value and the descriptor (ULong or Symbol) that tells what it is."""
+    """A value with the descriptor (ULong or Symbol) of its meaning."""
 
     descriptor: Any
     value: Any

@@ -90,7 +90,9 @@ class Chunk:
             )
         if self.entries * 4 > size:
             raise ProtocolError(f"a chunk of {size} bytes cannot hold {self.entries} entries")
-        self._bytes = bytes(buffer)  # no copy where they are that: bodies are cut from bytes only
+        self._bytes = bytes(
+            buffer
+        )  # no copy if they are bytes already: bodies are cut from bytes only
         self.data: memoryview = memoryview(self._bytes)[HEADER_SIZE : HEADER_SIZE + size]
 
     @classmethod
@@ -133,9 +135,9 @@ class Chunk:
 def _cut_simple(data: bytes, position: int, end: int, count: int) -> list[bytes] | None:
     """The bodies of `count` simple entries that end exactly at `end`; None if they are not that.
 
-    Nearly every chunk is that, so no entry is looked at twice: whatever is not a simple entry in
-    its place, a sub-entry above all, has a first word that leads beyond the end when it is taken
-    for a length, and positions only grow.
+    Nearly every chunk has only simple entries, so they are cut without checks. The first word of
+    anything else, above all of a sub-entry, leads beyond the end if it is taken for a length, and
+    positions only grow. So the last position proves all entries.
     """
     if end >= IS_SUB_ENTRY:
         return None
@@ -187,7 +189,7 @@ def _cut_any(
 def _read_sub_entry(
     data: bytes, position: int, end: int, found: list[bytes], max_uncompressed: int
 ) -> int:
-    """Append the bodies of the sub-entry at `position`; gives the position after it."""
+    """Append the bodies of the sub-entry at `position`. Returns the position after it."""
     kind, records, uncompressed, size = SUB_ENTRY.unpack_from(data, position)
     start = position + SUB_ENTRY_HEADER
     after: int = start + size

@@ -1,7 +1,7 @@
 """Commands to frames and back: `COMMANDS` is the one table of what every command looks like.
 
-Source: the protocol document, section "Commands", and where it is silent the behaviour of servers
-3.9 to 4.3. A frame is `u32 size`, `u16 key` (top bit: response), `u16 version` and the body; each
+Source: the protocol document, section "Commands", and otherwise the behaviour of servers 3.9 to
+4.3. A frame is `u32 size`, `u16 key` (top bit: response), `u16 version` and the body; each
 row names the fields of the body in the order of the dataclass.
 """
 
@@ -269,11 +269,11 @@ def _versions(last: Key) -> tuple[CommandVersion, ...]:
 
 
 SERVER_VERSIONS = _versions(Key.RESOLVE_OFFSET_SPEC)
-"""What this package understands of every command."""
+"""The versions of every command that this package understands."""
 CLIENT_VERSIONS = _versions(Key.STREAM_STATS)
-"""What a client may tell in ExchangeCommandVersions: servers from 3.11 to 4.2 hang up on a key they
-do not know in there, and 3.11 knows the keys up to StreamStats (seen with ResolveOffsetSpec on
-4.0.5)."""
+"""What a client may send in ExchangeCommandVersions: servers from 3.11 to 4.2 close the connection
+at a key that they do not know, and 3.11 knows the keys up to StreamStats (seen with
+ResolveOffsetSpec on 4.0.5)."""
 
 
 def tag_of(command: c.Command) -> int:
@@ -309,7 +309,7 @@ def encode(command: c.Command, version: int | None = None) -> bytes:
 def decode(frame: bytes | memoryview, *, answer: bool = False) -> c.Command:
     """The command of a frame (without its size prefix); ProtocolError if it is not one.
 
-    With `answer` the frame is read as a response even where it lacks the response bit.
+    With `answer` the frame is read as a response even without the response bit.
     """
     if len(frame) < 4:
         raise ProtocolError(f"a frame of {len(frame)} bytes has no key and version")

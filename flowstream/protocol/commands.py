@@ -172,7 +172,7 @@ class QueryOffset:
 
 @dataclass(frozen=True, slots=True)
 class QueryOffsetResponse:
-    """The stored offset; code 19 tells that there is none from a stored 0."""
+    """The stored offset; code 19, and not offset 0, means that there is none."""
 
     correlation_id: int
     code: int
@@ -231,7 +231,7 @@ class MetadataUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Section Route: which partitions does this routing key go to?"""
+    """Section Route: asks for the partitions of a routing key."""
 
     correlation_id: int
     routing_key: str
@@ -266,7 +266,7 @@ class PartitionsResponse:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerUpdate:
-    """Section ConsumerUpdate: the server asks; the correlation id is one of its own."""
+    """Section ConsumerUpdate: a request of the server, with a correlation id of its own."""
 
     correlation_id: int
     subscription_id: int
@@ -275,7 +275,7 @@ class ConsumerUpdate:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerUpdateResponse:
-    """The client's answer: where an activated consumer goes on, else `OffsetSpec.none()`."""
+    """The client's answer: where an active consumer begins, otherwise `OffsetSpec.none()`."""
 
     correlation_id: int
     code: int
@@ -330,7 +330,7 @@ class ResolveOffsetSpec:
 
 @dataclass(frozen=True, slots=True)
 class ResolveOffsetSpecResponse:
-    """The offset that the specification means now."""
+    """The current offset of the specification."""
 
     correlation_id: int
     code: int

@@ -68,7 +68,7 @@ def _from_cramjam(name: str) -> CompressionCodec:
 
 @cache
 def codec_of(compression: Compression) -> CompressionCodec:
-    """The codec; NotSupported, naming the extra, where it is not installed."""
+    """The codec. Raises NotSupported, which names the extra, if it is not installed."""
     if compression is Compression.NONE:
         return CompressionCodec(bytes, lambda data, _: bytes(data))
     if compression is Compression.GZIP:

@@ -3,9 +3,9 @@
     HANDSHAKE ─ SaslHandshake ─> SASL ─ authenticated ─> TUNE ─ client's Tune ─> OPEN
     OPEN ─ Open's answer ─> RUNNING ─ Close ─> CLOSING ─ Close's answer ─> CLOSED
 
-Both peers go through the same states, as each sees all that is sent; the table says who may send
-what. Source: the protocol document, section "Authentication", and `rabbit_stream_reader` where that
-is silent. No clock, no I/O: bytes go in, commands come out, and the reverse.
+Both peers go through the same states, because each sees all that is sent; the table says which side
+may send what. Source: the protocol document, section "Authentication", and otherwise
+`rabbit_stream_reader`. No clock, no I/O: bytes go in, commands come out, and the reverse.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Rules: TypeAlias = dict[int, "State | dict[int, State]"]
 """Command (key with response bit) -> the next state, or the next state by response code."""
 
 OTHERS = {b"HTTP": "HTTP", b"AMQP": "AMQP", b"SSH-": "SSH"}
-"""What other protocols begin with, in the place of a frame's size."""
+"""The first bytes of other protocols, in the place of a frame's size."""
 
 _R = 0x8000
 _REQUESTS: Rules = {
@@ -147,13 +147,13 @@ TABLE: dict[tuple[Role, State], Rules] = {
 """(who sends, state) -> what may be sent and where it leads.
 
 A code that is not listed leads to CLOSED: a refused login or virtual host ends the connection.
-While CLOSING, a server may still send what was under way, and what else comes in is ignored.
+While CLOSING, a server may still send what it had begun; everything else is ignored.
 """
 
 FRAME_MAX_BEFORE_OPEN = 8192
-"""The largest frame that a server takes from a client it does not know yet (4.3.5 on)."""
+"""The largest frame that a server accepts before the login (from 4.3.5 on)."""
 INBOUND_MAX = 512 << 20
-"""The largest frame that a client takes: chunks may be larger than the tuned `frame_max`."""
+"""The largest frame that a client accepts: chunks may be larger than the tuned `frame_max`."""
 
 _UNMARKED = (Key.ROUTE, Key.PARTITIONS)
 """Answers that servers before 3.11 send without the response bit (seen on 3.10.8)."""
@@ -169,9 +169,10 @@ def negotiate(ours: int, theirs: int) -> int:
 class Connection:
     """One connection as bytes and commands, without a socket.
 
-    `frame_max` (bytes) and `heartbeat` (seconds, 0: none) are this side's wishes until Tune, then
-    what was agreed. `versions` is what the peer understands, empty until it has told.
-    `peer_properties` is what it says it is; `advertised`, on a client, where the server says it is.
+    `frame_max` (bytes) and `heartbeat` (seconds, 0: none) are this side's proposals until Tune,
+    then the agreed values. `versions` are the commands that the peer understands, empty until it
+    has sent them. `peer_properties` describe the peer; `advertised`, on a client, is the server's
+    address.
     """
 
     __slots__ = (
@@ -212,7 +213,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Nothing can be sent or received any more."""
+        """Whether the connection has ended."""
         return self.state is State.CLOSED
 
     @property
@@ -223,8 +224,8 @@ class Connection:
     def supports(self, key: int, version: int = 1) -> bool:
         """Whether the peer understands this version of a command.
 
-        A peer that has not told its versions is taken for a server before 3.11, which knows
-        version 1 of the commands up to Partitions.
+        A peer that has not sent its versions counts as a server before 3.11, which knows version 1
+        of the commands up to Partitions.
         """
         if not self.versions:
             return version == 1 and 0 < key <= Key.PARTITIONS
@@ -240,7 +241,7 @@ class Connection:
         return self._decode(self._frames.put(data))
 
     def room(self) -> memoryview:
-        """Where the next bytes are to be written, for `filled` to read them without a copy."""
+        """Where to write the next bytes, so that `filled` reads them without a copy."""
         return self._frames.room()
 
     def filled(self, count: int) -> list[c.Command]:
@@ -318,8 +319,8 @@ class Connection:
     def _note_tune(self, command: s.Tune | s.TuneResponse, *, received: bool) -> None:
         """A server sends Tune first; the client answers with what holds for both.
 
-        A received value is negotiated with ours; a sent one is what we settled for. Servers take
-        the client's heartbeat as it is.
+        A received value is negotiated with ours; a sent one is the agreed value. Servers use the
+        client's heartbeat as it is.
         """
         if not received:
             self.frame_max, self.heartbeat = command.frame_max, command.heartbeat

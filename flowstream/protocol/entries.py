@@ -1,6 +1,6 @@
 """Publish frames in, in bulk: the server's hot path (layout: see `publish`).
 
-What is kept of a message is its publishing id and its entry, the very bytes that a chunk holds.
+Of each message the publishing id and the entry are kept: exactly the bytes that a chunk holds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _SUB_ENTRY = SUB_ENTRY.unpack_from
 class Entries(Sequence[Any]):
     """The messages of a received Publish frame, as lists that go pairwise.
 
-    `ids`; `entries`: the raw bytes of each, as they stand in a chunk; `filters`: the filter values
-    of version 2, else None; `records`: how many messages they are, those in sub-entries counted;
+    `ids`; `entries`: the raw bytes of each, as in a chunk; `filters`: the filter values
+    of version 2, else None; `records`: the number of messages, including those in sub-entries;
     `batches`: which of the entries are sub-entries (check them: `sub_entry_is_sound`). As a
     sequence it has the items of `Publish.messages` or `PublishFiltered.messages`.
     """
@@ -116,7 +116,7 @@ def read_entries(data: bytes, position: int, count: int) -> Entries:
 
 
 def _read_some(data: bytes, position: int, count: int, found: Entries) -> int:
-    """Read `count` messages one by one; gives the position after them."""
+    """Read `count` messages one by one. Returns the position after them."""
     ids, add_id, add_entry = found.ids, found.ids.append, found.entries.append
     for _ in repeat(None, count):
         publishing_id, length = _SIMPLE(data, position)
@@ -134,7 +134,7 @@ def _read_some(data: bytes, position: int, count: int, found: Entries) -> int:
 
 
 def sub_entry_is_sound(entry: bytes, most: int = 64 << 20) -> bool:
-    """Whether a server takes this sub-entry (as RabbitMQ does from 4.3.5 on).
+    """Whether a server accepts this sub-entry, by the checks of RabbitMQ from 4.3.5 on.
 
     A known compression, at most `most` bytes uncompressed, at least one message, and for every
     message at least the four bytes of its length.

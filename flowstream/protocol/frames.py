@@ -1,7 +1,7 @@
 """Bytes to frames: `u32 size` and so many bytes (protocol document, section "Frame Structure").
 
 Bytes are read straight into the reader's buffer (`room`, then `filled`), and a frame is a view of
-it: nothing is copied but the beginning of a frame whose end has not come. A size over the limit is
+it: only the beginning of an unfinished frame is ever copied. A size over the limit is
 refused before anything of it is kept. The buffer grows only with bytes that have come, whatever
 size a frame announces.
 """
@@ -40,7 +40,7 @@ class FrameReader:
         return self._end - self._start
 
     def room(self, least: int = 1) -> memoryview:
-        """Where the next bytes are to be written: `least` bytes or more."""
+        """Where to write the next bytes: `least` bytes or more."""
         size, held = len(self._buffer), self._end - self._start
         wanted = size
         if self._end == size:
@@ -65,17 +65,17 @@ class FrameReader:
         return frames
 
     def put(self, data: bytes) -> list[memoryview]:
-        """As `room` and `filled` at once, for bytes that were read elsewhere."""
+        """`room` and `filled` in one, for bytes that were read elsewhere."""
         size = len(data)
         self.room(size)[:size] = data
         return self.filled(size)
 
     def feed(self, data: bytes) -> list[memoryview]:
-        """As `put`, with frames that stay valid."""
+        """`put`, with frames that stay valid."""
         return [memoryview(bytes(frame)) for frame in self.put(data)]
 
     def _cut(self, view: memoryview, frames: list[memoryview]) -> int:
-        """Appends the whole frames of `view`; gives how many bytes are done with."""
+        """Append the whole frames of `view`. Returns how many bytes they take."""
         position, end = 0, len(view)
         limit = self.max_size
         self._needed = 4

@@ -1,7 +1,7 @@
 """Publish frames out, in bulk: the publisher's hot path.
 
 Source: the protocol document, section "Publish", and the entry layout of section "Deliver". In
-version 1 a message is `u64 publishing id` and an entry exactly as it stands in a chunk: `0|len:31`
+version 1 a message is `u64 publishing id` and an entry exactly as in a chunk: `0|len:31`
 and the body, or `1|compression:3|0:4`, u16 records, u32 uncompressed size, u32 size and the data of
 a sub-entry. Version 2 has `str filter value` (null: none) between the two, and simple entries only.
 """
@@ -75,7 +75,7 @@ def encode_publish_filtered(
 
 @lru_cache(1024)
 def _filter_field(value: str | None) -> bytes:
-    """A filter value as it stands in a frame; streams have few, so they are remembered."""
+    """A filter value as in a frame. Streams have few of them, so they are cached."""
     text = b"" if value is None else value.encode()
     if len(text) > 32767:
         raise LocalProtocolError(f"a filter value of {len(text)} bytes; the most is 32767")
@@ -96,7 +96,7 @@ def encode_sub_entries(publisher_id: int, batches: Sequence[SubEntry]) -> bytes:
 
 
 def sub_entry_bytes(batch: SubEntry) -> bytes:
-    """The entry of a sub-entry as it stands in Publish frames and in chunks."""
+    """The entry of a sub-entry, as in Publish frames and chunks."""
     head = SUB_ENTRY.pack(
         0x80 | batch.compression << 4, batch.records, batch.uncompressed_size, len(batch.data)
     )
@@ -106,8 +106,8 @@ def sub_entry_bytes(batch: SubEntry) -> bytes:
 def split_at(lengths: Sequence[int], frame_max: int, overhead: int = ENTRY_OVERHEAD) -> list[int]:
     """Where to cut messages of these body lengths so that each frame fits `frame_max`.
 
-    Gives the end index of every frame (the last is `len(lengths)`). `frame_max` 0 is no limit.
-    A message that alone is too large gets a frame of its own: refuse it before (`fits`).
+    Returns the end index of every frame (the last is `len(lengths)`). `frame_max` 0 is no limit.
+    A message that is too large alone gets its own frame, so refuse it before (`fits`).
     """
     count = len(lengths)
     room = frame_max - FRAME_OVERHEAD
@@ -124,5 +124,5 @@ def split_at(lengths: Sequence[int], frame_max: int, overhead: int = ENTRY_OVERH
 
 
 def fits(length: int, frame_max: int, overhead: int = ENTRY_OVERHEAD) -> bool:
-    """Whether a message with a body of `length` bytes can be published at all."""
+    """Whether a message with a body of `length` bytes fits into a frame."""
     return not frame_max or FRAME_OVERHEAD + overhead + length <= frame_max

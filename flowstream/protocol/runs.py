@@ -12,7 +12,7 @@ from itertools import chain
 from struct import Struct
 
 PROBE = 512
-"""How many entries are looked at before a run is taken to be worth it, and cut one by one else."""
+"""How many entries must be equal before they are cut as a run and not one by one."""
 WORTH = 16
 _GROUP = 16
 

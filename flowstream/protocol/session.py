@@ -75,7 +75,7 @@ class Tune:
 
 @dataclass(frozen=True, slots=True)
 class TuneResponse:
-    """The client's half of Tune with the response bit; a plain `Tune` is as good."""
+    """The client's half of Tune with the response bit; servers accept a plain `Tune`, too."""
 
     frame_max: int
     heartbeat: int
@@ -131,7 +131,7 @@ class ExchangeCommandVersionsResponse:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The answer to the command of this key, where it is a code and nothing else."""
+    """The answer to the command of this key, if it is only a code."""
 
     key: Key
     correlation_id: int

@@ -80,7 +80,7 @@ NO_LEADER = 65535
 
 
 class OffsetKind(IntEnum):
-    """How an `OffsetSpec` names a place in a stream."""
+    """The kind of place in a stream that an `OffsetSpec` names."""
 
     NONE = 0
     FIRST = 1
@@ -129,7 +129,7 @@ class OffsetSpec:
 
 
 class Address(NamedTuple):
-    """Where a broker listens."""
+    """The address that a broker listens on."""
 
     host: str
     port: int

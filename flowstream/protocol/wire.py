@@ -2,8 +2,8 @@
 
 Source: the protocol document, section "Types". Big endian; `str` is an int16 byte length and UTF-8,
 `bytes` an int32 length and the bytes, a length of -1 means null; arrays are an int32 count and the
-items. A reader raises ProtocolError on whatever does not fit, and believes no count that the bytes
-left could not hold. A writer raises LocalProtocolError on a value that the wire cannot carry.
+items. A reader raises ProtocolError for everything that does not fit, and for a count that the
+remaining bytes cannot hold. A writer raises LocalProtocolError for a value that does not fit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flowstream.protocol.values import (
 )
 
 Out: TypeAlias = "list[bytes | memoryview]"
-"""Where writers put their parts; joined once per frame."""
+"""The parts that writers append; they are joined once per frame."""
 
 MAX_STRING = 32767
 
@@ -166,7 +166,7 @@ def _write_challenge(out: Out, value: bytes | None) -> None:
 
 
 def _read_challenge(reader: Reader) -> bytes | None:
-    """Absent, `str` (what servers send) or `bytes` (what the document says): what is left tells."""
+    """Absent, `str` (as servers send it) or `bytes` (as in the document), by the bytes left."""
     left = reader.remaining
     if not left:
         return None
@@ -194,7 +194,7 @@ def array(item: Field) -> Field:
 
 
 def mapping(key: Field, value: Field) -> Field:
-    """An array of pairs, as a dictionary; of a repeated key the last one counts."""
+    """An array of pairs, as a dictionary; for a repeated key the last value counts."""
 
     def write(out: Out, pairs: Mapping[Any, Any]) -> None:
         out.append(I32.pack(len(pairs)))
@@ -265,7 +265,7 @@ def _read_last_offset(reader: Reader) -> OffsetSpec:
 BOOL = Field(_write_bool, _read_bool, 1)
 STRING = Field(write_string, read_string, 2)
 REFERENCE = Field(_write_reference, _read_reference, 2)
-"""A publisher's reference: None is written empty, as servers take no null here."""
+"""A publisher's reference: None is written empty, because servers refuse null here."""
 BYTES = Field(_write_bytes, _read_bytes, 4)
 SASL_CHALLENGE = Field(_write_challenge, _read_challenge)
 STRINGS = array(STRING)
@@ -274,7 +274,7 @@ OPTIONAL_MAP = omitted_if_empty(MAP)
 STATISTICS = mapping(STRING, I64)
 OFFSET = Field(_write_offset, _read_offset, 2)
 LAST_OFFSET = Field(_write_offset, _read_last_offset, 2)
-"""An offset at the end of a frame: like servers, it reads over a value where none belongs."""
+"""An offset at the end of a frame: like servers, it ignores a value after a kind that has none."""
 COMMAND_VERSIONS = array(record(CommandVersion, U16, U16, U16))
 BROKERS = mapping(U16, record(Address, STRING, U32))
 STREAMS_METADATA = array(record(StreamMetadata, STRING, U16, U16, array(U16)))

@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -229,6 +230,8 @@ class Started:
     ) -> None:
         self.process.kill()
         self.process.wait(TIMEOUT)
+        if error is not None:
+            error.add_note(f"the command had written: {self._rest()}")
         with contextlib.suppress(BrokenPipeError):  # of what it did not read
             self.stdin.close()
         self.stdout.close()
@@ -236,10 +239,17 @@ class Started:
 
     def line(self, pattern: str, *, out: bool = False) -> str:
         """Wait for a line on standard error (or output) that matches."""
-        for line in self.stdout if out else self.stderr:
-            if re.search(pattern, line.decode()):
-                return line.decode()
-        raise AssertionError(f"ended without a line like {pattern!r}")
+        said = []
+        limit = threading.Timer(TIMEOUT, self.process.kill)
+        limit.start()
+        try:
+            for line in self.stdout if out else self.stderr:
+                said.append(line.decode())
+                if re.search(pattern, said[-1]):
+                    return said[-1]
+        finally:
+            limit.cancel()
+        raise AssertionError(f"ended without a line like {pattern!r}:\n{''.join(said)}")
 
     def write(self, data: bytes) -> None:
         """Write to its standard input."""
@@ -257,7 +267,11 @@ class Started:
 
     def end(self) -> Result:
         """Wait for its end, standard input still open."""
-        self.process.wait(TIMEOUT)
+        try:
+            self.process.wait(TIMEOUT)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            self.process.kill()
+            raise AssertionError(f"not ended in {TIMEOUT:g} s: {self._rest()}") from None
         return Result(self.process.wait(), self.stdout.read().decode(), self.stderr.read().decode())
 
     def feed(self, data: bytes) -> Result:
@@ -267,10 +281,22 @@ class Started:
             pool.submit(self._write_all, data)
             try:
                 code = self.process.wait(TIMEOUT)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                self.process.kill()
+                said = out.result().decode() + err.result().decode()
+                raise AssertionError(f"not ended in {TIMEOUT:g} s:\n{said}") from None
             except BaseException:
                 self.process.kill()
                 raise
             return Result(code, out.result().decode(), err.result().decode())
+
+    def _rest(self) -> str:
+        """What it has written and nobody has read, without waiting for what it started itself."""
+        rest = []
+        for stream in (self.stdout, self.stderr):
+            os.set_blocking(stream.fileno(), False)
+            rest.append((stream.read() or b"").decode(errors="replace"))
+        return "\n".join(rest)
 
     def _write_all(self, data: bytes) -> None:
         with contextlib.suppress(BrokenPipeError), self.stdin:
@@ -326,6 +352,8 @@ class Terminal:
     ) -> None:
         self.process.kill()
         self.process.wait(TIMEOUT)
+        if error is not None:
+            error.add_note(f"the terminal had shown:\n{self.screen}")
         os.close(self._master)
 
     @property

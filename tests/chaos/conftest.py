@@ -68,6 +68,10 @@ class Runner:
             )
             try:
                 yield Run(process, self.folder)
+            except BaseException as error:
+                said = (self.folder / "err").read_text(errors="replace")
+                error.add_note(f"the end of what the run had written:\n{said[-4000:]}")
+                raise
             finally:
                 process.kill()
                 process.wait()

@@ -318,8 +318,9 @@ async def test_what_is_not_ready_is_told(page: Page) -> None:
     page.statistics.change(phase="draining", uncommitted=60.0)
     await page.shows("not ready", "the run is draining", "waiting for a commit for 60 s")
     page.statistics.change(phase="running", uncommitted=0.0)
-    while await page.matches("#status.shown"):
-        await anyio.sleep(0.05)
+    with anyio.fail_after(TIMEOUT):
+        while await page.matches("#status.shown"):
+            await anyio.sleep(0.05)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])

@@ -4,7 +4,7 @@
     protocol/       bytes <-> frames, commands, chunks, AMQP 1.0 messages; no clock, no I/O
     client/         Environment, publishers, consumers; the connection and its recovery
     pipeline/       Pipeline and its stages; knows no RabbitMQ
-    connectors/     StreamProducer, SuperStreamProducer, StreamSink, DeadLetter
+    connectors/     StreamProducer, StreamSink, SqliteSink, PostgresSink, DeadLetter, ...
     broker/         the embedded broker
     telemetry.py    events and observers; metrics/: the catalogue; tracing.py: OpenTelemetry
     monitor/        /metrics, health and the live page of a run
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from flowstream.client import Environment, OffsetSpec
     from flowstream.connectors import (
         DeadLetter,
+        ExactlyOnce,
         Filter,
+        PostgresSink,
+        SqliteSink,
         StreamProducer,
         StreamSink,
         SuperStreamProducer,
@@ -57,6 +60,7 @@ __all__ = [
     "DeadLetter",
     "Drop",
     "Environment",
+    "ExactlyOnce",
     "Failure",
     "Filter",
     "FlowstreamError",
@@ -66,6 +70,7 @@ __all__ = [
     "Message",
     "OffsetSpec",
     "Pipeline",
+    "PostgresSink",
     "Producer",
     "RateLimit",
     "Reason",
@@ -73,6 +78,7 @@ __all__ = [
     "RunResult",
     "RunningPipeline",
     "Slice",
+    "SqliteSink",
     "StreamProducer",
     "StreamSink",
     "SuperStreamProducer",
@@ -84,7 +90,10 @@ __all__ = [
 _ROOMS = {
     "backoff": ("Backoff",),
     "client": ("Environment", "OffsetSpec"),
-    "connectors": ("DeadLetter", "Filter", "StreamProducer", "StreamSink", "SuperStreamProducer"),
+    "connectors": (
+        *("DeadLetter", "ExactlyOnce", "Filter", "PostgresSink", "SqliteSink"),
+        *("StreamProducer", "StreamSink", "SuperStreamProducer"),
+    ),
     "errors": ("FlowstreamError",),
     "telemetry": ("Telemetry",),
     "tracing": ("Tracing",),

@@ -24,6 +24,8 @@
     ├── PublishFailed                 a message was refused, or its confirm never came
     │   └── MessageTooLarge           the message does not fit into a frame
     ├── ChecksumMismatch              a chunk does not match its CRC-32
+    ├── SinkFailed                    a sink could not write a batch
+    │   └── StreamReplaced            it wrote messages of another stream with this name
     ├── OffsetTruncated               retention removed messages before they were read
     ├── CommitNotVerified             a stored offset could not be read back
     ├── PayloadError                  a message body cannot be decoded to its declared type
@@ -318,6 +320,17 @@ class MessageTooLarge(PublishFailed):
 
 class ChecksumMismatch(FlowstreamError):
     """A chunk does not match its CRC-32: it was damaged in transit or on disk."""
+
+
+class SinkFailed(FlowstreamError):
+    """A sink could not write a batch: the database could not be reached, or kept failing."""
+
+
+class StreamReplaced(SinkFailed):
+    """A stream was deleted and created again, and a sink has stored offsets of the old one.
+
+    No message is to blame, so no failure policy sees it: the run ends, and messages stay unsettled.
+    """
 
 
 class OffsetTruncated(FlowstreamError):

@@ -4,6 +4,7 @@
 - `broker`: the same, and once more on the embedded broker.
 - `cluster`: the three nodes of the real cluster.
 - `certificates`: for the brokers' TLS ports.
+- `postgres`: a real PostgreSQL, where the machine has its binaries (tests/support/postgres.py).
 - `stream_name`: a name of the test's own; streams that begin with it are deleted after it.
 - Async tests run on asyncio, and on trio too with `@pytest.mark.both_backends`. What
   flowstream calls on an asyncio loop must not block it (blockbuster).
@@ -33,7 +34,10 @@ from flowstream.testing import broker_in_thread
 from tests.brokers.running import REQUIRED, Broker, Certificates, running
 from tests.brokers.running import certificates as find_certificates
 
-pytest_plugins = ["tests.support.report", "tests.support.evidence", "tests.support.passed"]
+pytest_plugins = [
+    *("tests.support.report", "tests.support.evidence", "tests.support.passed"),
+    "tests.support.postgres",
+]
 
 RUNNING = running()
 SINGLE = sorted({*RUNNING, *REQUIRED} - {"cluster"}, key=lambda name: [*map(int, name.split("."))])

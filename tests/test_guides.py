@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import pytest
 
 from flowstream import Backoff, DeadLetter, RateLimit, Retry, StreamSink
+from flowstream.connectors.sql.postgres import PostgresSinkArguments
+from flowstream.connectors.sql.sqlite import SqliteSinkArguments
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
 from tests.documents import ROOT, blocks
 
@@ -17,13 +19,14 @@ def fields(*kinds: type) -> list[str]:
     return [field.name for kind in kinds for field in dataclasses.fields(kind)]
 
 
-POSITIONAL = {"name", "stream"}
+POSITIONAL = {"name", "stream", "path", "url", "table"}
 """What is given without its name."""
 OF_SINKS = [*inspect.signature(StreamSink.__init__).parameters][1:]
 OPTIONS = [
     ("handlers", fields(PipelineOptions, ProcessorOptions, Retry, Backoff, RateLimit, DeadLetter)),
     ("batchers", fields(BatcherOptions)),
     ("sinks", OF_SINKS),
+    ("databases", fields(SqliteSinkArguments, PostgresSinkArguments)),
 ]
 
 

@@ -41,7 +41,9 @@ ROOMS = {
         "protocol",
     },
     "pipeline": {"errors", "texts", "backoff", "checks", "schema", "signals", "telemetry"},
-    "connectors": {"errors", "texts", "checks", "schema", "telemetry", "client", "pipeline"},
+    "connectors": {
+        *("errors", "texts", "backoff", "checks", "schema", "telemetry", "client", "pipeline"),
+    },
     "broker": {"errors", "texts", "checks", "schema", "telemetry", "protocol"},
     "metrics": {"telemetry"},
     "tracing": {"errors", "texts"},

@@ -8,6 +8,7 @@ settles only when the broker has confirmed all of it. In the order to read:
     super_stream_producer.py   SuperStreamProducer: partitions, shared between processes
     stream_sink.py             StreamSink: batches published and confirmed
     dead_letter.py             DeadLetter: failed messages, with origin and reason; valve.py
+    sql/                       SqliteSink, PostgresSink, ExactlyOnce: rows, each written once
     environment.py             StreamEnvironment: what connectors need of an environment
     start.py, filtering.py, amqp.py, encoding.py, done_ranges.py   what they share
 """
@@ -25,6 +26,7 @@ from flowstream.connectors.environment import (
     SuperStreamWriter,
 )
 from flowstream.connectors.filtering import Filter
+from flowstream.connectors.sql import ExactlyOnce, PostgresSink, SqliteSink, SqlSink
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.connectors.stream_sink import StreamSink
 from flowstream.connectors.super_stream_producer import SuperStreamProducer
@@ -32,7 +34,11 @@ from flowstream.connectors.super_stream_producer import SuperStreamProducer
 __all__ = [
     "DEAD_LETTER_PROPERTIES",
     "DeadLetter",
+    "ExactlyOnce",
     "Filter",
+    "PostgresSink",
+    "SqlSink",
+    "SqliteSink",
     "StreamDelivery",
     "StreamEnvironment",
     "StreamLag",

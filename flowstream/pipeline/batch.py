@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from flowstream.pipeline.message import Message
@@ -23,8 +23,8 @@ class Batch(Generic[T]):
     None without `partition_by`. `attempt` is 1 at the first attempt.
     """
 
-    __slots__ = ("_messages", "_slice", "attempt", "batcher", "key", "opened", "partition",
-                 "trigger")  # fmt: skip
+    __slots__ = ("_messages", "_settled", "_slice", "attempt", "batcher", "key", "opened",
+                 "partition", "trigger")  # fmt: skip
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Batch(Generic[T]):
     ) -> None:
         self._slice: Slice[T] = messages if isinstance(messages, Slice) else Slice.of(messages)
         self._messages: list[Message[T]] | None = None
+        self._settled: Mapping[str, range] | None = None
         self.batcher: str = batcher
         self.key: Hashable = key
         self.partition: int | None = partition
@@ -81,6 +82,15 @@ class Batch(Generic[T]):
         return self._slice.offsets
 
     @property
+    def settled(self) -> Mapping[str, range] | None:
+        """The offsets that the run had settled without a gap before this batch, by stream.
+
+        What is in a range is not handled again by a later run. Streams are missing whose source
+        stores no offsets: theirs say nothing about another run. None outside of any pipeline.
+        """
+        return self._settled
+
+    @property
     def size(self) -> int:
         """The number of messages."""
         return len(self)
@@ -99,7 +109,7 @@ class Batch(Generic[T]):
     def __reduce__(self) -> Any:
         """A batch is pickled without its pipeline."""
         options = (self.batcher, self.key, self.partition, self.trigger, self.opened, self.attempt)
-        return _arrived, (self.messages, options)
+        return _arrived, (self.messages, options, self._settled)
 
     def __repr__(self) -> str:
         return f"<Batch {self.batcher} size={self.size} key={shown(self.key)} {self.trigger}>"
@@ -127,10 +137,14 @@ class Batch(Generic[T]):
         )  # fmt: skip
 
 
-def _arrived(messages: list[Message[Any]], options: Any) -> Batch[Any]:
+def _arrived(
+    messages: list[Message[Any]], options: Any, settled: Mapping[str, range] | None
+) -> Batch[Any]:
     """A batch that was unpickled in a worker process."""
     batcher, key, partition, trigger, opened, attempt = options
-    return Batch(
+    batch: Batch[Any] = Batch(
         messages, batcher=batcher, key=key, partition=partition, trigger=trigger, opened=opened,
         attempt=attempt,
     )  # fmt: skip
+    batch._settled = settled
+    return batch

@@ -115,15 +115,19 @@ class Delivery:
 class Watermark:
     """The highest offset at and below which every delivered message of one partition is settled."""
 
-    __slots__ = ("_below", "_count", "_deliveries")
+    __slots__ = ("_below", "_count", "_deliveries", "first")
 
     def __init__(self) -> None:
+        self.first: int | None = None
+        """The first offset that was delivered."""
         self._deliveries: deque[Delivery] = deque()
         self._count = 0
         self._below: int | None = None
 
     def add(self, delivery: Delivery) -> None:
         """Add a delivery. Deliveries are added in the order of their offsets."""
+        if self.first is None:
+            self.first = delivery.base
         self._deliveries.append(delivery)
         self._count += delivery.count
 
@@ -172,9 +176,10 @@ class Watermark:
 class OffsetTracker:
     """The watermarks of one stream. A restarted producer may open a second partition for it."""
 
-    __slots__ = ("_marks", "_own", "advanced", "committed")
+    __slots__ = ("_begin", "_marks", "_own", "advanced", "committed")
 
     def __init__(self) -> None:
+        self._begin: int | None = None
         self._marks: list[Watermark] = []
         self._own: deque[int] = deque(maxlen=REMEMBERED)
         self.committed: int | None = None
@@ -198,6 +203,18 @@ class OffsetTracker:
         below = [v for v in values if v is not None and v < min(barriers)]
         return max(below, default=None)
 
+    @property
+    def settled(self) -> range:
+        """The offsets that this run has settled without a gap, from where it began.
+
+        What is before them is of other runs: this one knows nothing about it, since somebody may
+        have moved the stored offset.
+        """
+        begin, value = self._begin, self.value()
+        if begin is None:
+            begin = min((m.first for m in self._marks if m.first is not None), default=None)
+        return range(0) if begin is None or value is None else range(begin, value + 1)
+
     def due(self) -> int | None:
         """The offset to store now: the watermark where it has advanced, otherwise None."""
         value = self.value()
@@ -211,6 +228,8 @@ class OffsetTracker:
         A restarted producer may give an older offset than the one committed meanwhile.
         """
         self._own.append(BEFORE_FIRST if stored is None else stored)
+        if stored is not None and self._begin is None and not self._marks:
+            self._begin = stored + 1
         if stored is not None and (self.committed is None or stored > self.committed):
             self.committed = stored
 

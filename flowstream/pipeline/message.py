@@ -202,6 +202,11 @@ class Message(Generic[T]):
     # -- what a handler decided
 
     @property
+    def settled_early(self) -> bool:
+        """Whether `settle` was called."""
+        return self._extra is not None and self._extra.early
+
+    @property
     def key(self) -> Hashable:
         """The batch key given to `to`, or None."""
         return None if self._extra is None else self._extra.key
@@ -316,11 +321,12 @@ class Message(Generic[T]):
 class Detached:
     """The partition of a message that belongs to no pipeline."""
 
-    __slots__ = ("codec", "stream")
+    __slots__ = ("codec", "stream", "tracker")
 
     def __init__(self, stream: str) -> None:
         self.stream: str = stream
         self.codec: Codec | None = None
+        self.tracker: None = None
 
     def settle_early(self, message: Message[Any]) -> None:
         """Does nothing: there is no acknowledger."""

@@ -152,6 +152,16 @@ class Slice(Generic[T]):
         return self._columns()
 
     @property
+    def settled(self) -> dict[str, range]:
+        """What the run has settled of its streams without a gap, where their offsets are stored."""
+        partitions = {id(it): it for it in (delivery.partition for delivery, _ in self.runs)}
+        return {
+            partition.stream: partition.tracker.settled
+            for partition in partitions.values()
+            if partition.tracker is not None
+        }
+
+    @property
     def touched(self) -> bool:
         """Whether a message may have a decision, an attempt or a failure of its own.
 

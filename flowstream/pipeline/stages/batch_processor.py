@@ -152,6 +152,7 @@ class BatchProcessors(Pool):
 
     async def _batch(self, worker: WorkerState, batch: Batch[Any]) -> None:
         state, part = self.state, batch._slice
+        batch._settled = part.settled
         traced = state.telemetry.tracer is not None
         error: BaseException | None = None
         hooks = state.hooks

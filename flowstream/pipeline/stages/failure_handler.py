@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from flowstream.errors import EnvironmentClosed, FlowstreamError
+from flowstream.errors import EnvironmentClosed, FlowstreamError, StreamReplaced
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.handlers.return_checks import discard
@@ -31,6 +31,8 @@ OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
 NAME_SHOWN = 300
 """Characters of a stream's name in the log."""
+BLAMELESS = (EnvironmentClosed, StreamReplaced)
+"""Errors that no message caused: they end the run, and leave its messages unsettled."""
 DEPTH = 10
 """How many causes of causes are checked."""
 
@@ -128,9 +130,9 @@ class FailureHandler:
         self.state.changed.notify()
 
     async def _dispose(self, failures: list[Failure]) -> None:
-        if closed := [failure for failure in failures if _lost_environment(failure.error)]:
-            self._abandon(closed, closed[0].error)
-            failures = [failure for failure in failures if failure not in closed]
+        if blameless := [failure for failure in failures if _ends_the_run(failure.error)]:
+            self._abandon(blameless, blameless[0].error)
+            failures = [failure for failure in failures if failure not in blameless]
         for policy, group in await self._by_policy(failures):
             try:
                 opened = await self._opened(policy)
@@ -142,7 +144,7 @@ class FailureHandler:
             except BaseException as error:
                 if passes(error):
                     raise
-                if _lost_environment(error):
+                if _ends_the_run(error):
                     self._abandon(group, error)
                     continue
                 told = text_of(error) if is_a(error, FlowstreamError) else describe(error)
@@ -171,7 +173,7 @@ class FailureHandler:
         return [*groups.items(), *alone]
 
     def _abandon(self, failures: list[Failure], error: BaseException | None) -> None:
-        """The environment was closed. No message caused that, so none goes to a policy."""
+        """No message caused the error, so none goes to a policy."""
         assert error is not None
         self.state.fail(error)
         self.ack_tracker.abandon([failure.message for failure in failures])
@@ -238,10 +240,10 @@ class FailureHandler:
         return self._open_policies[policy]
 
 
-def _lost_environment(error: BaseException | None) -> bool:
-    """Whether the error, or one of its causes, is that an environment was closed."""
+def _ends_the_run(error: BaseException | None) -> bool:
+    """Whether no message caused the error: it, or one of its causes, is one of `BLAMELESS`."""
     for _ in range(DEPTH):
-        if error is None or is_a(error, EnvironmentClosed):
+        if error is None or any(is_a(error, kind) for kind in BLAMELESS):
             return error is not None
         error = vars(BaseException)["__cause__"].__get__(error)  # a property of its class could lie
     return False

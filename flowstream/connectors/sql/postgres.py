@@ -1,0 +1,275 @@
+"""PostgresSink: rows of a PostgreSQL table, by COPY. Needs psycopg, the extra `postgres`.
+
+Rows are copied straight into the table. With a key they are copied into a temporary table first,
+and a single statement inserts or replaces from there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from flowstream.connectors.sql.columns import Column, Kind
+from flowstream.connectors.sql.offsets_table import CREATE, POSTGRES, TABLE, OffsetsTable
+from flowstream.connectors.sql.sink import TABLE_NAME, SqlSink, TableArguments
+from flowstream.connectors.sql.statements import (
+    create_table,
+    insert_into,
+    names_of,
+    quoted_table,
+)
+from flowstream.connectors.sql.transaction import Row
+from flowstream.errors import ConfigurationError, NotSupported
+from flowstream.schema import Rule, make, takes
+
+TYPES: dict[Kind, str] = {
+    "bool": "BOOLEAN",
+    "int": "BIGINT",
+    "float": "DOUBLE PRECISION",
+    "decimal": "NUMERIC",
+    "text": "TEXT",
+    "bytes": "BYTEA",
+    "datetime": "TIMESTAMP WITH TIME ZONE",
+    "date": "DATE",
+    "time": "TIME",
+    "uuid": "UUID",
+    "json": "JSONB",
+}
+DEFAULTS = {"connect_timeout": "10", "keepalives_idle": "20", "tcp_user_timeout": "30000"}
+"""A server that has gone without a word is noticed after half a minute."""
+SESSION = """
+SELECT set_config('lock_timeout', '60s', false),
+       set_config('idle_in_transaction_session_timeout', '60s', false),
+       set_config('synchronous_commit',
+                  CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local'
+                  ELSE current_setting('synchronous_commit') END, false)
+"""
+"""A process that is stopped in the middle of a transaction must not keep its locks, and what is
+committed must survive a crash of the server: the broker may store the offsets at once."""
+STAGING = "flowstream_staging"
+CREATING = 0x666C6F77  # "flow": two processes that create a table at once would fail
+REFUSED = ("21", "22", "23", "54", "P0")
+"""Classes of errors (SQLSTATE) that are about the values of rows: data, constraints, limits, and
+what triggers raise."""
+SECRET = Rule(
+    "an address such as postgresql://user:password@host/database",
+    lambda value: isinstance(value, str) and bool(value),
+    secret=True,
+)
+
+
+@dataclass(frozen=True)
+class PostgresSinkArguments(TableArguments):
+    """What `PostgresSink(...)` takes."""
+
+    url: Annotated[str, SECRET, "the database: a URL, or a connection string of libpq"]
+    table: Annotated[str, TABLE_NAME, "the table to write to, with its schema if need be"]
+
+
+class PostgresSink(SqlSink):
+    """Writes a row for each message into a table of PostgreSQL, exactly once.
+
+    The columns are the fields of `columns`. With `key`, a row replaces the one that has the same
+    values in these fields. The offsets of what is written are stored in the same transaction, in
+    the table `flowstream_offsets`: a message that comes again after a crash is left out.
+
+    Each of the `concurrency` workers has a connection. A row that the database refuses fails its
+    message alone; a batch that meets a deadlock or a lost connection is tried again. It needs
+    psycopg 3, the extra `postgres`.
+    """
+
+    @takes(PostgresSinkArguments)
+    def __init__(self, *arguments: Any, **values: Any) -> None:
+        options = make(PostgresSinkArguments, arguments, values, "PostgresSink")
+        super().__init__(options, {})
+        self._conninfo: Final[dict[str, Any]] = conninfo_of(options.url)
+
+    @property
+    def place(self) -> str:
+        known = self._conninfo
+        host = known.get("host") or known.get("hostaddr") or "localhost"
+        port = f":{known['port']}" if "port" in known else ""
+        return f"the PostgreSQL database {known.get('dbname', '')!r} at {host}{port}"
+
+    def connect(self) -> PostgresDatabase:
+        return PostgresDatabase(self._conninfo, self.table, self.columns, self.key)
+
+    def __repr__(self) -> str:
+        return f"PostgresSink({self.table!r} in {self.place})"
+
+
+def driver() -> Any:
+    """psycopg 3; NotSupported where it is not installed."""
+    try:
+        return importlib.import_module("psycopg")
+    except ImportError as error:
+        raise NotSupported(
+            "PostgresSink needs psycopg 3 (the extra postgres): pip install 'psycopg[binary]'"
+        ) from error
+
+
+def conninfo_of(url: str) -> dict[str, Any]:
+    """The parameters of a connection, with defaults; the driver's error might quote a password."""
+    psycopg = driver()
+    try:
+        given = importlib.import_module("psycopg.conninfo").conninfo_to_dict(url)
+    except psycopg.Error:
+        raise ConfigurationError(
+            "PostgresSink > url: expected an address such as "
+            "postgresql://user:password@host/database"
+        ) from None
+    return {"application_name": "flowstream", **DEFAULTS, **given}
+
+
+class PostgresDatabase:
+    """A connection to the server, which inserts into one table."""
+
+    def __init__(
+        self,
+        conninfo: dict[str, Any],
+        table: str,
+        columns: Sequence[Column],
+        key: Sequence[str],
+    ) -> None:
+        self._psycopg: Final = driver()
+        # Transactions are begun and ended by hand; prepared statements do not pass every pooler.
+        self._connection: Final = self._psycopg.connect(
+            **conninfo, autocommit=True, prepare_threshold=None
+        )
+        self._table = table
+        self._columns = columns
+        self._key = [[column.name for column in columns].index(name) for name in key]
+        self._names = names_of(columns)
+        self._create = create_table(table, columns, key, TYPES)
+        into = STAGING if key else quoted_table(table)
+        self._copy = f"COPY {into} ({self._names}) FROM STDIN"
+        staged = f"SELECT {self._names} FROM {STAGING}"
+        self._insert = insert_into(table, columns, staged, key)
+        self._staged = False
+        self.offsets: Final = OffsetsTable(self.execute, POSTGRES)
+        try:
+            self._connection.execute(SESSION)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def execute(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        cursor = self._connection.execute(statement, values)
+        return [] if cursor.description is None else cursor.fetchall()
+
+    def create_tables(self) -> None:
+        """Create the table and that of offsets, where they do not exist."""
+        with self._connection.transaction():
+            self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (CREATING,))
+            self._connection.execute(self._create)
+            self._connection.execute(CREATE)
+
+    def check_tables(self, *, offsets: bool) -> None:
+        """Raise ConfigurationError where the tables do not exist, or not with these columns."""
+        try:
+            if offsets:
+                self._connection.execute(f"SELECT * FROM {TABLE} LIMIT 0")
+            if self._key:
+                self._stage()
+                self._connection.execute(f"EXPLAIN {self._insert}")
+            self._connection.execute(
+                f"SELECT {self._names} FROM {quoted_table(self._table)} LIMIT 0"
+            )
+        except self._psycopg.ProgrammingError as error:
+            raise ConfigurationError(f"the table {self._table!r}: {_line(error)}") from None
+
+    def _stage(self) -> None:
+        """The temporary table, with the types of the columns and no constraint."""
+        if not self._staged:
+            self._connection.execute(
+                f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} ON COMMIT DELETE ROWS AS "
+                f"SELECT {self._names} FROM {quoted_table(self._table)} WITH NO DATA"
+            )
+            self._staged = True
+
+    def begin(self) -> None:
+        if self._key:
+            self._stage()
+        self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+    def commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        self._connection.execute("ROLLBACK")
+
+    def insert(self, rows: Sequence[Row], *, apart: bool) -> None:
+        if not apart:
+            self._insert_all(rows)
+            return
+        self._connection.execute("SAVEPOINT flowstream_rows")
+        try:
+            self._insert_all(rows)
+        except BaseException:
+            self._connection.execute("ROLLBACK TO flowstream_rows")
+            self._connection.execute("RELEASE flowstream_rows")
+            raise
+        self._connection.execute("RELEASE flowstream_rows")
+
+    def _insert_all(self, rows: Sequence[Row]) -> None:
+        if not self._key:
+            self._copy_in(rows)
+            return
+        for each in rounds(rows, self._key):
+            self._copy_in(each)
+            self._connection.execute(self._insert)
+            self._connection.execute(f"DELETE FROM {STAGING}")
+
+    def _copy_in(self, rows: Sequence[Row]) -> None:
+        with self._connection.cursor() as cursor, cursor.copy(self._copy) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def refused(self, error: BaseException) -> bool:
+        if self.lost(error):
+            return False
+        if isinstance(error, self._psycopg.Error):
+            state = error.sqlstate
+            # Without a state it was raised here: a value that has no form in the database.
+            return state is None or state[:2] in REFUSED
+        return isinstance(error, TypeError | ValueError | OverflowError)
+
+    def lost(self, error: BaseException) -> bool:
+        if self._connection.closed or isinstance(error, self._psycopg.InterfaceError):
+            return True
+        if not isinstance(error, self._psycopg.OperationalError):
+            return False
+        return not (error.sqlstate or "").startswith("54")
+
+    def interrupt(self) -> None:
+        """Whatever a thread waits for ends: the socket is shut down under it."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as twin:
+            twin.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def rounds(rows: Sequence[Row], key: Sequence[int]) -> Iterator[list[Row]]:
+    """Rows in groups without a key that occurs twice: a statement cannot replace a row twice."""
+    group: list[Row] = []
+    met: set[Any] = set()
+    for row in rows:
+        values = tuple(row[index] for index in key)
+        if values in met:
+            yield group
+            group, met = [], set()
+        group.append(row)
+        met.add(values)
+    if group:
+        yield group
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0]

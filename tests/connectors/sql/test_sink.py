@@ -1,0 +1,325 @@
+"""SQL sinks in pipelines, on both databases: each message is written once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import pytest
+
+from flowstream import Backoff, Drop, Halt, IterableProducer, Message, Pipeline, Retry, RunResult
+from flowstream.errors import ConfigurationError, SinkFailed, StreamReplaced
+from flowstream.pipeline import Failure, Producer
+from tests.connectors.sql.conftest import Store
+from tests.support.pipelines import MemoryStream
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Order:
+    id: int
+    name: str
+
+
+def bodies(*ids: int, name: Any = "n") -> list[bytes]:
+    return [json.dumps({"id": n, "name": name}).encode() for n in ids]
+
+
+def pipeline_of(
+    producer: Producer, *, handle: Callable[[Message[Order]], None] | None = None, **options: Any
+) -> Pipeline:
+    """A pipeline without a sink yet."""
+    pipeline = Pipeline("shop", producer, **{"on_failure": Drop(), **options})
+
+    @pipeline.processor
+    async def process(message: Message[Order]) -> None:
+        if handle is not None:
+            handle(message)
+
+    return pipeline
+
+
+async def run(pipeline: Pipeline) -> RunResult:
+    with anyio.fail_after(60):
+        return await pipeline.run()
+
+
+@pytest.mark.both_backends
+async def test_each_message_is_a_row(store: Store) -> None:
+    pipeline = pipeline_of(MemoryStream(bodies(*range(250))))
+    pipeline.sink("load", store.sink(columns=Order), size=40, concurrency=3)
+    assert (await run(pipeline)).settled == {"ok": 250}
+    assert store.ask("SELECT id, name FROM orders ORDER BY id") == [(n, "n") for n in range(250)]
+    assert store.done() == {("shop/load", "orders"): "0-249"}
+
+
+async def test_what_comes_again_is_written_already(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "flowstream.connectors")
+    stream = MemoryStream(bodies(*range(100)))
+    for stored in (None, None, 59):
+        stream.stored = {} if stored is None else {"orders": stored}
+        pipeline = pipeline_of(stream)
+        pipeline.sink("load", store.sink(columns=Order), size=30)
+        assert (await run(pipeline)).settled == {"ok": 99 - (-1 if stored is None else stored)}
+    assert store.count() == 100
+    assert "orders@0 and others are in the table already, and are left out" in caplog.text
+
+
+async def test_a_key_replaces_rows_and_keeps_the_last(store: Store) -> None:
+    data = [body for name in "abc" for body in bodies(*range(20), name=name)]
+    pipeline = pipeline_of(MemoryStream(data))
+    pipeline.sink("load", store.sink(columns=Order, key="id"), size=25)
+    assert (await run(pipeline)).settled == {"ok": 60}
+    assert store.ask("SELECT id, name FROM orders ORDER BY id") == [(n, "c") for n in range(20)]
+
+
+async def test_a_key_that_is_all_columns_keeps_one_row(store: Store) -> None:
+    pipeline = pipeline_of(MemoryStream(bodies(1, 2, 1, 2)))
+    pipeline.sink("load", store.sink(columns={"id": int}, key=("id",)), size=4)
+    assert (await run(pipeline)).settled == {"ok": 4}
+    assert store.ask("SELECT id FROM orders ORDER BY id") == [(1,), (2,)]
+
+
+async def test_what_the_database_refuses_fails_alone(store: Store) -> None:
+    failures: list[Failure] = []
+    data = bodies(*range(50))
+    data[7], data[8], data[49] = bodies(7, 2**70, 3)
+    pipeline = pipeline_of(MemoryStream(data), retry=Retry(attempts=2, backoff=Backoff(0)))
+
+    @pipeline.on_failed
+    async def failed(failure: Failure) -> None:
+        failures.append(failure)
+
+    store.ask("CREATE TABLE orders (id BIGINT PRIMARY KEY CHECK (id <> 7), name TEXT)")
+    pipeline.sink("load", store.sink(columns=Order), size=50)
+    assert (await run(pipeline)).settled == {"ok": 47, "discarded": 3}
+    assert sorted(failure.message.offset for failure in failures) == [7, 8, 49]
+    assert store.count() == 47
+    assert {(failure.phase, failure.stage) for failure in failures} == {("sink", "load")}
+
+
+async def test_data_without_a_row_fails_alone(store: Store) -> None:
+    failures: list[Failure] = []
+
+    def row(message: Message[Order]) -> dict[str, Any]:
+        return {"id": message.data.id, "twice": 2 * message.data.id} if message.offset else {}
+
+    pipeline = pipeline_of(MemoryStream(bodies(*range(5))), retry=Retry(attempts=3))
+
+    @pipeline.on_failed
+    async def failed(failure: Failure) -> None:
+        failures.append(failure)
+
+    pipeline.sink("load", store.sink(columns={"id": int, "twice": int}, row=row))
+    assert (await run(pipeline)).settled == {"ok": 4, "discarded": 1}
+    (failure,) = failures
+    assert failure.attempts == 1
+    assert failure.reason == "the data has no field 'id', which is a column"
+    assert store.ask("SELECT sum(id), sum(twice) FROM orders") == [(10, 20)]
+
+
+async def test_a_message_for_two_sinks_is_in_both(store: Store) -> None:
+    stream = MemoryStream(bodies(*range(30)))
+    for _ in range(2):
+        stream.stored.clear()
+        pipeline = pipeline_of(stream, handle=lambda message: message.to("a", "b"))
+        pipeline.sink("a", store.sink("first", columns=Order), size=7)
+        pipeline.sink("b", store.sink("second", columns=Order), size=11)
+        assert (await run(pipeline)).settled == {"ok": 30}
+    assert (store.count("first"), store.count("second")) == (30, 30)
+    assert store.done() == {("shop/a", "orders"): "0-29", ("shop/b", "orders"): "0-29"}
+
+
+async def test_gaps_close_behind_the_watermark(store: Store) -> None:
+    """What is dropped, or fails, leaves no range behind for each message."""
+
+    def handle(message: Message[Order]) -> None:
+        if message.offset % 2:
+            message.drop()
+
+    stream = MemoryStream(bodies(*range(2000)), slices=[100])
+    pipeline = pipeline_of(stream, handle=handle, max_in_flight=200)
+    pipeline.sink("load", store.sink(columns=Order), size=20, batch_timeout=0.05)
+    assert (await run(pipeline)).settled == {"ok": 1000, "dropped": 1000}
+    assert store.count() == 1000
+    (ranges,) = store.done().values()
+    assert len(ranges.split(",")) <= 101
+    assert ranges.startswith("0-1")
+
+
+async def test_what_was_skipped_by_a_reset_is_not_done(store: Store) -> None:
+    stream = MemoryStream(bodies(*range(100)))
+    for stored in (69, 9):
+        stream.stored = {"orders": stored}
+        pipeline = pipeline_of(stream)
+        pipeline.sink("load", store.sink(columns=Order), size=10)
+        await run(pipeline)
+    assert [n for (n,) in store.ask("SELECT id FROM orders ORDER BY id")] == [*range(10, 100)]
+    assert store.done() == {("shop/load", "orders"): "10-99"}
+
+
+async def test_what_a_handler_settled_early_is_written(store: Store) -> None:
+    def handle(message: Message[Order]) -> None:
+        if message.offset < 10:
+            message.settle()
+
+    pipeline = pipeline_of(MemoryStream(bodies(*range(20))), handle=handle)
+    # The first batch closes the gap over those below it, which wait in another batch.
+    pipeline.sink(
+        "load", store.sink(columns=Order), size=5, concurrency=4,
+        partition_by=lambda message: message.offset >= 10,
+    )  # fmt: skip
+    assert (await run(pipeline)).settled == {"ok": 20}
+    assert store.count() == 20
+
+
+async def test_a_source_without_stored_offsets_is_written_at_least_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        pipeline = pipeline_of(IterableProducer(bodies(1, 2)))
+        pipeline.sink("load", store.sink(columns=Order))
+        assert (await run(pipeline)).settled == {"ok": 2}
+    assert store.count() == 4
+    assert "the source of iterable stores no offsets" in caplog.text
+
+
+async def test_exactly_once_can_be_turned_off(store: Store) -> None:
+    stream = MemoryStream(bodies(1, 2))
+    for _ in range(2):
+        stream.stored.clear()
+        pipeline = pipeline_of(stream)
+        pipeline.sink("load", store.sink(columns=Order, exactly_once=False))
+        await run(pipeline)
+    assert store.count() == 4
+    assert store.done() == {}
+
+
+class Timed(MemoryStream):
+    """Its chunks have a time, as those of brokers have."""
+
+    def __init__(self, data: list[bytes], timestamp: int) -> None:
+        super().__init__(data)
+        self.timestamp = timestamp
+
+    async def run(self, intake: Any) -> None:
+        stored = self.stored.get(self.stream)
+        offset = 0 if stored is None else stored + 1
+        partition = intake.open(self.stream, committed=stored)
+        await partition.send(self.bodies[offset:], offset=offset, timestamp=self.timestamp)
+
+
+async def test_a_stream_that_was_created_again_is_never_left_out(store: Store) -> None:
+    pipeline = pipeline_of(Timed(bodies(*range(10)), 1_000))
+    pipeline.sink("load", store.sink(columns=Order))
+    await run(pipeline)
+    again = Timed(bodies(*range(5)), 2_000)
+    pipeline = pipeline_of(again, on_failure=Drop(), retry=Retry(attempts=3))
+    pipeline.sink("load", store.sink(columns=Order))
+    with pytest.raises(StreamReplaced, match=r"orders@0 is newer .* was deleted and created"):
+        await run(pipeline)
+    assert (store.count(), again.stored) == (10, {})
+    store.ask("DELETE FROM flowstream_offsets WHERE reference = 'shop/load'")
+    pipeline = pipeline_of(again)
+    pipeline.sink("load", store.sink(columns=Order))
+    await run(pipeline)
+    assert store.count() == 15
+
+
+async def test_tables_that_are_missing_are_reported_before_the_first_message(store: Store) -> None:
+    async def refused(sink: Any) -> str:
+        pipeline = pipeline_of(MemoryStream(bodies(1)))
+        pipeline.sink("load", sink)
+        with pytest.raises(ConfigurationError) as caught:
+            await run(pipeline)
+        return str(caught.value)
+
+    text = await refused(store.sink(columns=Order, create=False))
+    assert "flowstream_offsets" in text
+    assert "create=True" in text
+    store.ask("CREATE TABLE orders (id INTEGER)")
+    for options in ({}, {"key": "id"}):
+        text = await refused(store.sink(columns=Order, **options))
+        assert "name" in text or "ON CONFLICT" in text
+
+
+@pytest.mark.parametrize("key", ["nr", ("id", "nr")])
+def test_a_key_is_among_the_columns(store: Store, key: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'nr' is no column; there are id, name"):
+        store.sink(columns=Order, key=key)
+
+
+async def test_names_may_be_anything(store: Store) -> None:
+    columns = {'a "b"': int, "select": str, "Ä": bool}
+    data = [json.dumps({'a "b"': 1, "select": "x", "Ä": True}).encode()]
+    pipeline = Pipeline("shop", MemoryStream(data))
+
+    @pipeline.processor
+    async def process(message: Message[dict[str, Any]]) -> None: ...
+
+    pipeline.sink("load", store.sink('t"1', columns=columns, key="select"))
+    assert (await run(pipeline)).settled == {"ok": 1}
+    assert store.ask('SELECT * FROM "t""1"') == [(1, "x", True)]
+
+
+async def test_a_batch_that_is_given_up_is_not_written_twice(store: Store) -> None:
+    """Its thread goes on, and may still commit: the next attempt finds out."""
+    sink = store.sink(columns=Order)
+    gate, connect = threading.Event(), sink.connect
+
+    def slow() -> Any:
+        database = connect()
+        commit = database.commit
+
+        def wait() -> None:
+            commit()
+            if not gate.is_set():
+                gate.set()
+                threading.Event().wait(0.5)
+
+        database.commit = wait
+        return database
+
+    sink.connect = slow  # type: ignore[method-assign]
+    pipeline = pipeline_of(
+        MemoryStream(bodies(*range(10))), retry=Retry(attempts=5, backoff=Backoff(0.01))
+    )
+    pipeline.sink("load", sink, size=10, timeout=0.2)
+    assert (await run(pipeline)).settled == {"ok": 10}
+    assert store.count() == 10
+
+
+async def test_a_database_that_stays_away_fails_the_batch(store: Store) -> None:
+    sink = store.sink(columns=Order, attempts=3, backoff=Backoff(0.01))
+    connect, tries = sink.connect, []
+
+    class Away(Exception):
+        pass
+
+    def broken() -> Any:
+        database = connect()
+
+        def begin() -> None:
+            tries.append(1)
+            raise Away
+
+        database.begin = begin
+        database.create_tables = database.check_tables = lambda **_: None
+        database.lost = lambda error: isinstance(error, Away)
+        return database
+
+    sink.connect = broken  # type: ignore[method-assign]
+    pipeline = pipeline_of(MemoryStream(bodies(1)), on_failure=Halt())
+    pipeline.sink("load", sink)
+    with pytest.raises(Exception, match=r"failed 3 times: Away") as caught:
+        await run(pipeline)
+    assert isinstance(caught.value.__cause__, SinkFailed)
+    assert len(tries) == 3

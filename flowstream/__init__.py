@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowstream.connectors import (
         DeadLetter,
         ExactlyOnce,
+        FileSink,
         Filter,
         PostgresSink,
         SqliteSink,
@@ -62,6 +63,7 @@ __all__ = [
     "Environment",
     "ExactlyOnce",
     "Failure",
+    "FileSink",
     "Filter",
     "FlowstreamError",
     "Halt",
@@ -91,7 +93,7 @@ _ROOMS = {
     "backoff": ("Backoff",),
     "client": ("Environment", "OffsetSpec"),
     "connectors": (
-        *("DeadLetter", "ExactlyOnce", "Filter", "PostgresSink", "SqliteSink"),
+        *("DeadLetter", "ExactlyOnce", "FileSink", "Filter", "PostgresSink", "SqliteSink"),
         *("StreamProducer", "StreamSink", "SuperStreamProducer"),
     ),
     "errors": ("FlowstreamError",),

@@ -8,6 +8,7 @@ settles only when the broker has confirmed all of it. In the order to read:
     super_stream_producer.py   SuperStreamProducer: partitions, shared between processes
     stream_sink.py             StreamSink: batches published and confirmed
     dead_letter.py             DeadLetter: failed messages, with origin and reason; valve.py
+    files/                     FileSink: batches as files, each message in one of them
     sql/                       SqliteSink, PostgresSink, ExactlyOnce: rows, each written once
     environment.py             StreamEnvironment: what connectors need of an environment
     start.py, filtering.py, amqp.py, encoding.py, done_ranges.py   what they share
@@ -25,6 +26,7 @@ from flowstream.connectors.environment import (
     SuperStreamReader,
     SuperStreamWriter,
 )
+from flowstream.connectors.files import FileSink, complete_files
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.sql import ExactlyOnce, PostgresSink, SqliteSink, SqlSink
 from flowstream.connectors.stream_producer import StreamProducer
@@ -35,6 +37,7 @@ __all__ = [
     "DEAD_LETTER_PROPERTIES",
     "DeadLetter",
     "ExactlyOnce",
+    "FileSink",
     "Filter",
     "PostgresSink",
     "SqlSink",
@@ -49,5 +52,6 @@ __all__ = [
     "SuperStreamProducer",
     "SuperStreamReader",
     "SuperStreamWriter",
+    "complete_files",
     "encode_payload",
 ]

@@ -47,7 +47,10 @@ class that users see.
 from flowstream.backoff import Backoff
 from flowstream.pipeline.advice import Advice
 from flowstream.pipeline.annotations import Signature
-from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.arrow import ORIGIN as ORIGIN_COLUMNS
+from flowstream.pipeline.arrow import pyarrow as require_pyarrow
+from flowstream.pipeline.arrow import table_of as arrow_table
+from flowstream.pipeline.batch import Batch, Origin
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import Place, named, parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
@@ -83,6 +86,7 @@ from flowstream.pipeline.state.reasons import Reason
 from flowstream.signals import Signal
 
 __all__ = [
+    "ORIGIN_COLUMNS",
     "Acknowledger",
     "Advice",
     "Backlog",
@@ -103,6 +107,7 @@ __all__ = [
     "Message",
     "MessageHandler",
     "OpenPolicy",
+    "Origin",
     "PartitionStatistics",
     "Pipeline",
     "PipelineOptions",
@@ -129,10 +134,12 @@ __all__ = [
     "Topology",
     "Write",
     "add_place",
+    "arrow_table",
     "catch_up",
     "discard_options",
     "named",
     "parse_places",
+    "require_pyarrow",
     "running_pipelines",
     "tuned_collector",
 ]

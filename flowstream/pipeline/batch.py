@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from flowstream.pipeline.arrow import table_of
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
 from flowstream.texts import shown
 
 T = TypeVar("T")
+
+
+class Origin(NamedTuple):
+    """Where some messages of a batch come from, for sinks that write each message once.
+
+    Of the messages of a batch from `start` on, as many as there are `offsets` were delivered
+    together from `stream`, at `timestamp`. `settled` is what the run has settled of the stream so
+    far, without a gap, as (first offset, last offset). `resumes`: the producer stores offsets, so
+    that the next run gets a message that is not settled under the same offset.
+    """
+
+    stream: str
+    start: int
+    offsets: Sequence[int]
+    timestamp: int
+    settled: tuple[int, int] | None
+    resumes: bool
 
 
 class Batch(Generic[T]):
@@ -89,6 +107,36 @@ class Batch(Generic[T]):
         stores no offsets: theirs say nothing about another run. None outside of any pipeline.
         """
         return self._settled
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Where the messages come from: the streams and their offsets, in the order of `data`."""
+        origins: list[Origin] = []
+        start = 0
+        for delivery, indexes in self._slice.runs:
+            source = delivery.partition
+            last: int | None = source.settled
+            settled = None if last is None or last < source.first else (source.first, last)
+            offsets = delivery.offsets(indexes)
+            origins.append(
+                Origin(source.stream, start, offsets, delivery.timestamp, settled, source.resumes)
+            )
+            start += len(indexes)
+        return origins
+
+    def to_arrow(self, schema: Any = None, *, origin: bool = False) -> Any:
+        """The data as a `pyarrow.Table`, a row for each message, in order. Needs pyarrow.
+
+        The columns are the fields of the model, dataclass or msgspec Struct that the data are
+        objects of, with the types that it declares. Dicts, and bytes that hold JSON objects, have
+        the columns that are in them, with the types of the values; `schema`, a `pyarrow.Schema` or
+        a model, says both instead. `origin=True` adds the columns `_stream` and `_offset`.
+
+        Raises TypeError or ValueError where the data are not rows, or a value does not have the
+        type of its column.
+        """
+        places = [(it.stream, offset) for it in self.origins for offset in it.offsets]
+        return table_of(self.data, schema, places if origin else None)
 
     @property
     def size(self) -> int:

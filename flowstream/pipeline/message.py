@@ -323,6 +323,10 @@ class Detached:
 
     __slots__ = ("codec", "stream", "tracker")
 
+    first = 0
+    settled = None
+    resumes = False
+
     def __init__(self, stream: str) -> None:
         self.stream: str = stream
         self.codec: Codec | None = None

@@ -24,7 +24,7 @@ from flowstream.pipeline.delivery import Delivery, OffsetTracker, Watermark
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.payload import Decoder, decode_slice
-from flowstream.pipeline.producer import Acknowledger
+from flowstream.pipeline.producer import Acknowledger, Producer
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.committer import Committer
@@ -54,6 +54,8 @@ class Partition:
         self.acknowledger = acknowledger
         self.mark: Watermark = Watermark() if tracker is None else tracker.open()
         self.tracker = tracker
+        # A producer that stores no offset gives other messages the same offsets in the next run.
+        self.resumes: bool = tracker is not None and source.stores_offsets
         self.next: int = 0
         self.first = 0
         self.begin = 0
@@ -236,6 +238,10 @@ class Source:
         self._decoder = decoder
         self._entrance = entrance
         self._taken_in: dict[str, int] = {}
+
+    @property
+    def stores_offsets(self) -> bool:
+        return type(self.committer.producer).commit is not Producer.commit
 
     def open(
         self,

@@ -1,0 +1,41 @@
+"""Which folder a message belongs to: by a field of its data, or by a function. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowstream.connectors.files.names import folder_of
+from flowstream.schema import Rule
+from flowstream.texts import type_name
+
+PartitionBy = str | Callable[[Any], Mapping[str, Any]]
+PARTITION_BY = Rule(
+    "the name of a field, or a function of one message that returns a dict",
+    lambda value: bool(value) if isinstance(value, str) else callable(value),
+)
+
+
+def values_of(field: str, data: Any) -> Mapping[str, Any]:
+    """The partition of data by one of its fields; raises where it has none of that name."""
+    if isinstance(data, Mapping):
+        if field not in data:
+            raise LookupError(f"the data has no field {field!r}, which partition_by names")
+        return {field: data[field]}
+    if isinstance(data, bytes | str):
+        raise TypeError(
+            f"the data is {type_name(data)} and has no fields for partition_by={field!r}: annotate "
+            "the handler with a model or dict, or give partition_by a function"
+        )
+    return {field: getattr(data, field)}
+
+
+def folder_by(function: Callable[[Any], Mapping[str, Any]], message: Any) -> str:
+    """The folder of a message by a function of the user's; raises for what names none."""
+    values = function(message)
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"partition_by returned a {type_name(values)}: expected a dict of names and values, "
+            'such as {"day": message.data.day}'
+        )
+    return folder_of(values)

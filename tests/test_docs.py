@@ -13,6 +13,8 @@ from tests.documents import ROOT, blocks, run_page
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 LONG = {"testing.md", "tutorial.md"}
 """Pages whose tests are run by pytest."""
+NEEDED = {"files.md": ("pyarrow", "fsspec")}
+"""Modules of extras without which a page does not run."""
 
 
 @pytest.fixture
@@ -33,6 +35,8 @@ def url() -> Iterator[str]:
     ],
 )
 def test_a_page_runs(page: Path, tmp_path: Path, url: str) -> None:
+    for module in NEEDED.get(page.name, ()):
+        pytest.importorskip(module, reason=f"{module} is not installed: flowstream[all]")
     run_page(page, tmp_path, url)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from flowstream import Backoff, DeadLetter, RateLimit, Retry, StreamSink
+from flowstream.connectors.files.file_sink import FileSinkArguments
 from flowstream.connectors.sql.postgres import PostgresSinkArguments
 from flowstream.connectors.sql.sqlite import SqliteSinkArguments
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
@@ -19,7 +20,7 @@ def fields(*kinds: type) -> list[str]:
     return [field.name for kind in kinds for field in dataclasses.fields(kind)]
 
 
-POSITIONAL = {"name", "stream", "path", "url", "table"}
+POSITIONAL = {"directory", "name", "stream", "path", "url", "table"}
 """What is given without its name."""
 OF_SINKS = [*inspect.signature(StreamSink.__init__).parameters][1:]
 OPTIONS = [
@@ -27,6 +28,7 @@ OPTIONS = [
     ("batchers", fields(BatcherOptions)),
     ("sinks", OF_SINKS),
     ("databases", fields(SqliteSinkArguments, PostgresSinkArguments)),
+    ("files", fields(FileSinkArguments)),
 ]
 
 

@@ -113,7 +113,8 @@ class Batch(Generic[T]):
         """Where the messages come from: the streams and their offsets, in the order of `data`."""
         origins: list[Origin] = []
         start = 0
-        for delivery, indexes in self._slice.runs:
+        part = self._slice if self._messages is None else Slice.of(self._messages)
+        for delivery, indexes in part.runs:
             source = delivery.partition
             last: int | None = source.settled
             settled = None if last is None or last < source.first else (source.first, last)

@@ -17,6 +17,8 @@ EXTRAS = {
     "msgspec": ("msgspec", "msgspec structs as payloads"),
     "watchfiles": ("reload", "run --reload"),
     "opentelemetry-api": ("otel", "tracing"),
+    "pyarrow": ("parquet", "Parquet files and Arrow tables"),
+    "fsspec": ("files", "files on object stores"),
 }
 """Distribution -> (extra that installs it, its purpose)."""
 

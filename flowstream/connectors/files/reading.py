@@ -29,7 +29,8 @@ def complete_files(
 
 def _entries(store: Store) -> Iterator[Entry]:
     """Every entry of the manifest. Their names sort by number."""
-    for reference in sorted(store.names(MANIFEST)):
+    references = [name for name in store.names(MANIFEST) if not name.startswith("_")]
+    for reference in sorted(references):
         for stream in sorted(store.names(f"{MANIFEST}/{reference}")):
             log = f"{MANIFEST}/{reference}/{stream}/log"
             for segment in sorted(store.names(log)):

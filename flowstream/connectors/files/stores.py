@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from flowstream.connectors.files.names import MANIFEST
 from flowstream.errors import ConfigurationError
 
+PROBE = f"{MANIFEST}/_probe/probe"
+"""A file that is left there: whoever starts later sees at once that it cannot be created again."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -62,17 +64,14 @@ def open_store(directory: str) -> Store:
 
 def check_store(store: Store) -> None:
     """Raise ConfigurationError where a file cannot be created only where there is none."""
-    probe = f"{MANIFEST}/probe-{uuid.uuid4().hex}"
     try:
         if store.atomic:
-            store.create(probe, b"", f"{probe}.tmp")
-            store.create(probe, b"", f"{probe}.tmp")
+            for _ in range(2):
+                store.create(PROBE, b"", f"{PROBE}-{uuid.uuid4().hex}.tmp")
     except FileExistsError:
         return
     except TypeError:  # a version of the file system without `mode`
         pass
-    finally:
-        store.delete(probe)
     raise ConfigurationError(
         f'FileSink > directory="{store.directory}": its file system cannot create a file only '
         "where there is none, which exactly once needs. Use a local directory, s3, gs or abfs, "

@@ -1,0 +1,148 @@
+"""A local directory and the file systems of fsspec keep the same promises."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowstream.connectors.files import stores
+from flowstream.connectors.files.stores import (
+    FsspecStore,
+    LocalStore,
+    Store,
+    check_store,
+    open_store,
+    shown_directory,
+)
+from flowstream.errors import ConfigurationError
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
+        yield open_store(f"memory://{uuid.uuid4().hex}/sub")
+    else:
+        yield open_store(f"file://{tmp_path}/sub" if request.param == "file" else f"{tmp_path}/sub")
+
+
+def test_files_are_written_read_listed_and_deleted(store: Store) -> None:
+    check_store(store)
+    assert store.names("a") == []
+    store.put("a/b=1/x.txt", b"one", "pending/1.tmp")
+    store.put("a/y.txt", b"two", "pending/2.tmp")
+    assert sorted(store.names("a")) == ["b=1", "y.txt"]
+    assert store.read("a/b=1/x.txt") == b"one"
+    assert store.url("a/y.txt").endswith("/sub/a/y.txt")
+    assert list(store.names("pending")) == []
+    store.delete("a/y.txt")
+    store.delete("a/y.txt")
+    assert list(store.names("a")) == ["b=1"]
+    with pytest.raises(FileNotFoundError):
+        store.read("a/y.txt")
+
+
+def test_of_many_that_create_a_file_one_succeeds(store: Store) -> None:
+    results: list[bool] = []
+
+    def create(number: int) -> None:
+        try:
+            store.create("log/1.json", b"%d" % number, f"pending/{number}.tmp")
+        except FileExistsError:
+            results.append(False)
+        else:
+            results.append(True)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(results) == [False] * 7 + [True]
+    assert list(store.names("pending")) == []
+
+
+def test_local_files_and_their_names_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}").removeprefix(f"{tmp_path}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = LocalStore(str(tmp_path))
+    store.put("data/x", b"1", "pending/x.tmp")
+    assert synced == ["", "/pending/x.tmp", "", "/data"]  # a new folder is a name in its parent
+    synced.clear()
+    store.create("log/1", b"1", "pending/1.tmp")
+    assert synced == ["/pending/1.tmp", "", "/log"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_a_file_system_without_hard_links_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(number, "no links")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(ConfigurationError, match="has no hard links"):
+        check_store(LocalStore(str(tmp_path)))
+
+
+def test_a_file_system_that_looks_and_then_writes_is_refused() -> None:
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
+    memory = FsspecStore(f"memory://{uuid.uuid4().hex}")
+    assert memory.atomic
+
+    class General(type(memory._system)):  # type: ignore[misc]
+        protocol = "general"
+        pipe_file = fsspec.AbstractFileSystem.pipe_file
+
+    fsspec.register_implementation("general", General, clobber=True)
+    with pytest.raises(ConfigurationError, match="cannot create a file only where there is none"):
+        check_store(FsspecStore("general://x"))
+
+    class Old(type(memory._system)):  # type: ignore[misc]
+        protocol = "old"
+
+        def pipe_file(self, path: str, value: bytes) -> None: ...
+
+    fsspec.register_implementation("old", Old, clobber=True)
+    with pytest.raises(ConfigurationError, match="current version"):
+        check_store(FsspecStore("old://x"))
+
+    class Replacing(type(memory._system)):  # type: ignore[misc]
+        protocol = "replacing"
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None: ...
+
+    fsspec.register_implementation("replacing", Replacing, clobber=True)
+    with pytest.raises(ConfigurationError, match="current version"):
+        check_store(FsspecStore("replacing://x"))
+
+
+def test_without_fsspec_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(stores, "import_module", missing)
+    with pytest.raises(ConfigurationError, match=r"pip install 'flowstream\[files\]'") as caught:
+        open_store("s3://key:secret@bucket/x?token=secret")
+    assert "secret" not in str(caught.value)
+    open_store("/tmp/x")  # a path needs nothing
+
+
+def test_a_directory_is_shown_without_secrets() -> None:
+    assert shown_directory("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
+    assert shown_directory("x") == str(Path("x").absolute())

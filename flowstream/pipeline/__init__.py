@@ -48,6 +48,7 @@ from flowstream.backoff import Backoff
 from flowstream.pipeline.advice import Advice
 from flowstream.pipeline.annotations import Signature
 from flowstream.pipeline.arrow import ORIGIN as ORIGIN_COLUMNS
+from flowstream.pipeline.arrow import is_schema
 from flowstream.pipeline.arrow import pyarrow as require_pyarrow
 from flowstream.pipeline.arrow import table_of as arrow_table
 from flowstream.pipeline.batch import Batch, Origin
@@ -137,6 +138,7 @@ __all__ = [
     "arrow_table",
     "catch_up",
     "discard_options",
+    "is_schema",
     "named",
     "parse_places",
     "require_pyarrow",

@@ -172,6 +172,14 @@ def _columns_of(kind: type) -> Mapping[str, Column]:
     return {name: column_of(annotation, (kind,)) for name, annotation in fields.items()}
 
 
+def is_schema(value: object) -> bool:
+    """Whether columns follow from the value: a schema of pyarrow, or a class with fields."""
+    module = sys.modules.get("pyarrow")
+    if module is not None and isinstance(value, module.Schema):
+        return True
+    return isinstance(value, type) and fields_of(value) is not None
+
+
 def fields_of(kind: Any) -> Mapping[str, Any] | None:
     """The fields of a class with their annotations; None where it has none."""
     if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):

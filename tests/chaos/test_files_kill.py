@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -50,12 +52,11 @@ def found(folder: Path, format: str) -> list[int]:
     if format == "ndjson":
         lines = [line for file in files for line in Path(file).read_text().splitlines()]
         return [json.loads(line)["n"] for line in lines]
-    import pyarrow.dataset
-
     if not files:
         return []
-    numbers: list[int] = pyarrow.dataset.dataset(files).to_table().column("n").to_pylist()
-    return numbers
+    dataset: Any = import_module("pyarrow.dataset")
+    held: list[int] = dataset.dataset(files).to_table().column("n").to_pylist()
+    return held
 
 
 def check(folder: Path, format: str, count: int) -> None:

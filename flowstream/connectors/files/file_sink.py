@@ -24,7 +24,7 @@ from flowstream.connectors.files.stores import (
     shown_directory,
 )
 from flowstream.errors import ConfigurationError
-from flowstream.pipeline import Batch, RunContext, Sink, require_pyarrow
+from flowstream.pipeline import Batch, RunContext, Sink, is_schema, require_pyarrow
 from flowstream.schema import NAME, Rule, make, takes
 from flowstream.texts import plural
 
@@ -34,7 +34,7 @@ DIRECTORY = Rule(
     "a path or a URL that fsspec knows, such as s3://bucket/orders",
     lambda value: isinstance(value, str | os.PathLike) and bool(os.fspath(value)),
 )
-SCHEMA = Rule("a pyarrow.Schema, a model, a dataclass or a msgspec Struct", lambda value: True)
+SCHEMA = Rule("a pyarrow.Schema, a model, a dataclass or a msgspec Struct", is_schema)
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,8 @@ async def test_partitions_are_folders_and_what_has_none_fails_alone(
 
 @pytest.mark.medium
 async def test_parquet_is_read_by_pyarrow_with_its_partitions(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra parquet")
-    import pyarrow.dataset
-
+    reason = "pyarrow is not installed: the extra parquet"
+    dataset = pytest.importorskip("pyarrow.dataset", reason=reason).dataset
     orders = [b'{"id": %d, "region": "r%d"}' % (n, n % 3) for n in range(50)]
     orders[7] = b"no order"
     pipeline = pipeline_of(
@@ -156,8 +155,8 @@ async def test_parquet_is_read_by_pyarrow_with_its_partitions(tmp_path: Path) ->
 
     assert (await pipeline.run()).settled == {"ok": 49, "discarded": 1}
     for files in (await complete_files(tmp_path), tmp_path):
-        dataset = partial(pyarrow.dataset.dataset, files, partitioning="hive")
-        table = (await anyio.to_thread.run_sync(dataset)).to_table()
+        read = partial(dataset, files, partitioning="hive")
+        table = (await anyio.to_thread.run_sync(read)).to_table()
         assert {field.name: str(field.type) for field in table.schema} == {
             "id": "int64", "region": "string", "_stream": "string", "_offset": "int64",
         }  # fmt: skip
@@ -230,6 +229,7 @@ async def test_whatever_fails_and_is_cut_in_whatever_way_each_message_is_there_o
     dropped = {n for n in range(count) if chance.random() < 0.2}
     stream = MemoryStream(numbers(count), slices=[chance.randint(1, 50) for _ in range(5)])
     committed: list[int | None] = [None]
+    found: list[int] = []
     for number in range(4):
         store = MemoryStore(files)
         stop = chance.randint(0, 60) if number < 3 else 10**6

@@ -62,8 +62,8 @@ pq: Any = None
 @pytest.fixture
 def needs_pyarrow() -> Any:
     global pq
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra parquet")
-    import pyarrow.parquet as pq
+    reason = "pyarrow is not installed: the extra parquet"
+    pq = pytest.importorskip("pyarrow.parquet", reason=reason)
 
 
 def table(encoded: Encoded) -> Any:

@@ -17,16 +17,14 @@ class Origin(NamedTuple):
     """Where some messages of a batch come from, for sinks that write each message once.
 
     Of the messages of a batch from `start` on, as many as there are `offsets` were delivered
-    together from `stream`, at `timestamp`. `settled` is what the run has settled of the stream so
-    far, without a gap, as (first offset, last offset). `resumes`: the producer stores offsets, so
-    that the next run gets a message that is not settled under the same offset.
+    together from `stream`, at `timestamp`. `resumes`: the producer stores offsets, so that the next
+    run gets a message that is not settled under the same offset.
     """
 
     stream: str
     start: int
     offsets: Sequence[int]
     timestamp: int
-    settled: tuple[int, int] | None
     resumes: bool
 
 
@@ -116,12 +114,9 @@ class Batch(Generic[T]):
         part = self._slice if self._messages is None else Slice.of(self._messages)
         for delivery, indexes in part.runs:
             source = delivery.partition
-            last: int | None = source.settled
-            settled = None if last is None or last < source.first else (source.first, last)
             offsets = delivery.offsets(indexes)
-            origins.append(
-                Origin(source.stream, start, offsets, delivery.timestamp, settled, source.resumes)
-            )
+            origin = Origin(source.stream, start, offsets, delivery.timestamp, source.resumes)
+            origins.append(origin)
             start += len(indexes)
         return origins
 

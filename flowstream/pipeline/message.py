@@ -323,8 +323,6 @@ class Detached:
 
     __slots__ = ("codec", "stream", "tracker")
 
-    first = 0
-    settled = None
     resumes = False
 
     def __init__(self, stream: str) -> None:

@@ -171,9 +171,13 @@ class _Part:
 def _by_stream(batch: Batch[Any]) -> Mapping[str, _Part]:
     """The messages by stream: a file holds those of one."""
     parts: dict[str, _Part] = {}
+    settled = batch.settled or {}
     for origin in batch.origins:
-        part = parts.setdefault(origin.stream, _Part(origin.resumes))
-        part.settled = origin.settled
+        if origin.stream not in parts:
+            run = settled.get(origin.stream)
+            done = (run.start, run.stop - 1) if run else None
+            parts[origin.stream] = _Part(origin.resumes, done)
+        part = parts[origin.stream]
         part.indexes += range(origin.start, origin.start + len(origin.offsets))
         part.offsets += origin.offsets
         part.timestamps += [origin.timestamp] * len(origin.offsets)

@@ -7,7 +7,7 @@ import os
 import random
 import re
 import uuid
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from flowstream import Drop, FileSink, IterableProducer, Message, Pipeline, Retry
@@ -219,12 +217,12 @@ async def test_a_stream_that_was_created_again_ends_the_run(tmp_path: Path) -> N
 
 
 @pytest.mark.medium
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=8, deadline=None)
+@pytest.mark.parametrize("seed", range(8))
 async def test_whatever_fails_and_is_cut_in_whatever_way_each_message_is_there_once(
-    chance: random.Random,
+    seed: int,
 ) -> None:
     """Runs that end at any effect, with other batches and workers, and offsets that were lost."""
+    chance = random.Random(seed)
     count, files = chance.randint(1, 150), dict[str, bytes]()
     dropped = {n for n in range(count) if chance.random() < 0.2}
     stream = MemoryStream(numbers(count), slices=[chance.randint(1, 50) for _ in range(5)])
@@ -244,7 +242,8 @@ async def test_whatever_fails_and_is_cut_in_whatever_way_each_message_is_there_o
             stream.stored.pop("orders", None)
         else:
             stream.stored["orders"] = stored
-        await run_once(stream, store, chance, dropped)
+        with suppress(Exception) if number < 3 else nullcontext(), anyio.fail_after(60):
+            await run_once(stream, store, chance, dropped)
         committed.append(stream.stored.get("orders"))
         found = rows_in(files)
         assert len(found) == len({*found})
@@ -268,8 +267,7 @@ async def run_once(
     patch = pytest.MonkeyPatch()
     patch.setattr(file_sink, "open_store", lambda directory: store)
     try:
-        with suppress(Exception):
-            await pipeline.run()
+        await pipeline.run()
     finally:
         patch.undo()
 

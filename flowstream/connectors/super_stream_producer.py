@@ -116,7 +116,7 @@ class SuperStreamProducer(StreamProducer):
                 async for delivery in deliveries:
                     source = self._sources.get(delivery.stream)
                     if source is None:
-                        source = self._open_lane(delivery.stream)
+                        source = self._open_partition(delivery.stream)
                     await self._send(source, delivery)
         except OffsetTruncated as error:
             await self._give_up()
@@ -211,7 +211,7 @@ class SuperStreamProducer(StreamProducer):
         positions = self._partitions.positions
         for stream in self._partitions.active:  # other processes commit the others
             if position := positions[stream]:
-                source = self._sources.get(stream) or self._open_lane(stream)
+                source = self._sources.get(stream) or self._open_partition(stream)
                 source.skip(position - 1)
 
     def _settled(self, stream: str) -> int | None:
@@ -220,7 +220,7 @@ class SuperStreamProducer(StreamProducer):
         start = self._starts.get(stream)
         return settled if start is None or settled is not None else start.settled
 
-    def _open_lane(self, partition: str) -> SourcePartition:
+    def _open_partition(self, partition: str) -> SourcePartition:
         assert self._intake is not None
         start = self._starts.get(partition)
         committed = None if start is None else start.committed
@@ -233,7 +233,7 @@ class SuperStreamProducer(StreamProducer):
         """The broker assigned the partition: resume behind the offset of its last owner."""
         place = self.offset if partition in self._known else "first"
         self._starts |= await self._begin({partition: place})
-        self._open_lane(partition)
+        self._open_partition(partition)
         self._moved(partition, active=True)
         _log.info(
             "%s came to this process, of the group with reference %s", partition, self._name,

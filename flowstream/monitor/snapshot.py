@@ -162,6 +162,7 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) ->
         "failing_share": attempts.failed / attempts.total if attempts.total else 0.0,
         "longest": stage.longest,
         "hung": stage.hung,
+        "hot_key": None if stage.hot_key is None else asdict(stage.hot_key),
         "rate": figures.history.rate(f"handled:{stage.name}"),
         "open_batches": stage.open_batches,
         "batches": batches.count if batches else 0,

@@ -54,6 +54,7 @@ from flowstream.pipeline.arrow import table_of as arrow_table
 from flowstream.pipeline.batch import Batch, Origin
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import Place, named, parse_places
+from flowstream.pipeline.deciders.key_load import HotKey
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Declaration, Declared, StageTopology, Topology
 from flowstream.pipeline.handler_types import (
@@ -103,6 +104,7 @@ __all__ = [
     "FailureHook",
     "FailurePolicy",
     "Halt",
+    "HotKey",
     "Intake",
     "IterableProducer",
     "Message",

@@ -21,6 +21,7 @@ PROCESSOR = StageStatistics(
     seconds=0.5,
     longest=0.1,
     hung=0,
+    hot_key=None,
     times={"busy": 5.0, "idle": 35.0},
 )
 BATCHER = dataclasses.replace(PROCESSOR, name="default", kind="batcher", concurrency=1, failed=0)

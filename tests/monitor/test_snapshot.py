@@ -8,7 +8,7 @@ import pytest
 
 from flowstream.monitor import Board
 from flowstream.monitor.condition import RECENT
-from flowstream.pipeline import Reason
+from flowstream.pipeline import HotKey, Reason
 from flowstream.telemetry import (
     Dropped,
     Halted,
@@ -97,6 +97,17 @@ def test_a_stage_fails_by_its_attempts_of_the_last_minute() -> None:
         board.sample()
     (pipeline,) = board.snapshot()["pipelines"]
     assert pipeline["condition"]["name"] == "running"
+
+
+def test_a_hot_key_is_told_with_its_share() -> None:
+    board, statistics = Board(Clock()), Changing()
+    board.watch("p", statistics)
+    hot = dataclasses.replace(PROCESSOR, hot_key=HotKey(0.42, "orders@1234"))
+    statistics.change(stages=(hot, BATCHER))
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert [stage["hot_key"] for stage in pipeline["stages"]] == [
+        {"share": 0.42, "sample": "orders@1234"}, None,
+    ]  # fmt: skip
 
 
 def test_a_source_fails_where_a_tenth_of_it_is_not_decodable() -> None:

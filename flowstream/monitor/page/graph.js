@@ -55,6 +55,9 @@ function ofStage(stage) {
   if (stage.kind === "batcher" && stage.batches)
     told.push(`batches of ${number(stage.mean_batch)}, filled in ${span(stage.mean_wait)}`);
   told.push(`${number(stage.waiting)} waiting`);
+  const {hot_key: hot} = stage, limit = 1 / stage.concurrency;
+  if (hot && hot.share > limit / 2) told.push([`one key has ${percent(hot.share)} of the messages` +
+    (hot.sample ? `, such as ${hot.sample}` : ""), hot.share > limit && stage.concurrency > 1 ? "warn" : "soft"]);
   if (stage.parked) told.push([`${number(stage.parked)} waiting for a retry`, "warn"]);
   if (stage.longest > 5) told.push([`one call has been running for ${span(stage.longest)}`,
     stage.longest > 30 ? "bad" : "warn"]);

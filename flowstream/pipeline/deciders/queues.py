@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
+from flowstream.pipeline.deciders.key_load import HotKey, KeyLoad
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
 
@@ -28,12 +29,13 @@ SPARE = 1_000
 class Order:
     """Messages whose order is kept. While `holder`, which failed, is not settled, the others wait.
 
+    `sample` is where one of them was, if two of them were taken together.
     `front` is handled before all others, even while the order is blocked. `taken` is True while a
     worker holds messages of it. `number` is the hash of its key; `spread` is a hash that is the
     same in every process.
     """
 
-    __slots__ = ("front", "holder", "listed", "number", "spread", "taken", "waiting")
+    __slots__ = ("front", "holder", "listed", "number", "sample", "spread", "taken", "waiting")
 
     def __init__(self, number: int, key: Hashable) -> None:
         self.number: int = number
@@ -43,6 +45,7 @@ class Order:
         self.holder: Message[Any] | None = None
         self.taken: bool = False
         self.listed: bool = False
+        self.sample: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -179,7 +182,7 @@ class SliceQueue(Queue):
 class KeyedQueue(Queue):
     """Messages by key, each key in its order."""
 
-    __slots__ = ("_blocked", "_held", "_orders", "_ready", "ordered", "waiting")
+    __slots__ = ("_blocked", "_held", "_load", "_orders", "_ready", "ordered", "waiting")
 
     def __init__(self) -> None:
         self.ordered: bool = True
@@ -188,6 +191,7 @@ class KeyedQueue(Queue):
         self._ready: deque[Order] = deque()
         self._held: dict[int, list[Order]] = {}
         self._blocked = 0
+        self._load: KeyLoad[Order] = KeyLoad()
 
     def put(self, messages: list[Message[Any]], keys: list[Any], hashes: list[int]) -> None:
         """Queue messages by the hashes of their keys."""
@@ -217,15 +221,20 @@ class KeyedQueue(Queue):
                 taken.append(order.front)
                 order.front = None
                 continue
-            room = count - len(taken)
-            if len(order.waiting) <= room:
-                taken += order.waiting
-                order.waiting = []
-            else:
-                taken += order.waiting[:room]
-                del order.waiting[:room]
+            some = order.waiting[: count - len(taken)]
+            del order.waiting[: len(some)]
+            taken += some
+            self._load.count(order, len(some))
+            if len(some) > 1:  # not for keys that no two messages share: that would cost
+                order.sample = f"{some[0].stream}@{some[0].offset}"
         self.waiting -= len(taken)
         return Slice.of(taken) if taken else None
+
+    @property
+    def hot_key(self) -> HotKey | None:
+        """The key that most of what was taken lately has; None while too little was taken."""
+        hottest = self._load.hottest
+        return None if hottest is None else HotKey(hottest[1], hottest[0].sample)
 
     def release(self, worker: int) -> None:
         for order in self._held.pop(worker, ()):

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio.abc
 
+from flowstream.pipeline.deciders.key_load import HotKey
 from flowstream.pipeline.handlers.processes import Processes
 from flowstream.pipeline.handlers.worker_state import Idle, WorkerState
 from flowstream.pipeline.options import BatcherOptions, ProcessorOptions
@@ -135,6 +136,11 @@ class Pool(ABC):
                     yield worker.scope
         finally:
             worker.at_work, worker.scope = False, None
+
+    @property
+    def hot_key(self) -> HotKey | None:
+        """The key that most messages have; None where no order of keys is kept."""
+        return None
 
     @property
     def hung(self) -> int:

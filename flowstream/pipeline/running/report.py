@@ -66,5 +66,6 @@ def _stage(pool: Pool, now: float, waiting: int, open_batches: int) -> StageStat
         seconds=pool.seconds,
         longest=max((worker.elapsed(now) for worker in active), default=0.0),
         hung=pool.hung,
+        hot_key=pool.hot_key,
         times=pool.times(now),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flowstream.pipeline.deciders.key_load import HotKey
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.state.reasons import Reason
 from flowstream.texts import record
@@ -18,7 +19,8 @@ class StageStatistics:
 
     `waiting` messages are queued (of a batcher also in `open_batches`), `parked` ones wait for
     another attempt, `busy` of `concurrency` workers are in a handler, the longest of them for
-    `longest` seconds. `times` are worker-seconds by state.
+    `longest` seconds. `hot_key` is the key that most of the recent messages have, of a stage that
+    keeps the order of keys, once there were enough. `times` are worker-seconds by state.
     """
 
     name: str
@@ -34,6 +36,7 @@ class StageStatistics:
     seconds: float
     longest: float
     hung: int
+    hot_key: HotKey | None
     times: Mapping[str, float]
 
 

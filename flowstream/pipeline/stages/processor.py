@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from flowstream.errors import HandlerTimeout
+from flowstream.pipeline.deciders.key_load import HotKey
 from flowstream.pipeline.deciders.queues import KeyedQueue, SliceQueue
 from flowstream.pipeline.deciders.slice_sizer import SliceSizer
 from flowstream.pipeline.handlers.calls import (
@@ -102,6 +103,10 @@ class Processors(Pool):
         else:
             self.queue.put(part)
         self.idle_workers.wake(self.queue.ready)
+
+    @property
+    def hot_key(self) -> HotKey | None:
+        return self.queue.hot_key if isinstance(self.queue, KeyedQueue) else None
 
     @property
     def waiting(self) -> int:

@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor
-from flowstream.pipeline import IterableProducer, Message, Pipeline, Reason
+from flowstream.pipeline import HotKey, IterableProducer, Message, Pipeline, Reason
 from flowstream.telemetry import (
     BatchReady,
     Committed,
@@ -274,7 +274,8 @@ async def test_what_is_wrong_comes_first_and_what_idles_folds_up(page: Page) -> 
 async def test_long_names_and_numbers_break_no_card(page: Page, size: tuple[int, int]) -> None:
     name, huge = "x" * 255, (1 << 62) - 3
     stage = dataclasses.replace(PROCESSOR, name=name, waiting=huge, handled=huge, failed=huge,
-                                parked=huge, longest=1e9, hung=huge)  # fmt: skip
+                                parked=huge, longest=1e9, hung=huge,
+                                hot_key=HotKey(1.0, f"{name}@{huge}"))  # fmt: skip
     partition = dataclasses.replace(PARTITION, stream=name, lag=huge, lag_seconds=1e9,
                                     received=huge, watermark=huge, committed=huge)  # fmt: skip
     long = dataclasses.replace(REASON, stage=name, text=name, error=name, stream=name,
@@ -310,6 +311,21 @@ async def test_stages_are_coloured_by_how_busy_they_are(page: Page) -> None:
     await page.load()
     await page.shows("processor")
     assert await page.matches(".stage.hot") == 1
+
+
+async def test_a_hot_key_is_shown_where_it_limits_the_stage(page: Page) -> None:
+    for share, text, warned in ((0.12, "", 0), (0.2, "20 % of the", 0), (0.42, "42 % of the", 1)):
+        hot = dataclasses.replace(PROCESSOR, hot_key=HotKey(share, "orders@1234"))
+        page.statistics.change(stages=(hot, BATCHER))
+        page.board.sample()
+        await page.load()
+        await page.shows("4 workers", *([f"one key has {text} messages"] if text else []))
+        if text:
+            await page.shows("such as orders@1234")
+        hidden = "return [...document.querySelectorAll('.stage .warn')].map(e => e.textContent)"
+        warnings = await page.do(page.window.run, hidden)
+        assert sum("one key" in warning for warning in warnings) == warned
+        assert await page.do(page.window.run, CHECKS) == []
 
 
 async def test_what_is_not_ready_is_told(page: Page) -> None:

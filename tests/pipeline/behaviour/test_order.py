@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 
 import anyio
@@ -282,3 +283,17 @@ async def test_the_order_is_kept_while_the_stage_is_resized():
     assert result.settled == {"ok": 800}
     assert in_order(stored)
     assert [s.concurrency for s in running.statistics().stages] == [2, 7]
+
+
+async def test_statistics_name_a_message_of_the_key_that_most_have():
+    pipeline = pipeline_of(MemoryStream(numbers(400), slices=[100]))
+
+    @pipeline.processor(concurrency=4, partition_by=lambda m: m.data["n"] % 4 and "hot")
+    async def handle(message: Message[dict]) -> None: ...
+
+    async with pipeline.start() as running:
+        await running.wait()
+        (stage,) = running.statistics().stages
+    assert stage.hot_key is not None
+    assert stage.hot_key.share == 0.75
+    assert re.fullmatch(r"orders@\d+", stage.hot_key.sample or "")

@@ -170,3 +170,24 @@ def test_the_spread_of_keys_is_the_same_in_every_process():
         for seed in ("1", "2")
     }
     assert said == {f"{[stable_hash(key) for key in keys]}\n".encode()}
+
+
+def test_the_hot_key_is_named_by_a_message_that_has_it():
+    queue = KeyedQueue()
+    put(queue, [(n, "hot" if n % 4 else n) for n in range(1000)])
+    assert queue.hot_key is None
+    while queue.take(0, 50) is not None:
+        queue.release(0)
+    assert queue.hot_key is not None
+    assert queue.hot_key.share == 0.75
+    assert queue.hot_key.sample is not None
+    stream, offset = queue.hot_key.sample.split("@")
+    assert (stream, int(offset) % 4 != 0) == ("", True)
+
+
+def test_keys_that_no_two_messages_share_have_no_sample():
+    queue = KeyedQueue()
+    put(queue, [(n, n) for n in range(200)])
+    queue.take(0, 200)
+    assert queue.hot_key is not None
+    assert (queue.hot_key.share, queue.hot_key.sample) == (1 / 200, None)

@@ -23,7 +23,7 @@ from flowstream.client import (
 )
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import RunContext
-from flowstream.texts import type_name
+from flowstream.texts import listed, type_name
 
 VARIABLE = "FLOWSTREAM_URL"
 
@@ -178,6 +178,9 @@ class StreamEnvironment(Protocol):
     ) -> AbstractAsyncContextManager[SuperStreamWriter]: ...
 
 
+_METHODS = [name for name in vars(StreamEnvironment) if not name.startswith("_")]
+
+
 async def environment_of(context: RunContext) -> StreamEnvironment:
     """The environment of this run. If it is closed meanwhile, the run ends with an error.
 
@@ -202,10 +205,21 @@ async def _used(context: RunContext) -> AsyncIterator[StreamEnvironment]:
     elif isinstance(given, Environment):
         with given.used_by(f"pipeline {context.pipeline!r}", context.fail):
             yield given
-    elif not hasattr(type(given), "query_offset"):
+    else:
+        yield _checked(given)  # one for tests, such as MemoryEnvironment
+
+
+def _checked(given: object) -> StreamEnvironment:
+    """The object, unless it lacks a method of the protocol: a run would stop in the middle."""
+    missing = [name for name in _METHODS if not callable(getattr(given, name, None))]
+    if len(missing) == len(_METHODS):
         raise ConfigurationError(
             f"environment: expected an Environment that is open, got an object of the type "
             f"{type_name(given)} (an address goes into url=)"
         )
-    else:
-        yield cast(StreamEnvironment, given)  # one for tests, such as MemoryEnvironment
+    if missing:
+        raise ConfigurationError(
+            f"environment: {type_name(given)} has no {listed(missing)}; "
+            "flowstream.connectors.StreamEnvironment has what an environment needs"
+        )
+    return cast(StreamEnvironment, given)

@@ -49,3 +49,25 @@ async def test_an_address_that_cannot_be_one_is_refused_and_never_taken_for_loca
         await pipeline.run()
     with pytest.raises(ConfigurationError, match="url= and environment= exclude each other"):
         await pipeline.run(url="rabbitmq-stream://host", environment=Environment())
+
+
+class OffsetsOnly:
+    async def query_offset(self, reference: str, stream: str) -> int | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ("rabbitmq-stream://host", r"expected an Environment that is open, got .* str \("),
+        (OffsetsOnly(), "OffsetsOnly has no stream_exists, create_stream, stream_stats"),
+    ],
+)
+async def test_what_lacks_methods_of_an_environment_is_refused(environment, expected):
+    pipeline = Pipeline("p", StreamProducer("s"))
+
+    @pipeline.processor()
+    async def handle(message: Message[bytes]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=rf"^environment: {expected}"):
+        await pipeline.run(environment=environment)

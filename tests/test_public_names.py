@@ -19,9 +19,13 @@ ROOMS = (
     *("flowstream.testing", "flowstream.errors", "flowstream.telemetry", "flowstream.tracing"),
     *("flowstream.metrics", "flowstream.monitor", "flowstream.broker", "flowstream.protocol"),
 )
-OUTSIDE = {"NaN", "OpenMetrics", "RabbitMQ"}
+OUTSIDE = {"NaN", "OpenMetrics", "PostgreSQL", "RabbitMQ"}
 """Words that look like names of classes."""
 INTERNAL = {
+    "flowstream.PostgresSink.connect": "for the sink itself",
+    "flowstream.SqliteSink.connect": "for the sink itself",
+    "flowstream.connectors.PostgresSink.connect": "for the sink itself",
+    "flowstream.connectors.SqliteSink.connect": "for the sink itself",
     "flowstream.monitor.Board.health": "for the checks of /readyz",
     "flowstream.Slice.runs": "for the stages of a run",
     "flowstream.pipeline.Slice.runs": "for the stages of a run",

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -88,7 +88,7 @@ class SqlSink(Sink):
         self.exactly_once: bool = options.exactly_once
         self.attempts: int = options.attempts
         self.backoff: Backoff = options.backoff
-        self.make_row = RowMaker(self.columns, convert)
+        self.make_row: Final = RowMaker(self.columns, convert)
         names = [column.name for column in self.columns]
         for name in key:
             if name not in names:
@@ -104,7 +104,7 @@ class SqlSink(Sink):
 
     @abstractmethod
     def connect(self) -> Any:
-        """A new connection: a `Database` that can also create and check its tables."""
+        """A new connection (see transaction.py) that can also create and check its tables."""
 
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Any]:

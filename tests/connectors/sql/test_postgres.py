@@ -1,0 +1,141 @@
+"""PostgresSink on a real server: lost connections, deadlocks, zombies, and secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from flowstream import Backoff, Halt, Message, Pipeline, PostgresSink
+from flowstream.connectors.sql.postgres import rounds
+from flowstream.errors import ConfigurationError, SinkFailed
+from tests.connectors.sql.conftest import PostgresStore
+from tests.support.pipelines import MemoryStream
+from tests.support.postgres import Postgres
+
+pytestmark = pytest.mark.anyio
+COLUMNS = {"id": int, "name": str}
+SECRET = "hunter2"
+
+
+def pipeline_of(count: int, name: str = "shop") -> Pipeline:
+    data = [json.dumps({"id": n, "name": "n"}).encode() for n in range(count)]
+    pipeline = Pipeline(name, MemoryStream(data), on_failure=Halt())
+
+    @pipeline.processor
+    async def process(message: Message[dict[str, Any]]) -> None: ...
+
+    return pipeline
+
+
+def test_rounds_have_each_key_once_and_keep_the_order() -> None:
+    rows = [(1, "a"), (2, "b"), (1, "c"), (1, "d"), (3, "e")]
+    assert list(rounds(rows, [0])) == [rows[:2], rows[2:3], rows[3:]]
+    assert list(rounds([], [0])) == []
+
+
+@pytest.mark.parametrize(
+    "url", [f"postgresql://u:{SECRET}@[bad", f"host=h password={SECRET} no such option", ""]
+)
+def test_a_wrong_address_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^PostgresSink > url: ") as caught:
+        PostgresSink(url, "t", columns=COLUMNS)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_password_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sink = PostgresSink(f"postgresql://u:{SECRET}@127.0.0.1:1/shop", "t", columns=COLUMNS)
+    assert repr(sink) == "PostgresSink('t' in the PostgreSQL database 'shop' at 127.0.0.1:1)"
+    pipeline = pipeline_of(1)
+    pipeline.sink("load", sink)
+    with pytest.raises(SinkFailed, match="cannot open the PostgreSQL database 'shop'") as caught:
+        await pipeline.run()
+    assert SECRET not in str(caught.value) + caplog.text + repr(pipeline.topology())
+
+
+@pytest.mark.slow
+async def test_lost_connections_and_a_restart_of_the_server_write_nothing_twice(
+    postgres: Postgres,
+) -> None:
+    store = PostgresStore(postgres)
+    sink = store.sink("orders", columns=COLUMNS, attempts=100, backoff=Backoff(0.05, maximum=0.2))
+    pipeline = pipeline_of(20_000)
+    pipeline.sink("load", sink, size=20, concurrency=3)
+    done = threading.Event()
+
+    def cut() -> None:
+        while not done.wait(0.3):
+            store.ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        postgres.stop("immediate")
+        postgres.start()
+
+    async with anyio.create_task_group() as group, pipeline.start() as running:
+        group.start_soon(anyio.to_thread.run_sync, cut)
+        await anyio.sleep(1.5)
+        done.set()
+        with anyio.fail_after(100):
+            await running.wait()
+    assert store.ask("SELECT count(*), count(DISTINCT id) FROM orders") == [(20_000, 20_000)]
+    assert store.done() == {("shop/load", "orders"): "0-19999"}
+
+
+@pytest.mark.slow
+async def test_two_processes_that_both_believe_to_own_the_stream_write_it_once(
+    postgres: Postgres,
+) -> None:
+    store = PostgresStore(postgres)
+    results = []
+
+    async def run() -> None:
+        pipeline = pipeline_of(3000)
+        pipeline.sink("load", store.sink("orders", columns=COLUMNS), size=30, concurrency=2)
+        results.append((await pipeline.run()).settled)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        group.start_soon(run)
+    assert results == [{"ok": 3000}] * 2
+    assert store.ask("SELECT count(*), count(DISTINCT id) FROM orders") == [(3000, 3000)]
+
+
+@pytest.mark.slow
+async def test_a_timeout_ends_what_the_connection_waits_for(postgres: Postgres) -> None:
+    store = PostgresStore(postgres)
+    store.ask("CREATE TABLE orders (id BIGINT, name TEXT)")
+    pipeline = pipeline_of(10)
+    sink = store.sink("orders", columns=COLUMNS)
+    pipeline.sink("load", sink, size=10, timeout=0.5)
+    import psycopg
+
+    with psycopg.connect(store.url) as other:
+        other.execute("LOCK TABLE orders IN SHARE MODE")
+        with pytest.raises(Exception, match=r"took longer than 0\.5 s"), anyio.fail_after(20):
+            await pipeline.run()
+    assert store.count() == 0
+
+
+@pytest.mark.slow
+async def test_constraints_that_are_deferred_fail_single_messages(postgres: Postgres) -> None:
+    store = PostgresStore(postgres)
+    store.ask("CREATE TABLE orders (id BIGINT UNIQUE DEFERRABLE INITIALLY DEFERRED, name TEXT)")
+    store.ask("INSERT INTO orders VALUES (3, 'there')")
+    pipeline = pipeline_of(5)
+
+    @pipeline.on_failed
+    async def failed(failure: Any) -> Any:
+        from flowstream import Drop
+
+        return Drop()
+
+    pipeline.sink("load", store.sink("orders", columns=COLUMNS), size=5)
+    assert (await pipeline.run()).settled == {"ok": 4, "discarded": 1}
+    assert store.count() == 5

@@ -131,7 +131,7 @@ def test_what_containers_run_is_a_command(page: Path) -> None:
     command, *arguments = line[image + 1 :]
     context = get_command(app).get_command(None, command).make_context(command, arguments)  # type: ignore[attr-defined]
     assert context.params["embedded"]
-    assert str(context.params["http"]) == "0.0.0.0:9464"
+    assert context.params["http"] == ("0.0.0.0", 9464)
     assert "127.0.0.1:9464:9464" in line
 
 

@@ -78,7 +78,7 @@ def test_the_command_of_the_pipeline_is_one() -> None:
     context = get_command(app).get_command(None, command).make_context(command, arguments)  # type: ignore[attr-defined]
     assert context.params["targets"] == ["pipelines.orders"]
     assert context.params["create"]
-    assert str(context.params["http"]) == "0.0.0.0:9464"
+    assert context.params["http"] == ("0.0.0.0", 9464)
     file, rate = context.params["feed"]
     assert (ROOT / file).is_file()
     assert rate > 0

@@ -261,6 +261,7 @@ async def handle(message: Message[bytes]) -> None: ...
 """
 
 
+@pytest.mark.slow
 async def test_behind_a_filter(broker: Broker, stream_name: str, tmp_path: Path) -> None:
     if broker.version < (3, 13):
         pytest.skip("filters need RabbitMQ 3.13 or later")

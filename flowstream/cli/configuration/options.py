@@ -10,7 +10,7 @@ To add a setting, add a field; a command gets its flag by `setting("name")` (par
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
@@ -56,13 +56,13 @@ class CommandLineOptions:
         URL,
         "the broker: rabbitmq-stream://user:password@host:port/vhost (rabbitmq-stream+tls:// for "
         "TLS)",
-    ] = None
+    ] = field(default=None, repr=False)
     management: Annotated[
         str | None,
         URL,
         "RabbitMQ's management API: http://user:password@host:15672; by default port 15672 of the "
         "broker's host (15671 for TLS)",
-    ] = None
+    ] = field(default=None, repr=False)
     sasl: Annotated[
         SaslMechanism, "the login: PLAIN (user and password) or EXTERNAL (the client's certificate)"
     ] = SaslMechanism.PLAIN

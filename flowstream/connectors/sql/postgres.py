@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from flowstream.connectors.sql.columns import Column, Kind
@@ -67,7 +67,9 @@ SECRET = Rule(
 class PostgresSinkArguments(TableArguments):
     """What `PostgresSink(...)` takes."""
 
-    url: Annotated[str, SECRET, "the database: a URL, or a connection string of libpq"]
+    url: Annotated[str, SECRET, "the database: a URL, or a connection string of libpq"] = field(
+        repr=False
+    )
     table: Annotated[str, TABLE_NAME, "the table to write to, with its schema if need be"]
 
 

@@ -155,6 +155,7 @@ def test_where_the_source_is_gone(shop: Shop) -> None:
     assert len(shop.letters("list", "--json").json) == 3
 
 
+@pytest.mark.slow
 def test_chosen_letters_are_replayed_whenever_asked(shop: Shop) -> None:
     for _ in range(2):
         chosen = shop.letters("replay", "--offset", "0", "--offset", "2", "--json")
@@ -164,6 +165,7 @@ def test_chosen_letters_are_replayed_whenever_asked(shop: Shop) -> None:
     assert "1 offset given with --offset had no dead letter" in strange.err
 
 
+@pytest.mark.slow
 def test_purge_refuses_to_lose_what_waits(shop: Shop) -> None:
     refused = shop.letters("purge", "--yes")
     assert refused.code == 2

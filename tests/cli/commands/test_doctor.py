@@ -48,6 +48,7 @@ def management(broker: Broker) -> tuple[str, ...]:
     return () if broker.management is None else ("--management", broker.management)
 
 
+@pytest.mark.slow
 def test_on_a_terminal_and_in_a_pipe(broker: Broker) -> None:
     text = flowstream("doctor", url=broker.url)
     assert text.out.splitlines()[0].split() == ["result", "about", "check", "detail"]

@@ -93,6 +93,7 @@ def test_to_an_offset_and_before_the_first_one(stream: Stream) -> None:
     assert stream.place("--by", "5") == 5
 
 
+@pytest.mark.slow
 def test_to_every_other_kind_of_place(stream: Stream) -> None:
     stream.place("--to", "42")
     assert stream.place("--by", "-10") == 32
@@ -186,6 +187,7 @@ def test_it_is_shown_and_asked_first(stream: Stream) -> None:
     assert stream.stored == 9
 
 
+@pytest.mark.slow
 def test_it_refuses_while_the_reader_commits(stream: Stream, tmp_path: Path) -> None:
     """Where neither a monitor nor the management API is asked."""
     target = write_module(tmp_path, stream.name)

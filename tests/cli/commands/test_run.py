@@ -165,6 +165,7 @@ def test_a_failure_halts_with_the_offset_before_it(shop: Shop) -> None:
     assert f"halted at {shop.stream}@107" in again.err
 
 
+@pytest.mark.slow
 def test_the_advice_of_halts_loses_nothing_else(shop: Shop) -> None:
     """Followed to the letter, with messages in front of the failed one still in their handlers."""
     text = POISONED.format(stream=shop.stream)

@@ -51,7 +51,7 @@ def test_a_stream_that_two_create_at_once_is_there_for_both(
     broker: Broker, stream_name: str
 ) -> None:
     """RabbitMQ says that it exists before it has a leader."""
-    for number in range(8):
+    for number in range(2 if broker.name == "embedded" else 8):
         stream = f"{stream_name}.{number}"
         publish = ("publish", stream, "-", "--create")
         with Started(*publish, url=broker.url) as one, Started(*publish, url=broker.url) as other:

@@ -87,6 +87,7 @@ def partitions(broker: Broker, stream_name: str) -> Iterator[list[str]]:
         commands(broker, "delete", stream_name, "--yes", "--if-exists")
 
 
+@pytest.mark.slow
 @pytest.mark.every_broker
 def test_every_partition_is_shown_and_reset(
     broker: Broker, stream_name: str, partitions: list[str]

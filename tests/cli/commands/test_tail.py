@@ -190,6 +190,7 @@ AWKWARD: list[tuple[bytes, str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_awkward_message_hides_none_behind_it(broker: Broker, stream_name: str) -> None:
     bodies = [raw for raw, _, _ in AWKWARD if len(raw) < 1_000_000]
 

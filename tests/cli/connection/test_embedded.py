@@ -241,6 +241,7 @@ def test_what_does_not_go_with_it(tmp_path: Path, options: tuple[str, ...], says
     assert not (tmp_path / DATA).exists()
 
 
+@pytest.mark.slow
 def test_a_flag_goes_before_variables_and_the_variable_before_files(tmp_path: Path) -> None:
     line = ("run", write_module(tmp_path, "shop"), "--until-idle", "0.1")
     nowhere, wish = (

@@ -155,6 +155,7 @@ async def test_a_second_run_that_stores_the_same_offsets_is_told_of(
     assert any("another run stores offsets" in each for each in said)
 
 
+@pytest.mark.slow
 async def test_a_run_of_its_own_is_never_told_of(broker: Broker, stream_name: str) -> None:
     """Commits, looks and restarts as fast as can be, one run after the other."""
     async with Environment(broker.url) as environment:

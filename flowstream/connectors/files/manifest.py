@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowstream.connectors.done_ranges import DoneRanges, Range
 from flowstream.connectors.files.names import log_folder
@@ -36,7 +36,7 @@ class Entry:
     reference: str
     stream: str
     sequence: int
-    token: str
+    token: str = field(repr=False)
     files: tuple[DataFile, ...] = ()
     done: tuple[Range, ...] = ()
     newest: int = 0

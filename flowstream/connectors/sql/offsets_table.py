@@ -130,22 +130,32 @@ class Claim:
         self._sort()
 
     def _sort(self) -> None:
-        met: set[tuple[str, int]] = set()
+        by_stream: dict[str, list[int]] = {}
         for index, place in enumerate(self._places):
             if place is None:
                 self.fresh.append(index)
-                continue
-            stream, offset, timestamp = place
-            record = self._records[stream]
-            if offset in record.done:
+            else:
+                by_stream.setdefault(place[0], []).append(index)
+        for stream, indexes in by_stream.items():
+            self._sort_stream(self._records[stream], indexes)
+        self.fresh.sort()
+        self.done.sort()
+
+    def _sort_stream(self, record: Record, indexes: list[int]) -> None:
+        places = [place for index in indexes if (place := self._places[index]) is not None]
+        offsets = [offset for _, offset, _ in places]
+        missing = record.done.missing(offsets)
+        if len(missing) < len(indexes):
+            for position in {*range(len(indexes))}.difference(missing):
+                stream, offset, timestamp = places[position]
                 if timestamp > record.newest > 0:
                     raise replaced(self._reference, stream, offset)
-                self.done.append(index)
-            elif (stream, offset) in met:
-                self.done.append(index)
-            else:
-                met.add((stream, offset))
-                self.fresh.append(index)
+                self.done.append(indexes[position])
+        met: set[int] = set()
+        for position in missing:
+            offset = offsets[position]
+            (self.done if offset in met else self.fresh).append(indexes[position])
+            met.add(offset)
 
     def store(self, indexes: Iterable[int], settled: Mapping[str, range]) -> None:
         """Store that the messages at these indexes are written.

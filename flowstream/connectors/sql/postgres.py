@@ -51,11 +51,15 @@ SELECT set_config('lock_timeout', '60s', false),
 """
 """A process that is stopped in the middle of a transaction must not keep its locks, and what is
 committed must survive a crash of the server: the broker may store the offsets at once."""
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE"
+"""What is refused must be refused by its own statement, not by the commit."""
 STAGING = "flowstream_staging"
 CREATING = 0x666C6F77  # "flow": two processes that create a table at once would fail
 REFUSED = ("21", "22", "23", "54", "P0")
 """Classes of errors (SQLSTATE) that are about the values of rows: data, constraints, limits, and
 what triggers raise."""
+READ_ONLY = "25006"
+"""The server is a standby now: another connection may reach the new primary."""
 SECRET = Rule(
     "an address such as postgresql://user:password@host/database",
     lambda value: isinstance(value, str) and bool(value),
@@ -197,8 +201,7 @@ class PostgresDatabase:
     def begin(self) -> None:
         if self._key:
             self._stage()
-        self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        self._connection.execute(BEGIN)
 
     def commit(self) -> None:
         self._connection.execute("COMMIT")
@@ -245,9 +248,12 @@ class PostgresDatabase:
     def lost(self, error: BaseException) -> bool:
         if self._connection.closed or isinstance(error, self._psycopg.InterfaceError):
             return True
-        if not isinstance(error, self._psycopg.OperationalError):
+        if not isinstance(error, self._psycopg.Error):
             return False
-        return not (error.sqlstate or "").startswith("54")
+        state = error.sqlstate or ""
+        if state == READ_ONLY:
+            return True
+        return isinstance(error, self._psycopg.OperationalError) and state[:2] != "54"
 
     def interrupt(self) -> None:
         """Whatever a thread waits for ends: the socket is shut down under it."""

@@ -38,7 +38,7 @@ def bodies(count: int) -> list[bytes]:
 
 def adding(path: Path, producer: Any, fails: Iterator[bool]) -> Pipeline:
     """Adds all numbers; whether a batch fails before its commit says `fails`."""
-    retry = Retry(attempts=5, backoff=Backoff(0))
+    retry = Retry(attempts=100, backoff=Backoff(0))
     pipeline = Pipeline("adding", producer, retry=retry, on_failure=Halt())
 
     @pipeline.processor

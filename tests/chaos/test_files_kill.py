@@ -71,7 +71,7 @@ def check(folder: Path, format: str, count: int) -> None:
 @pytest.mark.medium
 def test_killed_while_files_appear(tmp_path: Path) -> None:
     folder = tmp_path / "files"
-    assert run(folder, "ndjson", (1, 18), (2, 5), (3, 33), (4, -1)) == 3
+    assert run(folder, "ndjson", (1, 18), (3, 33), (4, -1)) == 2
     check(folder, "ndjson", COUNT)
 
 

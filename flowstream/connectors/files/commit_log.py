@@ -70,7 +70,7 @@ class CommitLog:
         self.reference = reference
         self.stream = stream
         self.resumes = resumes
-        self.done = DoneRanges()
+        self.done: DoneRanges = DoneRanges()
         self._layout = Layout(reference, stream)
         self._last: int = -1
         self._newest = 0

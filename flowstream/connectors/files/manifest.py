@@ -82,9 +82,9 @@ class Layout:
     """Where what is kept for a reference and a stream lies."""
 
     def __init__(self, reference: str, stream: str) -> None:
-        self.folder = log_folder(reference, stream)
-        self.segments = f"{self.folder}/log"
-        self.pending = f"{self.folder}/pending"
+        self.folder: str = log_folder(reference, stream)
+        self.segments: str = f"{self.folder}/log"
+        self.pending: str = f"{self.folder}/pending"
 
     def entry(self, sequence: int) -> str:
         return f"{self.segments}/{sequence // SEGMENT:09d}/{sequence:09d}.json"

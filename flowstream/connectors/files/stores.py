@@ -86,7 +86,7 @@ class LocalStore:
 
     def __init__(self, directory: str) -> None:
         self.directory: str = shown_directory(directory)
-        self.root = Path(directory).expanduser().absolute()
+        self.root: Path = Path(directory).expanduser().absolute()
 
     def put(self, path: str, data: bytes, temporary: str) -> None:
         hidden, target = self._written(temporary, data), self._in_folder(path)

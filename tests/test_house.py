@@ -26,7 +26,6 @@ TESTED_ELSEWHERE = {
     "connectors/sql/postgres.py": "tests/connectors/sql/test_sink.py",
     "connectors/sql/sqlite.py": "tests/connectors/sql/test_sink.py",
     "connectors/sql/statements.py": "tests/connectors/sql/test_sink.py",
-    "connectors/sql/exactly_once.py": "tests/test_docs.py",  # the example of docs/databases.md
     # What commands share, seen by what they print: through a pipe, on a terminal and as JSON.
     "cli/configuration/defaults.py": "tests/cli/connection/test_connect.py",
     "cli/connection/streams.py": "tests/cli/commands/test_streams.py",

@@ -1,11 +1,11 @@
 """Lends one message object to a handler, for one message of a slice after the other.
 
-To make an object for every message, and to take it apart again, costs more than most handlers do.
-A slice in columns needs none as long as nobody can tell: the handler is done with the object when
-nothing else refers to it, and has decided nothing about the message when that has nothing of its
-own. What the handler made of the data goes back into the column. The first message that somebody
-keeps (a list, a task, an exception's traceback), or that was failed, dropped, routed or settled,
-keeps the object, and the slice turns to rows.
+Making an object for every message costs more than most handlers do. So a slice in columns makes
+one object, and gives it to the handler for one message after the other. That is safe as long as the
+handler cannot notice: nothing but this file refers to the object after the call, and nothing was
+decided about the message. The data that the handler leaves goes back into the column. The first
+message that is kept (by a list, a task, an exception's traceback), or that was failed, dropped,
+routed or settled, keeps the object, and the slice changes to rows.
 """
 
 from __future__ import annotations

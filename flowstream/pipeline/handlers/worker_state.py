@@ -107,10 +107,10 @@ class WorkerState:
         self.seen = len(part)
 
     def keep(self) -> None:
-        """Make messages of the slice, `lent` in its place among them; go on behind it.
+        """Make the messages of the slice, with `lent` as one of them, and continue behind it.
 
-        A thread that was given up may still have `lent` in its hands, and set its place once more:
-        the same one, since from here on it finds no other.
+        A thread that was given up may still hold `lent` and set its place once more: to the same
+        place, because it finds no other from here on.
         """
         lent, self.lent = self.lent, None
         if lent is None:

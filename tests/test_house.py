@@ -23,7 +23,6 @@ TESTED_ELSEWHERE = {
     "protocol/values.py": "tests/protocol/test_codec.py",
     "testing/markers.py": "tests/testing/test_memory_stream.py",
     # One suite for both databases: each test runs on SQLite and on PostgreSQL.
-    "connectors/sql/postgres.py": "tests/connectors/sql/test_sink.py",
     "connectors/sql/sqlite.py": "tests/connectors/sql/test_sink.py",
     "connectors/sql/statements.py": "tests/connectors/sql/test_sink.py",
     # What commands share, seen by what they print: through a pipe, on a terminal and as JSON.

@@ -7,9 +7,11 @@ adds one, or a parameter to one, is sent here.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -231,10 +233,21 @@ def public() -> dict[str, type]:
     return found
 
 
+def is_schema(kind: type) -> bool:
+    """Whether all of its fields are options: tests/test_every_option.py finds it by itself."""
+    if not dataclasses.is_dataclass(kind):
+        return False
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return all(
+        typing.get_origin(hints[field.name]) is Annotated for field in dataclasses.fields(kind)
+    )
+
+
 def test_every_value_is_here() -> None:
     known = {*MADE, *ELSEWHERE}
     for kinds in (GIVEN, BASES):
         known |= {f"{room}.{name}" for room, names in kinds.items() for name in names}
+    known |= {name for name, kind in public().items() if is_schema(kind)}
     assert {*public()} == {name for name in known if not name.startswith("flowstream.broker.")}
 
 

@@ -207,7 +207,7 @@ BASES = {  # for users to derive from
     "flowstream.client": {"Credentials", "CreditStrategy"},
     "flowstream.connectors": {
         *("StreamDelivery", "StreamEnvironment", "StreamLag", "StreamReader", "StreamWriter"),
-        *("SuperStreamReader", "SuperStreamWriter"),
+        *("SuperStreamReader", "SuperStreamWriter", "SqlSink"),
     },
     "flowstream.testing": {"Marker"},
 }
@@ -235,7 +235,7 @@ def public() -> dict[str, type]:
 
 def is_schema(kind: type) -> bool:
     """Whether all that it takes are options: tests/test_every_option.py finds them by itself."""
-    if hasattr(kind.__init__, "__schema__"):
+    if hasattr(inspect.getattr_static(kind, "__init__"), "__schema__"):
         return True
     if not dataclasses.is_dataclass(kind):
         return False

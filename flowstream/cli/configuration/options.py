@@ -47,7 +47,7 @@ URL = a(str, "an address (a URL)", secret=True)
 TEXT = Rule("a string", lambda value: isinstance(value, str))
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)  # it would show passwords
+@dataclass(frozen=True, kw_only=True)
 class CommandLineOptions:
     """What can be set for commands; None: not set."""
 

@@ -67,7 +67,7 @@ SECRET = Rule(
 )
 
 
-@dataclass(frozen=True, repr=False)  # it would show the password in `url`
+@dataclass(frozen=True)
 class PostgresSinkArguments(TableArguments):
     """What `PostgresSink(...)` takes."""
 

@@ -108,10 +108,15 @@ async def test_a_handler_that_blocks_is_named_while_it_does(
     assert event.seconds >= 1
 
 
+def bare_threads() -> int:
+    """Threads that `threading` does not know, such as the one that watches the loop."""
+    return len(sys._current_frames()) - threading.active_count()
+
+
 async def test_a_batch_handler_among_several_pipelines(caplog: pytest.LogCaptureFixture) -> None:
     """One thread watches the loop, and one record names whose handler it is."""
     idle, busy = (Pipeline(name, MemoryStream(numbers(2))) for name in ("idle", "busy"))
-    threads = 0
+    threads, before = 0, bare_threads()  # the watch of a run that has ended takes a moment to end
 
     @idle.processor
     async def rest(message: Message[dict]) -> None:
@@ -123,7 +128,7 @@ async def test_a_batch_handler_among_several_pipelines(caplog: pytest.LogCapture
     @busy.batcher("load", size=2)
     async def load(batch: Batch[dict]) -> None:
         nonlocal threads
-        threads = len(sys._current_frames()) - threading.active_count()
+        threads = bare_threads()
         block(caplog, 0)
 
     async with anyio.create_task_group() as group:
@@ -132,7 +137,7 @@ async def test_a_batch_handler_among_several_pipelines(caplog: pytest.LogCapture
     (record,) = blocked(caplog)
     assert "pipeline 'busy'" in record.getMessage()
     assert "by the handler of 'load'" in record.getMessage()
-    assert threads <= 1
+    assert threads <= before + 1
 
 
 @pytest.mark.slow

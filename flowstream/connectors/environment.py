@@ -212,7 +212,7 @@ async def _used(context: RunContext) -> AsyncIterator[StreamEnvironment]:
 def _checked(given: object) -> StreamEnvironment:
     """The object, unless it lacks a method of the protocol: a run would stop in the middle."""
     missing = [name for name in _METHODS if not callable(getattr(given, name, None))]
-    if len(missing) == len(_METHODS):
+    if len(missing) == len(_METHODS) or isinstance(given, type):
         raise ConfigurationError(
             f"environment: expected an Environment that is open, got an object of the type "
             f"{type_name(given)} (an address goes into url=)"

@@ -223,7 +223,10 @@ class CommitLog:
             except FileNotFoundError:
                 return  # its attempt has ended
             except ValueError:
-                _log.warning("%s cannot be read, so what it lists is not removed", path)
+                _log.warning(
+                    "%s cannot be read, so what it lists is not removed", path,
+                    extra={"stream": self.stream, "reference": self.reference},
+                )  # fmt: skip
                 return
             ours = [it for it in paths if f"-{sequence:09d}-{token}" in it and ".." not in it]
             self._discard(sequence, token, ours)

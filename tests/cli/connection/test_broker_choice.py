@@ -10,9 +10,11 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from flowstream.cli.configuration.settings import Origin
+from flowstream.cli.configuration.settings import Origin, settings
 from flowstream.cli.connection import broker_choice
 from flowstream.cli.connection.broker_choice import (
     BrokerChoice,
@@ -177,6 +179,9 @@ async def test_the_broker_of_this_folder_goes_before_the_default_port(
     from flowstream.broker import Broker as Embedded
     from flowstream.broker import find_local_broker
 
+    await anyio.to_thread.run_sync(
+        settings
+    )  # a command reads them before its loop begins: they are files
     async with Embedded(port=0, data=tmp_path / "data") as running:
         monkeypatch.setattr(
             broker_choice, "broker_of_folder", lambda: find_local_broker(tmp_path / "data")

@@ -17,6 +17,7 @@ from tests.connectors.sql.conftest import PostgresStore
 from tests.support.pipelines import MemoryStream
 from tests.support.postgres import Postgres
 
+pytest.importorskip("psycopg", reason="the extra `postgres`")  # before a loop: importing it blocks
 pytestmark = pytest.mark.anyio
 COLUMNS = {"id": int, "name": str}
 SECRET = "hunter2"

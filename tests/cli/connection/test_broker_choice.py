@@ -179,9 +179,7 @@ async def test_the_broker_of_this_folder_goes_before_the_default_port(
     from flowstream.broker import Broker as Embedded
     from flowstream.broker import find_local_broker
 
-    await anyio.to_thread.run_sync(
-        settings
-    )  # a command reads them before its loop begins: they are files
+    await anyio.to_thread.run_sync(settings)  # as a command does before its loop
     async with Embedded(port=0, data=tmp_path / "data") as running:
         monkeypatch.setattr(
             broker_choice, "broker_of_folder", lambda: find_local_broker(tmp_path / "data")

@@ -25,7 +25,8 @@ from flowstream.testing import broker_in_thread
 from tests.brokers.running import Broker
 from tests.protocol.capture import SESSIONS, VECTORS, Session
 
-CASES = [pytest.param(run, id=run.__name__) for run in SESSIONS]
+WAITS = {"heartbeats": [pytest.mark.medium]}
+CASES = [pytest.param(run, id=run.__name__, marks=WAITS.get(run.__name__, ())) for run in SESSIONS]
 
 
 def said(lines: list[str]) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from flowstream.pipeline.handlers.loopwatch import _waits, watching
 from flowstream.telemetry import LoopBlocked
 from tests.support.pipelines import MemoryStream, Recorder, numbers, pipeline_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.medium]  # it waits for a loop that is blocked
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -19,7 +19,7 @@ from flowstream.pipeline import (
 from flowstream.telemetry import HandlerStuck
 from tests.support.pipelines import MemoryStream, Recorder, n_of, numbers, pipeline_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads"), pytest.mark.medium]
 
 
 class Door:

@@ -72,14 +72,14 @@ class Slice(Generic[T]):
         """The messages' data, in order, as a new list."""
         if self._messages is not None:
             return [message.data for message in self._messages]
-        return list(self._columns()[1])
+        return list(self.columns[1])
 
     @property
     def raw(self) -> list[bytes]:
         """The messages' bodies as they were delivered, in order, as a new list."""
         if self._messages is not None:
             return [message.raw for message in self._messages]
-        return list(self._columns()[0])
+        return list(self.columns[0])
 
     @property
     def offsets(self) -> list[int]:
@@ -92,7 +92,7 @@ class Slice(Generic[T]):
     def messages(self) -> list[Message[T]]:
         """The messages as objects, made at the first call and the same ones ever after."""
         if self._messages is None:
-            raw, data = self._columns()
+            raw, data = self.columns
             messages: list[Message[Any]] = []
             at = 0
             for delivery, indexes in self.runs:
@@ -115,7 +115,7 @@ class Slice(Generic[T]):
         self.messages[index].drop(reason)
 
     def __len__(self) -> int:
-        return len(self._messages if self._messages is not None else self._columns()[0])
+        return len(self._messages if self._messages is not None else self.columns[0])
 
     def __iter__(self) -> Iterator[Message[T]]:
         return iter(self.messages)
@@ -149,7 +149,9 @@ class Slice(Generic[T]):
     @property
     def columns(self) -> tuple[list[bytes], list[Any]]:
         """The bodies and the data of a slice that is not in rows: the lists themselves."""
-        return self._columns()
+        assert self._raw is not None
+        assert self._data is not None
+        return self._raw, self._data
 
     @property
     def settled(self) -> dict[str, range]:
@@ -191,7 +193,7 @@ class Slice(Generic[T]):
             del self._messages[:count]
             self._only_rows()
             return Slice(None, messages=head)
-        raw, data = self._columns()
+        raw, data = self.columns
         first, left = [], count
         runs = self.runs
         while left:
@@ -212,8 +214,8 @@ class Slice(Generic[T]):
     def extend(self, other: Slice[Any]) -> None:
         """Append the messages of another slice, which must not be used afterwards."""
         if self._messages is None and other._messages is None:
-            raw, data = self._columns()
-            more = other._columns()
+            raw, data = self.columns
+            more = other.columns
             raw += more[0]
             data += more[1]
             self.runs.extend(other.runs)
@@ -233,11 +235,6 @@ class Slice(Generic[T]):
     def _only_rows(self) -> None:
         """Forget what was computed from the messages, because they have changed."""
         self._raw = self._data = self._runs = self._bytes = None
-
-    def _columns(self) -> tuple[list[bytes], list[Any]]:
-        assert self._raw is not None
-        assert self._data is not None
-        return self._raw, self._data
 
 
 def _runs_of(messages: list[Message[Any]]) -> list[Run]:

@@ -1,6 +1,6 @@
 # The same commands for people and for CI. On a machine with Python 3.11 and make,
-# each target sets up what it needs: a virtual environment in .venv, by uv if it is
-# there and by pip if not. No root is needed, except for `make brokers`.
+# each target sets up what it needs: a virtual environment in .venv, filled by uv, which
+# pip fetches where it is not there. No root is needed, except for `make brokers`.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,8 +9,14 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/runtime
 TESTING := $(VENV)/testing
 STAMP := $(VENV)/installed
+# uv takes a third of pip's time. Where it has no wheel, or does not reach an index that only pip
+# is configured for, pip does the work; its versions below 25.1 do not know dependency groups.
 UV := $(shell command -v uv)
-INSTALL := $(if $(UV),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install) --quiet
+pip = { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
+  $(BIN)/python -m pip install --quiet $(1); }
+install = { uv=$(or $(UV),$(BIN)/uv); [ -x "$$uv" ] && \
+  "$$uv" pip install --python $(BIN)/python --quiet $(1); } || \
+  $(call pip,$(2) $(1))
 # Debian keeps this part of Python apart: root gets it, others are told what it is.
 VENV_MODULE = { [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" && \
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
@@ -22,7 +28,8 @@ ARGS ?=
 # and real brokers need a part of the cores themselves. ARGS=-n0 runs all in one, for a debugger.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell expr 2 '*' $(CORES))
-test-fast test-all: WORKERS := $(CORES)
+test-fast: WORKERS := $(CORES)
+test-all: WORKERS := $(shell expr $(CORES) + 1)
 PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -30,7 +37,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracle run test test-fast test-all lint format dashboards bench screenshots brokers docs clean
+.PHONY: help setup oracle run test test-fast test-all lint format dashboards bench drawings screenshots brokers docs dist clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,25 +53,21 @@ ifdef UV
 else
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(VENV_MODULE)
 	@$(PYTHON) -m venv $(VENV)
+	@-$(BIN)/python -m pip install --quiet --only-binary :all: uv
 endif
 
 $(RUNTIME): pyproject.toml | $(BIN)/python
-	@$(INSTALL) --editable .
+	@$(call install,--editable .)
 	@touch $@
 
-# All cores compile what pip would compile on one.
+# All cores compile what pip would compile on one, but for tests and lexers of others.
 $(TESTING): pyproject.toml | $(BIN)/python
-ifdef UV
-	@$(INSTALL) --editable '.[all]' --group test
-else
-	@$(INSTALL) --upgrade 'pip>=25.1' # the first to know dependency groups
-	@$(INSTALL) --no-compile --editable '.[all]' --group test
-	@-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
-endif
+	@$(call install,--editable '.[all]' --group test,--no-compile)
+	@-$(BIN)/python -m compileall -qq -j 0 -x '/(_?tests|lexers)/' $(VENV)/lib
 	@touch $(RUNTIME) $@
 
 $(STAMP): $(TESTING)
-	@$(INSTALL) --group dev
+	@$(call install,--group dev)
 	@touch $@
 
 run: $(RUNTIME) ## watch real orders flow into a warehouse, on a broker of its own (Ctrl-C drains)
@@ -96,20 +99,31 @@ dashboards: setup ## write grafana/ and docs/metrics.md anew, from the metric ca
 bench: setup ## measure beside the bare clients
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+drawings: ## draw the pictures of the concepts anew, from the texts in docs/drawings
+	$(PYTHON) docs/drawings/draw.py
+
 screenshots: setup ## take the pictures of the docs anew (needs chromium and chromium-driver)
 	$(BIN)/python -m tests.cli.screenshots
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m tests.cli.recording
 	$(BIN)/python -m tests.monitor.screenshots
 
 brokers: ## install and start real brokers, as root (BROKERS='3.10 4.0 4.3 cluster')
 	$(PYTHON) tests/brokers/rabbitmq.py up $(BROKERS)
 
 oracle: setup ## build the AMQP 1.0 codec that tests compare with (needs a C compiler)
-	$(INSTALL) --group oracle
+	@# pip keeps what it has compiled, and may have been given a wheel.
+	@$(if $(UV),$(call install,--group oracle),$(call pip,--group oracle))
 
 docs: setup ## build the documentation site into site/; a warning is an error
-	@$(INSTALL) --group docs
+	@$(call install,--group docs)
 	$(BIN)/sphinx-build --fresh-env --write-all --fail-on-warning --keep-going --quiet \
 	  --doctree-dir build/doctrees docs site
+
+dist: $(RUNTIME) ## build the sdist and the wheel into dist/, and check both, as a release does
+	@$(call install,--group release)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 clean: ## remove .venv, caches and build products (brokers stay)
 	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

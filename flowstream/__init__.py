@@ -16,7 +16,7 @@ Names that are not in `__all__` here are found in the rooms they belong to.
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from flowstream.version import __version__
 
 if TYPE_CHECKING:
     from flowstream.backoff import Backoff

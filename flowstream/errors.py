@@ -24,15 +24,19 @@
     ├── PublishFailed                 a message was refused, or its confirm never came
     │   └── MessageTooLarge           the message does not fit into a frame
     ├── ChecksumMismatch              a chunk does not match its CRC-32
-    ├── SinkFailed                    a sink could not write a batch
-    │   └── StreamReplaced            it wrote messages of another stream with this name
+    ├── SinkFailed                    a sink could not write
+    │   ├── StreamReplaced            it wrote messages of another stream with this name
+    │   ├── OutcomeUnknown            a database did not answer whether a batch was committed
+    │   ├── SequenceLost              its target no longer knows what was published
+    │   ├── RoutingChanged            its super stream has other partitions than before
+    │   └── WrittenOutOfOrder         a message is too late to be written once
     ├── OffsetTruncated               retention removed messages before they were read
     ├── CommitNotVerified             a stored offset could not be read back
     ├── PayloadError                  a message body cannot be decoded to its declared type
     ├── HandlerTimeout                a handler did not return within its timeout
     ├── WorkerDied                    a worker process ended during a call
     ├── Halted                        a failure policy stopped the pipeline
-    ├── StageFailed                   a part of a run failed for good, such as by SystemExit
+    ├── StageFailed                   a part of a run failed permanently, such as by SystemExit
     ├── SourceFailed                  the source of a pipeline raised an exception
     ├── ThreadsExhausted              all worker threads hang in handlers
     ├── StoreFailed                   the embedded broker cannot write to its store
@@ -323,13 +327,45 @@ class ChecksumMismatch(FlowstreamError):
 
 
 class SinkFailed(FlowstreamError):
-    """A sink could not write a batch: the database could not be reached, or kept failing."""
+    """A sink could not write: its database or directory could not be used, or kept failing."""
 
 
 class StreamReplaced(SinkFailed):
     """A stream was deleted and created again, and a sink has stored offsets of the old one.
 
     No message is to blame, so no failure policy sees it: the run ends, and messages stay unsettled.
+    """
+
+
+class OutcomeUnknown(SinkFailed):
+    """A database was lost while it committed a batch, and has not come back.
+
+    Its messages may be written. So no failure policy sees it: the run ends, and messages stay
+    unsettled. The next run finds out, and writes each of them once.
+    """
+
+
+class SequenceLost(SinkFailed):
+    """A stream no longer knows what a sink has published to it exactly once.
+
+    It was deleted and created again, or the broker has forgotten the sink's publishing ids. No
+    message is to blame, so no failure policy sees it: the run ends, and messages stay unsettled.
+    """
+
+
+class RoutingChanged(SinkFailed):
+    """A super stream that a sink publishes to exactly once is routed to in another way.
+
+    Its partitions, or the key, have changed while messages were in flight: they may be published
+    in other partitions. No message is to blame, so no failure policy sees it: the run ends, and
+    messages stay unsettled.
+    """
+
+
+class WrittenOutOfOrder(SinkFailed):
+    """A message came to a sink that writes exactly once after later ones were written.
+
+    Only `message.settle()` makes that possible: what is settled is not waited for.
     """
 
 
@@ -393,7 +429,7 @@ class Halted(FlowstreamError):
 
 
 class StageFailed(FlowstreamError):
-    """A run ended because a part of it failed for good: an exception such as SystemExit escaped
+    """A run ended because a part of it failed permanently: an exception such as SystemExit escaped
     (see `__cause__`), or messages were left that no stage had."""
 
 

@@ -1,4 +1,4 @@
-"""How tasks wait for each other: the one `Signal` of every room."""
+"""How tasks wait for each other: the one `Signal` of every room, and the clock of their loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import anyio
 
 
 class Signal:
-    """Wakes whoever waits for a condition; costs next to nothing while nobody does.
+    """Wakes the tasks that wait for a condition; costs almost nothing while none waits.
 
     Waiters test their condition before and after: `while not ready: await signal.wait()`.
 
     A slice is waited for several times on its way. On asyncio a bare future is what `anyio.Event`
-    waits for inside, at half of its cost; the scopes of anyio cancel both alike.
+    waits for inside, at half of its cost; the scopes of anyio cancel both.
     """
 
     __slots__ = ("_event", "_futures")
@@ -60,6 +60,12 @@ class Signal:
             raise
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is looked at after each notification."""
+        """Wait until the condition holds; it is checked after each notification."""
         while not condition():
             await self.wait()
+
+
+def loop_clock() -> Callable[[], float]:
+    """The clock of the running event loop, looked up once: anyio looks it up in every call."""
+    loop = asyncio._get_running_loop()  # None on trio
+    return anyio.current_time if loop is None else loop.time

@@ -270,6 +270,14 @@ class PartitionMoved(Event):
 
 
 @dataclass(slots=True)
+class SubscribedAgain(Event):
+    """This process subscribed again to all partitions, because the load of its group was uneven."""
+
+    pipeline: str
+    super_stream: str
+
+
+@dataclass(slots=True)
 class StageCrashed(Event):
     """A stage crashed outside of a handler; if `restarted`, it continues."""
 

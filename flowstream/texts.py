@@ -30,12 +30,14 @@ LEAVES = 10
 """The most errors of a group that are described."""
 NAMED = 5
 """The most names that a text lists."""
+WORDS = 60
+"""The words of a text that decide whether another one is similar."""
 FOLDED = "…"
 """The placeholder for a number or an id in `folded` text."""
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*@")
+_PASSWORD = re.compile(r"(://[^\s:/]*:)\S*@")
 _TOKEN = re.compile(r"([-+]?\w+(?:[.,:@/+-]\w+)*|…)")
-_VOLATILE = re.compile(r"[\d@…]|\A[0-9a-fA-F]{8,}\Z")
+_VOLATILE = re.compile(r"[\d@…]|\A[0-9a-fA-F]{8,}\Z|.{65}")  # no word is so long
 _SEVERAL = re.compile(r"…(?:, …)+")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\t\n\r"}
 _name_of = vars(type)["__name__"].__get__
@@ -94,6 +96,14 @@ def text_of(error: object, limit: int = LIMIT) -> str:
     return _made(str, error, limit) or type_name(error)
 
 
+def last_note(error: BaseException, limit: int = LIMIT) -> str:
+    """What was added last to the exception, with `add_note`; "" if nothing was."""
+    try:
+        return clipped(str.__str__(error.__notes__[-1]), limit)  # where there are none it raises
+    except BaseException:
+        return ""
+
+
 def shown(value: object, limit: int = SHOWN) -> str:
     """The value's `repr`."""
     return _made(repr, value, limit)
@@ -101,8 +111,8 @@ def shown(value: object, limit: int = SHOWN) -> str:
 
 def record(value: Any) -> str:
     """The `repr` of a dataclass whose fields may hold errors and values of users."""
-    told = (f"{each.name}={shown(getattr(value, each.name), LIMIT)}" for each in fields(value))
-    return f"{type_name(value)}({', '.join(told)})"
+    values = (f"{each.name}={shown(getattr(value, each.name), LIMIT)}" for each in fields(value))
+    return f"{type_name(value)}({', '.join(values)})"
 
 
 def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
@@ -140,6 +150,12 @@ def clipped(text: str, limit: int) -> str:
 def without_passwords(text: str) -> str:
     """`text` with *** for the password of every URL in it: errors of other libraries quote URLs."""
     return _PASSWORD.sub(r"\1***@", text)
+
+
+def beginning(text: str, words: int = WORDS) -> str:
+    """The first words of a text. Similar texts end at the same word, however long their numbers."""
+    parts = _TOKEN.split(text, maxsplit=words)
+    return text if len(parts) <= 2 * words else "".join(parts[:-1]) + FOLDED
 
 
 def folded(text: str) -> str:

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowstream import __version__
 from flowstream.errors import FlowstreamError, NotSupported
 from flowstream.texts import printable, text_of, type_name
+from flowstream.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, TracerProvider

@@ -10,7 +10,9 @@
 - ```` ```python fragment ```` is not run: it is no program (a signature, a part of something).
 
 Line numbers in tracebacks are those of the page. `run_page` runs a page in a process of its own, so
-that its modules and its event loop are its own.
+that its modules and its event loop are its own. `run_pages` runs many short pages in one process,
+because starting one takes longer than they do: each page has a folder, modules and a broker of its
+own there, and none has tests for pytest.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +91,14 @@ def run_page(page: Path, folder: Path, url: str) -> None:
         _python(folder, url, "-m", "pytest", "-q", *unneeded, *tests)
 
 
+def run_pages(pages: Sequence[Path], folder: Path) -> None:
+    """Run pages in one process, each in a folder of its own; fails with what any of them said."""
+    for page in pages:
+        (folder / page.stem).mkdir()
+        lay_out(page, folder / page.stem)
+    _python(folder, "", "-P", str(Path(__file__)), *map(str, pages))
+
+
 def _python(folder: Path, url: str, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
@@ -121,5 +133,33 @@ def run_blocks(page: Path) -> None:
                 exec(code, module.__dict__)
 
 
+def run_each(pages: Sequence[Path], folder: Path) -> None:
+    """Run pages that were laid out below `folder`; ends the process with all that went wrong."""
+    from flowstream.testing import broker_in_thread
+
+    failures = []
+    known = {*sys.modules}
+    for page in pages:
+        os.chdir(folder / page.stem)
+        sys.path.insert(0, str(folder / page.stem))
+        with broker_in_thread() as broker:
+            os.environ["FLOWSTREAM_URL"] = broker.url
+            try:
+                run_blocks(page)
+            except Exception:
+                failures.append(f"{page}\n{traceback.format_exc()}")
+        sys.path.pop(0)
+        for name in {*sys.modules} - known:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).is_relative_to(folder):
+                del sys.modules[name]
+    if failures:
+        sys.exit("\n".join(failures))
+
+
 if __name__ == "__main__":
-    run_blocks(Path(sys.argv[1]))
+    named = [Path(name) for name in sys.argv[1:]]
+    if len(named) == 1:
+        run_blocks(named[0])
+    else:
+        run_each(named, Path.cwd())

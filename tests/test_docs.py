@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from flowstream.testing import broker_in_thread
-from tests.documents import ROOT, blocks, run_page
+from tests.documents import ROOT, blocks, run_page, run_pages
+from tests.support.postgres import served_postgres
 
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCS = ROOT / "docs"
+GUIDES = (
+    "index", "concepts", "handlers", "batchers", "sinks", "failures", "order", "own-producer",
+    "resources", "typing", "environments", "client", "tuning", "exactly-once",
+)  # fmt: skip
+TOGETHER = {
+    "cookbook": sorted(DOCS.glob("cookbook/*.md")),
+    "coming from": sorted(DOCS.glob("coming-from/*.md")),
+    "guides": [DOCS / f"{name}.md" for name in GUIDES],
+}
+"""Short pages, which run in one process."""
+PAGES = sorted({*DOCS.rglob("*.md")} - {page for pages in TOGETHER.values() for page in pages})
 LONG = {"testing.md", "tutorial.md"}
 """Pages whose tests are run by pytest."""
-NEEDED = {"files.md": ("pyarrow", "fsspec")}
+NEEDED = {"files.md": ("pyarrow", "fsspec"), "parquet.md": ("pyarrow",), "http.md": ("httpx",)}
 """Modules of extras without which a page does not run."""
 
 
@@ -29,7 +42,7 @@ def url() -> Iterator[str]:
         pytest.param(
             page,
             marks=pytest.mark.slow if page.name in LONG else (),
-            id=str(page.relative_to(ROOT / "docs")),
+            id=str(page.relative_to(DOCS)),
         )
         for page in PAGES
     ],
@@ -38,6 +51,34 @@ def test_a_page_runs(page: Path, tmp_path: Path, url: str) -> None:
     for module in NEEDED.get(page.name, ()):
         pytest.importorskip(module, reason=f"{module} is not installed: flowstream[all]")
     run_page(page, tmp_path, url)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "cookbook" else ()) for name in TOGETHER],
+)
+def test_pages_run_together(name: str, tmp_path: Path) -> None:
+    pages = TOGETHER[name]
+    lacking = {page: missing(page) for page in pages}
+    run_pages([page for page in pages if not lacking[page]], tmp_path)
+    assert pages
+    if any(lacking.values()):
+        names = ", ".join(sorted({name for found in lacking.values() for name in found}))
+        pytest.skip(f"all passed but the pages that need {names}, which is not installed")
+
+
+@pytest.mark.slow
+def test_the_recipe_for_postgresql_runs_on_one(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served_postgres() as server:
+        monkeypatch.setenv("WAREHOUSE", server.database())
+        run_page(DOCS / "cookbook" / "postgres.md", tmp_path, url)
+
+
+def missing(page: Path) -> list[str]:
+    """What a page needs and this environment does not have."""
+    return [name for name in NEEDED.get(page.name, ()) if find_spec(name) is None]
 
 
 def test_there_are_pages() -> None:

@@ -26,6 +26,14 @@ RETIRED = {
     "mend": "fix",
     "mended": "fixed",
     "give a text": "expected a string",
+    "anew": "again",
+    "told": "reported, logged, raised",
+    "outbox": "send buffer",
+    "disposing": "awaiting the policy",
+    "for good": "permanently",
+    "cannot mean": "what is valid",
+    "hand on": "pass on",
+    "hands on": "passes on",
 }
 """Words that were used once, and the glossary's or plain English for them."""
 READ = ("docs", "flowstream", "pipelines", "grafana", "README.md", "CONTRIBUTING.md")

@@ -1,4 +1,4 @@
-"""The guides to handlers, batchers and sinks have every option, and use it in code that runs."""
+"""The guides to handlers, batchers, sinks and failures have every option, and run code with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ POSITIONAL = {"directory", "name", "stream", "path", "url", "table"}
 """What is given without its name."""
 OF_SINKS = [*inspect.signature(StreamSink.__init__).parameters][1:]
 OPTIONS = [
-    ("handlers", fields(PipelineOptions, ProcessorOptions, Retry, Backoff, RateLimit, DeadLetter)),
+    ("handlers", fields(PipelineOptions, ProcessorOptions, RateLimit)),
+    ("failures", fields(Retry, Backoff, DeadLetter)),
     ("batchers", fields(BatcherOptions)),
     ("sinks", OF_SINKS),
     ("databases", fields(SqliteSinkArguments, PostgresSinkArguments)),

@@ -22,25 +22,43 @@ TESTED_ELSEWHERE = {
     "protocol/session.py": "tests/protocol/test_codec.py",
     "protocol/values.py": "tests/protocol/test_codec.py",
     "testing/markers.py": "tests/testing/test_memory_stream.py",
-    # One suite for both databases: each test runs on SQLite and on PostgreSQL.
-    "connectors/sql/sqlite.py": "tests/connectors/sql/test_sink.py",
-    "connectors/sql/statements.py": "tests/connectors/sql/test_sink.py",
+    # Runs that die at any effect, and what each message became.
+    "connectors/stream_sink_once.py": "tests/connectors/behaviour/test_exactly_once.py",
+    "pipeline/stages/ordered_batcher.py": "tests/connectors/behaviour/test_exactly_once.py",
     # What commands share, seen by what they print: through a pipe, on a terminal and as JSON.
     "cli/configuration/defaults.py": "tests/cli/connection/test_connect.py",
     "cli/connection/streams.py": "tests/cli/commands/test_streams.py",
-    "cli/diagnosis/findings.py": "tests/cli/commands/test_check.py",
     "cli/diagnosis/pipelines.py": "tests/cli/commands/test_check.py",
     "cli/event_loop.py": "tests/cli/behaviour/test_interrupts.py",
     "cli/parser/options.py": "tests/cli/behaviour/test_usage.py",
     "cli/pipelines/describe.py": "tests/cli/commands/test_check.py",
+    "cli/pipelines/sink_records.py": "tests/cli/commands/test_sinks.py",
+    "connectors/published_record.py": "tests/cli/commands/test_sinks.py",
     "cli/readers/monitor_client.py": "tests/cli/commands/test_top.py",
     "client/connecting/transport.py": "tests/integration/test_client_security.py",
+    # Parent and workers are seen together: processes, signals and what they say.
+    "cli/workers/control.py": "tests/cli/commands/test_workers.py",
+    "cli/workers/link.py": "tests/cli/workers/test_parent.py",
+    "cli/workers/process.py": "tests/cli/workers/test_parent.py",
+    "cli/workers/worker.py": "tests/cli/workers/test_parent.py",
+    "monitor/workers/pipelines.py": "tests/monitor/workers/test_snapshots.py",
+    "monitor/workers/views.py": "tests/monitor/workers/test_snapshots.py",
     "cli/running/supervisor.py": "tests/cli/commands/test_run.py",
 }
 """Source files without a test file of their own, and where they are tested."""
 
 AROUND = {
-    *("benchmarks", "brokers", "chaos", "grafana", "integration", "pipelines", "support", "typing"),
+    *(
+        "benchmarks",
+        "brokers",
+        "chaos",
+        "deploy",
+        "grafana",
+        "integration",
+        "pipelines",
+        "simulation",
+    ),
+    *("support", "typing"),
 }
 """Folders for what is no room: whole systems, and what is around the package."""
 
@@ -48,6 +66,8 @@ AROUND = {
 def mirror(source: Path) -> Path:
     """Where the tests of a source file are."""
     inside = source.relative_to(ROOT / "flowstream")
+    if inside.parts[:2] == ("cli", "usage"):  # a command's usage is tested with its work
+        inside = Path("cli", "commands", inside.name)
     return ROOT / "tests" / inside.parent / f"test_{inside.name}"
 
 

@@ -20,6 +20,7 @@ import flowstream
 ROOT = Path(__file__).resolve().parents[1]
 
 ROOMS = {
+    "version": set[str](),
     "errors": set[str](),
     "backoff": {"checks", "schema"},  # one class for handlers (pipeline) and connections (client)
     "tls": {"errors", "texts", "schema"},  # for brokers (client) and the flags of commands (cli)
@@ -40,14 +41,16 @@ ROOMS = {
         "tls",
         "protocol",
     },
-    "pipeline": {"errors", "texts", "backoff", "checks", "schema", "signals", "telemetry"},
+    "pipeline": {
+        *("errors", "texts", "backoff", "checks", "schema", "signals", "telemetry", "version"),
+    },
     "connectors": {
         *("errors", "texts", "backoff", "checks", "schema", "telemetry", "client", "pipeline"),
     },
     "broker": {"errors", "texts", "checks", "schema", "telemetry", "protocol"},
-    "metrics": {"telemetry"},
-    "tracing": {"errors", "texts"},
-    "monitor": {"errors", "texts", "metrics", "schema", "telemetry", "pipeline"},
+    "metrics": {"telemetry", "version"},
+    "tracing": {"errors", "texts", "version"},
+    "monitor": {"errors", "texts", "metrics", "schema", "telemetry", "version", "pipeline"},
     "testing": {
         *("errors", "texts", "checks", "schema", "telemetry", "protocol", "client"),
         *("pipeline", "connectors", "broker", "metrics"),
@@ -56,6 +59,7 @@ ROOMS = {
 # These may import any room, and no room imports them.
 TOP = {"cli", "__init__", "__main__"}
 STANDARD_LIBRARY_ONLY = {
+    "version",
     "errors",
     "backoff",
     "tls",
@@ -120,8 +124,7 @@ def trespasses(room: str, source: str, package: str) -> list[str]:
             if room in STANDARD_LIBRARY_ONLY and not known:
                 found.append(f"{module}: {room} uses the standard library only")
         elif len(path) == 1:
-            if room not in TOP and name != "__version__":
-                found.append(f"{module}.{name}: rooms do not import the face")
+            found.append(f"{module}.{name}: rooms do not import the face")
         elif path[1] == room:
             continue
         elif room not in TOP and path[1] not in ROOMS.get(room, set()):
@@ -210,6 +213,17 @@ def test_the_files_of_a_room_form_no_import_circle(room: str) -> None:
     assert circles(import_graph(files)) == []
 
 
+def test_the_package_has_no_import_circle() -> None:
+    """The same over all rooms, with the face that users import from."""
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file.read_text()
+        for file in sources("flowstream")
+    }
+    graph = import_graph(files)
+    assert len(graph) > 200
+    assert circles(graph) == []
+
+
 @pytest.mark.parametrize("file", sources("grafana"), ids=lambda file: file.name)
 def test_the_generator_of_dashboards_uses_rooms_only(file: Path) -> None:
     assert generator_trespasses(file.read_text()) == []
@@ -245,6 +259,9 @@ def test_example_applications_use_only_the_face(file: Path) -> None:
         ("pipeline", "from flowstream import Pipeline"),
         ("broker", "import flowstream.client"),
         ("testing", "from flowstream.cli import main"),
+        ("metrics", "from flowstream import __version__"),
+        ("cli", "import flowstream"),
+        ("protocol", "from flowstream.version import __version__"),
         ("cli", "from flowstream.client.environment import Environment"),
     ],
 )
@@ -260,9 +277,10 @@ def test_trespasses_are_found(room: str, line: str) -> None:
         ("client", "import anyio\nfrom flowstream.protocol import Publish"),
         (
             "client",
-            "from flowstream import __version__, protocol\nfrom ..errors import FlowstreamError",
+            "from flowstream import errors, protocol\nfrom ..errors import FlowstreamError",
         ),
-        ("cli", "from flowstream import Pipeline\nfrom flowstream.client import Environment"),
+        ("metrics", "from flowstream.version import __version__"),
+        ("cli", "from flowstream.pipeline import Pipeline\nfrom flowstream import errors"),
     ],
 )
 def test_proper_imports_are_not_trespasses(room: str, line: str) -> None:

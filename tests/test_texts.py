@@ -189,3 +189,26 @@ def test_folding_takes_no_time_for_what_others_wrote() -> None:
     for text in ("a" * 2048, "a-" * 1024, "1" * 2048, "a." * 1023 + "!", "@" * 2048, "+-" * 1024):
         for _ in range(100):
             texts.folded(text)
+
+
+def test_the_last_note_of_an_error() -> None:
+    error = ValueError("x")
+    assert texts.last_note(error) == ""
+    error.add_note("first")
+    error.add_note("pipeline 'a':\n lifespan")
+    assert texts.last_note(error) == "pipeline 'a': lifespan"
+    assert len(texts.last_note(error, 5)) <= 5
+    error.__notes__ = [7]  # type: ignore[list-item]
+    assert texts.last_note(error) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://me:pw@host/v", "amqp://me:***@host/v"),
+        ("postgresql://me@corp.org:p/w#?@host/db", "postgresql://me@corp.org:***@host/db"),
+        ("redis://:p@w@host:6379", "redis://:***@host:6379"),
+    ],
+)
+def test_passwords_in_the_urls_of_a_text_are_hidden(url: str, shown: str) -> None:
+    assert texts.without_passwords(f"cannot reach {url}, again") == f"cannot reach {shown}, again"

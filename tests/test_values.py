@@ -69,7 +69,8 @@ MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], Wrong]] = {
         flowstream.DeadLetter, {"stream": "dead"},
         {
             "stream": NAME, "max_ratio": (-0.1, 1.1, "0.5", True, NAN),
-            "max_consecutive": (0, -1, "3", 1.5, True),
+            "max_consecutive": (0, -1, "3", 1.5, True), "exactly_once": FLAG,
+            "reference": NAME_OR_NONE,
         },
     ),
     "flowstream.Halt": (flowstream.Halt, {}, {}),
@@ -103,7 +104,7 @@ MADE: dict[str, tuple[Callable[..., Any], dict[str, Any], Wrong]] = {
         {
             "stream": NAME, "key": ("", 5, Unprintable()), "routing": ("random", 5, True),
             "encode": FUNCTION, "amqp": FLAG, "filter_value": FUNCTION_OR_NONE,
-            "max_unconfirmed": FROM_1,
+            "max_unconfirmed": FROM_1, "exactly_once": FLAG, "reference": NAME_OR_NONE,
         },
     ),
     "flowstream.IterableProducer": (
@@ -188,6 +189,7 @@ GIVEN = {  # made by flowstream, for users to read
     "flowstream": {
         *("Batch", "Failure", "Message", "Reason", "RunResult", "RunningPipeline", "Slice"),
     },
+    "flowstream.connectors": {"DoneRanges", "Published"},
     "flowstream.client": {
         *("LagProbe", "OffsetKind", "StreamBacklog"),
         *("Compression", "Consumer", "Delivery", "Publisher", "ServerInfo", "State"),
@@ -207,7 +209,7 @@ BASES = {  # for users to derive from
     "flowstream.client": {"Credentials", "CreditStrategy"},
     "flowstream.connectors": {
         *("StreamDelivery", "StreamEnvironment", "StreamLag", "StreamReader", "StreamWriter"),
-        *("SuperStreamReader", "SuperStreamWriter", "SqlSink"),
+        *("KeepsRecord", "SuperStreamReader", "SuperStreamWriter", "SqlSink"),
     },
     "flowstream.testing": {"Marker"},
 }

@@ -49,7 +49,8 @@ or another connection has to report comes back to the session through the method
 """
 
 from flowstream.broker.data_dir import LocalBroker, find_local_broker
+from flowstream.broker.handshake import PRODUCT
 from flowstream.broker.node import Limits
 from flowstream.broker.server import Broker, BrokerStatistics
 
-__all__ = ["Broker", "BrokerStatistics", "Limits", "LocalBroker", "find_local_broker"]
+__all__ = ["PRODUCT", "Broker", "BrokerStatistics", "Limits", "LocalBroker", "find_local_broker"]

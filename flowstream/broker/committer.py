@@ -154,9 +154,9 @@ class Committer:
     def _finish(self, group: CommitGroup) -> None:
         """The group is on the disk: show its messages, confirm them, answer what waits for it.
 
-        No await in here, so nobody sees half of it. The cache comes first, because a consumer that
-        sees the new tail looks for its chunks there; and the tail before the confirms, because a
-        client that has its confirm may at once ask for the last offset.
+        No await in here, so no other task sees half of it. The cache comes first, because a
+        consumer that sees the new tail looks for its chunks there. The tail comes before the
+        confirms, because a client that has its confirm may ask for the last offset right away.
         """
         for stream, chunk in group.chunks:
             self._cache.add(stream.key, chunk)

@@ -36,6 +36,8 @@ from flowstream.protocol import (
     TuneResponse,
 )
 
+PRODUCT = "flowstream embedded broker"
+"""The product in the server's properties."""
 BEHAVES_LIKE = "4.3.6"
 """The version in the server's properties: the RabbitMQ whose answers this broker gives."""
 MECHANISMS = ("PLAIN",)
@@ -74,7 +76,7 @@ VERSIONS = tuple(CommandVersion(key, 1, 2 if key in _VERSION_2 else 1) for key i
 
 def peer_properties(session: Session, command: PeerProperties) -> None:
     properties = {
-        "product": "flowstream embedded broker",
+        "product": PRODUCT,
         "version": BEHAVES_LIKE,
         "cluster_name": "flowstream",
         "platform": f"Python {platform.python_version()}",

@@ -105,7 +105,7 @@ class Node:
                 self._apply_retention()
 
     def _apply_retention(self) -> None:
-        """Apply retention by age to all streams: a stream that nobody writes to grows old too."""
+        """Apply retention by age to all streams: messages expire even if nothing is published."""
         now = time.time_ns() // 1_000_000
         for stream in self.catalog.streams.values():
             stream.evaluate_age(now)

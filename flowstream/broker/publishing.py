@@ -94,7 +94,7 @@ async def query_sequence(session: Session, command: QueryPublisherSequence) -> N
         return
     sequence = stream.sequences.get(command.reference, 0)
     # Answered only when durable: the publisher goes on after this id, and if a crash took the
-    # messages up to it, nobody would send them again.
+    # messages up to it, they would not be sent again.
     await session.node.committer.flush(stream)
     session.send(QueryPublisherSequenceResponse(correlation_id, OK, sequence))
 

@@ -88,7 +88,7 @@ class ChunkReader:
         return chunks, position
 
     async def locate(self, stream: Stream, spec: OffsetSpec) -> int:
-        """The position that an offset specification stands for now; the end if no chunk fits."""
+        """The current position of an offset specification; the end if no chunk matches."""
         kind = spec.kind
         if kind is OffsetKind.OFFSET and stream.first_offset < spec.value < stream.end:
             found = await self._in_thread(lambda: self._store.locate(stream.key, spec.value))

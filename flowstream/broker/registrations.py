@@ -27,7 +27,7 @@ class Listener(Protocol):
     """A connection that is notified of what happens elsewhere in the broker.
 
     The calls come from the middle of a commit, a deletion or an election. So every method decides
-    on what is in memory and returns at once; what it sends goes into the connection's outbox.
+    on what is in memory and returns at once; what it sends goes into the connection's send buffer.
     """
 
     @property

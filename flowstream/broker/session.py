@@ -1,9 +1,9 @@
 """One connection: reads commands, calls their handlers, writes answers and chunks.
 
 Each connection has two tasks. The reader handles one command after the other; it stops reading
-while too much is unconfirmed or unsent. The writer sends what is in the outbox, and reads the next
-chunks of a subscription only when the outbox is empty: so a slow consumer holds one piece of about
-`READ_BYTES` in memory, however much credit it gives.
+while too much is unconfirmed or unsent. The writer sends what is in the send buffer, and reads the
+next chunks of a subscription only when the buffer is empty. So a slow consumer holds one piece of
+about `READ_BYTES` in memory, however much credit it gives.
 
 Which commands there are is in the table of handlers that the session is given (`handlers`). A
 handler works on the session's public attributes; the rest of the broker knows it as a `Listener`.
@@ -91,7 +91,7 @@ class Session:
         self._transport = transport
         self._state = self.connection.state
         self._last_received = self._last_sent = self._step_began = anyio.current_time()
-        self._outbox: deque[bytes | Subscription] = deque()
+        self._send_buffer: deque[bytes | Subscription] = deque()
         self._woken = False
         self._work = anyio.Event()
         self._room = anyio.Event()
@@ -129,7 +129,7 @@ class Session:
         self._scope.cancel()
 
     def end(self) -> None:
-        """Read nothing more, and close the connection when the outbox has been sent."""
+        """Read nothing more, and close the connection when the send buffer has been sent."""
         if not self._ending:
             self._ending = True
             self._end_by = anyio.current_time() + self.node.limits.close_timeout
@@ -187,7 +187,7 @@ class Session:
         """End a connection whose client broke the protocol.
 
         A client that has opened its virtual host is sent a Close with the reason, and has a while
-        to answer it; others are sent what is in the outbox, as RabbitMQ does.
+        to answer it; others are sent what is in the send buffer, as RabbitMQ does.
         """
         _log.info("connection from %s: closed after a protocol error, %s", self.peer_host, error)
         if self._state is not State.RUNNING or self._ending:
@@ -209,7 +209,7 @@ class Session:
     # --- writing ----------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """Put a command into the outbox; on a connection that is ending it may be discarded."""
+        """Put a command into the send buffer. A connection that is ending may discard it."""
         try:
             self._put(self.connection.send(command))
         except LocalProtocolError:
@@ -217,7 +217,7 @@ class Session:
                 raise
 
     def _put(self, data: bytes) -> None:
-        self._outbox.append(data)
+        self._send_buffer.append(data)
         self.unsent += len(data)
         self.wake()
 
@@ -231,7 +231,7 @@ class Session:
             # Reset before looking: what arrives while chunks are read in a thread sets it again,
             # and then the writer must look once more before it sleeps.
             self._woken = False
-            if self._outbox:
+            if self._send_buffer:
                 data = self._next_answers() or await self._first_chunks()
             elif self._ending:
                 break
@@ -240,7 +240,7 @@ class Session:
             if data:
                 await self._transport.send(data)
                 self._last_sent = anyio.current_time()
-                self.unsent = sum(len(it) for it in self._outbox if isinstance(it, bytes))
+                self.unsent = sum(len(it) for it in self._send_buffer if isinstance(it, bytes))
                 self._room.set()
             elif self._woken:
                 await anyio.lowlevel.checkpoint()
@@ -250,21 +250,21 @@ class Session:
         self._scope.cancel()
 
     def _next_answers(self) -> bytes:
-        """The frames in the outbox, up to a subscription that is served before the rest."""
+        """The frames in the send buffer, up to a subscription that is served before the rest."""
         answers: list[bytes] = []
-        while self._outbox and isinstance(answer := self._outbox[0], bytes):
+        while self._send_buffer and isinstance(answer := self._send_buffer[0], bytes):
             answers.append(answer)
-            self._outbox.popleft()
+            self._send_buffer.popleft()
         return b"".join(answers)
 
     async def _first_chunks(self) -> bytes:
-        """Chunks of the subscription that the outbox waits for; empty once it has them all."""
-        subscription = self._outbox[0]
+        """Chunks of the subscription that the send buffer waits for; empty once it has them all."""
+        subscription = self._send_buffer[0]
         assert isinstance(subscription, Subscription)
         self._woken = True
         if subscription.ready and not self._ending and not self.connection.closed:
             return await self._chunks_of(subscription)
-        self._outbox.popleft()
+        self._send_buffer.popleft()
         return b""
 
     async def _next_chunks(self) -> bytes:
@@ -362,7 +362,7 @@ class Session:
         blocked = self.unconfirmed >= self.node.limits.max_unconfirmed
         if now - self._last_received > 2 * self.heartbeat and not blocked:
             self.abort(f"the client sent nothing for two heartbeats of {self.heartbeat} s")
-        elif now - self._last_sent > self.heartbeat / 2 and not self._outbox:
+        elif now - self._last_sent > self.heartbeat / 2 and not self._send_buffer:
             self.send(Heartbeat())
 
     # --- for handlers -----------------------------------------------------------------------
@@ -379,7 +379,7 @@ class Session:
         As in RabbitMQ: from the answer to a later command a client knows that there was no more.
         """
         subscription.attach(position)
-        self._outbox.append(subscription)
+        self._send_buffer.append(subscription)
 
     def add_subscription(self, subscription: Subscription) -> None:
         self.subscriptions[subscription.subscription_id] = subscription

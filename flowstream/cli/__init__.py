@@ -7,13 +7,14 @@ No other room imports this one. Every command keeps the same promises:
 - An error is one line, `error: ...`, with an exit code from `exit_codes.py`; `--debug` adds the
   traceback. It says what is wrong, where, and what to do.
 - Colours and live displays appear only on a terminal, and colours never with `NO_COLOR`.
-- `flowstream --help` imports no command. A command's module imports what the command needs.
+- Help is quick: it imports what declares the options, and not what the command does.
 
 Read in this order:
 
     app.py          the table of commands, and `main`
     exit_codes.py   the exit codes, and the error that each belongs to
-    commands/       one file for each command or group of commands
+    usage/          the options and the help of each command or group of commands
+    commands/       what each of them does, in a file of the same name
     parser/         the command tree, options that commands share, and values of options
     configuration/  settings, and how they reach options and pipelines
     output/         standard output and error, tables, progress, log records

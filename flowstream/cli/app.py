@@ -14,97 +14,105 @@ from typing import Annotated, Any, ClassVar, Final, NoReturn
 import typer
 from typer.main import get_command
 
-from flowstream import __version__
 from flowstream.cli.exit_codes import CommandError, ExitCode, root_cause
 from flowstream.cli.output.console import report, show_tracebacks
 from flowstream.cli.output.progress import progress_shown
 from flowstream.cli.parser.group import RICH_HELP, Entry, LazyGroup, examples, loaded
 from flowstream.texts import is_a
+from flowstream.version import __version__
 
 COMMANDS = (
     Entry(
         "run",
-        "flowstream.cli.commands.run",
+        "flowstream.cli.usage.run",
         "Run pipelines until they end, Ctrl-C or SIGTERM.",
     ),
     Entry(
         "new",
-        "flowstream.cli.commands.new",
+        "flowstream.cli.usage.new",
         "Write NAME.py, a small pipeline, and test_NAME.py, which tests it without a broker.",
     ),
     Entry(
         "publish",
-        "flowstream.cli.commands.publish",
+        "flowstream.cli.usage.publish",
         "Publish a file to a stream: each line or record is one message.",
     ),
-    Entry("peek", "flowstream.cli.commands.tail", "Show some messages of a stream and end."),
-    Entry("tail", "flowstream.cli.commands.tail", "Show messages as they arrive, until Ctrl-C."),
+    Entry("peek", "flowstream.cli.usage.tail", "Show some messages of a stream and end."),
+    Entry("tail", "flowstream.cli.usage.tail", "Show messages as they arrive, until Ctrl-C."),
     Entry(
         "broker",
-        "flowstream.cli.commands.broker",
+        "flowstream.cli.usage.broker",
         "Run the embedded broker: one machine, the real protocol, nothing to install.",
     ),
     Entry(
         "check",
-        "flowstream.cli.commands.check",
+        "flowstream.cli.usage.check",
         "Check that pipelines would run: declaration, options, handlers and payload types.",
     ),
     Entry(
         "graph",
-        "flowstream.cli.commands.graph",
+        "flowstream.cli.usage.graph",
         "Draw pipelines: from their streams through their handlers to where messages end.",
     ),
     Entry(
         "config",
-        "flowstream.cli.commands.config",
+        "flowstream.cli.usage.config",
         "Show every setting, with its value and where it came from.",
     ),
     Entry(
         "doctor",
-        "flowstream.cli.commands.doctor",
+        "flowstream.cli.usage.doctor",
         "Find problems of this machine and the broker, with their remedies.",
     ),
     Entry(
         "top",
-        "flowstream.cli.commands.top",
+        "flowstream.cli.usage.top",
         "Watch running pipelines: rates, lag, stages, batches, failures, committed offsets.",
     ),
     Entry(
         "lag",
-        "flowstream.cli.commands.lag",
+        "flowstream.cli.usage.lag",
         "Show how far readers are behind, in messages and in seconds, for each partition.",
     ),
     Entry(
+        "workers",
+        "flowstream.cli.usage.workers",
+        "List the worker processes of flowstream run --workers, and restart them one by one.",
+    ),
+    Entry(
         "bench",
-        "flowstream.cli.commands.bench",
+        "flowstream.cli.usage.bench",
         "Measure publishing and consuming on a broker, in a stream that is deleted afterwards.",
     ),
     Entry(
         "exit-codes",
-        "flowstream.cli.commands.exit_codes",
+        "flowstream.cli.usage.exit_codes",
         "List the exit codes of every command with their meanings.",
     ),
-    Entry(
-        "streams", "flowstream.cli.commands.streams", "Create, delete, list and inspect streams."
-    ),
+    Entry("streams", "flowstream.cli.usage.streams", "Create, delete, list and inspect streams."),
     Entry(
         "super-streams",
-        "flowstream.cli.commands.super_streams",
+        "flowstream.cli.usage.super_streams",
         "Create, delete and inspect super streams: streams of several partitions.",
     ),
     Entry(
         "offsets",
-        "flowstream.cli.commands.offsets",
+        "flowstream.cli.usage.offsets",
         "Show, set, reset and forget stored offsets: the last messages that readers settled.",
     ),
     Entry(
+        "sinks",
+        "flowstream.cli.usage.sinks",
+        "Create the tables and directories of sinks, show what they have written, or forget it.",
+    ),
+    Entry(
         "dead-letters",
-        "flowstream.cli.commands.dead_letters",
+        "flowstream.cli.usage.dead_letters",
         "List, show and replay messages that failed.",
     ),
     Entry(
         "dashboards",
-        "flowstream.cli.commands.dashboards",
+        "flowstream.cli.usage.dashboards",
         "Write Grafana dashboards, Prometheus rules and their provisioning.",
     ),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -13,6 +15,9 @@ from anyio.abc import TaskStatus
 from flowstream.texts import interrupts
 
 T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds after which a signal that the event loop has not received is unheard."""
 
 
 def run_async(main: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -38,14 +43,49 @@ async def on_signal(
 
 
 async def on_named_signal(
-    action: Callable[[str], None], *, task_status: TaskStatus[None] | None = None
+    action: Callable[[str], None],
+    *,
+    unheard: Callable[[int, Callable[[], bool]], None] | None = None,
+    task_status: TaskStatus[None] | None = None,
 ) -> None:
-    """As `on_signal`; `action` gets the signal's name, such as `SIGTERM`."""
+    """As `on_signal`; `action` gets the signal's name, such as `SIGTERM`.
+
+    While a handler blocks the event loop, `action` cannot be called. If that lasts `PATIENCE`, a
+    thread calls `unheard` with the number of the signal, from 1, and with a function that says
+    whether `action` still waits.
+    """
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     with anyio.open_signal_receiver(*numbers) as signals:
         if task_status is not None:
             task_status.started()
+        heard = _Heard(unheard, numbers)
         async for number in signals:
+            heard.count += 1
             action(signal.Signals(number).name)
+
+
+class _Heard:
+    """Counts the signals that arrive, where Python runs code even if the event loop does not."""
+
+    def __init__(
+        self,
+        unheard: Callable[[int, Callable[[], bool]], None] | None,
+        numbers: list[signal.Signals],
+    ) -> None:
+        self.count = 0
+        self._arrived = 0
+        self._unheard = unheard
+        if unheard is not None:
+            for number in numbers:  # in place of the loop's own, which does nothing
+                signal.signal(number, self._arrive)
+
+    def _arrive(self, number: int, frame: object) -> None:
+        self._arrived += 1
+        threading.Thread(target=self._wait, args=(self._arrived,), daemon=True).start()
+
+    def _wait(self, nth: int) -> None:
+        time.sleep(PATIENCE)
+        if self.count < nth and self._unheard is not None:
+            self._unheard(nth, lambda: self.count < nth)

@@ -41,6 +41,8 @@ class ExitCode(IntEnum):
     CHECK_FAILED = 24
     THREADS = 25
     SOURCE_FAILED = 26
+    SINK_FAILED = 27
+    WORKER = 28
     LAG = 30
     IN_USE = 31
     NOT_REPLAYED = 32
@@ -80,6 +82,9 @@ MEANINGS: dict[ExitCode, str] = {
     "delivered again",
     ExitCode.SOURCE_FAILED: "a pipeline's source (a generator, a file or a custom producer) "
     "raised an error",
+    ExitCode.SINK_FAILED: "a sink cannot use its database or directory",
+    ExitCode.WORKER: "a worker of run --workers died too often or before it was ready, or could "
+    "not be replaced; or there is no such run",
     ExitCode.LAG: "a reader lags more than --fail-above allows",
     ExitCode.IN_USE: "refused because a running pipeline would be disturbed; --force overrides",
     ExitCode.NOT_REPLAYED: "dead letters were not replayed: their original messages are gone or "
@@ -119,6 +124,7 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (errors.NotSupported, ExitCode.NOT_SUPPORTED),
     (errors.ThreadsExhausted, ExitCode.THREADS),
     (errors.SourceFailed, ExitCode.SOURCE_FAILED),
+    (errors.SinkFailed, ExitCode.SINK_FAILED),
 )
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 from flowstream.client import AmqpMessage
 from flowstream.connectors.environment import StreamEnvironment, StreamWriter, environment_of
+from flowstream.connectors.publish_once import OncePublisher, publishing_ids
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import (
     ConfigurationError,
@@ -28,8 +29,16 @@ from flowstream.errors import (
     MessageTooLarge,
     StreamDoesNotExist,
 )
-from flowstream.pipeline import Failure, FailurePolicy, OpenPolicy, RunContext
-from flowstream.schema import STREAM, check, listing, number, whole
+from flowstream.pipeline import (
+    EXACTLY_ONCE,
+    Batch,
+    Failure,
+    FailurePolicy,
+    Guarantee,
+    OpenPolicy,
+    RunContext,
+)
+from flowstream.schema import NAME, STREAM, check, listing, number, whole
 from flowstream.texts import type_name
 
 _log = logging.getLogger("flowstream.connectors")
@@ -65,6 +74,9 @@ class DeadLetter(FailurePolicy):
     If the stream does not exist, it is created and a line is logged. A safety valve halts the
     pipeline instead if more than `max_ratio` of any 1000 messages fail (counted by offset, in
     blocks of 1000), or more than `max_consecutive` in a row; None turns either off.
+
+    With `exactly_once` each message has one letter, whatever dies and is repeated. A letter waits
+    until all messages before it are settled (docs/exactly-once.md).
     """
 
     stream: Annotated[str, STREAM, "where dead letters are published"]
@@ -74,12 +86,37 @@ class DeadLetter(FailurePolicy):
     max_consecutive: Annotated[
         int | None, whole(1, unit="messages"), "messages in a row that may fail"
     ] = None
+    exactly_once: Annotated[bool, "publish one letter for a message, whatever is repeated"] = False
+    reference: Annotated[
+        str | None, NAME, "what is published exactly once under; None: PIPELINE/dead-letters"
+    ] = None
 
     def __post_init__(self) -> None:
         check(self, "DeadLetter")
+        if self.reference is not None and not self.exactly_once:
+            raise ConfigurationError(
+                f"DeadLetter > reference={self.reference!r}: it needs exactly_once=True"
+            )
+
+    @property
+    def ordered(self) -> bool:
+        return self.exactly_once
 
     def writes(self) -> Sequence[str]:
         return [self.stream]
+
+    def guarantee(self) -> Guarantee:
+        if self.exactly_once:
+            return EXACTLY_ONCE
+        return Guarantee(
+            "at least once",
+            "a crash may publish a dead letter again",
+            "exactly_once=True publishes one letter for a message, in the order of the source",
+        )
+
+    def once_reference(self, pipeline: str, name: str = "dead-letters") -> str:
+        """What letters are published under, with `exactly_once`."""
+        return self.reference or f"{pipeline}/{name}"
 
     @asynccontextmanager
     async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
@@ -93,7 +130,15 @@ class DeadLetter(FailurePolicy):
             )  # fmt: skip
         async with environment.publisher(self.stream) as publisher:
             valve = SafetyValve(self.max_ratio, self.max_consecutive)
-            yield DeadLetters(context.pipeline, publisher, valve)
+            if not self.exactly_once:
+                yield DeadLetters(context.pipeline, publisher, valve)
+                return
+            reference = self.once_reference(context.pipeline)
+            once = OncePublisher(environment, context.pipeline, reference)
+            try:
+                yield DeadLettersOnce(context.pipeline, publisher, valve, once, self.stream)
+            finally:
+                await once.close()
 
 
 async def _refuse_super_stream(environment: StreamEnvironment, name: str) -> None:
@@ -124,16 +169,60 @@ class DeadLetters(OpenPolicy):
             tripped = self._valve.failed(failure.message.stream, failure.message.offset)
             if tripped is not None:
                 raise SafetyValveTripped(f"the safety valve of dead letters tripped: {tripped}")
+        await self._publish(failures)
+        return "dead_lettered"
+
+    async def _publish(self, failures: Sequence[Failure]) -> None:
         while True:
             room = self._publisher.max_body
             try:
-                letters = [dead_letter(self._pipeline, failure, room) for failure in failures]
-                await self._publisher.publish_many(letters)
+                await self._publisher.publish_many(self._letters(failures, room))
             except MessageTooLarge:
                 if self._publisher.max_body == room:
                     raise
             else:
-                return "dead_lettered"
+                return
+
+    def _letters(self, failures: Sequence[Failure], room: int | None) -> list[bytes]:
+        """A letter for each failure, of at most `room` bytes."""
+        return [dead_letter(self._pipeline, failure, room) for failure in failures]
+
+
+class DeadLettersOnce(DeadLetters):
+    """The policy, opened for a run: publishes one letter for each message, in their order."""
+
+    def __init__(
+        self,
+        pipeline: str,
+        publisher: StreamWriter,
+        valve: SafetyValve,
+        once: OncePublisher,
+        stream: str,
+    ) -> None:
+        super().__init__(pipeline, publisher, valve)
+        self._once = once
+        self._stream = stream
+
+    async def _publish(self, failures: Sequence[Failure]) -> None:
+        others: list[Failure] = []
+        streams: dict[str, list[Failure]] = {}
+        resumes = _resumes(failures)
+        for failure in failures:
+            message = failure.message
+            if not resumes[message.stream]:
+                others.append(failure)
+                continue
+            theirs = streams.setdefault(message.stream, [])
+            if not theirs or message.offset > theirs[-1].message.offset:  # else it failed twice
+                theirs.append(failure)
+        channels = [await self._once.channel(source, self._stream) for source in streams]
+        for channel, theirs in zip(channels, streams.values(), strict=True):
+            ids = [publishing_ids(failure.message.offset, 1)[0] for failure in theirs]
+            await channel.send(ids, self._letters(theirs, channel.publisher.max_body))
+        for channel in channels:
+            await channel.confirmed()
+        if others:
+            await super()._publish(others)
 
 
 class SafetyValveTripped(FlowstreamError):
@@ -160,6 +249,12 @@ def dead_letter(pipeline: str, failure: Failure, room: int | None = None) -> byt
     properties["x-reason"] = reason.decode(errors="ignore")
     properties["x-traceback"] = trace.decode(errors="ignore")
     return _written(raw, properties)
+
+
+def _resumes(failures: Sequence[Failure]) -> dict[str, bool]:
+    """Which streams of these messages store offsets; what is pushed into a run has none."""
+    batch: Batch[Any] = Batch([failure.message for failure in failures])
+    return {origin.stream: origin.resumes for origin in batch.origins}
 
 
 def _about(pipeline: str, failure: Failure) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Which offsets of a stream are done: sorted ranges that neither overlap nor touch. Pure.
 
-A sink that writes a message once stores the offsets of what it wrote together with it, and leaves
-out after a restart what is stored as done. A stored offset of the pipeline alone cannot say that:
-batches finish in any order, and after a crash the same messages come in other batches.
+A sink that writes each message once stores the offsets of its messages together with their data.
+After a restart it skips the messages whose offsets are stored. The pipeline's stored offset is not
+enough for that: batches finish in any order, and after a crash the same messages arrive in other
+batches.
 
-A range is (first offset, last offset), both included. Memory and searches cost what the ranges
-cost, not what the offsets do, so call `settle_below` with the watermark: no message below it comes
-again, and the gaps there (of what was dropped, or went to other sinks) need no memory.
+A range is (first offset, last offset), both included. Memory and the time of a search grow with the
+number of ranges, not of offsets. So call `settle_below` with the watermark: no message below it
+arrives again, and the gaps there (messages that were dropped, or went to other sinks) are closed.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ Range = tuple[int, int]
 
 
 def ranges_of(offsets: Iterable[int]) -> list[Range]:
-    """The fewest ranges that hold these offsets and no other; any order, repeats included."""
+    """The fewest ranges with exactly these offsets, which may be in any order and repeated."""
     ranges: list[Range] = []
+    ordered = sorted(offsets)
+    if ordered and ordered == list(range(ordered[0], ordered[0] + len(ordered))):
+        return [(ordered[0], ordered[-1])]  # nearly always
     first = last = -2
-    for offset in sorted(offsets):
+    for offset in ordered:
         if offset > last + 1:
             if last >= 0:
                 ranges.append((first, last))
@@ -45,11 +49,11 @@ class DoneRanges:
         self.add(ranges)
 
     def add(self, ranges: Iterable[Range]) -> None:
-        """Count these as done, too; they may overlap others, and be in any order."""
+        """Add ranges that are done. They may be in any order, and overlap others."""
         for first, last in ranges:
             if not 0 <= first <= last:
-                raise ValueError(f"({first}, {last}) is no range of offsets")
-            # Those from `start` to `end` overlap or touch the new one: they become one with it.
+                raise ValueError(f"({first}, {last}): expected 0 <= first offset <= last offset")
+            # Ranges from `start` to `end` overlap or touch the new one, and are merged with it.
             start = bisect_left(self._lasts, first - 1)
             end = bisect_right(self._firsts, last + 1)
             if start < end:
@@ -59,14 +63,14 @@ class DoneRanges:
             self._lasts[start:end] = [last]
 
     def settle_below(self, offset: int) -> None:
-        """Count every offset below `offset` as done: the gaps there become part of one range."""
+        """Add every offset below `offset`, which closes the gaps there."""
         if offset > 0:
             self.add([(0, offset - 1)])
 
     def missing(self, offsets: Sequence[int]) -> list[int]:
-        """The indexes of those offsets that are not done, in order."""
+        """The indexes of the offsets that are not done, in order."""
         if not self._lasts or not offsets or min(offsets) > self._lasts[-1]:
-            return list(range(len(offsets)))  # nearly always: what comes is new
+            return list(range(len(offsets)))  # the usual case: all are new
         return [index for index, offset in enumerate(offsets) if offset not in self]
 
     def __contains__(self, offset: int) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic_core import SchemaSerializer, core_schema, to_json
 
+from flowstream.texts import type_name
+
 _ANYTHING = SchemaSerializer(core_schema.any_schema())
 
 
@@ -38,7 +40,7 @@ def _known(value: Any) -> Any:
     msgspec = sys.modules.get("msgspec")
     if msgspec is not None and isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
-    raise TypeError(f"JSON cannot hold an object of the type {type(value).__name__}")
+    raise TypeError(f"JSON cannot hold an object of the type {type_name(value)}")
 
 
 def _parsed(body: bytes, pairs: Callable[[list[Any]], Any] | None = None) -> Any:

@@ -21,7 +21,7 @@ from flowstream.client import (
     StreamStatistics,
     StreamUrl,
 )
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, PublishFailed
 from flowstream.pipeline import RunContext
 from flowstream.texts import listed, type_name
 
@@ -69,6 +69,7 @@ class SuperStreamReader(Protocol):
     def positions(self) -> dict[str, int | None]: ...
     @property
     def losses(self) -> dict[str, int | None]: ...
+    async def subscribe_again(self) -> None: ...
     def __aiter__(self) -> AsyncIterator[StreamDelivery]: ...
 
 
@@ -83,12 +84,25 @@ class StreamWriter(Protocol):
 
     @property
     def max_body(self) -> int | None: ...
+    @property
+    def last_publishing_id(self) -> int | None: ...
+    def check_fits(self, bodies: Sequence[bytes]) -> None: ...
     async def publish_many(self, bodies: Sequence[bytes]) -> None: ...
+    async def send_many(
+        self, bodies: Sequence[bytes], *, publishing_ids: Sequence[int] | None = None
+    ) -> None: ...
+    async def flush(self) -> None: ...
 
 
 class SuperStreamWriter(Protocol):
     """An open publisher of a super stream; see `flowstream.client.SuperStreamPublisher`."""
 
+    @property
+    def super_stream(self) -> str: ...
+    @property
+    def routing(self) -> Routing: ...
+    @property
+    def partitions(self) -> list[str]: ...
     async def partitions_of(self, key: str) -> Sequence[str]: ...
     async def publish_many(self, bodies: Sequence[bytes], *, keys: Sequence[str]) -> None: ...
 
@@ -165,8 +179,12 @@ class StreamEnvironment(Protocol):
         self,
         stream: str,
         *,
+        reference: str | None = None,
+        require_sequence: bool = False,
         filter_value: Callable[[bytes], str | None] | None = None,
         max_unconfirmed: int = 10_000,
+        confirm_timeout: float | None = 30.0,
+        on_error: Callable[[Sequence[int], PublishFailed], None] | None = None,
     ) -> AbstractAsyncContextManager[StreamWriter]: ...
     def super_stream_publisher(
         self,

@@ -39,7 +39,7 @@ class Start:
         return self.settled if self.offset else None
 
 
-def told(reference: str, place: object, stored: int | None, start: Start) -> str:
+def story_of(reference: str, place: object, stored: int | None, start: Start) -> str:
     """`resumes at 4,201: stored offset 4,200 of reference orders`; else where it begins, and why.
 
     `place` is where the declaration begins if no offset is stored.

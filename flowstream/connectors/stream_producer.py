@@ -27,7 +27,7 @@ from flowstream.connectors.environment import (
     environment_of,
 )
 from flowstream.connectors.filtering import Filter
-from flowstream.connectors.start import Start, beyond, told, truncated, where_to_start
+from flowstream.connectors.start import Start, beyond, story_of, truncated, where_to_start
 from flowstream.errors import (
     CommitNotVerified,
     ConfigurationError,
@@ -226,9 +226,9 @@ class StreamProducer(Producer):
             partition.close()
             raise StreamDoesNotExist(
                 f"{delivery.stream!r} was deleted and created again while pipeline "
-                f"{self._pipeline!r} read it, and its offsets begin anew. What was read of the old "
-                "stream is handled, and none of it is stored for the new one. Start the pipeline "
-                "again: it begins where offset= says",
+                f"{self._pipeline!r} read it, and its offsets start again at 0. Messages of the "
+                "old stream are handled, and no offset is stored for the new one. Start the "
+                "pipeline again: it begins where offset= says",
                 stream=delivery.stream,
             )
         self._sending = True
@@ -425,7 +425,7 @@ class StreamProducer(Producer):
             first=statistics.first_offset,
             skip_truncated=self.on_truncated == "skip",
         )
-        return replace(start, story=told(self._name, place, stored, start))
+        return replace(start, story=story_of(self._name, place, stored, start))
 
     async def _doubt(self, stream: str, stored: int, statistics: StreamStatistics) -> None:
         """Warn of a stored offset behind the end of the stream."""

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any
 
-from flowstream.client import (
-    AmqpMessage,
-    Routing,
-    encode_data_all,
-)
+from flowstream.client import Routing, encode_data_all
 from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamEnvironment, environment_of
+from flowstream.connectors.outputs import Encode, Key, head_of, key_of, outputs_of
+from flowstream.connectors.stream_sink_once import once_writer
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
-from flowstream.pipeline import Batch, Message, RunContext, Sink, Write
-from flowstream.schema import STREAM, Rule, make, takes, whole
+from flowstream.pipeline import (
+    EXACTLY_ONCE,
+    Batch,
+    Guarantee,
+    Message,
+    OrderedWrite,
+    RunContext,
+    Sink,
+    Write,
+)
+from flowstream.schema import NAME, STREAM, Rule, make, takes, whole
 from flowstream.telemetry import Tracer
-from flowstream.texts import interrupts, type_name
+from flowstream.texts import interrupts
 
-Key = str | Callable[[Message[Any]], str | int]
 KEY = Rule(
     "the name of a field or a function",
     lambda value: bool(value) if isinstance(value, str) else callable(value),
@@ -41,7 +47,10 @@ class StreamSinkArguments:
     routing: Annotated[Routing | None, "how keys choose partitions; None: the broker is asked"] = (
         None
     )
-    encode: Annotated[Callable[[Any], bytes], "makes the body of a message's data"] = encode_payload
+    encode: Annotated[
+        Encode,
+        "makes the body of a message's data; a list of bodies: all are published, in order",
+    ] = encode_payload
     amqp: Annotated[bool, "wrap bodies into AMQP 1.0 messages"] = False
     filter_value: Annotated[Callable[[bytes], str | None] | None, "the filter value of a body"] = (
         None
@@ -49,6 +58,10 @@ class StreamSinkArguments:
     max_unconfirmed: Annotated[
         int, whole(1, unit="messages"), "messages that wait for their confirm at most"
     ] = 10_000
+    exactly_once: Annotated[bool, "publish each message once, whatever is repeated"] = False
+    reference: Annotated[
+        str | None, NAME, "what is published exactly once under; None: PIPELINE/SINK"
+    ] = None
 
 
 class StreamSink(Sink):
@@ -64,6 +77,11 @@ class StreamSink(Sink):
     A message that cannot be encoded, is too large, or has no key of a partition fails alone. If the
     broker refuses one, the batch fails and may be published again (at least once). `amqp=True`
     wraps bodies into AMQP 1.0 messages, which carry the context of a trace to consumers.
+
+    With `exactly_once` each message is published once, whatever dies and is repeated, and in the
+    order of its source partition (docs/exactly-once.md). The source must be a stream, and what a
+    message becomes, and its key, must be the same each time. If publishing fails permanently, the
+    run ends with that error, and the next run continues.
     """
 
     @takes(StreamSinkArguments)
@@ -76,17 +94,42 @@ class StreamSink(Sink):
         self.stream: str = options.stream
         self.key: Key | None = options.key
         self.routing = options.routing
-        self.encode: Callable[[Any], bytes] = options.encode
+        self.encode: Encode = options.encode
         self.amqp: bool = options.amqp
         self.filter_value: Callable[[bytes], str | None] | None = options.filter_value
         self.max_unconfirmed: int = options.max_unconfirmed
+        self.exactly_once: bool = options.exactly_once
+        self.ordered: bool = options.exactly_once
+        if options.reference is not None and not options.exactly_once:
+            raise ConfigurationError(
+                f"StreamSink > reference={options.reference!r}: it needs exactly_once=True"
+            )
+        self.reference: str | None = options.reference
 
     def writes(self) -> Sequence[str]:
         return [self.stream]
 
+    def guarantee(self) -> Guarantee:
+        if self.exactly_once:
+            return EXACTLY_ONCE
+        return Guarantee(
+            "at least once",
+            "a crash or a retry may publish a message again",
+            "exactly_once=True publishes each message once, in the order of the source",
+        )
+
+    def once_reference(self, pipeline: str, batcher: str) -> str:
+        """What it publishes under, with `exactly_once`."""
+        return self.reference or f"{pipeline}/{batcher}"
+
     @asynccontextmanager
-    async def writer(self, context: RunContext) -> AsyncIterator[Write]:
+    async def writer(self, context: RunContext) -> AsyncIterator[Write | OrderedWrite]:
         environment = await environment_of(context)
+        if self.exactly_once:
+            routes = None if self.key is None else await self._publisher(environment)
+            async with once_writer(self, environment, context, routes) as write_once:
+                yield write_once
+            return
         async with await self._publisher(environment) as publisher:
 
             async def write(batch: Batch[Any]) -> None:
@@ -118,26 +161,24 @@ class StreamSink(Sink):
         elif bodies and tracer is not None:
             with tracer.publishing(self.stream, len(bodies)) as properties:
                 if self.amqp and properties:
-                    head = _section(properties)
+                    head = head_of(properties)
                     bodies = [head + body for body in bodies]
                 await _publish(publisher, well, bodies, keys)
 
     def _encoded(self, messages: Sequence[Message[Any]]) -> tuple[list[Message[Any]], list[bytes]]:
-        """The messages that can be encoded, with their bodies. The others fail."""
+        """The bodies, and for each body its message. Messages that cannot be encoded fail."""
         well: list[Message[Any]] = []
         bodies: list[bytes] = []
         for message in messages:
             try:
-                body = self.encode(message.data)
-                if not isinstance(body, bytes):
-                    raise TypeError(f"encode returned {type_name(body)}, not bytes")
+                found = outputs_of(self.encode, message.data)
             except BaseException as error:
                 if interrupts(error):
                     raise
                 message.fail(error, retry=False)
             else:
-                well.append(message)
-                bodies.append(body)
+                well += [message] * len(found)
+                bodies += found
         return well, bodies
 
     def __repr__(self) -> str:
@@ -145,10 +186,7 @@ class StreamSink(Sink):
 
 
 async def _routed(
-    key: str | Callable[[Message[Any]], str | int],
-    publisher: Any,
-    messages: list[Message[Any]],
-    bodies: list[bytes],
+    key: Key, publisher: Any, messages: list[Message[Any]], bodies: list[bytes]
 ) -> tuple[list[Message[Any]], list[bytes], list[str]]:
     """The messages with the key of a partition, and their keys. The others fail."""
     well: list[Message[Any]] = []
@@ -173,24 +211,6 @@ async def _routed(
     return well, theirs, keys
 
 
-def key_of(key: str | Callable[[Message[Any]], str | int], message: Message[Any]) -> str:
-    """The key of a message as a string. Raises if it has no valid key."""
-    data = message.data
-    if callable(key):
-        found: Any = key(message)
-    elif isinstance(data, Mapping):
-        if key not in data:
-            raise LookupError(f"the data has no field {key!r}, which is the key")
-        found = data[key]
-    else:
-        found = getattr(data, key)
-    if isinstance(found, int) and not isinstance(found, bool):
-        return str(int(found))
-    if not isinstance(found, str):
-        raise TypeError(f"the key is a {type_name(found)}, and must be a string or an int")
-    return str.__str__(found).encode().decode()  # raises for lone surrogates
-
-
 async def _publish(
     publisher: Any,
     messages: list[Message[Any]],
@@ -207,13 +227,9 @@ async def _publish(
             return
         except MessageTooLarge as error:
             largest = max(range(len(bodies)), key=lambda index: len(bodies[index]))
-            del bodies[largest]
-            if keys is not None:
-                del keys[largest]
-            messages.pop(largest).fail(error, retry=False)
-
-
-def _section(application_properties: Mapping[str, str]) -> bytes:
-    """The bytes before the data section of each message."""
-    empty = AmqpMessage.of(b"", application_properties=application_properties).raw
-    return empty.removesuffix(encode_data_all([b""])[0])
+            failed = messages[largest]
+            failed.fail(error, retry=False)
+            kept = [index for index, message in enumerate(messages) if message is not failed]
+            messages = [messages[index] for index in kept]
+            bodies = [bodies[index] for index in kept]
+            keys = None if keys is None else [keys[index] for index in kept]

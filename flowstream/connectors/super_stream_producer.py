@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from flowstream.connectors.stream_producer import StreamProducer, StreamProducer
 from flowstream.errors import FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Intake, RunContext, SourcePartition
 from flowstream.schema import NAME, make, part, takes
-from flowstream.telemetry import PartitionMoved
+from flowstream.telemetry import PartitionMoved, SubscribedAgain
 from flowstream.texts import plural
 
 _log = logging.getLogger("flowstream.connectors")
@@ -65,6 +65,27 @@ class SuperStreamProducer(StreamProducer):
         self._handing_over: dict[str, anyio.Lock] = {}
         self._partitions: SuperStreamReader | None = None
         self._consuming = AsyncExitStack()
+        self._turn: Callable[[], Awaitable[None]] | None = None
+
+    def subscribe_after(self, turn: Callable[[], Awaitable[None]]) -> None:
+        """Await `turn` before subscribing, so that processes can do so one after the other.
+
+        The broker assigns partitions by the order in which processes subscribed. If they overtake
+        each other, some get too many partitions, and others none.
+        """
+        self._turn = turn
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether it has subscribed to all partitions; the broker decides which ones it reads."""
+        consumer = self._partitions
+        return consumer is not None and set(consumer.partitions) <= consumer.positions.keys()
+
+    async def subscribe_again(self) -> None:
+        """Become the last one in the order of subscription; what it reads is handed over."""
+        if self._partitions is not None:
+            await self._partitions.subscribe_again()
+            self._telemetry.emit(SubscribedAgain(self._pipeline, self.stream))
 
     async def open(self, context: RunContext) -> None:
         await self._enter(context)
@@ -108,6 +129,8 @@ class SuperStreamProducer(StreamProducer):
             }
         else:
             options |= {"tracking": "manual", "offset": self.offset}
+        if self._turn is not None:
+            await self._turn()
         try:
             consumer = self._partitions = await self._consuming.enter_async_context(
                 self.environment.super_stream_consumer(self.stream, reference=self._name, **options)
@@ -161,6 +184,8 @@ class SuperStreamProducer(StreamProducer):
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
         if self._sending or self._partitions is None:
             return False
+        if not set(self._partitions.partitions) <= self._partitions.positions.keys():
+            return False  # others are still being opened, and may come to this process
         if self.filter is not None:
             return True
         mine = self._partitions.active if self.single_active else self._partitions.partitions
@@ -244,15 +269,18 @@ class SuperStreamProducer(StreamProducer):
     async def _demoted(self, partition: str) -> None:
         """Hand the partition over, once its messages in flight are settled."""
         async with self._handing_over.setdefault(partition, anyio.Lock()):
-            source = self._sources.pop(partition, None)
+            source = self._sources.get(partition)
             if source is not None:
                 await self._hand_over(partition, source)
+                # Only now: if a stop cuts this off, whoever waits for the lock continues it.
+                if self._sources.get(partition) is source:
+                    del self._sources[partition]
 
     async def _hand_over(self, partition: str, source: SourcePartition) -> None:
         """Hand the partition over to the process that the broker chose, or after a loss to any."""
         lost = self._losses(partition) is None
         since = anyio.current_time()
-        await source.drain(HAND_OVER - 5)
+        await source.drain(HAND_OVER - 5, lost=lost)
         seconds = anyio.current_time() - since
         self._moved(partition, active=False, seconds=seconds, lost=lost)
         settled = self._settled(partition) if source.settled is None else source.settled

@@ -102,7 +102,7 @@ STAGES: tuple[Metric, ...] = (
            "Messages queued for a stage, including those in open batches.", "stages"),
     Metric("parked_messages", "gauge", "messages", _STAGE,
            "Messages that wait for a retry.", "stages"),
-    Metric("disposing_messages", "gauge", "messages", _P,
+    Metric("awaiting_policy_messages", "gauge", "messages", _P,
            "Failed messages that the failure policy has not settled yet, such as dead letters "
            "that are not confirmed.", "stages"),
     Metric("handled_messages", "counter", "messages", _STAGE,
@@ -121,6 +121,9 @@ STAGES: tuple[Metric, ...] = (
            "stages"),
     Metric("open_batches", "gauge", "batches", _BATCHER,
            "Batches that are being filled.", "stages"),
+    Metric("held_messages", "gauge", "messages", _BATCHER,
+           "Messages for a sink that writes exactly once, which wait for messages before them.",
+           "stages"),
     Metric("batches", "counter", "batches", (*_BATCHER, "trigger"),
            "Batches closed, by what closed them: size, bytes, timeout, flush, drain ...",
            "stages"),
@@ -168,6 +171,9 @@ OFFSETS: tuple[Metric, ...] = (
            "Partitions that this process consumes.", "offsets"),
     Metric("partition_moves", "counter", "moves", (*_P, "super_stream", "direction"),
            "Partitions that this process gained, or lost to another process.", "offsets"),
+    Metric("rebalances", "counter", "rebalances", (*_P, "super_stream"),
+           "Times that this process subscribed again, because its parent had found the load of the "
+           "workers uneven.", "offsets"),
     Metric("hand_over_duration_seconds", "histogram", "seconds", (*_P, "super_stream"),
            "Time from the broker's request for a partition until it was drained and committed.",
            "offsets", SECONDS),

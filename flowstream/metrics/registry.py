@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
-from flowstream import __version__, telemetry
+from flowstream import telemetry
 from flowstream.metrics.catalogue import CATALOGUE
 from flowstream.metrics.series import Distribution, Labels, Values
+from flowstream.version import __version__
 
 MAX_VALUES = 50
 """Different values of an undeclared label (error, reason) that are kept; the rest is OTHER."""
@@ -85,6 +86,7 @@ class Metrics:
             telemetry.Truncated: self._on_truncated,
             telemetry.OffsetMoved: self._on_offset_moved,
             telemetry.PartitionMoved: self._on_partition_moved,
+            telemetry.SubscribedAgain: self._on_subscribed_again,
             telemetry.StageCrashed: self._on_stage_crashed,
             telemetry.HandlerStuck: self._on_handler_stuck,
             telemetry.PhaseChanged: self._on_phase_changed,
@@ -251,6 +253,7 @@ class Metrics:
             if labels[:2] == group
         )
         self.set("active_partitions", active, *group)
+        self._ensure("rebalances", *group)
         for direction in ("gained", "lost"):
             self._ensure("partition_moves", *group, direction)
         if event.active:
@@ -261,6 +264,9 @@ class Metrics:
                 self._distributions["hand_over_duration_seconds"].observe(event.seconds, group)
             for name in ("committed_offset", "last_commit_timestamp_seconds"):
                 self._values[name].remove(event.pipeline, event.stream)
+
+    def _on_subscribed_again(self, event: telemetry.SubscribedAgain) -> None:
+        self._add("rebalances", 1, event.pipeline, event.super_stream)
 
     # --- the client -----------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ Read in this order:
     app.py            the paths that it answers, with gauges.py (/metrics), settings.py, control.py
                       and dead_letters.py
     page/             the live page; page/runbooks.html is generated from docs/operations.md
+    workers/          one face of the worker processes of a run (`run --workers`)
     dashboards.py     the Grafana dashboards and Prometheus rules that the package ships
 """
 
@@ -33,16 +34,27 @@ from flowstream.monitor.dashboards import COMPOSE, DashboardSettings, dashboard_
 from flowstream.monitor.dead_letters import DeadLetters
 from flowstream.monitor.http import Request, Response
 from flowstream.monitor.snapshot import outcomes_in_order
+from flowstream.monitor.workers.app import FIGURES, WorkerEndpoints, WorkersMonitor
+from flowstream.monitor.workers.snapshots import SILENT_GRACE, with_ended
+from flowstream.monitor.workers.views import Families, Retired, WorkerView
 
 __all__ = [
     "COMPOSE",
+    "FIGURES",
+    "SILENT_GRACE",
     "Board",
     "DashboardSettings",
     "DeadLetters",
+    "Families",
     "Monitor",
     "Request",
     "Response",
+    "Retired",
+    "WorkerEndpoints",
+    "WorkerView",
+    "WorkersMonitor",
     "dashboard_files",
     "keep_sampling",
     "outcomes_in_order",
+    "with_ended",
 ]

@@ -15,6 +15,11 @@ ADVICE: dict[str, tuple[str, str]] = {
         "FlowstreamHandlerStuck",
         "The log shows the line where the handler waits: give that call a timeout.",
     ),
+    "answers": (
+        "FlowstreamHandlerStuck",
+        "What is shown of it is old. If a handler blocks its event loop, put the code that blocks "
+        "into a plain def. The process may also be stopped.",
+    ),
     "progress": (
         "FlowstreamStuck",
         "See which stage is busy, and for how long its longest call has been running.",

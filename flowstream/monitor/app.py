@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -32,7 +33,7 @@ _HTML = "text/html; charset=utf-8"
 _SCRIPT = "text/javascript; charset=utf-8"
 SCRIPTS = (
     "main.js", "pipeline.js", "control.js", "graph.js", "reasons.js", "letters.js", "settings.js",
-    "run.js", "chart.js", "parts.js", "format.js",
+    "run.js", "workers.js", "chart.js", "parts.js", "format.js",
 )  # fmt: skip
 PAGE = {
     "/": ("index.html", _HTML),
@@ -41,6 +42,7 @@ PAGE = {
     **{f"/page/{name}": (name, _SCRIPT) for name in SCRIPTS},
 }
 """The files of the live page: path -> file and content type."""
+Routes = Mapping[str, Callable[[Request], Awaitable[Response]]]
 
 
 class Monitor:
@@ -59,7 +61,7 @@ class Monitor:
     | `/readyz` | 200 while every pipeline makes progress, else 503; `?verbose` lists all checks |
     | `/api/control` | POST, with `control=True` only: pause, resume, rate limit |
 
-    Everybody who can reach the port can read it, including the bodies of failed messages (requested
+    Everyone who can reach the port can read it, including the bodies of failed messages (requested
     by IP address or localhost, see guard.py). With `control=True` they can also pause pipelines and
     replay dead letters. Listen on loopback, or behind a proxy that authenticates.
     """
@@ -74,18 +76,16 @@ class Monitor:
     ) -> None:
         self._metrics = metrics
         self._board = board
-        self._control = control
+        self.control: bool = control
         self._letters = None
         if dead_letters is not None:
             self._letters = DeadLetterEndpoint(dead_letters, board.log_event, control=control)
         self._started: set[str] = set()
         metrics.before_scrape.append(lambda metrics: refresh(metrics, board))
-        self._routes: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            **{path: partial(self._page, path) for path in PAGE},
+        self._routes: Routes = {
             "/api/snapshot": self._snapshot,
             "/api/settings": self._settings,
             "/metrics": self._exposition,
-            "/livez": self._live,
             "/readyz": self._ready,
             "/startupz": self._startup,
         }
@@ -103,30 +103,26 @@ class Monitor:
     async def answer(self, request: Request) -> Response:
         """The response to one request."""
         if request.path == "/api/control":
-            return control(request, allowed=self._control)
+            return control(request, allowed=self.control)
         if request.path == "/api/dead-letters" and self._letters is not None:
             return await self._letters.answer(request)
-        route = self._routes.get(request.path)
-        if route is None:
-            return Response(HTTPStatus.NOT_FOUND, b"there is no such page; the live page is at /\n")
-        if request.method not in {"GET", "HEAD"}:
-            return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET only\n", headers={"allow": "GET"})
-        return await route(request)
-
-    async def _page(self, path: str, _: Request) -> Response:
-        name, content_type = PAGE[path]
-        return Response(body=await to_thread.run_sync(_part, name), content_type=content_type)
+        return await routed(request, self._routes)
 
     async def _snapshot(self, request: Request) -> Response:
-        letters = {} if self._letters is None else self._letters.streams
         by_address = named_by_address(request)
-        shown = self._board.snapshot() | {"control": self._control, "samples": by_address}
-        for pipeline in shown["pipelines"]:
-            pipeline["dead_letters"] = letters.get(pipeline["name"])
+        shown = self._board.snapshot() | {"control": self.control, "samples": by_address}
+        for pipeline in self.with_dead_letters(shown)["pipelines"]:
             if not by_address:
                 for reason in pipeline["reasons"]:
                     reason["sample"] = None
         return Response(body=json.dumps(shown).encode(), content_type=_JSON)
+
+    def with_dead_letters(self, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """The snapshot with the dead-letter stream of each pipeline."""
+        letters = {} if self._letters is None else self._letters.streams
+        for pipeline in snapshot["pipelines"]:
+            pipeline["dead_letters"] = letters.get(pipeline["name"])
+        return snapshot
 
     async def _settings(self, request: Request) -> Response:
         figures = self._board.pipelines.get(request.query.get("pipeline", ""))
@@ -142,9 +138,6 @@ class Monitor:
         content_type, body = self._metrics.exposition(request.headers.get("accept", ""))
         return Response(body=body, content_type=content_type)
 
-    async def _live(self, _: Request) -> Response:
-        return Response(body=b"ok\n")
-
     async def _ready(self, request: Request) -> Response:
         return _checked(readiness(self._board.health()), request, "ready")
 
@@ -156,6 +149,30 @@ class Monitor:
         return _checked([c for c in checks if c.pipeline not in self._started], request, "started")
 
 
+async def routed(request: Request, routes: Routes) -> Response:
+    """The response of a path: the live page's files, `/livez`, or one of `routes`."""
+    if request.path in PAGE:
+        route: Callable[[Request], Awaitable[Response]] = _page
+    elif request.path == "/livez":
+        route = _live
+    elif request.path in routes:
+        route = routes[request.path]
+    else:
+        return Response(HTTPStatus.NOT_FOUND, b"there is no such page; the live page is at /\n")
+    if request.method not in {"GET", "HEAD"}:
+        return Response(HTTPStatus.METHOD_NOT_ALLOWED, b"GET only\n", headers={"allow": "GET"})
+    return await route(request)
+
+
+async def _page(request: Request) -> Response:
+    name, content_type = PAGE[request.path]
+    return Response(body=await to_thread.run_sync(page_part, name), content_type=content_type)
+
+
+async def _live(_: Request) -> Response:
+    return Response(body=b"ok\n")
+
+
 def _checked(checks: Sequence[Check], request: Request, word: str) -> Response:
     failed = [check for check in checks if not check.ok]
     shown = checks if "verbose" in request.query else failed
@@ -163,13 +180,18 @@ def _checked(checks: Sequence[Check], request: Request, word: str) -> Response:
         f"[{'+' if check.ok else '-'}] {check.pipeline}/{check.name}: {check.detail}"
         for check in shown
     ]
-    text = "\n".join([*lines, f"not {word}" if failed else word]) + "\n"
-    status = HTTPStatus.SERVICE_UNAVAILABLE if failed else HTTPStatus.OK
-    return Response(status, text.encode())
+    return verdict(lines, word, ok=not failed)
+
+
+def verdict(lines: Sequence[str], word: str, *, ok: bool) -> Response:
+    """The response of a health check: its lines, and 200 or 503."""
+    text = "\n".join([*lines, word if ok else f"not {word}"]) + "\n"
+    return Response(HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE, text.encode())
 
 
 @cache
-def _part(name: str) -> bytes:
+def page_part(name: str) -> bytes:
+    """A file of the live page. It reads the file: call it in a worker thread."""
     return (files("flowstream.monitor") / "page" / name).read_bytes()
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from flowstream import __version__, telemetry
+from flowstream import telemetry
 from flowstream.monitor.advice import advice
 from flowstream.monitor.condition import ORDER
 from flowstream.monitor.event_log import EventLog
@@ -31,6 +31,7 @@ from flowstream.monitor.history import ProcessUsage
 from flowstream.monitor.snapshot import pipeline_snapshot
 from flowstream.pipeline import Pipeline, Statistics
 from flowstream.texts import without_passwords
+from flowstream.version import __version__
 
 FREQUENT = frozenset(
     {
@@ -57,6 +58,8 @@ class Board:
         self.pipelines: dict[str, PipelineFigures] = {}
         self.connections: Counter[str] = Counter()
         self.lost: int = 0
+        self.broker: str = ""
+        """Which broker the run uses; empty if that is not known."""
         self.events: Final = EventLog()
         self.usage: Final = ProcessUsage()
         self._disconnected: dict[tuple[str, str, str], tuple[str, str, float]] = {}
@@ -262,6 +265,7 @@ class Board:
         checks = readiness(self.health())
         return {
             "version": __version__,
+            "broker": self.broker,
             "now": now,
             "uptime": now - self.started,
             "connections": dict(+self.connections),

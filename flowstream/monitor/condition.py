@@ -9,7 +9,7 @@ Pure. The first of these that applies:
 | not ready | a check of /readyz fails while the run is running |
 | lagging | the oldest unsettled message of a stream is older than `LAGGING_AFTER` seconds |
 | starting, draining, closing, stopped | the phase of the run |
-| paused | somebody paused it |
+| paused | it was paused |
 | standing by | other processes read all of its partitions |
 | idle | no messages arrived for `RECENT` seconds, and none are waiting |
 | running | none of the others |

@@ -11,6 +11,15 @@ from flowstream.monitor.http import Request, Response
 from flowstream.pipeline import RateLimit, RunningPipeline, running_pipelines
 from flowstream.texts import shown
 
+DRAIN = "; to drain the run, send it SIGTERM"
+WAYS = {
+    "drain": DRAIN,
+    "stop": DRAIN,
+    "resize": "; to change the number of workers, start the run again with other --workers, or "
+    "another concurrency= of its stages",
+}
+"""What to do about actions that people expect here."""
+
 
 def control(request: Request, *, allowed: bool) -> Response:
     """Make the change that the body requests: {"pipeline", "action", "messages"}.
@@ -48,8 +57,10 @@ def _apply(running: RunningPipeline, requested: dict[str, Any], by: str) -> None
         case "rate_limit":
             running.set_rate_limit(_limit(requested.get("messages")), by=by)
         case other:
+            way = WAYS.get(other, "") if isinstance(other, str) else ""
             raise Refused(
-                HTTPStatus.BAD_REQUEST, f"action={other!r}: expected pause, resume or rate_limit"
+                HTTPStatus.BAD_REQUEST,
+                f"action={shown(other)}: expected pause, resume or rate_limit{way}",
             )
 
 
@@ -64,6 +75,9 @@ def _limit(messages: Any) -> RateLimit | None:
         raise Refused(HTTPStatus.BAD_REQUEST, said)
     try:
         return RateLimit(messages=messages)
-    except ConfigurationError as error:
-        said = f"messages={shown(messages)}: expected a number per second, or null ({error})"
+    except ConfigurationError:  # it allows 0, which is refused above
+        said = (
+            f"messages={shown(messages)}: expected a number of messages per second, from 1e-06 to "
+            "1e+15, or null for no limit"
+        )
         raise Refused(HTTPStatus.BAD_REQUEST, said) from None

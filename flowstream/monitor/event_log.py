@@ -143,6 +143,10 @@ def _moved(event: telemetry.PartitionMoved) -> Line:
     return "info", f"partition {event.stream!r} was handed over after {event.seconds:.1f} s"
 
 
+def _subscribed_again(event: telemetry.SubscribedAgain) -> Line:
+    return "info", f"this process subscribed again to all partitions of {event.super_stream!r}"
+
+
 def _halted(event: telemetry.Halted) -> Line:
     return "error", f"the run ends with {event.error}: {event.reason}"
 
@@ -191,6 +195,7 @@ _LINES: dict[type[telemetry.Event], Callable[[Any], Line]] = {
     telemetry.Controlled: _controlled,
     telemetry.LoopBlocked: _blocked,
     telemetry.PartitionMoved: _moved,
+    telemetry.SubscribedAgain: _subscribed_again,
     telemetry.Halted: _halted,
     telemetry.Truncated: _truncated,
     telemetry.OffsetMoved: _offset_moved,

@@ -23,7 +23,7 @@ PIPELINE: Table[Statistics] = {
     "max_in_flight_messages": lambda s: s.max_in_flight,
     "max_in_flight_bytes": lambda s: s.max_in_flight_bytes,
     "progress_age_seconds": lambda s: s.progress_age,
-    "disposing_messages": lambda s: s.disposing,
+    "awaiting_policy_messages": lambda s: s.awaiting_policy,
     "uncommitted_seconds": lambda s: s.uncommitted,
     "paused": lambda s: s.paused,
     "rate_limit_messages_per_second": lambda s: _per_second(s.rate_limit),
@@ -36,7 +36,10 @@ STAGE: Table[StageStatistics] = {
     "longest_handler_seconds": lambda s: s.longest,
     "hung_handlers": lambda s: s.hung,
 }
-BATCHER: Table[StageStatistics] = {"open_batches": lambda s: s.open_batches}
+BATCHER: Table[StageStatistics] = {
+    "open_batches": lambda s: s.open_batches,
+    "held_messages": lambda s: s.held,
+}
 PARTITION: Table[PartitionStatistics] = {
     "received_offset": lambda s: s.received,
     "settled_offset": lambda s: s.watermark,

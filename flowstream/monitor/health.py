@@ -13,9 +13,9 @@ and the messages that it receives are settled and committed. A failing check say
 | commits | when settled messages have waited for `COMMITS_MISSED` commit intervals |
 | retention | for `TRUNCATION_SHOWN` seconds after messages were lost to retention |
 
-A check passes again as soon as its cause is gone. Offsets that another writer stored are mentioned
-by the check of commits but do not fail it: during a release the old and the new process both run,
-and the old one is stopped only when the new one is ready.
+A check passes again as soon as its cause has ended. Offsets that another writer stored are
+mentioned by the check of commits but do not fail it: during a release the old and the new process
+both run, and the old one is stopped only when the new one is ready.
 """
 
 from __future__ import annotations

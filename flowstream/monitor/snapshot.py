@@ -64,7 +64,7 @@ def pipeline_snapshot(
         "failed_attempts": statistics.failed_attempts,
         "reasons": [asdict(reason) for reason in statistics.reasons],
         "retried": statistics.retried,
-        "disposing": statistics.disposing,
+        "awaiting_policy": statistics.awaiting_policy,
         "crashes": figures.crashes,
         "commit_failures": figures.commit_failures,
         "uncommitted": statistics.uncommitted,
@@ -83,6 +83,7 @@ def pipeline_snapshot(
             "failing": alarming(decoding, FAILED_ATTEMPTS),
         },
         "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
+        "ends": [asdict(end) for end in statistics.ends],
         "streams": [
             _partition(figures, partition, credits, now) for partition in statistics.partitions
         ],

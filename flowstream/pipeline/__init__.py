@@ -40,8 +40,8 @@ failure policy (stages/failure_handler.py). The decisions of the stages are pure
 classes in deciders/ (queues, batching, schedules, the window). handlers/ runs users' code: workers,
 threads, processes, timeouts, watchdogs. state/ is what the stages of a run share. running/ builds
 the stages (assembly.py), runs them (run.py), drains them (drain.py) and shows them (control.py,
-report.py). declaration.py holds what is declared, without any running part; pipeline.py is the
-class that users see.
+report.py). declaration.py holds what is declared, without any running part, and ends.py says what
+each of its ends guarantees; pipeline.py is the class that users see.
 """
 
 from flowstream.backoff import Backoff
@@ -56,7 +56,10 @@ from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import Place, named, parse_places
 from flowstream.pipeline.deciders.key_load import HotKey
 from flowstream.pipeline.deciders.rate_limit import RateLimit
+from flowstream.pipeline.deciders.rolling import Rolling
 from flowstream.pipeline.declaration import Declaration, Declared, StageTopology, Topology
+from flowstream.pipeline.ends import End, ends_of
+from flowstream.pipeline.guarantee import EXACTLY_ONCE, Guarantee, Level
 from flowstream.pipeline.handler_types import (
     BatchHandler,
     FailureHook,
@@ -64,6 +67,7 @@ from flowstream.pipeline.handler_types import (
     PrepareHook,
     SliceHandler,
 )
+from flowstream.pipeline.handlers.threads import thread_limiter, threads_run
 from flowstream.pipeline.iterable import IterableProducer
 from flowstream.pipeline.message import Codec, Failure, Message
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
@@ -79,7 +83,7 @@ from flowstream.pipeline.running.statistics import (
     StageStatistics,
     Statistics,
 )
-from flowstream.pipeline.sink import Sink, Write
+from flowstream.pipeline.sink import OrderedWrite, Sink, Turn, Write
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.state.halting import options as discard_options
 from flowstream.pipeline.state.hooks import RunHooks
@@ -88,6 +92,7 @@ from flowstream.pipeline.state.reasons import Reason
 from flowstream.signals import Signal
 
 __all__ = [
+    "EXACTLY_ONCE",
     "ORIGIN_COLUMNS",
     "Acknowledger",
     "Advice",
@@ -100,16 +105,20 @@ __all__ = [
     "Declaration",
     "Declared",
     "Drop",
+    "End",
     "Failure",
     "FailureHook",
     "FailurePolicy",
+    "Guarantee",
     "Halt",
     "HotKey",
     "Intake",
     "IterableProducer",
+    "Level",
     "Message",
     "MessageHandler",
     "OpenPolicy",
+    "OrderedWrite",
     "Origin",
     "PartitionStatistics",
     "Pipeline",
@@ -121,6 +130,7 @@ __all__ = [
     "RateLimit",
     "Reason",
     "Retry",
+    "Rolling",
     "RunContext",
     "RunHooks",
     "RunResult",
@@ -135,15 +145,19 @@ __all__ = [
     "StageTopology",
     "Statistics",
     "Topology",
+    "Turn",
     "Write",
     "add_place",
     "arrow_table",
     "catch_up",
     "discard_options",
+    "ends_of",
     "is_schema",
     "named",
     "parse_places",
     "require_pyarrow",
     "running_pipelines",
+    "thread_limiter",
+    "threads_run",
     "tuned_collector",
 ]

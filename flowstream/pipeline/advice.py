@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
-from flowstream.pipeline.declaration import Declaration
+from flowstream.pipeline.declaration import Declaration, Declared
 from flowstream.pipeline.options import BatcherOptions, PipelineOptions, ProcessorOptions
 
+SLOW = 100
+"""Messages a second of a stream that has few."""
 LARGEST_CHANCE = 1.0
 """The random part of a backoff that gives its longest delay."""
 
@@ -38,6 +41,7 @@ def advice_for(declaration: Declaration) -> list[Advice]:
     return [
         *_window(options, batchers, keyed=keyed),
         *_window_bytes(options, batchers, keyed=keyed),
+        *_windows_of_time(options, declaration.batchers),
         *_drain(options, processor, batchers),
         *_retries(options),
     ]
@@ -89,6 +93,26 @@ def _window_bytes(
             "more comes in, and batches close before they have max_bytes",
             f"raise max_in_flight_bytes to at least {needed:,}, or lower max_bytes",
         )
+
+
+def _windows_of_time(
+    options: PipelineOptions, batchers: Mapping[str, Declared]
+) -> Iterator[Advice]:
+    """Batches of a time that may have many more messages in it than the window admits."""
+    for name, declared in batchers.items():
+        rolling = None if declared.sink is None else declared.sink.rolling
+        if rolling is None or rolling.window is None:
+            continue
+        rate = options.max_in_flight / rolling.window
+        if rate < SLOW:
+            span = timedelta(seconds=rolling.window)
+            yield Advice(
+                name,
+                f"a batch has the messages of {span}, and max_in_flight={options.max_in_flight:,} "
+                f"admits {rate:.3g} messages for each second of that. With more it is closed early",
+                f"raise max_in_flight (at {SLOW:,} messages a second to "
+                f"{int(SLOW * rolling.window):,}) and max_in_flight_bytes, or lower roll",
+            )
 
 
 def _open_together(

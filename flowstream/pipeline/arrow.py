@@ -106,7 +106,7 @@ def _of_bodies(pa: Any, bodies: Sequence[bytes], schema: Any) -> Any:
     """
     for body in bodies:
         if not isinstance(from_json(body, allow_inf_nan=False), dict):
-            raise ValueError(f"{shown(body)} is no JSON object, so it is no row of a table")
+            raise ValueError(f"{shown(body)} is not a JSON object, as a row of a table must be")
     lines = b"\n".join(body.translate(_ONE_LINE) for body in bodies)
     if schema is not None:
         return _parsed(pa, lines, schema, "ignore")

@@ -35,7 +35,8 @@ class Batch(Generic[T]):
     objects, made when they are first asked for.
 
     `trigger` is the reason why it was closed: "size", "bytes", "timeout", "flush", "window" (all
-    messages in flight were waiting in open batches), "drain", "resize" or "retry". `partition` is
+    messages in flight were waiting in open batches), "order" (messages of another sink that writes
+    exactly once wait for it), "drain", "resize" or "retry". `partition` is
     None without `partition_by`. `attempt` is 1 at the first attempt.
     """
 

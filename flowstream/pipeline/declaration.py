@@ -31,6 +31,11 @@ class Declared:
     options: Any = None
     sink: Sink | None = None
 
+    @property
+    def ordered(self) -> bool:
+        """Whether it is a sink that needs the order of the source."""
+        return self.sink is not None and self.sink.ordered
+
 
 @dataclass(frozen=True, slots=True)
 class StageTopology:
@@ -101,12 +106,23 @@ class Declaration:
         if self.processor is None:
             self._check_without_processor(first)
         refuse_loop(self.name, self.options.on_failure, sources(self.producer))
+        self._check_ordered()
         handlers = (self.processor, *self.batchers.values(), self.prepare, self.on_failed)
         for each in handlers:
             if each is not None and each.signature.resource and self.options.lifespan is None:
                 raise ConfigurationError(
                     f"{self.path}: {each.signature.name} takes a second parameter "
                     f"{each.signature.resource!r}, but the pipeline has no lifespan= to fill it"
+                )
+
+    def _check_ordered(self) -> None:
+        """A message has one number for all runs only if the source stores offsets."""
+        for name, declared in self.batchers.items():
+            if declared.ordered and type(self.producer).commit is Producer.commit:
+                raise ConfigurationError(
+                    f"{self.path} > sink {name!r} > exactly_once=True: it needs a source that "
+                    f"stores offsets, such as StreamProducer, and {type_name(self.producer)} "
+                    "stores none"
                 )
 
     def _check_without_processor(self, first: Declared) -> None:

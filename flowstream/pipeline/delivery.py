@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final
 
 OPEN, SETTLED, ABANDONED = 0, 1, 2
@@ -19,18 +20,20 @@ BEFORE_FIRST = -1
 REMEMBERED = 1_000
 """How many of the offsets that a run has stored for a stream it remembers."""
 _SETTLED = bytes([SETTLED])
+_numbers = count()
 
 
 class Delivery:
     """`count` messages delivered together; `remaining` of them are neither settled nor abandoned.
 
     The offset of the message at `index` is `base + index`, or `offsets[index]` where a filter left
-    gaps. `partition` is the source partition that brought them in. `touched` is set
-    once something is decided about one of the messages: only then are they looked at one by one.
+    gaps. `partition` is the source partition that brought them in, and `following` the delivery
+    that came after this one. `touched` is set once something is decided about one of the messages:
+    only then are they examined one by one.
     """
 
-    __slots__ = ("_offsets", "abandoned", "arrived", "base", "count", "flags", "last", "partition",
-                 "remaining", "timestamp", "touched")  # fmt: skip
+    __slots__ = ("_offsets", "abandoned", "arrived", "base", "count", "flags", "following", "last",
+                 "partition", "remaining", "timestamp", "touched")  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Delivery:
         self.remaining: int = count
         self.abandoned: int = 0
         self.touched: bool = False
+        self.following: Delivery | None = None
         self.timestamp: int = timestamp
         self.arrived: float = arrived
         self._offsets = offsets
@@ -102,25 +106,31 @@ class Delivery:
         index = next(index for index in indexes if self.flags[index])
         return f"{self.partition.stream}@{self.offset(index)}"
 
-    def first_unsettled(self) -> int:
-        """The index of the first message that is not settled; `count` when all are."""
-        first = self.flags.find(OPEN)
+    def first_unsettled(self, start: int = 0) -> int:
+        """The index of the first message from `start` on that is not settled; `count` if all are.
+
+        An abandoned message is not settled.
+        """
+        first = self.flags.find(OPEN, start)
         if first < 0:
             first = self.count
-        if self.abandoned:
-            return min(first, self.flags.find(ABANDONED))
+        if self.abandoned and (abandoned := self.flags.find(ABANDONED, start)) >= 0:
+            return min(first, abandoned)
         return first
 
 
 class Watermark:
     """The highest offset at and below which every delivered message of one partition is settled."""
 
-    __slots__ = ("_below", "_count", "_deliveries", "first")
+    __slots__ = ("_below", "_count", "_deliveries", "_last", "first", "number")
 
     def __init__(self) -> None:
+        self.number: int = next(_numbers)
+        """Partitions that were opened later have higher numbers."""
         self.first: int | None = None
         """The first offset that was delivered."""
         self._deliveries: deque[Delivery] = deque()
+        self._last: Delivery | None = None
         self._count = 0
         self._below: int | None = None
 
@@ -128,6 +138,9 @@ class Watermark:
         """Add a delivery. Deliveries are added in the order of their offsets."""
         if self.first is None:
             self.first = delivery.base
+        if self._last is not None:
+            self._last.following = delivery
+        self._last = delivery
         self._deliveries.append(delivery)
         self._count += delivery.count
 
@@ -154,6 +167,11 @@ class Watermark:
     def unsettled(self) -> int:
         """How many messages are not settled."""
         return sum(delivery.remaining + delivery.abandoned for delivery in self._deliveries)
+
+    @property
+    def live(self) -> bool:
+        """Whether a message is neither settled nor abandoned: a stage still has it."""
+        return any(delivery.remaining for delivery in self._deliveries)
 
     @property
     def repeated(self) -> int:
@@ -191,6 +209,11 @@ class OffsetTracker:
         self._marks.append(mark)
         return mark
 
+    @property
+    def marks(self) -> list[Watermark]:
+        """The watermarks of the partitions that are open."""
+        return list(self._marks)
+
     def value(self) -> int | None:
         """The offset that may be committed for the stream, over all of its partitions."""
         values = [mark.value for mark in self._marks]
@@ -207,7 +230,7 @@ class OffsetTracker:
     def settled(self) -> range:
         """The offsets that this run has settled without a gap, from where it began.
 
-        What is before them is of other runs: this one knows nothing about it, since somebody may
+        What is before them is of other runs: this one knows nothing about it, since the offset may
         have moved the stored offset.
         """
         begin, value = self._begin, self.value()
@@ -247,7 +270,7 @@ class OffsetTracker:
 
         It does if it is the offset that the run found at its start, or one of the last that it
         stored: a broker may still have an older one, or have it again after its leader moved. If
-        nothing is stored, nobody else has stored an offset.
+        nothing is stored, no other run has stored an offset.
         """
         return found is None or found in self._own
 

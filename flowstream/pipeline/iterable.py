@@ -16,7 +16,7 @@ from flowstream.errors import ConfigurationError
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.producer import Intake, Producer, SourcePartition
 from flowstream.schema import NAME, Rule, make, takes, whole
-from flowstream.texts import interrupts, is_a
+from flowstream.texts import describe, interrupts, is_a
 
 T = TypeVar("T")
 
@@ -80,6 +80,8 @@ class IterableProducer(Producer):
             while reading.unsent or reading.end is None:
                 await self._call(reading.slice, iterator, self._slice_size)
                 await self._send(partition, reading.unsent)
+        if is_a(reading.end, GeneratorExit):  # raised here, it would close the whole run
+            raise RuntimeError(describe(reading.end)) from reading.end
         if not is_a(reading.end, StopIteration):
             raise reading.end
 
@@ -147,7 +149,7 @@ class _Reading:
                 self.end = ConfigurationError(
                     "IterableProducer: the run was stopped while its async generator waited for "
                     "the next item, which ended the generator: it cannot continue in another run. "
-                    "Use an object whose __aiter__ begins anew, or continues"
+                    "Use an object whose __aiter__ starts again, or continues"
                 )
             raise
 

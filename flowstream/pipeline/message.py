@@ -9,10 +9,31 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+from flowstream.errors import (
+    EnvironmentClosed,
+    OutcomeUnknown,
+    RoutingChanged,
+    SequenceLost,
+    StreamReplaced,
+)
 from flowstream.pipeline.delivery import Delivery
-from flowstream.texts import folded, shown, text_of, traceback_of, type_name, without_passwords
+from flowstream.texts import (
+    beginning,
+    folded,
+    is_a,
+    shown,
+    text_of,
+    traceback_of,
+    type_name,
+    without_passwords,
+)
 
 T = TypeVar("T")
+
+BLAMELESS = (EnvironmentClosed, OutcomeUnknown, RoutingChanged, SequenceLost, StreamReplaced)
+"""Errors that no message caused: they end the run, and leave its messages unsettled."""
+DEPTH = 10
+"""How many causes of causes are checked."""
 
 
 class Codec(Protocol):
@@ -31,11 +52,21 @@ class Codec(Protocol):
     def message_annotations(self, raw: bytes, /) -> Mapping[Any, Any]: ...
 
 
+def ends_the_run(error: BaseException | None) -> bool:
+    """Whether no message caused the error: it, or one of its causes, is one of `BLAMELESS`."""
+    for _ in range(DEPTH):
+        if error is None or any(is_a(error, kind) for kind in BLAMELESS):
+            return error is not None
+        error = vars(BaseException)["__cause__"].__get__(error)  # a property of its class could lie
+    return False
+
+
 class Failure:
     """Why a message failed: `phase` is decode, process, batch, sink or commit.
 
     `error` is the exception (None after `message.fail`), `stage` the name of the processor or
-    batcher, `attempts` the number of attempts so far, `retry` whether it may be tried again.
+    batcher, `attempts` the number of attempts so far, `retry` whether it may be tried again (never
+    after an error that ends the run).
     """
 
     __slots__ = ("_kind", "attempts", "error", "message", "phase", "reason", "retry", "stage")
@@ -51,7 +82,7 @@ class Failure:
         self.message: Message[Any] = message
         self.reason: str = without_passwords(reason)
         self.error: BaseException | None = error
-        self.retry: bool = retry
+        self.retry: bool = retry and not ends_the_run(error)
         self.phase: str = ""
         self.stage: str = ""
         self.attempts: int = 1
@@ -66,7 +97,7 @@ class Failure:
     def kind(self) -> str:
         """The exception's class. After `message.fail` it is the reason, with … for numbers and ids,
         so that failures of the same kind can be counted together."""
-        return self.error_name or folded(self.reason)
+        return self.error_name or folded(beginning(self.reason))
 
     def traceback(self, limit: int = 8192) -> str:
         """The traceback as text, its last `limit` characters; empty without an exception."""

@@ -42,9 +42,11 @@ LIFESPAN = Rule(
     lambda value: _plain(value) and not inspect.isasyncgenfunction(value),
 )
 SIZE = Rule(
-    "a whole number of at least 1 (messages), or (accumulator, a plain def)",
-    lambda value: is_whole(value, 1) or _fills(value),
+    "a whole number of at least 1 (messages), None, or (accumulator, a plain def)",
+    lambda value: value is None or is_whole(value, 1) or _fills(value),
 )
+MOST_WORKERS = 100_000
+"""Each worker is a task: many more would take the process's memory before the first message."""
 HALT = Halt()
 POLICY = a(FailurePolicy, "a failure policy: Halt(), Drop() or DeadLetter(...)")
 
@@ -114,7 +116,9 @@ class StageOptions:
     """Options that a processor and a batcher share, with one meaning."""
 
     concurrency: Annotated[
-        int, whole(1, unit="workers"), "messages or batches handled at a time; 1 keeps the order"
+        int,
+        whole(1, MOST_WORKERS, unit="workers"),
+        "messages or batches handled at a time; 1 keeps the order",
     ] = 1
     partition_by: Annotated[
         KeyFunction | None, FUNCTION, "instead of the pipeline's partition_by"
@@ -146,7 +150,9 @@ class ProcessorOptions(HandlerOptions):
 class BatchOptions(StageOptions):
     """When a batch is closed."""
 
-    size: Annotated[int | tuple[Any, Full], SIZE, "messages in a batch, or when it is full"] = 100
+    size: Annotated[
+        int | tuple[Any, Full] | None, SIZE, "messages in a batch, or when it is full; None: any"
+    ] = 100
     max_bytes: Annotated[int | None, whole(1, unit="bytes"), "bytes in a batch, at most"] = None
     batch_timeout: Annotated[float, SECONDS, "seconds from a batch's first message to its end"] = (
         1.0

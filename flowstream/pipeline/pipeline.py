@@ -183,6 +183,8 @@ class Pipeline:
         named = arguments[0] if arguments else values.get("name")
         path = f"{self.declaration.path} > sink {shown(named)}"
         declared = make(SinkArguments, arguments, values, path)
+        if (rolling := declared.sink.rolling) is not None:
+            declared = make(SinkArguments, arguments, {**rolling.defaults, **values}, path)
         batching: BatchOptions = part(BatchOptions, declared)
         options = BatcherOptions(name=declared.name, **vars(batching))
         check_size(options, self.options, path)

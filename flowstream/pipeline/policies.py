@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from flowstream.backoff import Backoff
+from flowstream.pipeline.guarantee import Guarantee
 from flowstream.schema import check, listing, whole
+from flowstream.texts import type_name
 
 if TYPE_CHECKING:
     from flowstream.pipeline.context import RunContext
@@ -56,7 +58,15 @@ class OpenPolicy(ABC):
 
 
 class FailurePolicy(ABC):
-    """What finally happens to a failed message. A value: equal policies are opened once."""
+    """What finally happens to a failed message. A value: equal policies are opened once.
+
+    If `ordered` is True, it gets the failures of a source partition in its order, and none before
+    all earlier messages are decided: given to it, or settled.
+    """
+
+    @property
+    def ordered(self) -> bool:
+        return False
 
     @abstractmethod
     def open_policy(self, context: RunContext) -> AbstractAsyncContextManager[OpenPolicy]:
@@ -65,6 +75,12 @@ class FailurePolicy(ABC):
     def writes(self) -> Sequence[str]:
         """The streams that failed messages are written to. None of them may be a source."""
         return ()
+
+    def guarantee(self) -> Guarantee:
+        """How often the policy is applied to a failed message."""
+        return Guarantee(
+            "at least once", f"a crash may apply {type_name(self)} to the same message again"
+        )
 
 
 class _Always(OpenPolicy):
@@ -79,6 +95,9 @@ class _Always(OpenPolicy):
 class Halt(FailurePolicy):
     """Stop the pipeline with `Halted`; the committed offset stays before the message."""
 
+    def guarantee(self) -> Guarantee:
+        return Guarantee("at least once", "the run ends, and the next one gets the message again")
+
     @asynccontextmanager
     async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         yield _Always("halted")
@@ -90,6 +109,13 @@ class Drop(FailurePolicy):
 
     A message that a handler filters out (`message.drop()`) settles as dropped instead.
     """
+
+    def guarantee(self) -> Guarantee:
+        return Guarantee(
+            "at most once",
+            "a failed message is given up",
+            "keep it: on_failure=DeadLetter(...) publishes it, and Halt() stops before it",
+        )
 
     @asynccontextmanager
     async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:

@@ -67,7 +67,8 @@ class SourcePartition(Protocol):
 
     @property
     def next(self) -> int:
-        """The offset behind the last one taken in; 0 before the first message.
+        """The offset that the next body gets: the one behind the last message that was taken in,
+        before the first message the one behind `committed`, and 0 if nothing is stored.
 
         If the producer is run again, it continues from its last value.
         """
@@ -87,24 +88,25 @@ class SourcePartition(Protocol):
     ) -> None:
         """Deliver `bodies`; returns once all of them are inside `max_in_flight`.
 
-        `offset` is that of the first body (by default the next one, which is at first the one
-        behind `committed`), or `offsets` are those of all bodies; they must ascend. After `drain`
-        or `close` bodies are ignored: they belong to the next owner of the stream. `timestamp` is
-        the broker's, in milliseconds; `tail` is the last offset known to be in the stream, if
-        `Producer.backlog` does not report it. Bodies that are not bytes are taken as decoded data.
+        `offset` is that of the first body (by default `next`), or `offsets` are those of all
+        bodies; they must ascend. After `drain` or `close` bodies are ignored: they belong to the
+        next owner of the stream. `timestamp` is the broker's, in milliseconds; `tail` is the last
+        offset known to be in the stream, if `Producer.backlog` does not report it. Bodies that are
+        not bytes are taken as decoded data.
         """
 
     def skip(self, offset: int) -> None:
         """Let commits pass `offset`: the messages up to it were filtered out and will not come."""
 
-    async def drain(self, timeout: float | None = None) -> bool:
+    async def drain(self, timeout: float | None = None, *, lost: bool = False) -> bool:
         """Settle what was sent, commit, verify, and fence the partition; False if the time ran out.
 
-        Open batches are flushed. Afterwards nothing is committed for the partition any more.
+        Open batches are flushed. Afterwards no offset of the partition is committed. With `lost`
+        the next owner may have begun already, so that a commit that fails is soon given up.
         """
 
     def close(self) -> None:
-        """The partition's source is gone: nothing is committed for it any more."""
+        """The partition's source does not exist any longer: none of its offsets is committed."""
 
 
 class Intake(Protocol):
@@ -146,7 +148,7 @@ class Producer(ABC):
 
         An exception ends the run once all messages sent before are handled and committed: a
         FlowstreamError as it is, any other as the cause of a SourceFailed. Only a `resumable`
-        producer is run again first, as often as max_restarts allows. Others might begin anew and
+        producer is run again first, as often as max_restarts allows. Others might start again and
         repeat messages, or continue and leave some out.
         """
 

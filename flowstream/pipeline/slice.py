@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.message import Message
+from flowstream.texts import shown
 
 T = TypeVar("T")
 
@@ -108,14 +109,30 @@ class Slice(Generic[T]):
 
     def fail(self, index: int, reason: object = "failed", *, retry: bool = True) -> None:
         """Fail the message at `index`, as `Message.fail` does."""
-        self.messages[index].fail(reason, retry=retry)
+        self._at(index).fail(reason, retry=retry)
 
     def drop(self, index: int, reason: object = "dropped") -> None:
         """Filter the message at `index` out, as `Message.drop` does."""
-        self.messages[index].drop(reason)
+        self._at(index).drop(reason)
+
+    def _at(self, index: int) -> Message[T]:
+        """The message at `index`. -1 is none: it is what a search returns that finds nothing."""
+        messages = self.messages
+        # A number of NumPy has __index__, too.
+        position = -1 if isinstance(index, bool) or not hasattr(index, "__index__") else int(index)
+        if not 0 <= position < len(messages):
+            raise IndexError(
+                f"index={shown(index)}: expected the position of a message, from 0 to "
+                f"{len(messages) - 1}"
+            )
+        return messages[position]
 
     def __len__(self) -> int:
-        return len(self._messages if self._messages is not None else self.columns[0])
+        messages = self._messages
+        if messages is not None:
+            return len(messages)
+        assert self._raw is not None
+        return len(self._raw)
 
     def __iter__(self) -> Iterator[Message[T]]:
         return iter(self.messages)
@@ -235,6 +252,57 @@ class Slice(Generic[T]):
     def _only_rows(self) -> None:
         """Forget what was computed from the messages, because they have changed."""
         self._raw = self._data = self._runs = self._bytes = None
+
+
+class LentSlice(Slice[T]):
+    """A slice for a handler, with lists of its own: it may sort or shorten them, and the worker
+    still has all messages. A decision about a message counts, because the objects are the same.
+    """
+
+    __slots__ = ("_ended", "_lender")
+
+    def __init__(self, lender: Slice[T]) -> None:
+        if lender.rows:
+            super().__init__(None, messages=list(lender.messages))
+        else:
+            raw, data = lender.columns
+            super().__init__(list(lender.runs), raw=list(raw), data=list(data))
+        self._lender = lender
+        self._ended = False
+
+    def end(self) -> None:
+        """The handler's call has ended, so decisions come too late."""
+        self._ended = True
+
+    def _at(self, index: int) -> Message[T]:
+        if self._ended:
+            raise RuntimeError(
+                "the call of the handler has ended: fail and drop messages before it returns"
+            )
+        return super()._at(index)
+
+    @property
+    def messages(self) -> list[Message[T]]:
+        if self._messages is None:
+            self._messages = list(self._lender.messages)
+        return self._messages
+
+    # A change needs rows: the columns of a changed slice do not say which messages they belong to.
+
+    def replace(self, data: list[Any]) -> None:
+        self._change()
+        super().replace(data)
+
+    def take(self, count: int) -> Slice[T]:
+        self._change()
+        return super().take(count)
+
+    def extend(self, other: Slice[Any]) -> None:
+        self._change()
+        super().extend(other)
+
+    def _change(self) -> None:
+        self._messages = self.messages
 
 
 def _runs_of(messages: list[Message[Any]]) -> list[Run]:

@@ -114,7 +114,7 @@ def payload_of(raw: bytes) -> Any:
     """The payload of a body: bytes as `data_of` gives them, or the value that AMQP has instead.
 
     A value is what `AmqpMessage.body` is: a map is a dict, sequence sections are joined into one
-    list, and so on; None stands for null and for a message without a body. Raises ProtocolError
+    list, and so on; None means null, or a message without a body. Raises ProtocolError
     on a message that is damaged.
     """
     (data,) = last_data([raw])

@@ -1,7 +1,7 @@
 """Bytes to AMQP 1.0 values.
 
 Source: AMQP 1.0, part 1 (Types), "Type encodings". A value is a constructor byte and its data; the
-high half of the byte tells how wide the data is (0x4_: 0, 0x5_: 1, 0x6_: 2, 0x7_: 4, 0x8_: 8,
+high half of the byte is the width of the data (0x4_: 0, 0x5_: 1, 0x6_: 2, 0x7_: 4, 0x8_: 8,
 0x9_: 16 bytes; 0xA_, 0xC_, 0xE_: a u8 size first; 0xB_, 0xD_, 0xF_: a u32 size first), so unknown
 values can be skipped. 0x00 begins a descriptor and the described value.
 """

@@ -1,6 +1,6 @@
 """AMQP 1.0 values for which Python has no type.
 
-Source: AMQP 1.0, part 1 (Types). Python's own types stand for: None null, bool boolean, int long
+Source: AMQP 1.0, part 1 (Types). Python's own types represent: None null, bool boolean, int long
 (ulong above 2**63), float double, bytes binary, str string, uuid.UUID uuid, list list, dict map.
 Everything else has a class here, a subclass of the type that it behaves like, so that a decoded
 value is encoded as the same type again.

@@ -11,10 +11,12 @@ the header but are not sent.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import repeat
 from struct import Struct
 from struct import error as struct_error
+from typing import Any
 
 from flowstream.errors import ChecksumMismatch, ConfigurationError, ProtocolError
 from flowstream.protocol.compression import Compression, compress, decompress
@@ -29,6 +31,10 @@ HEADER_SIZE = 48
 MAX_ENTRIES = 65535
 MAX_UNCOMPRESSED = 64 << 20
 """The most that a sub-entry may announce (the limit of servers from 4.3.5 on)."""
+
+SHORT = 512
+"""Below this mean length a body is cut together with the length of the next one. Of longer bodies
+the copying takes most of the time."""
 
 _HEADER = Struct(">BBHIqQQIIIB3x")
 _LENGTH = Struct(">I")
@@ -152,6 +158,8 @@ def _cut_simple(data: bytes, position: int, end: int, count: int) -> list[bytes]
                 some = run_length(data, position, stride, count)
                 found += cut(data, position, f"4x{stride - 4}s", some)
                 position += some * stride
+            elif end - position < SHORT * count:
+                position = _cut_short(data, position, some, found)
             else:
                 for _ in repeat(None, some):
                     start = position + 4
@@ -161,6 +169,29 @@ def _cut_simple(data: bytes, position: int, end: int, count: int) -> list[bytes]
     except struct_error:
         return None
     return found if position == end else None
+
+
+@cache
+def _with_next() -> list[Callable[[bytes, int], tuple[Any, ...]]]:
+    """By its length: what reads a body and the length of the next one, with one call for both."""
+    return [Struct(f">{length}sI").unpack_from for length in range(2 * SHORT)]
+
+
+def _cut_short(data: bytes, position: int, count: int, found: list[bytes]) -> int:
+    """Append the bodies of `count` simple entries, most of them short. Returns where they end."""
+    append, unpack, with_next = found.append, _LENGTH.unpack_from, _with_next()
+    length: int = unpack(data, position)[0]
+    start = position + 4
+    for _ in repeat(None, count - 1):
+        try:
+            body, following = with_next[length](data, start)
+        except IndexError:
+            body, following = data[start : start + length], unpack(data, start + length)[0]
+        append(body)
+        start += length + 4
+        length = following
+    append(data[start : start + length])
+    return start + length
 
 
 def _cut_any(

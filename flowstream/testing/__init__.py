@@ -9,8 +9,8 @@
     clock.py            virtual time: a timeout of an hour passes in a millisecond
     brokers.py          the embedded broker, in memory on a free port
     acknowledger.py     CallerAcknowledger, for tests of your own producers
-    recording.py        how the tester sees what it tells
-    pytest_plugin.py    fixtures, for those who want them: it is named in a conftest
+    recording.py        how the tester records a run
+    pytest_plugin.py    fixtures, loaded if a conftest names it
 
 This file is the room's contract.
 """

@@ -1,4 +1,4 @@
-"""An acknowledger that tells whoever waits for it: for tests of your own producers."""
+"""An acknowledger that tests of your own producers can wait for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowstream.pipeline import Acknowledger, Message, Signal
 class CallerAcknowledger(Acknowledger):
     """Keeps (message, outcome) of everything that is settled, in the order it was.
 
-    With `inner`, that acknowledger is told first, and what it raises is raised.
+    With `inner`, that acknowledger is called first, and its exceptions are raised.
 
         partition = intake.open("jobs", commits=False, acknowledger=caller)
         ...

@@ -8,9 +8,10 @@ A batch timeout of an hour passes in a millisecond. Virtual time is a property o
 
     run_virtual(main)                           # a plain def test
 
-While a worker thread runs, time passes in real time (`threads_take_time`): otherwise a timeout
-would overtake the thread. Use virtual time only for what happens inside one process: the loop
-cannot know that another process is about to answer, and jumps ahead.
+While a worker thread runs, or a sink writes in one, time passes in real time
+(`threads_take_time`): otherwise a timeout would overtake the thread. Use virtual time only for what
+happens inside one process: the loop cannot know that another process is about to answer, and jumps
+ahead.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
+
+from flowstream.pipeline import threads_run
 
 if TYPE_CHECKING:
     import trio
@@ -142,7 +145,7 @@ class JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        if any(limiter.borrowed_tokens for limiter in self.limiters):
+        if threads_run() or any(limiter.borrowed_tokens for limiter in self.limiters):
             started = time.monotonic()
             events = super().select(timeout)
             self.now += min(time.monotonic() - started, timeout)
@@ -175,7 +178,7 @@ class _RealWhileBusy:
         self._busy = False
 
     def after_task_step(self, task: Any) -> None:
-        busy = any(limiter.borrowed_tokens for limiter in self.limiters)
+        busy = threads_run() or any(limiter.borrowed_tokens for limiter in self.limiters)
         if busy is not self._busy:
             self._busy = busy
             self._clock.autojump_threshold = float("inf") if busy else self._threshold

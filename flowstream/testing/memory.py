@@ -48,6 +48,11 @@ class MemoryEnvironment(MemoryBroker):
         """Whether all present consumers have been given everything, markers included."""
         return not self._faults and all(consumer.at_end for consumer in self._consumers)
 
+    @property
+    def read(self) -> frozenset[str]:
+        """The streams that have an open consumer."""
+        return frozenset(consumer.stream for consumer in self._consumers)
+
     # -- streams
 
     async def stream_exists(self, name: str) -> bool:

@@ -120,6 +120,9 @@ class MemorySuperStreamConsumer:
     def losses(self) -> dict[str, int | None]:
         return {consumer.stream: consumer.losses for consumer in self._queue}
 
+    async def subscribe_again(self) -> None:
+        """There are no other consumers whose order could change."""
+
     def __aiter__(self) -> MemorySuperStreamConsumer:
         return self
 

@@ -32,6 +32,9 @@ class MemoryPublisher:
             return None
         return self._broker.last_publishing_id(self._reference, self.stream)
 
+    def check_fits(self, bodies: Sequence[bytes]) -> None:
+        """Every body fits: there are no frames."""
+
     async def publish(self, body: Any, *, publishing_id: int | None = None, **_: Any) -> None:
         ids = None if publishing_id is None else [publishing_id]
         await self.publish_many([body], publishing_ids=ids)
@@ -57,13 +60,17 @@ class MemorySuperStreamPublisher:
     """Like `flowstream.client.SuperStreamPublisher`, for bodies that are given with their keys."""
 
     def __init__(self, broker: MemoryBroker, super_stream: str, routing: Routing) -> None:
-        self.super_stream = super_stream
+        self.super_stream: str = super_stream
         self._broker = broker
-        self._routing = routing
+        self.routing: Routing = routing
+
+    @property
+    def partitions(self) -> list[str]:
+        return list(self._broker.super_stream(self.super_stream))
 
     async def partitions_of(self, key: str) -> Sequence[str]:
         """As the client's; a routing key is bound to the partition that is named after it."""
-        if self._routing == "hash":
+        if self.routing == "hash":
             return (self._broker.route(self.super_stream, key),)
         bound = f"{self.super_stream}-{key}"
         if bound not in self._broker.super_stream(self.super_stream):

@@ -20,7 +20,7 @@ def place_of(message: Message[Any]) -> Place:
 
 
 class Record(RunHooks):
-    """What happened in one run. An observer, too: it counts what came in, and tells of changes."""
+    """What happened in one run. It is also an observer: it counts messages, and reports changes."""
 
     def __init__(self, changed: Signal) -> None:
         self.changed = changed

@@ -17,7 +17,7 @@ class Outcome:
 
     `status` is "ok", "dropped", "dead_lettered", "discarded" (policy Drop), "halted", or "open":
     not settled in this run, so the next one gets it again. `data` is what the handlers made of
-    it. `reason`, `phase` and `stage` say why and where it failed for good; `error` is the
+    it. `reason`, `phase` and `stage` say why and where it failed permanently; `error` is the
     exception, if it was one. `attempts` is how often it was tried in the stage that tried most.
     """
 
@@ -60,7 +60,7 @@ class HandledBatch:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """A message in a stream of dead letters: its body, and what stands in its properties."""
+    """A message in a stream of dead letters: its body, and what its properties say."""
 
     body: bytes
     stream: str
@@ -111,12 +111,12 @@ class RunReport(Sequence[Outcome]):
 
     def __repr__(self) -> str:
         counts = Counter(self.statuses)
-        told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no messages"
+        text = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no messages"
         bad = next((outcome for outcome in self.outcomes if outcome.reason is not None), None)
         if bad is not None:
-            told += f"; first {bad.stream}@{bad.offset} in {bad.stage}: {bad.reason}"
+            text += f"; first {bad.stream}@{bad.offset} in {bad.stage}: {bad.reason}"
         end = "" if self.run is None else f"; {'crashed' if self.crashed else self.run.reason}"
-        return f"<RunReport {told}{end}>"
+        return f"<RunReport {text}{end}>"
 
     @overload
     def __getitem__(self, index: int) -> Outcome: ...

@@ -1,4 +1,4 @@
-"""Runs a pipeline with everything around it in memory, and tells what became of each message."""
+"""Runs a pipeline with everything around it in memory, and reports what became of each message."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class PipelineTester:
         self._pushed = 0
         self._running: RunningPipeline | None = None
         self._ended: RunResult | None = None
-        self._told = False
+        self._reported = False
         self._life: AbstractAsyncContextManager[None] | None = None
         self.put(*options.messages)
 
@@ -92,7 +92,7 @@ class PipelineTester:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Drains; raises what ended the run, unless a result has told it."""
+        """Drains; raises the error that ended the run, unless a result has reported it."""
         assert self._life is not None
         await self._life.__aexit__(kind, error, trace)
 
@@ -122,7 +122,7 @@ class PipelineTester:
         environment = self.environment
         self._record = record = Record(environment.changed)
         self._deliveries, self._pushed = len(environment.deliveries), 0
-        self._told, self._ended = False, None
+        self._reported, self._ended = False, None
         telemetry = Telemetry(record)
         with self._declared(), self._crashing(record):
             async with self.pipeline.start(
@@ -133,7 +133,7 @@ class PipelineTester:
                     yield
                     running.stop()
                     self._ended = await running.wait()
-        self._tell()
+        self._report()
 
     @property
     def running(self) -> RunningPipeline:
@@ -164,7 +164,7 @@ class PipelineTester:
         """
         record, before = self._record, len(self._record.batches)
         if self._is_over():
-            raise ConfigurationError(f"{self.pipeline!r} has ended: nothing can be pushed any more")
+            raise ConfigurationError(f"{self.pipeline!r} has ended, so no message can be pushed")
         if isinstance(self.producer, StreamProducer):
             places = self.put(*messages, stream=stream, key=key)
         else:
@@ -250,9 +250,9 @@ class PipelineTester:
         finally:
             self.environment.on_crash.remove(crash)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Raise what ended the run, unless that is known."""
-        if self._ended is not None and not (self._told or self._record.crashed):
+        if self._ended is not None and not (self._reported or self._record.crashed):
             self._ended.raise_for_error()
 
     def _stream(self, stream: str | None, key: str | None) -> str:
@@ -287,7 +287,8 @@ class PipelineTester:
             len(delivery.bodies) for delivery in self.environment.deliveries[self._deliveries :]
         )
         return (
-            self.environment.exhausted
+            self.environment.read.issuperset(self.producer.reads() or ())  # consumers are open
+            and self.environment.exhausted
             and self._record.received >= delivered
             and not self.running.statistics().in_flight
         )
@@ -306,7 +307,7 @@ class PipelineTester:
 
     def _result(self, places: Sequence[Place], batches_before: int) -> RunReport:
         record = self._record
-        self._told = self._told or self._is_over()
+        self._reported = self._reported or self._is_over()
         return RunReport(
             outcomes=tuple(map(record.outcome, places)),
             batches=tuple(record.batches[batches_before:]),

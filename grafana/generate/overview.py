@@ -13,7 +13,7 @@ from grafana.generate.common import (
     share,
 )
 from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
-from grafana.generate.promql import fold
+from grafana.generate.promql import PROCESS, fold
 
 _COMMIT_AGE = f"time() - {panels.fold('max', 'last_commit_timestamp_seconds', 'pipeline')}"
 _SHARE_FAILING = share(
@@ -206,7 +206,12 @@ _TROUBLE = Row(
             "Disconnected",
             "Environments, publishers and consumers that lost their connection to the broker and "
             "are reconnecting.",
-            (Query(panels.fold("sum", "recovering", "instance", "kind"), "{{instance}} {{kind}}"),),
+            (
+                Query(
+                    panels.fold("sum", "recovering", *PROCESS, "kind"),
+                    "{{instance}} {{worker}} {{kind}}",
+                ),
+            ),
             "short",
             thresholds=(Threshold(1, "red"),),
             drill_down="flowstream-runtime",
@@ -218,8 +223,8 @@ _TROUBLE = Row(
             (
                 Query(
                     "time() - "
-                    + panels.fold("max", "start_timestamp_seconds", "pipeline", "instance"),
-                    "{{pipeline}} {{instance}}",
+                    + panels.fold("max", "start_timestamp_seconds", "pipeline", *PROCESS),
+                    "{{pipeline}} {{instance}} {{worker}}",
                 ),
             ),
             "s",

@@ -12,6 +12,7 @@ from grafana.generate.model import (
     Threshold,
     Variable,
 )
+from grafana.generate.promql import NAMED, PROCESS
 
 STREAM = Variable("stream", "received_offset", "Stream")
 
@@ -98,7 +99,7 @@ _COMMITS = Row(
         Panel(
             "Longest wait for a commit",
             "Time that settled messages have been waiting for a commit, by process.",
-            (Query(panels.fold("max", "uncommitted_seconds", "instance"), "{{instance}}"),),
+            (Query(panels.fold("max", "uncommitted_seconds", *PROCESS), NAMED),),
             "s",
             thresholds=(Threshold(60, "red"),),
         ),
@@ -121,8 +122,8 @@ _OWNERS = Row(
             "owner; without one for long, no process consumes it.",
             (
                 Query(
-                    panels.fold("max", "partition_active", "stream", "instance"),
-                    "{{stream}} {{instance}}",
+                    panels.fold("max", "partition_active", "stream", *PROCESS),
+                    "{{stream}} {{instance}} {{worker}}",
                 ),
             ),
             "short",
@@ -135,7 +136,7 @@ _OWNERS = Row(
         Panel(
             "Partitions of each process",
             "Partitions that each process consumes; the broker distributes them.",
-            (Query(panels.fold("sum", "active_partitions", "instance"), "{{instance}}"),),
+            (Query(panels.fold("sum", "active_partitions", *PROCESS), NAMED),),
             "short",
             width=12,
             height=10,
@@ -147,9 +148,10 @@ _OWNERS = Row(
             "although no process starts or stops, connections break.",
             (
                 Query(
-                    panels.fold("sum", "partition_moves", "instance", "direction"),
-                    "{{instance}} {{direction}}",
+                    panels.fold("sum", "partition_moves", *PROCESS, "direction"),
+                    "{{instance}} {{worker}} {{direction}}",
                 ),
+                Query(panels.fold("sum", "rebalances", *PROCESS), f"{NAMED} subscribed again"),
             ),
             "short",
             width=12,
@@ -158,7 +160,12 @@ _OWNERS = Row(
             "Hand-over, mean",
             "Mean time from the broker's request for a partition until it was drained and "
             "committed, since the processes started. The broker waits for 60 seconds.",
-            (Query(panels.mean_so_far("hand_over_duration_seconds", "instance"), "{{instance}}"),),
+            (
+                Query(
+                    panels.mean_so_far("hand_over_duration_seconds", *PROCESS),
+                    NAMED,
+                ),
+            ),
             "s",
             width=12,
             thresholds=(Threshold(40, "red"),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana.generate.common import INSTANCE, ONE_PIPELINE, panels, share
 from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
+from grafana.generate.promql import NAMED, PROCESS
 
 _FLOW = Row(
     "Flow",
@@ -47,9 +48,9 @@ _FLOW = Row(
             "Messages received and not settled, and their limit max_in_flight. At the limit, the "
             "handlers are the bottleneck and no more messages are requested from the broker.",
             (
-                Query(panels.fold("sum", "in_flight_messages", "instance"), "{{instance}}"),
-                Query(panels.fold("sum", "max_in_flight_messages", "instance"),
-                      "{{instance}} limit"),
+                Query(panels.fold("sum", "in_flight_messages", *PROCESS), NAMED),
+                Query(panels.fold("sum", "max_in_flight_messages", *PROCESS),
+                      "{{instance}} {{worker}} limit"),
             ),
             "short",
         ),
@@ -57,8 +58,9 @@ _FLOW = Row(
             "Bytes in flight",
             "Bytes received and not settled, and their limit max_in_flight_bytes.",
             (
-                Query(panels.fold("sum", "in_flight_bytes", "instance"), "{{instance}}"),
-                Query(panels.fold("sum", "max_in_flight_bytes", "instance"), "{{instance}} limit"),
+                Query(panels.fold("sum", "in_flight_bytes", *PROCESS), NAMED),
+                Query(panels.fold("sum", "max_in_flight_bytes", *PROCESS),
+                      "{{instance}} {{worker}} limit"),
             ),
             "bytes",
         ),
@@ -74,7 +76,7 @@ _FLOW = Row(
             "Time since the last settled message",
             "If it is long and messages are in flight, the pipeline is stuck. If it is long and "
             "none are, no messages arrive.",
-            (Query(panels.fold("max", "progress_age_seconds", "instance"), "{{instance}}"),),
+            (Query(panels.fold("max", "progress_age_seconds", *PROCESS), NAMED),),
             "s",
         ),
         Panel(
@@ -136,7 +138,12 @@ _FAILURES = Row(
             "Waiting for the failure policy",
             "Failed messages that the failure policy has not settled yet, such as dead letters "
             "that are not confirmed.",
-            (Query(panels.fold("sum", "disposing_messages", "instance"), "{{instance}}"),),
+            (
+                Query(
+                    panels.fold("sum", "awaiting_policy_messages", *PROCESS),
+                    NAMED,
+                ),
+            ),
             "short",
         ),
         Panel(
@@ -286,6 +293,12 @@ _BATCHES = Row(
             (Query(panels.fold("sum", "open_batches", "batcher"), "{{batcher}}"),),
             "short",
         ),
+        Panel(
+            "Held messages",
+            "Messages for a sink that writes exactly once, which wait for messages before them.",
+            (Query(panels.fold("sum", "held_messages", "batcher"), "{{batcher}}"),),
+            "short",
+        ),
     ),
 )
 
@@ -297,8 +310,8 @@ _RUN = Row(
             "Coloured while a process is in the phase.",
             (
                 Query(
-                    panels.fold("max", "phase", "instance", "phase"),
-                    "{{instance}} {{phase}}",
+                    panels.fold("max", "phase", *PROCESS, "phase"),
+                    "{{instance}} {{worker}} {{phase}}",
                 ),
             ),
             "short",
@@ -309,7 +322,12 @@ _RUN = Row(
         Panel(
             "Ready",
             "The checks of /readyz. Red while a check fails.",
-            (Query(panels.fold("min", "ready", "instance", "check"), "{{instance}} {{check}}"),),
+            (
+                Query(
+                    panels.fold("min", "ready", *PROCESS, "check"),
+                    "{{instance}} {{worker}} {{check}}",
+                ),
+            ),
             "short",
             "state-timeline",
             mappings={"0": "fails", "1": "passes"},
@@ -319,7 +337,7 @@ _RUN = Row(
         Panel(
             "Paused",
             "1 while the pipeline is paused.",
-            (Query(panels.fold("max", "paused", "instance"), "{{instance}}"),),
+            (Query(panels.fold("max", "paused", *PROCESS), NAMED),),
             "short",
         ),
         Panel(
@@ -327,8 +345,8 @@ _RUN = Row(
             "The most messages that the pipeline receives per second; empty without a limit.",
             (
                 Query(
-                    panels.fold("sum", "rate_limit_messages_per_second", "instance"),
-                    "{{instance}}",
+                    panels.fold("sum", "rate_limit_messages_per_second", *PROCESS),
+                    NAMED,
                 ),
             ),
             "cps",

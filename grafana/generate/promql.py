@@ -12,8 +12,15 @@ from collections.abc import Mapping
 
 from flowstream.metrics import CATALOGUE, Metric
 
-TARGET_LABELS = ("job", "instance")
-"""Labels that Prometheus adds to every series, for the target that it scraped."""
+TARGET_LABELS = ("job", "instance", "worker")
+"""Labels that every series may have: Prometheus adds those of the target that it scraped, and the
+parent of `run --workers` the number of the worker."""
+
+PROCESS = ("instance", "worker")
+"""The labels that name a process. Without `--workers`, no series has the label `worker`; Prometheus
+treats that like an empty one."""
+NAMED = "{{instance}} {{worker}}"
+"""A process in a legend."""
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in CATALOGUE}
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flowstream.monitor import COMPOSE
 from grafana.generate.common import FAILING, lag_messages, share
-from grafana.generate.promql import Promql, fold
+from grafana.generate.promql import PROCESS, Promql, fold
 from grafana.generate.provisioning import to_yaml
 
 rules = Promql({}, "5m")
@@ -77,6 +77,11 @@ REFUSED = Recording(
 )
 
 RECORDINGS = (LAG, PIPELINE_LAG, SETTLED, FAILING_RATIO, LATENCY, REFUSED)
+
+
+def _partitions(how: str) -> str:
+    """The partitions of one process: of the one that reads most, for example."""
+    return rules.fold(how, "active_partitions", "pipeline", "super_stream")
 
 
 def _grown(name: str, window: str, *by: str, **where: str) -> str:
@@ -167,12 +172,12 @@ ALERTS = (
     ),
     Alert(
         "FlowstreamStuck",
-        value=rules.fold("max", "progress_age_seconds", "pipeline", "instance"),
+        value=rules.fold("max", "progress_age_seconds", "pipeline", *PROCESS),
         bound="> 60",
-        condition=f"and on (pipeline, instance) "
-        f"{rules.fold('max', 'oldest_in_flight_seconds', 'pipeline', 'instance')} > 60\n"
-        f"unless on (pipeline, instance) "
-        f"{rules.fold('max', 'paused', 'pipeline', 'instance')} == 1",
+        condition=f"and on (pipeline, instance, worker) "
+        f"{rules.fold('max', 'oldest_in_flight_seconds', 'pipeline', *PROCESS)} > 60\n"
+        f"unless on (pipeline, instance, worker) "
+        f"{rules.fold('max', 'paused', 'pipeline', *PROCESS)} == 1",
         hold="1m",
         severity="critical",
         summary="{{ $labels.pipeline }} on {{ $labels.instance }} is stuck",
@@ -181,7 +186,7 @@ ALERTS = (
     ),
     Alert(
         "FlowstreamHandlerStuck",
-        value=rules.fold("max", "longest_handler_seconds", "pipeline", "stage", "instance"),
+        value=rules.fold("max", "longest_handler_seconds", "pipeline", "stage", *PROCESS),
         bound="> 300",
         hold="1m",
         severity="warning",
@@ -214,6 +219,18 @@ ALERTS = (
         description="It restarted {{ $value }} times in the last 15 minutes.",
     ),
     Alert(
+        "FlowstreamUneven",
+        value=f"{_partitions('max')}\n/\n{_partitions('avg')}",
+        bound="> 1.5",
+        condition=f"and on (pipeline, super_stream) "
+        f"{_partitions('max')} - {_partitions('min')} > 1",
+        hold="10m",
+        severity="warning",
+        summary="The load of {{ $labels.pipeline }} is uneven",
+        description="One process reads {{ $value | humanize }} times its share of the partitions "
+        "of {{ $labels.super_stream }}.",
+    ),
+    Alert(
         "FlowstreamGone",
         value=fold(
             "max",
@@ -241,7 +258,7 @@ ALERTS = (
     ),
     Alert(
         "FlowstreamNotReady",
-        value=rules.fold("min", "ready", "pipeline", "instance", "check"),
+        value=rules.fold("min", "ready", "pipeline", *PROCESS, "check"),
         bound="< 1",
         hold="5m",
         severity="warning",
@@ -260,7 +277,7 @@ ALERTS = (
     ),
     Alert(
         "FlowstreamEventLoopBlocked",
-        value=rules.quantile(0.99, "event_loop_lag_seconds", "instance"),
+        value=rules.quantile(0.99, "event_loop_lag_seconds", *PROCESS),
         bound="> 0.5",
         hold="5m",
         severity="warning",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana.generate.common import INSTANCE, panels
 from grafana.generate.model import Dashboard, Panel, Query, Row, Threshold
+from grafana.generate.promql import NAMED, PROCESS
 
 
 def _of_process(series: str) -> str:
@@ -46,8 +47,8 @@ _CONNECTIONS = Row(
             "are reconnecting.",
             (
                 Query(
-                    panels.fold("max", "recovering", "instance", "kind", "name"),
-                    "{{instance}} {{kind}} {{name}}",
+                    panels.fold("max", "recovering", *PROCESS, "kind", "name"),
+                    "{{instance}} {{worker}} {{kind}} {{name}}",
                 ),
             ),
             "short",
@@ -79,8 +80,8 @@ _PROCESSES = Row(
             "too little CPU.",
             (
                 Query(
-                    panels.quantile(0.99, "event_loop_lag_seconds", "instance"),
-                    "{{instance}} 99 %",
+                    panels.quantile(0.99, "event_loop_lag_seconds", *PROCESS),
+                    "{{instance}} {{worker}} 99 %",
                 ),
             ),
             "s",
@@ -89,14 +90,14 @@ _PROCESSES = Row(
         Panel(
             "Event-loop lag, mean",
             "Mean delay of timers on the event loop.",
-            (Query(panels.mean("event_loop_lag_seconds", "instance"), "{{instance}}"),),
+            (Query(panels.mean("event_loop_lag_seconds", *PROCESS), NAMED),),
             "s",
         ),
         Panel(
             "Memory",
             "Resident memory. Its limit follows from max_in_flight_bytes and what handlers keep. "
             "If it only rises, there is a leak.",
-            (Query(_of_process("process_resident_memory_bytes"), "{{instance}}"),),
+            (Query(_of_process("process_resident_memory_bytes"), NAMED),),
             "bytes",
         ),
         Panel(
@@ -106,7 +107,7 @@ _PROCESSES = Row(
             (
                 Query(
                     _of_process("rate(process_cpu_seconds_total[$__rate_interval])"),
-                    "{{instance}}",
+                    NAMED,
                 ),
             ),
             "percentunit",
@@ -114,7 +115,7 @@ _PROCESSES = Row(
         Panel(
             "Open files",
             "File descriptors in use, as a share of the limit of the process.",
-            (Query(_of_process("process_open_fds / process_max_fds"), "{{instance}}"),),
+            (Query(_of_process("process_open_fds / process_max_fds"), NAMED),),
             "percentunit",
             thresholds=(Threshold(0.8, "red"),),
         ),
@@ -124,7 +125,7 @@ _PROCESSES = Row(
             (
                 Query(
                     _of_process("rate(python_gc_collections_total[$__rate_interval])"),
-                    "{{instance}} {{generation}}",
+                    "{{instance}} {{worker}} {{generation}}",
                 ),
             ),
             "cps",
@@ -132,11 +133,11 @@ _PROCESSES = Row(
         Panel(
             "Versions",
             "The versions of flowstream and Python that each process runs.",
-            (Query(panels.fold("max", "build_info", "instance", "version", "python"),
+            (Query(panels.fold("max", "build_info", *PROCESS, "version", "python"),
                    column="Runs"),),
             "none",
             "table",
-            passing=("instance", "version", "python"),
+            passing=("instance", "worker", "version", "python"),
         ),
     ),
 )  # fmt: skip

@@ -103,7 +103,8 @@ async def copy(target: Target) -> Measured:
             assert whole.running is not None
             whole.running.stop()
 
-    whole.sink("copies", StreamSink(target.options["output"]), size=BATCH)
+    once = target.options.get("once", False)
+    whole.sink("copies", StreamSink(target.options["output"], exactly_once=once), size=BATCH)
     watch = Stopwatch()
     result = await whole.run(url=target.url, tune_gc=True)
     measured = watch.stop(target.messages)

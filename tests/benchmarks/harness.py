@@ -153,29 +153,16 @@ class Harness:
     def _run(
         self, scenario: Scenario, stream: str, messages: int, options: dict[str, Any], seed: int
     ) -> dict[str, Any]:
-        process = self._begin(scenario.run, stream, messages, options, seed)
+        process = begin(scenario.run, self._url, stream, messages, options, seed)
         if scenario.publisher is None:
-            return _finish(process)
+            return finish(process)
         assert process.stdout is not None
         first = json.loads(process.stdout.readline() or "{}")
         if "ready" not in first:
-            return first or _finish(process)
-        publisher = self._begin(scenario.publisher, stream, messages, options, seed)
-        published = _finish(publisher)
-        return {**_finish(process), "publisher": published}
-
-    def _begin(
-        self, run: str, stream: str, messages: int, options: dict[str, Any], seed: int = 0
-    ) -> subprocess.Popen[str]:
-        task = {"run": run, "url": self._url, "stream": stream, "messages": messages}
-        command = [sys.executable, "-m", "tests.benchmarks.worker"]
-        return subprocess.Popen(
-            [*command, json.dumps({**task, "options": options})],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
-        )
+            return first or finish(process)
+        publisher = begin(scenario.publisher, self._url, stream, messages, options, seed)
+        published = finish(publisher)
+        return {**finish(process), "publisher": published}
 
     def _rate_of(self, comparison: Comparison) -> int | None:
         """Messages a second; "half" of what the slowest scenario can take is found out first."""
@@ -192,7 +179,21 @@ class Harness:
         return rate
 
 
-def _finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+def begin(
+    run: str, url: str, stream: str, messages: int, options: dict[str, Any], seed: int = 0
+) -> subprocess.Popen[str]:
+    """A process of worker.py that measures."""
+    task = {"run": run, "url": url, "stream": stream, "messages": messages, "options": options}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.worker", json.dumps(task)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": str(seed)},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     """What a process printed last. Raises Failed where it did not end well."""
     killer = threading.Timer(TIMEOUT, process.kill)
     killer.start()

@@ -195,7 +195,7 @@ CONSUME = Comparison(
             "keyed",
             "pipeline: processor, 4 workers, 16 skewed keys",
             "processor-only",
-            seeds=2,
+            seeds=4,
             batcher=False,
             key="raw",
             workers=4,
@@ -274,6 +274,51 @@ SINK = Comparison(
     ),
 )
 
+
+def _once(kind: str, title: str, **options: Any) -> tuple[Scenario, Scenario]:
+    """A sink at least once, and exactly once beside it."""
+    name = "-".join(["sink", kind, *(f"{value}" for value in options.values())])
+    run, options = "sink_side.written", {"kind": kind, **options}
+    return (
+        Scenario(f"{name}-repeats", f"{title}, at least once", run, options | {"once": False}),
+        Scenario(
+            f"{name}-once",
+            f"{title}, exactly once",
+            run,
+            options | {"once": True},
+            (f"{name}-repeats",),
+        ),
+    )
+
+
+ONCE = Comparison(
+    "once",
+    "What exactly once costs",
+    stream="raw",
+    scenarios=(
+        *_once("sqlite", "orders into SQLite, batches of 1000"),
+        *_once("postgres", "orders into PostgreSQL by COPY, batches of 1000"),
+        *_once("postgres", "the same, 4 workers", workers=4),
+        *_once("files", "orders into files of 1000 lines"),
+    ),
+)
+
+ONCE_STREAM = Comparison(
+    "once-stream",
+    "What exactly once costs from stream to stream",
+    stream="copy",
+    scenarios=(
+        Scenario("copy-repeats", "copy a stream, at least once", "flowstream_side.copy"),
+        Scenario(
+            "copy-once",
+            "copy a stream, exactly once",
+            "flowstream_side.copy",
+            {"once": True},
+            ("copy-repeats",),
+        ),
+    ),
+)
+
 SUPER = Comparison(
     "super",
     "Consume a super stream of three partitions",
@@ -333,5 +378,6 @@ LOADED = Comparison(
 )
 
 COMPARISONS = (
-    PUBLISH, CONSUME, AMQP, TYPED, SINK, SUPER, MEMORY, RESIDENT, LATENCY, LOADED,
+    PUBLISH, CONSUME, AMQP, TYPED, SINK, ONCE, ONCE_STREAM, SUPER, MEMORY, RESIDENT, LATENCY,
+    LOADED,
 )  # fmt: skip

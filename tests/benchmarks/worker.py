@@ -17,7 +17,7 @@ from tests.benchmarks.measuring import Skipped, Target
 
 
 def main(task: dict[str, Any]) -> None:
-    module, _, function = task["run"].partition(".")
+    module, _, function = task["run"].rpartition(".")
     target = Target(task["url"], task["stream"], task["messages"], task["options"])
     try:
         measure = getattr(importlib.import_module(f"tests.benchmarks.{module}"), function)

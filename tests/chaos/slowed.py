@@ -9,13 +9,16 @@ ORDERS_TIMEOUT   the drain_timeout in seconds
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 
-from flowstream import Batch, DeadLetter, Message, Pipeline, Retry, StreamProducer
-from pipelines import warehouse
-from pipelines.orders import Order
+from flowstream import DeadLetter, Message, Pipeline, Retry, SqliteSink, StreamProducer
+from flowstream.connectors.sql.sqlite import SqliteDatabase
+from flowstream.connectors.sql.transaction import Row
+from pipelines import orders
+from pipelines.orders import Order, OrderRow
 
 DELAY = float(os.environ.get("ORDERS_DELAY", "0"))
 HANG = os.environ.get("ORDERS_HANG")
@@ -26,7 +29,6 @@ pipeline = Pipeline(
     StreamProducer("orders"),
     retry=Retry(attempts=3),
     on_failure=DeadLetter("orders.dead"),
-    lifespan=warehouse.opened,
     commit_every=150,
     drain_timeout=float(os.environ.get("ORDERS_TIMEOUT", "25")),
 )
@@ -45,10 +47,23 @@ async def validate(message: Message[Order]) -> None:
         message.fail("amount must be positive", retry=False)
 
 
-@pipeline.batcher(size=50, batch_timeout=0.2, concurrency=2)
-def load(batch: Batch[Order], store: warehouse.Warehouse) -> None:
-    if HANG == "batch" and any(message.offset == HANG_AT for message in batch.messages):
-        hung()
-        threading.Event().wait()
-    time.sleep(DELAY)
-    store.insert(batch.messages)
+class SlowDatabase(SqliteDatabase):
+    def begin(self) -> None:
+        time.sleep(DELAY)  # before the transaction, in which another worker would have to wait
+        super().begin()
+
+    def insert(self, rows: Sequence[Row], *, apart: bool) -> None:
+        offset = [*OrderRow.__annotations__].index("offset")
+        if HANG == "batch" and any(row[offset] == HANG_AT for row in rows):
+            hung()
+            threading.Event().wait()
+        super().insert(rows, apart=apart)
+
+
+class SlowSink(SqliteSink):
+    def connect(self) -> SqliteDatabase:
+        return SlowDatabase(self.path, self.table, self.columns, self.key)
+
+
+warehouse = SlowSink(orders.path, "orders", columns=OrderRow, row=orders.row, create=True)
+pipeline.sink("load", warehouse, size=50, batch_timeout=0.2, concurrency=2)

@@ -5,18 +5,33 @@ Made by the client in this process, which is quicker than by commands.
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import anyio
 
+from flowstream import SqliteSink
 from flowstream.client import AmqpMessage, Environment
 from tests.brokers.running import Broker
 from tests.cli.command import Started
 from tests.cli.modules import write_module
 
 MESSAGES = 3
+SINKS = """
+from flowstream import Message, Pipeline, SqliteSink, StreamProducer
+
+pipeline = Pipeline("shop", StreamProducer({stream!r}, reference="me"))
+
+
+@pipeline.processor
+async def check(message: Message[dict[str, int]]) -> None: ...
+
+
+pipeline.sink("rows", SqliteSink({path!r}, "rows", columns={{"n": int}}))
+"""
 
 
 class World:
@@ -51,6 +66,7 @@ class World:
             "dead": self.dead_letters,
             "super": self.super_stream,
             "module": self.module,
+            "sinks": self.sinks,
             "monitor": self.monitor,
             "management": lambda: self.broker.management or "http://localhost:9",
         }
@@ -95,6 +111,18 @@ class World:
         """A module whose pipeline, named like its stream, has three messages to handle."""
         stream = self.stream()
         return write_module(self.folder, stream, module=stream.replace("-", "_"))
+
+    def sinks(self) -> str:
+        """A module whose pipeline `shop` has written two of three messages into a table."""
+        stream = self.stream()
+        module = f"sinks_{stream.replace('-', '_')}"
+        path = self.folder / f"{module}.db"
+        (self.folder / f"{module}.py").write_text(SINKS.format(stream=stream, path=str(path)))
+        SqliteSink(path, "rows", columns={"n": int}).initialize()
+        with closing(sqlite3.connect(path)) as database, database:
+            row = ("shop/rows", stream, "0-1", 0)
+            database.execute("INSERT INTO flowstream_offsets VALUES (?, ?, ?, ?)", row)
+        return module
 
     def monitor(self) -> str:
         """The address of a running pipeline's monitor; one for all who ask."""

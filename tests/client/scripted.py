@@ -183,9 +183,8 @@ class Session:
     def feed(self, data: bytes) -> None:
         for command in self.wire.receive(data):
             self.received.append(command)
-            if isinstance(command, Close):
-                self.ok(Key.CLOSE, command.correlation_id)
-            if self.wire.state in (State.CLOSING, State.CLOSED):
+            closing = self.wire.state in (State.CLOSING, State.CLOSED)
+            if closing and not isinstance(command, Close):
                 continue
             script = self.node.scripts.get(type(command))
             if script is None or not script(self, command):
@@ -236,6 +235,9 @@ class Session:
         address = self.node.address
         properties = {"advertised_host": address.host, "advertised_port": str(address.port)}
         self.send(OpenResponse(c.correlation_id, Code.OK, properties))
+
+    def close(self, c: Close) -> None:
+        self.ok(Key.CLOSE, c.correlation_id)
 
     def versions(self, c: ExchangeCommandVersions) -> None:
         self.send(ExchangeCommandVersionsResponse(c.correlation_id, Code.OK, SERVER_VERSIONS))
@@ -346,6 +348,8 @@ class Session:
         log = self.node.streams.get(c.stream)
         stored = None if log is None else log.offsets.get(c.reference)
         code = Code.OK if stored is not None else Code.NO_OFFSET
+        if log is None:
+            code = Code.STREAM_DOES_NOT_EXIST
         self.send(QueryOffsetResponse(c.correlation_id, code, stored or 0))
 
     def stats(self, c: StreamStats) -> None:
@@ -374,6 +378,7 @@ _HANDLERS: dict[type, Callable[[Session, Any], None]] = {
     TuneResponse: Session.tune,
     Open: Session.open_,
     ExchangeCommandVersions: Session.versions,
+    Close: Session.close,
     Heartbeat: Session.heartbeat,
     Response: Session.response,
     CreateStream: Session.create,

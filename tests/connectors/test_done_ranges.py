@@ -68,5 +68,5 @@ def test_any_order_of_batches_leads_to_the_same_ranges(a: list[int], b: list[int
 
 @pytest.mark.parametrize("wrong", [(3, 2), (-1, 4)])
 def test_what_is_no_range_is_refused(wrong: Range) -> None:
-    with pytest.raises(ValueError, match="is no range of offsets"):
+    with pytest.raises(ValueError, match="expected 0 <= first offset <= last offset"):
         DoneRanges([wrong])

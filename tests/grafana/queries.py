@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAFANA = ROOT / "grafana"
 RULES = GRAFANA / "prometheus" / "flowstream.rules.yml"
 
-TARGET_LABELS = {"job", "instance"}
+TARGET_LABELS = {"job", "instance", "worker"}
 _PROCESS = {
     "process_resident_memory_bytes": set[str](),
     "process_cpu_seconds_total": set[str](),
@@ -61,8 +62,14 @@ def panel_queries() -> Iterator[PanelQuery]:
 
 def rules(kind: str) -> dict[str, Any]:
     """The rules of a kind ("record" or "alert") by name."""
-    groups = yaml.safe_load(RULES.read_text())["groups"]
+    groups = read_rules()["groups"]
     return {rule[kind]: rule for group in groups for rule in group["rules"] if kind in rule}
+
+
+@cache
+def read_rules() -> Any:
+    """Read once: every query asks for them."""
+    return yaml.safe_load(RULES.read_text())
 
 
 def substituted(expression: str, window: str) -> str:

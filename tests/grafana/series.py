@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 P = 'pipeline="p"'
 PS = f'{P},stream="s"'
 PI = f'{P},instance="i"'
+PW = f'{P},super_stream="s"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,18 @@ CASES: dict[str, list[Case]] = {
             labels={"pipeline": "p", "instance": "i"},
             value="4m 0s",
         ),
+        Case(  # one worker has nothing in flight, another settles while one message waits
+            {
+                f'flowstream_progress_age_seconds{{{PI},worker="1"}}': ramp(0, 60, 50),
+                f'flowstream_oldest_in_flight_seconds{{{PI},worker="1"}}': flat(0, 50),
+                f'flowstream_progress_age_seconds{{{PI},worker="2"}}': flat(1, 50),
+                f'flowstream_oldest_in_flight_seconds{{{PI},worker="2"}}': ramp(0, 60, 50),
+                f'flowstream_paused{{{PI},worker="1"}}': flat(0, 50),
+                f'flowstream_paused{{{PI},worker="2"}}': flat(0, 50),
+            },
+            fires=None,
+            clear=35,
+        ),
         Case(  # nothing is in flight
             {
                 f"flowstream_progress_age_seconds{{{PI}}}": ramp(0, 60, 50),
@@ -248,6 +261,25 @@ CASES: dict[str, list[Case]] = {
             clear=35,
             labels={"pipeline": "p", "instance": "i"},
             value="3",
+        )
+    ],
+    "FlowstreamUneven": [
+        Case(  # worker 2 has no partition for 20 minutes; a difference of one does not matter
+            {
+                f'flowstream_active_partitions{{{PW},worker="1"}}': joined(
+                    flat(1, 10), flat(3, 20), flat(1, 40)
+                ),
+                f'flowstream_active_partitions{{{PW},worker="2"}}': joined(
+                    flat(2, 10), flat(0, 20), flat(1, 40)
+                ),
+                f'flowstream_active_partitions{{{PW},worker="3"}}': joined(
+                    flat(1, 10), flat(1, 20), flat(2, 40)
+                ),
+            },
+            fires=22,
+            clear=32,
+            labels={"pipeline": "p", "super_stream": "s"},
+            value="2.25",
         )
     ],
     "FlowstreamGone": [

@@ -33,7 +33,7 @@ def variables(service: str) -> dict[str, str]:
 
 def test_everything_is_there() -> None:
     assert set(COMPOSE) == {"name", "services", "volumes"}
-    assert set(SERVICES) == {"rabbitmq", "orders", "prometheus", "grafana"}
+    assert set(SERVICES) == {"rabbitmq", "orders", "postgres", "prometheus", "grafana"}
 
 
 def test_images_are_pinned() -> None:
@@ -41,7 +41,7 @@ def test_images_are_pinned() -> None:
     images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     assert len(images) == len(SERVICES)
     for image in images:
-        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+(-[a-z]+)?", image), image
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)?", image), image
 
 
 def test_ports_are_on_the_loopback_and_none_is_taken_twice() -> None:

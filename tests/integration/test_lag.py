@@ -288,6 +288,13 @@ async def test_behind_a_filter(broker: Broker, stream_name: str, tmp_path: Path)
             await all_say(faces, broker, stream_name, 0)  # it is passed, and stored
 
 
+async def reads(faces: Faces, partitions: int) -> None:
+    """Waits until the broker has given the member so many partitions."""
+    with anyio.fail_after(SOON):
+        while sum(it["active"] for it in (await faces.page())["streams"]) != partitions:
+            await anyio.sleep(0.1)
+
+
 @pytest.mark.slow
 async def test_standing_by(broker: Broker, stream_name: str) -> None:
     """Two members of a group: each tells the lag of all partitions, its own and the other's."""
@@ -297,19 +304,19 @@ async def test_standing_by(broker: Broker, stream_name: str) -> None:
     async with Environment(broker.url) as first, Environment(broker.url) as second:
         await first.create_super_stream(stream_name, partitions=2)
         try:
-            since = time.time()
-            for partition in await first.partitions(stream_name):
-                await one_by_one(first, partition, 20)
-            async with watched(members[0], first) as active, watched(members[1], second) as other:
-                for faces in (active, other):
-                    await all_say(faces, broker, stream_name, 40, since=since)
-                with anyio.fail_after(SOON):  # the broker has shared them out
-                    while sum(it["active"] for it in (await other.page())["streams"]) != 1:
-                        await anyio.sleep(0.1)
-                for member in members:
-                    member.allow(15)
-                for faces in (active, other):
-                    await all_say(faces, broker, stream_name, 10, since=since)
+            async with watched(members[0], first) as active:
+                await reads(active, 2)  # it is the first member of both partitions
+                async with watched(members[1], second) as other:
+                    await reads(other, 1)
+                    since = time.time()
+                    for partition in await first.partitions(stream_name):
+                        await one_by_one(first, partition, 20)
+                    for faces in (active, other):
+                        await all_say(faces, broker, stream_name, 40, since=since)
+                    for member in members:
+                        member.allow(15)
+                    for faces in (active, other):
+                        await all_say(faces, broker, stream_name, 10, since=since)
         finally:
             await first.delete_super_stream(stream_name)
 

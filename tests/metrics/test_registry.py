@@ -38,6 +38,7 @@ from flowstream.telemetry import (
     Settled,
     StageCrashed,
     StateChanged,
+    SubscribedAgain,
     Truncated,
     Warned,
 )
@@ -69,6 +70,7 @@ EVENTS: tuple[Event, ...] = (
     PartitionMoved("p", "all", "s", True, None),
     PartitionMoved("p", "all", "t", True, None),
     PartitionMoved("p", "all", "t", False, 0.2),
+    SubscribedAgain("p", "all"),
     StageCrashed("p", "default", "OSError", True),
     HandlerStuck("p", "default", 61.0, "File ..."),
     Published("t", 10, 1_000, 10),
@@ -111,6 +113,7 @@ def test_counts(fed: Metrics) -> None:
     assert value(fed, "flowstream_batch_messages_sum", pipeline="p", batcher="default") == 97
     assert value(fed, "flowstream_committed_offset", pipeline="p", stream="s") == 89
     assert value(fed, "flowstream_foreign_commits_total", pipeline="p", stream="s") == 1
+    assert value(fed, "flowstream_rebalances_total", pipeline="p", super_stream="all") == 1
     assert value(fed, "flowstream_connections", role="consumer") == 1
     assert value(fed, "flowstream_unconfirmed_messages", stream="t") == 2
     assert value(fed, "flowstream_phase", pipeline="p", phase="starting") == 0

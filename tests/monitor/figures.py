@@ -52,7 +52,7 @@ RUNNING = Statistics(
     highest_in_flight=80,
     highest_in_flight_bytes=8_000,
     rate_limit=RateLimit(messages=1000),
-    disposing=0,
+    awaiting_policy=0,
     restarts=0,
     hung=0,
     progress_age=0.5,

@@ -30,10 +30,17 @@ SEEN = {"healthy": "running", "backlog": "lagging", "failing": "failing", "halti
 TIMEOUT = 120.0
 
 SHORTEN = """
-    for (const each of document.querySelectorAll("pre"))
-      each.textContent = each.textContent.replaceAll(arguments[0], "");
+    const [root] = arguments;
+    const shorten = () => {
+      for (const each of document.querySelectorAll("pre")) {
+        const text = each.textContent.replaceAll(root, "");
+        if (each.textContent !== text) each.textContent = text;
+      }
+    };
+    new MutationObserver(shorten).observe(document.body, {subtree: true, childList: true});
+    shorten();
 """
-"""Paths in tracebacks are those of the project, wherever it is."""
+"""Paths in tracebacks are those of the project, wherever it is; also after the page was updated."""
 OPEN = ".reason summary"
 """What is clicked in the scene "failing": the first reason, with its traceback."""
 

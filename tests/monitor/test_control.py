@@ -81,7 +81,7 @@ async def test_who_did_it_is_in_the_event_log() -> None:
         "limited to 250 messages every 1 s, by the live page (10.0.0.7)",
         "resumed, by the program",
         "'processor' resized from 1 to 3 workers, by the program",
-        "no rate limit any more, by the program",
+        "the rate limit was removed, by the program",
         "asked to stop, by the end of its block",
     ]
 
@@ -133,6 +133,8 @@ async def test_it_is_off_unless_allowed(running: RunningPipeline) -> None:
         ({"action": "pause"}, 404, "no pipeline None is running"),
         ({"pipeline": "controlled"}, 400, "expected pause, resume or rate_limit"),
         (order("stop"), 400, "action='stop': expected pause, resume or rate_limit"),
+        (order("drain"), 400, "to drain the run, send it SIGTERM"),
+        (order("resize"), 400, "start the run again with other --workers"),
         (order("rate_limit", messages=-1), 400, "messages=-1: a limit is a number"),
         (order("rate_limit", messages="fast"), 400, "messages='fast': expected a number"),
         (order("rate_limit", messages=True), 400, "messages=True: expected a number"),

@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from flowstream.testing import virtual_time
+from tests.support.threads import WatchedThreads
 
 
 @pytest.fixture
-def threads() -> None:
-    """For tests with handlers in worker threads: virtual time gives them a moment to work."""
+def threads(monkeypatch: pytest.MonkeyPatch) -> WatchedThreads:
+    """For tests with handlers in worker threads: virtual time waits for what they do."""
+    return WatchedThreads(monkeypatch)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    moment = 0.01 if "threads" in request.fixturenames else 0
-    return virtual_time(request.param, moment=moment)
+    if "threads" in request.fixturenames:
+        watched: WatchedThreads = request.getfixturevalue("threads")
+        return watched.virtual_time(request.param)
+    return virtual_time(request.param)

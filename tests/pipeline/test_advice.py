@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
 from flowstream import Backoff, Batch, Message, Pipeline, Retry
+from flowstream.pipeline import Rolling, RunContext, Sink
 from flowstream.telemetry import Event, Telemetry, Warned
 from tests.support.pipelines import MemoryStream
 
@@ -174,3 +177,21 @@ async def test_what_is_warned_of_comes_true() -> None:
         await pipeline.run()
     assert max(sizes) < 60
     assert sum(sizes) == 200
+
+
+class Hourly(Sink):
+    rolling = Rolling(window=3600.0)  # type: ignore[assignment]
+
+    @asynccontextmanager
+    async def writer(self, context: RunContext) -> AsyncIterator[Any]:
+        yield None
+
+
+def test_a_batch_of_an_hour_needs_a_window_of_an_hour() -> None:
+    pipeline = Pipeline("shop", MemoryStream([b"1"]))
+    pipeline.sink("files", Hourly())
+    (advice,) = found(pipeline)
+    assert "max_in_flight=10,000 admits 2.78 messages for each second" in advice
+    assert "360,000" in advice
+    pipeline.configure(max_in_flight=360_000)
+    assert found(pipeline) == []

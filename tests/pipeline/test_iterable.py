@@ -121,6 +121,14 @@ async def test_what_was_read_goes_through_once_and_the_run_fails(
     assert caught.value.__cause__ is error
 
 
+async def test_a_source_that_raises_generator_exit_does_not_close_the_run() -> None:
+    """Raised in the run's own coroutine it would mean that the event loop closes it."""
+    pipeline, seen = over(mapped(GeneratorExit("no more")))
+    with pytest.raises(SourceFailed, match="GeneratorExit: no more"):
+        await pipeline.run()
+    assert seen == list(range(AT))
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=[source.__name__ for source in SOURCES])
 async def test_a_source_in_a_thread_fails_the_same_way(source: Any, threads: None) -> None:
     pipeline, seen = over(source(ValueError("x")), threaded=True)
@@ -295,7 +303,7 @@ async def test_what_is_lost_with_a_source_that_has_no_offsets_is_logged(
         await pipeline.run()
     told = str(caught.value)
     assert "Offsets of iterable are not stored: the next run gets this message only if" in told
-    assert "if the source begins anew with the same offsets, discard this message" in told
+    assert "if the source starts again with the same offsets, discard this message" in told
     assert "messages of 'iterable' are not settled. The source has no offsets" in caplog.text
 
 

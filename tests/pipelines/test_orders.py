@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from itertools import islice
 
 import pytest
 
 from flowstream import IterableProducer
+from flowstream.connectors.sql.sqlite import SqliteDatabase
 from flowstream.testing import Crash, Disconnect, MemoryEnvironment, Pause, PipelineTester
-from pipelines import feed, orders, warehouse
+from pipelines import feed, orders
 
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """The totals in the warehouse, once a pipeline has run."""
     path = str(tmp_path / "orders.sqlite3")
-    monkeypatch.setenv("ORDERS_WAREHOUSE", path)
+    monkeypatch.setattr(orders.warehouse, "path", path)
 
     def totals() -> tuple[int, int, Decimal]:
-        store = warehouse.Warehouse(path)
-        try:
-            return store.totals()
-        finally:
-            store.close()
+        with closing(sqlite3.connect(path)) as connection:
+            query = "SELECT count(*), total(quantity), total(cents) FROM orders"
+            count, quantity, cents = connection.execute(query).fetchone()
+        return count, int(quantity), Decimal(int(cents)) / 100
 
     return totals
 
@@ -69,14 +71,14 @@ def test_orders_that_cannot_be_are_dead_letters_and_the_others_are_loaded(stored
 
 
 def test_a_warehouse_that_is_away_for_a_moment_is_tried_again(stored, monkeypatch):
-    insert, failures = warehouse.Warehouse.insert, [ConnectionError("away"), OSError("full")]
+    insert, failures = SqliteDatabase.insert, [ConnectionError("away"), OSError("full")]
 
-    def flaky(self, messages) -> None:
+    def flaky(self, rows, *, apart) -> None:
         if failures:
             raise failures.pop()
-        insert(self, messages)
+        insert(self, rows, apart=apart)
 
-    monkeypatch.setattr(warehouse.Warehouse, "insert", flaky)
+    monkeypatch.setattr(SqliteDatabase, "insert", flaky)
     result = PipelineTester(orders.pipeline).run_sync(order(1), order(2))
     assert result.ok
     assert [outcome.attempts for outcome in result] == [3, 3]

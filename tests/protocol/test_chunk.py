@@ -89,6 +89,24 @@ def test_a_sub_entry_among_many_simple_ones_is_found_wherever_it_is(place: int):
     assert p.Chunk.parse(chunk_of(entries, len(expected))).bodies() == expected
 
 
+@pytest.mark.parametrize("long", [1023, 1024, 1 << 17])
+@pytest.mark.parametrize("place", [0, 1, 511, 512, 699])
+def test_a_long_body_among_many_short_ones_is_whole(place: int, long: int):
+    bodies = [bytes([number % 251]) * (number % 300) for number in range(700)]
+    bodies[place] = b"x" * long
+    raw = chunk_of(list(map(p.simple_entry, bodies)), len(bodies))
+    assert p.Chunk.parse(raw + b"more").bodies() == bodies
+
+
+@pytest.mark.parametrize("lie", [0, 1023, 1024, (1 << 31) - 1])
+@pytest.mark.parametrize("place", [0, 1, 511, 512, 699])
+def test_a_wrong_length_among_many_is_found(place: int, lie: int):
+    raw = bytearray(chunk_of([p.simple_entry(b"%03d" % number) for number in range(700)], 700))
+    pack_into(">I", raw, 48 + 7 * place, lie)
+    with pytest.raises(ProtocolError):
+        p.Chunk.parse(raw).bodies()
+
+
 def test_pitfall_2_records_and_entries_are_counted_apart():
     entries = [p.simple_entry(b"a"), p.sub_entry_bytes(p.sub_entry(0, [b"b", b"c", b"d"]))]
     chunk = p.Chunk.parse(chunk_of([*entries, p.simple_entry(b"e")], 5))

@@ -32,10 +32,11 @@ def binaries() -> Path | None:
 
 
 class Postgres:
-    """A server of its own, with `databases` by number."""
+    """A server of its own, with `databases` by number. `durable`: it syncs what it commits."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, *, durable: bool = False) -> None:
         self.folder = folder
+        self.durable = durable
         self.databases = 0
         self._programs = programs
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -55,7 +56,8 @@ class Postgres:
 
     def start(self) -> None:
         options = (
-            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off "
+            f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 "
+            f"-c fsync={'on' if self.durable else 'off'} "
             "-c max_connections=50 -c shared_buffers=16MB -c deadlock_timeout=100ms"
         )
         self._call("pg_ctl", "-w", "-o", options, "-l", str(self.folder / "log"), "start")
@@ -90,13 +92,13 @@ class Postgres:
 
 
 @contextmanager
-def served_postgres() -> Iterator[Postgres]:
+def served_postgres(*, durable: bool = False) -> Iterator[Postgres]:
     """A server that is running; skips where it cannot be had."""
     programs = binaries()
     if programs is None or importlib.util.find_spec("psycopg") is None:
         pytest.skip(REASON)
     folder = Path(tempfile.mkdtemp(prefix="flowstream-postgres-"))
-    server = Postgres(folder, programs)
+    server = Postgres(folder, programs, durable=durable)
     try:
         server.create()
         server.start()

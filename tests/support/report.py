@@ -14,16 +14,20 @@ Reports reach this plugin in the process that was started, whichever worker ran 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import random
 import signal
+import threading
 from collections import Counter, defaultdict
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis import strategies
 
 from tests.brokers.running import REQUIRED, running
 
@@ -31,13 +35,14 @@ TESTS = Path(__file__).resolve().parents[1]
 FAST = ("pipeline", "protocol", "client", "connectors", "testing", "broker")
 LONG = ("broker", "chaos", "browser", "slow")
 TOGETHER = {
+    "tests/benchmarks/test_bodies.py": "bodies",
     "tests/chaos/test_sizes_memory.py": "frame_max of a broker",
     "tests/grafana/test_real_run.py": "real run",
     "tests/monitor/behaviour/test_page.py": "browser",
 }
 """Files whose tests share what is used by one at a time: an option of a broker, a run with its
-Prometheus, the window of a browser. The cluster, whose nodes are killed, has a run of its own:
-`-m cluster`."""
+Prometheus, the window of a browser; or what takes long to make. The cluster, whose nodes are
+killed, has a run of its own: `-m cluster`."""
 RING = "ring"
 TOOK_PART = "broker"
 """The user properties of a report: the ring of its test, and the broker that it ran on."""
@@ -145,8 +150,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 # -- several processes ---------------------------------------------------------------
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """What is collected lives as long as the run, so the collector of garbage never looks at it.
+
+    In each process that is a fifth of the time of collecting, and a part of the time of each test.
+    """
+    gc.disable()
+    try:
+        import_files(session)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def import_files(session: pytest.Session) -> None:
     """Import the test files, in each process from another one on.
 
     All processes need all files. If they imported them in one order, each would compile every file
@@ -166,6 +185,16 @@ def pytest_collection(session: pytest.Session) -> None:
                 importlib.import_module(name)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Hypothesis's table of the characters of UTF-8, which is kept in a file.
+
+    It takes three seconds in a fresh clone: once, while the processes collect, not in each of them.
+    """
+    table = strategies.characters(codec="utf-8")
+    threading.Thread(target=table.validate, name="table of characters", daemon=True).start()
+
+
 def group_of(nodeid: str) -> str:
     """Tests of one group run in one process, one after the other; most are alone in theirs."""
     return TOGETHER.get(nodeid.partition("::")[0], nodeid)
@@ -179,6 +208,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByGroup(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid)
+
+        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+            """Forget a group that is done: each test would count again all that came before it."""
+            super().mark_test_complete(node, item_index, duration)
+            groups = self.assigned_work[node]
+            group = group_of(self.registered_collections[node][item_index])
+            if all(groups[group].values()):
+                del groups[group]
 
     return ByGroup(config, log)
 
@@ -204,6 +241,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     said = dict(report.user_properties)
+    if RING not in said:  # made by xdist, for a test whose process crashed
+        return
     ring = str(said[RING])
     seconds_of[ring] += report.duration
     if report.when != "call":

@@ -241,6 +241,13 @@ async def test_super_streams_by_key():
     assert (await PipelineTester(pipeline, environment=tester.environment).run()).outcomes == ()
 
 
+async def test_a_run_waits_until_partitions_are_given_to_it():
+    pipeline = Pipeline("orders", SuperStreamProducer("orders", single_active=True))
+    pipeline.processor(_nothing)
+    report = await PipelineTester(pipeline).run(b"1", b"2", key="a")
+    assert report.statuses == ["ok", "ok"]
+
+
 async def _nothing(message: Message[bytes]) -> None:
     """Leaves the message as it is."""
 

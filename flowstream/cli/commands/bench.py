@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Any
 
 import anyio
 import typer
@@ -20,10 +20,7 @@ from flowstream.cli.exit_codes import ExitCode
 from flowstream.cli.output.console import note, print_json
 from flowstream.cli.output.progress import doing
 from flowstream.cli.output.tables import print_rows
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Json, Url
-from flowstream.client import DEFAULT_URL, Environment
+from flowstream.client import Environment
 
 SLICE = 100
 """Messages passed to the publisher at once."""
@@ -39,6 +36,7 @@ CLOSING = 10.0
 
 STAMP = struct.Struct("!Q")
 """The start of a body: the time when it was published, in ns of this machine's clock."""
+
 
 COLUMNS = ["measured", "messages", "seconds", "messages_per_s", "MB_per_s", "p50_ms", "p99_ms"]
 
@@ -81,51 +79,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
-app: Final = new_app()
-
-
-@app.command(
-    epilog=examples(
-        "flowstream bench",
-        "flowstream bench --url rabbitmq-stream://guest:guest@rabbit:5552/ --seconds 10",
-        "flowstream bench --size 1000 --messages 100000 --json",
-    )
-)
-def bench(
-    *,
-    messages: Annotated[
-        int,
-        typer.Option(
-            "-n",
-            "--messages",
-            min=1,
-            metavar="NUMBER",
-            help="The largest number of messages to publish.",
-        ),
-    ] = 1_000_000,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            min=0.1, metavar="NUMBER", help="The longest time of each of the four measurements."
-        ),
-    ] = 5.0,
-    size: Annotated[
-        int,
-        typer.Option(
-            min=STAMP.size, max=1_000_000, metavar="NUMBER", help="The size of a message in bytes."
-        ),
-    ] = 100,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Measure publishing and consuming on a broker, in a stream that is deleted afterwards.
-
-    There are four measurements: publishing as fast as confirms allow, consuming what was published,
-    publishing each message after the confirm of the one before, and delivery from publisher to
-    consumer at 500 messages a second. The first and third show the latency of confirms, the fourth
-    the latency until delivery. The stream takes up to messages x size bytes of the broker's disk.
-    Ctrl-C ends the command, deletes the stream and shows what was measured.
-    """
+def bench(*, messages: int, seconds: float, size: int, url: str, json: bool) -> None:
     plan = Plan(url, messages, seconds, size)
     found: list[Measured] = []
     finished = run_async(_bench, plan, found)

@@ -7,10 +7,9 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any
 
 import anyio
-import typer
 from rich.console import Group
 from rich.live import Live
 
@@ -19,55 +18,15 @@ from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, redrawn, short_duration, short_size, stderr
 from flowstream.cli.output.progress import doing
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.parsing import parse_user
 from flowstream.cli.view.fold import flow
 from flowstream.texts import plural
 
 REFRESH = 0.5
 
 
-app: Final = new_app()
-
-
-@app.command(
-    epilog=examples(
-        "flowstream broker",
-        "flowstream broker --data /var/lib/flowstream --port 5553",
-        "flowstream broker --host 0.0.0.0 --user orders:secret",
-    )
-)
 def broker(
-    *,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, metavar="NUMBER", help="The port to listen on; 0 for a free one."
-        ),
-    ] = 5552,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the streams.")] = Path(
-        ".flowstream"
-    ),
-    memory: Annotated[
-        bool, typer.Option("--memory", help="Keep streams in memory only, until the broker ends.")
-    ] = False,
-    user: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="NAME:PASSWORD",
-            parser=parse_user,
-            help="A user who may connect, instead of guest:guest. Repeatable.",
-        ),
-    ] = None,
-    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    *, host: str, port: int, data: Path, memory: bool, user: list[Any] | None, with_parent: bool
 ) -> None:
-    """Run the embedded broker: one machine, the real protocol, nothing to install.
-
-    It is for development and tests, and works with any client of RabbitMQ Streams. In production,
-    use RabbitMQ and give its address with --url.
-    """
     users = dict(user or [])
     if not users and not _is_loopback(host):
         raise CommandError(

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
-
-import typer
+from typing import Any
 
 from flowstream.cli.configuration.overrides import override, unused
 from flowstream.cli.connection.connect import connection
-from flowstream.cli.diagnosis.findings import Finding, bad, ok, print_findings, warn
+from flowstream.cli.diagnosis.findings import Finding, bad, info, ok, print_findings, warn
 from flowstream.cli.diagnosis.pipelines import ask
 from flowstream.cli.event_loop import run_async
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Json, Url
 from flowstream.cli.pipelines.describe import handler, source
 from flowstream.cli.pipelines.load import load_target, pipelines_of_modules
 from flowstream.cli.pipelines.stream_topology import chain_text, chains, endless, topology_of
-from flowstream.client import DEFAULT_URL
 from flowstream.errors import FlowstreamError
-from flowstream.pipeline import Pipeline
-
-app: Final = new_app()
+from flowstream.pipeline import Pipeline, ends_of
 
 
-@app.command(
-    epilog=examples(
-        "flowstream check pipelines.orders",
-        "flowstream check pipelines.orders pipelines.feed --connect",
-        "flowstream check pipelines.orders --json",
-    )
-)
-def check(
-    targets: Annotated[
-        list[str],
-        typer.Argument(metavar="MODULE[:NAME]", help="Modules with pipelines."),
-    ],
-    *,
-    connect: Annotated[
-        bool,
-        typer.Option(
-            "--connect", help="Also check streams, permissions and offsets at the broker."
-        ),
-    ] = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Check that pipelines would run: declaration, options, handlers and payload types.
-
-    Nothing is consumed, published or stored. With --connect, the streams, the user's permissions,
-    the dead-letter stream and the stored offsets are checked too. The exit code is 24 if a check
-    finds a problem.
-    """
+def check(targets: list[str], *, connect: bool, url: str, json: bool) -> None:
     findings: list[Finding] = []
     pipelines = list(_load(targets, findings))
     findings += _chains(targets, pipelines)
@@ -102,6 +67,7 @@ def declaration(pipeline: Pipeline, target: str) -> Iterator[Finding]:
     for option, origin in overridden.items():
         yield ok(name, option, f"configured by {origin}")
     yield from _stages(pipeline)
+    yield from _guarantees(pipeline)
     yield from _loops(pipeline)
     yield from _advice(pipeline)
 
@@ -131,6 +97,13 @@ def _stages(pipeline: Pipeline) -> Iterator[Finding]:
                 "handled in the stream's order",
                 "set partition_by= if the order matters",
             )
+
+
+def _guarantees(pipeline: Pipeline) -> Iterator[Finding]:
+    """How often what each end does takes effect, and why not more."""
+    for end in ends_of(pipeline.declaration):
+        text, remedy = str(end.guarantee), end.guarantee.remedy
+        yield info(pipeline.name, f"{end.name} guarantee", text, remedy)
 
 
 def _loops(pipeline: Pipeline) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from typing import Any
 
 import typer
 
@@ -20,35 +20,10 @@ from flowstream.cli.configuration.settings import (
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import print_json
 from flowstream.cli.output.tables import print_rows
-from flowstream.cli.parser.command import COMMAND_LINE, new_app
-from flowstream.cli.parser.group import examples, loaded
-from flowstream.cli.parser.options import Json
-
-app: Final = new_app()
+from flowstream.cli.parser.group import loaded
 
 
-@app.command(
-    context_settings={"ignore_unknown_options": True},
-    epilog=examples(
-        "flowstream config",
-        "flowstream config --json",
-        "flowstream config run pipelines.orders --http :9464",
-    ),
-)
-def config(
-    context: typer.Context,
-    line: Annotated[
-        list[str] | None,
-        typer.Argument(metavar=COMMAND_LINE, help="Show the settings for this command line."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Show every setting, with its value and where it came from.
-
-    The first place with a value decides: an option on the command line, the environment
-    (FLOWSTREAM_...), the file .env, the table tool.flowstream in pyproject.toml, the default.
-    Secrets are masked.
-    """
+def config(context: typer.Context, line: list[str] | None, json: bool) -> None:
     rows = list(_rows(_flags(context, line) if line else {}))
     if json:
         print_json(rows)

@@ -9,9 +9,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
-
-import typer
+from typing import Any
 
 from flowstream.cli.connection.connect import connect
 from flowstream.cli.connection.streams import require_stream
@@ -27,23 +25,9 @@ from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, print_json, say, write
 from flowstream.cli.output.progress import doing
 from flowstream.cli.output.tables import print_rows
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Json, Url, Yes, confirm
-from flowstream.cli.parser.parsing import parse_pattern
-from flowstream.client import DEFAULT_URL, Environment
-from flowstream.texts import common, folded, plural
-
-app: Final = new_app(
-    "dead-letters",
-    "List, show and replay messages that failed.",
-    examples(
-        "flowstream dead-letters list orders.dead",
-        "flowstream dead-letters show orders.dead 12",
-        "flowstream dead-letters replay orders.dead --dry-run",
-        "flowstream dead-letters replay orders.dead",
-    ),
-)
+from flowstream.cli.parser.options import confirm
+from flowstream.client import Environment
+from flowstream.texts import beginning, common, folded, plural
 
 INTERRUPTED = {
     False: "run the same command again to continue; no message is published twice",
@@ -51,38 +35,16 @@ INTERRUPTED = {
 }
 """What an interrupted replay has done, by whether --offset was given."""
 
-Stream = Annotated[str, typer.Argument(help="The dead-letter stream.")]
-Reason = Annotated[
-    re.Pattern[str] | None,
-    typer.Option(
-        metavar="REGEX", parser=parse_pattern, help="Only dead letters whose reason matches."
-    ),
-]
 
-
-@app.command(
-    "list",
-    epilog=examples(
-        "flowstream dead-letters list orders.dead",
-        "flowstream dead-letters list orders.dead --reasons",
-        "flowstream dead-letters list orders.dead --reason amount --all --json",
-    ),
-)
 def list_(
-    stream: Stream,
+    stream: str,
     *,
-    reason: Reason = None,
-    reasons: Annotated[
-        bool,
-        typer.Option("--reasons", help="Count dead letters by pipeline, phase and reason instead."),
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Include dead letters that were already replayed.")
-    ] = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    reason: re.Pattern[str] | None,
+    reasons: bool,
+    everything: bool,
+    url: str,
+    json: bool,
 ) -> None:
-    """List dead letters that were not replayed yet, with their origin and reason."""
     letters = run_async(_collect, url, stream, reason, everything)
     rows = _by_reason(letters) if reasons else [letter.row() for letter in letters]
     columns = (
@@ -101,9 +63,10 @@ def _by_reason(letters: list[DeadLetterRecord]) -> list[dict[str, Any]]:
     counts: Counter[tuple[str, str, str, str]] = Counter()
     texts: dict[tuple[str, str, str, str], str] = {}
     for it in letters:
-        key = (it.pipeline, it.stage, it.phase, folded(it.reason))
+        reason = beginning(it.reason)
+        key = (it.pipeline, it.stage, it.phase, folded(reason))
         counts[key] += 1
-        texts[key] = common(texts.get(key, it.reason), it.reason)
+        texts[key] = common(texts.get(key, reason), reason)
     return [
         {
             "letters": count,
@@ -139,21 +102,7 @@ async def _collect(
             ]
 
 
-@app.command(
-    epilog=examples(
-        "flowstream dead-letters show orders.dead 12",
-        "flowstream dead-letters show orders.dead 12 --json",
-    )
-)
-def show(
-    stream: Stream,
-    offset: Annotated[
-        int, typer.Argument(min=0, help="The offset of the dead letter, as shown by list.")
-    ],
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Show one dead letter completely: body, origin, reason and traceback."""
+def show(stream: str, offset: int, url: str, json: bool) -> None:
     letter = run_async(_one, url, stream, offset)
     if json:
         print_json(letter.document())
@@ -170,50 +119,16 @@ async def _one(url: str, stream: str, offset: int) -> DeadLetterRecord:
     raise CommandError(f"{stream} has no dead letter at offset {offset}", ExitCode.INPUT)
 
 
-@app.command(
-    epilog=examples(
-        "flowstream dead-letters replay orders.dead --dry-run",
-        "flowstream dead-letters replay orders.dead",
-        "flowstream dead-letters replay orders.dead --offset 12 --offset 13",
-        "flowstream dead-letters replay orders.dead --to orders.retry",
-    )
-)
 def replay(
-    stream: Stream,
+    stream: str,
     *,
-    offset: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=0, help="Only this dead letter, even if it was replayed before. Repeatable."
-        ),
-    ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option(metavar="STREAM", help="Publish to this stream instead of the original one."),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIELD",
-            help="If --to is a super stream: the field that selects the partition.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be replayed, and do nothing.")
-    ] = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    offset: list[int] | None,
+    to: str | None,
+    key: str | None,
+    dry_run: bool,
+    url: str,
+    json: bool,
 ) -> None:
-    """Publish the original messages again, byte for byte, to their original streams.
-
-    Each dead letter is replayed once. The next replay continues after the last one, and the broker
-    drops messages that a killed replay had already published. Dead letters that arrive meanwhile
-    are left to the next replay. Dead letters stay in their stream until purge deletes them.
-
-    A body that was too large for its dead letter is read from the original stream. A dead letter
-    that cannot be replayed, because its original is gone or too large for a frame, is reported and
-    skipped.
-    """
     if key is not None and to is None:
         raise CommandError("--key needs --to SUPER_STREAM", ExitCode.USAGE)
     chosen = sorted(set(offset or []))
@@ -230,7 +145,7 @@ def replay(
         counts = done.published
         print_json([{"stream": name, "messages": counts[name]} for name in sorted(counts)])
     else:
-        _tell(stream, done, dry_run)
+        _report(stream, done, dry_run)
     for left, why in sorted(done.left.items()):
         note(f"dead letter {left} of {stream} cannot be replayed: {why}")
     if done.left:
@@ -248,7 +163,7 @@ def _options(done: Replayed) -> str:
     return " ".join(f"--offset {offset}" for offset in offsets[:10]) + more
 
 
-def _tell(stream: str, done: Replayed, dry_run: bool) -> None:
+def _report(stream: str, done: Replayed, dry_run: bool) -> None:
     would = "would be replayed" if dry_run else "replayed and confirmed"
     for name in sorted(done.published):
         if done.published[name]:
@@ -271,20 +186,7 @@ async def _replay(
         return await replay_waiting(environment, stream, to, key=key, dry_run=dry_run)
 
 
-@app.command(epilog=examples("flowstream dead-letters purge orders.dead"))
-def purge(
-    stream: Stream,
-    *,
-    yes: Yes = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also delete dead letters that were never replayed.")
-    ] = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Delete all dead letters: the stream is deleted and created again, without its limits.
-
-    First stop the pipeline that writes to it.
-    """
+def purge(stream: str, *, yes: bool, force: bool, url: str) -> None:
     waiting, end = run_async(_waiting, url, stream)
     if waiting and not force:
         raise CommandError(

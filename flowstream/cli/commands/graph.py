@@ -5,36 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Annotated, Final
-
-import typer
 
 from flowstream.cli.configuration.overrides import override
 from flowstream.cli.output.console import print_json, say
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Json
 from flowstream.cli.pipelines.describe import failures, handler, source
 from flowstream.cli.pipelines.load import load_pipelines
 from flowstream.cli.pipelines.stream_topology import topology_of
-from flowstream.pipeline import Pipeline
-
-
-class GraphFormat(StrEnum):
-    TEXT = "text"
-    MERMAID = "mermaid"
+from flowstream.cli.usage.graph import GraphFormat
+from flowstream.pipeline import Guarantee, Pipeline, ends_of
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A stream, or a producer, processor or batcher of a pipeline, by `kind`."""
+    """A stream, or a producer, processor or batcher of a pipeline, by `kind`.
+
+    `guarantee` is that of an end of the pipeline.
+    """
 
     id: str
     kind: str
     label: str
     detail: str = ""
     pipeline: str | None = None
+    guarantee: Guarantee | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +47,7 @@ class Graph:
     edges: tuple[Edge, ...]
 
 
-app: Final = new_app()
-
-
-@app.command(
-    epilog=examples(
-        "flowstream graph pipelines.orders",
-        "flowstream graph pipelines.orders --format mermaid",
-        "flowstream graph pipelines.orders pipelines.feed --json",
-    )
-)
-def graph(
-    targets: Annotated[
-        list[str],
-        typer.Argument(metavar="MODULE[:NAME]", help="Modules with pipelines."),
-    ],
-    *,
-    format: Annotated[
-        GraphFormat, typer.Option(help="GitHub, GitLab and many wikis draw Mermaid.")
-    ] = GraphFormat.TEXT,
-    json: Json = False,
-) -> None:
-    """Draw pipelines: from their streams through their handlers to where messages end."""
+def graph(targets: list[str], *, format: GraphFormat, json: bool) -> None:
     pipelines = list(load_pipelines(targets).values())
     for pipeline in pipelines:
         override(pipeline)
@@ -108,15 +80,17 @@ def _parts(pipeline: Pipeline) -> Iterator[Node | Edge]:
     name, streams = pipeline.name, topology_of(pipeline)
     producer, processor = f"{name}.producer", f"{name}.processor"
     declared, batchers = pipeline.declaration.processor, pipeline.declaration.batchers
+    kept = guarantees(pipeline)
     yield from (Node(f"stream:{stream}", "stream", stream) for stream in streams.reads)
     yield Node(producer, "producer", type(pipeline.producer).__name__, source(pipeline), name)
     if declared is not None:
-        yield Node(processor, "processor", declared.signature.name, handler(declared), name)
+        yield Node(processor, "processor", declared.signature.name, handler(declared), name,
+                   kept.get(declared.options.name))  # fmt: skip
     yield from (Edge(f"stream:{stream}", producer) for stream in streams.reads)
     if declared is not None:
         yield Edge(producer, processor)
     for batcher, each in batchers.items():
-        yield Node(f"{name}.{batcher}", "batcher", batcher, handler(each), name)
+        yield Node(f"{name}.{batcher}", "batcher", batcher, handler(each), name, kept[batcher])
         yield Edge(producer if declared is None else processor, f"{name}.{batcher}")
         stream = getattr(each.sink, "stream", None)
         if stream is not None:
@@ -138,14 +112,29 @@ def tree(pipeline: Pipeline) -> Iterator[str]:
     yield f"└─ {source(pipeline)}"
     processor, batchers = pipeline.declaration.processor, pipeline.declaration.batchers
     indent = "   "
+    kept = guarantees(pipeline)
     if processor is not None:
-        yield f"{indent}└─ processor: {handler(processor)}"
+        mark = _mark(kept.get(processor.options.name))
+        yield f"{indent}└─ processor: {handler(processor)}{mark}"
         indent = "      "
-    ends = [f"{name}: {handler(each)}" for name, each in batchers.items()]
+    ends = [f"{name}: {handler(each)}{_mark(kept[name])}" for name, each in batchers.items()]
     ends.append(f"failed: {failures(pipeline)}")
     for end in ends[:-1]:
         yield f"{indent}├─ {end}"
     yield f"{indent}└─ {ends[-1]}"
+
+
+def guarantees(pipeline: Pipeline) -> dict[str, Guarantee]:
+    """The guarantees of the stages at which messages end, by name."""
+    ends = ends_of(pipeline.declaration)
+    return {end.name: end.guarantee for end in ends if end.kind in ("handler", "sink")}
+
+
+def _mark(guarantee: Guarantee | None) -> str:
+    """A higher or lower guarantee than the usual one."""
+    if guarantee is None or guarantee.level == "at least once":
+        return ""
+    return f" [{guarantee.level}]"
 
 
 # -- Mermaid
@@ -162,7 +151,8 @@ def mermaid(graph: Graph) -> Iterator[str]:
         yield f'  subgraph p{number}["{_escaped(pipeline)}"]'
         for node in graph.nodes:
             if node.pipeline == pipeline:
-                yield f'    {ids[node.id]}["{_escaped(f"{node.kind}: {node.label}")}"]'
+                label = f"{node.kind}: {node.label}{_mark(node.guarantee)}"
+                yield f'    {ids[node.id]}["{_escaped(label)}"]'
         yield "  end"
     for edge in graph.edges:
         arrow = f"-. {edge.label} .->" if edge.label else "-->"

@@ -6,39 +6,15 @@ import keyword
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final
-
-import typer
 
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, say
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
 
 INSTALL = "pip install mypy pytest"
 """Installs what the written files need to be tested and checked."""
 
 
-app: Final = new_app()
-
-
-@app.command(
-    epilog=examples("flowstream new orders", "flowstream new orders --directory pipelines")
-)
-def new(
-    name: Annotated[
-        str, typer.Argument(help="The name of the module, the pipeline and the stream.")
-    ],
-    *,
-    directory: Annotated[
-        Path, typer.Option(help="The folder to write to. It is created if it does not exist.")
-    ] = Path("."),
-) -> None:
-    """Write NAME.py, a small pipeline, and test_NAME.py, which tests it without a broker.
-
-    Both pass pytest and mypy --strict as written; install these with pip install mypy pytest.
-    No file is overwritten.
-    """
+def new(name: str, *, directory: Path) -> None:
     check_name(name)
     module, test = directory / f"{name}.py", directory / f"test_{name}.py"
     package = package_of(directory)

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Final
-
-import typer
+from typing import Any
 
 from flowstream.cli.connection.connect import connect
 from flowstream.cli.connection.streams import require_stream, streams_of
 from flowstream.cli.event_loop import run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, print_json, say
-from flowstream.cli.output.progress import doing
 from flowstream.cli.output.tables import print_rows
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Json, ManagementUrl, Url, Yes, confirm
-from flowstream.cli.parser.parsing import parse_address, parse_offset
-from flowstream.cli.readers.active_readers import ReaderQuery, running_reader
+from flowstream.cli.parser.options import confirm
+from flowstream.cli.readers.active_readers import ReaderQuery, refuse_running
 from flowstream.cli.readers.position import (
     OffsetChange,
     change_of,
@@ -27,29 +21,10 @@ from flowstream.cli.readers.position import (
     position_of,
     skips,
 )
-from flowstream.client import DEFAULT_URL, Address, Environment, Offset
-
-app: Final = new_app(
-    "offsets",
-    "Show, set, reset and forget stored offsets: the last messages that readers settled.",
-    examples("flowstream offsets get orders orders", "flowstream offsets set orders orders 41999"),
-)
-
-Stream = Annotated[str, typer.Argument(help="The stream.")]
-Reference = Annotated[str, typer.Argument(help="The reader; a pipeline's reference is its name.")]
+from flowstream.client import Address, Environment, Offset
 
 
-@app.command(
-    epilog=examples(
-        "flowstream offsets get orders orders", "flowstream offsets get orders orders --json"
-    )
-)
-def get(reference: Reference, stream: Stream, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the stored offset, and its distance from the end of the stream.
-
-    It is the offset of the last settled message; -1 means that offset 0 is not settled. For a super
-    stream, every partition is shown (in JSON as a list).
-    """
+def get(reference: str, stream: str, url: str, json: bool) -> None:
     rows = run_async(_get, url, reference, stream)
     if json:
         print_json(rows[0] if [row["stream"] for row in rows] == [stream] else rows)
@@ -64,25 +39,7 @@ async def _get(url: str, reference: str, stream: str) -> list[dict[str, Any]]:
         return [(await position_of(environment, reference, it)).row() for it in streams]
 
 
-@app.command(
-    "set",
-    epilog=examples(
-        "flowstream offsets set orders orders 41999", "flowstream offsets set audit orders 0"
-    ),
-)
-def set_(
-    reference: Reference,
-    stream: Stream,
-    offset: Annotated[int, typer.Argument(min=0, help="The last settled offset.")],
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Store an offset: the reader continues with the message after it.
-
-    It says how many unhandled offsets are skipped, and refuses an offset after the end of the
-    stream. To skip single messages, use `flowstream run ... --discard STREAM@OFFSET` instead.
-    A running reader is not affected, and will store its own offset over this one.
-    """
+def set_(reference: str, stream: str, offset: int, url: str, json: bool) -> None:
     row = run_async(_set, url, reference, stream, offset)
     if json:
         print_json(row)
@@ -92,25 +49,7 @@ def set_(
         note(skips(reference, stream, row["before"], offset + 1, row["skipped"]))
 
 
-@app.command(
-    epilog=examples(
-        "flowstream offsets forget audit orders", "flowstream offsets forget audit orders --yes"
-    )
-)
-def forget(
-    reference: Reference,
-    stream: Annotated[str, typer.Argument(help="The stream or super stream.")],
-    *,
-    yes: Yes = False,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Forget a reader's stored offset: it starts at its offset= again, like a new reader.
-
-    RabbitMQ has no command that deletes a stored offset. So 0 is stored, which counts as nothing
-    stored, and RabbitMQ drops it when retention next deletes messages of the stream. A running
-    reader stores its offset again.
-    """
+def forget(reference: str, stream: str, *, yes: bool, url: str, json: bool) -> None:
     rows = run_async(_get, url, reference, stream)
     known = [row for row in rows if row["offset"] is not None]
     if not json:
@@ -182,61 +121,21 @@ class ResetRequest:
     watch: float
 
 
-@app.command(
-    epilog=examples(
-        "flowstream offsets reset orders orders --to first",
-        "flowstream offsets reset orders orders --to 2026-11-23T09:00 --dry-run",
-        "flowstream offsets reset orders orders --to 2h --yes",
-        "flowstream offsets reset orders orders --by -1000",
-    )
-)
 def reset(
-    reference: Reference,
-    stream: Stream,
+    reference: str,
+    stream: str,
     *,
-    to: Annotated[
-        Any,
-        typer.Option(
-            metavar="OFFSET",
-            parser=parse_offset,
-            help="Where to continue: first, last, next, an offset, a time (2026-11-23T09:00), or "
-            "an age (30m, 2h, 7d).",
-        ),
-    ] = None,
-    by: Annotated[
-        int | None, typer.Option(metavar="N", help="Move by so many messages; -N moves back.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would change, and do nothing.")
-    ] = False,
-    yes: Yes = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Do not check whether the reader is running.")
-    ] = False,
-    http: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            parser=parse_address,
-            help="The reader's monitor (--http of its run). Default: 127.0.0.1:9464. Repeatable.",
-        ),
-    ] = None,
-    management: ManagementUrl = None,
-    watch: Annotated[
-        float,
-        typer.Option(min=0, metavar="SECONDS", help="How long to watch for commits of the reader."),
-    ] = 6.0,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    to: Any,
+    by: int | None,
+    dry_run: bool,
+    yes: bool,
+    force: bool,
+    http: list[Any] | None,
+    management: str | None,
+    watch: float,
+    url: str,
+    json: bool,
 ) -> None:
-    """Move a reader to another message; for a super stream, in every partition.
-
-    It shows what would be handled again or skipped, asks, stores, and reads back. It refuses while
-    the reader is running: a pipeline reads its offset only when it starts, and would store its own
-    over this one. A running reader is detected by its monitor (--http), by the consumers in the
-    broker's management API, and by its commits. An idle reader is not detected if neither monitor
-    nor API answers: stop it first. Times and "last" mean the beginning of a chunk.
-    """
     if (to is None) == (by is None):
         raise CommandError("give either --to OFFSET or --by N", ExitCode.USAGE)
     monitors = tuple(Address(*each) for each in http or ())
@@ -261,34 +160,13 @@ async def _plan(request: ResetRequest, unchecked: bool) -> list[OffsetChange]:
     async with connect(request.url) as environment:
         streams = await streams_of(environment, request.name)
         if not unchecked:
-            await _refuse_while_running(environment, request, streams)
+            query = ReaderQuery(
+                *(request.url, request.reference, request.name, tuple(streams), request.monitors),
+                management=request.management,
+                watch=request.watch,
+            )
+            await refuse_running(environment, query, "it stores its own offset over this one")
         return [await _change(environment, request, stream) for stream in streams]
-
-
-async def _refuse_while_running(
-    environment: Environment, request: ResetRequest, streams: list[str]
-) -> None:
-    query = ReaderQuery(
-        *(request.url, request.reference, request.name, tuple(streams), request.monitors),
-        management=request.management,
-        watch=request.watch,
-    )
-    with doing(f"checking whether {request.reference} is running"):
-        answer = await running_reader(environment, query)
-    if answer.seen is not None:
-        raise CommandError(
-            f"{answer.seen}; stop it first, or it stores its own offset over this one (--force "
-            "overrides)",
-            ExitCode.IN_USE,
-        )
-    if answer.blind:
-        note(
-            f"no running reader was found, but an idle one cannot be detected: {answer.blind}; "
-            "stop "
-            "the reader first, or give its monitor with --http, or the API with --management"
-        )
-    else:
-        note(f"no running reader was found (asked {answer.asked})")
 
 
 async def _change(environment: Environment, request: ResetRequest, stream: str) -> OffsetChange:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
-
 import anyio
 import typer
 
@@ -13,101 +11,34 @@ from flowstream.cli.event_loop import on_signal, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output.console import note, print_json, say, short_duration
 from flowstream.cli.output.progress import doing
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Json, Url
 from flowstream.cli.publishing.feed import Feed, FeedPlan, Tally
 from flowstream.cli.publishing.records import Format, is_pipe
-from flowstream.client import DEFAULT_URL, Environment
+from flowstream.client import Environment
 from flowstream.texts import plural
 
-app: Final = new_app()
 
-
-@app.command(
-    epilog=examples(
-        "flowstream publish orders orders.csv --create",
-        "flowstream publish events events.ndjson.gz",
-        "flowstream publish orders orders.csv --name orders-2026-11 --from-line 100001",
-        "flowstream publish orders orders.csv --key customer_id",
-        "flowstream publish orders orders.csv --rate 500 --loop",
-        "tail -f app.log | flowstream publish logs -",
-    )
-)
 def publish(
-    stream: Annotated[str, typer.Argument(help="The stream or super stream to publish to.")],
-    file: Annotated[
-        str, typer.Argument(help="A file of NDJSON, CSV or lines, also .gz; - for standard input.")
-    ],
+    stream: str,
+    file: str,
     *,
-    format: Annotated[
-        Format | None,
-        typer.Option("--format", help="The format of the file. Default: by its extension."),
-    ] = None,
-    create: Annotated[
-        bool, typer.Option("--create", help="Create the stream if it does not exist.")
-    ] = False,
-    raw: Annotated[
-        bool,
-        typer.Option("--raw", help="Publish plain bodies instead of AMQP 1.0 messages."),
-    ] = False,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            "--rate", min=0.01, metavar="NUMBER", help="The largest number of messages a second."
-        ),
-    ] = None,
-    loop: Annotated[
-        bool, typer.Option("--loop", help="Start again at the end of the file, until Ctrl-C.")
-    ] = False,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key",
-            metavar="FIELD",
-            help="For a super stream: the field whose value selects the partition.",
-        ),
-    ] = None,
-    first: Annotated[
-        int,
-        typer.Option(
-            "--from-line",
-            min=1,
-            metavar="N",
-            help="Start with this line, or with the first record that begins after it.",
-        ),
-    ] = 1,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            help="Publish no line twice that was already published under this name.",
-        ),
-    ] = None,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
+    format: Format | None,
+    create: bool,
+    raw: bool,
+    rate: float | None,
+    loop: bool,
+    key: str | None,
+    first: int,
+    name: str | None,
+    url: str,
+    json: bool,
 ) -> None:
-    """Publish a file to a stream: each line or record is one message.
-
-    It ends once the broker has confirmed every message. If it ends earlier, it says how many
-    messages are confirmed, and the line to continue with. CSV needs a header; every record becomes
-    a JSON object of strings.
-
-    Publishing a file twice adds its messages twice, except under the same --name: then the broker
-    drops every line up to the last one that it has under this name. Use a name for one file only,
-    and correct lines in place, because lines are recognised by their number.
-
-    In a super stream, the value of the --key field selects the partition as in all clients: by its
-    hash, or as a routing key if the super stream was created with routing keys. It must be a string
-    or a number.
-    """
     if loop:
         _check_loop(file, first, name)
     if name is not None and not 0 < len(name.encode(errors="replace")) < 256:
         raise CommandError(f"--name {name[:20]!r}: a name has 1 to 255 bytes", ExitCode.USAGE)
     plan = FeedPlan(stream, file, format, raw, rate, loop, first, name, key)
     tally = run_async(_publish, plan, url, create, json)
-    _tell(plan, tally, json=json)
+    _report(plan, tally, json=json)
     if tally.interrupted and not loop:
         note(f"interrupted: the rest of {file} was not sent; {how_to_continue(plan, tally)}")
         raise typer.Exit(ExitCode.FORCED)
@@ -121,7 +52,7 @@ def _check_loop(file: str, first: int, name: str | None) -> None:
         raise CommandError(f"--loop and {option} exclude each other", ExitCode.USAGE)
 
 
-def _tell(plan: FeedPlan, tally: Tally, *, json: bool) -> None:
+def _report(plan: FeedPlan, tally: Tally, *, json: bool) -> None:
     if json:
         print_json(
             {
@@ -205,7 +136,7 @@ async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
             if not (feed.tally.messages or feed.tally.deduplicated):
                 raise
             if json:
-                _tell(plan, feed.tally, json=True)
+                _report(plan, feed.tally, json=True)
             raise CommandError(
                 f"{cause}; {how_to_continue(plan, feed.tally)}", exit_code(cause)
             ) from error

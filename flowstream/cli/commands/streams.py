@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
-
-import typer
+from datetime import timedelta
+from typing import Any
 
 from flowstream.cli.connection.connect import connect
 from flowstream.cli.connection.find_management import ask_for_list
@@ -20,58 +19,21 @@ from flowstream.cli.event_loop import run_async
 from flowstream.cli.output.console import print_json, say
 from flowstream.cli.output.progress import doing
 from flowstream.cli.output.tables import print_rows
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import (
-    IfExists,
-    IfMissing,
-    Json,
-    ManagementUrl,
-    MaxAge,
-    MaxBytes,
-    SegmentBytes,
-    Url,
-    Yes,
     confirm,
     retention_arguments,
 )
-from flowstream.client import DEFAULT_URL
-
-app: Final = new_app(
-    "streams",
-    "Create, delete, list and inspect streams.",
-    examples(
-        "flowstream streams create orders --max-age 7d",
-        "flowstream streams stats orders orders.dead",
-        "flowstream streams list",
-        "flowstream streams delete orders",
-    ),
-)
-
-Names = Annotated[list[str], typer.Argument(metavar="STREAM", help="One or more streams.")]
 
 
-@app.command(
-    epilog=examples(
-        "flowstream streams create orders",
-        "flowstream streams create orders --max-bytes 20GB --max-age 7d",
-        "flowstream streams create orders orders.dead --if-missing",
-    )
-)
 def create(
-    streams: Names,
+    streams: list[str],
     *,
-    max_bytes: MaxBytes = None,
-    max_age: MaxAge = None,
-    segment_bytes: SegmentBytes = None,
-    if_missing: IfMissing = False,
-    url: Url = DEFAULT_URL,
+    max_bytes: int | None,
+    max_age: timedelta | None,
+    segment_bytes: int | None,
+    if_missing: bool,
+    url: str,
 ) -> None:
-    """Create streams.
-
-    Without limits a stream keeps everything. Retention deletes whole segments (500 MB by default),
-    so a small limit needs small segments.
-    """
     arguments = retention_arguments(max_bytes, max_age, segment_bytes)
     run_async(_create, url, streams, arguments, if_missing)
 
@@ -90,18 +52,7 @@ async def _create(
             say(f"{stream} {'exists' if existed else 'created'}")
 
 
-@app.command(
-    epilog=examples(
-        "flowstream streams delete orders", "flowstream streams delete orders --yes --if-exists"
-    )
-)
-def delete(
-    streams: Names,
-    yes: Yes = False,
-    if_exists: IfExists = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Delete streams with all their messages and stored offsets."""
+def delete(streams: list[str], yes: bool, if_exists: bool, url: str) -> None:
     confirm(f"Delete {', '.join(streams)} with all messages?", yes=yes)
     run_async(_delete, url, streams, if_exists)
 
@@ -122,24 +73,7 @@ async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
             say(f"{stream} deleted")
 
 
-@app.command(
-    "list",
-    epilog=examples(
-        "flowstream streams list",
-        "flowstream streams list --management http://guest:guest@localhost:15672 --json",
-    ),
-)
-def list_(
-    management: ManagementUrl = None,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """List the streams of the virtual host.
-
-    The stream protocol has no command for this, so the list comes from RabbitMQ's management API:
-    at --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's.
-    Its message counts are a few seconds old; flowstream streams stats is exact.
-    """
+def list_(management: str | None, url: str, json: bool) -> None:
     rows = [_listed(queue) for queue in ask_for_list(url, management, Management.streams)]
     if json:
         print_json(rows)
@@ -160,14 +94,7 @@ def _listed(queue: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@app.command(
-    epilog=examples("flowstream streams stats orders", "flowstream streams stats orders --json")
-)
-def stats(streams: Names, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the first and last offset of streams, and the nodes that have them.
-
-    For a super stream, every partition is shown.
-    """
+def stats(streams: list[str], url: str, json: bool) -> None:
     rows = run_async(_stats, url, streams)
     if json:
         print_json(rows)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Any, Final
-
-import typer
+from datetime import timedelta
+from typing import Any
 
 from flowstream.cli.connection.connect import connect
 from flowstream.cli.connection.find_management import ask_for_list
@@ -20,75 +19,52 @@ from flowstream.cli.event_loop import run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import print_json, say
 from flowstream.cli.output.tables import print_rows
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
 from flowstream.cli.parser.options import (
-    IfExists,
-    IfMissing,
-    Json,
-    ManagementUrl,
-    MaxAge,
-    MaxBytes,
-    SegmentBytes,
-    Url,
-    Yes,
     confirm,
     retention_arguments,
 )
-from flowstream.client import DEFAULT_URL, Environment, hash_route
+from flowstream.cli.running.copying import Copy, check_copy, copy_stream, is_shared
+from flowstream.cli.running.start import parse_messages
+from flowstream.client import Environment, hash_route
 from flowstream.errors import AccessRefused, NotSupported, StreamDoesNotExist
 
-app: Final = new_app(
-    "super-streams",
-    "Create, delete and inspect super streams: streams of several partitions.",
-    examples(
-        "flowstream super-streams create orders --partitions 3",
-        "flowstream super-streams list-partitions orders",
-        "flowstream super-streams route orders customer-42",
-        "flowstream super-streams delete orders",
-    ),
-)
 
-Name = Annotated[str, typer.Argument(metavar="SUPER_STREAM", help="The super stream.")]
-
-
-@app.command(
-    epilog=examples(
-        "flowstream super-streams create orders --partitions 6 --max-age 7d",
-        "flowstream super-streams create orders --key eu --key us --if-missing",
-    )
-)
 def create(
-    super_stream: Name,
+    super_stream: str,
     *,
-    partitions: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="NUMBER",
-            help="The number of partitions, named NAME-0, NAME-1 ... Default: 3.",
-        ),
-    ] = None,
-    key: Annotated[
-        list[str] | None,
-        typer.Option(help="Instead, a partition NAME-KEY for this routing key. Repeatable."),
-    ] = None,
-    max_bytes: MaxBytes = None,
-    max_age: MaxAge = None,
-    segment_bytes: SegmentBytes = None,
-    if_missing: IfMissing = False,
-    url: Url = DEFAULT_URL,
+    partitions: int | None,
+    key: list[str] | None,
+    source: str | None,
+    until_idle: bool,
+    discard: list[str] | None,
+    max_bytes: int | None,
+    max_age: timedelta | None,
+    segment_bytes: int | None,
+    if_missing: bool,
+    url: str,
 ) -> None:
-    """Create a super stream with its partitions (RabbitMQ 3.13 or later).
-
-    The number of partitions cannot be changed: keys would move to other partitions.
-    """
-    if key and partitions is not None:
+    field = None if source is None else check_copy(source, super_stream, key)
+    if source is None and key and partitions is not None:
         raise CommandError("--partitions and --key exclude each other", ExitCode.USAGE)
+    for option, given in (("--until-idle", until_idle), ("--discard", discard)):
+        if source is None and given:
+            raise CommandError(f"{option} is only for --from", ExitCode.USAGE)
+    left_out = parse_messages(discard)
+    shared = source is not None and run_async(is_shared, url, source)
     arguments = retention_arguments(max_bytes, max_age, segment_bytes)
-    arguments["partitions"] = key or partitions or 3
+    arguments["partitions"] = (key if field is None else None) or partitions or 3
+    if_missing = if_missing or source is not None  # the same command continues a copy
     streams, existed = run_async(_create, url, super_stream, arguments, if_missing)
     say(f"{super_stream} {'exists' if existed else 'created'}: {', '.join(streams)}")
+    if source is not None and field is not None:
+        if partitions not in (None, len(streams)):
+            raise CommandError(
+                f"{super_stream} has {len(streams)} partitions, and not {partitions}: omit "
+                "--partitions to copy to it, or give another name",
+                ExitCode.USAGE,
+            )
+        copy = Copy(source, super_stream, field, shared=shared, follow=not until_idle)
+        copy_stream(copy, url=url, discard=left_out)
 
 
 async def _create(
@@ -122,19 +98,7 @@ async def _existing(
     return partitions
 
 
-@app.command(
-    epilog=examples(
-        "flowstream super-streams delete orders",
-        "flowstream super-streams delete orders --yes --if-exists",
-    )
-)
-def delete(
-    super_stream: Name,
-    yes: Yes = False,
-    if_exists: IfExists = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Delete a super stream with all its partitions, messages and stored offsets."""
+def delete(super_stream: str, yes: bool, if_exists: bool, url: str) -> None:
     confirm(f"Delete {super_stream} with all its partitions and messages?", yes=yes)
     deleted = run_async(_delete, url, super_stream, if_exists)
     say(f"{super_stream} {'deleted' if deleted else 'does not exist'}")
@@ -152,23 +116,7 @@ async def _delete(url: str, super_stream: str, if_exists: bool) -> bool:
     return True
 
 
-@app.command(
-    "list",
-    epilog=examples(
-        "flowstream super-streams list",
-        "flowstream super-streams list --management http://guest:guest@localhost:15672 --json",
-    ),
-)
-def list_(
-    management: ManagementUrl = None,
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """List the super streams of the virtual host.
-
-    The stream protocol has no command for this, so the list comes from RabbitMQ's management API:
-    at --management, or on port 15672 (15671 for TLS) of the broker's host, if it is that broker's.
-    """
+def list_(management: str | None, url: str, json: bool) -> None:
     found = ask_for_list(url, management, Management.super_streams)
     rows = [{"super_stream": name} for name in found]
     if json:
@@ -177,15 +125,7 @@ def list_(
         print_rows(rows, ["super_stream"], empty="the virtual host has no super streams")
 
 
-@app.command(
-    "list-partitions",
-    epilog=examples(
-        "flowstream super-streams list-partitions orders",
-        "flowstream super-streams list-partitions orders --json",
-    ),
-)
-def list_partitions(super_stream: Name, url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """Show the partitions of a super stream in order, with their offsets and nodes."""
+def list_partitions(super_stream: str, url: str, json: bool) -> None:
     rows = run_async(_partitions, url, super_stream)
     if json:
         print_json(rows)
@@ -203,22 +143,7 @@ async def _partitions(url: str, super_stream: str) -> list[dict[str, Any]]:
         ]
 
 
-@app.command(
-    epilog=examples(
-        "flowstream super-streams route orders customer-42",
-        "flowstream super-streams route orders eu us --json",
-    )
-)
-def route(
-    super_stream: Name,
-    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="One or more keys.")],
-    url: Url = DEFAULT_URL,
-    json: Json = False,
-) -> None:
-    """Show the partition of a key: by its hash, and by the bindings of routing keys.
-
-    Publishers use the hash unless they are configured to route by key.
-    """
+def route(super_stream: str, keys: list[str], url: str, json: bool) -> None:
     rows = run_async(_route, url, super_stream, keys)
     if json:
         print_json(rows)

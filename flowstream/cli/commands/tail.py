@@ -7,10 +7,9 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Final
+from typing import Any
 
 import anyio
-import typer
 
 from flowstream.cli.connection.connect import connect
 from flowstream.cli.connection.streams import retained, streams_of
@@ -20,35 +19,7 @@ from flowstream.cli.output.console import note, print_json_line, status_line, wr
 from flowstream.cli.output.messages import ON_SCREEN, Shown, shown
 from flowstream.cli.output.progress import Step, doing
 from flowstream.cli.output.safe_text import visible
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import Url
-from flowstream.cli.parser.parsing import parse_offset, parse_pattern
-from flowstream.client import DEFAULT_URL, Environment, Offset
-
-Stream = Annotated[str, typer.Argument(help="The stream or super stream.")]
-Grep = Annotated[
-    re.Pattern[str] | None,
-    typer.Option(
-        metavar="REGEX", parser=parse_pattern, help="Only messages whose body or properties match."
-    ),
-]
-JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")]
-Bodies = Annotated[
-    bool,
-    typer.Option("--bodies", help="Print only bodies: unchanged in a pipe, escaped on a terminal."),
-]
-From = Annotated[
-    Any,
-    typer.Option(
-        "--from",
-        metavar="OFFSET",
-        parser=parse_offset,
-        help="Where to start: first, last, next, an offset, a time (2026-11-23T09:00), or an age "
-        "(30m, 2h, 7d).",
-    ),
-]
-
+from flowstream.client import Environment, Offset
 
 GAPS = 1_000
 """Additional offsets to read from the end, because some are the broker's own records."""
@@ -68,42 +39,17 @@ class ReadRequest:
     style: str
 
 
-app: Final = new_app()
-
-
-@app.command(
-    epilog=examples(
-        "flowstream peek orders",
-        "flowstream peek orders --last 20",
-        "flowstream peek orders --from 2h --grep 'customer_id\": 42'",
-        "flowstream peek orders -n 1000 --json | jq .body.amount",
-    )
-)
 def peek(
-    stream: Stream,
+    stream: str,
     *,
-    start: From = None,
-    count: Annotated[
-        int,
-        typer.Option(
-            "-n", "--count", min=1, metavar="NUMBER", help="The largest number of messages."
-        ),
-    ] = 10,
-    last: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="NUMBER", help="Show so many of the last messages instead."),
-    ] = None,
-    grep: Grep = None,
-    json: JsonLines = False,
-    bodies: Bodies = False,
-    url: Url = DEFAULT_URL,
+    start: Any,
+    count: int,
+    last: int | None,
+    grep: re.Pattern[str] | None,
+    json: bool,
+    bodies: bool,
+    url: str,
 ) -> None:
-    """Show some messages of a stream and end.
-
-    With --json a message has its `body` (JSON, with every digit as published), or `text`, or
-    `base64` with the `reason`. For a super stream, so many messages of each partition are shown.
-    Messages stay in the stream, and no offset is stored.
-    """
     if last is not None and start is not None:
         raise CommandError("--last and --from exclude each other", ExitCode.USAGE)
     limit = None if last is not None else count
@@ -122,27 +68,9 @@ def peek(
     )
 
 
-@app.command(
-    epilog=examples(
-        "flowstream tail orders",
-        "flowstream tail orders --from 10m",
-        "flowstream tail orders.dead --json",
-    )
-)
 def tail(
-    stream: Stream,
-    *,
-    start: From = None,
-    grep: Grep = None,
-    json: JsonLines = False,
-    bodies: Bodies = False,
-    url: Url = DEFAULT_URL,
+    stream: str, *, start: Any, grep: re.Pattern[str] | None, json: bool, bodies: bool, url: str
 ) -> None:
-    """Show messages as they arrive, until Ctrl-C.
-
-    It starts with the next message, or at --from. For a super stream, all partitions are shown.
-    Messages stay in the stream, and no offset is stored.
-    """
     first = "next" if start is None else start
     request = ReadRequest(url, stream, first, None, None, True, grep, _style(json, bodies))
     run_async(_show, request)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Any
 
 import anyio
-import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
@@ -22,69 +21,23 @@ from flowstream.cli.output.console import (
     short_duration,
     stdout,
 )
-from flowstream.cli.parser.command import new_app
-from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.parsing import parse_address
 from flowstream.cli.readers.monitor_client import DEFAULT_ADDRESS, MonitorUnavailable, snapshot
+from flowstream.cli.usage.top import LIVE_INTERVAL, PLAIN_INTERVAL
 from flowstream.cli.view.fold import Block, fitted, flow
 from flowstream.cli.view.live_view import blocks, plain_lines
 from flowstream.client import Address
 
-LIVE_INTERVAL = 1.0
-PLAIN_INTERVAL = 10.0
 ROUNDING = 0.001
 """Seconds by which the start of a run, computed from its age, may differ between snapshots."""
 
 
-app: Final = new_app()
-
-
-@app.command(
-    epilog=examples(
-        "flowstream top",
-        "flowstream top --http 10.0.0.5:9464 --http 10.0.0.6:9464",
-        "flowstream top --once --json",
-    )
-)
 def top(
-    *,
-    http: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            parser=parse_address,
-            envvar="FLOWSTREAM_HTTP",
-            help=f"The monitor of a run (its --http). Default: {DEFAULT_ADDRESS}. Repeatable.",
-        ),
-    ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Show the current figures, and end.")
-    ] = False,
-    interval: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            metavar="SECONDS",
-            help=f"The time between updates. Default: {LIVE_INTERVAL:g} on a terminal, else "
-            f"{PLAIN_INTERVAL:g}.",
-        ),
-    ] = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Print plain lines instead of the live view.")
-    ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON document per line; with --once one list.")
-    ] = False,
+    *, http: list[Any] | None, once: bool, interval: float | None, plain: bool, json: bool
 ) -> None:
-    """Watch running pipelines: rates, lag, stages, batches, failures, committed offsets.
-
-    Figures come from the monitor of each run (flowstream run ... --http). A run that does not
-    answer stays with its last figures, and is updated once it answers again. Ctrl-C ends it.
-    """
     watches = [Watch(Address(*each)) for each in http or [DEFAULT_ADDRESS]]
     if once:
         run_async(_look, watches)
-        _tell_once(watches, as_json=json)
+        _print_once(watches, as_json=json)
         return
     live = redrawn(sys.stdout) and not plain and not json
     every = interval or (LIVE_INTERVAL if live else PLAIN_INTERVAL)
@@ -155,7 +108,7 @@ async def _look(watches: Sequence[Watch]) -> dict[str, str]:
     return {where: line for where, line in notes.items() if line is not None}
 
 
-def _tell_once(watches: Sequence[Watch], *, as_json: bool) -> None:
+def _print_once(watches: Sequence[Watch], *, as_json: bool) -> None:
     if as_json:
         print_json([watch.document() for watch in watches])
     else:

@@ -17,6 +17,8 @@ from typing import Annotated
 from flowstream.schema import Option, Rule, a, options_of, seconds
 from flowstream.tls import Tls
 
+DEFAULT_URL = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
+"""The client's own default, written again: help has to show it without importing the client."""
 PREFIX = "FLOWSTREAM_"
 TLS = "tls_"
 CONNECTION = ("heartbeat", "frame_max", "connect_timeout", "request_timeout")
@@ -45,6 +47,21 @@ class LogFormat(StrEnum):
 URL = a(str, "an address (a URL)", secret=True)
 """It may hold a password. How it is parsed is checked where the settings are read."""
 TEXT = Rule("a string", lambda value: isinstance(value, str))
+
+MOST_WORKERS = 256
+AUTO = "auto"
+
+
+def is_worker_count(value: object) -> bool:
+    """Whether it is a number of worker processes, or `auto`."""
+    if value == AUTO:
+        return True
+    if type(value) is not str or not (value.isascii() and value.isdecimal() and len(value) < 9):
+        return False
+    return 0 < int(value) <= MOST_WORKERS
+
+
+WORKERS = Rule(f"a whole number from 1 to {MOST_WORKERS}, or auto", is_worker_count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +113,13 @@ class CommandLineOptions:
     create: Annotated[
         bool, "create missing streams; with an embedded broker they are always created"
     ] = False
-    plain: Annotated[bool, "lines instead of the live view on a terminal"] = False
+    plain: Annotated[bool, "print lines instead of the live view on a terminal"] = False
+    workers: Annotated[
+        str | None,
+        WORKERS,
+        "run so many worker processes, which share the partitions of super streams; auto: one for "
+        "each core, and at most one for each partition",
+    ] = None
     tune_gc: Annotated[
         bool, "run the garbage collector less often during a run: up to twice as fast"
     ] = True

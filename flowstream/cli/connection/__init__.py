@@ -7,4 +7,5 @@ broker_choice.py    which of these a run uses
 listener.py         what listens at an address where no broker answers
 management.py       a client of RabbitMQ's management API
 find_management.py  the management API of the broker that a command is connected to
+identity.py         which broker is which: whether a run and a command use the same one
 """

@@ -14,17 +14,17 @@ from enum import Enum
 import anyio
 from anyio import to_thread
 
-from flowstream import __version__
-from flowstream.broker import LocalBroker
-from flowstream.cli.configuration.settings import Origin
-from flowstream.cli.connection.connect import Connection, local
+from flowstream.broker import PRODUCT, LocalBroker
+from flowstream.cli.configuration.settings import Origin, settings
+from flowstream.cli.connection.connect import Connection, connection, local
 from flowstream.cli.connection.embedded import DATA, broker_of_folder, own_broker
 from flowstream.cli.connection.listener import what_listens
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code
 from flowstream.cli.output.console import note
 from flowstream.cli.output.safe_text import shortened
-from flowstream.client import ServerInfo, StreamUrl
+from flowstream.client import DEFAULT_URL, ServerInfo, StreamUrl
 from flowstream.errors import ConnectionFailed, FlowstreamError
+from flowstream.version import __version__
 
 HOST, PORT = "localhost", 5552
 PATIENCE = 2.0
@@ -56,6 +56,18 @@ class BrokerChoice:
     source: Source
     connection: Connection
     by: str = ""
+
+
+def broker_at(url: str) -> BrokerChoice:
+    """The broker at the address that a command other than `run` has got, with its origin."""
+    configured = settings()
+    if url == configured.given("url"):
+        by = str(configured.origins["url"])
+    elif (found := broker_of_folder()) is not None and url == found.url:
+        by = f"the run in this folder, process {found.process}"
+    else:
+        by = "the default" if url == DEFAULT_URL else "--url"
+    return BrokerChoice(Source.NAMED, connection(url), by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +190,22 @@ async def _server(connection: Connection) -> ServerInfo:
 
 def _line(connection: Connection, server: ServerInfo, how: str) -> str:
     vhost = StreamUrl.parse(connection.url).virtual_host
-    cluster = server.properties.get("cluster_name")
-    data = f"the cluster {shortened(cluster, LONGEST)}" if cluster else "that server"
+    cluster = None if _is_embedded(server) else server.properties.get("cluster_name")
+    data = f"the cluster {shortened(cluster, LONGEST)}" if cluster else "that broker"
     part = "" if vhost == "/" else f"virtual host {vhost} of "
     return f"broker: {_where(server)}, {how}, data in {part}{data}"
 
 
 def _where(server: ServerInfo) -> str:
     names = [server.properties.get(name, "") for name in ("product", "version")]
+    if _is_embedded(server):
+        return f"an embedded broker, which behaves like RabbitMQ {names[1]}, at {server.address}"
     product = " ".join(shortened(name, LONGEST) for name in names if name)
     return f"{product or 'a server without a name'} at {server.address}"
+
+
+def _is_embedded(server: ServerInfo) -> bool:
+    return server.properties.get("product") == PRODUCT
 
 
 async def _something_listens() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
@@ -100,6 +101,11 @@ def _closed(error: FlowstreamError, url: StreamUrl) -> Finding:
         return bad(BROKER, "login", error, "correct the user and password in the URL, or sasl")
     if isinstance(error, VirtualHostAccessFailed):
         return bad(BROKER, "login", error, f"rabbitmqctl set_permissions -p VHOST {url.user} ...")
+    if isinstance(error, ConnectionFailed) and isinstance(error.__cause__, ssl.SSLError):
+        authority = "set tls_ca (FLOWSTREAM_TLS_CA, --tls-ca) to the certificates of its authority"
+        untrusted = isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        port = "correct the port, or the scheme: rabbitmq-stream:// is without TLS"
+        return bad(BROKER, "connection", error, authority if untrusted else port)
     if isinstance(error, ConnectionFailed):
         port = "the stream plugin (rabbitmq-plugins enable rabbitmq_stream)"
         remedy = f"start the broker with {port}, or an embedded one with `flowstream broker`"

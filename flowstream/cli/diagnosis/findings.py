@@ -9,12 +9,13 @@ from typing import Literal
 import typer
 
 from flowstream.cli.exit_codes import ExitCode
-from flowstream.cli.output.console import note, one_line, print_json
+from flowstream.cli.output.console import note, one_line, print_json, say
 from flowstream.cli.output.tables import print_rows
 from flowstream.texts import plural
 
-Result = Literal["ok", "warn", "bad"]
-STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+Result = Literal["ok", "info", "warn", "bad"]
+"""`info` is worth knowing, and nothing was checked for it."""
+STYLES = {"ok": "green", "info": "cyan", "warn": "yellow", "bad": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ def ok(about: str, check: str, detail: str) -> Finding:
     return Finding(about, check, "ok", one_line(detail))
 
 
+def info(about: str, check: str, detail: str, remedy: str = "") -> Finding:
+    return Finding(about, check, "info", one_line(detail), remedy)
+
+
 def warn(about: str, check: str, detail: str, remedy: str = "") -> Finding:
     return Finding(about, check, "warn", one_line(detail), remedy)
 
@@ -46,8 +51,13 @@ def print_findings(findings: Sequence[Finding], *, json: bool) -> None:
         print_json([asdict(finding) for finding in findings])
     else:
         rows = [asdict(each) | {"detail": _detail(each)} for each in findings]
+        checked = [row for row in rows if row["result"] != "info"]
         columns = ["result", "about", "check", "detail"]
-        print_rows(rows, columns, empty="nothing to check", styles=STYLES)
+        print_rows(checked, columns, empty="nothing to check", styles=STYLES)
+        if len(checked) < len(rows):
+            say("")
+            infos = [row for row in rows if row["result"] == "info"]
+            print_rows(infos, ["about", "check", "detail"], empty="")
         note(summary(findings))
     if count(findings, "bad"):
         raise typer.Exit(ExitCode.CHECK_FAILED)
@@ -60,7 +70,7 @@ def count(findings: Iterable[Finding], result: Result) -> int:
 def summary(findings: Sequence[Finding]) -> str:
     """`12 checks: 1 bad, 2 warnings`."""
     wrong, warnings = count(findings, "bad"), count(findings, "warn")
-    checks = plural(len(findings), "check")
+    checks = plural(len(findings) - count(findings, "info"), "check")
     if not (wrong or warnings):
         return f"{checks}, all ok"
     return f"{checks}: {wrong} bad, {plural(warnings, 'warning')}"

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from flowstream import __version__
 from flowstream.cli.diagnosis.findings import Finding, ok, warn
+from flowstream.version import __version__
 
 EXTRAS = {
     "uvloop": ("uvloop", "a faster event loop"),

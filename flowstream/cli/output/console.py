@@ -25,6 +25,7 @@ from flowstream.cli.exit_codes import ExitCode, exit_code, root_cause
 from flowstream.cli.output.safe_text import json_text, visible
 from flowstream.texts import (
     LOG_LIMIT,
+    last_note,
     printable,
     text_of,
     traceback_of,
@@ -236,20 +237,33 @@ def why(error: object) -> str:
 
 def report(error: BaseException) -> ExitCode:
     """Print an error in one line, and return the exit code to end with."""
+    code, text = error_line(error)
+    if _tracebacks and not _notes:
+        trace = without_passwords(traceback_of(error, LOG_LIMIT))
+        sys.stderr.write(visible(trace, keep="\n"))
+    report_line(text, code, error)
+    return code
+
+
+def error_line(error: BaseException) -> tuple[ExitCode, str]:
+    """The exit code of an error, and the line that reports it."""
     cause = root_cause(error)
     code = exit_code(cause)
     hide = without_addresses if code is ExitCode.USAGE else without_passwords
     text = hide(visible(text_of(cause, REPORT_LIMIT)))
     if code is ExitCode.UNEXPECTED:
-        text = f"{type_name(cause)}: {text} (flowstream --debug ... shows the traceback)"
+        about = f"{more}; " if (more := hide(visible(last_note(cause)))) else ""
+        text = f"{type_name(cause)}: {text} ({about}flowstream --debug ... shows the traceback)"
+    return code, text
+
+
+def report_line(text: str, code: ExitCode, error: BaseException | None = None) -> None:
+    """Print the line of an error."""
     if _notes:
-        _notes[-1].error("%s", text, extra={"exit_code": int(code)}, exc_info=_traced(error))
-        return code
-    if _tracebacks:
-        trace = without_passwords(traceback_of(error, LOG_LIMIT))
-        sys.stderr.write(visible(trace, keep="\n"))
-    _marked("error", "bold red", text)
-    return code
+        traced = None if error is None else _traced(error)
+        _notes[-1].error("%s", text, extra={"exit_code": int(code)}, exc_info=traced)
+    else:
+        _marked("error", "bold red", text)
 
 
 def _traced(error: BaseException) -> BaseException | None:

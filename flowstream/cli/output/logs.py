@@ -32,13 +32,19 @@ _OWN = (str, int, float, bool, type(None))
 
 _PLAIN = logging.LogRecord("", 0, "", 0, "", None, None)
 _STANDARD = {*vars(_PLAIN), "message", "asctime", "taskName"}
-_FIRST = ("pipeline", "stage", "stream", "offset")
+_FIRST = ("worker", "pipeline", "stage", "stream", "offset")
 _ABOUT = ("pipeline", "stream")
 
 
-def configure(level: str, format: str) -> None:
-    """Write log records from `level` on to standard error, as `format`."""
+def configure(level: str, format: str, worker: int | None = None) -> None:
+    """Write log records from `level` on to standard error, as `format`.
+
+    `worker` is the number of this worker process. It is a field of every record, except in text,
+    where the parent puts it before each line.
+    """
     handler = StderrHandler(RepeatFilter())
+    if worker is not None and format != "text":
+        handler.addFilter(WorkerField(worker))
     handler.setFormatter(FORMATTERS[format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if format != "text":
@@ -147,6 +153,18 @@ class RepeatFilter(logging.Filter):
         if len(self._kinds) > KINDS:
             self._kinds.popitem(last=False)
         return kind
+
+
+class WorkerField(logging.Filter):
+    """Adds the number of the worker process to every record."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._worker
+        return True
 
 
 # -- formats

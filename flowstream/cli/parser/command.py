@@ -119,26 +119,35 @@ def _is_number(word: str, options: Mapping[str, bool]) -> bool:
 
 
 class App(typer.Typer):
-    """A Typer application whose commands are of the class above."""
+    """A Typer application whose commands are of the class above, and work in the module `work`."""
 
-    def command(
-        self, name: str | None = None, *, work: str = "", **options: Any
-    ) -> Callable[[F], F]:
-        """Register a command. With `work`, the function only declares its options: what it does is
-        the function of the same name in the module `work`, which its help does not import.
+    def __init__(self, work: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.work = work
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        """Declare a command. The function has its options and its help, and no body: what the
+        command does is the function of the same name in the module `work`.
         """
         add = super().command(name, **{"cls": Command, **options})
 
         def register(function: F) -> F:
-            add(with_login(imported(function, work) if work else function))
+            add(with_login(imported(function, self.work)))
             return function
 
         return register
 
 
-def new_app(name: str | None = None, help: str = "", epilog: str | None = None) -> App:
-    """An application: a group of this name, or without one what holds single commands."""
+def new_app(
+    name: str | None = None, help: str = "", epilog: str | None = None, *, work: str
+) -> App:
+    """An application: a group of this name, or without one what holds single commands.
+
+    `work` names the module that does their work. It is imported when a command runs, and not for
+    its help.
+    """
     return App(
+        work,
         name=name,
         cls=Group,
         help=help,

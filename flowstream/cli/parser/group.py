@@ -19,11 +19,20 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from flowstream.cli.output.console import without_addresses
+from flowstream.texts import clipped
 
 RICH_HELP = sys.stdout.isatty()
 """Whether help is drawn with Rich. A pipe gets plain text."""
 
 _EXTRA_ARGUMENTS = re.compile(r"(unexpected extra arguments?\S*) \(.*", re.DOTALL)
+_QUOTED = 60
+"""Characters of a value that an error quotes."""
+_KINDS = {
+    **dict.fromkeys(("int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_parsing", "finite_number"), "a number"),
+}
+"""What pydantic expects, by the type of its error."""
+_LIMITS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
 _AFTER_SENTENCE = re.compile(r"(?<=[^.]\.)\s.*", re.DOTALL)
 
 
@@ -92,6 +101,23 @@ class LazyGroup(Group):
         self.commands.update({entry.name: Unloaded(entry) for entry in self.table})
 
 
+def plainly(cause: Any) -> str | None:
+    """What is wrong with a value, in our words; None if the parser's are not those of pydantic."""
+    if type(cause).__name__ != "ValidationError":
+        return None
+    first = cause.errors()[0]
+    value = repr(clipped(str(first["input"]), _QUOTED))
+    limits = first.get("ctx", {})
+    if first["type"] in _KINDS:
+        return f"{value} is not {_KINDS[first['type']]}"
+    for limit, allowed in _LIMITS.items():
+        if limit in limits:
+            number = limits[limit]
+            said = allowed.format(int(number) if number == int(number) else number)
+            return f"{value}: {said} is expected"
+    return str(limits["error"]) if "error" in limits else f"{value}: {first['msg']}"
+
+
 @contextmanager
 def quotes_removed() -> Iterator[None]:
     """Remove from the parser's errors what they quote of the command line and may be secret.
@@ -104,7 +130,7 @@ def quotes_removed() -> Iterator[None]:
     except Exception as error:
         usage: Any = error  # the class of the parser's errors is not public in Typer
         if hasattr(usage, "format_message"):
-            text = without_addresses(str(usage.message))
+            text = without_addresses(plainly(usage.__cause__) or str(usage.message))
             usage.message = _EXTRA_ARGUMENTS.sub(r"\1; quote values that contain spaces", text)
         raise
 

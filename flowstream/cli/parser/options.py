@@ -21,6 +21,9 @@ from flowstream.cli.parser.parsing import parse_duration, parse_size
 MAX_NUMBER = 1e9
 """The largest number of seconds, or of messages a second."""
 
+MONITOR_ADDRESS = "127.0.0.1:9464"
+"""Where `run --http` without an address listens, and other commands look for it."""
+
 BROKER, LOGIN = "Broker", "TLS and login"
 """Headings of options in the help on a terminal."""
 SETTINGS = dict(command_line_options())

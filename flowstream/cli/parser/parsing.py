@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import typer
 
 from flowstream.checks import MOST_SECONDS
+from flowstream.cli.configuration.options import AUTO, MOST_WORKERS, is_worker_count
 from flowstream.texts import clipped
 
 LOOPBACK = "127.0.0.1"
@@ -113,6 +114,13 @@ def parse_feed(text: str) -> tuple[str, float]:
             text, f"has a wrong rate: more than 0 and at most {MAX_FEED_RATE:,.0f} a second"
         )
     return file, number
+
+
+def parse_workers(text: str) -> str:
+    """A number of worker processes, or `auto`."""
+    if not is_worker_count(text):
+        raise invalid(text, f"is not a number of workers; write 1 to {MOST_WORKERS}, or {AUTO}")
+    return text
 
 
 def parse_user(text: str) -> tuple[str, str]:

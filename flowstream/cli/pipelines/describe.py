@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from flowstream.cli.output.console import short_size
@@ -47,13 +48,22 @@ def work(declared: Any) -> Iterator[str]:
     """Concurrency, ordering and the limits of a batch."""
     options = declared.options
     if hasattr(options, "size"):
-        size = "a custom rule" if isinstance(options.size, tuple) else f"{options.size:,}"
-        limit = f" or {short_size(options.max_bytes)}" if options.max_bytes else ""
-        yield f"batches of {size}{limit} or {options.batch_timeout:g} s"
+        limits = [] if options.size is None else [_size(options.size)]
+        limits += [short_size(options.max_bytes)] if options.max_bytes else []
+        rolling = None if declared.sink is None else declared.sink.rolling
+        if rolling is not None and rolling.window is not None:
+            limits.append(f"each {timedelta(seconds=rolling.window)}")
+        else:
+            limits.append(f"{options.batch_timeout:g} s")
+        yield f"batches of {' or '.join(limits)}"
     if options.concurrency > 1:
         yield f"{options.concurrency} at a time"
     if options.partition_by is not None:
         yield "ordered by key"
+
+
+def _size(size: Any) -> str:
+    return "a custom rule" if isinstance(size, tuple) else f"{size:,}"
 
 
 def failures(pipeline: Pipeline) -> str:

@@ -2,7 +2,8 @@
 
 The stream protocol does not list consumers, so a reader is detected in three ways:
 
-    its monitor      at the given addresses, or on 127.0.0.1:9464: certain, for that run
+    its monitor      at the given addresses, or on 127.0.0.1:9464: certain, for that run, unless it
+                     uses another broker
     management API   of RabbitMQ with the plugin rabbitmq_stream_management: consumers by their name
                      or their connection's name; certain for pipelines with the default name
     its commits      the stored offset changes: on every broker, but only while there is work
@@ -21,8 +22,11 @@ import anyio
 from anyio import to_thread
 
 from flowstream.cli.connection.find_management import management_of
+from flowstream.cli.connection.identity import identity_of
 from flowstream.cli.connection.management import Management
-from flowstream.cli.exit_codes import CommandError
+from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.output.console import note
+from flowstream.cli.output.progress import doing
 from flowstream.cli.readers.monitor_client import DEFAULT_ADDRESS, MonitorUnavailable, snapshot
 from flowstream.client import Address, Environment, StreamUrl
 
@@ -67,7 +71,7 @@ async def running_reader(environment: Environment, query: ReaderQuery) -> Reader
 
     Raises CommandError if a management API that the user named does not answer.
     """
-    found = await _by_monitor(query)
+    found = await _by_monitor(query, await identity_of(environment, query.url))
     if found is not None:
         return ReaderReport(found)
     asked, blind = "", ""
@@ -86,21 +90,47 @@ async def running_reader(environment: Environment, query: ReaderQuery) -> Reader
     return ReaderReport(await _by_commits(environment, query), asked, blind)
 
 
-async def _by_monitor(query: ReaderQuery) -> str | None:
+async def refuse_running(environment: Environment, query: ReaderQuery, consequence: str) -> None:
+    """Raise CommandError if the reader is running, with what would follow from the command.
+
+    A note says what was asked, or that a reader without work cannot be detected.
+    """
+    with doing(f"checking whether {query.reference} is running"):
+        answer = await running_reader(environment, query)
+    if answer.seen is not None:
+        raise CommandError(
+            f"{answer.seen}; stop it first, or {consequence} (--force overrides)", ExitCode.IN_USE
+        )
+    if answer.blind:
+        note(
+            f"no running reader was found, but an idle one cannot be detected: {answer.blind}; "
+            "stop the reader first, or give its monitor with --http, or the API with --management"
+        )
+    else:
+        note(f"no running reader was found (asked {answer.asked})")
+
+
+async def _by_monitor(query: ReaderQuery, broker: str) -> str | None:
     """How a monitor shows the reader. One that does not answer belongs to a run that has ended."""
     for address in query.monitors or (DEFAULT_ADDRESS,):
         try:
             board = await to_thread.run_sync(snapshot, address, abandon_on_cancel=True)
         except MonitorUnavailable:
             continue
-        phase = phase_of(board, query)
+        phase = phase_of(board, query, broker)
         if phase is not None:
             return f"the run at http://{address}/ has the pipeline {query.reference} ({phase})"
     return None
 
 
-def phase_of(board: Mapping[str, Any], query: ReaderQuery) -> str | None:
-    """The phase of the reader in a monitor's snapshot; None if it is not there. Pure."""
+def phase_of(board: Mapping[str, Any], query: ReaderQuery, broker: str = "") -> str | None:
+    """The phase of the reader in a monitor's snapshot; None if it is not there. Pure.
+
+    A run of another `broker` has another reader, of the same name. One whose broker is not known
+    may be the reader.
+    """
+    if broker and board.get("broker", broker) not in ("", broker):
+        return None
     for pipeline in board["pipelines"]:
         streams = {it["stream"] for it in pipeline["streams"]}
         mine = not streams or streams & {query.name, *query.streams}

@@ -27,11 +27,11 @@ SETTLE = 200
 """Milliseconds in which changes count as one: editors may write a file several times."""
 
 
-def child_command(args: list[str]) -> list[str]:
-    """The command line of the run, from the one of this process."""
+def child_command(args: list[str], mark: str = CHILD) -> list[str]:
+    """The command line of the run, from the one of this process; `mark` says what it is."""
     end = args.index("--") if "--" in args else len(args)
     options = [arg for arg in args[:end] if arg != FLAG]
-    return [sys.executable, "-m", "flowstream", *options, CHILD, *args[end:]]
+    return [sys.executable, "-m", "flowstream", *options, mark, *args[end:]]
 
 
 def is_source(path: str) -> bool:

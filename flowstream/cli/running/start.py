@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-import time
 from collections.abc import Mapping
-from typing import NoReturn
 
 import typer
 
-from flowstream.cli.configuration.options import LogFormat, LogLevel, flag
+from flowstream.cli.configuration.options import AUTO, LogFormat, LogLevel, flag
 from flowstream.cli.configuration.overrides import log_overrides, override, unused
 from flowstream.cli.configuration.settings import Origin, settings
 from flowstream.cli.connection.broker_choice import BrokerChoice, Source, decide
 from flowstream.cli.connection.connect import connection, local
 from flowstream.cli.event_loop import run_async
-from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output import logs
-from flowstream.cli.output.console import note, print_json, redrawn, report, say, warn
+from flowstream.cli.output.console import note, redrawn, warn
 from flowstream.cli.parser.command import WORDS_AFTER
 from flowstream.cli.parser.options import LOGIN_OPTIONS
 from flowstream.cli.parser.parsing import invalid
@@ -34,20 +30,22 @@ from flowstream.cli.pipelines.stream_topology import chain_text, chains, endless
 from flowstream.cli.publishing.feed import FeedPlan
 from flowstream.cli.publishing.records import guess_format, is_pipe
 from flowstream.cli.running import reload as reloading
-from flowstream.cli.running import summary
-from flowstream.cli.running.supervisor import Outcome, Plan, Supervisor
+from flowstream.cli.running.ending import ended, leave, report_run
+from flowstream.cli.running.supervisor import Plan, supervise
+from flowstream.cli.workers.link import Link
+from flowstream.cli.workers.parent import Parent, ParentPlan
+from flowstream.cli.workers.results import Ended, report_of, reporting
+from flowstream.cli.workers.worker import Worker, check_shared
 from flowstream.client import DEFAULT_URL, Address
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline import Pipeline, Place, parse_places
-
-THREADS_GRACE = 1.0
-"""Seconds for threads to end after the run."""
 
 
 def run(
     context: typer.Context,
     targets: list[str],
     *,
+    workers: str | None,
     until_idle: float | None,
     http: tuple[str, int] | None,
     http_control: bool,
@@ -62,19 +60,71 @@ def run(
     log_format: LogFormat,
     reload: bool,
     with_parent: bool,
+    worker: int | None,
     tracing: bool,
     json: bool,
 ) -> None:
     """Run the pipelines of the modules, and exit with the code of the outcome."""
     if reload:
-        raise typer.Exit(_reload(as_json=json))
-    messages = [parse_message(text) for text in discard or []]
-    logs.configure(log_level, log_format)
-    _check_words(context.meta[WORDS_AFTER])
+        raise typer.Exit(_reload(as_json=json, workers=workers))
+    messages = parse_messages(discard)
+    live = redrawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT
+    if workers is not None and worker is None:
+        logs.configure(log_level, log_format)
+        _check_words(context.meta[WORDS_AFTER])
+        leading = ParentPlan(
+            count=None if workers == AUTO else int(workers),
+            broker=_broker(context, url, embedded),
+            http=None if http is None else Address(*http),
+            live=live,
+            prefixed=log_format is LogFormat.TEXT,
+        )
+        report_run(run_async(_lead, leading), as_json=json)
+    link = None if worker is None else Link(worker)
+    logs.configure(log_level, log_format, worker=None if link is None else link.number)
+    with reporting(link):
+        _check_words(context.meta[WORDS_AFTER])
+        pipelines = _loaded(targets, quiet=link is not None and link.number > 1)
+        lent = None if link is None else _worker(link, pipelines)
+        choice = (
+            _broker(context, url, embedded)
+            if lent is None
+            else lent.choice(lambda: connection(url))
+        )
+        feeds = link is None or link.number == 1  # several workers publish the file once
+        plan = Plan(
+            pipelines=pipelines,
+            broker=choice,
+            create=create,
+            feed=None if feed is None or not feeds else _feed_plan(*feed, [*pipelines.values()]),
+            until_idle=until_idle,
+            http=None if http is None or link is not None else Address(*http),
+            http_control=http_control,
+            live=live,
+            tune_gc=tune_gc,
+            with_parent=with_parent,
+            tracing=tracing,
+            discard=messages,
+            worker=lent,
+        )
+        outcome = run_async(supervise, plan)
+    if link is not None:
+        link.finish(report_of(outcome, plan.pipelines))
+        leave(exit_code(root_cause(outcome.errors[0])) if outcome.errors else ExitCode.OK)
+    report_run(ended(outcome, plan), as_json=json)
+
+
+def _loaded(targets: list[str], *, quiet: bool) -> dict[str, Pipeline]:
+    """The pipelines of the modules, checked, with the options that settings override.
+
+    Without `quiet`, notes tell what may not be meant.
+    """
     pipelines = load_pipelines(targets)
     for pipeline in pipelines.values():
         log_overrides(pipeline.name, override(pipeline))
         pipeline.check()
+    if quiet:
+        return pipelines
     for text in unused(pipeline.name for pipeline in pipelines.values()):
         note(text)
     for target, other in imported_by(targets):
@@ -84,22 +134,22 @@ def run(
             f"it too: flowstream run {target} {module}"
         )
     _check_chains(targets, pipelines)
-    plan = Plan(
-        pipelines=pipelines,
-        broker=_broker(context, url, embedded),
-        create=create,
-        feed=None if feed is None else _feed_plan(feed[0], feed[1], list(pipelines.values())),
-        until_idle=until_idle,
-        http=None if http is None else Address(*http),
-        http_control=http_control,
-        live=redrawn(sys.stderr) and not plain and not json and log_format is LogFormat.TEXT,
-        tune_gc=tune_gc,
-        with_parent=with_parent,
-        tracing=tracing,
-        discard=tuple(dict.fromkeys(messages)),
-    )
-    outcome = run_async(_supervise, plan)
-    _tell(outcome, plan, as_json=json)
+    return pipelines
+
+
+def _worker(link: Link, pipelines: dict[str, Pipeline]) -> Worker:
+    """This process as a worker, with the broker of its parent."""
+    if link.several:
+        check_shared(pipelines.values())
+    needs_broker = any(topology_of(each).needs_broker for each in pipelines.values())
+    targets = {pipeline.name: target for target, pipeline in pipelines.items()}
+    link.send_now({"kind": "loaded", "needs_broker": needs_broker, "targets": targets})
+    return Worker(link, link.receive_now("broker"))
+
+
+def parse_messages(texts: list[str] | None) -> tuple[Place, ...]:
+    """The messages that `--discard` names, each once."""
+    return tuple(dict.fromkeys(map(parse_message, texts or [])))
 
 
 def parse_message(text: str) -> Place:
@@ -115,8 +165,8 @@ def parse_message(text: str) -> Place:
         ) from None
 
 
-async def _supervise(plan: Plan) -> Outcome:
-    return await Supervisor(plan).run()
+async def _lead(plan: ParentPlan) -> Ended:
+    return await Parent(plan).run()
 
 
 def _broker(context: typer.Context, url: str | None, embedded: bool) -> BrokerChoice:
@@ -146,7 +196,13 @@ def _is_flag(context: typer.Context, option: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _reload(*, as_json: bool) -> int:
+def _reload(*, as_json: bool, workers: str | None) -> int:
+    if workers is not None:
+        raise CommandError(
+            "--reload and --workers exclude each other; flowstream workers restart restarts the "
+            "workers with changed modules",
+            ExitCode.USAGE,
+        )
     if as_json:
         raise CommandError(
             "--reload and --json exclude each other: restarted runs have no single result",
@@ -196,40 +252,3 @@ def _check_chains(targets: list[str], pipelines: dict[str, Pipeline]) -> None:
             )
         if names & running:
             warn(chain_text(chain))
-
-
-def _tell(outcome: Outcome, plan: Plan, *, as_json: bool) -> None:
-    if as_json:
-        results = [summary.as_json(result, target) for target, result in outcome.results.items()]
-        print_json(results)
-    else:
-        for target, result in outcome.results.items():
-            dead_letters = topology_of(plan.pipelines[target]).dead_letters
-            idle = plan.until_idle is not None
-            for line in summary.summarize(result, target, idle=idle, dead_letters=dead_letters):
-                say(line)
-        for target in sorted(outcome.unopened):
-            say(f"{plan.pipelines[target].name}: stopped before it was running")
-    for result in outcome.results.values():
-        if (warning := summary.warning(result)) is not None:
-            note(warning, style="bold red")
-    code = ExitCode.OK
-    if outcome.error is not None:
-        code = report(outcome.error)
-    if outcome.forced:
-        note("ended by a second signal; messages that are not settled are delivered again")
-        code = ExitCode.FORCED
-    _leave(code)
-
-
-def _leave(code: ExitCode) -> NoReturn:
-    """Exit, even if a handler still blocks a thread that the interpreter would wait for."""
-    deadline = time.monotonic() + THREADS_GRACE
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-    raise typer.Exit(code)

@@ -25,8 +25,12 @@ FATES = {
     "retried": "retried",
 }
 """What happened to failed messages, by the field of `Reason`."""
+MOST_DISCARDED = 100
+"""The largest number of messages that a command to continue without them names."""
 REASONS = 5
 """The number of reasons in a line. The others are counted."""
+STREAMS = 20
+"""The number of streams whose committed offset is shown. The others are counted."""
 REASON_LIMIT = 120
 """Characters of a reason."""
 NO_MESSAGES = ("commit", "crash", "on_failed")
@@ -34,11 +38,17 @@ NO_MESSAGES = ("commit", "crash", "on_failed")
 
 
 def summarize(
-    result: RunResult, target: str, *, idle: bool, dead_letters: str | None = None
+    result: RunResult,
+    target: str,
+    *,
+    idle: bool,
+    dead_letters: str | None = None,
+    command: str | None = None,
 ) -> list[str]:
     """The lines of a summary: what was handled, what is committed, and the next command.
 
-    `dead_letters` is the dead-letter stream of the pipeline.
+    `dead_letters` is the dead-letter stream of the pipeline. `command` is what continues it, if
+    that is not `flowstream run`.
     """
     lines = [_handled(result, idle=idle), *_failures(result), *_committed(result)]
     if result.discarded:
@@ -48,6 +58,11 @@ def summarize(
             f"  {plural(result.unsettled, 'message')} received and not settled: "
             f"the next run gets {'it' if result.unsettled == 1 else 'them'} again"
         )
+    if result.repeated:
+        lines.append(
+            f"  {plural(result.repeated, 'message')} handled after an unsettled one: "
+            f"the next run gets {'it' if result.repeated == 1 else 'them'} again, too"
+        )
     if result.hung:
         lines.append(f"  still stuck in a handler: {', '.join(result.hung)}")
     if dead_letters is not None and result.settled.get("dead_lettered"):
@@ -55,11 +70,12 @@ def summarize(
     lines += [
         f"  not discarded: {named(place)}: {why}" for place, why in result.not_discarded.items()
     ]
-    lines.append(f"  to continue: flowstream run {target}")
-    if isinstance(result.error, Halted) and result.error.messages:
+    command = command or f"flowstream run {target}"
+    lines.append(f"  to continue: {command}")
+    if isinstance(result.error, Halted) and 0 < len(result.error.messages) <= MOST_DISCARDED:
         what = "message" if len(result.error.messages) == 1 else "messages"
         options = discard_options(result.error.messages)
-        lines.append(f"  to continue without the failed {what}: flowstream run {target} {options}")
+        lines.append(f"  to continue without the failed {what}: {command} {options}")
     return lines
 
 
@@ -69,7 +85,11 @@ def _handled(result: RunResult, *, idle: bool) -> str:
     if not result.handled:
         if result.unsettled or result.error is not None:
             return f"{head}, nothing settled"
-        return f"{head}, nothing to do: there was no message"
+        return (
+            f"{head}, nothing to do: there was no message"
+            if idle
+            else f"{head}, no message arrived"
+        )
     counts = ", ".join(
         f"{count:,} {OUTCOMES.get(outcome, outcome)}"
         for outcome, count in outcomes_in_order(result.settled).items()
@@ -116,10 +136,26 @@ def _listed(reasons: Counter[str]) -> str:
 
 
 def _committed(result: RunResult) -> list[str]:
-    return [
+    """The committed offset of each stream, by number for partitions; the reasons stay in sight."""
+    found = sorted(result.committed.items(), key=lambda it: _by_number(it[0]))
+    lines = [
         f"  {stream}: committed offset {'none' if offset is None else format(offset, ',')}"
-        for stream, offset in sorted(result.committed.items())
+        for stream, offset in found[:STREAMS]
     ]
+    if rest := found[STREAMS:]:
+        known = sum(offset is not None for _, offset in rest)
+        lines.append(
+            f"  {len(rest):,} more streams, {known:,} of them with a committed offset; "
+            "--json and `flowstream lag` list all"
+        )
+    return lines
+
+
+def _by_number(stream: str) -> tuple[str, int]:
+    """`orders-9` before `orders-10`."""
+    name, _, number = stream.rpartition("-")
+    decimal = number.isascii() and number.isdecimal() and len(number) < 10
+    return (name, int(number)) if decimal else (stream, -1)
 
 
 def as_json(result: RunResult, target: str) -> dict[str, Any]:
@@ -135,6 +171,7 @@ def as_json(result: RunResult, target: str) -> dict[str, Any]:
         "failed": result.failed,
         "retried": result.retried,
         "unsettled": result.unsettled,
+        "repeated": result.repeated,
         "reasons": [asdict(reason) for reason in result.reasons],
         "committed": dict(result.committed),
         "hung": list(result.hung),

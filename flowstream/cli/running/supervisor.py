@@ -2,8 +2,8 @@
 
 The first SIGINT or SIGTERM drains every pipeline within its `drain_timeout`. A second one abandons
 messages in flight and commits what is settled, within `FORCE_GRACE`. A third one ends the process
-at once. If a pipeline fails, the others drain, and its error decides the exit code. The results say
-what was settled and committed.
+at once. If a pipeline fails, the others drain, and the first error decides the exit code. The
+results say what was settled and committed.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 import anyio
 from anyio.abc import TaskGroup
 
-from flowstream import __version__
 from flowstream.cli.connection.broker_choice import (
     BrokerChoice,
     Source,
     always_there,
     broker_for_run,
 )
+from flowstream.cli.connection.identity import identity_of
 from flowstream.cli.dead_letters.live_page import LivePageDeadLetters
 from flowstream.cli.event_loop import on_named_signal
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
@@ -36,15 +38,17 @@ from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.publishing.feed import Feed, FeedPlan
 from flowstream.cli.readers.other_runs import warn_of_others
 from flowstream.cli.view.live_view import View
+from flowstream.cli.workers.worker import Worker
 from flowstream.client import Environment
 from flowstream.connectors import SuperStreamProducer
-from flowstream.errors import StreamDoesNotExist
+from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.metrics import Metrics
-from flowstream.monitor import Board, Monitor, keep_sampling
+from flowstream.monitor import Board, Monitor, WorkerEndpoints, keep_sampling
 from flowstream.pipeline import Pipeline, Place, RunningPipeline, RunResult, named
 from flowstream.telemetry import Telemetry
 from flowstream.texts import plural, type_name
 from flowstream.tracing import Tracing
+from flowstream.version import __version__
 
 _log = logging.getLogger("flowstream.run")
 
@@ -63,7 +67,8 @@ class Plan:
     `create` creates missing streams, which are always created with an embedded broker. `feed` is
     published beside the pipelines. `http_control` allows the live page to control them. With
     `with_parent` the run drains when its standard input ends, which is a pipe from the process that
-    started it. `discard` names messages that are settled without being handled.
+    started it. `discard` names messages that are settled without being handled. `worker` is set in
+    a worker process of a run, whose parent shows it, serves its HTTP endpoints and stops it.
     """
 
     pipelines: dict[str, Pipeline]
@@ -78,19 +83,34 @@ class Plan:
     with_parent: bool = False
     tracing: bool = False
     discard: tuple[Place, ...] = ()
+    worker: Worker | None = None
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The result of a plan: results by target, the first error, and whether it was forced.
+    """The result of a plan: results by target, errors, and whether it was forced.
 
-    `unopened` are targets that were stopped while they were connecting.
+    The first of `errors` decides the exit code; others happened before everything had ended.
+    `idle` are targets that --until-idle ended. `unopened` are targets that were stopped before they
+    were running, `failed` those that an error ended before they were running.
+
+    In a worker, `by` says why it ended without an error: by a "request" of the parent, a "signal",
+    "idle", or because its "source" ended; `last_figures` are for the parent.
     """
 
     results: dict[str, RunResult] = field(default_factory=dict)
+    idle: set[str] = field(default_factory=set)
     unopened: set[str] = field(default_factory=set)
-    error: BaseException | None = None
+    failed: set[str] = field(default_factory=set)
+    errors: list[BaseException] = field(default_factory=list)
     forced: bool = False
+    by: str = "source"
+    last_figures: dict[str, Any] | None = None
+
+
+async def supervise(plan: Plan) -> Outcome:
+    """Run a plan until every pipeline has ended."""
+    return await Supervisor(plan).run()
 
 
 class Supervisor:
@@ -114,19 +134,33 @@ class Supervisor:
         self._preparing = anyio.CancelScope()
         self._opening: dict[str, anyio.CancelScope] = {}
         self._discards: dict[str, list[Place]] = {}
+        self._stopping = False
 
     async def run(self) -> Outcome:
         """Run until every pipeline has ended."""
         self._log_start()
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
-            beside.start_soon(on_named_signal, self._signalled)
+            worker = self._plan.worker
+            endpoints = None
+            if worker is None:
+                beside.start_soon(partial(on_named_signal, self._signalled, unheard=self._unheard))
+            else:
+                beside.start_soon(on_named_signal, self._signalled_as_worker)
+                endpoints = WorkerEndpoints(self._monitor(), self._board, self._metrics)
+                await beside.start(
+                    worker.link.serve, endpoints.answer, self._commanded, worker.its_turn
+                )
             beside.start_soon(self._force)
             if self._plan.with_parent:
                 beside.start_soon(self._until_parent_ends)
             for place in self._plan.discard:  # an invalid one is refused before anything starts
                 reader_of(place, self._declared_reads())
             if await self._prepared(stack, beside):
+                if worker is not None:
+                    await worker.prepared(self._plan.pipelines.values(), self._connection)
                 await self._run_all(beside)
+            if endpoints is not None:
+                self._outcome.last_figures = endpoints.figures()
             beside.cancel_scope.cancel()
         return self._outcome
 
@@ -145,7 +179,8 @@ class Supervisor:
         if self._plan.http is not None:
             await self._listen(beside, *self._plan.http)
         beside.start_soon(keep_sampling, self._board, self._metrics)
-        beside.start_soon(self._view.show)
+        if self._plan.worker is None:
+            beside.start_soon(self._view.show)
         if self._plan.feed is not None:
             beside.start_soon(self._publish, self._plan.feed)
         for pipeline in self._plan.pipelines.values():
@@ -172,7 +207,12 @@ class Supervisor:
         wanted = self._plan.broker.source is Source.EMBEDDED
         if not wanted and not any(each.needs_broker for each in topologies):
             return
-        used = await stack.enter_async_context(broker_for_run(self._plan.broker))
+        worker = self._plan.worker
+        used = (
+            await stack.enter_async_context(broker_for_run(self._plan.broker))
+            if worker is None
+            else worker.broker(self._plan.broker)
+        )
         for line in used.lines:
             note(line)
         self._connection, self._remedy = used.connection, used.remedy
@@ -225,13 +265,7 @@ class Supervisor:
 
     async def _listen(self, group: anyio.abc.TaskGroup, host: str, port: int) -> None:
         try:
-            monitor = Monitor(
-                self._metrics,
-                self._board,
-                control=self._plan.http_control,
-                dead_letters=self._dead_letters(),
-            )
-            host, port = await group.start(monitor.run, host, port)
+            host, port = await group.start(self._monitor().run, host, port)
         except OSError as error:
             raise CommandError(
                 f"cannot listen on {host}:{port}: {why(error)}; "
@@ -239,6 +273,10 @@ class Supervisor:
                 ExitCode.USAGE,
             ) from error
         note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
+
+    def _monitor(self) -> Monitor:
+        control, letters = self._plan.http_control, self._dead_letters()
+        return Monitor(self._metrics, self._board, control=control, dead_letters=letters)
 
     def _dead_letters(self) -> LivePageDeadLetters:
         """The dead letters of the pipelines, for the live page."""
@@ -252,14 +290,18 @@ class Supervisor:
         return LivePageDeadLetters(self._connection, streams, frozenset(masked))
 
     async def _run_one(self, beside: TaskGroup, target: str, pipeline: Pipeline) -> None:
+        if self._stopping:  # a signal, or an error beside, was faster than the first pipeline
+            self._outcome.unopened.add(target)
+            return
         try:
             async with AsyncExitStack() as stack:
                 self._opening[target] = stack.enter_context(anyio.CancelScope())
                 running = await self._start(beside, stack, target, pipeline)
                 del self._opening[target]
-                self._outcome.results[target] = await self._follow(pipeline, running)
+                self._outcome.results[target] = await self._follow(target, pipeline, running)
         except (Exception, KeyboardInterrupt) as error:
-            self._opening.pop(target, None)
+            if self._opening.pop(target, None) is not None:
+                self._outcome.failed.add(target)
             self._failed(error)
 
     async def _start(
@@ -273,6 +315,10 @@ class Supervisor:
             environment = await stack.enter_async_context(
                 connection.environment(name=name, telemetry=self._telemetry)
             )
+            with suppress(FlowstreamError):  # it is lost at once: the run waits, and goes on
+                self._board.broker = await identity_of(environment, connection.url)
+        if self._plan.worker is not None:
+            self._plan.worker.take_turns(pipeline, beside)
         running: RunningPipeline = await stack.enter_async_context(
             pipeline.start(
                 url=None if environment is not None else connection.url,
@@ -288,12 +334,21 @@ class Supervisor:
             )
         return running
 
-    async def _follow(self, pipeline: Pipeline, running: RunningPipeline) -> RunResult:
+    async def _follow(self, target: str, pipeline: Pipeline, running: RunningPipeline) -> RunResult:
         """Wait for the result of a running pipeline."""
         self._running.append(running)
         self._board.watch(pipeline.name, running.statistics, pipeline)
-        if self._plan.until_idle is not None:
+        worker, idle = self._plan.worker, self._plan.until_idle
+        if worker is not None and idle is not None:
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(worker.report_idle, pipeline.name, running, idle)
+                await running.wait()
+                beside.cancel_scope.cancel()
+        elif self._plan.until_idle is not None:
             await running.wait_idle(self._plan.until_idle)
+            if not self._stopping:
+                self._outcome.idle.add(target)
+                self._outcome.by = "idle"
             running.stop(by=f"--until-idle (nothing arrived for {self._plan.until_idle:g} s)")
         result = await running.wait()
         if result.error is not None:
@@ -301,9 +356,8 @@ class Supervisor:
         return result
 
     def _failed(self, error: BaseException) -> None:
-        """Keep the first error, and drain the other pipelines."""
-        if self._outcome.error is None:
-            self._outcome.error = self._explained(error)
+        """Keep the error, and drain the other pipelines."""
+        self._outcome.errors.append(self._explained(error))
         self._stop_all(f"the run, because a part of it failed with {type_name(error)}")
 
     def _explained(self, error: BaseException) -> BaseException:
@@ -322,6 +376,7 @@ class Supervisor:
         return explained
 
     def _stop_all(self, by: str) -> None:
+        self._stopping = True
         if self._feed is not None:
             self._feed.stop()
         self._preparing.cancel()
@@ -335,9 +390,28 @@ class Supervisor:
         await anyio.wait_readable(sys.stdin)
         self._signalled("the end of the process that started the run")
 
+    def _signalled_as_worker(self, by: str) -> None:
+        """A signal to a worker itself drains it. Its parent forces it, and rolls at SIGHUP.
+
+        A supervisor may signal every process of the run. The worker must not count that twice.
+        """
+        if by != "SIGHUP" and not self._signals:
+            self._signals, self._outcome.by = 1, "signal"
+            self._stop_all(by)
+
+    def _commanded(self, what: str, by: str) -> None:
+        """What the parent of a worker says: drain or abort."""
+        if not self._signals:
+            self._signals, self._outcome.by = 1, "request"
+            self._stop_all(by)
+        if what == "abort" and self._signals == 1:
+            self._signals, self._outcome.forced = 2, True
+            self._forced.set()
+
     def _signalled(self, by: str) -> None:
         self._signals += 1
         if self._signals == 1:
+            self._outcome.by = "signal"
             with suppress(OSError):  # the terminal may be closed
                 note(
                     "draining: received messages are finished and committed; repeat to end at once"
@@ -347,6 +421,16 @@ class Supervisor:
             self._outcome.forced = True
             self._forced.set()
         else:
+            self._end_at_once()
+
+    def _unheard(self, nth: int, still: Callable[[], bool]) -> None:
+        """In a thread, after a signal that the blocked event loop does not receive."""
+        if nth == 1:
+            note("a handler blocks the event loop, so nothing drains; repeat to end at once")
+            return
+        if nth == 2:
+            time.sleep(FORCE_GRACE)
+        if still():
             self._end_at_once()
 
     async def _force(self) -> None:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from flowstream.cli.output.console import note, one_line, short_duration, stderr
+from flowstream.cli.output.console import note, one_line, short_duration, short_size, stderr
 from flowstream.cli.output.safe_text import shortened
 from flowstream.cli.view.fold import Block, Span, fitted, flow, table
-from flowstream.monitor import Board
 from flowstream.texts import plural
 
 REFRESH = 0.5
@@ -45,16 +44,26 @@ EVENTS = 8
 """Entries of the event log, if there is room."""
 
 REASON_LENGTH = 300
-"""Characters of a reason. The log and the live page have all of it."""
+"""Characters of a reason in a plain line; the view has two lines of it.
+
+The log and the live page have all of it.
+"""
 
 _BARS = "▁▂▃▄▅▆▇█"
 CHART_WIDTH = 40
 
 
+class Shown(Protocol):
+    """What a view shows: the board of a run, or the workers of one."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """The run as it is now."""
+
+
 class View:
     """Shows a board, in place on a terminal (`live`) or in lines."""
 
-    def __init__(self, board: Board, *, live: bool) -> None:
+    def __init__(self, board: Shown, *, live: bool) -> None:
         self._board = board
         self._live = live
         self._drawing: Live | None = None
@@ -158,11 +167,11 @@ def _behind(pipeline: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _reason(reason: dict[str, Any], now: float) -> str:
+def _reason(reason: dict[str, Any], now: float, length: int = REASON_LENGTH) -> str:
     """`2 ZeroDivisionError in load: division by zero (2 retried, last 3 s ago)`."""
     what = f"{reason['error']} " if reason["error"] else ""
     text = one_line(reason["text"]).removeprefix(f"{reason['error']}: ")
-    text = shortened(text, REASON_LENGTH)
+    text = shortened(text, length)
     outcomes = [
         f"{reason[key]:,} {key.replace('_', '-')}"
         for key in ("retried", "dead_lettered", "discarded", "halted")
@@ -189,6 +198,9 @@ def blocks(snapshot: dict[str, Any], width: int) -> list[Block]:
         if place:
             found.append(Block(LAST, "", [flow([("", "")], width)]))
         found += _pipeline(pipeline, snapshot["now"], width, place)
+    if workers := snapshot.get("workers"):
+        lines = table(WORKER, list(map(_worker, workers)), width)
+        found.append(Block(5, "worker", lines[1], lines[0]))
     events = [_event(it, snapshot["now"], width) for it in snapshot.get("events", [])[:EVENTS]]
     return [*found, Block(LAST, "", events)]
 
@@ -206,7 +218,7 @@ def _event(event: dict[str, Any], now: float, width: int) -> list[Text]:
 def _pipeline(pipeline: dict[str, Any], now: float, width: int, place: int) -> list[Block]:
     """The blocks of a pipeline: its head and main problem for every pipeline before details."""
     reasons = [
-        _indented(flow([(_reason(it, now), _recent(it, now))], width - 2, indent=2))
+        _indented(flow([(_reason(it, now, 2 * width), _recent(it, now))], width - 2, indent=2))
         for it in pipeline.get("reasons", [])
     ]
     stages = table(STAGE, list(map(_stage, pipeline["stages"])), width)
@@ -296,6 +308,17 @@ def _figures(pipeline: dict[str, Any], width: int) -> Iterator[Text]:
 
 
 STAGE = ("stage", "busy", "handled", "per s", "waiting", "batches", "per batch", "failed")
+WORKER = (
+    "worker",
+    "state",
+    "partitions",
+    "per s",
+    "settled",
+    "failed",
+    "in flight",
+    "CPU",
+    "memory",
+)
 STREAM = ("stream", "received", "committed", "commit age", "lag", "credits")
 
 
@@ -311,6 +334,23 @@ def _stage(stage: dict[str, Any]) -> list[Span]:
         (f"{stage['batches']:,}" if stage["batches"] else "", ""),
         (f"{stage['mean_batch']:,.0f}" if stage["mean_batch"] else "", ""),
         (f"{stage['failed']:,}", "red" if stage["failed"] else ""),
+    ]
+
+
+def _worker(worker: dict[str, Any]) -> list[Span]:
+    cpu, memory = worker["cpu"], worker["memory"]
+    number = f"{worker['number']}{' (new)' if worker['replacement'] else ''}"
+    state = f"{worker['state']} for {short_duration(worker['seconds'])}"
+    return [
+        (number, ""),
+        (state, "" if worker["state"] == "ready" else "yellow"),
+        (f"{len(worker['partitions']):,}", ""),
+        (f"{worker['rate']:,.0f}", ""),
+        (f"{worker['settled']:,}", ""),
+        (f"{worker['failed']:,}", "red" if worker["failed"] else ""),
+        (f"{worker['in_flight']:,}", ""),
+        ("-" if cpu is None else f"{cpu:.0%}", ""),
+        ("-" if memory is None else short_size(memory), ""),
     ]
 
 

@@ -9,6 +9,7 @@ accepts more. So a slow socket leads to larger frames, not to longer queues.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -45,7 +46,7 @@ from flowstream.protocol import (
     State,
     Tune,
 )
-from flowstream.signals import Signal
+from flowstream.signals import Signal, loop_clock
 
 from .settings import Settings, log
 from .sockets import SocketStream
@@ -60,6 +61,7 @@ CONTROL_LIMIT = 1 << 20
 """Bytes of commands that may wait to be written before `drained` makes a caller wait."""
 BLOCKED_AFTER = 1.0
 """Seconds without progress of a write after which the connection gets no new users."""
+CLOSED_ON_REQUEST = "the connection was closed on request"
 T = TypeVar("T")
 
 
@@ -115,7 +117,9 @@ class ClientConnection:
         self._sending = 0
         self._sending_since: float | None = None
         self._unanswered = False
-        self._received_at = self._sent_at = anyio.current_time()
+        self._closing = False
+        self._clock = loop_clock()
+        self._received_at = self._sent_at = self._clock()
         self._on_lost: list[Callable[[ClientConnection], None]] = []
 
     def __repr__(self) -> str:
@@ -129,13 +133,18 @@ class ClientConnection:
         return self.error is None and self.wire.state is State.RUNNING
 
     @property
+    def lost_unasked(self) -> bool:
+        """Whether it has ended, but not because this side wanted it."""
+        return self.error is not None and self.error.cause != "request"
+
+    @property
     def blocked(self) -> bool:
         """Whether the broker seems to hang: a write makes no progress, or a request timed out.
 
         New publishers and consumers are then placed on another connection.
         """
         since = self._sending_since
-        stuck = since is not None and anyio.current_time() - since > BLOCKED_AFTER
+        stuck = since is not None and self._clock() - since > BLOCKED_AFTER
         return stuck or self._unanswered
 
     @property
@@ -162,9 +171,14 @@ class ClientConnection:
     # --- requests -------------------------------------------------------------------------------
 
     def send(self, command: Command) -> None:
-        """Queues a command; raises ConnectionClosed if the connection has ended."""
+        """Queues a command; raises ConnectionClosed if the connection has ended or is closing."""
         if self.error is not None:
             raise ConnectionClosed(str(self.error))
+        if self.wire.state in (State.CLOSING, State.CLOSED):
+            raise ConnectionClosed(f"the connection to {self._where} is being closed")
+        self._queue(command)
+
+    def _queue(self, command: Command) -> None:
         data = self.wire.send(command)
         self._control.append(data)
         self._control_size += len(data)
@@ -213,7 +227,13 @@ class ClientConnection:
         self._wake.notify()
 
     def answer_update(self, correlation_id: int, offset: OffsetSpec) -> None:
-        self.send(ConsumerUpdateResponse(correlation_id, Code.OK, offset))
+        """Answers an update of a single active consumer.
+
+        An update may arrive between this side's Close and the answer to it. It gets none: the
+        broker gives up the consumers of the connection, and waits for nothing from it.
+        """
+        if self.usable:
+            self.send(ConsumerUpdateResponse(correlation_id, Code.OK, offset))
 
     # --- tasks ----------------------------------------------------------------------------------
 
@@ -237,8 +257,11 @@ class ClientConnection:
         try:
             await loop()
         except ConnectionClosed:
-            pass  # a command that arrived after Close needed an answer: none can be sent
+            pass  # what this loop had to send came after Close
         except STREAM_ERRORS as error:
+            if self._closing:  # the broker answers Close, and ends the connection at once
+                self.abort(CLOSED_ON_REQUEST, "request")
+                return
             detail = f" ({error})" if str(error) else ""
             self.abort(f"{self._where} closed the connection{detail}", "network")
         except LocalProtocolError:
@@ -251,8 +274,9 @@ class ClientConnection:
             try:
                 commands = await self._receive()
             except ProtocolError as error:
-                for command in error.preceding:
-                    self._dispatch(command)
+                with suppress(ConnectionClosed):  # the protocol is over: they cannot be answered
+                    for command in error.preceding:
+                        self._dispatch(command)
                 raise
             for command in commands:
                 self._dispatch(command)
@@ -261,10 +285,10 @@ class ClientConnection:
         """The commands that come next, at least one read; without a copy where that can be."""
         if isinstance(self._stream, SocketStream):
             count = await self._stream.receive_into(self.wire.room())
-            self._received_at = anyio.current_time()
+            self._received_at = self._clock()
             return self.wire.filled(count)
         data = await self._stream.receive(READ_SIZE)
-        self._received_at = anyio.current_time()
+        self._received_at = self._clock()
         return self.wire.receive(data)
 
     async def _write(self) -> None:
@@ -272,11 +296,11 @@ class ClientConnection:
             while not (buffers := self._collect()):
                 await self._wake.wait()
             self._sending = sum(map(len, buffers))
-            self._sending_since = anyio.current_time()
+            self._sending_since = self._clock()
             await self._stream.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
             self._sending_since = None
             self._sending = 0
-            self._sent_at = anyio.current_time()
+            self._sent_at = self._clock()
             self._written.notify()
             if self.error is not None and not self._control:  # the answer to its Close was sent
                 self._scope.cancel()
@@ -304,7 +328,7 @@ class ClientConnection:
             return
         while True:
             await anyio.sleep(interval / 2)
-            now = anyio.current_time()
+            now = self._clock()
             if now - self._received_at > 2 * interval:
                 silent = f"{self._where} sent nothing for {2 * interval} s (missed heartbeats)"
                 self.abort(silent, "heartbeat")
@@ -362,7 +386,8 @@ class ClientConnection:
         self.tuned.set()
 
     def _on_close(self, command: Close) -> None:
-        self.send(Response(Key.CLOSE, command.correlation_id, Code.OK))
+        if self.wire.state is State.CLOSING:
+            self._queue(Response(Key.CLOSE, command.correlation_id, Code.OK))
         reason = f"{self._where} closed the connection: {command.reason} (code {command.code})"
         self._fail(ConnectionClosed(reason, cause="broker"))
 
@@ -399,6 +424,7 @@ class ClientConnection:
         """Sends Close, waits for the answer at most `close_timeout`, and ends the connection."""
         with anyio.CancelScope(shield=True):
             if self.usable:
+                self._closing = True
                 with anyio.move_on_after(self._settings.close_timeout):
                     try:
                         await self.request(
@@ -406,7 +432,7 @@ class ClientConnection:
                         )
                     except (ConnectionClosed, RequestTimeout) as error:
                         log.debug("closing %r: %s", self, error)
-            self.abort("the connection was closed on request", "request")
+            self.abort(CLOSED_ON_REQUEST, "request")
             await self.lost.wait()
 
 

@@ -46,7 +46,7 @@ from flowstream.protocol import (
 from .connection import ClientConnection, raise_for_code
 from .credentials import Credentials
 from .settings import Settings, log
-from .tasks import TaskOwner
+from .tasks import OwnerEnded, TaskOwner
 from .transport import Dial
 
 
@@ -83,7 +83,12 @@ async def open_connection(
     """
     stream = await dial(address)
     connection = ClientConnection(stream, address, role, settings)
-    connection.start(owner)
+    try:
+        connection.start(owner)
+    except OwnerEnded:  # while the socket was connecting
+        with anyio.CancelScope(shield=True):
+            await anyio.aclose_forcefully(stream)
+        raise
     done = False
     try:
         await _handshake(connection, name, virtual_host, credentials, settings)

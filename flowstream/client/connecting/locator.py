@@ -23,7 +23,7 @@ from flowstream.errors import (
 )
 from flowstream.protocol import Address, Command, MetadataResponse
 from flowstream.schema import text, whole
-from flowstream.texts import shown
+from flowstream.texts import describe, interrupts, shown
 
 from .connection import ClientConnection, raise_for_code
 from .settings import log
@@ -127,8 +127,19 @@ class Nodes:
 
     def _where(self, node: Address) -> Address:
         if self._resolver is not None:
-            return _resolved(self._resolver(node))
+            return _resolved(self._ask(self._resolver, node))
         return self._learned.get(node, node)
+
+    def _ask(self, resolver: AddressResolver, node: Address) -> object:
+        """What the `address_resolver` returns. If it raises, the node cannot be reached now."""
+        try:
+            return resolver(node)
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            raise ConnectionFailed(
+                f"address_resolver raised {describe(error)} for node {node.host}:{node.port}"
+            ) from error
 
 
 def _resolved(address: object) -> Address:
@@ -150,7 +161,9 @@ class LocatorConnection:
     """A connection to any node: for locating streams and for stored offsets.
 
     It is opened on demand and opened again after a loss: to the configured addresses in their
-    order, then to the nodes met since. So it works as long as one of them can be reached.
+    order, then to the nodes met since, and last to the one that was lost: a machine that is gone
+    does not refuse, so that each attempt takes the whole `connect_timeout`. It works as long as one
+    of them can be reached.
     """
 
     def __init__(
@@ -180,7 +193,7 @@ class LocatorConnection:
                     return self._connection
                 self._connection.abort("it did not answer a request", "silent")
             last: ConnectionFailed | None = None
-            for address in dict.fromkeys((*self._addresses, *self._known().values())):
+            for address in self._in_order():
                 try:
                     self._connection = await self._open(address)
                 except ConnectionFailed as error:
@@ -189,6 +202,11 @@ class LocatorConnection:
                     return self._connection
             assert last is not None
             raise last
+
+    def _in_order(self) -> list[Address]:
+        addresses = list(dict.fromkeys((*self._addresses, *self._known().values())))
+        lost = None if self._connection is None else self._connection.address
+        return sorted(addresses, key=lambda address: address == lost)
 
     async def request(self, make: Callable[[int], Command], expect: type[T]) -> T:
         """The answer to a request, sent a second time if the connection turns out to be closed."""

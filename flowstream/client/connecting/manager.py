@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final, TypeAlias
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-from flowstream.errors import ConfigurationError, EnvironmentClosed, FlowstreamError
+from flowstream.errors import (
+    ConfigurationError,
+    EnvironmentClosed,
+    FlowstreamError,
+    StreamDoesNotExist,
+)
 from flowstream.protocol import Address, Metadata, MetadataResponse
 from flowstream.telemetry import ConnectionLost, ConnectionOpened, Telemetry
 from flowstream.texts import clipped
@@ -29,6 +35,8 @@ from .users import PublisherUser, SubscriptionUser
 
 EMBEDDED = "flowstream embedded broker"
 """The product name that the embedded broker sends in its properties."""
+UNSETTLED = 30.0
+"""Seconds after a lost connection in which streams may have no leader."""
 SHOWN = 100
 """The most characters of a broker's property in a log record."""
 
@@ -62,6 +70,7 @@ class ConnectionManager:
         self.connections: set[ClientConnection] = set()
         self.not_kept: set[tuple[str, str]] = set()
         """References and streams whose offsets have no second copy: see consuming/tracking.py."""
+        self._lost_at: float | None = None
         self.probes: set[object] = set()
         """Subscriptions that only read where a stream begins or ends: not counted as consumers."""
         self.loop: EventLoopToken | None = None
@@ -97,6 +106,16 @@ class ConnectionManager:
         answer = await self.locator.request(lambda c: Metadata(c, (stream,)), MetadataResponse)
         return stream_nodes(answer, stream)
 
+    async def check_leader(self, stream: str) -> None:
+        """Raises StreamNotAvailable if nodes were lost lately and the stream has no leader.
+
+        Whether the stream exists is for the request that follows to say.
+        """
+        lost_at = self._lost_at
+        if lost_at is not None and anyio.current_time() - lost_at < UNSETTLED:
+            with suppress(StreamDoesNotExist):
+                (await self.locate(stream)).for_writer()
+
     # --- checks ---------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -126,7 +145,7 @@ class ConnectionManager:
     def check_not_closed(self) -> None:
         if self.state.value is State.CLOSED:
             raise EnvironmentClosed(
-                f'environment "{self.name}" {self._closed_by} and cannot be used any more; open a '
+                f'environment "{self.name}" {self._closed_by} and can no longer be used; open a '
                 "new one"
             )
 
@@ -153,9 +172,9 @@ class ConnectionManager:
 
     def _log_connected(self, connection: ClientConnection) -> None:
         """Logs what the broker says it is; never credentials."""
-        told = connection.wire.peer_properties
+        properties = connection.wire.peer_properties
         product, version, cluster = (
-            clipped(str(told.get(name, "")), SHOWN)
+            clipped(str(properties.get(name, "")), SHOWN)
             for name in ("product", "version", "cluster_name")
         )
         embedded = product == EMBEDDED
@@ -228,16 +247,20 @@ class ConnectionManager:
 
     async def _open(self, address: Address, role: str) -> ClientConnection:
         self.check_not_closed()
-        connection = await open_connection(
-            self.dial,
-            address,
-            role,
-            name=f"{self.name}-{role}-{next(self._numbers)}",
-            virtual_host=self.virtual_host,
-            credentials=self._credentials,
-            settings=self.settings,
-            owner=self.owner,
-        )
+        try:
+            connection = await open_connection(
+                self.dial,
+                address,
+                role,
+                name=f"{self.name}-{role}-{next(self._numbers)}",
+                virtual_host=self.virtual_host,
+                credentials=self._credentials,
+                settings=self.settings,
+                owner=self.owner,
+            )
+        except FlowstreamError:
+            self.check_not_closed()  # closing the environment ends a handshake that goes on
+            raise
         self.connections.add(connection)
         if self._credentials.expires and can_renew(connection):
             arguments = (connection, self._credentials, self.settings)
@@ -251,6 +274,8 @@ class ConnectionManager:
         self.connections.discard(connection)
         address = f"{connection.address.host}:{connection.address.port}"
         log.debug("%r: %s", connection, connection.error)
+        if connection.lost_unasked:
+            self._lost_at = anyio.current_time()
         if self.telemetry.active:
             error = connection.error
             cause = "" if error is None else error.cause

@@ -84,7 +84,7 @@ class Outages:
         self._closed = True
         if self._away:
             log.warning(
-                "environment %r is closed while it has been without %s for %.1f s", self._name,
+                "environment %r is closed. It had been without %s for %.1f s", self._name,
                 what(self._lost), anyio.current_time() - self._since, extra=self._fields(),
             )  # fmt: skip
 
@@ -102,15 +102,15 @@ class Outages:
             with anyio.move_on_after(GATHER):
                 while self._away:
                     await self._changed.wait()
-            self._say_lost()
+            self._log_lost()
             reported, logged_at = len(self._lost), anyio.current_time()
             while not await self._is_over(self._due(reported, logged_at)):
                 if anyio.current_time() >= self._due(reported, logged_at):
-                    self._say_still()
+                    self._log_still()
                     reported, logged_at = len(self._lost), anyio.current_time()
         finally:
             self._reporting = False
-        self._say_over()
+        self._log_over()
         self._lost.clear()
 
     def _due(self, reported: int, logged_at: float) -> float:
@@ -132,7 +132,7 @@ class Outages:
                 await self._changed.wait()
         return not self._away
 
-    def _say_lost(self) -> None:
+    def _log_lost(self) -> None:
         lost, reason = what(self._lost), reasons(self._lost.values())
         log.warning(
             "environment %r lost %s: %s. %s. Trying again, with at most %g s between attempts, %s",
@@ -142,7 +142,7 @@ class Outages:
         if self._telemetry.active:
             self._telemetry.emit(BrokerLost(self._name, lost, reason, names(self._lost)))
 
-    def _say_still(self) -> None:
+    def _log_still(self) -> None:
         away = self._away or self._lost  # what flaps may be back at this moment
         log.warning(
             "environment %r has been without %s for %.0f s: %s. %d attempts failed, the last one "
@@ -151,7 +151,7 @@ class Outages:
             extra=self._fields(),
         )  # fmt: skip
 
-    def _say_over(self) -> None:
+    def _log_over(self) -> None:
         """Logs the end, as a warning: a reader of warnings saw the loss and must see its end."""
         lost, seconds = what(self._lost), self._ended - self._since
         fields = self._fields() | {"seconds": round(seconds, 3), "attempts": self._attempts}

@@ -17,6 +17,9 @@ from .users import IdAllocator
 
 User = TypeVar("User")
 
+DOUBTED = 10.0
+"""Seconds for which a node counts as doubtful after a connection to it was lost or failed."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration(Generic[User]):
@@ -53,6 +56,7 @@ class Pool(Generic[User]):
         self._ids_of = ids_of
         self._connections: dict[Address, list[ClientConnection]] = {}
         self._gates: dict[Address, ConnectGate] = {}
+        self._failed_at: dict[Address, float] = {}
 
     @property
     def connections(self) -> list[ClientConnection]:
@@ -78,10 +82,18 @@ class Pool(Generic[User]):
             connection = await self._open_at(node)
         except FlowstreamError as error:
             gate.error = error
+            self._failed_at[node] = anyio.current_time()
             raise
+        self._failed_at.pop(node, None)
         self._connections.setdefault(node, []).append(connection)
         connection.when_lost(self._forget)
         return connection
+
+    def without_doubtful(self, nodes: tuple[Address, ...]) -> tuple[Address, ...]:
+        """The nodes that have not failed lately; all of them if there is no such node."""
+        since = anyio.current_time() - DOUBTED
+        sound = (node for node in nodes if self._failed_at.get(node, since) <= since)
+        return tuple(sound) or nodes
 
     def open_at_one_of(self, nodes: Iterable[Address]) -> Address | None:
         """The first of the nodes with an open connection that has room; None if there is none."""
@@ -126,5 +138,7 @@ class Pool(Generic[User]):
         for node, group in tuple(self._connections.items()):
             if connection in group:
                 group.remove(connection)
+                if connection.lost_unasked:
+                    self._failed_at[node] = anyio.current_time()
             if not group:
                 del self._connections[node]

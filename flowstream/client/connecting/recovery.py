@@ -155,6 +155,9 @@ class Recovery:
         self._detach = detach
         self._gave_up = gave_up
         self._lost = anyio.Event()
+        self._renewed: anyio.Event | None = None
+        self._away = 0.0
+        self._running = False
         self._reason = ""
 
     def give_up(self, error: FlowstreamError) -> None:
@@ -170,11 +173,24 @@ class Recovery:
             self._reason = reason
             self._lost.set()
 
+    async def renew(self, away: float = 0.0) -> None:
+        """Detaches and attaches again although nothing is lost; returns after the first attempt.
+
+        In between it waits for `away` seconds.
+        The state remains OPEN unless that attempt fails, which is then a loss.
+        """
+        if self._running and self.state.value is State.OPEN and not self._lost.is_set():
+            renewed, self._away = anyio.Event(), away
+            self._renewed = renewed
+            self._lost.set()
+            await renewed.wait()
+
     async def run(self) -> None:
         """Attaches again after every loss, until it is cancelled or gives up (see `give_up`)."""
         attempt = 0
         since = anyio.current_time()
         self.state.begin()
+        self._running = True
         try:
             while True:
                 self._lost = anyio.Event()
@@ -184,6 +200,8 @@ class Recovery:
                     await self._detach()
                     attempt += 1
                     elapsed = anyio.current_time() - since
+                    if self._end_renewal():
+                        self.state.set(State.RECOVERING, str(error))
                     if not self._may_retry(error, elapsed):
                         self.give_up(error)
                         return
@@ -198,8 +216,13 @@ class Recovery:
                     continue
                 attached_at = anyio.current_time()
                 self.state.set(State.OPEN)
+                self._end_renewal()
                 await self._lost.wait()
                 since = anyio.current_time()
+                if self._renewed is not None:
+                    await self._detach()
+                    await anyio.sleep(self._away)
+                    continue
                 lasted = since - attached_at > 10 * self._settings.backoff.initial
                 attempt = 0 if lasted else attempt + 1
                 self.recoveries += 1
@@ -208,8 +231,17 @@ class Recovery:
                 if attempt:
                     await self._pause(attempt)
         finally:
+            self._running = False
+            self._end_renewal()
             with anyio.CancelScope(shield=True):
                 await self._detach()
+
+    def _end_renewal(self) -> bool:
+        """Wake `renew`; whether it waits."""
+        renewed, self._renewed = self._renewed, None
+        if renewed is not None:
+            renewed.set()
+        return renewed is not None
 
     async def _pause(self, attempt: int) -> None:
         await anyio.sleep(self._settings.pause(attempt))

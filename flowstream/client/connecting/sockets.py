@@ -30,7 +30,8 @@ def on_asyncio() -> bool:
 class SocketStream(ByteStream):
     """One task receives and one sends.
 
-    `send` does not yield while the socket takes everything, so a loop of sends has to yield itself.
+    `send` does not yield while the socket takes everything, and does not look for a cancellation:
+    a loop of sends has to yield itself.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -67,7 +68,7 @@ class SocketStream(ByteStream):
     def _readable(self) -> None:
         room, received = self._room, self._received
         if room is None or received is None or received.done():
-            self._unwatch()  # the loop would call again and again until somebody receives
+            self._unwatch()  # the loop would call again and again until data is received
             return
         try:
             count = self._socket.recv_into(room)
@@ -84,7 +85,6 @@ class SocketStream(ByteStream):
         return bytes(room[:count])
 
     async def send(self, item: bytes) -> None:
-        await anyio.lowlevel.checkpoint_if_cancelled()
         left = memoryview(item)
         while left:
             if self._closed:

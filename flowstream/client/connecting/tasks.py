@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from flowstream.errors import EnvironmentClosed
+
 
 class Task:
     """A background task: `cancel()` ends it, `await wait()` returns when it has ended."""
@@ -43,6 +45,13 @@ class Task:
             self._ended.set()
 
 
+class OwnerEnded(EnvironmentClosed, RuntimeError):
+    """A task was started when its environment was being closed.
+
+    Whoever is reconnecting at that moment ends like everybody else who uses the environment.
+    """
+
+
 class TaskOwner:
     """Runs background tasks inside an async context manager, entered and left by the same task.
 
@@ -67,7 +76,7 @@ class TaskOwner:
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
         if self._group is None:
-            raise RuntimeError(f"{name}: the owner of background tasks has ended")
+            raise OwnerEnded(f"the {name} cannot begin: its environment has ended; open a new one")
         task = Task(name)
         self._tasks.add(task)
         self._group.start_soon(self._run, task, function, args, name=name)

@@ -73,7 +73,8 @@ async def _connect(
     except ssl.SSLCertVerificationError as error:
         raise ConnectionFailed(
             f"{where} is not trusted: {error.verify_message}; pass its authority as "
-            "tls=Tls(ca=...), or connect to a name that its certificate has"
+            "tls=Tls(ca=...), on the command line as --tls-ca FILE, or connect to a name that its "
+            "certificate has"
         ) from error
     except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
         raise ConnectionFailed(

@@ -14,5 +14,6 @@ Read the files in this order:
     tracking.py        stored offsets: OffsetStore, and Tracker, which decides when to store
     single_active.py   promotions and demotions of single active consumers
     super_consumer.py  SuperStreamConsumer: a consumer for each partition
+    orphans.py         partitions that the broker has left without a reader
     probe.py, lag.py   reading a few chunks: the ends of a stream, and its lag
 """

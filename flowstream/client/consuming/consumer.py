@@ -14,6 +14,7 @@ from types import TracebackType
 
 import anyio
 
+from flowstream.client.connecting.block import Block
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.settings import log
@@ -21,6 +22,7 @@ from flowstream.client.connecting.tasks import Task
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.signals import Signal
+from flowstream.texts import shown
 
 from .delivery import Delivery, Messages, StreamMessage
 from .options import AutoTracking, ConsumerOptions
@@ -28,7 +30,7 @@ from .probe import resolve
 from .retention import RetentionWatch
 from .single_active import ActivationQueue
 from .subscription import Subscription
-from .tracking import OffsetStore, Tracker
+from .tracking import OffsetStore, Tracker, check_offset
 
 
 class Consumer:
@@ -72,6 +74,7 @@ class Consumer:
         self._current: Delivery | None = None
         self._tasks: list[Task] = []
         self._user: object = None
+        self._block = Block(f'the consumer of "{stream}"')
 
     def __repr__(self) -> str:
         return f"<consumer of {self.stream!r} {self.state.value}>"
@@ -134,6 +137,7 @@ class Consumer:
         damaged chunk, and the last error if the consumer gave up. Ends when it is closed.
         """
         self._manager.check_thread()
+        self._block.check()
         await self.done()
         while True:
             delivery = self.take()
@@ -172,6 +176,7 @@ class Consumer:
             raise ConfigurationError(
                 'store_offset() needs a consumer with reference= and tracking="manual"'
             )
+        check_offset(offset)
         self._tracker.stored = offset
         await self._offsets.store(
             self.options.reference, self.stream, offset, keep=self.options.keep_offset
@@ -231,7 +236,13 @@ class Consumer:
         retention has removed messages (which only a kept offset reveals).
         """
         if self.options.on_active is not None:
-            return await self.options.on_active(self.stream)
+            begin = await self.options.on_active(self.stream)
+            if not isinstance(begin, OffsetSpec):
+                raise ConfigurationError(
+                    f"on_active returned {shown(begin)} for {self.stream!r}: expected an "
+                    "OffsetSpec, such as OffsetSpec.offset(0)"
+                )
+            return begin
         if self._tracker is None:
             return self.options.begin
         begin = await self._tracked_beginning()
@@ -284,6 +295,20 @@ class Consumer:
         if self._tracker is not None:
             self._tracker.forget()
 
+    async def subscribe_again(self, *, away: float = 0.0) -> None:
+        """Takes the last place among the consumers of its group; what it reads is handed over.
+
+        It subscribes `away` seconds after it has left.
+        """
+        self._block.check()
+        if not self.options.single_active:
+            raise ConfigurationError("subscribe_again() needs a consumer with single_active=True")
+
+        async def hand_over() -> None:
+            await self._activations.step_down(self._subscription.connection)
+
+        await self._subscription.move_to_the_end(hand_over, away)
+
     def _begin_again(self) -> None:
         """The stream was created again: offsets of the old one must not be stored for it."""
         if self._tracker is not None:
@@ -295,6 +320,7 @@ class Consumer:
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Consumer:
+        self._block.enter()
         self._user = self._manager.use(f'the consumer of "{self.stream}"', self._fail)
         try:
             await self._begin()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 from flowstream.errors import ConfigurationError
 from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.schema import FILTER_VALUE, NAME, SECONDS, Rule, a, check, checked, listing, whole
-from flowstream.texts import shown
+from flowstream.texts import describe, interrupts, shown
 
 Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
 """Where to begin: `"first"`, `"last"`, `"next"`, an offset, a time, or an age such as
@@ -127,6 +127,22 @@ class CreditOnArrival:
 def credit_strategy(credit: int | CreditStrategy) -> CreditStrategy:
     """The strategy for a number of chunks, or the given strategy."""
     return CreditWhenDone(credit) if isinstance(credit, int) else credit
+
+
+def credit_from(ask: Callable[[], int]) -> int:
+    """What a method of a strategy returns; raises ConfigurationError if it is not usable."""
+    try:
+        credit = ask()
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        raise ConfigurationError(f"credit: {shown(ask)} raised {describe(error)}") from error
+    if type(credit) is not int or not 0 <= credit <= MOST_CREDIT:
+        raise ConfigurationError(
+            f"credit: {shown(ask)} returned {shown(credit)}: expected a whole number from 0 to "
+            f"{MOST_CREDIT} (chunks)"
+        )
+    return credit
 
 
 def _check_credit(option: str, credit: object) -> None:

@@ -44,28 +44,51 @@ class ActivationQueue:
         self._promoted = promoted
         self._demoted = demoted
         self._failed = failed
-        self._updates: deque[tuple[ClientConnection | None, int, bool]] = deque()
+        self._updates: deque[tuple[ClientConnection | None, int | None, bool]] = deque()
         self._arrived = Signal()
+        self._handled = Signal()
+        self._handling = False
+        self._ended = False
         self._active = False
 
-    def add(self, connection: ClientConnection | None, correlation_id: int, active: bool) -> None:
-        """Queues an update. Without a connection it means that the connection was lost."""
+    def add(
+        self, connection: ClientConnection | None, correlation_id: int | None, active: bool
+    ) -> None:
+        """Queues an update. Without a connection it means that the connection was lost.
+
+        Without a correlation id it comes from the consumer itself, and is not answered.
+        """
         self._updates.append((connection, correlation_id, active))
         self._arrived.notify()
 
+    async def step_down(self, connection: ClientConnection | None) -> None:
+        """Hands over as if the broker had asked for it; returns once all updates are handled."""
+        self.add(connection, None, False)
+        await self._handled.until(lambda: self._ended or not (self._updates or self._handling))
+
     async def run(self) -> None:
         """Handles updates until cancelled, or until a callback raises and the consumer fails."""
-        while True:
-            while not self._updates:
-                await self._arrived.wait()
-            connection, correlation_id, active = self._updates.popleft()
-            try:
-                offset = await self._handle(connection, active)
-            except Exception as error:  # the application's callbacks may raise anything
-                self._failed(error)
-                return
-            if connection is not None and connection.usable:
-                connection.answer_update(correlation_id, offset)
+        try:
+            while True:
+                await self._arrived.until(lambda: bool(self._updates))
+                self._handling = True
+                try:
+                    await self._handle_next(*self._updates.popleft())
+                except Exception as error:  # the application's callbacks may raise anything
+                    self._failed(error)
+                    return
+                self._handling = False
+                self._handled.notify()
+        finally:
+            self._ended = True
+            self._handled.notify()
+
+    async def _handle_next(
+        self, connection: ClientConnection | None, correlation_id: int | None, active: bool
+    ) -> None:
+        offset = await self._handle(connection, active)
+        if correlation_id is not None and connection is not None:
+            connection.answer_update(correlation_id, offset)
 
     async def _handle(self, connection: ClientConnection | None, active: bool) -> OffsetSpec:
         log.debug("consumer of %r: active=%s", self._stream, active, extra={"stream": self._stream})

@@ -7,16 +7,19 @@ before that, which tells whether this is still the same stream (delivery.py: Str
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from flowstream.client.connecting.connection import ClientConnection, raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
-from flowstream.client.connecting.pool import Registration
+from flowstream.client.connecting.pool import Pool, Registration
 from flowstream.client.connecting.recovery import Recovery, State, StateCell
 from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.users import SubscriptionUser
 from flowstream.errors import (
+    ConfigurationError,
     ConnectionClosed,
     FlowstreamError,
     NotSupported,
@@ -24,6 +27,7 @@ from flowstream.errors import (
     ProtocolError,
 )
 from flowstream.protocol import (
+    Address,
     Chunk,
     Credit,
     Deliver,
@@ -41,7 +45,7 @@ from flowstream.telemetry import ChunkReceived, Overtaken
 from flowstream.texts import plural, text_of
 
 from .delivery import Arrival, Arrivals, Delivery, StreamIdentity, Verdict, make_delivery
-from .options import ConsumerOptions
+from .options import ConsumerOptions, credit_from
 from .probe import probe
 
 OnUpdate = Callable[[ClientConnection | None, int, bool], None]
@@ -72,6 +76,7 @@ class Subscription:
         self.failure: Exception | None = None
         self.credits: int = 0
         self.lost: int = 0
+        self._leaving = False
         self.recovery: Final = Recovery(
             state, manager.settings, attach=self._attach, detach=self._detach, gave_up=self.fail
         )
@@ -127,7 +132,7 @@ class Subscription:
         if self._held:
             self._held = False
             self.arrived.notify()
-            self._give(self._credit.done())
+            self._give_due(self._credit.done)
 
     def take(self) -> Delivery | None:
         """The next delivery, or None if there is none now.
@@ -156,7 +161,7 @@ class Subscription:
                 self._held = True
                 self._untold = 0
                 return delivery
-            self._give(self._credit.done())  # nothing to process, so nobody calls `done` for it
+            self._give_due(self._credit.done)  # nothing to process, so nobody calls `done` for it
         if self.failure is not None:
             raise self.failure
         return None
@@ -202,6 +207,21 @@ class Subscription:
         )  # fmt: skip
         self._lose("the broker stopped sending")
 
+    async def move_to_the_end(
+        self, hand_over: Callable[[], Awaitable[None]], away: float = 0.0
+    ) -> None:
+        """Unsubscribes and subscribes again, as the last consumer of its group.
+
+        `hand_over` is awaited before. From then on the broker cannot make this consumer active, so
+        that nothing is read that nobody hands over.
+        """
+        self._leaving = True
+        try:
+            await hand_over()
+            await self.recovery.renew(away)
+        finally:
+            self._leaving = False
+
     def pause(self) -> None:
         """Becomes inactive: another consumer reads what is buffered here."""
         self.active = False
@@ -215,6 +235,15 @@ class Subscription:
             self._forget()
             self._state.set(State.CLOSED, text_of(error))
             self.arrived.notify()
+
+    def _give_due(self, ask: Callable[[], int]) -> None:
+        """Gives the credit that the strategy returns; one that is wrong fails the consumer."""
+        try:
+            credit = credit_from(ask)
+        except ConfigurationError as error:
+            self.fail(error)
+        else:
+            self._give(credit)
 
     def _give(self, credit: int) -> None:
         registration = self._registration
@@ -250,7 +279,7 @@ class Subscription:
             self.position = chunk.offset
         arrival = self.arrivals.add(chunk, deliver.committed_chunk_id)
         (self.arrived if arrival.gap is None else self.gap).notify()
-        self._give(self._credit.arrived())
+        self._give_due(self._credit.arrived)
         if self._manager.telemetry.active:
             self._manager.telemetry.emit(
                 ChunkReceived(
@@ -271,6 +300,8 @@ class Subscription:
         )  # fmt: skip
 
     def update(self, correlation_id: int, active: bool) -> None:
+        if self._leaving and active:
+            return  # it unsubscribes now, and so the broker chooses another consumer
         if self._registration is not None:
             self._on_update(self._registration.connection, correlation_id, active)
 
@@ -336,8 +367,10 @@ class Subscription:
         if not options.single_active:
             await self._settle_start()
         self._tries += 1
-        node = nodes.for_reader() if self._tries % 2 else nodes.for_writer()
-        self._registration = registration = await self._manager.consuming.enter(node, self)
+        pool = self._manager.consuming
+        choose = partial(_any_sound, pool)
+        node = nodes.for_reader(choose) if self._tries % 2 else nodes.for_writer()
+        self._registration = registration = await pool.enter(node, self)
         self._check_supported(registration.connection)
         last_read = self._identity.start()
         start = last_read or self._asked()
@@ -377,17 +410,26 @@ class Subscription:
         if options.filter_values and not connection.supports(Key.PUBLISH, 2):
             raise NotSupported("filter_values needs RabbitMQ 3.13 or later")
         if options.single_active and not connection.wire.versions:  # known from 3.11 on
-            raise NotSupported("single_active needs RabbitMQ 3.11 or later")
+            raise NotSupported(
+                "single_active needs RabbitMQ 3.11 or later. On this server one process must read "
+                "the whole stream or super stream: without single_active=True, and without "
+                "--workers"
+            )
 
     async def _detach(self) -> None:
         registration, self._registration = self._registration, None
-        self._accepting = False
+        self._accepting = self._leaving = False
         self._forget()
         if registration is not None:
             timeout = self._manager.settings.close_timeout
             await self._manager.consuming.retire(
                 registration, lambda c: Unsubscribe(c, registration.id), timeout
             )
+
+
+def _any_sound(pool: Pool[SubscriptionUser], nodes: tuple[Address, ...]) -> Address:
+    """A random node, if possible one that has not failed lately: brokers may name dead nodes."""
+    return random.choice(pool.without_doubtful(nodes))
 
 
 def overtaken(stream: str, expected: int, lost: int) -> OffsetTruncated:

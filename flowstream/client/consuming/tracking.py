@@ -8,12 +8,13 @@ from functools import partial
 
 import anyio
 
-from flowstream.checks import MAX_NAME, check_reference
+from flowstream.checks import MAX_NAME, check_reference, is_whole
 from flowstream.client.connecting.connection import raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import TRANSIENT
 from flowstream.errors import CommitNotVerified, ConfigurationError, NoOffset, ServerError
 from flowstream.protocol import QueryOffset, QueryOffsetResponse, StoreOffset
+from flowstream.texts import shown
 
 from .options import AutoTracking
 
@@ -25,8 +26,7 @@ BEFORE_FIRST = -1
 
 A reader begins at the stored offset + 1, so to begin at 0 it needs an offset below 0. There is no
 command that deletes a stored offset, and 0 would skip the first message. So 2^64 - 1 is stored,
-which
-is -1 as a signed number, and which other clients read in the same way."""
+which is -1 as a signed number, and which other clients read in the same way."""
 
 KEPT = 1 << 62
 KEPT_SUFFIX = "#kept"
@@ -56,6 +56,9 @@ class OffsetStore:
     """Reads and stores offsets under references, over a connection of their own.
 
     An offset stored with `keep` has a second copy that retention does not reach: see `KEPT`.
+
+    After the loss of a node, a stream without a leader is not asked for offsets: RabbitMQ 4.0 ends
+    the connection on which that is done, and with it the requests for all other streams.
     """
 
     def __init__(self, manager: ConnectionManager) -> None:
@@ -77,14 +80,15 @@ class OffsetStore:
         if kept is None or offset not in (None, 0):
             return offset, None
         copy = await self._read(kept, stream)
-        if copy == 0:  # see `forget`
-            return None, copy
-        if offset is None and copy is not None and copy != BEGINNING:
+        if copy in (0, BEGINNING):
+            return None, copy  # 0 is what `forget` left: no message was settled since
+        if copy is not None and (offset is None or copy == KEPT + BEFORE_FIRST):
             return copy - KEPT, copy
         return offset, copy
 
     async def _read(self, reference: str, stream: str) -> int | None:
         self._manager.check()
+        await self._manager.check_leader(stream)
         answer = await self._manager.tracking.request(
             lambda c: QueryOffset(c, reference, stream), QueryOffsetResponse
         )
@@ -107,13 +111,11 @@ class OffsetStore:
                 raise ConfigurationError(
                     f'reference={reference!r}: a reference must not end in "{suffix}"'
                 )
-        if not BEFORE_FIRST <= offset < KEPT:
-            raise ConfigurationError(
-                f"offset={offset}: expected 0 to 2^62 - 1, or -1 to begin at offset 0"
-            )
+        check_offset(offset)
         kept = kept_reference(reference)
         if kept is not None and not keep and not await self._has_copy(kept, stream):
             kept = None
+        await self._manager.check_leader(stream)
         connection = await self._manager.tracking.get()
         await connection.drained()
         if kept is not None:
@@ -225,6 +227,14 @@ class OffsetStore:
                     "stream has a leader"
                 ) from failure
             await anyio.sleep(delay)
+
+
+def check_offset(offset: object) -> None:
+    """Raises ConfigurationError if it cannot be stored."""
+    if not is_whole(offset, BEFORE_FIRST, KEPT - 1):
+        raise ConfigurationError(
+            f"offset={shown(offset)}: expected 0 to 2^62 - 1, or -1 to begin at offset 0"
+        )
 
 
 def kept_reference(reference: str) -> str | None:

@@ -45,6 +45,10 @@ class PublisherOptions(WindowOptions):
     reference: Annotated[
         str | None, NAME, "the name under which the broker deduplicates publishing ids"
     ] = None
+    require_sequence: Annotated[
+        bool,
+        "end with SequenceLost if the stream has forgotten confirmed publishing ids after a loss",
+    ] = False
     max_unconfirmed_bytes: Annotated[
         int, whole(1, unit="bytes"), "unconfirmed bytes at which sending waits"
     ] = 64 << 20
@@ -66,6 +70,8 @@ class PublisherOptions(WindowOptions):
             raise ConfigurationError(
                 f"sub_entry_size={self.sub_entry_size}: it cannot be used with filter_value="
             )
+        if self.require_sequence and self.reference is None:
+            raise ConfigurationError("require_sequence=True: it needs reference=")
         if self.compression and not self.sub_entry_size:
             raise ConfigurationError(
                 f"compression={self.compression.name}: it needs sub_entry_size=, the number of "

@@ -15,6 +15,7 @@ from typing import TypeVar
 import anyio
 import anyio.lowlevel
 
+from flowstream.client.connecting.block import Block
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import State
 from flowstream.client.connecting.tasks import Task
@@ -27,6 +28,8 @@ from .session import PublisherSession
 from .unconfirmed import Entry, Waiter
 
 T = TypeVar("T")
+_SHUT = (State.CLOSED, State.CONNECTING)
+"""The states outside of the publisher's block: it takes no message."""
 
 
 class Publisher:
@@ -45,6 +48,7 @@ class Publisher:
         self._buffer = self._session.buffer
         self._tasks: list[Task] = []
         self._user: object = None
+        self._block = Block(f'the publisher of "{stream}"')
         self._deduplicated = 0
 
     def __repr__(self) -> str:
@@ -115,10 +119,10 @@ class Publisher:
         buffer = self._buffer
         size = size_of(body)
         buffer.check_size(size)
-        if self._state.value is State.CLOSED or not buffer.has_room(1, size):
+        if self._state.value in _SHUT or not buffer.has_room(1, size):
             await self._room(1, size)
         idle = buffer.idle
-        full = buffer.add(body, size, anyio.current_time())
+        full = buffer.add(body, size, self._session.clock())
         if idle:
             self._session.want_write()
         if full:
@@ -179,7 +183,8 @@ class Publisher:
         Raises PublishFailed if one of them failed, unless its failure was reported otherwise.
         """
         self._manager.check_thread()
-        self._buffer.seal(anyio.current_time())
+        self._block.check()
+        self._buffer.seal(self._session.clock())
         through = self._buffer.next_id - 1
         while not self._buffer.log.settled_through(through):
             await self._session.progress.wait()
@@ -206,16 +211,17 @@ class Publisher:
 
     async def _append(self, entry: Entry, waiter: Waiter | None) -> None:
         messages = entry.messages
-        if self._state.value is State.CLOSED or not self._buffer.has_room(messages, entry.size):
+        if self._state.value in _SHUT or not self._buffer.has_room(messages, entry.size):
             await self._room(messages, entry.size)
-        self._buffer.accept(entry, anyio.current_time(), waiter)
+        self._buffer.accept(entry, self._session.clock(), waiter)
         if entry.ids is not None and self.last_publishing_id:
             self._deduplicated += bisect_right(entry.ids, self.last_publishing_id)
         self._session.want_write()
 
     async def _room(self, messages: int, size: int) -> None:
-        """Waits until the window has room; raises if the publisher is closed."""
+        """Waits until the window has room; raises if the publisher is closed or not open."""
         self._manager.check_thread()
+        self._block.check()
         while True:
             if self._state.value is State.CLOSED:
                 raise self._closed_error()
@@ -237,6 +243,7 @@ class Publisher:
     async def __aenter__(self) -> Publisher:
         spawn = self._manager.owner.spawn
         session, timeout = self._session, self.options.confirm_timeout
+        self._block.enter()
         who = f'the publisher of "{self.stream}"'
         self._user = self._manager.use(who, session.recovery.give_up)
         self._tasks.append(spawn(session.recovery.run, name=f"publisher of {self.stream}"))

@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-from flowstream.client.connecting.connection import raise_for_code, reason_of
+from flowstream.client.connecting.connection import ClientConnection, raise_for_code, reason_of
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.pool import Registration
 from flowstream.client.connecting.recovery import Recovery, StateCell
@@ -22,6 +22,7 @@ from flowstream.errors import (
     FlowstreamError,
     NotSupported,
     PublishFailed,
+    SequenceLost,
 )
 from flowstream.protocol import (
     Code,
@@ -32,7 +33,7 @@ from flowstream.protocol import (
     QueryPublisherSequenceResponse,
     Response,
 )
-from flowstream.signals import Signal
+from flowstream.signals import Signal, loop_clock
 from flowstream.telemetry import Confirmed, Published
 from flowstream.texts import interrupts, printable, shown
 
@@ -117,8 +118,10 @@ class PublisherSession:
             compression=options.compression,
         )
         self.progress: Final = Signal()
+        self.clock: Final = loop_clock()
         self.failures: Final = Failures(stream, options)
         self.sequence: int | None = None
+        self._confirmed = 0
         self.recovery: Final = Recovery(
             state, manager.settings, attach=self._attach, detach=self._detach, gave_up=self._gave_up
         )
@@ -145,7 +148,7 @@ class PublisherSession:
 
     def fail_all(self) -> None:
         """Fails everything that is unconfirmed: the session has ended."""
-        self.buffer.seal(anyio.current_time())
+        self.buffer.seal(self.clock())
         self._report([(number, 0) for number in self.buffer.expire(float("inf"))])
         self.progress.notify()
 
@@ -153,11 +156,9 @@ class PublisherSession:
         """Fails messages that are not confirmed `timeout` seconds after they were accepted."""
         while True:
             oldest = self.buffer.log.oldest
-            now = anyio.current_time()
+            now = self.clock()
             await anyio.sleep((oldest.accepted_at if oldest else now) + timeout - now)
-            self._report(
-                [(number, 0) for number in self.buffer.expire(anyio.current_time() - timeout)]
-            )
+            self._report([(number, 0) for number in self.buffer.expire(self.clock() - timeout)])
             self.progress.notify()
 
     def _report(self, failures: list[tuple[int, int]]) -> None:
@@ -175,7 +176,7 @@ class PublisherSession:
         if registration is None or not self._declared:
             return False
         messages, size = buffer.sent_messages, buffer.sent_bytes
-        more = buffer.fill(registration.id, buffers, limit, anyio.current_time())
+        more = buffer.fill(registration.id, buffers, limit, self.clock())
         if self._manager.telemetry.active:
             messages, size = buffer.sent_messages - messages, buffer.sent_bytes - size
             self._manager.telemetry.emit(Published(self.stream, messages, size, buffer.messages))
@@ -184,11 +185,13 @@ class PublisherSession:
     def confirmed(self, publishing_ids: tuple[int, ...]) -> None:
         oldest = self.buffer.log.oldest
         settled = self.buffer.log.settle(publishing_ids)
+        if self._options.require_sequence:
+            self._confirmed = max(self._confirmed, *publishing_ids)
         self.progress.notify()
         if self._options.on_confirm is not None:
             call(self._options.on_confirm, publishing_ids)
         if self._manager.telemetry.active and oldest is not None:
-            seconds = anyio.current_time() - oldest.accepted_at
+            seconds = self.clock() - oldest.accepted_at
             self._manager.telemetry.emit(
                 Confirmed(self.stream, settled, Code.OK, seconds, self.buffer.messages)
             )
@@ -226,17 +229,31 @@ class PublisherSession:
         action = f'publish to "{self.stream}"'
         raise_for_code(answer.code, action, stream=self.stream, reference=reference)
         if reference is not None and self.sequence is None:
-            found = await connection.request(
-                lambda c: QueryPublisherSequence(c, reference, self.stream),
-                QueryPublisherSequenceResponse,
-            )
-            raise_for_code(found.code, action, stream=self.stream, reference=reference)
-            self.sequence = found.sequence
-            self.buffer.next_id = found.sequence + 1
+            self.sequence = self._confirmed = await self._sequence(connection, reference)
+            self.buffer.next_id = self.sequence + 1
+        elif reference is not None and self._options.require_sequence:
+            found = await self._sequence(connection, reference)
+            if found < self._confirmed:
+                raise SequenceLost(
+                    f'"{self.stream}" has forgotten what was published to it under the reference '
+                    f"{reference!r}: it had confirmed publishing id {self._confirmed}, and now "
+                    f"knows {found}. It was deleted and created again, or the broker has "
+                    "forgotten the reference (it keeps 255 for each stream)"
+                )
         self.buffer.frame_max = connection.frame_max
         self.buffer.log.rewind()
         self._declared = True
         self.want_write()
+
+    async def _sequence(self, connection: ClientConnection, reference: str) -> int:
+        """The highest publishing id of the reference that the stream knows; 0 if it knows none."""
+        found = await connection.request(
+            lambda c: QueryPublisherSequence(c, reference, self.stream),
+            QueryPublisherSequenceResponse,
+        )
+        action = f'publish to "{self.stream}"'
+        raise_for_code(found.code, action, stream=self.stream, reference=reference)
+        return found.sequence
 
     async def _detach(self) -> None:
         registration, self._registration = self._registration, None

@@ -14,6 +14,7 @@ from typing import TypeVar
 import anyio
 import mmh3
 
+from flowstream.client.connecting.block import Block
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.partitions import Partitions
 from flowstream.client.connecting.recovery import State
@@ -78,10 +79,11 @@ class SuperStreamPublisher:
         self._partitions = partitions
         self._options = options
         self._key = key
-        self._routing = routing
+        self.routing: Routing = routing
         self._publishers: dict[str, Publisher] = {}
         self._lock = anyio.Lock()
         self._closed = False
+        self._block = Block(f'the publisher of super stream "{partitions.super_stream}"')
 
     def __repr__(self) -> str:
         return f"<publisher of super stream {self.super_stream!r}>"
@@ -162,7 +164,8 @@ class SuperStreamPublisher:
         """The partitions for a key; raises PublishFailed if none is bound with it."""
         if not isinstance(key, str):
             raise ConfigurationError(f"key={shown(key)}: expected a string, such as str(number)")
-        if self._routing == "hash":
+        self._block.check()
+        if self.routing == "hash":
             return (hash_route(key, self._partitions.streams),)
         streams = await self._partitions.bound(key)
         if not streams:
@@ -174,6 +177,7 @@ class SuperStreamPublisher:
 
     async def flush(self) -> None:
         """As `Publisher.flush`, for all partitions."""
+        self._block.check()
         await _each(Publisher.flush, list(self._publishers.values()))
 
     async def _grouped(
@@ -226,6 +230,7 @@ class SuperStreamPublisher:
     # --- life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> SuperStreamPublisher:
+        self._block.enter()
         await self._partitions.start()
         return self
 

@@ -1,19 +1,19 @@
-"""Into files: each batch as files that appear whole or not at all, each message in exactly one.
+"""Sinks that write files: each file is complete or absent, each message is in exactly one.
 
 A batch settles when its files are durable and an entry of the manifest lists them. The entry also
-says which offsets are done. So the stored offset of the pipeline may be behind what is written:
-what comes again is left out, however the batches are cut.
+says which offsets are done. So the pipeline's stored offset may be behind what is written: messages
+that arrive again are skipped, however they are batched.
 
-    file_sink.py     FileSink: from a batch to the files of its streams and partitions
-    formats.py       rows as the bytes of a file, Parquet or lines of JSON
+    file_sink.py     FileSink: writes a batch as a file for each stream and partition
+    formats.py       encodes rows as Parquet or lines of JSON
     partitions.py    which folder a message belongs to
-    commit_log.py    the guarantee: what is written in which order, who wins, what is garbage
-    manifest.py      an entry, and where it lies
-    stores.py        a local directory or a file system of fsspec; fsync, create only where absent
+    commit_log.py    the guarantee: the order of writes, who wins, what is removed
+    manifest.py      an entry, and the paths of the manifest
+    stores.py        a local directory or an fsspec file system: durable, atomic writes
     names.py         names that are safe for every stream and partition
-    reading.py       complete_files: what readers may read
+    reading.py       complete_files: lists the files that readers may read
 
-The guarantee needs nothing but `create`: of several processes that write one name, one succeeds.
+The guarantee rests on `create` alone: if several processes create the same name, one succeeds.
 """
 
 from flowstream.connectors.files.file_sink import FileSink

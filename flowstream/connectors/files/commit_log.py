@@ -1,17 +1,18 @@
-"""The commits of one reference and stream: numbered entries, each created where there was none.
+"""The commits of one reference and stream: entries with consecutive numbers, each created once.
 
-A commit goes like this, every step durable before the next one:
+A commit has four steps, and each is durable before the next one:
 
-1. the intent, a list of the data files to come
-2. the data files, under names that no other attempt uses
-3. the entry with the next number: from here on its files are complete and its offsets are done
-4. the intent is removed
+1. write the intent: a list of the data files to come
+2. write the data files, under names that no other attempt uses
+3. create the entry with the next number: now its files are complete and its offsets are done
+4. remove the intent
 
-Whoever creates an entry has read all entries before it. So of two processes that write the same
-messages, such as one that lost its partition and does not know it yet, the second finds the number
-taken, reads what the first has done, and writes only what is left: each offset is in the files of
-exactly one entry, whatever the order and whoever dies. After a crash the same rule tells what to
-remove: the files of an attempt for number N are garbage once entry N exists and does not list them.
+A process creates an entry only after it has read all entries before. Two processes may write the
+same messages, such as when one lost its partition and does not know it yet. Then the second one
+finds that the number exists, reads what the first one did, and writes only the rest. So each offset
+is in the files of exactly one entry, in any order and after any crash. The same rule says what to
+remove after a crash: the files of an attempt for number N, if entry N exists and does not list
+them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from flowstream.connectors.commit_gate import CommitGate
 from flowstream.connectors.done_ranges import DoneRanges, Range, ranges_of
-from flowstream.connectors.files.manifest import DataFile, Entry, Layout, sequence_of
+from flowstream.connectors.files.manifest import DataFile, Entry, Layout, attempt_number
 from flowstream.connectors.files.names import data_name
+from flowstream.connectors.files.reading import last_sequence
 from flowstream.connectors.files.stores import Store
+from flowstream.connectors.written_times import WrittenTimes
 from flowstream.errors import SinkFailed, StreamReplaced
 
 _log = logging.getLogger("flowstream.connectors")
@@ -34,7 +38,7 @@ _log = logging.getLogger("flowstream.connectors")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one data file is to hold: rows as bytes, the folder they belong to, their offsets."""
+    """The content of one data file: encoded rows, their folder and their offsets."""
 
     folder: str
     offsets: Sequence[int]
@@ -44,25 +48,29 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """Messages to commit. `timestamps` are those of their chunks, in milliseconds (0: not known),
-    and `settled` the offsets that the run has settled so far without a gap. `again`: they were
-    given to `commit` before, and it failed."""
+    """Messages to commit.
+
+    `timestamps` are the times of their chunks in milliseconds (0: unknown). `settled` is the range
+    of offsets that the run has settled without a gap. `early` are the indexes of messages that
+    their handler settled before any file had them. `again`: a commit of them failed before.
+    """
 
     offsets: Sequence[int]
     timestamps: Sequence[int]
     settled: Range | None = None
+    early: frozenset[int] = frozenset()
     again: bool = False
 
 
 Encode = Callable[[list[int]], list[Part]]
-"""Makes the files of the messages at these indexes."""
+"""Encodes the files for the messages at these indexes."""
 
 
 class CommitLog:
-    """Not for two threads at a time.
+    """The commits of one reference and stream. Not safe for concurrent use by threads.
 
-    `resumes`: an offset means the same message in every run. Where it does not, as of an
-    iterable, only what this run wrote counts as done.
+    `resumes`: an offset means the same message in every run. If it does not, as for an iterable,
+    only the messages that this run wrote are done.
     """
 
     def __init__(self, store: Store, reference: str, stream: str, *, resumes: bool = True) -> None:
@@ -73,13 +81,14 @@ class CommitLog:
         self.done: DoneRanges = DoneRanges()
         self._layout = Layout(reference, stream)
         self._last: int = -1
-        self._newest = 0
+        self._times = WrittenTimes()
         self._opened = False
 
-    def commit(self, incoming: Incoming, encode: Encode) -> int:
-        """Write what is not done yet, and return how many messages were. Durable on return.
+    def commit(self, incoming: Incoming, encode: Encode, gate: CommitGate) -> int:
+        """Write the messages that are not done. Returns how many were done before.
 
-        After an exception the outcome may be unknown; the next call reads it.
+        The files are durable when it returns. After an exception the outcome may be unknown, and
+        the next call reads it.
         """
         if not self._opened:
             self._open()
@@ -91,29 +100,39 @@ class CommitLog:
                 self._check_same_stream(incoming, missing)
             if missing != wanted:
                 wanted, parts = missing, encode(missing) if missing else []
-            if not parts or self._try(parts, incoming):
+            if not parts or self._try(parts, incoming, gate):
                 return len(incoming.offsets) - len(missing)
 
-    def _missing(self, incoming: Incoming) -> list[int]:
-        """The indexes of what is not done.
+    def forget(self) -> None:
+        """Forget what was written. Complete files stay complete."""
+        if not self._opened:
+            self._open()
+        while self.done or self._times.newest:
+            number = self._last + 1
+            empty = Entry(self.reference, self.stream, number, secrets.token_hex(6))
+            if self._create(empty):
+                self._last, self.done, self._times = number, DoneRanges(), WrittenTimes()
+            else:
+                self._read_behind(number)
 
-        A message that its handler settled early counts as done with the watermark, unwritten.
+    def _missing(self, incoming: Incoming) -> list[int]:
+        """The indexes of messages that are not done.
+
+        Those that were settled early are written although they are below the watermark.
         """
         missing = self.done.missing(incoming.offsets)
-        if incoming.settled is None or incoming.again or len(missing) == len(incoming.offsets):
+        if not incoming.early or incoming.again:
             return missing
-        first, last = incoming.settled
-        early = {i for i, offset in enumerate(incoming.offsets) if first <= offset <= last}
-        return sorted({*missing} | early) if early else missing
+        return sorted(incoming.early.union(missing))
 
     # -- one attempt
 
-    def _try(self, parts: list[Part], incoming: Incoming) -> bool:
-        """Commit at the next number; False where another process was first."""
+    def _try(self, parts: list[Part], incoming: Incoming, gate: CommitGate) -> bool:
+        """Commit with the next number. False if another process was first."""
         sequence, token = self._last + 1, secrets.token_hex(6)
         intent = self._layout.intent(sequence, token)
         files = tuple(self._file(part, sequence, token, index) for index, part in enumerate(parts))
-        self._opened = False  # until it is known how this ends
+        self._opened = False  # until the outcome is known
         paths = json.dumps([file.path for file in files]).encode()
         self.store.put(intent, paths, self._layout.temporary(sequence, token, "intent"))
         for index, (part, file) in enumerate(zip(parts, files, strict=True)):
@@ -124,16 +143,22 @@ class CommitLog:
             done.add(file.offsets)
         if incoming.settled is not None:
             done.add([incoming.settled])
-        newest = max(self._newest, *incoming.timestamps, 0)
-        entry = Entry(self.reference, self.stream, sequence, token, files, tuple(done), newest)
+        times = WrittenTimes(self._times)
+        begin, end = incoming.settled or (0, -1)
+        offsets, newest = incoming.offsets, max(incoming.timestamps)
+        times.add(min(offsets), max(offsets), newest, range(begin, end + 1))
+        entry = Entry(
+            self.reference, self.stream, sequence, token, files, tuple(done), tuple(times)
+        )
+        gate.enter()
         if not self._create(entry):
             self._read_behind(sequence)
             self._discard(sequence, token, [file.path for file in files])
             self._opened = True
             return False
-        self._last, self.done, self._newest = sequence, done, newest
+        self._last, self.done, self._times = sequence, done, times
         self._opened = True
-        with suppress(OSError):  # it is only garbage: the next start removes it
+        with suppress(OSError):  # the next start removes it
             self.store.delete(intent)
         return True
 
@@ -145,13 +170,13 @@ class CommitLog:
         return DataFile(path, len(part.offsets), len(part.content), tuple(ranges_of(part.offsets)))
 
     def _create(self, entry: Entry) -> bool:
-        """Create the entry; False where another one has its number."""
+        """Create the entry. False if another entry has its number."""
         path = self._layout.entry(entry.sequence)
         temporary = self._layout.temporary(entry.sequence, entry.token, "entry")
         try:
             self.store.create(path, entry.encoded(), temporary)
         except FileExistsError:
-            # Also when this very entry was stored, the answer was lost, and the client tried again.
+            # It may be this entry: stored, with the answer lost, and created again by a retry.
             return self._read(entry.sequence).token == entry.token
         return True
 
@@ -163,46 +188,35 @@ class CommitLog:
         if (entry.reference, entry.stream) != (self.reference, self.stream):
             raise SinkFailed(
                 f"{path} belongs to reference {entry.reference!r} and stream {entry.stream!r}, not "
-                f"to {self.reference!r} and {self.stream!r}: the file system does not tell the "
-                "names apart. Use another directory"
+                f"to {self.reference!r} and {self.stream!r}: the file system does not "
+                "distinguish these names. Use another directory"
             )
         return entry
 
     def _read_behind(self, known: int = -1) -> None:
-        """Take over what the newest entry says. It includes all before it. `known`: one exists."""
-        newest = max(known, self._find_last())
+        """Read the newest entry, which includes all before it. Entry `known` certainly exists."""
+        newest = max(known, last_sequence(self.store, self._layout.segments))
         if newest <= self._last:
             return
         entry = self._read(newest)
         if self.resumes:
             self.done = DoneRanges(entry.done)
-            self._newest = entry.newest
+            self._times = WrittenTimes(entry.newest)
         self._last = newest
 
-    def _find_last(self) -> int:
-        """The number of the last entry; -1 where there is none."""
-        numbers = [number for name in self.store.names(self._layout.segments)
-                   if (number := sequence_of(name)) is not None]  # fmt: skip
-        for segment in sorted(numbers, reverse=True):
-            folder = f"{self._layout.segments}/{segment:09d}"
-            found = [n for name in self.store.names(folder) if (n := sequence_of(name)) is not None]
-            if found:
-                return max(found)
-        return -1
-
     def _open(self) -> None:
-        """Read what is done, and remove what attempts that ended in between have left.
+        """Read what is done, and remove the files of attempts that were interrupted.
 
-        Of an attempt for the next number nobody knows whether it goes on. An empty entry takes that
-        number first: if the attempt still lives, it finds the number taken and writes anew.
+        An attempt for the next number may still be running. So an empty entry is created with that
+        number: if the attempt is running, it finds that the number exists, and starts again.
         """
         self._read_behind()
         pending = self.store.names(self._layout.pending)
-        attempts = {number for name in pending if (number := sequence_of(name)) is not None}
+        attempts = {number for name in pending if (number := attempt_number(name)) is not None}
         while attempts and max(attempts) > self._last:
             number = self._last + 1
             barrier = Entry(self.reference, self.stream, number, secrets.token_hex(6), (),
-                            tuple(self.done), self._newest)  # fmt: skip
+                            tuple(self.done), tuple(self._times))  # fmt: skip
             if self._create(barrier):
                 self._last = number
             else:
@@ -213,7 +227,7 @@ class CommitLog:
 
     def _clear(self, name: str) -> None:
         """Remove the files of an attempt, unless its entry lists them."""
-        sequence, path = sequence_of(name), f"{self._layout.pending}/{name}"
+        sequence, path = attempt_number(name), f"{self._layout.pending}/{name}"
         if sequence is None:
             return
         if name.endswith(".json"):
@@ -224,7 +238,7 @@ class CommitLog:
                 return  # its attempt has ended
             except ValueError:
                 _log.warning(
-                    "%s cannot be read, so what it lists is not removed", path,
+                    "%s cannot be read, so the files that it lists are not removed", path,
                     extra={"stream": self.stream, "reference": self.reference},
                 )  # fmt: skip
                 return
@@ -234,7 +248,7 @@ class CommitLog:
             self.store.delete(path)
 
     def _discard(self, sequence: int, token: str, paths: Sequence[str]) -> None:
-        """Remove an attempt that has no entry. Its intent goes last."""
+        """Remove the files of an attempt that has no entry, and then its intent."""
         if self._read(sequence).token == token:
             paths = []
         for path in paths:
@@ -242,16 +256,17 @@ class CommitLog:
         self.store.delete(self._layout.intent(sequence, token))
 
     def _check_same_stream(self, incoming: Incoming, missing: list[int]) -> None:
-        """A message that is done was in a chunk that is not newer than all that were written."""
-        if not (self.resumes and self._newest):
+        """Raise StreamReplaced if a message with a done offset is newer than all written ones."""
+        if not self.resumes:
             return
         left = set(missing)
         for index, (offset, timestamp) in enumerate(
             zip(incoming.offsets, incoming.timestamps, strict=True)
         ):
-            if index not in left and timestamp > self._newest:
+            if index not in left and self._times.is_replaced(offset, timestamp):
                 raise StreamReplaced(
-                    f"offset {offset} of {self.stream!r} is written already under the reference "
-                    f"{self.reference!r}, and the message is newer than all that were: the stream "
-                    "was deleted and created again. Give FileSink another reference= or directory"
+                    f"offset {offset} of {self.stream!r} is already written under the reference "
+                    f"{self.reference!r}, but its message is newer than all written ones: the "
+                    "stream was deleted and created again. Give FileSink another reference= or "
+                    "directory"
                 )

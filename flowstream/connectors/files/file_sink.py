@@ -1,38 +1,65 @@
-"""FileSink: batches as files that appear whole or not at all, each message once."""
+"""FileSink: writes batches as files that are complete or absent, each message once."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import anyio
 import anyio.to_thread
 
-from flowstream.connectors.done_ranges import Range
+from flowstream.checks import is_whole
+from flowstream.connectors.commit_gate import CommitGate, OutcomeOpen, in_thread
+from flowstream.connectors.done_ranges import DoneRanges, Range
 from flowstream.connectors.files.commit_log import CommitLog, Incoming, Part
 from flowstream.connectors.files.formats import Encoder, Rows, ndjson, parquet
 from flowstream.connectors.files.names import folder_of
 from flowstream.connectors.files.partitions import PARTITION_BY, PartitionBy, folder_by, values_of
+from flowstream.connectors.files.reading import written
 from flowstream.connectors.files.stores import (
     Store,
     check_store,
     open_store,
     shown_directory,
 )
-from flowstream.errors import ConfigurationError
-from flowstream.pipeline import Batch, RunContext, Sink, is_schema, require_pyarrow
+from flowstream.errors import (
+    ConfigurationError,
+    FlowstreamError,
+    OutcomeUnknown,
+    SinkFailed,
+    StreamReplaced,
+)
+from flowstream.pipeline import (
+    EXACTLY_ONCE,
+    Batch,
+    Guarantee,
+    Message,
+    Rolling,
+    RunContext,
+    Sink,
+    is_schema,
+    require_pyarrow,
+    thread_limiter,
+)
 from flowstream.schema import NAME, Rule, make, takes
-from flowstream.texts import plural
+from flowstream.texts import describe, interrupts, plural
 
 _log = logging.getLogger("flowstream.connectors")
 
 DIRECTORY = Rule(
     "a path or a URL that fsspec knows, such as s3://bucket/orders",
     lambda value: isinstance(value, str | os.PathLike) and bool(os.fspath(value)),
+)
+ROLL = Rule(
+    "a whole number of at least 1 (bytes), or a timedelta of at least a second",
+    lambda value: (
+        is_whole(value, 1) or (isinstance(value, timedelta) and value >= timedelta(seconds=1))
+    ),
 )
 SCHEMA = Rule("a pyarrow.Schema, a model, a dataclass or a msgspec Struct", is_schema)
 
@@ -43,12 +70,19 @@ class FileSinkArguments:
 
     directory: Annotated[str | os.PathLike[str], DIRECTORY, "where the files are"]
     _: KW_ONLY
-    format: Annotated[Literal["parquet", "ndjson"], "the kind of the files"] = "parquet"
+    format: Annotated[Literal["parquet", "ndjson"], "the file format"] = "parquet"
     partition_by: Annotated[
         PartitionBy | None, PARTITION_BY, "the field, or the function, that decides the folder"
     ] = None
+    roll: Annotated[
+        int | timedelta | None,
+        ROLL,
+        "the size (bytes) or the time span of a file; None: a file for each batch",
+    ] = None
     schema: Annotated[
-        Any | None, SCHEMA, "of Parquet: the columns; None: those of the data's class, or values"
+        Any | None,
+        SCHEMA,
+        "the columns of Parquet files; None: from the class of the data, or its values",
     ] = None
     origin: Annotated[bool, "add the columns `_stream` and `_offset`"] = False
     reference: Annotated[
@@ -59,18 +93,23 @@ class FileSinkArguments:
 class FileSink(Sink):
     """Writes each batch as a file of its stream, or a file for each partition, each message once.
 
-    A batch settles when its files are complete and durable. Then an entry of the manifest lists
-    them, and says which offsets are done: they are left out when they come again, after a crash or
-    a retry, in whatever batches. `complete_files` lists what readers may read. The batch decides
-    when a file is complete: `size`, `max_bytes` and `batch_timeout` of `pipeline.sink(...)`.
+    A batch settles when its files are complete and durable, and an entry of the manifest lists
+    them. The entry also says which offsets are done. Messages with these offsets are skipped when
+    they arrive again, after a crash or a retry. `complete_files` lists the files to read.
+
+    A file has the messages of one batch, stream and partition. `roll=64 << 20` makes batches of so
+    many bytes of bodies, which wait at most `batch_timeout` seconds (60) for more. With
+    `roll=timedelta(hours=1)`, a batch has the messages that were written to the stream in one full
+    hour; `partition_by` may choose folders by another time. With `roll`, each partition has its
+    own batch. Messages settle with their file, so `max_in_flight` also limits its size.
 
     `partition_by="day"` writes into folders such as `day=2026-11-29`, as Hive does. A function gets
     the message and returns the folders as a dict, such as `{"day": ..., "region": ...}`.
 
-    The data become rows: models, dataclasses, msgspec Structs, dicts, and bytes that hold JSON. A
-    message that cannot be a row, or has no partition, fails alone.
+    Data can be models, dataclasses, msgspec Structs, dicts, and bytes with JSON. If a message
+    cannot be a row, or has no partition, only that message fails.
 
-    Of a source that does not store offsets, such as an iterable, each run is written anew.
+    If the source stores no offsets, as an iterable, every run writes all its messages.
     """
 
     @takes(FileSinkArguments)
@@ -85,20 +124,60 @@ class FileSink(Sink):
         self.directory: str = os.fspath(options.directory)
         self.format: str = options.format
         self.partition_by: PartitionBy | None = options.partition_by
+        self.roll: int | timedelta | None = options.roll
         self.schema: Any = options.schema
         self.origin: bool = options.origin
         self.reference: str | None = options.reference
+
+    @property
+    def rolling(self) -> Rolling | None:
+        roll = self.roll
+        if roll is None:
+            return None
+        apart = None if self.partition_by is None else self._folder_of
+        if isinstance(roll, timedelta):
+            return Rolling(window=roll.total_seconds(), apart=apart)
+        return Rolling(max_bytes=roll, apart=apart)
+
+    def _folder_of(self, message: Message[Any]) -> str:
+        by = self.partition_by
+        if isinstance(by, str):
+            return folder_of(values_of(by, message.data))
+        assert by is not None
+        return folder_by(by, message)
+
+    def guarantee(self) -> Guarantee:
+        return EXACTLY_ONCE
+
+    @property
+    def destination(self) -> str:
+        return shown_directory(self.directory)
+
+    def record_reference(self, pipeline: str, batcher: str) -> str:
+        return self.reference or pipeline
+
+    def initialize(self) -> None:
+        with _failing(self):
+            check_store(open_store(self.directory))
+
+    def written(self, reference: str) -> Mapping[str, DoneRanges] | None:
+        with _failing(self):
+            return written(open_store(self.directory), reference)
+
+    def forget(self, reference: str, stream: str) -> None:
+        with _failing(self):
+            CommitLog(open_store(self.directory), reference, stream).forget()
 
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Any]:
         reference = self.reference or context.pipeline
         await self._claim(context, reference)
         store = open_store(self.directory)
-        await anyio.to_thread.run_sync(check_store, store)
+        await anyio.to_thread.run_sync(check_store, store, abandon_on_cancel=True)
         yield _Writer(self, store, reference).write
 
     async def _claim(self, context: RunContext, reference: str) -> None:
-        """Two sinks with one record of what is done would take messages from each other."""
+        """Refuse two sinks with the same done offsets: each would skip messages of the other."""
         claimed = await context.shared("flowstream.connectors.files", _claims)
         key = (shown_directory(self.directory), reference)
         if key in claimed:
@@ -109,7 +188,19 @@ class FileSink(Sink):
         claimed.add(key)
 
     def __repr__(self) -> str:
-        return f"FileSink({shown_directory(self.directory)!r}, format={self.format!r})"
+        roll = "" if self.roll is None else f", roll={self.roll!r}"
+        return f"FileSink({shown_directory(self.directory)!r}, format={self.format!r}{roll})"
+
+
+@contextmanager
+def _failing(sink: FileSink) -> Iterator[None]:
+    """What the file system says, as an error of the sink."""
+    try:
+        yield
+    except FlowstreamError:
+        raise
+    except Exception as error:
+        raise SinkFailed(f"{sink.destination}: {describe(error)}") from error
 
 
 @asynccontextmanager
@@ -118,58 +209,95 @@ async def _claims() -> AsyncIterator[set[Any]]:
 
 
 class _Writer:
-    """The sink in one run, with a log for each stream that messages came from."""
+    """The sink in one run, with a commit log for each stream."""
 
     def __init__(self, sink: FileSink, store: Store, reference: str) -> None:
         self._sink = sink
         self._store = store
         self._reference = reference
         self._encode: Encoder = ndjson if sink.format == "ndjson" else parquet(sink.schema)
-        self._logs: dict[str, tuple[CommitLog, anyio.Lock]] = {}
+        self._logs: dict[str, CommitLog] = {}
+        self._locks: dict[str, anyio.Lock] = {}
+        self._threads = thread_limiter()  # those that were given up count, too
+        self._closed_early = False
+        self._replaced: StreamReplaced | None = None
 
     async def write(self, batch: Batch[Any]) -> None:
-        """Return once every message of the batch is in a complete file, or has failed."""
+        """Write a batch. Returns when each message is in a complete file or has failed."""
+        if batch.trigger == "window" and self._sink.roll is not None and not self._closed_early:
+            self._closed_early = True
+            _log.warning(
+                "%s: files are closed before they are full, because the pipeline has reached "
+                "max_in_flight or max_in_flight_bytes; raise them, or lower roll",
+                self._sink, extra={"reference": self._reference, "batcher": batch.batcher},
+            )  # fmt: skip
         messages: Sequence[Any] = batch.messages if callable(self._sink.partition_by) else ()
         data = batch.data
-        failed: dict[int, Exception] = {}
+        failed: dict[int, BaseException] = {}
         for stream, part in _by_stream(batch).items():
-            log, lock = self._log_of(stream, part.resumes)
             encode = _Encoding(self._sink, self._encode, stream, part, data, messages)
             incoming = Incoming(
-                part.offsets, part.timestamps, part.settled, again=batch.attempt > 1
-            )
-            async with lock:
-                left_out = await anyio.to_thread.run_sync(log.commit, incoming, encode)
+                part.offsets, part.timestamps, part.settled,
+                early=part.early, again=batch.attempt > 1,
+            )  # fmt: skip
+            left_out = await self._commit(stream, incoming, encode, resumes=part.resumes)
             failed |= encode.failed
             if left_out:
                 _log.info(
-                    "%s: left out %s of %s that are in complete files already", self._sink,
+                    "%s: skipped %s of %s that are already in complete files", self._sink,
                     plural(left_out, "message"), stream,
                     extra={"stream": stream, "reference": self._reference},
                 )  # fmt: skip
         for index, error in failed.items():
             batch.messages[index].fail(error, retry=False)
 
-    def _log_of(self, stream: str, resumes: bool) -> tuple[CommitLog, anyio.Lock]:
-        if stream not in self._logs:
-            log = CommitLog(self._store, self._reference, stream, resumes=resumes)
-            self._logs[stream] = (log, anyio.Lock())
-        return self._logs[stream]
+    async def _commit(
+        self, stream: str, incoming: Incoming, encode: _Encoding, *, resumes: bool
+    ) -> int:
+        """Commit in a thread. Returns how many messages were done before.
+
+        A thread that hangs is given up, by a timeout or at the end of a drain. It may have written
+        files, so its log is not used again: a new log reads what others did, as of another process.
+        """
+        async with self._locks.setdefault(stream, anyio.Lock()):
+            if stream not in self._logs:
+                log = CommitLog(self._store, self._reference, stream, resumes=resumes)
+                self._logs[stream] = log
+            if self._replaced is not None:  # what is written of a new stream would come again
+                raise self._replaced
+            gate = CommitGate()
+            try:
+                return await in_thread(
+                    self._logs[stream].commit, incoming, encode, gate,
+                    give_up=gate.close, limiter=self._threads,
+                )  # fmt: skip
+            except StreamReplaced as error:
+                self._replaced = error
+                raise
+            except OutcomeOpen as error:
+                del self._logs[stream]
+                raise OutcomeUnknown(
+                    f"{self._sink}: {error}. The messages are left to the next run, which finds out"
+                ) from error
+            except anyio.get_cancelled_exc_class():
+                del self._logs[stream]
+                raise
 
 
 @dataclass(slots=True)
 class _Part:
-    """The messages of a batch that are of one stream: their indexes in it, and the rest."""
+    """The messages of one stream in a batch: their indexes in it, offsets and timestamps."""
 
     resumes: bool
     settled: Range | None = None
+    early: frozenset[int] = frozenset()
     indexes: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
 
 
 def _by_stream(batch: Batch[Any]) -> Mapping[str, _Part]:
-    """The messages by stream: a file holds those of one."""
+    """The messages of a batch by stream, because a file has messages of one stream."""
     parts: dict[str, _Part] = {}
     settled = batch.settled or {}
     for origin in batch.origins:
@@ -181,12 +309,20 @@ def _by_stream(batch: Batch[Any]) -> Mapping[str, _Part]:
         part.indexes += range(origin.start, origin.start + len(origin.offsets))
         part.offsets += origin.offsets
         part.timestamps += [origin.timestamp] * len(origin.offsets)
+    for part in parts.values():
+        # Few messages are below the watermark. Without the flag, they came twice to this process,
+        # such as those of a partition that it lost and got again.
+        if part.settled is not None and min(part.offsets) <= part.settled[1]:
+            messages = batch.messages
+            part.early = frozenset(
+                at for at, index in enumerate(part.indexes) if messages[index].settled_early
+            )
     return parts
 
 
 @dataclass(slots=True)
 class _Encoding:
-    """Makes the files of those messages of a part that are to be written. Called in a thread."""
+    """Encodes the files for the messages of a part that have to be written. Runs in a thread."""
 
     sink: FileSink
     encode: Encoder
@@ -194,17 +330,19 @@ class _Encoding:
     part: _Part
     data: list[Any]
     messages: Sequence[Any]
-    failed: dict[int, Exception] = field(default_factory=dict)
-    """The messages that are in no file, by their index in the batch."""
+    failed: dict[int, BaseException] = field(default_factory=dict)
+    """The errors of messages that are in no file, by their index in the batch."""
 
     def __call__(self, wanted: list[int]) -> list[Part]:
-        self.failed = {}  # it is called again where another process was faster
+        self.failed = {}  # another attempt, after another process was faster
         folders: dict[str, list[int]] = {}
         for index in wanted:
             place = self.part.indexes[index]
             try:
                 folder = self._folder(place)
-            except Exception as error:
+            except BaseException as error:
+                if interrupts(error):
+                    raise
                 self.failed[place] = error
             else:
                 folders.setdefault(folder, []).append(index)
@@ -225,7 +363,7 @@ class _Encoding:
         rows = Rows(
             [self.data[part.indexes[index]] for index in indexes],
             [(self.stream, offset) for offset in offsets] if self.sink.origin else None,
-            [by] if isinstance(by, str) else [],  # its values are in the name of the folder
+            [by] if isinstance(by, str) else [],  # the name of the folder has its values
         )
         encoded = self.encode(rows)
         for at, error in encoded.errors.items():

@@ -1,7 +1,7 @@
 """Rows as the bytes of a file: `parquet` by pyarrow, or `ndjson`, a line of JSON for each row.
 
-An encoder gives the file and the rows that cannot be in it, by index, each with its error. What one
-message holds keeps no other message out of the file.
+An encoder returns the file, and the errors of rows that cannot be in it, by index. The other rows
+are in the file.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from pydantic_core import from_json, to_json
 
 from flowstream.connectors.encoding import encode_payload
 from flowstream.pipeline import ORIGIN_COLUMNS, arrow_table
-from flowstream.texts import shown
+from flowstream.texts import describe, interrupts, shown
 
 Place = tuple[str, int]
 """The stream and the offset of a row."""
 
 
 class Rows(NamedTuple):
-    """The data of some messages; `places` where their streams and offsets are wanted as columns.
-    `without` are columns that the folder of the file tells."""
+    """The data of some messages.
+
+    With `places`, their streams and offsets become columns. `without` are columns to leave out,
+    because the folder of the file has their values.
+    """
 
     data: Sequence[Any]
     places: Sequence[Place] | None
@@ -36,10 +39,10 @@ class Rows(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The bytes of a file, and why which rows are not in it."""
+    """The bytes of a file, and the errors of rows that are not in it, by index."""
 
     content: bytes
-    errors: dict[int, Exception]
+    errors: dict[int, BaseException]
 
 
 Encoder = Callable[[Rows], Encoded]
@@ -48,13 +51,15 @@ Encoder = Callable[[Rows], Encoded]
 def ndjson(rows: Rows) -> Encoded:
     """A line of JSON for each row."""
     lines: list[bytes] = []
-    errors: dict[int, Exception] = {}
+    errors: dict[int, BaseException] = {}
     for index, item in enumerate(rows.data):
         try:
             line = _line(item)
             if rows.places is not None:
                 line = _with_origin(line, rows.places[index])
-        except Exception as error:
+        except BaseException as error:  # of a serializer of the user's
+            if interrupts(error):
+                raise
             errors[index] = error
         else:
             lines.append(line)
@@ -62,22 +67,22 @@ def ndjson(rows: Rows) -> Encoded:
 
 
 def _line(item: Any) -> bytes:
-    """JSON in one line: bytes are JSON already, everything else becomes it."""
+    """JSON in one line. Bytes must be JSON; other data is encoded."""
     if isinstance(item, str):
         return to_json(item)
     if not isinstance(item, bytes):
         return encode_payload(item)
-    from_json(item, allow_inf_nan=False)  # raises where it is not
+    from_json(item, allow_inf_nan=False)  # raises if it is not JSON
     return item.translate(_ONE_LINE).strip()
 
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
-"""JSON has line feeds between its tokens only."""
+"""In JSON, line breaks occur only between tokens, where spaces mean the same."""
 
 
 def _with_origin(line: bytes, place: Place) -> bytes:
     if not line.startswith(b"{"):
-        raise TypeError(f"{shown(line)} is no JSON object, so it has no room for {ORIGIN_COLUMNS}")
+        raise TypeError(f"{shown(line)} is not a JSON object, so {ORIGIN_COLUMNS} cannot be added")
     stream, offset = ORIGIN_COLUMNS
     head = b'{"%b":%b,"%b":%d' % (
         stream.encode(), json.dumps(place[0]).encode(), offset.encode(), place[1],
@@ -90,10 +95,12 @@ def parquet(schema: Any) -> Encoder:
     """An encoder of Parquet; `schema` as `Batch.to_arrow` takes it."""
 
     def encode(rows: Rows) -> Encoded:
-        errors: dict[int, Exception] = {}
+        errors: dict[int, BaseException] = {}
         try:
             table = arrow_table(rows.data, schema, rows.places)
-        except Exception as error:
+        except BaseException as error:
+            if interrupts(error):
+                raise
             errors = _unfit(rows.data, range(len(rows.data)), schema)
             rows = rows.only([index for index in range(len(rows.data)) if index not in errors])
             table = _together(rows, schema, error)
@@ -102,11 +109,13 @@ def parquet(schema: Any) -> Encoder:
     return encode
 
 
-def _unfit(data: Sequence[Any], indexes: range, schema: Any) -> dict[int, Exception]:
-    """The rows of which no table can be made, found by halving."""
+def _unfit(data: Sequence[Any], indexes: range, schema: Any) -> dict[int, BaseException]:
+    """The rows that cannot be in a table, found by halving."""
     try:
         arrow_table([data[index] for index in indexes], schema)
-    except Exception as error:
+    except BaseException as error:
+        if interrupts(error):
+            raise
         if len(indexes) == 1:
             return {indexes[0]: error}
         middle = len(indexes) // 2
@@ -114,14 +123,14 @@ def _unfit(data: Sequence[Any], indexes: range, schema: Any) -> dict[int, Except
     return {}
 
 
-def _together(rows: Rows, schema: Any, cause: Exception) -> Any:
-    """The table of rows that are right by themselves; their types may still disagree."""
+def _together(rows: Rows, schema: Any, cause: BaseException) -> Any:
+    """The table of rows that are valid one by one. Their types may still differ."""
     try:
         return arrow_table(rows.data, schema, rows.places)
     except Exception as error:
         raise TypeError(
-            f"a column would have values of several types: {error}. Say the types of the columns "
-            "with FileSink(schema=...)"
+            f"a column would have values of several types: {describe(error)}. Set the types of the "
+            "columns with FileSink(schema=...)"
         ) from cause
 
 

@@ -1,7 +1,7 @@
 """Names of folders and files that are safe for every stream name and partition value. Pure.
 
-Names come from messages and brokers, so nothing in them may lead out of the directory, hide a file
-from readers (a leading "." or "_"), or be too long for a file system.
+Names come from messages and brokers. So they must not leave the directory, hide a file from readers
+(a leading "." or "_"), or be too long for a file system.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from flowstream.texts import shown, type_name
 MANIFEST = "_flowstream"
 """The folder of the manifest; readers of datasets leave out names that begin with "_"."""
 LONGEST = 100
-"""Bytes of an escaped name that are kept; a longer one ends with its hash instead."""
+"""The longest escaped name, in bytes. A longer one is cut and ends with its hash."""
 LONGEST_VALUE = 200
-"""Bytes of an escaped partition value. A shortened one would be another value, so it is refused."""
+"""The longest escaped partition value, in bytes. A cut one would be another value."""
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """The value of a partition folder for None, as in Hive."""
 
 
 def safe(name: str) -> str:
-    """The name with every character escaped that a file name may not have, and not too long."""
+    """The name with unsafe characters escaped, and cut if it is too long."""
     escaped = _escape(name)
     if len(escaped) <= LONGEST:
         return escaped
-    # "~" is in no other escaped name, so a shortened name is never that of another stream.
+    # No other escaped name has a "~", so a cut name is never the name of another stream.
     return f"{escaped[:LONGEST]}~{sha256(name.encode()).hexdigest()[:24]}"
 
 
 def folder_of(values: Mapping[str, Any]) -> str:
-    """The folder of a partition: `day=2026-11-29/region=eu`. Raises for values that name none."""
+    """The folder of a partition: `day=2026-11-29/region=eu`. Raises for invalid values."""
     return "/".join(f"{_key(key)}={_value(key, value)}" for key, value in values.items())
 
 
@@ -45,18 +45,25 @@ def data_name(stream: str, offsets: tuple[int, int], attempt: str, suffix: str) 
 
 
 def log_folder(reference: str, stream: str) -> str:
-    """The folder of what is kept for a reference and a stream."""
-    return f"{MANIFEST}/{safe(reference)}/{safe(stream)}"
+    """The folder of the manifest for a reference and a stream."""
+    return f"{reference_folder(reference)}/{safe(stream)}"
+
+
+def reference_folder(reference: str) -> str:
+    """The folder of the manifest for a reference."""
+    return f"{MANIFEST}/{safe(reference)}"
 
 
 def _escape(name: str) -> str:
-    escaped = quote(name, safe="").replace("~", "%7E") or "%"  # of messages outside of a pipeline
+    escaped = (
+        quote(name, safe="").replace("~", "%7E") or "%"
+    )  # messages outside a pipeline have no stream
     return f"%{ord(escaped[0]):02X}{escaped[1:]}" if escaped[:1] in {".", "_"} else escaped
 
 
-def _key(key: str) -> str:
-    escaped = _escape(key)
-    if not key or len(escaped) > LONGEST:
+def _key(key: Any) -> str:
+    escaped = _escape(key) if isinstance(key, str) else ""
+    if not key or not 0 < len(escaped) <= LONGEST:
         raise ValueError(f"{shown(key)} is not the name of a partition: expected a short string")
     return escaped
 
@@ -78,7 +85,10 @@ def _value(key: str, value: Any) -> str:
     if not text:
         raise ValueError(f"the partition value of {key} is an empty string, which names no folder")
     escaped = quote(text, safe="")
-    escaped = escaped.replace(".", "%2E") if not escaped.strip(".") else escaped
+    if not escaped.strip("."):
+        escaped = escaped.replace(".", "%2E")
+    elif escaped == NULL:  # a string that would be read as None
+        escaped = escaped.replace("_", "%5F", 1)
     if len(escaped) > LONGEST_VALUE:
         raise ValueError(
             f"the partition value {key}={shown(value)} has {len(escaped)} bytes in the name of a "

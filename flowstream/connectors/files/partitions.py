@@ -17,21 +17,21 @@ PARTITION_BY = Rule(
 
 
 def values_of(field: str, data: Any) -> Mapping[str, Any]:
-    """The partition of data by one of its fields; raises where it has none of that name."""
+    """The partition of data by one of its fields. Raises if the data has no such field."""
     if isinstance(data, Mapping):
         if field not in data:
-            raise LookupError(f"the data has no field {field!r}, which partition_by names")
+            raise LookupError(f"partition_by={field!r}: the data has no field of this name")
         return {field: data[field]}
     if isinstance(data, bytes | str):
         raise TypeError(
-            f"the data is {type_name(data)} and has no fields for partition_by={field!r}: annotate "
-            "the handler with a model or dict, or give partition_by a function"
+            f"partition_by={field!r}: the data is {type_name(data)} and has no fields; annotate "
+            "the handler with a model or dict, or use a function as partition_by"
         )
     return {field: getattr(data, field)}
 
 
 def folder_by(function: Callable[[Any], Mapping[str, Any]], message: Any) -> str:
-    """The folder of a message by a function of the user's; raises for what names none."""
+    """The folder of a message by the user's function. Raises if the result cannot name one."""
     values = function(message)
     if not isinstance(values, Mapping):
         raise TypeError(

@@ -1,9 +1,9 @@
-"""Where files are: a local directory, or a file system of fsspec. Two operations write.
+"""Where files are written: a local directory, or a file system of fsspec.
 
-`put` makes a file appear whole, and `create` does so only where there is none of that name: of
-several processes that create one name, exactly one succeeds. That alone decides who commits, so a
-file system that cannot do it is refused. Both return when the file is durable. All calls block, so
-they are made in threads.
+Two operations write a whole file at once: `put`, and `create`, which fails if the name exists. If
+several processes create the same name, exactly one succeeds. That decides who commits, so a file
+system without it is refused. Both return when the file is durable. All calls block, so they are
+made in threads.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from flowstream.connectors.files.names import MANIFEST
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, FlowstreamError, SinkFailed
+from flowstream.texts import describe, text_of, without_passwords
 
 PROBE = f"{MANIFEST}/_probe/probe"
-"""A file that is left there: whoever starts later sees at once that it cannot be created again."""
+"""A file that is not deleted, so that later checks need only one attempt to create it."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class Store(Protocol):
     """Files by their path below the directory, such as `day=2026-11-29/orders-0-9.ndjson`.
 
-    `atomic`: `create` is done by the file system itself, so that one of several succeeds.
+    `atomic`: the file system itself implements `create`, so only one of several succeeds.
     """
 
     directory: str
     atomic: bool
 
     def put(self, path: str, data: bytes, temporary: str) -> None:
-        """Write a file; it appears whole. `temporary` is a path that may be used before that."""
+        """Write a whole file at once. `temporary` is a path for its content until then."""
 
     def create(self, path: str, data: bytes, temporary: str) -> None:
-        """The same, but raises FileExistsError where the file exists."""
+        """The same, but raises FileExistsError if the file exists."""
 
     def read(self, path: str) -> bytes:
         """The content of a file; raises FileNotFoundError."""
 
     def names(self, folder: str) -> Sequence[str]:
-        """The names in a folder, in any order; empty where there is no such folder."""
+        """The names in a folder, in any order; empty if there is no such folder."""
 
     def delete(self, path: str) -> None:
-        """Remove a file; nothing happens where it does not exist."""
+        """Remove a file, if it exists."""
 
     def url(self, path: str) -> str:
-        """What others open the file by."""
+        """The path or URL that other programs open."""
 
 
 def open_store(directory: str) -> Store:
@@ -63,7 +64,7 @@ def open_store(directory: str) -> Store:
 
 
 def check_store(store: Store) -> None:
-    """Raise ConfigurationError where a file cannot be created only where there is none."""
+    """Raise ConfigurationError if `create` is not atomic, SinkFailed if no file can be written."""
     try:
         if store.atomic:
             for _ in range(2):
@@ -72,15 +73,22 @@ def check_store(store: Store) -> None:
         return
     except TypeError:  # a version of the file system without `mode`
         pass
+    except FlowstreamError:
+        raise
+    except Exception as error:
+        raise SinkFailed(
+            f'FileSink > directory="{store.directory}": no file can be written there: '
+            f"{without_passwords(describe(error))}"
+        ) from error
     raise ConfigurationError(
-        f'FileSink > directory="{store.directory}": its file system cannot create a file only '
-        "where there is none, which exactly once needs. Use a local directory, s3, gs or abfs, "
-        "with a current version of what fsspec uses for it"
+        f'FileSink > directory="{store.directory}": exactly once needs a file system that '
+        "can create a file only if it does not exist, and this one cannot. Use a local directory, "
+        "s3, gs or abfs, with a current version of the package that fsspec uses for it"
     )
 
 
 class LocalStore:
-    """A directory of this machine, or of a network file system that has hard links."""
+    """A local directory, or one of a network file system with hard links."""
 
     atomic = True
 
@@ -96,12 +104,12 @@ class LocalStore:
     def create(self, path: str, data: bytes, temporary: str) -> None:
         hidden, target = self._written(temporary, data), self._in_folder(path)
         try:
-            os.link(hidden, target)  # unlike a rename it fails where the name is taken
+            os.link(hidden, target)  # unlike a rename, it fails if the name exists
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise ConfigurationError(
                     f'FileSink > directory="{self.directory}": its file system has no hard links, '
-                    "which create a file for one of several processes only. Use another directory"
+                    "which are needed to create a file only once. Use another directory"
                 ) from error
             raise
         finally:
@@ -114,7 +122,7 @@ class LocalStore:
     def names(self, folder: str) -> Sequence[str]:
         try:
             return os.listdir(self.root / folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, path: str) -> None:
@@ -132,7 +140,7 @@ class LocalStore:
         return target
 
     def _in_folder(self, path: str) -> Path:
-        """The path, whose folder exists now, also after a power failure."""
+        """The full path. Creates its folder, durably."""
         target = self.root / path
         missing: list[Path] = []
         folder = target.parent
@@ -140,13 +148,19 @@ class LocalStore:
             missing.append(folder)
             folder = folder.parent
         for each in reversed(missing):
-            each.mkdir(exist_ok=True)
+            try:
+                each.mkdir()
+            except FileExistsError:
+                if not each.is_dir():  # another process may have created it; or it is a file
+                    raise NotADirectoryError(
+                        errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(each)
+                    ) from None
             _sync(each.parent)
         return target
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a folder durable: a synced file may still have none after a failure."""
+    """Make the names in a folder durable. Syncing a file does not make its name durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -155,7 +169,7 @@ def _sync(folder: Path) -> None:
 
 
 class FsspecStore:
-    """A file system of fsspec: an object store makes a file appear whole by itself."""
+    """A file system of fsspec. Object stores write a whole file at once by themselves."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -166,10 +180,16 @@ class FsspecStore:
                 "pip install 'flowstream[files]'"
             ) from None
         self.directory: str = shown_directory(url)
-        self._system, root = fsspec.core.url_to_fs(url)
+        try:
+            self._system, root = fsspec.core.url_to_fs(url)
+        except Exception as error:  # an unknown scheme, or a package that is not installed
+            raise ConfigurationError(
+                f'FileSink > directory="{self.directory}": its file system cannot be used: '
+                f"{without_passwords(text_of(error))}"
+            ) from error
         self._root: str = root.rstrip("/")
         kind, general = type(self._system), fsspec.AbstractFileSystem
-        # fsspec's general way to create a file is to look for it and then write: two may succeed.
+        # fsspec's default checks that the file does not exist, and then writes: two may succeed.
         self.atomic: bool = kind.pipe_file is not general.pipe_file
         if self.atomic and hasattr(kind, "_pipe_file"):
             self.atomic = kind._pipe_file is not fsspec.asyn.AsyncFileSystem._pipe_file
@@ -205,7 +225,7 @@ class FsspecStore:
 
     def _write(self, path: str, data: bytes, **options: Any) -> None:
         target = self._path(path)
-        # Object stores have no folders; others need them.
+        # Object stores have no folders; other file systems need them.
         self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._system.pipe_file(target, data, **options)
 

@@ -1,15 +1,15 @@
-"""SQL databases as the end of a pipeline: every message is written once, whatever dies.
+"""Sinks that write rows into SQL databases, each message exactly once.
 
-The promise: the rows of a batch and the offsets of its messages are committed by one transaction,
-so after any crash, retry or hand-over a message is either written and known as written, or neither.
-It holds for any order of batches, any number of workers and for processes that should be dead.
+The promise: one transaction commits the rows of a batch and the offsets of its messages. So after
+any crash, retry or hand-over, either both are stored or neither is. This holds for batches in any
+order, for any number of workers, and for a process that lost its partition and still writes.
 
-    done_ranges.py      (in connectors) which offsets are done: sorted ranges, pure
-    offsets_table.py    these ranges in a table, and what a transaction may claim of a batch
-    transaction.py      one batch, one transaction; rows that are refused are found by halving
+    done_ranges.py      (in connectors) which offsets are done, as sorted ranges
+    offsets_table.py    these ranges in a table, and which messages of a batch are new
+    transaction.py      one batch in one transaction; finds refused rows by halving
     columns.py          a model's fields as columns, a message's data as a row
     statements.py       the SQL that both databases share
-    sink.py             options, connections, threads, what is tried again
+    sink.py             options, connections, threads and retries
     sqlite.py           SqliteSink
     postgres.py         PostgresSink
     exactly_once.py     ExactlyOnce, for handlers with a transaction of their own

@@ -1,7 +1,7 @@
-"""The columns of a table, from the fields of a model; and a row, from the data of a message. Pure.
+"""Columns of a table from the fields of a model, and rows from the data of messages. Pure.
 
-A column has one of a few kinds. Each database says which type of its own a kind is, and what a
-value of it is written as. What has no kind of its own, such as a list or another model, is JSON.
+Each column has a kind. Each database maps a kind to one of its types, and converts the values of
+some kinds. A type without a kind of its own, such as a list or another model, is stored as JSON.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Fields = type | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `optional`: it may be NULL."""
+    """One column. An `optional` one may be NULL."""
 
     name: str
     kind: Kind
@@ -53,9 +53,9 @@ class Column:
 
 
 def columns_of(fields: Any, option: str = "columns") -> tuple[Column, ...]:
-    """The columns that a model's fields are, or names and types; in their order.
+    """The columns for the fields of a model, or for a dict of names and types, in their order.
 
-    Raises ConfigurationError, which names the `option`, where there are none.
+    Raises ConfigurationError for anything else. The error names the `option`.
     """
     found = _types_of(fields)
     if not found:
@@ -117,13 +117,13 @@ def _kind_of_values(values: Sequence[Any]) -> Kind:
 # -- rows
 
 Convert = Callable[[Any], Any]
-"""A value that is not None, as the database takes it."""
+"""Converts a value that is not None into what the database stores."""
 
 
 class RowMaker:
-    """Makes the row of a message's data: a tuple with a value for each column.
+    """Makes a row from the data of a message: a tuple with a value for each column.
 
-    `convert` are the kinds whose values a database takes in another form; JSON is text.
+    `convert` has a function for each kind that the database stores in another form.
     """
 
     def __init__(self, columns: Sequence[Column], convert: Mapping[Kind, Convert]) -> None:
@@ -133,7 +133,7 @@ class RowMaker:
         ]
 
     def __call__(self, data: Any) -> tuple[Any, ...]:
-        """Raises what keeps the data from being a row: an exception of any kind."""
+        """The row. Raises an exception of any type if the data has no such row."""
         mapping = isinstance(data, Mapping)
         values: list[Any] = []
         for name, optional, convert in self._columns:
@@ -144,7 +144,7 @@ class RowMaker:
             elif optional:
                 value = None
             else:
-                raise LookupError(f"the data has no field {name!r}, which is a column")
+                raise LookupError(f"the data has no field {name!r}, but the table has this column")
             if isinstance(value, Enum):
                 value = value.value
             if value is not None and convert is not None:
@@ -154,21 +154,30 @@ class RowMaker:
 
 
 def to_json(value: Any) -> str:
-    """A value as the text of its JSON; a str is a JSON string, too."""
+    """A value as JSON. A str becomes a JSON string."""
     if isinstance(value, str):
         return encode_payload([value]).decode()[1:-1]
     return encode_payload(value).decode()
 
 
 def as_text(value: Any) -> str:
-    """A number or an id as text, which keeps all of its digits."""
+    """A str, or a number or an id as text, so that no digit is lost."""
+    if type(value) is str:  # nearly always
+        return value
     if isinstance(value, str | int | float | Decimal | UUID):
         return str(value)
-    raise TypeError(f"expected a number or an id, got an object of type {type_name(value)}")
+    raise TypeError(f"expected a str, a number or an id, got an object of type {type_name(value)}")
+
+
+def as_bytes(value: Any) -> Any:
+    """Bytes as they are. Drivers would store other values as their text."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return value
+    raise TypeError(f"expected bytes, got an object of type {type_name(value)}")
 
 
 def as_iso(value: Any) -> str:
-    """A date or time as text that sorts by time: what has a time zone is in UTC."""
+    """A date or time as text that sorts by time. With a time zone it is converted to UTC."""
     if isinstance(value, str):
         return value
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:

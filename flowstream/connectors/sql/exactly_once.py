@@ -1,9 +1,11 @@
-"""ExactlyOnce: for handlers that write to a database in a transaction of their own."""
+"""ExactlyOnce: for handlers that write to a database in their own transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import Annotated, Any, TypeVar
 
 from flowstream.connectors.sql.offsets_table import (
@@ -30,7 +32,7 @@ class ExactlyOnceArguments:
 
 
 class ExactlyOnce:
-    """Lets a handler write each message once, with the transaction that it writes in.
+    """Lets a handler write each message exactly once, in its own transaction.
 
         once = ExactlyOnce("orders/load")
 
@@ -40,9 +42,9 @@ class ExactlyOnce:
                 for message in once.claim(database, batch):
                     database.execute("INSERT ...", ...)
 
-    `claim` gives the messages that no committed transaction has claimed before. What it claims is
-    stored in the table `flowstream_offsets` of the same database, by the same transaction: if that
-    is rolled back, or the process dies before it is committed, the messages are not claimed.
+    `claim` returns the messages that no committed transaction has claimed before. It stores their
+    offsets in the table `flowstream_offsets` of the same database, in the same transaction. If the
+    transaction is rolled back, or the process dies before the commit, they are not claimed.
     """
 
     @takes(ExactlyOnceArguments)
@@ -50,22 +52,22 @@ class ExactlyOnce:
         self.reference: str = make(ExactlyOnceArguments, arguments, values, "ExactlyOnce").reference
 
     def create_table(self, connection: Any) -> None:
-        """Create the table of offsets where it does not exist, in the connection's transaction."""
+        """Create the table of offsets if it does not exist, in the connection's transaction."""
         _table(connection)
         connection.execute(CREATE)
 
     def claim(
         self, connection: Any, batch: Batch[T], messages: Iterable[Message[T]] | None = None
     ) -> list[Message[T]]:
-        """The messages that are not written yet; from the commit on they count as written.
+        """The messages that were not written before. After the commit they count as written.
 
-        `connection` is one of `sqlite3` or psycopg 3, in the transaction that writes the rows; of
-        SQLite, one is begun where there is none. `messages` are those of the batch that are to be
-        written, by default all: leave out what you fail. Another transaction that claims messages
-        of the same streams waits for the end of this one.
+        `connection` is a connection of `sqlite3` or psycopg 3, in the transaction that writes the
+        rows. For SQLite, a transaction is started if there is none. `messages` are the messages of
+        the batch to write, by default all; leave out the ones that you fail. Another transaction
+        that claims messages of the same streams waits until this one ends.
 
-        Raises StreamReplaced where a stream was deleted and created again, and ConfigurationError
-        where the source stores no offsets: the next run would begin with the same ones.
+        Raises StreamReplaced if a stream was deleted and created again, and ConfigurationError if
+        the source stores no offsets: then offsets do not identify messages in the next run.
         """
         given = batch.messages if messages is None else list(messages)
         settled = batch.settled
@@ -75,9 +77,10 @@ class ExactlyOnce:
             if settled is not None and stream not in settled:
                 raise ConfigurationError(
                     f"ExactlyOnce({self.reference!r}): the source of {stream!r} stores no offsets, "
-                    "so that its messages cannot be known again in the next run"
+                    "so the next run could not recognise its messages; use a source that does, "
+                    "such as StreamProducer"
                 )
-            # What a handler settled early may be below the watermark before it is written.
+            # A message that its handler settled early may be below the watermark and not written.
             early = message.settled_early
             places.append(None if early else (stream, message.offset, message.timestamp))
         claim = Claim(_table(connection), self.reference, places)
@@ -85,7 +88,7 @@ class ExactlyOnce:
         return [given[index] for index in claim.fresh]
 
     def forget(self, connection: Any, stream: str) -> None:
-        """Let the messages of a stream be written again, such as for a replay."""
+        """Forget what was written of a stream, so that its messages can be written again."""
         _table(connection).forget(self.reference, stream)
 
 
@@ -95,22 +98,29 @@ def _table(connection: Any) -> OffsetsTable:
     if module == "sqlite3":
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-        return OffsetsTable(
-            lambda text, values: connection.execute(text, values).fetchall(), SQLITE
+        rows = connection.cursor()
+        rows.row_factory = None  # the connection may have one for its own rows
+        return OffsetsTable(lambda text, values: rows.execute(text, values).fetchall(), SQLITE)
+    if module == "psycopg" and iscoroutinefunction(getattr(connection, "execute", None)):
+        raise ConfigurationError(
+            "ExactlyOnce: claim blocks, and an AsyncConnection cannot; use psycopg.Connection in a "
+            "handler without async, which runs in a thread"
         )
     if module == "psycopg" and hasattr(connection, "fileno"):
         if connection.autocommit and connection.info.transaction_status == 0:
             raise ConfigurationError(
-                "ExactlyOnce: the connection is in autocommit mode and in no transaction; claim "
-                "inside of `with connection.transaction():`"
+                "ExactlyOnce: the connection is in autocommit mode and has no transaction; call "
+                "claim inside `with connection.transaction():`"
             )
 
+        tuples = import_module("psycopg.rows").tuple_row
+
         def execute(text: str, values: Sequence[Any]) -> list[Any]:
-            cursor = connection.execute(text, values)
+            cursor = connection.cursor(row_factory=tuples).execute(text, values)
             return [] if cursor.description is None else cursor.fetchall()
 
         return OffsetsTable(execute, POSTGRES)
     raise ConfigurationError(
         f"ExactlyOnce: expected a connection of sqlite3 or psycopg, not {type_name(connection)}; "
-        "of SQLAlchemy, give connection.connection.driver_connection"
+        "with SQLAlchemy, pass connection.connection.driver_connection"
     )

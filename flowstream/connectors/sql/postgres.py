@@ -1,7 +1,7 @@
-"""PostgresSink: rows of a PostgreSQL table, by COPY. Needs psycopg, the extra `postgres`.
+"""PostgresSink: writes rows into a PostgreSQL table with COPY. Needs psycopg (extra `postgres`).
 
-Rows are copied straight into the table. With a key they are copied into a temporary table first,
-and a single statement inserts or replaces from there.
+Rows are copied straight into the table. With a key, they are first copied into a temporary table,
+and one statement inserts or replaces them from there.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import importlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from flowstream.connectors.sql.columns import Column, Kind
+from flowstream.connectors.commit_gate import CommitGate
+from flowstream.connectors.sql.columns import Column, Convert, Kind, as_bytes, as_text
 from flowstream.connectors.sql.offsets_table import CREATE, POSTGRES, TABLE, OffsetsTable
 from flowstream.connectors.sql.sink import TABLE_NAME, SqlSink, TableArguments
 from flowstream.connectors.sql.statements import (
@@ -40,8 +41,10 @@ TYPES: dict[Kind, str] = {
     "uuid": "UUID",
     "json": "JSONB",
 }
+CONVERT: dict[Kind, Convert] = {"text": as_text, "bytes": as_bytes}
+"""COPY sends values without a type: a list in a column of text would be stored as its text."""
 DEFAULTS = {"connect_timeout": "10", "keepalives_idle": "20", "tcp_user_timeout": "30000"}
-"""A server that has gone without a word is noticed after half a minute."""
+"""So a server that disappeared without closing the connection is noticed in 30 seconds."""
 SESSION = """
 SELECT set_config('lock_timeout', '60s', false),
        set_config('idle_in_transaction_session_timeout', '60s', false),
@@ -49,17 +52,16 @@ SELECT set_config('lock_timeout', '60s', false),
                   CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local'
                   ELSE current_setting('synchronous_commit') END, false)
 """
-"""A process that is stopped in the middle of a transaction must not keep its locks, and what is
-committed must survive a crash of the server: the broker may store the offsets at once."""
+"""A process that stops in the middle of a transaction must not keep its locks. And a commit must
+survive a crash of the server, because the broker may store the offsets right after it."""
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE"
-"""What is refused must be refused by its own statement, not by the commit."""
+"""Constraints are checked by the statement that breaks them, not by the commit."""
 STAGING = "flowstream_staging"
-CREATING = 0x666C6F77  # "flow": two processes that create a table at once would fail
-REFUSED = ("21", "22", "23", "54", "P0")
-"""Classes of errors (SQLSTATE) that are about the values of rows: data, constraints, limits, and
-what triggers raise."""
+CREATING = 0x666C6F77  # "flow": a lock, since creating a table twice at the same time fails
+ENDED = ("08", "57")
+"""Classes of errors that end a connection, perhaps right after the commit."""
 READ_ONLY = "25006"
-"""The server is a standby now: another connection may reach the new primary."""
+"""The server became a standby. A new connection may reach the new primary."""
 SECRET = Rule(
     "an address such as postgresql://user:password@host/database",
     lambda value: isinstance(value, str) and bool(value),
@@ -74,7 +76,7 @@ class PostgresSinkArguments(TableArguments):
     url: Annotated[str, SECRET, "the database: a URL, or a connection string of libpq"] = field(
         repr=False
     )
-    table: Annotated[str, TABLE_NAME, "the table to write to, with its schema if need be"]
+    table: Annotated[str, TABLE_NAME, "the table to write to, with its schema if it needs one"]
 
 
 class PostgresSink(SqlSink):
@@ -82,17 +84,17 @@ class PostgresSink(SqlSink):
 
     The columns are the fields of `columns`. With `key`, a row replaces the one that has the same
     values in these fields. The offsets of what is written are stored in the same transaction, in
-    the table `flowstream_offsets`: a message that comes again after a crash is left out.
+    the table `flowstream_offsets`, so a message that arrives again after a crash is skipped.
 
-    Each of the `concurrency` workers has a connection. A row that the database refuses fails its
-    message alone; a batch that meets a deadlock or a lost connection is tried again. It needs
-    psycopg 3, the extra `postgres`.
+    Each of the `concurrency` workers has a connection. If the database refuses a row, only its
+    message fails. After a deadlock or a lost connection, the batch is written again. It needs
+    psycopg 3 (extra `postgres`).
     """
 
     @takes(PostgresSinkArguments)
     def __init__(self, *arguments: Any, **values: Any) -> None:
         options = make(PostgresSinkArguments, arguments, values, "PostgresSink")
-        super().__init__(options, {})
+        super().__init__(options, CONVERT)
         self._conninfo: Final[dict[str, Any]] = conninfo_of(options.url)
 
     @property
@@ -110,7 +112,7 @@ class PostgresSink(SqlSink):
 
 
 def driver() -> Any:
-    """psycopg 3; NotSupported where it is not installed."""
+    """psycopg 3. Raises NotSupported if it is not installed."""
     try:
         return importlib.import_module("psycopg")
     except ImportError as error:
@@ -120,7 +122,7 @@ def driver() -> Any:
 
 
 def conninfo_of(url: str) -> dict[str, Any]:
-    """The parameters of a connection, with defaults; the driver's error might quote a password."""
+    """The parameters of a connection, with defaults. No error quotes the URL and its password."""
     psycopg = driver()
     try:
         given = importlib.import_module("psycopg.conninfo").conninfo_to_dict(url)
@@ -143,13 +145,17 @@ class PostgresDatabase:
         key: Sequence[str],
     ) -> None:
         self._psycopg: Final = driver()
-        # Transactions are begun and ended by hand; prepared statements do not pass every pooler.
+        # Transactions are started explicitly. Some poolers do not support prepared statements.
         self._connection: Final = self._psycopg.connect(
             **conninfo, autocommit=True, prepare_threshold=None
         )
+        self.in_doubt: bool = False
+        self.gate: Final = CommitGate()
         self._table = table
         self._columns = columns
         self._key = [[column.name for column in columns].index(name) for name in key]
+        # Rows that replace others have to be written in the order of their batches.
+        self.claims_last: Final = not key
         self._names = names_of(columns)
         self._create = create_table(table, columns, key, TYPES)
         into = STAGING if key else quoted_table(table)
@@ -169,28 +175,37 @@ class PostgresDatabase:
         return [] if cursor.description is None else cursor.fetchall()
 
     def create_tables(self) -> None:
-        """Create the table and that of offsets, where they do not exist."""
+        """Create the table and the table of offsets if they do not exist."""
         with self._connection.transaction():
             self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (CREATING,))
             self._connection.execute(self._create)
             self._connection.execute(CREATE)
 
+    def has_offsets(self) -> bool:
+        """Whether the table of offsets exists."""
+        ((found,),) = self.execute("SELECT to_regclass(%s) IS NOT NULL", (TABLE,))
+        return bool(found)
+
     def check_tables(self, *, offsets: bool) -> None:
-        """Raise ConfigurationError where the tables do not exist, or not with these columns."""
+        """Raise ConfigurationError if a table or a column does not exist."""
         try:
             if offsets:
-                self._connection.execute(f"SELECT * FROM {TABLE} LIMIT 0")
-            if self._key:
-                self._stage()
-                self._connection.execute(f"EXPLAIN {self._insert}")
+                self.offsets.check()
             self._connection.execute(
                 f"SELECT {self._names} FROM {quoted_table(self._table)} LIMIT 0"
             )
-        except self._psycopg.ProgrammingError as error:
+            self.begin()
+            try:
+                self._connection.execute("SET LOCAL lock_timeout = '1s'")
+                with suppress(self._psycopg.errors.LockNotAvailable):  # the first batch will wait
+                    self._insert_all(())  # without rows, which shows what no row could pass
+            finally:
+                self.rollback()
+        except (self._psycopg.ProgrammingError, self._psycopg.NotSupportedError) as error:
             raise ConfigurationError(f"the table {self._table!r}: {_line(error)}") from None
 
     def _stage(self) -> None:
-        """The temporary table, with the types of the columns and no constraint."""
+        """Create the temporary table, with the types of the columns and without constraints."""
         if not self._staged:
             self._connection.execute(
                 f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} ON COMMIT DELETE ROWS AS "
@@ -203,7 +218,22 @@ class PostgresDatabase:
             self._stage()
         self._connection.execute(BEGIN)
 
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        pipeline = self._psycopg.Pipeline
+        try:
+            with self._connection.pipeline() if pipeline.is_supported() else nullcontext():
+                yield
+        except self._psycopg.Error as error:
+            state = error.sqlstate
+            if state is not None and state[:2] not in ENDED:
+                self.in_doubt = False  # the server has answered: it did not commit
+            raise
+        self.in_doubt = False
+
     def commit(self) -> None:
+        self.gate.enter()
+        self.in_doubt = True
         self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -226,7 +256,7 @@ class PostgresDatabase:
         if not self._key:
             self._copy_in(rows)
             return
-        for each in rounds(rows, self._key):
+        for each in rounds(rows, self._key) if rows else ((),):
             self._copy_in(each)
             self._connection.execute(self._insert)
             self._connection.execute(f"DELETE FROM {STAGING}")
@@ -239,11 +269,8 @@ class PostgresDatabase:
     def refused(self, error: BaseException) -> bool:
         if self.lost(error):
             return False
-        if isinstance(error, self._psycopg.Error):
-            state = error.sqlstate
-            # Without a state it was raised here: a value that has no form in the database.
-            return state is None or state[:2] in REFUSED
-        return isinstance(error, TypeError | ValueError | OverflowError)
+        # A trigger may raise any SQLSTATE. Without a state, the driver cannot convert a value.
+        return isinstance(error, (self._psycopg.Error, TypeError, ValueError, OverflowError))
 
     def lost(self, error: BaseException) -> bool:
         if self._connection.closed or isinstance(error, self._psycopg.InterfaceError):
@@ -256,7 +283,7 @@ class PostgresDatabase:
         return isinstance(error, self._psycopg.OperationalError) and state[:2] != "54"
 
     def interrupt(self) -> None:
-        """Whatever a thread waits for ends: the socket is shut down under it."""
+        """Shut down the socket, which ends any wait of a thread for it."""
         with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as twin:
             twin.shutdown(socket.SHUT_RDWR)
 
@@ -265,7 +292,7 @@ class PostgresDatabase:
 
 
 def rounds(rows: Sequence[Row], key: Sequence[int]) -> Iterator[list[Row]]:
-    """Rows in groups without a key that occurs twice: a statement cannot replace a row twice."""
+    """Rows in groups in which no key occurs twice: a statement cannot replace a row twice."""
     group: list[Row] = []
     met: set[Any] = set()
     for row in rows:

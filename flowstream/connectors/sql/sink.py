@@ -1,20 +1,19 @@
-"""What the SQL sinks share: options, a pool of connections, threads, and what is tried again.
+"""What the SQL sinks share: options, a pool of connections, threads and retries.
 
 A batch is written in a worker thread, as one transaction (transaction.py). Each worker of the sink
-uses a connection of its own; they are opened when they are first needed. A worker that is given up
-(by a timeout, or at the end of a drain) leaves its thread behind, and closes the connection under
-it. If that thread still commits, no message is written twice: the next attempt finds it done.
+has a connection of its own, which is opened when it is first needed. When a worker is cancelled (by
+a timeout, or at the end of a drain), its thread goes on, and its connection is shut down. If the
+thread still commits, no message is written twice: the next attempt finds the offsets done.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Annotated, Any, Final, TypeVar
@@ -23,11 +22,27 @@ import anyio
 import anyio.to_thread
 
 from flowstream.backoff import Backoff
+from flowstream.connectors.commit_gate import OutcomeOpen, in_thread
+from flowstream.connectors.done_ranges import DoneRanges
 from flowstream.connectors.sql.columns import Column, Convert, Kind, RowMaker, columns_of
 from flowstream.connectors.sql.offsets_table import Place
 from flowstream.connectors.sql.transaction import Row, write_batch
-from flowstream.errors import ConfigurationError, SinkFailed, StreamReplaced
-from flowstream.pipeline import Batch, Message, RunContext, Sink
+from flowstream.errors import (
+    ConfigurationError,
+    FlowstreamError,
+    OutcomeUnknown,
+    SinkFailed,
+    StreamReplaced,
+)
+from flowstream.pipeline import (
+    EXACTLY_ONCE,
+    Batch,
+    Guarantee,
+    Message,
+    RunContext,
+    Sink,
+    thread_limiter,
+)
 from flowstream.schema import Rule, checked, whole
 from flowstream.texts import describe, interrupts, shown, type_name, without_passwords
 
@@ -62,17 +77,24 @@ class TableArguments:
 
     columns: Annotated[Any, COLUMNS, "the columns that are written"]
     key: Annotated[
-        str | tuple[str, ...] | None, KEY, "columns by which a row replaces one that exists"
+        str | tuple[str, ...] | None,
+        KEY,
+        "the columns that identify a row: a new row replaces the one with the same values",
     ] = None
     row: Annotated[
-        MakeRow | None, "gives an object or dict with the columns; None: the message's data"
+        MakeRow | None,
+        "makes an object or dict with the columns from a message; None: the message's data",
     ] = None
-    create: Annotated[bool, "create the tables where they do not exist"] = False
-    exactly_once: Annotated[bool, "store offsets with the rows; False: rows may come twice"] = True
+    create: Annotated[bool, "create the tables if they do not exist"] = False
+    exactly_once: Annotated[
+        bool, "store offsets with the rows; False: rows may be written twice"
+    ] = True
     attempts: Annotated[
-        int, whole(1, unit="attempts"), "tries of a batch while the database cannot be reached"
+        int,
+        whole(1, unit="attempts"),
+        "attempts to write a batch while the database cannot be reached",
     ] = 10
-    backoff: Annotated[Backoff, "the delays between them"] = Backoff(maximum=5.0)  # noqa: RUF009
+    backoff: Annotated[Backoff, "the delays between attempts"] = Backoff(maximum=5.0)  # noqa: RUF009
 
 
 class SqlSink(Sink):
@@ -93,9 +115,18 @@ class SqlSink(Sink):
         for name in key:
             if name not in names:
                 raise ConfigurationError(
-                    f"{type_name(self)} > key={shown(options.key)}: {name!r} is no column; there "
-                    f"are {', '.join(names)}"
+                    f"{type_name(self)} > key={shown(options.key)}: {name!r} is not a column; the "
+                    f"columns are {', '.join(names)}"
                 )
+
+    def guarantee(self) -> Guarantee:
+        if self.exactly_once:
+            return EXACTLY_ONCE
+        return Guarantee(
+            "at least once",
+            "with exactly_once=False, rows may be written again after a crash or a retry",
+            "remove exactly_once=False, so that offsets are stored with the rows",
+        )
 
     @property
     @abstractmethod
@@ -105,6 +136,45 @@ class SqlSink(Sink):
     @abstractmethod
     def connect(self) -> Any:
         """A new connection (see transaction.py) that can also create and check its tables."""
+
+    @property
+    def destination(self) -> str:
+        return f"the table {self.table!r} of {self.place}"
+
+    def record_reference(self, pipeline: str, batcher: str) -> str:
+        return f"{pipeline}/{batcher}"
+
+    def initialize(self) -> None:
+        with self._connected() as database:
+            database.create_tables()
+            self._check(database)
+
+    def written(self, reference: str) -> Mapping[str, DoneRanges] | None:
+        if not self.exists():
+            return None
+        with self._connected() as database:
+            return database.offsets.list(reference) if database.has_offsets() else None
+
+    def forget(self, reference: str, stream: str) -> None:
+        with self._connected() as database:
+            database.offsets.forget(reference, stream)
+
+    def exists(self) -> bool:
+        """False where a connection would make the database."""
+        return True
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """A connection for one call of a command."""
+        database = opened(self)
+        try:
+            yield database
+        except FlowstreamError:
+            raise
+        except Exception as error:
+            raise SinkFailed(f"{self.place}: {without_passwords(describe(error))}") from None
+        finally:
+            database.close()
 
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Any]:
@@ -118,32 +188,49 @@ class SqlSink(Sink):
 
     def _prepare(self, database: Any) -> None:
         if self.create:
-            database.create_tables()
+            try:
+                database.create_tables()
+            except Exception as error:
+                if database.lost(error):
+                    raise
+                text = without_passwords(describe(error))
+                raise SinkFailed(f"cannot create {self.destination}: {text}") from None
+        self._check(database)
+
+    def _check(self, database: Any) -> None:
         try:
             database.check_tables(offsets=self.exactly_once)
         except ConfigurationError as error:
             raise ConfigurationError(
-                f"{self!r}: {error} (create=True creates tables that do not exist)"
+                f"{self!r}: {error} (if a table does not exist, create=True creates it, and so "
+                "does flowstream sinks init)"
             ) from error
 
 
 class Pool:
-    """Connections that are open and not in use, and the threads that use them."""
+    """Open connections that are not in use, and the threads of those that are."""
 
     def __init__(self, sink: SqlSink) -> None:
         self._sink = sink
         self._idle: list[Any] = []
         self._closed = False
-        self._threads = anyio.CapacityLimiter(math.inf)  # workers, and those that were given up
+        self._threads = thread_limiter()  # for workers and cancelled ones
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Call `function(database, *args)` in a thread. A cancellation ends its connection."""
+        """Call `function(database, *args)` in a thread.
+
+        Cancellation shuts the connection down, unless it is committing: a commit has its outcome.
+        """
         use = _Use(self, self._idle.pop() if self._idle else None)
         try:
-            return await self.in_thread(use.run, function, args)
-        except anyio.get_cancelled_exc_class():
-            use.abandon()
-            raise
+            return await in_thread(
+                use.run, function, args, give_up=use.give_up, limiter=self._threads
+            )
+        except OutcomeOpen as error:
+            use.interrupt()
+            lost = Lost(str(error))
+            lost.in_doubt = True
+            raise lost from error
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function in a thread, without a connection."""
@@ -153,20 +240,14 @@ class Pool:
 
     def connect(self) -> Any:
         """A new connection; raises SinkFailed."""
-        try:
-            return self._sink.connect()
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            raise CannotConnect(
-                f"cannot open {self._sink.place}: {without_passwords(describe(error))}"
-            ) from None
+        return opened(self._sink)
 
     def put(self, database: Any) -> None:
         """Keep a connection for the next call."""
         if self._closed:
             database.close()
         else:
+            database.gate.reopen()
             self._idle.append(database)
 
     def close(self) -> None:
@@ -182,51 +263,84 @@ class _Use:
     def __init__(self, pool: Pool, database: Any) -> None:
         self._pool = pool
         self._database = database
-        self._abandoned = threading.Event()
+        self._given_up = threading.Event()
         self._done = False
         self._lock = threading.Lock()
 
     def run(self, function: Callable[..., T], args: Sequence[Any]) -> T:
-        """In the thread."""
+        """Call the function. Runs in the thread."""
         database = self._database
         if database is None:
             database = self._database = self._pool.connect()
         try:
-            if self._abandoned.is_set():
-                raise Lost("given up")
+            if self._given_up.is_set():
+                raise Lost("cancelled")
             result = function(database, *args)
         except BaseException as error:
-            lost = self._abandoned.is_set() or database.lost(error)
+            lost = self._given_up.is_set() or database.lost(error)
             with self._lock:
                 self._done = True
                 with suppress(Exception):  # its transaction may be in any state
                     database.close()
             if lost:
-                raise Lost(without_passwords(describe(error))) from error
+                again = Lost(without_passwords(describe(error)))
+                again.in_doubt = database.in_doubt
+                raise again from error
             raise
         with self._lock:
             self._done = True
-            if self._abandoned.is_set():
+            if self._given_up.is_set():
                 database.close()
             else:
                 self._pool.put(database)
         return result
 
-    def abandon(self) -> None:
-        """On the event loop: nobody waits for the thread any more."""
+    def give_up(self) -> bool:
+        """Give the call up. False if it has committed, or does. Runs on the event loop."""
         with self._lock:
-            self._abandoned.set()
-            if self._database is not None and not self._done:
-                with suppress(Exception):
-                    self._database.interrupt()
+            if self._done or not (self._database is None or self._database.gate.close()):
+                return False
+            self._given_up.set()
+            self.interrupt()
+            return True
+
+    def interrupt(self) -> None:
+        """End what the thread waits for."""
+        if self._database is not None and not self._done:
+            with suppress(Exception):
+                self._database.interrupt()
 
 
 class Lost(Exception):
-    """The connection is lost, or the transaction ended without a fault of its own."""
+    """The connection was lost, or the database ended the transaction: another attempt may work.
+
+    `in_doubt`: the transaction may be committed.
+    """
+
+    in_doubt: bool = False
 
 
 class CannotConnect(SinkFailed, Lost):
     """No connection could be made."""
+
+
+def outcome_unknown(text: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{text}. An attempt may have been committed, so the messages are left to the next run, "
+        "which finds out"
+    )
+
+
+def opened(sink: SqlSink) -> Any:
+    """A new connection of the sink; raises SinkFailed."""
+    try:
+        return sink.connect()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise CannotConnect(
+            f"cannot open {sink.place}: {without_passwords(describe(error))}"
+        ) from None
 
 
 class BatchWriter:
@@ -236,29 +350,33 @@ class BatchWriter:
         self._sink = sink
         self._pool = pool
         self._context = context
-        self._said: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
+        self._ended: SinkFailed | None = None
 
     async def write(self, batch: Batch[Any]) -> None:
-        """Write a batch; returns once it is committed."""
+        """Write a batch. Returns after the commit."""
         reference = f"{self._context.pipeline}/{batch.batcher}"
         messages = batch.messages
         settled = batch.settled or {}
         if self._sink.exactly_once:
             for stream in {message.stream for message in messages}.difference(settled):
-                self._say_uncounted(reference, stream)
-        well, rows, places = await self._pool.in_thread(self._rows, messages, settled)
+                self._log_uncounted(reference, stream)
+        with_row, rows, places = await self._pool.in_thread(self._rows, messages, settled)
         if not rows:
             return
         try:
+            if self._ended is not None:  # what is written of a new stream would come again
+                raise self._ended
             result = await self.reach(write_batch, reference, rows, places, settled)
-        except StreamReplaced as error:
-            for message in well:
-                message.fail(error, retry=False)
+        except (OutcomeUnknown, StreamReplaced) as error:
+            self._ended = error
+            for message in with_row:
+                message.fail(error)
             return
         for index, refusal in result.refused:
-            well[index].fail(refusal)
+            with_row[index].fail(refusal)
         if result.done:
-            self._say_done(reference, [well[index] for index in result.done])
+            self._log_done(reference, [with_row[index] for index in result.done])
 
     def _rows(
         self, messages: Sequence[Message[Any]], settled: Mapping[str, range]
@@ -285,54 +403,72 @@ class BatchWriter:
         return well, rows, places
 
     async def reach(self, function: Callable[..., T], *args: Any, at_once: bool = False) -> T:
-        """Call a function with a connection, again and again while the database is away.
+        """Call a function with a connection. Try again while the database cannot be reached.
 
-        `at_once`: without a first connection there is no run, such as for a wrong password.
+        With `at_once`, the first attempt must connect: a wrong password must end the run. Raises
+        OutcomeUnknown instead of another error if an attempt may have been committed: a message
+        that may be written must not become a dead letter.
         """
         sink = self._sink
+        in_doubt = False
         for attempt in count(1):
             try:
                 return await self._pool.call(function, *args)
+            except anyio.get_cancelled_exc_class():
+                if not in_doubt:
+                    raise
+                raise outcome_unknown(f"{sink.place}: cancelled in attempt {attempt}") from None
             except Lost as error:
                 if at_once and isinstance(error, CannotConnect):
                     raise
+                in_doubt = in_doubt or (error.in_doubt and sink.exactly_once)
                 if attempt >= sink.attempts:
-                    raise SinkFailed(
-                        f"{sink.place} failed {attempt} times: {error.args[0]}"
-                    ) from error
+                    text = f"{sink.place} failed {attempt} times: {error.args[0]}"
+                    raise (outcome_unknown(text) if in_doubt else SinkFailed(text)) from error
                 delay = sink.backoff.delay(attempt, random.random())
-                self._say_lost(error, delay)
-            await anyio.sleep(delay)
+                self._log_lost(error, delay)
+                try:
+                    await anyio.sleep(delay)
+                except anyio.get_cancelled_exc_class():
+                    if not in_doubt:
+                        raise
+                    text = f"{sink.place}: cancelled before another attempt"
+                    raise outcome_unknown(text) from error
+            except Exception as error:
+                if in_doubt and not isinstance(error, StreamReplaced):
+                    text = f"{sink.place}: {without_passwords(describe(error))}"
+                    raise outcome_unknown(text) from error
+                raise
         raise AssertionError
 
     # -- the log
 
-    def _say_lost(self, error: Lost, delay: float) -> None:
+    def _log_lost(self, error: Lost, delay: float) -> None:
         _log.warning(
-            "%s: writing to %s failed and is tried again in %.1f s: %s", self._context.pipeline,
+            "%s: writing to %s failed; next attempt in %.1f s: %s", self._context.pipeline,
             self._sink.place, delay, error.args[0], extra={"pipeline": self._context.pipeline},
         )  # fmt: skip
 
-    def _say_done(self, reference: str, messages: Sequence[Message[Any]]) -> None:
-        """Once for each stream: messages that were written before a crash come again."""
+    def _log_done(self, reference: str, messages: Sequence[Message[Any]]) -> None:
+        """Log once for each stream that messages arrived again and are skipped."""
         for stream in dict.fromkeys(message.stream for message in messages):
             offsets = [message.offset for message in messages if message.stream == stream]
-            self._say_once(
+            self._log_once(
                 "done", stream, logging.INFO,
-                "%s: %s@%d and others are in the table already, and are left out: they were "
-                "written by an earlier run, or attempt (flowstream_offsets, %s)",
+                "%s: skipped %s@%d and others, because an earlier run or attempt wrote them or "
+                "settled them otherwise (flowstream_offsets, %s)",
                 self._context.pipeline, stream, min(offsets), reference,
             )  # fmt: skip
 
-    def _say_uncounted(self, reference: str, stream: str) -> None:
-        self._say_once(
+    def _log_uncounted(self, reference: str, stream: str) -> None:
+        self._log_once(
             "uncounted", stream, logging.WARNING,
-            "%s: the source of %s stores no offsets, so that rows of a run may come again in the "
-            "next one: %s writes at least once", self._context.pipeline, stream, reference,
+            "%s: the source of %s stores no offsets, so the next run may write the same rows "
+            "again: %s writes at least once", self._context.pipeline, stream, reference,
         )  # fmt: skip
 
-    def _say_once(self, what: str, stream: str, level: int, text: str, *args: Any) -> None:
-        if (what, stream) not in self._said:
-            self._said.add((what, stream))
+    def _log_once(self, what: str, stream: str, level: int, text: str, *args: Any) -> None:
+        if (what, stream) not in self._logged:
+            self._logged.add((what, stream))
             _log.log(level, text, *args, extra={"pipeline": self._context.pipeline,
                                                 "stream": stream})  # fmt: skip

@@ -1,15 +1,18 @@
-"""SqliteSink: rows of an SQLite file."""
+"""SqliteSink: writes rows into an SQLite file."""
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from flowstream.connectors.sql.columns import Column, Convert, Kind, as_iso, as_text
+from flowstream.connectors.commit_gate import CommitGate
+from flowstream.connectors.sql.columns import Column, Convert, Kind, as_bytes, as_iso, as_text
 from flowstream.connectors.sql.offsets_table import CREATE, SQLITE, TABLE, OffsetsTable
 from flowstream.connectors.sql.sink import TABLE_NAME, SqlSink, TableArguments
 from flowstream.connectors.sql.statements import create_table, insert_into
@@ -18,7 +21,7 @@ from flowstream.errors import ConfigurationError
 from flowstream.schema import Rule, make, takes
 
 BUSY_TIMEOUT = 5.0
-"""Seconds that SQLite waits for another writer, before the batch is tried again."""
+"""Seconds that SQLite waits for another writer before the attempt fails."""
 TYPES: dict[Kind, str] = {
     "bool": "INTEGER",
     "int": "INTEGER",
@@ -32,14 +35,35 @@ TYPES: dict[Kind, str] = {
     "uuid": "TEXT",
     "json": "TEXT",
 }
+
+
+def as_number(value: Any) -> Any:
+    """The number. NaN is refused, because SQLite would store NULL."""
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError("SQLite cannot store NaN")
+    return value
+
+
 CONVERT: dict[Kind, Convert] = {
+    "bool": as_number,
+    "int": as_number,
+    "float": as_number,
     "decimal": as_text,
+    "text": as_text,
+    "bytes": as_bytes,
     "uuid": as_text,
     "datetime": as_iso,
     "date": as_iso,
     "time": as_iso,
 }
-PATH = Rule("the path of a file", lambda value: isinstance(value, str | Path) and bool(str(value)))
+PATH = Rule(  # a database in memory ends with its connection, and there are several
+    "the path of a file, and not :memory: or a URI",
+    lambda value: (
+        isinstance(value, str | Path)
+        and bool(str(value))
+        and not str(value).startswith((":memory:", "file:"))
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +79,10 @@ class SqliteSink(SqlSink):
 
     The columns are the fields of `columns`. With `key`, a row replaces the one that has the same
     values in these fields. The offsets of what is written are stored in the same transaction, in
-    the table `flowstream_offsets`: a message that comes again after a crash is left out.
+    the table `flowstream_offsets`, so a message that arrives again after a crash is skipped.
 
-    SQLite has one writer at a time, so `concurrency` brings nothing. A row that the database
-    refuses fails its message alone.
+    SQLite has one writer at a time, so `concurrency` does not make it faster. If the database
+    refuses a row, only its message fails.
     """
 
     @takes(SqliteSinkArguments)
@@ -71,6 +95,9 @@ class SqliteSink(SqlSink):
     def place(self) -> str:
         return f"the SQLite file {self.path!r}"
 
+    def exists(self) -> bool:
+        return os.path.exists(self.path)
+
     def connect(self) -> SqliteDatabase:
         return SqliteDatabase(self.path, self.table, self.columns, self.key)
 
@@ -78,8 +105,37 @@ class SqliteSink(SqlSink):
         return f"SqliteSink({self.path!r}, {self.table!r})"
 
 
+PASSING = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+)
+"""Errors that may be gone at the next attempt."""
+
+
+def _primary(error: BaseException) -> int:
+    """The code of an error without its details; 0 if it is not an error of SQLite."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+class FileReplaced(Exception):
+    """SQLite writes to the file that it opened, also when nobody can find it any more."""
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file has this name; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class SqliteDatabase:
     """A connection to the file, which inserts into one table."""
+
+    claims_last: Final = False  # it has one writer at a time
 
     def __init__(
         self, path: str, table: str, columns: Sequence[Column], key: Sequence[str]
@@ -88,6 +144,9 @@ class SqliteDatabase:
         self._connection: Final = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
+        self._path = path
+        self.in_doubt: bool = False
+        self.gate: Final = CommitGate()
         self._create = create_table(table, columns, key, TYPES) + " STRICT"
         values = ", ".join("?" * len(columns))
         self._insert = insert_into(table, columns, f"VALUES ({values})", key)
@@ -96,18 +155,19 @@ class SqliteDatabase:
         try:
             if new:
                 self._connection.execute("PRAGMA journal_mode = WAL")
-            # The broker may store an offset at once: what is committed must survive a power cut.
+            # A commit must survive a power cut: the broker may store the offset right after it.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
         except BaseException:
             self._connection.close()
             raise
+        self._file = _identity(path)
 
     def execute(self, statement: str, values: Sequence[Any]) -> list[Any]:
         return self._connection.execute(statement, values).fetchall()
 
     def create_tables(self) -> None:
-        """Create the table and that of offsets, where they do not exist."""
+        """Create the table and the table of offsets if they do not exist."""
         self.begin()
         try:
             self._connection.execute(self._create)
@@ -117,14 +177,19 @@ class SqliteDatabase:
             raise
         self.commit()
 
+    def has_offsets(self) -> bool:
+        """Whether the table of offsets exists."""
+        found = self.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (TABLE,))
+        return bool(found)
+
     def check_tables(self, *, offsets: bool) -> None:
-        """Raise ConfigurationError where the tables do not exist, or not with these columns."""
+        """Raise ConfigurationError if a table or a column does not exist."""
         try:
             if offsets:
                 self._connection.execute(f"SELECT * FROM {TABLE} LIMIT 0")
             self._connection.execute(f"EXPLAIN {self._insert}", ())
         except sqlite3.ProgrammingError:
-            pass  # the statement is right, and its values are missing
+            pass  # the statement is valid; only its parameters are missing
         except sqlite3.OperationalError as error:
             if self.lost(error):
                 raise
@@ -133,8 +198,21 @@ class SqliteDatabase:
     def begin(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
 
+    def committing(self) -> nullcontext[None]:
+        return nullcontext()
+
     def commit(self) -> None:
-        self._connection.execute("COMMIT")
+        if _identity(self._path) != self._file:
+            raise FileReplaced(
+                f"{self._path} is not the file that was opened: it was removed, or another file "
+                "has its name"
+            )
+        self.gate.enter()
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:  # after an error of the disk, the file may have it or not
+            self.in_doubt = _primary(error) == sqlite3.SQLITE_IOERR
+            raise
 
     def rollback(self) -> None:
         if self._connection.in_transaction:
@@ -158,14 +236,13 @@ class SqliteDatabase:
         if isinstance(error, sqlite3.Error) and not self._connection.in_transaction:
             return False
         wrong = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
-        if isinstance(error, sqlite3.ProgrammingError):  # a type that has no binding
+        if isinstance(error, sqlite3.ProgrammingError):  # a type that SQLite cannot store
             return "binding" in str(error)
         return isinstance(error, (*wrong, OverflowError, UnicodeError))
 
     def lost(self, error: BaseException) -> bool:
-        """The file is locked by another writer."""
-        code = getattr(error, "sqlite_errorcode", 0)
-        return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        """The file is locked by another writer, or another one, or its disk is full or fails."""
+        return isinstance(error, FileReplaced) or _primary(error) in PASSING
 
     def interrupt(self) -> None:
         self._connection.interrupt()

@@ -1,4 +1,4 @@
-"""The statements that SQLite and PostgreSQL have in common. Pure."""
+"""SQL statements that SQLite and PostgreSQL share. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowstream.connectors.sql.columns import Column, Kind
 
 
 def quoted(name: str) -> str:
-    """A name as an identifier, in the case that it is written in."""
+    """A name as a quoted identifier, which keeps upper and lower case."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -24,7 +24,7 @@ def names_of(columns: Sequence[Column]) -> str:
 def create_table(
     table: str, columns: Sequence[Column], key: Sequence[str], types: Mapping[Kind, str]
 ) -> str:
-    """A table with these columns, where there is none yet; `key` is its primary key."""
+    """Creates a table with these columns, if it does not exist; `key` is its primary key."""
     lines = [
         f"{quoted(column.name)} {types[column.kind]}{'' if column.optional else ' NOT NULL'}"
         for column in columns
@@ -35,7 +35,7 @@ def create_table(
 
 
 def insert_into(table: str, columns: Sequence[Column], rows: str, key: Sequence[str]) -> str:
-    """Insert `rows`, a VALUES or SELECT clause; a row with a `key` that exists replaces that."""
+    """Inserts `rows` (VALUES or SELECT). A row replaces an existing one with the same `key`."""
     statement = f"INSERT INTO {quoted_table(table)} ({names_of(columns)}) {rows}"
     if not key:
         return statement

@@ -5,6 +5,7 @@ import {className, make, number, percent, plural, rate, span, text} from "./form
 const STATES = ["busy", "backpressured", "rate_limited", "paused"];
 const NAMES = {busy: "busy", backpressured: "backpressured: the window is full", rate_limited: "rate-limited",
   paused: "paused", idle: "idle"};
+const WRITES = {handler: true, sink: true};  // the kinds of ends that are stages
 const WARM = 0.6, HOT = 0.85;
 const EDGES = {calm: `busy up to ${percent(WARM)}`, warm: `up to ${percent(HOT)}`,
   hot: "above: this stage is the bottleneck", failing: "framed: failing (1 in 10 attempts in the last minute)"};
@@ -14,9 +15,13 @@ function box(kind) {
   const parts = Object.fromEntries(STATES.map(state => [state, make("i", {class: state})]));
   const bar = make("div", {class: "bar", role: "img"}, ...Object.values(parts));
   const lines = make("div");
+  const mark = make("span");
   const node = make("div", {class: "stage"},
-    make("div", {class: "head"}, name, what, badge), bar, lines);
-  return {node, update({title, subtitle = "", states = null, failing = false, tone = "", told}) {
+    make("div", {class: "head"}, name, what, badge), bar, lines, mark);
+  return {node, update({title, subtitle = "", states = null, failing = false, tone = "", told, end}) {
+    text(mark, end?.guarantee.level ?? "");
+    className(mark, end ? `guarantee ${end.guarantee.level.replaceAll(" ", "-")}` : "");
+    mark.title = [end?.guarantee.reason, end?.guarantee.remedy].filter(Boolean).join(" – ");
     text(name, title);
     text(what, subtitle);
     text(badge, failing ? "failing" : "");
@@ -50,7 +55,7 @@ function ofSource(pipeline) {
   return {title: source.name, states: source.states, failing: source.failing, told};
 }
 
-function ofStage(stage) {
+function ofStage(stage, end) {
   const told = [`${rate(stage.rate)}/s, ${percent(stage.busy)} busy`];
   if (stage.kind === "batcher" && stage.batches)
     told.push(`batches of ${number(stage.mean_batch)}, filled in ${span(stage.mean_wait)}`);
@@ -66,7 +71,7 @@ function ofStage(stage) {
     (stage.failing_share ? ` (recently ${percent(stage.failing_share)})` : ""), stage.failing ? "bad" : "soft"]);
   const workers = plural(stage.concurrency, "worker");
   return {title: stage.name, subtitle: stage.name === stage.kind ? workers : `${stage.kind}, ${workers}`,
-    states: stage.states, failing: stage.failing, told};
+    states: stage.states, failing: stage.failing, told, end};
 }
 
 function ofEnd(pipeline) {
@@ -135,7 +140,8 @@ export function graph() {
     const now = pipeline.stages.map(stage => `${stage.kind} ${stage.name}`).join();
     if (now !== shape) { build(pipeline.stages); shape = now; }
     boxes.get("producer").update(ofSource(pipeline));
-    for (const stage of pipeline.stages) boxes.get(`stage ${stage.name}`).update(ofStage(stage));
+    for (const stage of pipeline.stages) boxes.get(`stage ${stage.name}`)
+      .update(ofStage(stage, pipeline.ends.find(end => end.name === stage.name && end.kind in WRITES)));
     boxes.get("settled").update(ofEnd(pipeline));
     const flowing = new Set(pipeline.stages.filter(stage => stage.rate > 0)
       .map(stage => `stage ${stage.name}`));

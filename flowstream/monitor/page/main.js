@@ -4,6 +4,7 @@ import {advice, bytes, className, make, percent, plural, rate, span, text} from 
 import {keyed} from "./parts.js";
 import {pipelineSection} from "./pipeline.js";
 import {runSection} from "./run.js";
+import {workersSection} from "./workers.js";
 
 const EVERY = 1000, HIDDEN = 5000, TIMEOUT = 5000;
 const sections = new Map();
@@ -12,10 +13,17 @@ const status = document.getElementById("status");
 const news = document.getElementById("news");
 const ready = document.getElementById("ready");
 const about = runSection();
+const workers = workersSection(number => {
+  chosen = number;
+  clearTimeout(timer);
+  refresh();
+});
 let version = "";
 let refused = "";
 let answeredAt = null;
 let timer = null;
+let chosen = "";  // the number of the worker that is shown
+let turn = 0;  // a choice begins a new turn: an answer to an earlier request is not shown
 
 function line({advice: words, runbook}) {
   const said = make("span");
@@ -84,7 +92,9 @@ function show(run) {
   for (const [name, section] of sections)
     if (!names.includes(name)) { section.node.remove(); sections.delete(name); }
   about.update(run);
-  order([...names.map(name => sections.get(name).node), about.node]);
+  if (run.workers) workers.update(run);
+  order([...(run.workers ? [workers.node] : []), ...names.map(name => sections.get(name).node),
+    about.node]);
 }
 
 // Sorts the sections as the snapshot does. A focused element keeps the focus when it moves.
@@ -119,10 +129,12 @@ function shown(run) {
 async function refresh() {
   timer = null;
   let run = null;
+  const mine = ++turn;
   try {
-    const answer = await fetch("api/snapshot", {signal: AbortSignal.timeout(TIMEOUT)});
+    const answer = await fetch(`api/snapshot${chosen && `?worker=${chosen}`}`, {signal: AbortSignal.timeout(TIMEOUT)});
     if (answer.ok) run = await answer.json();
   } catch { /* the same as an error response */ }
+  if (mine !== turn) return;
   if (run) shown(run); else gone();
   timer = setTimeout(refresh, document.hidden ? HIDDEN : EVERY);
 }

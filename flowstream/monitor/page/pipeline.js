@@ -12,7 +12,7 @@ import {settings} from "./settings.js";
 
 const PARTITIONS = [
   {title: "stream", text: true, of: r => r.stream},
-  {title: "owner", text: true, of: r => r.away ? "another process" : "this process"},
+  {title: "owner", text: true, of: r => r.away ? "another process" : r.worker ? `worker ${r.worker}` : "this process"},
   {title: "lag", of: r => r.lagging ? `${number(r.lag)} · lagging` : number(r.lag),
     tone: r => r.lagging ? "bad" : ""},
   {title: "oldest unsettled", of: r => span(r.lag_seconds)},

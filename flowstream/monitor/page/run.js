@@ -37,8 +37,9 @@ export function runSection() {
     list.hidden = events.length === 0;
     nothing.hidden = events.length > 0;
     const {history} = process;
-    cpu.update(process.cpu, `${number(process.cores)} cores, process ${process.pid}`,
-      history.at, [history.cpu], process.cpu > 0.95 ? "warn" : "");
-    memory.update(process.memory, "resident, without worker processes", history.at, [history.memory]);
+    cpu.update(process.cpu, process.pid ? `${number(process.cores)} cores, process ${process.pid}`
+      : `${number(process.cores)} cores, all workers together`,
+      history.at, [history.cpu], process.pid && process.cpu > 0.95 ? "warn" : "");
+    memory.update(process.memory, process.pid ? "resident, without worker processes" : "resident, all workers together", history.at, [history.memory]);
   }};
 }

@@ -57,9 +57,16 @@ class BatchScheduler:
 
     def done(self, batch: Batch[Any]) -> None:
         """The batch is settled. Those that waited for it may be handled."""
-        tokens = self._tokens.pop(id(batch))
         self.batches -= 1
         self.messages -= len(batch._slice)
+        self._free(self._tokens.pop(id(batch)))
+
+    def pass_on(self, batch: Batch[Any]) -> None:
+        """Those that wait for the batch may be handled, although it is not settled yet."""
+        tokens, self._tokens[id(batch)] = self._tokens[id(batch)], ()
+        self._free(tokens)
+
+    def _free(self, tokens: tuple[Hashable, ...]) -> None:
         freed = []
         for token in tokens:
             line = self._lines[token]

@@ -2,17 +2,19 @@
 
 There is one open batch per (partition, key). A batch is closed by its size, by `max_bytes` (which
 only a single larger message can exceed), by its age, by a message with `flush`, or when everything
-is flushed.
+is flushed. What a sink rolls (rolling.py) is kept apart by its key, and closed after its window.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from itertools import accumulate
 from typing import Any
 
 from flowstream.pipeline.batch import Batch
+from flowstream.pipeline.deciders.rolling import Rolling
 from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.options import BatcherOptions, Full
@@ -24,22 +26,35 @@ Where = tuple[int | None, Hashable]
 
 
 class Batching:
-    """The open batches of one batcher. `partition` maps a message to its partition."""
+    """The open batches of one batcher. `partition` maps a message to its partition.
 
-    __slots__ = ("_bytes", "_initial", "_open", "_split", "_states", "max_bytes", "messages",
-                 "name", "partition", "size", "timeout")  # fmt: skip
+    If not `keyed`, messages with different keys share a batch. `wall` gives the seconds since the
+    epoch, which windows are aligned to.
+    """
+
+    __slots__ = ("_bytes", "_due", "_initial", "_keyed", "_open", "_rolling", "_split", "_states",
+                 "_wall", "max_bytes", "messages", "name", "partition", "size",
+                 "timeout")  # fmt: skip
 
     def __init__(
         self,
         options: BatcherOptions,
         *,
         partition: Callable[[Message[Any]], int] | None = None,
+        keyed: bool = True,
+        rolling: Rolling | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        self._rolling = rolling if rolling is not None and rolling.keyed else None
+        self._wall = wall
+        self._due: dict[Where, float] = {}
+        """When the batches of windows are closed by their age."""
         self.name: str = options.name
         self.timeout: float = options.batch_timeout
         self.max_bytes: int | None = options.max_bytes
         self.partition: Callable[[Message[Any]], int] | None = partition
         self.messages: int = 0
+        self._keyed = keyed
         self._open: dict[Where, Batch[Any]] = {}
         self._bytes: dict[Where, int] = {}
         self._states: dict[Where, Any] = {}
@@ -49,22 +64,32 @@ class Batching:
             self.size: int = 1 << 62
             self._initial, self._split = options.size
         else:
-            self.size = options.size
+            self.size = 1 << 62 if options.size is None else options.size
 
     def put(self, part: Slice[Any], now: float) -> list[Batch[Any]]:
         """Add messages without batch key or flush. Returns the batches that are full."""
-        if self._split is not None:
+        rolling = self._rolling
+        if self._split is not None or (rolling is not None and rolling.apart is not None):
             return self.put_each(part.messages, now)
         closed: list[Batch[Any]] = []
+        if rolling is None:
+            self._put_all(None, part, now, closed)
+        else:
+            for key, piece in self._by_window(part, rolling):
+                self._put_all(key, piece, now, closed)
+        return closed
+
+    def _put_all(
+        self, key: Hashable, part: Slice[Any], now: float, closed: list[Batch[Any]]
+    ) -> None:
         if self.partition is None:
-            self._fill(_PLAIN, part, now, closed)
+            self._fill(_PLAIN if key is None else (None, key), part, now, closed)
         else:
             parts: dict[int, list[Message[Any]]] = {}
             for message in part.messages:
                 parts.setdefault(self.partition(message), []).append(message)
             for number, messages in parts.items():
-                self._fill((number, None), Slice.of(messages), now, closed)
-        return closed
+                self._fill((number, key), Slice.of(messages), now, closed)
 
     def put_each(self, messages: list[Message[Any]], now: float) -> list[Batch[Any]]:
         """Add messages one by one, by their partition, key, bytes, flush and the splitter.
@@ -75,11 +100,10 @@ class Batching:
         closed: list[Batch[Any]] = []
         for index, message in enumerate(messages):
             extra = message._extra
-            where = (
-                None if self.partition is None else self.partition(message),
-                None if extra is None else extra.key,
-            )
+            partition = None if self.partition is None else self.partition(message)
+            key = None if extra is None or not self._keyed else extra.key
             try:
+                where = (partition, key if self._rolling is None else self._rolled(message, key))
                 full = self._split is not None and self._ask(where, message)
                 self._add(where, message, now, closed)
             except BaseException as error:
@@ -92,6 +116,9 @@ class Batching:
 
     def expire(self, now: float) -> list[Batch[Any]]:
         """Close the batches that are older than their timeout."""
+        if self._due:
+            due = [where for where, when in self._due.items() if when <= now]
+            return [self._pop(where, "timeout") for where in due]
         closed = []
         while self._open:
             where, batch = next(iter(self._open.items()))
@@ -106,15 +133,55 @@ class Batching:
 
     @property
     def deadline(self) -> float | None:
-        """When the oldest open batch is closed by its age."""
+        """When the next open batch is closed by its age."""
+        if self._due:
+            return min(self._due.values())
         for batch in self._open.values():
             return batch.opened + self.timeout
         return None
 
     @property
+    def longest(self) -> float:
+        """The seconds that a batch stays open, at most, while messages come for it."""
+        window = None if self._rolling is None else self._rolling.window
+        return self.timeout + (window or 0.0)
+
+    @property
     def open(self) -> int:
         """How many batches are open."""
         return len(self._open)
+
+    # -- windows
+
+    def _rolled(self, message: Message[Any], key: Hashable) -> Hashable:
+        """The key of a message whose batch is rolled: its own, its window, and what else counts."""
+        assert self._rolling is not None
+        apart = None if self._rolling.apart is None else self._rolling.apart(message)
+        return key, self._rolling.begin(message.timestamp, self._wall()), apart
+
+    def _by_window(
+        self, part: Slice[Any], rolling: Rolling
+    ) -> Iterator[tuple[Hashable, Slice[Any]]]:
+        """The parts of a slice that are of one window each."""
+        wall = self._wall()
+        while len(part):
+            count, window = 0, 0.0
+            for delivery, indexes in part.runs:
+                begin = rolling.begin(delivery.timestamp, wall)
+                if count and begin != window:
+                    break
+                window, count = begin, count + len(indexes)
+            whole = count == len(part)
+            yield (None, window, None), part if whole else part.take(count)
+            if whole:
+                return
+
+    def _wait_for_window(self, where: Where, now: float) -> None:
+        """A message was added to a batch: it stays open until no more come, and its window ends."""
+        if self._rolling is not None and self._rolling.window is not None:
+            key: Any = where[1]  # as `_rolled` makes it
+            left = self._rolling.remaining(key[1], self._wall())
+            self._due[where] = now + left + self.timeout
 
     # -- slices
 
@@ -136,6 +203,7 @@ class Batching:
                 self._begin(where, now, head)
             else:
                 batch._slice.extend(head)
+            self._wait_for_window(where, now)
             self._close_full(where, False, False, closed)
             if head is part:
                 break
@@ -177,6 +245,7 @@ class Batching:
             self._begin(where, now, Slice.of([message]))
         else:
             batch._slice.append(message)
+        self._wait_for_window(where, now)
         self.messages += 1
 
     def _close_full(self, where: Where, full: bool, flush: bool, closed: list[Batch[Any]]) -> None:
@@ -198,6 +267,7 @@ class Batching:
         batch = self._open.pop(where)
         batch.trigger = trigger
         self._bytes.pop(where, None)
+        self._due.pop(where, None)
         self._states.pop(where, None)
         self.messages -= len(batch._slice)
         return batch

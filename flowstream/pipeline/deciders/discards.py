@@ -109,12 +109,12 @@ class Discards:
             return "nothing was read from this stream"
         if committed is not None and offset <= committed:
             return f"it was settled before this run, whose committed offset was {committed}"
-        if not partition.next:
+        if not partition.end:
             return "no message came from this stream"
         if offset < partition.first:
             return f"the first message that came has offset {partition.first}"
-        if offset < partition.next:
+        if offset < partition.end:
             return "the stream has no such message, or the filter left it out"
         if partition.tail is not None and offset > partition.tail:
             return f"the stream ends at offset {partition.tail}"
-        return f"the run ended before it, at offset {partition.next - 1}"
+        return f"the run ended before it, at offset {partition.end - 1}"

@@ -1,4 +1,4 @@
-"""Which key has the largest share of the messages. Pure."""
+"""Finds the key with the largest share of the messages. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 WINDOW = 5_000
-"""Messages that a share is of; then counting begins anew, so that a key can cool down."""
+"""After so many messages counting starts again, so that an old peak is forgotten."""
 LEAST = 100
-"""Messages from which on a share says something."""
+"""The number of messages below which no share is reported."""
 
 K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
 class HotKey:
-    """The key that the largest `share` (0 to 1) of a stage's recent messages has.
+    """The key of the largest `share` (0 to 1) of a stage's recent messages.
 
-    One worker handles all of it: a share above 1 / `concurrency` is what limits the stage. `sample`
-    says where a message with the key is (`orders@1234`), as the key itself may be confidential; it
-    is None where no two messages with the key have waited together.
+    One worker handles all messages of a key, so a share above 1 / `concurrency` limits the stage.
+    `sample` is the place of a message with the key (`orders@1234`), because the key itself may be
+    confidential. It is None until two messages with the key have waited at the same time.
     """
 
     share: float
@@ -27,7 +27,7 @@ class HotKey:
 
 
 class KeyLoad(Generic[K]):
-    """Counts messages by key, of the last WINDOW of them at most."""
+    """Counts the messages of each key, among at most the last WINDOW messages."""
 
     __slots__ = ("_before", "_counts", "_total")
 
@@ -37,7 +37,7 @@ class KeyLoad(Generic[K]):
         self._before: tuple[K, float] | None = None
 
     def count(self, key: K, messages: int) -> None:
-        """So many messages had this key."""
+        """Add messages with this key."""
         self._counts[key] = self._counts.get(key, 0) + messages
         self._total += messages
         if self._total >= WINDOW:
@@ -46,7 +46,7 @@ class KeyLoad(Generic[K]):
 
     @property
     def hottest(self) -> tuple[K, float] | None:
-        """The key with the largest share, and the share; None while too few were counted."""
+        """The key with the largest share, and the share; None below LEAST messages."""
         return self._leader() if self._total >= LEAST else self._before
 
     def _leader(self) -> tuple[K, float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable
 from typing import Any
 
@@ -22,6 +22,8 @@ from flowstream.pipeline.deciders.key_load import HotKey, KeyLoad
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
 
+DIVIDED = 100
+"""How many slices are divided after a worker has found their keys in other hands."""
 SPARE = 1_000
 """How many orders without messages are kept, because their keys may come again."""
 
@@ -54,6 +56,11 @@ class Order:
             return False
         return self.front is not None or (self.holder is None and bool(self.waiting))
 
+    @property
+    def free(self) -> bool:
+        """Whether no message of it is here or with a worker."""
+        return not self.taken and not self.waiting and self.front is None and self.holder is None
+
 
 class Queue(ABC):
     """What the two kinds have in common. `waiting` counts messages, also those that are blocked."""
@@ -62,12 +69,16 @@ class Queue(ABC):
     waiting: int
 
     @abstractmethod
-    def take(self, worker: int, count: int) -> Slice[Any] | None:
+    def take(self, worker: int, count: int, whole: int = 0) -> Slice[Any] | None:
         """Up to `count` messages for a worker; None if there are none that it may take."""
 
     @abstractmethod
+    def assign(self, worker: int) -> None:
+        """A message that the worker took is special: the methods below may be called for it."""
+
+    @abstractmethod
     def release(self, worker: int) -> None:
-        """The worker holds none of the messages that it took any more."""
+        """The worker no longer holds any of the messages that it took."""
 
     @abstractmethod
     def put_back(self, worker: int, messages: list[Message[Any]]) -> None:
@@ -122,7 +133,7 @@ class SliceQueue(Queue):
             self._slices.append(part)
             self.waiting += len(part)
 
-    def take(self, worker: int, count: int) -> Slice[Any] | None:
+    def take(self, worker: int, count: int, whole: int = 0) -> Slice[Any] | None:
         if self._front:
             several = 1 if self._holder is not None else min(count, len(self._front))
             self.waiting -= several
@@ -140,6 +151,9 @@ class SliceQueue(Queue):
         if len(first) <= count:
             return self._slices.popleft()
         return first.take(count)
+
+    def assign(self, worker: int) -> None:
+        pass
 
     def release(self, worker: int) -> None:
         pass
@@ -180,9 +194,17 @@ class SliceQueue(Queue):
 
 
 class KeyedQueue(Queue):
-    """Messages by key, each key in its order."""
+    """Messages by key, each key in its order.
 
-    __slots__ = ("_blocked", "_held", "_load", "_orders", "_ready", "ordered", "waiting")
+    A worker whose handler is known to be fast (`SliceSizer.whole`) takes a slice whole: it holds
+    all of its keys then, and the slice stays in columns, which costs half as much for each message.
+    Handlers that wait gain more from keys that are handled at the same time. So when a worker finds
+    the keys of an undivided slice in other hands, this slice and the next DIVIDED ones are divided
+    by their keys.
+    """
+
+    __slots__ = ("_blocked", "_divide", "_held", "_load", "_orders", "_ready", "_undivided",
+                 "_whole", "ordered", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.ordered: bool = True
@@ -192,23 +214,34 @@ class KeyedQueue(Queue):
         self._held: dict[int, list[Order]] = {}
         self._blocked = 0
         self._load: KeyLoad[Order] = KeyLoad()
+        self._undivided: deque[tuple[Slice[Any], list[Order]]] = deque()
+        """Slices behind all messages that wait in orders, with the order of each message."""
+        self._whole: dict[int, tuple[Slice[Any], list[Order]]] = {}
+        """The slices that workers took whole, while their messages do not know their orders."""
+        self._divide = 0
+        """How many slices must still be divided."""
 
-    def put(self, messages: list[Message[Any]], keys: list[Any], hashes: list[int]) -> None:
-        """Queue messages by the hashes of their keys."""
+    def put(self, part: Slice[Any], keys: list[Any], hashes: list[int]) -> None:
+        """Queue a slice by the hashes of the keys of its messages. The queue takes it over."""
+        if not len(part):
+            return
         orders = self._orders
-        for message, key, number in zip(messages, keys, hashes, strict=True):
-            order = orders.get(number)
-            if order is None:
-                order = orders[number] = Order(number, key)
-            message._order = order
-            order.waiting.append(message)
-            if not order.listed:
-                self._list(order)
-        self.waiting += len(messages)
+        if not orders.keys() >= set(hashes):
+            for number, key in zip(hashes, keys, strict=True):
+                if number not in orders:
+                    orders[number] = Order(number, key)
+        found = [orders[number] for number in hashes]
+        self._undivided.append((part, found))
+        self.waiting += len(part)
         if len(orders) > SPARE + 2 * self.waiting:
             self._forget()
 
-    def take(self, worker: int, count: int) -> Slice[Any] | None:
+    def take(self, worker: int, count: int, whole: int = 0) -> Slice[Any] | None:
+        """Up to `count` messages, or a slice as it came if it has at most `whole`."""
+        while self._undivided and not (whole and self._ready):
+            part = self._take_whole(worker, whole)
+            if part is not None:
+                return part
         taken: list[Message[Any]] = []
         held = self._held.setdefault(worker, [])
         ready = self._ready
@@ -230,6 +263,48 @@ class KeyedQueue(Queue):
         self.waiting -= len(taken)
         return Slice.of(taken) if taken else None
 
+    def _take_whole(self, worker: int, most: int) -> Slice[Any] | None:
+        """Take the first undivided slice if that is possible; otherwise divide it."""
+        part, orders = self._undivided.popleft()
+        if self._divide:
+            self._divide -= 1
+        elif len(part) <= most:
+            counts = Counter(orders)
+            if all(order.free for order in counts):
+                return self._hand_over(worker, part, orders, counts)
+            if any(order.taken for order in counts):
+                self._divide = DIVIDED
+        for message, order in zip(part.messages, orders, strict=True):
+            message._order = order
+            order.waiting.append(message)
+            if not order.listed:
+                self._list(order)
+        return None
+
+    def _hand_over(
+        self, worker: int, part: Slice[Any], orders: list[Order], counts: Counter[Order]
+    ) -> Slice[Any]:
+        for order, several in counts.items():
+            order.taken = True
+            self._load.count(order, several)
+        hottest = max(counts, key=counts.__getitem__)
+        if counts[hottest] > 1:
+            delivery, indexes = part.runs[0]
+            at = orders.index(hottest)
+            if at < len(indexes):
+                hottest.sample = f"{delivery.partition.stream}@{delivery.offset(indexes[at])}"
+        self._held.setdefault(worker, []).extend(counts)
+        self._whole[worker] = part, orders
+        self.waiting -= len(part)
+        return part
+
+    def assign(self, worker: int) -> None:
+        part, orders = self._whole.pop(worker, (None, ()))
+        if part is not None:
+            # Not strict: a worker that crashed may have passed on some of them already.
+            for message, order in zip(part.messages, orders, strict=False):
+                message._order = order
+
     @property
     def hot_key(self) -> HotKey | None:
         """The key that most of what was taken lately has; None while too little was taken."""
@@ -237,6 +312,7 @@ class KeyedQueue(Queue):
         return None if hottest is None else HotKey(hottest[1], hottest[0].sample)
 
     def release(self, worker: int) -> None:
+        self._whole.pop(worker, None)
         for order in self._held.pop(worker, ()):
             order.taken = False
             self._list(order)
@@ -285,7 +361,7 @@ class KeyedQueue(Queue):
 
     @property
     def ready(self) -> int:
-        return len(self._ready)
+        return len(self._ready) + len(self._undivided)
 
     def _list(self, order: Order) -> None:
         if order.ready and not order.listed:
@@ -294,10 +370,9 @@ class KeyedQueue(Queue):
 
     def _forget(self) -> None:
         """Drop the orders that have no messages."""
+        needed = {order for _, orders in self._undivided for order in orders}
         self._orders = {
-            key: order
-            for key, order in self._orders.items()
-            if order.waiting or order.front or order.holder or order.taken
+            key: order for key, order in self._orders.items() if order in needed or not order.free
         }
 
 

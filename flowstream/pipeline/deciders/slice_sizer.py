@@ -5,6 +5,10 @@ from __future__ import annotations
 TARGET = 0.005
 """Seconds that a slice should take: short enough to share work, long enough to be cheap."""
 FIRST_LIMIT = 16
+SLOW = 10 * TARGET
+"""Seconds that a slice with fast handlers does not take."""
+CAREFUL = 1_000
+"""How many slices must be fast after one that was slow."""
 
 
 class SliceSizer:
@@ -14,17 +18,27 @@ class SliceSizer:
     to `max_demand`, whose cost per message is very small.
     """
 
-    __slots__ = ("_limit", "max_demand")
+    __slots__ = ("_careful", "_limit", "max_demand")
 
     def __init__(self, max_demand: int) -> None:
         self.max_demand: int = max_demand
         self._limit = float(min(FIRST_LIMIT, max_demand))
+        self._careful = 1
 
     def learn(self, messages: int, seconds: float) -> None:
         """A slice of `messages` took `seconds` in its handler."""
+        self._careful = CAREFUL if seconds > SLOW else max(self._careful - 1, 0)
         fits = messages * TARGET / seconds if seconds > 0 else self.max_demand
         wanted = (self._limit + fits) / 2 if fits < self._limit else min(fits, self._limit * 4)
         self._limit = min(max(wanted, 1.0), self.max_demand)
+
+    @property
+    def whole(self) -> int:
+        """How many messages are better handled by one worker than shared with idle ones.
+
+        They fit into TARGET seconds of work. 0 if that is not known, or a slice was slow lately.
+        """
+        return 0 if self._careful else int(self._limit)
 
     def size(self, waiting: int, idle: int) -> int:
         """How many of the `waiting` messages one of `idle` workers takes."""

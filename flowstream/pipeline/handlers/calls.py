@@ -24,7 +24,7 @@ from flowstream.pipeline.handlers.return_checks import (
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState, current_worker
 from flowstream.pipeline.message import Failure, Message
-from flowstream.pipeline.slice import Slice
+from flowstream.pipeline.slice import LentSlice, Slice
 from flowstream.texts import describe, interrupts, is_a, leaves, type_name
 
 _ENDS = (StopIteration, StopAsyncIteration)
@@ -131,20 +131,26 @@ async def handle_slice(
 
     Returns the error that fails the slice, or None.
     """
+    lent: LentSlice[Any] = LentSlice(part)
     try:
         if threads is None:
-            return take_data(part, await handler(part))
-        answer, error = await threads.run(worker.name, worker, _caught, handler, (part,))
-        return take_data(part, answer) if error is None else error
+            return take_data(part, lent, await handler(lent))
+        answer, error = await threads.run(worker.name, worker, _caught, handler, (lent,))
+        return take_data(part, lent, answer) if error is None else error
     except BaseException as raised:
         if passes(raised):
             raise
         return raised
+    finally:
+        lent.end()
 
 
-def take_data(part: Slice[Any], answer: Any) -> TypeError | None:
-    """Give messages the data that their handler returned. Returns the error if it does not fit."""
-    if answer is None or answer is part:
+def take_data(part: Slice[Any], lent: LentSlice[Any], answer: Any) -> TypeError | None:
+    """Give messages the data that their handler returned, in the order that it left in `lent`.
+
+    Returns the error if the data does not fit.
+    """
+    if answer is None or answer is lent:
         return None
     if not isinstance(answer, list | tuple):
         discard(answer)
@@ -152,11 +158,13 @@ def take_data(part: Slice[Any], answer: Any) -> TypeError | None:
             f"the handler of slices returned {type_name(answer)}; it returns a list of new data, "
             "or nothing"
         )
-    if len(answer) != len(part):
+    if not len(answer) == len(part) == len(lent):
+        changed = f", and left {len(lent)} of them in its slice" if len(lent) != len(part) else ""
         return TypeError(
-            f"the handler of slices returned {len(answer)} items of data for {len(part)} messages"
+            f"the handler of slices returned {len(answer)} items of data for {len(part)} "
+            f"messages{changed}; to filter a message out, call drop(index)"
         )
-    part.replace(list(answer))
+    (lent if lent.rows else part).replace(list(answer))
     return None
 
 

@@ -1,11 +1,12 @@
-"""Lends one message object to a handler, for one message of a slice after the other.
+"""Gives a handler the same message object for one message of a slice after the other.
 
-Making an object for every message costs more than most handlers do. So a slice in columns makes
-one object, and gives it to the handler for one message after the other. That is safe as long as the
-handler cannot notice: nothing but this file refers to the object after the call, and nothing was
-decided about the message. The data that the handler leaves goes back into the column. The first
-message that is kept (by a list, a task, an exception's traceback), or that was failed, dropped,
-routed or settled, keeps the object, and the slice changes to rows.
+Creating an object for every message costs more than most handlers do. So for a slice in columns one
+object is created, and the handler gets it for one message after the other. This is safe while the
+handler cannot notice it: after the call nothing outside this file refers to the object, and the
+handler made no decision about the message. What the handler assigned to `message.data` is written
+back into the column. The object is left to the first message that something still refers to (a
+list, a task, the traceback of an exception), or that was failed, dropped, routed or settled. From
+there on, the slice has an object for each message.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.handlers.calls import accept, fail, passes
+from flowstream.pipeline.handlers.return_checks import NO_KEYS, discard
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Message
@@ -29,8 +31,11 @@ Rows = Iterator[tuple[int, int, Any, bytes]]
 async def lend(
     handler: Callable[..., Any], worker: WorkerState, *, threads: Threads | None
 ) -> Message[Any] | None:
-    """Call a handler, a plain one in `threads`, with the worker's `lent` message for all that its
-    iterator walks. Returns the message at the first that was kept, decided about or failed."""
+    """Call a handler with the worker's `lent` message, for each message of its iterator.
+
+    A plain function is called in one of the `threads`. Stops at the first message that is still
+    referred to, that the handler decided about, or that failed, and returns it.
+    """
     lent, part, positions = worker.lent, worker.part, worker.iterator
     assert lent is not None
     if threads is None:
@@ -42,7 +47,7 @@ async def lend(
 
 
 def _runs(part: Slice[Any], positions: Positions) -> Iterator[tuple[Delivery, Rows]]:
-    """For each run of a slice its delivery, and (index, position, data, body) of its messages."""
+    """Each delivery of a slice with (index, position, data, body) of its messages."""
     raw, data = part.columns
     items, bodies = iter(data), iter(raw)
     for delivery, indexes in part.runs:
@@ -54,8 +59,8 @@ async def _lend_async(
     handler: Callable[..., Any], lent: Message[Any], part: Slice[Any], positions: Positions
 ) -> Message[Any] | None:
     data = part.columns[1]
-    # How often it is referred to while nobody else has it: counted here, since what a variable or
-    # an argument counts for differs between versions of Python.
+    # The number of references while nothing else refers to it. It is counted here, because versions
+    # of Python count variables and arguments differently.
     alone = getrefcount(lent)
     try:
         for lent._delivery, rows in _runs(part, positions):
@@ -101,3 +106,43 @@ def _lend_sync(
         fail(lent, error)
         return lent
     return None
+
+
+def lend_for_keys(
+    partition_by: Callable[[Message[Any]], Any], part: Slice[Any]
+) -> tuple[list[Any], list[int]] | None:
+    """The partition keys of a slice in columns, and their hashes, by one message object.
+
+    None if something is special: the function raised, changed a message, or keeps one, or a key is
+    not valid. Then the keys are computed again, from an object for each message.
+    """
+    if not len(part):
+        return [], []
+    keys: list[Any] = []
+    try:
+        if _lend_to(partition_by, part, keys) and NO_KEYS.isdisjoint(map(type, keys)):
+            return keys, list(map(hash, keys))
+    except BaseException as error:
+        if passes(error):
+            raise
+    for key in keys:
+        discard(key)
+    return None
+
+
+def _lend_to(
+    partition_by: Callable[[Message[Any]], Any], part: Slice[Any], keys: list[Any]
+) -> bool:
+    """Append what a function returns for each message. False if it changed or keeps a message."""
+    raw, data = part.columns
+    items, bodies = iter(data), iter(raw)
+    delivery, indexes = part.runs[0]
+    lent = Message(delivery, indexes[0], data[0], raw[0])
+    alone = getrefcount(lent)
+    for lent._delivery, indexes in part.runs:
+        for lent._index, item, lent.raw in zip(indexes, items, bodies, strict=False):
+            lent.data = item
+            keys.append(partition_by(lent))
+            if lent.data is not item:
+                return False
+    return lent._extra is None and getrefcount(lent) == alone

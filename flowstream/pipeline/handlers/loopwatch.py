@@ -50,8 +50,8 @@ class Watched(Protocol):
     def blocked(self, text: str, stage: str, where: str) -> None:
         """The loop is blocked. Called in the thread of the watch."""
 
-    def was_blocked(self, seconds: float, stage: str, where: str, *, told: bool) -> None:
-        """The loop runs again. Called on the event loop. `told`: `blocked` was called before."""
+    def was_blocked(self, seconds: float, stage: str, where: str, *, reported: bool) -> None:
+        """The loop runs again. Called on the event loop. `reported`: after `blocked`."""
 
     def was_late(self, text: str) -> None:
         """The loop did not run, and nothing that blocked it was found. Called on the event loop."""
@@ -64,7 +64,7 @@ class Culprit:
     run: Watched
     stage: str
     where: str
-    told: bool
+    reported: bool
 
 
 class LoopWatch:
@@ -111,31 +111,27 @@ class LoopWatch:
         seconds = time.monotonic() - self._asked
         self._answered = True
         if culprit is not None:
-            culprit.run.was_blocked(seconds, culprit.stage, culprit.where, told=culprit.told)
+            culprit.run.was_blocked(
+                seconds, culprit.stage, culprit.where, reported=culprit.reported
+            )
         elif seconds >= self._after and self.runs:
             left_out = self._late.due("late", time.monotonic())
             if left_out is not None:
                 self.runs[0].was_late(f"for {seconds:.1f} s{more(left_out)}")
 
     def _look(self) -> None:
+        runs = self.runs  # the last run may end while this thread looks
         frame = sys._current_frames().get(self._loop_thread)
-        if frame is None or _waits(frame) or not self.runs:
+        if frame is None or _waits(frame) or not runs:
             return  # the machine is busy: the loop has no work, or the process got no CPU time
         where = stack(frame)
-        run, (stage, words) = self._whose(set(_outwards(frame)))
+        run, (stage, words) = _whose(runs, set(_outwards(frame)))
         left_out = self._repeats.due((run.name, stage), time.monotonic())
-        self._culprit = Culprit(run, stage, where, told=left_out is not None)
+        self._culprit = Culprit(run, stage, where, reported=left_out is not None)
         if left_out is not None:
             seconds = time.monotonic() - self._asked
             by = f" by {words}" if words else ""
             run.blocked(f"for {seconds:.1f} s{by}{more(left_out)}", stage, where)
-
-    def _whose(self, frames: set[FrameType]) -> tuple[Watched, tuple[str, str]]:
-        for run in self.runs:
-            found = run.at_work(frames)
-            if found is not None:
-                return run, found
-        return self.runs[0], ("", "")
 
 
 _watches: dict[int, LoopWatch] = {}
@@ -158,6 +154,14 @@ def watching(run: Watched) -> Iterator[None]:
             watch.stop()
             if _watches.get(thread) is watch:
                 del _watches[thread]
+
+
+def _whose(runs: list[Watched], frames: set[FrameType]) -> tuple[Watched, tuple[str, str]]:
+    for run in runs:
+        found = run.at_work(frames)
+        if found is not None:
+            return run, found
+    return runs[0], ("", "")
 
 
 def _poster() -> Callable[[Callable[[], Any]], Any]:

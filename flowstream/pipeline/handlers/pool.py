@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -56,7 +56,7 @@ class Pool(ABC):
         self._fill()
 
     def close(self) -> None:
-        """Start no worker any more, and call no handler for another message."""
+        """Start no more workers, and call no handler for another message."""
         self._group = None
         for worker in self.workers.values():
             worker.cut()
@@ -112,7 +112,7 @@ class Pool(ABC):
         return [worker.callback or worker.name for worker in active]
 
     def release(self, worker: WorkerState) -> None:
-        """The worker holds no messages any more."""
+        """The worker no longer holds messages."""
         if worker.active:
             self._busy += self.state.clock() - worker.taken
         worker.release()
@@ -124,18 +124,9 @@ class Pool(ABC):
         busy = self._busy + in_hand
         return {"busy": busy, "idle": worked - busy}
 
-    @contextmanager
-    def working(self, worker: WorkerState) -> Iterator[anyio.CancelScope | None]:
+    def working(self, worker: WorkerState) -> AbstractContextManager[anyio.CancelScope | None]:
         """Call the handler inside. If it has a timeout, the watchdog ends it by the scope given."""
-        worker.at_work = True
-        try:
-            if self.timeout is None:
-                yield None
-            else:
-                with anyio.CancelScope() as worker.scope:
-                    yield worker.scope
-        finally:
-            worker.at_work, worker.scope = False, None
+        return _Unlimited(worker) if self.timeout is None else _limited(worker)
 
     @property
     def hot_key(self) -> HotKey | None:
@@ -158,3 +149,28 @@ class Pool(ABC):
     @abstractmethod
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
         """Settle the messages that a crashed worker held."""
+
+
+class _Unlimited:
+    """A class and no generator: it is entered for each slice."""
+
+    __slots__ = ("_worker",)
+
+    def __init__(self, worker: WorkerState) -> None:
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        self._worker.at_work = True
+
+    def __exit__(self, *raised: object) -> None:
+        self._worker.at_work = False
+
+
+@contextmanager
+def _limited(worker: WorkerState) -> Iterator[anyio.CancelScope]:
+    worker.at_work = True
+    try:
+        with anyio.CancelScope() as worker.scope:
+            yield worker.scope
+    finally:
+        worker.at_work, worker.scope = False, None

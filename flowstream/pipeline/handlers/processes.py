@@ -9,14 +9,9 @@ message that kills it fails.
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
-import threading
-import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, cast
 
 import anyio
@@ -34,8 +29,6 @@ from flowstream.texts import describe, interrupts, is_a, traceback_of, type_name
 Handler = Callable[[Any], Any]
 STARTS = 3
 """How often a process is started that ends before it is ready."""
-PARENT_CHECK = 0.5
-"""Seconds between two checks of a process whether the pipeline's process still exists."""
 
 
 @dataclass(slots=True)
@@ -128,7 +121,7 @@ class Processes:
             answered = True
             return result
         except WorkerDied as error:
-            self._tell(error, args[0])
+            self._report(error, args[0])
             raise
         finally:
             if not answered:
@@ -165,7 +158,7 @@ class Processes:
             worker.since = anyio.current_time()
         raise AssertionError("unreachable")
 
-    def _tell(self, error: WorkerDied, held: list[Message[Any]] | Batch[Any]) -> None:
+    def _report(self, error: WorkerDied, held: list[Message[Any]] | Batch[Any]) -> None:
         left_out = self._deaths.due(error.code, anyio.current_time())
         if left_out is None:
             return
@@ -271,31 +264,9 @@ def _apply(message: Message[Any], decision: Decision) -> None:
 
 def _begin(handler: Handler) -> None:
     """In the process: nothing to do once it has started and imported the handler."""
-    _outlast_signals()
-
-
-@cache
-def _outlast_signals() -> None:
-    """In the process, once: ignore signals to the process group, which the pipeline handles.
-
-    Terminals and supervisors send them to all processes of a group. The process ends with that of
-    the pipeline, which kills it; it ends by itself if that one was killed. (PR_SET_PDEATHSIG would
-    end it with the thread that started it, which on trio is not the main one.)
-    """
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[bytes]:
-    _outlast_signals()
     decisions = []
     for message in messages:
         before = message.data
@@ -312,7 +283,6 @@ def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> l
 
 
 def _batch(handler: Handler, batch: Batch[Any]) -> tuple[Raised | None, list[bytes]]:
-    _outlast_signals()
     messages = list(batch.messages)
     error: BaseException | None = None
     try:

@@ -14,7 +14,7 @@ NO_KEYS = frozenset({Message, *UNFINISHED})
 
 
 def discard(answer: Any) -> None:
-    """Close a coroutine that nobody will await, so that Python does not complain about it."""
+    """Close a coroutine that will not be awaited, so that Python does not warn about it."""
     if type(answer) is CoroutineType:
         answer.close()
 

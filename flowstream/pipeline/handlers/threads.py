@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
@@ -52,6 +53,21 @@ class Call:
         return self.thread is not None and not self.done
 
 
+_counted: WeakSet[anyio.CapacityLimiter] = WeakSet()
+
+
+def thread_limiter() -> anyio.CapacityLimiter:
+    """A limiter of any number of threads. Virtual time waits for threads that borrow from it."""
+    limiter = anyio.CapacityLimiter(math.inf)
+    _counted.add(limiter)
+    return limiter
+
+
+def threads_run() -> bool:
+    """Whether a thread of a `thread_limiter` runs."""
+    return any(limiter.borrowed_tokens for limiter in tuple(_counted))
+
+
 class Threads:
     """At most `most` threads. `exhausted` is called, once, when all of them hang.
 
@@ -64,7 +80,7 @@ class Threads:
         self._unlimited = anyio.CapacityLimiter(math.inf)
         self._exhausted = exhausted
         self._hung: list[Call] = []
-        self._told = False
+        self._reported = False
         self._freed = anyio.Event()
 
     async def run(
@@ -121,8 +137,8 @@ class Threads:
         if not self.full:
             self._freed.set()
             self._freed = anyio.Event()
-        elif not self._told:
-            self._told = True
+        elif not self._reported:
+            self._reported = True
             self._exhausted(self)
 
     def describe(self) -> str:

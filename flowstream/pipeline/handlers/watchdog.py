@@ -132,8 +132,8 @@ class Watchdog:
             extra={"pipeline": self.state.name, "stage": stage or None},
         )  # fmt: skip
 
-    def was_blocked(self, seconds: float, stage: str, where: str, *, told: bool) -> None:
-        if told:
+    def was_blocked(self, seconds: float, stage: str, where: str, *, reported: bool) -> None:
+        if reported:
             log.info(
                 "pipeline %r: the event loop runs again after %.1f s", self.state.name, seconds,
                 extra={"pipeline": self.state.name, "stage": stage or None,

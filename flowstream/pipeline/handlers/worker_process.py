@@ -15,6 +15,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -28,9 +30,18 @@ from flowstream.texts import describe
 
 _LENGTH = struct.Struct("!Q")
 _BEGIN = (
+    "import signal as s; [s.signal(n, s.SIG_IGN) for n in (s.SIGINT, s.SIGTERM, s.SIGHUP)]; "
     "import json, sys; sys.path[:], main = json.loads(sys.argv[1]); "
     "from flowstream.pipeline.handlers.worker_process import serve; serve(main)"
 )
+"""The process ignores signals to the process group, which the pipeline handles.
+
+Terminals and supervisors send them to all processes of a group, at any time: also while imports
+take long, where a SIGINT would otherwise come back as the KeyboardInterrupt of a handler. The
+process ends with that of the pipeline.
+"""
+PARENT_CHECK = 0.5
+"""Seconds between two checks of a process whether the pipeline's process still exists."""
 _GONE = (
     anyio.EndOfStream,
     anyio.IncompleteRead,
@@ -135,12 +146,24 @@ def serve(main: str | None) -> None:
     calls, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdin = open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     broken = _as_main(main)
     while len(header := calls.read(_LENGTH.size)) == _LENGTH.size:
         request = calls.read(_LENGTH.unpack(header)[0])
         answer = _answered(request) if broken is None else _pickled((False, broken))
         answers.write(_LENGTH.pack(len(answer)) + answer)
         answers.flush()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, also if it was killed.
+
+    (PR_SET_PDEATHSIG would end it with the thread that started it, which on trio is not the main
+    one.)
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _answered(request: bytes) -> bytes:

@@ -30,10 +30,10 @@ class WorkerState:
     waits for a thread.
 
     `iterator` walks the messages for the handler. Counting them would cost time per message, so
-    nothing counts: `length_hint` of the list's iterator tells how many are left, and the message in
-    the handler is the one before those. In a slice of columns it walks positions instead: one
-    message object, `lent`, is given to the handler for one position after the other, until it is
-    kept or something is decided about it (handlers/lending.py).
+    nothing counts: `length_hint` of the list's iterator is the number of messages left, and the
+    message in the handler is the one before those. In a slice of columns it walks positions
+    instead: one message object, `lent`, is given to the handler for one position after the other,
+    until it is kept or something is decided about it (handlers/lending.py).
     """
 
     __slots__ = ("_messages", "active", "altered", "at_work", "callback", "coroutine", "index",
@@ -138,7 +138,7 @@ class WorkerState:
             pass
 
     def release(self) -> None:
-        """The worker holds nothing any more."""
+        """The worker no longer holds anything."""
         self.active = self.at_work = False
         self.part = _NOTHING
         self._messages = []

@@ -22,6 +22,7 @@ from flowstream.pipeline.stages.batch_processor import BatchProcessors
 from flowstream.pipeline.stages.batcher import Batcher
 from flowstream.pipeline.stages.committer import Committer
 from flowstream.pipeline.stages.failure_handler import FailureHandler
+from flowstream.pipeline.stages.ordered_batcher import OrderedBatcher
 from flowstream.pipeline.stages.processor import Downstream, Processors
 from flowstream.pipeline.stages.router import End, Router
 from flowstream.pipeline.stages.source import Source
@@ -132,7 +133,12 @@ class Assembly:
             handler=handler, is_async=is_async,
             phase="batch" if declared.sink is None else "sink",
             retry=self._declaration.options.retry,
+            ordered=declared.ordered,
         )  # fmt: skip
+        if declared.ordered:
+            return OrderedBatcher(
+                self._state, declared.options, failure_handler, processors, self._ack_tracker
+            )
         of_all, processor = self._declaration.options.partition_by, self._declaration.processor
         if processor is None:
             partition_by, in_order = declared.options.partition_by or of_all, False
@@ -142,6 +148,7 @@ class Assembly:
         return Batcher(
             self._state, declared.options, failure_handler, processors,
             partition_by=partition_by, in_order=in_order,
+            rolling=None if declared.sink is None else declared.sink.rolling,
         )  # fmt: skip
 
     def _bound(self, declared: Declared) -> Any:

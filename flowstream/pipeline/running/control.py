@@ -49,7 +49,7 @@ class RunningPipeline:
         self._run = run
         self._thread = threading.get_ident()
         self._loop = current_token()
-        self._told = False
+        self._reported = False
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ class RunningPipeline:
             partition.pushed = True
         elif partition.tracker is not None:
             raise ConfigurationError(f"push: {stream!r} is a stream of the producer")
-        await source.deliver(partition, bodies, partition.next, None, 0, at_once=within)
+        await source.deliver(partition, bodies, partition.end, None, 0, at_once=within)
 
     # -- state
 
@@ -138,7 +138,7 @@ class RunningPipeline:
         """Wait for the end. An error is in the result, and not raised."""
         self._check_loop("wait")
         await self._run.finished.wait()
-        self._told = True
+        self._reported = True
         return self._run.result()
 
     async def wait_idle(self, seconds: float) -> RunResult:
@@ -158,13 +158,13 @@ class RunningPipeline:
             if quiet and not state.window.messages and await self._caught_up():
                 await run.committer.commit()
                 break
-        self._told = self._told or run.finished.is_set()
+        self._reported = self._reported or run.finished.is_set()
         return run.result()
 
     async def _caught_up(self) -> bool:
         run = self._run
         positions = {
-            partition.stream: partition.next - 1 if partition.next else None
+            partition.stream: partition.end - 1 if partition.end else None
             for partition in run.built.source.partitions
         }
         received = run.state.received
@@ -271,5 +271,5 @@ async def start(
             _running.remove(running)
     if raised is not None:
         raise raised
-    if run.state.error is not None and not running._told:
+    if run.state.error is not None and not running._reported:
         raise run.state.error

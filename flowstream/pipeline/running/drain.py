@@ -121,7 +121,7 @@ class Drain:
         return DrainTimeout(
             f"pipeline {state.name!r} did not drain within "
             f"{state.options.drain_timeout:g} s, its drain_timeout ({why}); {state.unsettled} "
-            "messages stay unsettled and are replayed"
+            "messages stay unsettled, and the next run gets them again"
         )
 
     # -- what the log says

@@ -46,7 +46,7 @@ class Look:
     def left(self, partition: Partition) -> int:
         """Messages in the stream behind those that the partition has taken in."""
         last = self.backlog.last
-        if last is None or partition.next > last:
+        if last is None or partition.end > last:
             return 0
         if partition is not self.partition:
             return last - partition.reached
@@ -145,7 +145,7 @@ class LagWatch:
             written = look.backlog.written
         return PartitionStatistics(
             stream=partition.stream,
-            received=partition.next - 1 if partition.next else None,
+            received=partition.end - 1 if partition.end else None,
             watermark=watermark,
             committed=None if partition.tracker is None else partition.tracker.committed,
             tail=partition.tail,

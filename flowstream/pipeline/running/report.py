@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.running.run import Run
 from flowstream.pipeline.running.statistics import StageStatistics, Statistics
@@ -15,7 +17,11 @@ def snapshot(run: Run) -> Statistics:
     batchers = [] if stages is None else [*stages.batchers.values()]
     figures = [] if processors is None else [_stage(processors, now, processors.waiting, 0)]
     figures += [
-        _stage(batcher.processors, now, batcher.waiting, batcher.batching.open)
+        replace(
+            _stage(batcher.processors, now, batcher.waiting, batcher.batching.open),
+            held=batcher.held,
+            waits_for=tuple(batcher.waits_for),
+        )
         for batcher in batchers
     ]
     return Statistics(
@@ -34,19 +40,21 @@ def snapshot(run: Run) -> Statistics:
         highest_in_flight=window.highest,
         highest_in_flight_bytes=window.highest_bytes,
         rate_limit=run.limiter.limit,
-        disposing=0 if stages is None else stages.failure_handler.waiting,
+        awaiting_policy=0 if stages is None else stages.failure_handler.waiting,
         restarts=state.restarts.total,
         hung=len(state.threads.hung),
         progress_age=now - state.progress,
         uncommitted=0.0 if since is None else now - since,
         source={} if stages is None else stages.source.times.until(now),
         stuck_after=state.options.stuck_after,
-        batch_timeout=max((batcher.batching.timeout for batcher in batchers), default=0.0),
+        batch_timeout=max((batcher.batching.longest for batcher in batchers), default=0.0),
         commit_interval=state.options.commit_interval,
         stages=tuple(figures),
         partitions=() if run.lag is None else run.lag.statistics(),
         failed_attempts=state.failures.attempts,
         reasons=state.failures.reasons,
+        ends=run.ends,
+        held=0 if stages is None else stages.failure_handler.held,
     )
 
 

@@ -10,13 +10,13 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from flowstream import __version__
 from flowstream.errors import ConfigurationError, FlowstreamError, Halted, SourceFailed
 from flowstream.pipeline.advice import advice_for
 from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
 from flowstream.pipeline.deciders.discards import Discards, Place, named
 from flowstream.pipeline.deciders.rate_limit import RateLimiter
 from flowstream.pipeline.declaration import Declaration
+from flowstream.pipeline.ends import ends_of
 from flowstream.pipeline.handlers.calls import as_exception, passes
 from flowstream.pipeline.handlers.loopwatch import watching
 from flowstream.pipeline.handlers.watchdog import Watchdog
@@ -36,6 +36,7 @@ from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import Controlled, StageCrashed, Telemetry
 from flowstream.texts import describe, is_a, leaves, plural, type_name
+from flowstream.version import __version__
 
 
 class Run:
@@ -47,6 +48,7 @@ class Run:
         hooks: RunHooks | None = None,
     ) -> None:  # fmt: skip
         self.declaration = declaration
+        self.ends: Final = ends_of(declaration)
         handlers = {
             stage.name: stage.handler.rpartition("<locals>.")[2]
             for stage in declaration.topology().stages
@@ -333,7 +335,14 @@ class Run:
             discarded=tuple(self.discards.met),
             not_discarded=self.discards.unmet(),
             reasons=state.failures.reasons,
+            repeated=self._repeated(),
         )
+
+    def _repeated(self) -> int:
+        """How many settled messages come again, because one before them is not settled."""
+        source = self.stages.source if self.stages and self.opened else None
+        marks = [it.mark for it in source.partitions if it.resumes] if source else []
+        return sum(mark.repeated - mark.unsettled for mark in marks)
 
 
 def unwrap(error: BaseException) -> BaseException:

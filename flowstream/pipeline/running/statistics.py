@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from flowstream.pipeline.deciders.key_load import HotKey
 from flowstream.pipeline.deciders.rate_limit import RateLimit
+from flowstream.pipeline.ends import End
 from flowstream.pipeline.state.reasons import Reason
 from flowstream.texts import record
 
@@ -21,6 +22,10 @@ class StageStatistics:
     another attempt, `busy` of `concurrency` workers are in a handler, the longest of them for
     `longest` seconds. `hot_key` is the key that most of the recent messages have, of a stage that
     keeps the order of keys, once there were enough. `times` are worker-seconds by state.
+
+    `held` of the waiting messages of a sink that writes exactly once are in no batch yet: messages
+    before them are not decided. `waits_for` has the first such message of each stream, as stream
+    and offset.
     """
 
     name: str
@@ -38,6 +43,8 @@ class StageStatistics:
     hung: int
     hot_key: HotKey | None
     times: Mapping[str, float]
+    held: int = 0
+    waits_for: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,8 @@ class PartitionStatistics:
     `catch_up` is the seconds until the lag is 0 if it keeps falling as in the last half minute,
     None if it does not fall. A value that is not known is None.
 
-    A stream that is not `active` is read by another process (this one stands by): its lag is what
-    is behind the stored offset.
+    A stream that is not `active` is read by another process (this one is a standby): its lag
+    is what is behind the stored offset.
     """
 
     stream: str
@@ -71,13 +78,17 @@ class PartitionStatistics:
 class Statistics:
     """All counters of a run. `progress_age` is the seconds since a message settled.
 
-    `failed` are messages that failed for good, `failed_attempts` every failed attempt of a message;
-    `reasons` tell why, and what became of the messages, the most frequent reason first.
+    `awaiting_policy` failures are at their failure policy; `held` of them wait until all messages
+    before theirs are decided, because dead letters are published exactly once.
+
+    `failed` are messages that failed permanently, `failed_attempts` counts all failed attempts;
+    `reasons` say why, and what became of the messages, the most frequent reason first.
 
     `uncommitted` is for how many seconds settled messages have been waiting for a commit, and
     `source` the producer's seconds by state: busy, idle, backpressured (the window is full),
     rate_limited, paused. `stuck_after`, `batch_timeout` (the longest of any batcher) and
-    `commit_interval` are those of the declaration, to judge the others by.
+    `commit_interval` are those of the declaration, to judge the others by; `ends` are where
+    messages end, each with its guarantee.
     """
 
     pipeline: str
@@ -95,7 +106,7 @@ class Statistics:
     highest_in_flight: int
     highest_in_flight_bytes: int
     rate_limit: RateLimit | None
-    disposing: int
+    awaiting_policy: int
     restarts: int
     hung: int
     progress_age: float
@@ -108,6 +119,8 @@ class Statistics:
     partitions: tuple[PartitionStatistics, ...]
     failed_attempts: int = 0
     reasons: tuple[Reason, ...] = ()
+    ends: tuple[End, ...] = ()
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -119,8 +132,9 @@ class RunResult:
     returned while the run continues: the figures are those until then. `hung` names handlers that
     could not be ended: their threads still run. `discarded` are the messages of `discard=` that
     were discarded, by stream and offset; `not_discarded` has the others, with the reason. `failed`
-    are messages that failed for good; `reasons` tell why attempts failed, and what became of the
-    messages, the most frequent reason first.
+    are messages that failed permanently; `reasons` say why attempts failed, and what became of the
+    messages, the most frequent reason first. `repeated` are messages that were settled, but come
+    after one that was not: the next run gets them again.
     """
 
     pipeline: str
@@ -137,6 +151,7 @@ class RunResult:
     discarded: tuple[tuple[str, int], ...] = ()
     not_discarded: Mapping[tuple[str, int], str] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
+    repeated: int = 0
 
     __repr__ = record
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from flowstream.pipeline.deciders.commit_schedule import CommitSchedule
 from flowstream.pipeline.delivery import Delivery, OffsetTracker
@@ -25,6 +25,20 @@ from flowstream.texts import describe, type_name
 _WORST = ("ok", "dropped", "discarded", "dead_lettered", "halted")
 
 
+class Ordered(Protocol):
+    """A stage that holds messages until all before them are settled (deciders/source_order.py)."""
+
+    @property
+    def held(self) -> int:
+        """How many messages wait."""
+
+    def proceed(self) -> None:
+        """Messages were settled or abandoned: pass on the messages that waited for them."""
+
+    def hurry(self) -> None:
+        """Messages elsewhere wait for those here: do not wait for more."""
+
+
 class AckTracker:
     """Settles messages, and wakes the committer when offsets are due."""
 
@@ -35,6 +49,7 @@ class AckTracker:
             state.options.commit_every, state.options.commit_interval, state.clock()
         )
         self.early: deque[Message[Any]] = deque()
+        self.orders: list[Ordered] = []
         self.acknowledgers = 0
         self.abandoned: int = 0
         self.due: Final = Signal()
@@ -62,6 +77,8 @@ class AckTracker:
                 continue
             if self._abandon(origin):
                 abandoned[origin.stream] += 1
+                if self.orders:  # nothing behind it may be published before it
+                    self.state.stop_at(origin)
             self.state.window.release(1, len(origin.raw))
         for stream, count in abandoned.items():
             self.state.emit(Abandoned(self.state.name, stream, count))
@@ -73,7 +90,7 @@ class AckTracker:
         self.abandoned += done
         return done
 
-    def tell_early(self, message: Message[Any]) -> None:
+    def report_early(self, message: Message[Any]) -> None:
         """`message.settle()` was called, perhaps in a worker thread."""
         self.early.append(message)
 
@@ -106,7 +123,7 @@ class AckTracker:
             )
         self._settle_runs(Slice.of(plain), outcome)
         if outcome == "dropped" and self.state.telemetry.active:
-            self._tell_dropped(plain)
+            self._report_dropped(plain)
         for message in special:
             self._settle_special(message, outcome)
 
@@ -158,12 +175,14 @@ class AckTracker:
         if self.schedule.settled(count) or not self.armed:
             self.due.notify()
 
-    def _tell_dropped(self, messages: Iterable[Message[Any]]) -> None:
+    def _report_dropped(self, messages: Iterable[Message[Any]]) -> None:
         reasons = Counter((message.stream, message.dropped or "") for message in messages)
         for (stream, reason), count in reasons.items():
             self.state.emit(Dropped(self.state.name, stream, reason, count, True))
 
     def _wake(self) -> None:
+        for each in self.orders:
+            each.proceed()
         self.state.freed.notify()
         self.state.changed.notify()
 
@@ -176,7 +195,7 @@ class AckTracker:
             if message._delivery.flags[message._index]:
                 continue
             acknowledger = message._delivery.partition.acknowledger
-            if acknowledger is not None and not await self._tell(acknowledger, [message], "ok"):
+            if acknowledger is not None and not await self._report(acknowledger, [message], "ok"):
                 self._abandon(message)
                 continue
             self._settle_one(message, "ok")
@@ -195,26 +214,26 @@ class AckTracker:
             if joint is not None:
                 final = max(joint.outcome, outcome, key=_WORST.index)
             last = (joint is None or joint.pending == 1) and final != "halted"
-            told = message._delivery.flags[message._index]
-            if acknowledger is None or not last or told:
+            reported = message._delivery.flags[message._index]
+            if acknowledger is None or not last or reported:
                 settle.append(message)
             else:
                 key = id(acknowledger), final
                 groups.setdefault(key, (acknowledger, []))[1].append(message)
         for (_, final), (acknowledger, group) in groups.items():
-            if await self._tell(acknowledger, group, final):
+            if await self._report(acknowledger, group, final):
                 settle.extend(group)
             else:
                 self.abandon(group)
         return settle
 
-    async def _tell(
+    async def _report(
         self, acknowledger: Acknowledger, messages: list[Message[Any]], outcome: str
     ) -> bool:
         try:
             await self.state.watched(
                 f"{type_name(acknowledger)}.acknowledge",
-                acknowledger.acknowledge(messages, outcome),
+                acknowledger.acknowledge(list(messages), outcome),
             )
         except BaseException as error:
             if passes(error):

@@ -2,12 +2,18 @@
 
 Batches that share a partition or a key are handled one after the other. A batch that waits for its
 retry keeps its place in that order, and delays no other batch (deciders/batch_scheduler.py).
+
+A sink that is `ordered` gets one batch after the other, however many workers there are: a batch may
+hand its turn on when it is written, before it is confirmed. A message that fails there is settled
+before those behind it are written, so these are put back and given again. If the sink itself fails,
+the run ends: no policy may give up messages of which nobody knows whether they are written.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,13 +22,14 @@ import anyio.lowlevel
 from flowstream.errors import HandlerTimeout
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.deciders.batch_scheduler import BatchScheduler
-from flowstream.pipeline.handlers.calls import handle_batch, passes
+from flowstream.pipeline.handlers.calls import as_exception, handle_batch, passes
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.processes import batch_elsewhere
 from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
 from flowstream.pipeline.policies import Retry
+from flowstream.pipeline.sink import Turn
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.failure_handler import FailureHandler
@@ -45,18 +52,23 @@ class BatchProcessors(Pool):
         is_async: bool,
         phase: str,
         retry: Retry | None,
+        ordered: bool = False,
     ) -> None:
         super().__init__(state, options, "batcher", options.timeout)
         self.ack_tracker = ack_tracker
         self.failure_handler = failure_handler
         self.phase = phase
-        self.scheduler: BatchScheduler = BatchScheduler(serial=options.concurrency == 1)
+        self.ordered = ordered
+        self.scheduler: BatchScheduler = self._scheduler(options.concurrency)
         self._handler = handler
         self._is_async = is_async
         self._retry = retry
         self._resizes: deque[tuple[int, list[Batch[Any]]]] = deque()
         """The numbers of workers to change to, each with the batches that were made for it."""
         self._handling: dict[WorkerState, Batch[Any]] = {}
+
+    def _scheduler(self, workers: int) -> BatchScheduler:
+        return BatchScheduler(serial=self.ordered or workers == 1)
 
     # -- in
 
@@ -109,7 +121,7 @@ class BatchProcessors(Pool):
     def _settle_size(self) -> None:
         while self._resizes and not self.scheduler.batches:
             workers, batches = self._resizes.popleft()
-            self.scheduler = BatchScheduler(serial=workers == 1)
+            self.scheduler = self._scheduler(workers)
             self.set_workers(workers)
             for batch in batches:
                 self._schedule(batch)
@@ -132,7 +144,8 @@ class BatchProcessors(Pool):
             self.release(worker)
             self._handling.pop(worker, None)
             self._settle_size()
-            await anyio.lowlevel.checkpoint()
+            if self.scheduler.ready or self.state.blocked:
+                await anyio.lowlevel.checkpoint()
 
     def _split_at_halt(self, batch: Batch[Any]) -> Batch[Any] | None:
         """The batch without the messages behind a halt; None if no message is left."""
@@ -155,15 +168,17 @@ class BatchProcessors(Pool):
         batch._settled = part.settled
         traced = state.telemetry.tracer is not None
         error: BaseException | None = None
+        turn = _Turn(self, batch) if self.ordered else None
+        handler = self._handler if turn is None else partial(self._handler, turn=turn)
         hooks = state.hooks
         token = None if hooks is None else hooks.batch_begins(batch)
         with state.handling(self.name, part) as tell:
             with self.working(worker) as scope:
                 if self.options.processes:
-                    error = await batch_elsewhere(self._handler, worker, batch, self.processes)
+                    error = await batch_elsewhere(handler, worker, batch, self.processes)
                 else:
                     threads = None if self._is_async else state.threads
-                    error = await handle_batch(self._handler, batch, worker, threads=threads)
+                    error = await handle_batch(handler, batch, worker, threads=threads)
             if scope is not None and scope.cancelled_caught:
                 error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
             tell(part.messages if traced else (), error)
@@ -171,41 +186,61 @@ class BatchProcessors(Pool):
             hooks.batch_ended(token, error)
         seconds = state.clock() - worker.since
         self._count(len(part), seconds)
-        failures = await self._settle(worker, batch, error)
+        failures = await self._settle(worker, batch, error, () if turn is None else turn.left)
         if state.telemetry.active:
             state.emit(HandlerDone(state.name, self.name, len(part), len(failures), seconds))
 
     async def _settle(
-        self, worker: WorkerState, batch: Batch[Any], error: BaseException | None
+        self,
+        worker: WorkerState,
+        batch: Batch[Any],
+        error: BaseException | None,
+        left: Sequence[Message[Any]],
     ) -> list[Failure]:
-        """Settle the messages that succeeded, retry or give up the others. Returns the failures."""
+        """Settle the messages that succeeded, retry or give up the others. Returns the failures.
+
+        Those that are `left` are handled again afterwards.
+        """
         if self.ack_tracker.early:
             await self.ack_tracker.settle_early()
         part = batch._slice
         failures: list[Failure] = []
+        if error is not None and self.ordered:
+            self._end_run(batch, part.messages, error)
+            worker.messages = []
+            return []
         if error is not None:
             reason = describe(error)
             failures = [Failure(message, reason, error=error) for message in part.messages]
         elif flagged := part.flagged:
-            failures = await self._settle_flagged(worker, part, flagged)
+            failures = await self._settle_flagged(worker, part, flagged, left)
         else:
             await self.ack_tracker.settle(part, "ok")
         worker.messages = [failure.message for failure in failures]
         if failures:
-            self._failed(batch, [self.stamp(failure, batch.attempt) for failure in failures])
+            self._failed(batch, [self.stamp(failure, batch.attempt) for failure in failures], left)
         else:
             self._done(batch)
         worker.messages = []
         return failures
 
     async def _settle_flagged(
-        self, worker: WorkerState, part: Slice[Any], flagged: list[Message[Any]]
+        self,
+        worker: WorkerState,
+        part: Slice[Any],
+        flagged: list[Message[Any]],
+        left: Sequence[Message[Any]],
     ) -> list[Failure]:
         """Settle a batch in which the handler failed or dropped some messages."""
         failures = [f for m in flagged if (f := m._more().failure) is not None]
         failed = [failure.message for failure in failures]
         dropped = [m for m in flagged if m.dropped is not None and m.failed is None]
-        own = [m for m in part.messages if m.failed is None and m.dropped is None]
+        later = set(map(id, left))
+        own = [
+            m
+            for m in part.messages
+            if m.failed is None and m.dropped is None and id(m) not in later
+        ]
         worker.messages = failed + own + dropped
         if dropped:
             await self.ack_tracker.settle(Slice.of(dropped), "dropped")
@@ -216,7 +251,9 @@ class BatchProcessors(Pool):
 
     # -- failures
 
-    def _failed(self, batch: Batch[Any], failures: list[Failure]) -> None:
+    def _failed(
+        self, batch: Batch[Any], failures: list[Failure], left: Sequence[Message[Any]]
+    ) -> None:
         """Give up what may not be retried, then retry the others, in the place of the batch."""
         self.failed += len(failures)
         self.state.failures.attempted(failures)
@@ -231,11 +268,15 @@ class BatchProcessors(Pool):
         def disposed(_: list[Failure]) -> None:
             if again_for:
                 self._park(batch, again_for, delay or 0.0, due)
+            elif left:
+                self._resume(batch, left)
             else:
                 self._done(batch)
 
         if final:
-            self.failure_handler.put(final, disposed)
+            # A line of batches is in no order of offsets: what a dead letter waits for may be
+            # in the batch behind. Only what is written in order must wait for the letter.
+            self.failure_handler.put(final, disposed, overtake=not self.ordered)
         else:
             disposed([])
 
@@ -268,6 +309,30 @@ class BatchProcessors(Pool):
                 )
             )  # fmt: skip
 
+    def _resume(self, batch: Batch[Any], left: Sequence[Message[Any]]) -> None:
+        """Handle the rest of a batch, in its place."""
+        rest = Batch(
+            list(left), batcher=batch.batcher, key=batch.key, partition=batch.partition,
+            trigger=batch.trigger, opened=batch.opened, attempt=batch.attempt,
+        )  # fmt: skip
+        self.scheduler.swap(batch, rest)
+        self.scheduler.resume(rest)
+        self.idle_workers.wake(1)
+
+    def _end_run(
+        self, batch: Batch[Any], messages: Sequence[Message[Any]], error: BaseException
+    ) -> None:
+        """An ordered sink failed: the next run continues before its messages."""
+        self.state.fail(as_exception(f"the sink of {self.name!r} failed", error))
+        self.ack_tracker.abandon(messages)
+        self._done(batch)
+
+    def pass_on(self, batch: Batch[Any]) -> None:
+        """Let the next batch begin, although this one is not settled."""
+        self.scheduler.pass_on(batch)
+        if self.scheduler.ready:
+            self.idle_workers.wake(self.scheduler.ready)
+
     def _give_up(self, batch: Batch[Any], messages: list[Message[Any]]) -> None:
         """Leave messages to the next run, and with them those that must not overtake them."""
         if self.scheduler.serial or batch.partition is not None or batch.key is not None:
@@ -290,6 +355,10 @@ class BatchProcessors(Pool):
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
         """The messages that a crashed batch processor held fail, and go to the policy."""
         batch = self._handling.pop(worker, None)
+        if self.ordered and batch is not None:
+            self._end_run(batch, worker.unsettled, error)
+            self.release(worker)
+            return
         failures = [
             self.stamp(
                 Failure(message, f"the stage crashed: {describe(error)}", error=error),
@@ -303,3 +372,18 @@ class BatchProcessors(Pool):
                 self.failure_handler.put(failures, lambda _: self._done(batch))
             else:
                 self._done(batch)
+
+
+class _Turn(Turn):
+    """The turn of one batch of an ordered sink. `left` are the messages to be given again."""
+
+    def __init__(self, processors: BatchProcessors, batch: Batch[Any]) -> None:
+        self.left: Sequence[Message[Any]] = ()
+        self._processors = processors
+        self._batch = batch
+
+    def pass_on(self) -> None:
+        self._processors.pass_on(self._batch)
+
+    def again(self, messages: Sequence[Message[Any]]) -> None:
+        self.left = messages

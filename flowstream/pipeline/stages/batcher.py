@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.deciders.batching import Batching, Rejected
 from flowstream.pipeline.deciders.queues import stable_hash
+from flowstream.pipeline.deciders.rolling import Rolling
 from flowstream.pipeline.handlers.calls import keyed
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import BatcherOptions
@@ -20,7 +23,11 @@ from flowstream.texts import describe
 
 
 class Batcher:
-    """One batcher. `in_order`: its messages are in the order of the processors' keys."""
+    """One batcher. `in_order`: its messages are in the order of the processors' keys.
+
+    If not `keyed`, messages with different batch keys share a batch. `rolling` is how a sink wants
+    its batches to be closed.
+    """
 
     def __init__(
         self,
@@ -31,6 +38,8 @@ class Batcher:
         *,
         partition_by: Callable[[Message[Any]], Any] | None,
         in_order: bool,
+        keyed: bool = True,
+        rolling: Rolling | None = None,
     ) -> None:
         self.state = state
         self.name: str = options.name
@@ -39,8 +48,8 @@ class Batcher:
         self.processors = processors
         self._partition_by = partition_by
         self._keyed_before = in_order and partition_by is None
-        self.batching: Final = Batching(options)
-        self._armed = False
+        self.batching: Final = Batching(options, keyed=keyed, rolling=rolling)
+        self._expires = math.inf
         self._draining = False
         self._partition(options.concurrency)
         state.stages.append(self)
@@ -54,18 +63,16 @@ class Batcher:
             self._put_each(part.messages, now)
         else:
             try:
-                self._hand_on(self.batching.put(part, now), now)
+                self._dispatch(self.batching.put(part, now), now)
             except Rejected as rejected:
                 self._put_each(self._refused(part.messages, rejected, now), now)
         if self._draining:
             self.flush("drain")
-        if not self._armed and (deadline := self.batching.deadline) is not None:
-            self._armed = True
-            self.state.timers.at(deadline, self._expire)
+        self._arm()
 
     def flush(self, trigger: str) -> None:
         """Close all open batches."""
-        self._hand_on(self.batching.flush(trigger), self.state.clock())
+        self._dispatch(self.batching.flush(trigger), self.state.clock())
 
     def drain(self) -> None:
         """Close all open batches, and from now on each batch at once."""
@@ -76,6 +83,16 @@ class Batcher:
     def waiting(self) -> int:
         """Messages in open batches, and in closed ones that are not settled yet."""
         return self.batching.messages + self.processors.waiting
+
+    @property
+    def held(self) -> int:
+        """How many messages wait for messages before them, and are in no batch."""
+        return 0
+
+    @property
+    def waits_for(self) -> list[tuple[str, int]]:
+        """The messages that those wait for, by stream and offset."""
+        return []
 
     @property
     def idle(self) -> bool:
@@ -124,7 +141,7 @@ class Batcher:
     def _put_each(self, messages: list[Message[Any]], now: float) -> None:
         while messages:
             try:
-                self._hand_on(self.batching.put_each(messages, now), now)
+                self._dispatch(self.batching.put_each(messages, now), now)
                 return
             except Rejected as rejected:
                 messages = self._refused(messages, rejected, now)
@@ -135,13 +152,13 @@ class Batcher:
         """The batch key or size function raised for one message: fail it, and return the others."""
         error = rejected.__cause__
         assert error is not None
-        self._hand_on(rejected.closed, now)
+        self._dispatch(rejected.closed, now)
         reason = f"the batch key or size function: {describe(error)}"
         failure = Failure(messages[rejected.index], reason, error=error)
         self.failure_handler.put([self.processors.stamp(failure, 1)])
         return messages[rejected.index + 1 :]
 
-    def _hand_on(self, batches: list[Batch[Any]], now: float) -> None:
+    def _dispatch(self, batches: list[Batch[Any]], now: float) -> None:
         for batch in batches:
             if self.partitioned and batch.partition is None:
                 batch.partition = 0
@@ -153,14 +170,26 @@ class Batcher:
                 )
 
     @property
+    def by_key(self) -> bool:
+        """Whether it has partitions that follow from the order that a message is part of."""
+        return self._keyed_before and self.batching.partition is not None
+
+    @property
     def partitioned(self) -> bool:
         """Whether batches keep the order of keys."""
         return self._keyed_before or self._partition_by is not None
 
-    def _expire(self) -> None:
-        now = self.state.clock()
-        self._hand_on(self.batching.expire(now), now)
+    def _arm(self) -> None:
+        """Set the timer of the batch that is closed next, unless it is set."""
         deadline = self.batching.deadline
-        self._armed = deadline is not None
-        if deadline is not None:
-            self.state.timers.at(deadline, self._expire)
+        if deadline is not None and deadline < self._expires:
+            self._expires = deadline
+            self.state.timers.at(deadline, partial(self._expire, deadline))
+
+    def _expire(self, when: float) -> None:
+        if when != self._expires:
+            return  # a batch with an earlier end came, which has set another timer since
+        now = self.state.clock()
+        self._dispatch(self.batching.expire(now), now)
+        self._expires = math.inf
+        self._arm()

@@ -75,6 +75,7 @@ class Committer:
         for stream, tracker in list(self.ack_tracker.trackers.items()):
             offset = tracker.due()
             if offset is None:
+                self._failed.pop(stream, None)  # of an earlier owner: nothing is left to store
                 continue
             await self.watch.glance(stream, tracker)
             if tracker.fenced:
@@ -105,11 +106,11 @@ class Committer:
             self.stored[stream] = stored[stream] = offset
             self.state.emit(Committed(self.state.name, stream, offset, False))
         if failed:
-            self._say_failed(failed, why, away=away)
+            self._log_failed(failed, why, away=away)
         elif stored:
-            self._say_stored(stored)
+            self._log_stored(stored)
 
-    def _say_failed(self, failed: dict[str, int], why: str, *, away: bool) -> None:
+    def _log_failed(self, failed: dict[str, int], why: str, *, away: bool) -> None:
         """Log once, for all streams and attempts; failure_log.py counts them once a minute.
 
         `away`: the broker does not answer. The client warns of that, so this is no warning.
@@ -128,7 +129,7 @@ class Committer:
             extra={"pipeline": state.name, "stream": stream, "offset": offset},
         )  # fmt: skip
 
-    def _say_stored(self, stored: dict[str, int]) -> None:
+    def _log_stored(self, stored: dict[str, int]) -> None:
         """Log what is committed from time to time, and when commits succeed again."""
         state, now = self.state, self.state.clock()
         left_out = self._commits.due("stored", now)
@@ -172,7 +173,9 @@ class Committer:
         for name, tracker in trackers.items():
             if name in self._failed:
                 raise CommitNotVerified(f"{self.state.name}: {self._failed[name]}")
-            if tracker.advanced and tracker.committed is not None:
+            async with self._turn:  # a partition is not handed over meanwhile
+                if tracker.fenced or not tracker.advanced or tracker.committed is None:
+                    continue
                 await self.producer.verify(name, tracker.committed)
                 verified[name] = tracker.committed
                 self.state.emit(Committed(self.state.name, name, tracker.committed, True))

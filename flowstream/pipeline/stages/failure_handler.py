@@ -2,6 +2,10 @@
 
 It is one task, so neither workers nor other messages wait for the confirm of a dead letter.
 Failures that come while a group is at its policy form the next group.
+
+A policy that is `ordered` gets the failures of a source partition in its order, and none before
+all messages before it are decided (stages/held_failures.py). Those that wait are not in the queue,
+so they do not hold up failures that they wait for.
 """
 
 from __future__ import annotations
@@ -10,15 +14,16 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from flowstream.errors import EnvironmentClosed, FlowstreamError, StreamReplaced
+from flowstream.errors import FlowstreamError
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.loops import refuse_loop
-from flowstream.pipeline.message import Failure
+from flowstream.pipeline.message import Failure, ends_the_run
 from flowstream.pipeline.policies import FailurePolicy, OpenPolicy
 from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
+from flowstream.pipeline.stages.held_failures import HeldFailures
 from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.signals import Signal
 from flowstream.telemetry import Dropped, Failed
@@ -31,10 +36,6 @@ OnFailed = Callable[[Failure], Awaitable[Any]]
 Done = Callable[[list[Failure]], None]
 NAME_SHOWN = 300
 """Characters of a stream's name in the log."""
-BLAMELESS = (EnvironmentClosed, StreamReplaced)
-"""Errors that no message caused: they end the run, and leave its messages unsettled."""
-DEPTH = 10
-"""How many causes of causes are checked."""
 
 
 class FailureHandler:
@@ -56,8 +57,11 @@ class FailureHandler:
         self.waiting: int = 0
         self._on_failed = on_failed
         self._reads = reads
-        self._queue: deque[tuple[list[Failure], Done | None]] = deque()
-        self._current: tuple[list[Failure], Done | None] | None = None
+        self._queue: deque[_Group] = deque()
+        self._released: deque[tuple[FailurePolicy, list[Failure]]] = deque()
+        self._current: list[Failure] = []
+        self._held: dict[FailurePolicy, HeldFailures] = {}
+        self._groups: dict[Failure, _Group] = {}
         self._arrived = Signal()
         self._open_policies: dict[FailurePolicy, OpenPolicy] = {}
         self._context = context
@@ -67,19 +71,26 @@ class FailureHandler:
         """Open the pipeline's policy. Others are opened at their first use."""
         await self._opened(self.policy)
 
-    def put(self, failures: list[Failure], done: Done | None = None) -> None:
-        """Queue failures for their policy. `done` is called once they are settled or abandoned."""
+    def put(
+        self, failures: list[Failure], done: Done | None = None, *, overtake: bool = False
+    ) -> None:
+        """Queue failures for their policy. `done` is called once they are settled or abandoned.
+
+        With `overtake` it is called earlier if they have to wait for messages before them.
+        """
         if not failures:
             return
         self.state.failures.attempted(failures)
         self.state.failed += len(failures)
         self.waiting += len(failures)
         if self.state.telemetry.active:
-            self._tell(failures)
-        self._queue.append((failures, done))
+            self._report(failures)
+        group = _Group(failures, done, overtake)
+        self._groups.update((failure, group) for failure in failures)
+        self._queue.append(group)
         self._arrived.notify()
 
-    def _tell(self, failures: list[Failure]) -> None:
+    def _report(self, failures: list[Failure]) -> None:
         kinds: dict[tuple[str, str, str], list[Failure]] = {}
         for failure in failures:
             kinds.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
@@ -95,7 +106,17 @@ class FailureHandler:
 
     @property
     def stalled(self) -> bool:
-        return self.idle
+        return self.waiting == self.held
+
+    @property
+    def held(self) -> int:
+        """How many failures wait for messages before theirs to be decided."""
+        return sum(each.count for each in self._held.values())
+
+    @property
+    def waits_for(self) -> list[tuple[str, int]]:
+        """The undecided messages that failures wait for, by stream and offset."""
+        return [place for each in self._held.values() for place in each.waits_for]
 
     def flush(self, trigger: str) -> None:
         """Nothing waits here for more messages."""
@@ -107,57 +128,122 @@ class FailureHandler:
     async def run(self) -> None:
         """Give failures to their policies until cancelled."""
         while True:
-            while self._queue:
-                self._current = failures, done = self._queue.popleft()
-                await self._dispose(failures)
-                self._finish(failures, done)
-            self._current = None
+            while self._released or self._queue:
+                if self._released:
+                    policy, failures = self._released.popleft()
+                    self._current = failures
+                    await self._give(policy, failures)
+                else:
+                    group = self._queue.popleft()
+                    self._current = group.failures
+                    await self._dispose(group)
+                self._finish(self._current)
             await self._arrived.wait()
 
     async def crashed(self, error: BaseException) -> None:
         """Halt at the failures that were at their policy."""
-        if self._current is not None:
-            failures, done = self._current
-            left = [f for f in failures if not f.message._delivery.flags[f.message._index]]
+        left = [f for f in self._current if not f.message._delivery.flags[f.message._index]]
+        if left:
             self._halt(left, f"its failure policy broke: {describe(error)}")
-            self._finish(failures, done)
+        self._finish(self._current)
 
-    def _finish(self, failures: list[Failure], done: Done | None) -> None:
-        self._current = None
+    def _finish(self, failures: list[Failure]) -> None:
+        """Their messages are settled or abandoned."""
+        self._current = []
         self.waiting -= len(failures)
-        if done is not None:
-            done(failures)
+        for failure in failures:
+            self._groups.pop(failure).finish()
         self.state.changed.notify()
 
-    async def _dispose(self, failures: list[Failure]) -> None:
-        if blameless := [failure for failure in failures if _ends_the_run(failure.error)]:
+    # -- failures that wait for the order of the source
+
+    def _in_order(
+        self, policy: FailurePolicy, failures: list[Failure]
+    ) -> tuple[list[Failure], list[Failure]]:
+        """Hold failures. Returns those that the policy may be given now, and those that are late:
+        the policy had a failure of their message before, or the handler settled it early."""
+        held = self._held.setdefault(policy, HeldFailures())
+        if self not in self.ack_tracker.orders:
+            self.ack_tracker.orders.append(self)
+        return held.put(failures)
+
+    def proceed(self) -> None:
+        """Messages were settled or abandoned: queue the failures that waited for them."""
+        for policy, held in self._held.items():
+            if not held.count:
+                continue
+            if released := held.settled():
+                self._released.append((policy, released))
+                self._arrived.notify()
+            if self.state.halts and (behind := held.withdraw(self.state.split_at_halt)):
+                self.ack_tracker.abandon([failure.message for failure in behind])
+                self._finish_held(behind)
+
+    def _finish_held(self, failures: list[Failure]) -> None:
+        current = self._current
+        self._finish(failures)
+        self._current = current
+
+    def hurry(self) -> None:
+        """No failure waits for more of them."""
+
+    # -- policies
+
+    async def _dispose(self, queued: _Group) -> None:
+        failures = queued.failures
+        if blameless := [failure for failure in failures if ends_the_run(failure.error)]:
             self._abandon(blameless, blameless[0].error)
             failures = [failure for failure in failures if failure not in blameless]
-        for policy, group in await self._by_policy(failures):
-            try:
-                opened = await self._opened(policy)
-                into = [shown(stream, NAME_SHOWN) for stream in policy.writes()]
-                name = f"{type_name(policy)}.handle"
-                outcome = await self.state.watched(name, opened.handle(group))
-                if outcome not in OUTCOMES:
-                    raise TypeError(f"handle returned {shown(outcome)}, not one of {OUTCOMES}")
-            except BaseException as error:
-                if passes(error):
-                    raise
-                if _ends_the_run(error):
-                    self._abandon(group, error)
-                    continue
-                told = text_of(error) if is_a(error, FlowstreamError) else describe(error)
-                why = f"{group[0].reason} (and {type_name(policy)}: {told})"
-                self._halt(group, why)
-                continue
-            if outcome == "halted":
-                self._halt(group)
-            else:
-                await self.ack_tracker.settle(Slice.of([f.message for f in group]), outcome)
-                self.state.failures.disposed(group, outcome, into)
-                if outcome == "discarded" and self.state.telemetry.active:
-                    self._tell_discarded(group)
+        for policy, chosen in await self._by_policy(failures):
+            given, late = chosen, list[Failure]()
+            if policy.ordered:
+                given, late = self._in_order(policy, chosen)
+                theirs = set(chosen)
+                self._current = [f for f in self._current if f not in theirs] + given + late
+                if queued.overtake and len(given) + len(late) < len(chosen):
+                    queued.done()
+            if given:
+                await self._give(policy, given)
+            if late:
+                await self._settle(policy, late, "dead_lettered")
+            if policy.ordered:
+                self.proceed()  # a halt may have come before the failures
+
+    async def _give(self, policy: FailurePolicy, group: list[Failure]) -> None:
+        """Give failures to a policy, and settle their messages as it decides."""
+        if policy.ordered and self.state.halts:
+            _, behind = self.state.split_at_halt([failure.message for failure in group])
+            self.ack_tracker.abandon(behind)
+            gone = set(map(id, behind))
+            group = [failure for failure in group if id(failure.message) not in gone]
+            if not group:
+                return
+        try:
+            opened = await self._opened(policy)
+            name = f"{type_name(policy)}.handle"
+            outcome = await self.state.watched(name, opened.handle(group))
+            if outcome not in OUTCOMES:
+                raise TypeError(f"handle returned {shown(outcome)}, not one of {OUTCOMES}")
+        except BaseException as error:
+            if passes(error):
+                raise
+            if ends_the_run(error):
+                self._abandon(group, error)
+                return
+            cause = text_of(error) if is_a(error, FlowstreamError) else describe(error)
+            self._halt(group, f"{group[0].reason} (and {type_name(policy)}: {cause})")
+            return
+        if outcome == "halted":
+            self._halt(group)
+        else:
+            await self._settle(policy, group, outcome)
+
+    async def _settle(self, policy: FailurePolicy, group: list[Failure], outcome: str) -> None:
+        into = [shown(stream, NAME_SHOWN) for stream in policy.writes()]
+        await self.ack_tracker.settle(Slice.of([f.message for f in group]), outcome)
+        self.state.failures.disposed(group, outcome, into)
+        if outcome == "discarded" and self.state.telemetry.active:
+            self._report_discarded(group)
 
     async def _by_policy(
         self, failures: list[Failure]
@@ -183,7 +269,7 @@ class FailureHandler:
             self.state.halt(failure, reason)
         self.ack_tracker.abandon([failure.message for failure in failures])
 
-    def _tell_discarded(self, failures: list[Failure]) -> None:
+    def _report_discarded(self, failures: list[Failure]) -> None:
         kinds = Counter((failure.message.stream, failure.kind) for failure in failures)
         for (stream, kind), count in kinds.items():
             self.state.emit(Dropped(self.state.name, stream, kind, count, False))
@@ -240,10 +326,25 @@ class FailureHandler:
         return self._open_policies[policy]
 
 
-def _ends_the_run(error: BaseException | None) -> bool:
-    """Whether no message caused the error: it, or one of its causes, is one of `BLAMELESS`."""
-    for _ in range(DEPTH):
-        if error is None or any(is_a(error, kind) for kind in BLAMELESS):
-            return error is not None
-        error = vars(BaseException)["__cause__"].__get__(error)  # a property of its class could lie
-    return False
+class _Group:
+    """Failures that were queued together."""
+
+    __slots__ = ("_done", "_left", "failures", "overtake")
+
+    def __init__(self, failures: list[Failure], done: Done | None, overtake: bool) -> None:
+        self.failures = failures
+        self.overtake = overtake
+        self._done = done
+        self._left = len(failures)
+
+    def finish(self) -> None:
+        """One of the failures is settled or abandoned."""
+        self._left -= 1
+        if not self._left:
+            self.done()
+
+    def done(self) -> None:
+        """Tell who queued the failures, once."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(self.failures)

@@ -25,7 +25,7 @@ from flowstream.pipeline.handlers.calls import (
     process_async,
     process_sync,
 )
-from flowstream.pipeline.handlers.lending import lend
+from flowstream.pipeline.handlers.lending import lend, lend_for_keys
 from flowstream.pipeline.handlers.pool import Pool
 from flowstream.pipeline.handlers.processes import process_elsewhere
 from flowstream.pipeline.handlers.return_checks import discard
@@ -44,6 +44,10 @@ from flowstream.texts import describe
 
 class Downstream(Protocol):
     """What is behind the processors: the batchers, or the acknowledger."""
+
+    @property
+    def by_key(self) -> bool:
+        """Whether it looks for the order that a message is part of."""
 
     async def put(self, part: Slice[Any], *, decided: bool) -> None:
         """Take processed messages. `decided`: some may have routes, keys or flushes."""
@@ -97,9 +101,13 @@ class Processors(Pool):
             return
         if isinstance(self.queue, KeyedQueue):
             assert self._partition_by is not None
-            found = keyed(self._partition_by, part.messages)
-            self.failure_handler.put([self._stamp(failure) for failure in found.failures])
-            self.queue.put(found.messages, found.keys, found.hashes)
+            lent = None if part.rows else lend_for_keys(self._partition_by, part)
+            if lent is not None:
+                self.queue.put(part, *lent)
+            else:
+                found = keyed(self._partition_by, part.messages)
+                self.failure_handler.put([self._stamp(failure) for failure in found.failures])
+                self.queue.put(Slice.of(found.messages), found.keys, found.hashes)
         else:
             self.queue.put(part)
         self.idle_workers.wake(self.queue.ready)
@@ -151,12 +159,15 @@ class Processors(Pool):
     async def work(self, worker: WorkerState) -> None:
         while worker.index < self.concurrency:
             size = self.sizer.size(self.queue.waiting, len(self.idle_workers) + 1)
-            part = self.queue.take(worker.index, size) if size else None
+            part = self.queue.take(worker.index, size, self._whole) if size else None
             if part is None:
                 self.state.rested()
                 await self.idle_workers.wait(worker.index)
                 continue
+            if self.queue.ready:  # such as keys of a slice that it has just divided
+                self.idle_workers.wake(1)
             if self.state.halts:
+                self.queue.assign(worker.index)
                 part = self._split_at_halt(part)
             if len(part):
                 worker.hold(part, self.state.clock())
@@ -166,7 +177,13 @@ class Processors(Pool):
             if self.queue.ready:
                 self.idle_workers.wake(1)
             self._settle_size()
-            await anyio.lowlevel.checkpoint()
+            if self.queue.waiting or self.state.blocked:
+                await anyio.lowlevel.checkpoint()
+
+    @property
+    def _whole(self) -> int:
+        """How large a slice is taken whole: processes work at the same time, so they share it."""
+        return 0 if self.options.processes else self.sizer.whole
 
     def _split_at_halt(self, part: Slice[Any]) -> Slice[Any]:
         go, behind = self.state.split_at_halt(part.messages)
@@ -191,6 +208,8 @@ class Processors(Pool):
         if worker.altered or worker.skipped or part.flagged:
             failed = await self._pass_on(worker)
         else:
+            if self.downstream.by_key:
+                self.queue.assign(worker.index)
             await self.downstream.put(part, decided=False)
             worker.messages = []
         if state.telemetry.active:
@@ -218,6 +237,7 @@ class Processors(Pool):
             if scope is not None and scope.cancelled_caught:
                 failed = self._timed_out(worker)
             if failed is not None and ordered:
+                self.queue.assign(worker.index)
                 self.queue.block(failed)
                 self._put_back_blocked(worker)
 
@@ -253,6 +273,7 @@ class Processors(Pool):
         if error is not None:
             self._fail_all(worker, error)
         elif self.queue.ordered:
+            self.queue.assign(worker.index)
             for message in worker.part.flagged:
                 if message.failed is not None and not self.queue.is_behind(message):
                     self.queue.block(message)
@@ -270,6 +291,7 @@ class Processors(Pool):
     def _timed_out(self, worker: WorkerState) -> Message[Any] | None:
         """The handler took too long for its current message, which fails; go on behind it."""
         worker.keep()
+        self.queue.assign(worker.index)
         late = worker.late
         rest = list(worker.iterator)
         taken = len(worker.walked) - len(rest)
@@ -327,7 +349,12 @@ class Processors(Pool):
         return False
 
     def _fail_all(self, worker: WorkerState, error: BaseException) -> None:
-        """Fail the slice; if order is kept, only the first message of each key. Others wait."""
+        """Fail the slice; if order is kept, only the first message of each key. Others wait.
+
+        These objects count: a thread that was given up may just be making others of the slice.
+        """
+        self.queue.assign(worker.index)
+        worker.messages = worker.messages
         behind: list[Message[Any]] = []
         for message in worker.messages:
             if self.queue.ordered and self.queue.is_behind(message):
@@ -343,6 +370,7 @@ class Processors(Pool):
 
     async def _pass_on(self, worker: WorkerState) -> int:
         """Pass on the messages of a slice by their results. Returns how many failed."""
+        self.queue.assign(worker.index)
         if self.ack_tracker.early:
             await self.ack_tracker.settle_early()
         failures: list[Failure] = []
@@ -359,7 +387,7 @@ class Processors(Pool):
             else:
                 extra.attempt = 1
                 succeeded.append(message)
-        self._failed(failures)
+        self._failed(worker, failures)
         worker.messages = dropped + succeeded
         if dropped:
             await self.ack_tracker.settle(Slice.of(dropped), "dropped")
@@ -377,12 +405,15 @@ class Processors(Pool):
         failure.attempts = failure.message.attempt
         return failure
 
-    def _failed(self, failures: list[Failure]) -> None:
+    def _failed(self, worker: WorkerState, failures: list[Failure]) -> None:
+        """Retry messages or give them up. If order is kept, only the first of each key has a delay:
+        those of a slice that failed behind it are tried again after it."""
         state = self.state
         self.failed += len(failures)
         state.failures.attempted(failures)
         final: list[Failure] = []
-        parked: dict[tuple[str, int], list[Failure]] = {}
+        retried: dict[tuple[str, int], list[Failure]] = {}
+        behind: list[Message[Any]] = []
         longest = 0.0
         for failure in failures:
             delay = None
@@ -393,16 +424,21 @@ class Processors(Pool):
                 final.append(failure)
             elif not state.timers.in_time(due):
                 self._give_up(failure.message)
-            elif self._park(failure, due):
-                parked.setdefault((failure.kind, failure.attempts), []).append(failure)
-                longest = max(longest, delay)
-            else:
+            elif (clone := self._next_attempt(failure)) is None:
                 final.append(failure)
-        for group in parked.values():
-            self._tell_retried(group, longest)
+            else:
+                if self.queue.is_behind(failure.message):
+                    behind.append(clone)
+                else:
+                    self._park(failure.message, clone, due)
+                    longest = max(longest, delay)
+                retried.setdefault((failure.kind, failure.attempts), []).append(failure)
+        self.queue.put_back(worker.index, behind)
+        for group in retried.values():
+            self._report_retried(group, longest)
         self.failure_handler.put(final, self._disposed)
 
-    def _tell_retried(self, failures: list[Failure], delay: float) -> None:
+    def _report_retried(self, failures: list[Failure], delay: float) -> None:
         state, first = self.state, failures[0]
         state.failures.retried(failures)
         if state.telemetry.active:
@@ -413,10 +449,10 @@ class Processors(Pool):
                 )
             )  # fmt: skip
 
-    def _park(self, failure: Failure, due: float) -> bool:
-        """Try the message again later, as it was delivered.
+    def _next_attempt(self, failure: Failure) -> Message[Any] | None:
+        """The message as it was delivered, to be tried again.
 
-        Returns False if its body does not decode a second time.
+        None if its body does not decode a second time.
         """
         message = failure.message
         try:
@@ -425,14 +461,17 @@ class Processors(Pool):
             if passes(error):
                 raise
             failure.reason += f" (and decoding it again: {describe(error)})"
-            return False
+            return None
+        self.retried += 1
+        self.state.retried += 1
+        return clone
+
+    def _park(self, message: Message[Any], clone: Message[Any], due: float) -> None:
+        """Try the message again later."""
         if self.queue.is_holder(message):
             self.queue.block(clone)
         self.parked += 1
-        self.retried += 1
-        self.state.retried += 1
         self.state.timers.park(due, lambda: self._again(clone), lambda: self._give_up_parked(clone))
-        return True
 
     def _fresh(self, message: Message[Any], attempt: int) -> Message[Any]:
         """A clone of the message, as it was delivered."""
@@ -465,6 +504,7 @@ class Processors(Pool):
 
     async def crashed(self, worker: WorkerState, error: BaseException) -> None:
         """The messages that a crashed worker held fail, and go to the policy."""
+        self.queue.assign(worker.index)
         failures = []
         for message in worker.unsettled:
             failure = Failure(message, f"the stage crashed: {describe(error)}", error=error)

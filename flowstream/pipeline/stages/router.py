@@ -24,6 +24,10 @@ class Router:
         only = next(iter(batchers)) if len(batchers) == 1 else "default"
         self._default = batchers.get("default") or batchers.get(only)
 
+    @property
+    def by_key(self) -> bool:
+        return any(batcher.by_key for batcher in self._batchers.values())
+
     async def put(self, part: Slice[Any], *, decided: bool) -> None:
         """Put messages into their batchers."""
         if not decided and self._default is not None:
@@ -58,6 +62,8 @@ class Router:
 
 class End:
     """Settles processed messages: a pipeline without batchers has finished with them."""
+
+    by_key = False
 
     def __init__(self, ack_tracker: AckTracker) -> None:
         self._ack_tracker = ack_tracker

@@ -36,6 +36,11 @@ from flowstream.texts import describe, interrupts, is_a, shown, text_of
 
 SLICE = 1000
 """Messages admitted at once, at most. In between, other tasks get a turn."""
+SEND_COST = 50
+"""As how many messages a call of `send` counts there. A message that comes alone needs no turn: its
+producer waits for the next one anyway."""
+SEND_BYTES = 64
+"""As how many bytes a message counts there: what is large is handled before more is held."""
 
 
 class Partition:
@@ -56,7 +61,7 @@ class Partition:
         self.tracker = tracker
         # A producer that stores no offset gives other messages the same offsets in the next run.
         self.resumes: bool = tracker is not None and source.stores_offsets
-        self.next: int = 0
+        self.end: int = 0
         self.first = 0
         self.begin = 0
         self.taken = 0
@@ -71,9 +76,13 @@ class Partition:
         return self.mark.value
 
     @property
+    def next(self) -> int:
+        return max(self.end, self.begin)
+
+    @property
     def reached(self) -> int:
         """The last offset that was taken in, or settled before this run; -1 if there is none."""
-        return max(self.next, self.begin) - 1
+        return self.next - 1
 
     async def send(
         self,
@@ -85,10 +94,10 @@ class Partition:
         tail: int | None = None,
     ) -> None:
         self._check(bodies, offsets)
-        first = max(self.next, self.begin) if offset is None else offset
+        first = self.next if offset is None else offset
         if offsets:
             first = offsets[0]
-        if bodies and first < self.next:
+        if bodies and first < self.end:
             raise ConfigurationError(
                 f"partition {self.stream!r}: offset {first} was delivered before; "
                 "offsets must ascend"
@@ -115,12 +124,12 @@ class Partition:
             )
 
     def skip(self, offset: int) -> None:
-        if offset >= self.next:
+        if offset >= self.end:
             self.mark.add(Delivery(self, offset + 1, 0))
-            self.next = offset + 1
+            self.end = offset + 1
             self._source.ack_tracker.skipped()
 
-    async def drain(self, timeout: float | None = None) -> bool:
+    async def drain(self, timeout: float | None = None, *, lost: bool = False) -> bool:
         self.closed = True
         drained = False
         with anyio.move_on_after(timeout):
@@ -130,16 +139,16 @@ class Partition:
             drained = self.mark.open is None
         if not drained:
             self._warn(timeout)
-        await self._commit()
+        await self._commit(LOST_GRACE if lost else COMMIT_GRACE)
         self.close()
         return drained
 
-    async def _commit(self) -> None:
+    async def _commit(self, grace: float) -> None:
         """Store what is settled, for the next owner. A failure only repeats messages there. It does
         not end the run, since the reason may be a lost broker."""
-        why, level = f"not within {COMMIT_GRACE:g} s", logging.INFO
+        why, level = f"not within {grace:g} s", logging.INFO
         try:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(grace):
                 await self._source.committer.commit_now(self.stream)
                 return
         except Exception as error:
@@ -183,7 +192,7 @@ class Partition:
         self._source.forget(self)
 
     def settle_early(self, message: Message[Any]) -> None:
-        self._source.ack_tracker.tell_early(message)
+        self._source.ack_tracker.report_early(message)
 
     @property
     def lost(self) -> int:
@@ -198,6 +207,9 @@ class Partition:
 
 
 COMMIT_GRACE = 5.0
+LOST_GRACE = 0.5
+"""Seconds for the commit of a partition whose connection is lost: it may come back to this process,
+which takes it only when this one is over."""
 _BYTES = {bytes}
 
 
@@ -238,6 +250,7 @@ class Source:
         self._decoder = decoder
         self._entrance = entrance
         self._taken_in: dict[str, int] = {}
+        self._unyielded = 0
 
     @property
     def stores_offsets(self) -> bool:
@@ -261,7 +274,7 @@ class Source:
         if acknowledger is not None:
             self.ack_tracker.acknowledgers += 1
         partition = Partition(self, stream, codec, acknowledger, tracker)
-        partition.next = partition.first = self._taken_in.get(stream, 0)
+        partition.end = partition.first = self._taken_in.get(stream, 0)
         partition.begin = 0 if committed is None else committed + 1
         partition.discarding = self.discards.opened(partition, committed)
         self.partitions.append(partition)
@@ -269,7 +282,7 @@ class Source:
 
     def begin_again(self) -> None:
         """The producer is run again: its new partitions continue behind the open ones."""
-        self._taken_in = {each.stream: each.next for each in self.partitions if not each.closed}
+        self._taken_in = {each.stream: each.end for each in self.partitions if not each.closed}
 
     def forget(self, partition: Partition) -> None:
         if partition in self.partitions and partition.mark.open is None:
@@ -303,7 +316,7 @@ class Source:
                 break
             end = start + len(part)
             if offsets is None:
-                first = max(first, partition.next - start)  # others may have sent meanwhile
+                first = max(first, partition.end - start)  # others may have sent meanwhile
             some = None if offsets is None else offsets[start:end]
             base = first + start if some is None else some[0]
             state.arrival = now = state.clock()
@@ -311,11 +324,14 @@ class Source:
                 partition, base, len(part), offsets=some, timestamp=timestamp, arrived=now
             )
             self._take_in(delivery, size, now)
-            await self._hand_on(delivery, part, size, opaque)
+            await self._pass_on(delivery, part, size, opaque)
             start = end
-            self.times.enter("backpressured", state.clock())
-            await anyio.lowlevel.checkpoint()
-            self.times.enter("busy", state.clock())
+            self._unyielded += len(part) + SEND_COST + size // SEND_BYTES
+            if self._unyielded > SLICE:
+                self._unyielded = 0
+                self.times.enter("backpressured", state.clock())
+                await anyio.lowlevel.checkpoint()
+                self.times.enter("busy", state.clock())
         self.times.enter("idle", state.clock())
 
     def _take_in(self, delivery: Delivery, size: int, now: float) -> None:
@@ -324,15 +340,15 @@ class Source:
         state.window.admit(count, size)
         self.limiter.take(now, count, size)
         partition.mark.add(delivery)
-        if not partition.next:
+        if not partition.end:
             partition.first = delivery.base
-        partition.next = delivery.last + 1
+        partition.end = delivery.last + 1
         partition.taken += count
         state.received += count
         if state.telemetry.active:
             state.emit(Received(state.name, partition.stream, count, size))
 
-    async def _hand_on(
+    async def _pass_on(
         self, delivery: Delivery, bodies: list[Any], size: int, opaque: bool
     ) -> None:
         """Decode a delivery and pass it on, without messages that fail or are discarded."""

@@ -77,7 +77,7 @@ class FailureLog:
             self.attempts += len(group)
             self._log(kind, FAILED, group)
             if self._telemetry.active:
-                self._tell(group)
+                self._report(group)
 
     def retried(self, failures: Sequence[Failure]) -> None:
         """They will be tried again."""
@@ -86,6 +86,10 @@ class FailureLog:
     def halted(self, failures: Sequence[Failure]) -> None:
         """They halt the run, whose error names them."""
         self._became("halted", failures)
+
+    def said(self, failure: Failure) -> str:
+        """What failed and where, such as `batch failed in 'load'`; the failure must be counted."""
+        return _said(failure._kind)
 
     def disposed(self, failures: Sequence[Failure], outcome: str, into: Sequence[str]) -> None:
         """A policy settled them with an outcome, and wrote copies `into` streams."""
@@ -112,7 +116,7 @@ class FailureLog:
             kind.traceback = without_passwords(traceback_of(error, TRACEBACK_LIMIT))
         kind.count("attempts", 1)
         first = self._notices.add(kind, FAILED, 1, self._clock())
-        self._say_due()
+        self._log_due()
         return first
 
     def _became(self, what: str, failures: Sequence[Failure]) -> dict[Kind, list[Failure]]:
@@ -140,24 +144,24 @@ class FailureLog:
 
     def conclude(self) -> None:
         """The run is over: log all that is counted and not logged."""
-        self._say_due(math.inf)
+        self._log_due(math.inf)
 
-    def _tell(self, failures: list[Failure]) -> None:
+    def _report(self, failures: list[Failure]) -> None:
         """Emit an event for each kind; for those counted together one for each stage and error."""
-        told: dict[tuple[str, str, str], list[Failure]] = {}
+        groups: dict[tuple[str, str, str], list[Failure]] = {}
         for failure in failures:
-            told.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
-        for (stage, phase, error), group in told.items():
+            groups.setdefault((failure.stage, failure.phase, failure.kind), []).append(failure)
+        for (stage, phase, error), group in groups.items():
             count, reason = len(group), group[0].reason
             self._telemetry.emit(AttemptFailed(self._pipeline, stage, phase, error, count, reason))
 
     def _log(self, kind: Kind, what: str, group: list[Failure]) -> None:
         """Log the first of its kind. The others are counted for the next line."""
         if self._notices.add(kind, what, len(group), self._clock()):
-            self._say_first(kind, what, group[0])
-        self._say_due()
+            self._log_first(kind, what, group[0])
+        self._log_due()
 
-    def _say_first(self, kind: Kind, what: str, failure: Failure) -> None:
+    def _log_first(self, kind: Kind, what: str, failure: Failure) -> None:
         message = failure.message
         said = f"{_said(kind)} at" if what == FAILED else f"{what}:"
         line = f"pipeline {self._pipeline!r}: {said} {message.stream}@{message.offset}"
@@ -166,7 +170,7 @@ class FailureLog:
         if what == FAILED and kind.traceback:
             _log.debug(f"{line}:\n{kind.traceback}", extra=fields)
 
-    def _say_due(self, now: float | None = None) -> None:
+    def _log_due(self, now: float | None = None) -> None:
         """Log the lines that are due, and set the timer of the next ones."""
         now = self._clock() if now is None else now
         for kind, what, more in self._notices.due(now):
@@ -182,7 +186,7 @@ class FailureLog:
 
     def _ring(self) -> None:
         self._armed = False
-        self._say_due()
+        self._log_due()
 
     def _fields(
         self, kind: Kind, stream: str | None, offset: int | None, **more: int

@@ -11,15 +11,20 @@ from flowstream.pipeline.deciders.discards import Place, named
 from flowstream.pipeline.message import Failure
 
 LISTED = 100
-"""How many messages the text names at most; `Halted.messages` has all of them."""
+"""How many messages a command names at most; `Halted.messages` has all of them."""
+OTHERS = 10
+"""How many messages a sentence names at most: the reason has to stay in sight."""
 
 
-def halted(pipeline: str, failure: Failure, reason: str) -> Halted:
-    """The error of a message that stops its pipeline; `advise` completes it when the run ends."""
+def halted(pipeline: str, failure: Failure, said: str, reason: str) -> Halted:
+    """The error of a message that stops its pipeline; `advise` completes it when the run ends.
+
+    `said` is what failed and where.
+    """
     message, tries = failure.message, failure.attempts
     error = Halted(
-        f"pipeline {pipeline!r} halted at {message.stream}@{message.offset}: {failure.phase} "
-        f"failed in {failure.stage!r} after {tries} attempt{'s' if tries != 1 else ''}: {reason}",
+        f"pipeline {pipeline!r} halted at {message.stream}@{message.offset}: {said} "
+        f"after {tries} attempt{'s' if tries != 1 else ''}: {reason}",
         pipeline=pipeline,
         stream=message.stream,
         offset=message.offset,
@@ -51,11 +56,14 @@ def advise(
         text += (
             f". Offsets of {_listed([*dict.fromkeys(map(itemgetter(0), failed))])} are not stored: "
             f"the next run gets {what} only if the source gives {what} again. Fix the handler and "
-            f"run it, or, if the source begins anew with the same offsets, discard {what}"
+            f"run it, or, if the source starts again with the same offsets, discard {what}"
         )
     else:
         text += f". The next run gets {what} again: fix the handler and run it, or discard {what}"
-    text += f" and nothing else with `flowstream run ... {options(error.messages)}`"
+    if count <= LISTED:
+        text += f" and nothing else with `flowstream run ... {options(error.messages)}`"
+    else:
+        text += " (`Halted.messages`, and `halted_at` of --json, name them)"
     if len(error.messages) > len(failed):
         text += (
             f" ({_listed([named(place) for place in discarded])}: discarded in this run, but the "
@@ -73,5 +81,5 @@ def options(messages: Sequence[Place]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - OTHERS
+    return ", ".join(names[:OTHERS]) + (f" and {more} more" if more > 0 else "")

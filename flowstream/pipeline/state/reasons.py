@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 from flowstream.pipeline.message import Message
 from flowstream.texts import (
+    LIMIT,
+    beginning,
     clipped,
     common,
     describe,
@@ -89,12 +91,12 @@ class Reason:
 class Kind:
     """A `Reason` that is being counted, and the notices about it."""
 
-    __slots__ = ("counts", "first", "handler", "key", "last", "merged", "notices", "offset",
-                 "sample", "stream", "text", "traceback")  # fmt: skip
+    __slots__ = ("_common", "counts", "first", "handler", "key", "last", "merged", "notices",
+                 "offset", "sample", "stream", "traceback")  # fmt: skip
 
     def __init__(self, key: Key, text: str, now: float, handler: str = "") -> None:
         self.key: Key = key
-        self.text: str = text
+        self._common: str = text
         self.handler: str = handler
         self.counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
         self.first: float = now
@@ -117,6 +119,16 @@ class Kind:
     @property
     def error(self) -> str:
         return self.key[2]
+
+    @property
+    def text(self) -> str:
+        """What all texts of this kind have in common."""
+        return clipped(self._common, TEXT_LIMIT)
+
+    def add(self, text: str) -> None:
+        """Add one more text of this kind."""
+        if self._common not in (text, self.key[-1]):
+            self._common = common(self._common, text)
 
     @property
     def new(self) -> bool:
@@ -153,12 +165,11 @@ class Reasons:
 
     def of(self, stage: str, phase: str, error: str, text: str, now: float) -> Kind:
         """The kind of a failure: a new one, or a known one."""
-        text = clipped(text, TEXT_LIMIT)
+        text = beginning(clipped(text, LIMIT))
         key = (stage, phase, error, folded(text))
         kind = self._kinds.get(key)
         if kind is not None:
-            if kind.text not in (text, key[-1]):
-                kind.text = common(kind.text, text)
+            kind.add(text)
         elif self._has_room(key, now):
             handler = self._handlers.get(stage, "") if phase in IN_HANDLERS else ""
             kind = self._kinds[key] = Kind(key, text, now, handler)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
@@ -25,7 +24,7 @@ from flowstream.pipeline.state.failure_log import FailureLog
 from flowstream.pipeline.state.halting import halted
 from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.pipeline.state.timers import Timers
-from flowstream.signals import Signal
+from flowstream.signals import Signal, loop_clock
 from flowstream.telemetry import (
     Event,
     Halted,
@@ -76,7 +75,7 @@ class RunState:
         self.hooks = hooks
         self.options = options
         self.telemetry = telemetry
-        self.clock: Final = run_clock()
+        self.clock: Final = loop_clock()
         self.started: float = self.clock()
         self.ended_at: float | None = None
         self.window: Final = Window(options.max_in_flight, options.max_in_flight_bytes)
@@ -170,7 +169,10 @@ class RunState:
     # -- callbacks
 
     async def watched(self, name: str, coroutine: Awaitable[T]) -> T:
-        """Await a user's callback outside of the workers; the watchdog reports it by `name`."""
+        """Await a user's callback outside of the workers; the watchdog reports it by `name`.
+
+        So does a note of what it raises.
+        """
         worker = WorkerState(name, 0)
         worker.coroutine = coroutine
         worker.hold(Slice.of([]), self.clock())
@@ -178,6 +180,12 @@ class RunState:
         token = current_worker.set(worker)
         try:
             return await coroutine
+        except Exception as error:
+            note = f"pipeline {self.name!r}: {name}"
+            with suppress(Exception):  # its class may have an `add_note` of its own
+                if note not in getattr(error, "__notes__", ()):  # it may be raised again and again
+                    error.add_note(note)
+            raise
         finally:
             current_worker.reset(token)
             self.callbacks.remove(worker)
@@ -216,7 +224,8 @@ class RunState:
         if not message._delivery.partition.pushed:
             self.halted[message.stream, offset] = None
         if self.error is None:
-            self.error = halted(self.name, failure, reason or failure.reason)
+            said = self.failures.said(failure)
+            self.error = halted(self.name, failure, said, reason or failure.reason)
             log.error(
                 "%s", self.error,
                 extra={"pipeline": self.name, "stage": failure.stage, "stream": message.stream,
@@ -281,15 +290,3 @@ class RunState:
                 await (
                     anyio.lowlevel.checkpoint()
                 )  # a stage that crashes at once must not block the loop
-
-
-def run_clock() -> Callable[[], float]:
-    """The clock of this event loop, looked up once: anyio looks the loop up in every call."""
-    if "asyncio" in sys.modules:
-        import asyncio
-
-        try:
-            return asyncio.get_running_loop().time
-        except RuntimeError:
-            pass
-    return anyio.current_time

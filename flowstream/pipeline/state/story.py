@@ -58,7 +58,7 @@ def why_draining(state: RunState, stopped_by: str) -> str:
 def limit(limit: Any) -> str:
     """A rate limit in words."""
     if limit is None:
-        return "no rate limit any more"
+        return "the rate limit was removed"
     units = ((limit.messages, "messages"), (limit.bytes, "bytes"))
     most = " and ".join(f"{value:,g} {unit}" for value, unit in units if value is not None)
     return f"limited to {most} every {limit.interval:g} s"

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(300)  # many processes
 
 SHELL = set("|&;<>()$`*?~!#{}=\n")
 """Characters that have a meaning for a shell."""
-GUIDES = ("quick-start.md", "tutorial.md", "dead-letters.md", "offsets.md")
+GUIDES = ("quick-start.md", "tutorial.md", "dead-letters.md", "offsets.md", "backup.md")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -26,9 +27,12 @@ WITHOUT_JSON = {
     ("super-streams", "create"): "it prints what was done",
     ("super-streams", "delete"): "it prints what was done",
     ("dead-letters", "purge"): "it prints a note of what was purged",
+    ("workers", "restart"): "it prints a note of each worker that was replaced",
     ("dashboards", "export"): "it writes files, and prints notes of them",
 }
 """Commands that have no result to print, and why."""
+SLOW = {"anyio", "asyncio", "pydantic", "prometheus_client", "rich", "sqlite3", "uvloop"}
+"""Modules that take long to import."""
 
 
 @pytest.mark.parametrize(("words", "command"), LEAVES, ids=IDS)
@@ -64,11 +68,35 @@ def test_help_loads_nothing_that_takes_long() -> None:
     assert done.returncode == 0
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "flowstream.cli.app" in loaded
-    slow = {"anyio", "asyncio", "pydantic", "prometheus_client", "rich", "sqlite3", "uvloop"}
     rooms = {
         f"flowstream.{room}" for room in ("broker", "client", "connectors", "monitor", "pipeline")
     }
-    assert not loaded & (slow | rooms)
+    assert not loaded & (SLOW | rooms)
+
+
+def test_the_help_of_no_command_imports_its_work() -> None:
+    """All of them in one process, which then has what any of them imports."""
+    program = (
+        "import contextlib, json, sys; from flowstream.cli.app import app\n"
+        "with contextlib.redirect_stdout(None):\n"
+        "    for words in json.load(sys.stdin):\n"
+        "        app([*words, '--help'], standalone_mode=False)\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(COMMANDS),
+        capture_output=True,
+        text=True,
+        env=environment(None),
+        check=True,
+    )
+    loaded = {*done.stdout.split()}
+    assert {f"flowstream.cli.usage.{it}" for it in ("lag", "run", "dead_letters")} <= loaded
+    assert not [it for it in loaded if it.startswith("flowstream.cli.commands")]
+    assert not loaded & SLOW - {"pydantic"}  # Typer itself imports it for repeatable options
+    rooms = {it.split(".")[1] for it in loaded if it.startswith("flowstream.")}
+    assert rooms <= {"cli", "checks", "errors", "schema", "texts", "tls", "version"}
 
 
 def test_on_a_terminal_help_is_drawn_and_no_color_is_honoured() -> None:

@@ -6,6 +6,7 @@ silent. What is left on the terminal is clean, and the cursor is there.
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ import pytest
 
 from flowstream.cli.output.progress import SPINNER
 from flowstream.testing import broker_in_thread
-from tests.cli.command import Terminal, flowstream
+from tests.cli.command import Started, Terminal, flowstream
 from tests.cli.modules import numbered, write_module
 from tests.cli.rows import rows
 from tests.cli.tree import leaves
@@ -126,3 +127,30 @@ def test_while_it_waits_for_a_broker(served: tuple[Path, str], silent: str) -> N
             terminal.type("\x03")
             assert terminal.end() == (0 if name == "run" else 130), f"{name}: {terminal.screen}"
             clean(terminal)
+
+
+BLOCKED = """
+import time
+from flowstream import IterableProducer, Message, Pipeline
+
+pipeline = Pipeline("blocked", IterableProducer([b"1"]))
+
+@pipeline.processor
+async def handle(message: Message[bytes]) -> None:
+    open("blocks", "w").close()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("third", [True, False])
+def test_a_handler_that_blocks_the_event_loop(third: bool, tmp_path: Path) -> None:
+    """The event loop does not hear signals, and the run ends nevertheless."""
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    with Started("run", "blocked", cwd=tmp_path, fresh=True) as run:
+        run.line("the event loop has been blocked")
+        run.signal(signal.SIGTERM)
+        run.line("a handler blocks the event loop, so nothing drains; repeat to end at once")
+        run.signal(signal.SIGINT)
+        if third:
+            run.signal(signal.SIGINT)
+        assert run.end().code == 130

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import Started
+from tests.cli.command import Started, wait_until
 
 pytestmark = pytest.mark.slow  # each starts an interpreter and two worker processes
 
@@ -73,6 +73,32 @@ def test_a_signal_to_the_process_group_drains(tmp_path: Path, number: signal.Sig
     assert max(Counter(handled).values()) == 1
     assert f"{len(done)} messages" in result.out
     assert len(pids(tmp_path)) == 2  # none was killed, and replaced
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_worker_processes_import_their_handler_drains(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    slow = """
+with open("imports.txt", "a+") as file:
+    file.write("x")
+    file.seek(0)
+    workers = len(file.read()) > 1
+if workers:
+    import time
+    time.sleep(1)
+"""
+    (tmp_path / "shop.py").write_text(slow + SHOP)
+    imports = tmp_path / "imports.txt"
+    with Started("run", "shop", cwd=tmp_path, fresh=True) as run:
+        wait_until(lambda: imports.exists() and len(imports.read_text()) == 3)
+        os.killpg(group_of(run), number)
+        result = run.end()
+    assert result.code == 0, result.err
+    assert "KeyboardInterrupt" not in result.err
+    assert len(imports.read_text()) == 3  # no process was killed, and replaced
+    handled = (tmp_path / "handled.txt").read_text().splitlines()
+    assert f"{len(handled)} messages handled" in result.out
 
 
 def test_worker_processes_end_with_the_process_of_the_pipeline(tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_a_declaration_in_words(tmp_path: Path) -> None:
     assert result.err == "5 checks: 0 bad, 1 warning\n"
 
 
+def test_every_end_has_its_guarantee(tmp_path: Path) -> None:
+    write(tmp_path, WHOLE)
+    told = flowstream("check", "shop", "--json", cwd=tmp_path).json
+    found = {row["check"]: row for row in told if row["result"] == "info"}
+    assert set(found) == {"priced guarantee", "failures guarantee", "offsets guarantee"}
+    assert found["priced guarantee"]["detail"].startswith("at least once: ")
+
+
 def test_configured_options_are_checked_too(tmp_path: Path) -> None:
     write(tmp_path, WHOLE)
     few = {"FLOWSTREAM_PIPELINES__A__MAX_IN_FLIGHT": "3"}

@@ -113,6 +113,9 @@ def test_tls_and_a_client_certificate(
     if rabbitmq.version >= (3, 11):
         assert mutual.code == 0, mutual.out
         assert by_check(mutual.json)["login"]["detail"].startswith("EXTERNAL")
+    untrusted = by_check(flowstream("doctor", "--json", url=rabbitmq.tls_url).json)["connection"]
+    assert "--tls-ca FILE" in untrusted["detail"]
+    assert "FLOWSTREAM_TLS_CA" in untrusted["remedy"]
     unknown = flowstream("doctor", "--json", "--tls-ca", "gone.pem", cwd=tmp_path)
     assert unknown.code == 24
     assert "gone.pem" in by_check(unknown.json)["connection"]["detail"]

@@ -129,3 +129,21 @@ def test_bad_input(shop: Path, line: tuple[str, ...], code: int, text: str) -> N
     result = flowstream(*line, cwd=shop)
     assert result.code == code
     assert text in result.err
+
+
+FILES = """
+from flowstream import FileSink, Pipeline, StreamProducer
+
+copy = Pipeline("copy", StreamProducer("raw"))
+copy.sink("out", FileSink("out", format="ndjson"))
+"""
+
+
+def test_what_is_exactly_once_is_marked(tmp_path: Path) -> None:
+    (tmp_path / "files.py").write_text(FILES)
+    tree = flowstream("graph", "files", cwd=tmp_path).out
+    assert "batches of 100 or 1 s [exactly once]\n" in tree
+    drawn = flowstream("graph", "files", "--format", "mermaid", cwd=tmp_path).out
+    assert "batcher: out [exactly once]" in drawn
+    nodes = flowstream("graph", "files", "--json", cwd=tmp_path).json["nodes"]
+    assert [it["guarantee"]["level"] for it in nodes if it["guarantee"]] == ["exactly once"]

@@ -41,6 +41,7 @@ def test_lag_is_told_in_messages_and_seconds(broker: Broker, stream_name: str) -
     assert (row["lag"], row["lost"]) == (100, 0)
     assert 0 <= row["lag_seconds"] < 600
     assert "nothing is stored under 'me'" in show("me").err
+    assert f"flowstream lag {stream_name} PIPELINE" in show().err
     flowstream("offsets", "set", "me", stream_name, "89", url=broker.url)
     flowstream("offsets", "set", stream_name, stream_name, "99", url=broker.url)
     assert [it["lag"] for it in show("me", stream_name, "--json").json] == [10, 0]

@@ -22,7 +22,7 @@ ROWS = {
     ),
     ("offsets", "set"): Row(
         "me {stream} 1", r"me on \S+: 0 -> 1; it continues with offset 2",
-        Bad("me {stream} -- -1", 2, "greater than or equal to 0"), document='"offset": 1',
+        Bad("me {stream} -- -1", 2, "0 or more is expected"), document='"offset": 1',
         waiting="r s 1",
     ),
     ("offsets", "forget"): Row(

@@ -122,7 +122,7 @@ def test_a_handler_that_hangs_ends_at_the_deadline(shop: Shop) -> None:
 
 @pytest.mark.every_broker
 def test_retries_that_are_due_after_the_deadline_are_no_success(shop: Shop) -> None:
-    late = f'DeadLetter("{shop.stream}.dead"), retry=Retry(9, backoff=Backoff(initial=1000))'
+    late = f'DeadLetter("{shop.stream}.dead"), retry=Retry(9, backoff=Backoff(1000, maximum=1000))'
     target = write_module(shop.folder, shop.stream, handler=FAIL, policy=late)
     with Started("run", target, "--json", url=shop.url, cwd=shop.folder) as run:
         wait_until(lambda: (shop.folder / "failed").exists())
@@ -239,7 +239,8 @@ def test_missing_streams_are_made_when_asked(
     assert refused.code == 6
     broker_line, said = refused.err.splitlines()
     assert re.match(
-        r"broker: .+ at .+, address from FLOWSTREAM_URL, data in the cluster", broker_line
+        r"broker: .+ at .+, address from FLOWSTREAM_URL, data in (the cluster|that broker)",
+        broker_line,
     )
     assert f'"{stream_name}": the stream does not exist' in said
     assert said.endswith("with its address from FLOWSTREAM_URL; --create creates missing streams")
@@ -265,6 +266,15 @@ def test_a_feed_runs_beside_and_ends_with_it(
     fed = re.search(rf"published (\d+) messages to {stream_name} \(--feed\)", result.err)
     assert fed is not None
     assert 60 <= summary["handled"] <= int(fed[1])
+
+
+def test_a_feed_that_cannot_be_read_ends_the_run(shop: Shop) -> None:
+    """It fails before the pipeline is started, which must not miss it and run on."""
+    target = write_module(shop.folder, shop.stream)
+    result = flowstream("run", target, "--feed", "gone.csv", url=shop.url, cwd=shop.folder)
+    assert result.code == 20
+    assert "error: cannot read gone.csv: No such file or directory" in result.err.splitlines()
+    assert handled(shop.folder) == []
 
 
 @pytest.mark.parametrize(
@@ -341,3 +351,66 @@ def test_every_pipeline_of_a_module_runs_and_has_its_result(shop: Shop) -> None:
     assert result.out.count(f"{COUNT:,} messages handled ({COUNT:,} ok)") == 2
     one = flowstream(*line[:1], "both:us", *line[2:], "--json", url=shop.url, cwd=shop.folder)
     assert [each["target"] for each in one.json] == ["both:us"]
+
+
+UNEQUAL = """
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from flowstream import FileSink, SqliteSink
+
+@dataclass
+class Row:
+    n: int
+
+@asynccontextmanager
+async def opened():
+    raise LookupError("no sécret for the warehouse")
+    yield
+
+good = Pipeline("good", StreamProducer("{stream}", reference="{stream}.good"))
+life = Pipeline("life", StreamProducer("{stream}", reference="{stream}.life"), lifespan=opened)
+rows = Pipeline("rows", StreamProducer("{stream}", reference="{stream}.rows"))
+files = Pipeline("files", StreamProducer("{stream}", reference="{stream}.files"))
+
+@good.processor
+@life.processor
+@rows.processor
+@files.processor
+async def handle(message: Message[Row]) -> None: ...
+
+rows.sink("table", SqliteSink("missing/rows.sqlite3", "rows", columns=Row, create=True))
+files.sink("files", FileSink("both.py"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("which", "code", "said"),
+    [
+        ("life", 1, "error: LookupError: no sécret for the warehouse (pipeline 'life': lifespan; "
+         "flowstream --debug ... shows the traceback)"),
+        ("rows", 27, "error: cannot open the SQLite file 'missing/rows.sqlite3': "),
+        ("files", 27, "both.py\": no file can be written there: NotADirectoryError: "),
+    ],
+)  # fmt: skip
+def test_a_pipeline_that_cannot_be_opened_is_named(
+    shop: Shop, which: str, code: int, said: str
+) -> None:
+    (shop.folder / "both.py").write_text(HEAD + UNEQUAL.format(stream=shop.stream))
+    result = flowstream("run", f"both:{which}", "both:good", "--until-idle", "20",
+                        url=shop.url, cwd=shop.folder)  # fmt: skip
+    assert result.code == code
+    assert f"{which}: failed before it was running" in result.out.splitlines()
+    assert re.search(r"^good: stopped (after|before it was running)", result.out, re.MULTILINE)
+    assert "good: idle" not in result.out
+    assert said in result.err
+
+
+def test_every_pipeline_that_fails_says_why(shop: Shop) -> None:
+    text = HEAD + UNEQUAL.format(stream=shop.stream)
+    (shop.folder / "both.py").write_text(text)
+    result = flowstream("run", "both:rows", "both:files", url=shop.url, cwd=shop.folder)
+    assert result.code == 27
+    failed = [line for line in result.out.splitlines() if line.endswith("before it was running")]
+    said = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(failed) == 2
+    assert len(said) == sum("failed" in line for line in failed)

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from flowstream import client
 from flowstream.cli.app import command_tree
 from flowstream.cli.configuration.defaults import setting_of
 from flowstream.cli.configuration.models import OPTIONS, Settings
 from flowstream.cli.configuration.options import (
     CONNECTION,
+    DEFAULT_URL,
     command_line_options,
     flag,
     variable,
@@ -32,6 +34,10 @@ def flags() -> dict[str, Any]:
 
     walk(command_tree())
     return found
+
+
+def test_the_default_address_is_that_of_the_client() -> None:
+    assert DEFAULT_URL == client.DEFAULT_URL
 
 
 def test_flags_are_those_of_their_settings() -> None:

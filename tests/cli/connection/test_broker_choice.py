@@ -14,19 +14,20 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from flowstream.cli.configuration.settings import Origin, settings
+from flowstream.cli.configuration.settings import Origin, load, settings
 from flowstream.cli.connection import broker_choice
 from flowstream.cli.connection.broker_choice import (
     BrokerChoice,
     RunBroker,
     Source,
+    broker_at,
     broker_for_run,
     decide,
 )
 from flowstream.cli.connection.connect import Connection
 from flowstream.cli.connection.listener import what_listens
 from flowstream.cli.exit_codes import CommandError, ExitCode
-from flowstream.client import StreamUrl
+from flowstream.client import DEFAULT_URL, StreamUrl
 from tests.brokers.running import Broker
 from tests.cli.command import Started, flowstream
 from tests.cli.modules import write_module
@@ -66,6 +67,27 @@ def test_both_in_one_place_are_refused(place: tuple[Origin, Origin]) -> None:
         decide(*place)
     assert caught.value.exit_code is ExitCode.USAGE
     assert all(str(origin) in str(caught.value) for origin in place)
+
+
+@pytest.mark.parametrize(
+    ("url", "by"),
+    [
+        ("rabbitmq-stream://flag:1", "--url"),
+        ("rabbitmq-stream://file:1", "pyproject.toml: [tool.flowstream] url"),
+        (DEFAULT_URL, "the default"),
+    ],
+)
+def test_the_origin_of_a_commands_address_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, by: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.flowstream]\nurl = 'rabbitmq-stream://file:1'\n"
+    )
+    loaded = load(tmp_path)
+    monkeypatch.setattr(broker_choice, "settings", lambda: loaded)
+    monkeypatch.setattr(broker_choice, "broker_of_folder", lambda: None)
+    assert broker_at(url).by.endswith(by)
+    assert broker_at(url).source is Source.NAMED
 
 
 class Quiet(BaseHTTPRequestHandler):
@@ -149,9 +171,11 @@ async def test_a_broker_that_is_found(used, broker: Broker) -> None:
     port = StreamUrl.parse(broker.url).port
     assert await what_listens("localhost", port) is None
     found = await used(broker.url)
-    product = "flowstream embedded broker" if broker.management is None else "RabbitMQ"
+    embedded = broker.management is None
+    product = "an embedded broker, which behaves like RabbitMQ" if embedded else "RabbitMQ"
     assert found.lines[0].startswith(f"broker: {product} ")
-    assert f":{port}, used because no address was given, data in the cluster" in found.lines[0]
+    data = "that broker" if embedded else "the cluster"
+    assert f":{port}, used because no address was given, data in {data}" in found.lines[0]
     assert "--create creates missing streams there, --embedded" in found.remedy
     assert not found.creates
 
@@ -167,7 +191,7 @@ async def test_a_broker_that_is_named(broker: Broker) -> None:
     async with broker_for_run(choice) as found:
         pass
     (line,) = found.lines
-    assert ", address from .env: FLOWSTREAM_URL, data in the cluster" in line
+    assert ", address from .env: FLOWSTREAM_URL, data in " in line
     assert found.remedy.endswith(
         "with its address from .env: FLOWSTREAM_URL; --create creates missing streams"
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flowstream.cli import commands
+from flowstream.cli import usage
 from flowstream.cli.app import COMMANDS
 from flowstream.cli.parser.group import Entry
 from tests.cli.command import environment
 
-FILES = {file.stem for file in Path(commands.__path__[0]).glob("[!_]*.py")}
+FILES = {file.stem for file in Path(usage.__path__[0]).glob("[!_]*.py")}
 
 
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
@@ -33,4 +33,4 @@ def test_no_command_is_imported_before_it_is_used(line: str) -> None:
     done = subprocess.run(run, capture_output=True, text=True, env=environment(None))
     loaded = {words.rpartition("|")[2].strip() for words in done.stderr.splitlines()}
     assert "flowstream.cli.app" in loaded
-    assert not [name for name in loaded if name.startswith("flowstream.cli.commands")]
+    assert not [name for name in loaded if name.startswith("flowstream.cli.usage")]

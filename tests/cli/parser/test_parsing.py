@@ -7,7 +7,13 @@ from datetime import timedelta
 import pytest
 import typer
 
-from flowstream.cli.parser.parsing import parse_duration, parse_feed, parse_offset, parse_size
+from flowstream.cli.parser.parsing import (
+    parse_duration,
+    parse_feed,
+    parse_offset,
+    parse_size,
+    parse_workers,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,14 @@ def test_a_rate_of_a_feed_is_finite_and_more_than_0(rate: str) -> None:
     assert parse_feed("a@b.csv") == ("a@b.csv", 500.0)
     with pytest.raises(typer.BadParameter, match="more than 0 and at most"):
         parse_feed(f"orders.csv@{rate}")
+
+
+@pytest.mark.parametrize("text", ["1", "8", "256", "auto"])
+def test_a_number_of_workers(text: str) -> None:
+    assert parse_workers(text) == text
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "257", "1.5", "", "many", "１", "9" * 5000])
+def test_what_is_no_number_of_workers(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="1 to 256, or auto"):
+        parse_workers(text)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowstream.cli.readers.active_readers import ReaderQuery, phase_of, reader_among
+from flowstream.testing import broker_in_thread
 from tests.brokers.running import Broker
-from tests.cli.command import Result, flowstream
-from tests.cli.modules import numbered
+from tests.cli.command import Result, Started, flowstream, wait_until
+from tests.cli.modules import numbered, write_module
 
 pytestmark = pytest.mark.timeout(300)  # many processes
 
@@ -68,6 +70,35 @@ def test_who_is_the_reader_by_a_monitor() -> None:
     assert phase_of(board("orders"), QUESTION) == "running"
     assert phase_of(board("orders", "returns"), QUESTION) is None
     assert phase_of(board("billing", "orders"), QUESTION) is None
+
+
+def test_a_run_of_another_broker_is_another_reader() -> None:
+    pipelines = [{"name": "orders", "phase": "running", "streams": [{"stream": "orders"}]}]
+    board = {"pipelines": pipelines, "broker": "rabbit@one, virtual host /"}
+    assert phase_of(board, QUESTION, "rabbit@one, virtual host /") == "running"
+    assert phase_of(board, QUESTION, "rabbit@one, virtual host /shop") is None
+    assert phase_of(board, QUESTION, "rabbit@two, virtual host /") is None
+    # What is not known may be the same one.
+    assert phase_of(board, QUESTION, "") == "running"
+    assert phase_of({**board, "broker": ""}, QUESTION, "rabbit@two, virtual host /") == "running"
+    old = {"pipelines": pipelines}
+    assert phase_of(old, QUESTION, "rabbit@two, virtual host /") == "running"
+
+
+def test_a_run_on_another_broker_is_not_in_the_way(stream: Stream, tmp_path: Path) -> None:
+    write_module(tmp_path, stream.name)
+    line = ("run", "shop", "--http", "127.0.0.1:0")
+    with broker_in_thread() as other:
+        sent = flowstream("publish", stream.name, "-", "--create", url=other.url, stdin=numbered(9))
+        assert sent.code == 0
+        with Started(*line, url=other.url, cwd=tmp_path) as running:
+            monitor = running.line("live page on").split("//")[1].split("/")[0]
+            wait_until(lambda: (tmp_path / "handled.txt").exists())
+            asked = ("offsets", "reset", stream.name, stream.name, "--to", "first", "--yes",
+                     "--watch", "0", "--http", monitor)  # fmt: skip
+            refused = flowstream(*asked, url=other.url)
+            accepted = flowstream(*asked, url=stream.broker.url)
+    assert (refused.code, accepted.code) == (31, 0), (refused.err, accepted.err)
 
 
 def test_who_is_the_reader_by_the_management_api() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flowstream.cli.running.summary import REASONS, as_json, summarize, warning
+from flowstream.cli.running.summary import REASONS, STREAMS, as_json, summarize, warning
 from flowstream.pipeline import Reason, RunResult
 from tests.brokers.running import Broker
 from tests.cli.command import flowstream
@@ -151,3 +152,30 @@ def test_a_run_that_dead_letters_everything_is_loud(
     assert {phase for phase, *_ in found} == {"decode", "process"}
     (undecodable,) = [r for r in document["reasons"] if r["phase"] == "decode"]
     assert (undecodable["offset"], undecodable["sample"]) == (1, "not JSON")
+
+
+def test_messages_that_are_handled_twice_are_counted() -> None:
+    halted = replace(result(ok=5), reason="halted", unsettled=2, repeated=1)
+    assert summarize(halted, "shop", idle=False)[1:3] == [
+        "  2 messages received and not settled: the next run gets them again",
+        "  1 message handled after an unsettled one: the next run gets it again, too",
+    ]
+
+
+def test_the_command_that_continues() -> None:
+    lines = summarize(result(ok=1), "a-to-b", idle=False, command="flowstream super-streams ...")
+    assert lines[-1] == "  to continue: flowstream super-streams ..."
+
+
+def test_many_partitions_are_counted_and_are_in_the_order_of_their_numbers() -> None:
+    offsets = {f"shop-{n}": None if n % 2 else n for n in range(300)}
+    lines = summarize(replace(result(ok=1), committed=offsets), "shop", idle=False)
+    shown = [line for line in lines if "committed offset " in line]
+    assert shown[:3] == [
+        "  shop-0: committed offset 0",
+        "  shop-1: committed offset none",
+        "  shop-2: committed offset 2",
+    ]
+    assert len(shown) == STREAMS
+    assert "  280 more streams, 140 of them with a committed offset; --json" in "\n".join(lines)
+    assert len(lines) < 25

@@ -121,6 +121,15 @@ def test_every_pipeline_is_named_before_one_is_shown_whole() -> None:
     ]
 
 
+def test_a_long_reason_leaves_room_for_figures() -> None:
+    taken = snapshot("orders", "returns", partitions=1)
+    taken["pipelines"][0]["reasons"] = [reason("load", "", "月 much too long " * 300, 7)]
+    lines = drawn(taken)
+    assert sum("too long" in line for line in lines) <= 4
+    assert any(line.startswith("in flight  50 of 10,000") for line in lines)
+    assert any(line.startswith("returns  running") for line in lines)
+
+
 def test_what_is_waited_for_is_shown() -> None:
     taken = snapshot("p")
     taken["starting"] = ["q"]

@@ -18,7 +18,10 @@ from flowstream.errors import (
     FlowstreamError,
     PublishFailed,
 )
+from flowstream.protocol import PeerProperties
 from flowstream.testing import broker_in_thread
+from tests.client.conftest import Connect
+from tests.client.scripted import Cluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_backends]
 
@@ -286,3 +289,23 @@ async def test_users_that_ended_before_are_not_told(url: str) -> None:
             async with env.consumer("no such stream"):
                 pass
         assert not env._manager._users
+
+
+async def test_a_handshake_that_it_ends_says_who_closed_it(
+    cluster: Cluster, connect: Connect
+) -> None:
+    told: list[Exception] = []
+    cluster.add("s")
+
+    async def ask(env: Environment) -> None:
+        with pytest.raises(FlowstreamError) as caught:
+            await env.query_offset("r", "s")
+        told.append(caught.value)
+
+    async with anyio.create_task_group() as group, connect(cluster) as env:
+        cluster.node.scripts[PeerProperties] = lambda *_: True  # it stays unanswered
+        group.start_soon(ask, env)
+        await anyio.wait_all_tasks_blocked()
+    (error,) = told
+    assert isinstance(error, EnvironmentClosed)
+    assert "was closed by the task" in str(error)

@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from flowstream import Backoff, DeadLetter, StreamProducer, StreamSink
 from flowstream.client import AutoTracking, Compression, Environment, StreamUrl, Tls
 from flowstream.client import CreditOnArrival as OnArrival
 from flowstream.client.connecting.credentials import Token, TokenCredentials
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, ConnectionFailed
+from flowstream.protocol import Address
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster
 
@@ -347,3 +349,79 @@ async def test_a_key(cluster: Cluster, connect: Connect) -> None:
                 await publisher.send(b"a")
             with pytest.raises(ConfigurationError, match=r"keys has 1 items for 2 bodies"):
                 await publisher.send_many([b"a", b"b"], keys=["a"])
+
+
+class Strategy:
+    """A credit strategy of an application, with a fault."""
+
+    initial = 2
+
+    def __init__(self, arrived: Callable[[], Any], done: Callable[[], Any]) -> None:
+        self.arrived = arrived
+        self.done = done
+
+
+def fault() -> int:
+    raise ZeroDivisionError("mine")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "text"),
+    [
+        (Strategy(fault, lambda: 1), "credit: .* raised ZeroDivisionError: mine"),
+        (Strategy(lambda: 0, fault), "credit: .* raised ZeroDivisionError: mine"),
+        (Strategy(lambda: -1, lambda: 1), "credit: .* returned -1: expected a whole number"),
+        (Strategy(lambda: 0, lambda: None), "credit: .* returned None: expected a whole number"),
+        (Strategy(lambda: 0, lambda: 1 << 20), "credit: .* returned 1048576: expected"),
+    ],
+)
+async def test_a_faulty_credit_strategy_fails_its_consumer_only(
+    strategy: Any, text: str, cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", [b"1"], [b"2"], [b"3"])
+    async with connect(cluster) as env:
+
+        async def read() -> None:
+            async with env.consumer("s", credit=strategy) as consumer:
+                async for _ in consumer:
+                    pass
+
+        with anyio.fail_after(5), pytest.raises(ConfigurationError, match=text):
+            await read()
+        async with env.consumer("s") as other:
+            assert (await anext(other)).bodies == [b"1"]
+
+
+@pytest.mark.parametrize("error", [KeyError("node0"), ConfigurationError("mine")])
+async def test_a_resolver_that_raises_is_a_node_that_cannot_be_reached(
+    error: Exception, cluster: Cluster, connect: Connect
+) -> None:
+    def resolve(_: Address) -> Address:
+        raise error
+
+    cluster.add("s")
+    async with connect(cluster, address_resolver=resolve) as env:
+        with pytest.raises(
+            ConnectionFailed, match=r"address_resolver raised .* for node node0:5552"
+        ):
+            async with env.publisher("s"):
+                pass
+        assert await env.stream_exists("s")
+
+
+async def test_on_active_returns_where_to_begin(cluster: Cluster, connect: Connect) -> None:
+    async def wrong(_: str) -> Any:
+        return 5
+
+    cluster.add("s")
+    async with connect(cluster) as env:
+
+        async def read() -> None:
+            async with env.consumer(
+                "s", reference="r", single_active=True, on_active=wrong
+            ) as consumer:
+                cluster.node.live("consuming")[0].promote(0, active=True)
+                await anext(consumer)
+
+        with anyio.fail_after(5), pytest.raises(ConfigurationError, match="on_active returned 5"):
+            await read()

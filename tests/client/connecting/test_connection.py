@@ -18,6 +18,7 @@ from flowstream.client.connecting.settings import Settings
 from flowstream.client.connecting.tasks import TaskOwner
 from flowstream.errors import (
     ConnectionClosed,
+    ConnectionFailed,
     ProtocolError,
     RequestTimeout,
 )
@@ -33,8 +34,11 @@ from flowstream.protocol import (
     MetadataResponse,
     OffsetSpec,
     Response,
+    SaslAuthenticate,
+    SaslAuthenticateResponse,
     StreamStats,
     StreamStatsResponse,
+    Tune,
 )
 from tests.client.conftest import SECRET
 from tests.client.scripted import Cluster, Session
@@ -161,6 +165,46 @@ async def test_goodbye_is_said_and_waited_for(cluster: Cluster) -> None:
         await connection.close()
 
 
+async def test_what_arrives_between_close_and_its_answer_is_no_fault(cluster: Cluster) -> None:
+    """A broker may give a partition to a consumer whose connection has just sent Close."""
+    closing, received = anyio.Event(), []
+
+    def update_first(session: Session, command: Any) -> bool:
+        session.send(ConsumerUpdate(1, 200, active=True))
+        received.append((session, command))
+        closing.set()
+        return True
+
+    async with opened(cluster) as connection, anyio.create_task_group() as group:
+        cluster.node.scripts[Close] = update_first
+        start = anyio.current_time()
+        group.start_soon(connection.close)
+        await closing.wait()
+        with pytest.raises(ConnectionClosed) as raised:
+            await connection.request(lambda c: Metadata(c, ("s",)), MetadataResponse)
+        assert str(raised.value) == "the connection to node0:5552 is being closed"
+        [(session, command)] = received
+        session.send(Response(Key.CLOSE, command.correlation_id, Code.OK))
+        await connection.lost.wait()
+        assert anyio.current_time() - start < 1
+        assert "closed on request" in str(connection.error)
+        assert cluster.node.received(ConsumerUpdateResponse) == []
+
+
+async def test_an_end_after_close_is_no_loss(cluster: Cluster) -> None:
+    """Whether the answer or the end is seen first is chance. A lost node would be avoided."""
+
+    def end(session: Session, command: Any) -> bool:
+        session.drop()
+        return True
+
+    async with opened(cluster) as connection:
+        cluster.node.scripts[Close] = end
+        await connection.close()
+        assert connection.error is not None
+        assert connection.error.cause == "request"
+
+
 async def test_goodbye_takes_no_longer_than_the_close_timeout(cluster: Cluster) -> None:
     async with opened(cluster, close_timeout=3.0) as connection:
         session = cluster.node.sessions[0]
@@ -184,6 +228,32 @@ async def test_a_goodbye_in_front_of_garbage_is_the_reason(cluster: Cluster) -> 
         session.raw(session.wire.send(Close(1, 15, "disk")) + b"\0\0\0\x04\x7f\x7f\0\x01")
         await connection.lost.wait()
         assert "disk (code 15)" in str(connection.error)
+
+
+async def test_a_goodbye_in_front_of_a_damaged_frame_needs_no_answer(cluster: Cluster) -> None:
+    """The damage ends the protocol: the answer to Close can no longer be sent."""
+    damaged_deliver = b"\0\0\0\x05\0\x08\0\x01\0"
+    async with opened(cluster) as connection:
+        session = cluster.node.sessions[0]
+        session.raw(session.wire.send(Close(1, 15, "disk")) + damaged_deliver)
+        await connection.lost.wait()
+        assert "disk (code 15)" in str(connection.error)
+
+
+async def test_what_cannot_be_answered_before_damage_does_not_hide_it(cluster: Cluster) -> None:
+    damaged_open = b"\0\0\0\x05\x80\x15\0\x01\0"
+
+    def damage(session: Session, command: Any) -> bool:
+        answered = session.wire.send(SaslAuthenticateResponse(command.correlation_id, Code.OK))
+        session.raw(answered + session.wire.send(Tune(1 << 20, 60)) + damaged_open)
+        return True
+
+    cluster.node.scripts[SaslAuthenticate] = damage
+    start = anyio.current_time()
+    with pytest.raises(ConnectionFailed, match="violated the protocol"):
+        async with opened(cluster):
+            pass
+    assert anyio.current_time() - start < 1
 
 
 async def test_pitfall_10_a_consumer_update_of_nobody_is_answered(cluster: Cluster) -> None:

@@ -22,6 +22,7 @@ from flowstream.errors import (
     AccessRefused,
     AuthenticationFailed,
     ConnectionFailed,
+    EnvironmentClosed,
     LoopbackOnly,
     SaslError,
     SaslMechanismNotSupported,
@@ -69,6 +70,24 @@ async def opened(cluster: Cluster, **options: Any) -> AsyncIterator[ClientConnec
             settings=Settings(**options),
             owner=owner,
         )
+
+
+async def test_an_environment_that_is_closed_meanwhile_is_named(cluster: Cluster) -> None:
+    """A reconnect may be under way when the environment is closed."""
+    async with TaskOwner() as owner:
+        pass
+    streams: list[Any] = []
+
+    async def dial(address: Address) -> Any:
+        streams.append(await cluster.dial(address))
+        return streams[0]
+
+    with pytest.raises(EnvironmentClosed, match="has ended"):
+        await open_connection(
+            dial, Address("node0", 5552), "testing", name="a name", virtual_host="/v",
+            credentials=PlainCredentials("guest", SECRET), settings=Settings(), owner=owner,
+        )  # fmt: skip
+    assert streams[0].closed
 
 
 async def test_the_handshake_in_order(cluster: Cluster) -> None:

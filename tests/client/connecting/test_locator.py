@@ -75,6 +75,17 @@ async def test_the_locator_heals_itself_from_nodes_met_before(
     assert len(recorder.of(ConnectionOpened)) == len(recorder.of(ConnectionLost)) == 3
 
 
+async def test_the_node_that_was_lost_is_tried_last(connect: Connect) -> None:
+    """A machine that is gone does not refuse: it would take the whole `connect_timeout`."""
+    cluster = Cluster(3)
+    async with connect(cluster, "rabbitmq-stream://node0,node1,node2") as env:
+        cluster.dialled.clear()
+        cluster.nodes[0].kill()
+        await env.wait_for(State.RECOVERING)
+        await env.wait_for(State.OPEN)
+        assert cluster.dialled == [Address("node1", 5552)]
+
+
 async def test_a_query_on_a_connection_that_proves_dead_is_asked_again(
     cluster: Cluster, connect: Connect
 ) -> None:

@@ -196,7 +196,7 @@ async def test_leaving_in_the_middle_is_told(
             cluster.node.kill()
             await anyio.sleep(20)
         await anyio.sleep(20)
-    assert "is closed while it has been without its broker for 40" in said(caplog)[-1]
+    assert "is closed. It had been without its broker for 40" in said(caplog)[-1]
 
 
 async def test_an_end_is_no_loss(

@@ -95,3 +95,20 @@ async def test_who_waits_for_a_node_shares_the_outcome(connect: Connect) -> None
         for publisher in publishers:
             await publisher.publish(b"0")
         assert anyio.current_time() - start < 20
+
+
+async def test_a_node_that_was_lost_is_not_chosen_again_while_there_are_others(
+    connect: Connect,
+) -> None:
+    """Brokers may name a node that has just died; each attempt to reach it could take seconds."""
+    cluster = Cluster(3)
+    cluster.add("s", [b"0"])
+    async with connect(cluster) as env, env.consumer("s") as consumer:
+        for _ in range(20):
+            [lost] = [node for node in cluster.nodes if node.live("consuming")]
+            before = len(lost.sessions)
+            lost.live("consuming")[0].drop()
+            await consumer.wait_for(State.RECOVERING)
+            await consumer.wait_for(State.OPEN)
+            assert len(lost.sessions) == before
+            await anyio.sleep(20)

@@ -108,6 +108,46 @@ async def test_a_loss_while_attaching_counts() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_a_renewal_is_no_loss() -> None:
+    attached = Attached()
+    async with anyio.create_task_group() as group:
+        await attached.loop.renew()  # it does not run yet
+        group.start_soon(attached.loop.run)
+        await attached.state.wait(State.OPEN)
+        await anyio.sleep(1)
+        before = anyio.current_time()
+        await attached.loop.renew()
+        assert anyio.current_time() == before
+        assert (len(attached.times), attached.detached) == (2, 1)
+        assert (attached.loop.recoveries, attached.state.value) == (0, State.OPEN)
+        group.cancel_scope.cancel()
+    await attached.loop.renew()  # it does not run any more
+    assert len(attached.times) == 2
+
+
+async def test_a_renewal_that_fails_is_a_loss() -> None:
+    attached = Attached()
+    async with anyio.create_task_group() as group:
+        group.start_soon(attached.loop.run)
+        await attached.state.wait(State.OPEN)
+        attached.errors = [ConnectionFailed("no"), ConnectionFailed("still not")]
+        await attached.loop.renew()
+        assert attached.state.value is State.RECOVERING
+        await attached.state.wait(State.OPEN)
+        assert len(attached.times) == 4
+        group.cancel_scope.cancel()
+
+
+async def test_a_renewal_ends_with_the_loop() -> None:
+    attached = Attached()
+    async with anyio.create_task_group() as group:
+        group.start_soon(attached.loop.run)
+        await attached.state.wait(State.OPEN)
+        group.start_soon(attached.loop.renew)
+        await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "error",
     [

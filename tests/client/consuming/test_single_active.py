@@ -8,12 +8,14 @@ import anyio
 import pytest
 
 from flowstream.client import AutoTracking, OffsetSpec, State
+from flowstream.errors import ConfigurationError
 from flowstream.protocol import (
     ConsumerUpdateResponse,
     Deliver,
     QueryOffset,
     StoreOffset,
     Subscribe,
+    Unsubscribe,
     build_chunk,
     simple_entry,
 )
@@ -32,6 +34,12 @@ def anyio_backend() -> Any:
 
 def answers(cluster: Cluster) -> list[OffsetSpec]:
     return [command.offset for command in cluster.node.received(ConsumerUpdateResponse)]
+
+
+def unsubscribed(cluster: Cluster) -> list[int]:
+    """Subscriptions that were ended, without those that look at one chunk."""
+    ended = [command.subscription_id for command in cluster.node.received(Unsubscribe)]
+    return [number for number in ended if number == 0]
 
 
 async def test_pitfall_1_the_active_one_begins_behind_the_stored_offset(
@@ -180,6 +188,74 @@ async def test_a_hand_over_that_cannot_be_verified_is_told_and_made(
     assert "was not stored (found None)" in caplog.text
 
 
+async def test_a_consumer_that_subscribes_again_hands_over_and_stays_open(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", [b"0", b"1"], [b"2"])
+    options: dict[str, Any] = {"reference": "me", "single_active": True, "tracking": AutoTracking()}
+    async with connect(cluster) as env, env.consumer("s", **options) as consumer:
+        await anext(consumer)
+        async with anyio.create_task_group() as group:
+            group.start_soon(consumer.subscribe_again)
+            await anyio.sleep(5)
+            assert not unsubscribed(cluster)  # the application is not done with it
+            await consumer.done()
+        assert cluster.streams["s"].offsets["me"] == 1
+        assert unsubscribed(cluster) == [0]
+        assert (consumer.state, consumer.losses) == (State.OPEN, 0)
+        assert (await anext(consumer)).bodies == [b"2"]
+        assert answers(cluster) == [OffsetSpec.offset(0), OffsetSpec.offset(2)]
+
+
+async def test_a_consumer_that_is_about_to_unsubscribe_does_not_become_active(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """A demotion is answered even then, because the broker waits for it before it goes on."""
+    cluster.add("s", [b"0", b"1"], [b"2"])
+    told: list[str] = []
+
+    async def on_active(stream: str) -> OffsetSpec:
+        told.append("active")
+        return OffsetSpec.offset(0)
+
+    async def on_inactive(stream: str) -> None:
+        told.append("inactive")
+        session.promote(0, active=False)
+        session.promote(0, active=True)
+        await anyio.sleep(1)
+
+    options: dict[str, Any] = {"reference": "me", "single_active": True}
+    async with (
+        connect(cluster) as env,
+        env.consumer("s", on_active=on_active, on_inactive=on_inactive, **options) as consumer,
+    ):
+        await anyio.sleep(1)
+        [session] = cluster.node.live("consuming")
+        await consumer.subscribe_again()
+        await anyio.sleep(1)
+        assert told == ["active", "inactive", "active"]
+        begin = OffsetSpec.offset(0)
+        assert answers(cluster) == [begin, OffsetSpec.none(), begin]
+
+
+async def test_a_consumer_that_closes_does_not_subscribe_again(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", [b"0"])
+
+    async def on_inactive(stream: str) -> None:
+        await anyio.sleep(3600)
+
+    options: dict[str, Any] = {"reference": "me", "single_active": True}
+    async with connect(cluster) as env, anyio.create_task_group() as group:
+        async with env.consumer("s", on_inactive=on_inactive, **options) as consumer:
+            await anyio.sleep(1)
+            group.start_soon(consumer.subscribe_again)
+            await anyio.sleep(1)
+        assert consumer.state is State.CLOSED
+    assert len(cluster.node.received(Subscribe)) == 1
+
+
 async def test_a_hook_that_fails_fails_the_consumer(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s", [b"0"])
 
@@ -225,3 +301,12 @@ async def test_the_group_of_a_super_stream_tells_the_broker_which(
         assert {c.properties["super-stream"] for c in invoices.node.received(Subscribe)} == {
             "invoices"
         }
+
+
+async def test_only_a_member_of_a_group_subscribes_again(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s")
+    async with connect(cluster) as env, env.consumer("s") as consumer:
+        with pytest.raises(ConfigurationError, match="needs a consumer with single_active=True"):
+            await consumer.subscribe_again()

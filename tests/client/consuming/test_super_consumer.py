@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
 import anyio
 import pytest
 
 from flowstream.client import AutoTracking
-from flowstream.errors import StreamDoesNotExist
+from flowstream.client.consuming.super_consumer import AT_ONCE, side_by_side
+from flowstream.errors import ConfigurationError, StreamDoesNotExist
+from flowstream.protocol import Subscribe
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster
 from tests.client.timing import virtual_time
@@ -89,3 +92,112 @@ async def test_partitions_that_go_are_let_go(invoices: Cluster, connect: Connect
         invoices.node.forget("invoices-1")
         with pytest.raises(StreamDoesNotExist):
             await anext(consumer)
+
+
+MEMBER: dict[str, Any] = {"reference": "me", "single_active": True}
+
+
+async def test_a_member_of_a_group_reads_while_its_other_partitions_are_opened(
+    invoices: Cluster, connect: Connect
+) -> None:
+    for name in invoices.super_streams["invoices"]:
+        invoices.add(name, [b"0"])
+    async with connect(invoices) as env, env.super_stream_consumer("invoices", **MEMBER) as member:
+        assert [*member.positions] == ["invoices-0"]
+        assert (await anext(member)).bodies == [b"0"]
+        await anyio.sleep(1)
+        assert [*member.positions] == member.partitions
+
+
+async def test_partitions_are_opened_side_by_side(cluster: Cluster, connect: Connect) -> None:
+    """One after the other would take a second for each."""
+    names = cluster.super_streams["invoices"] = [f"invoices-{n}" for n in range(2 * AT_ONCE)]
+    for name in names:
+        cluster.add(name, [b"0"])
+
+    async with connect(cluster) as env:
+        locate = env._manager.locate
+
+        async def slowly(stream: str) -> Any:
+            await anyio.sleep(1)
+            return await locate(stream)
+
+        env._manager.locate = slowly  # type: ignore[method-assign]
+        began = anyio.current_time()
+        async with env.super_stream_consumer("invoices") as consumer:
+            assert anyio.current_time() - began < 4
+            assert [*consumer.positions] == consumer.partitions == names
+
+
+async def test_at_most_so_many_are_opened_at_the_same_time() -> None:
+    running, most, begun = 0, 0, []
+
+    async def run(number: int) -> None:
+        nonlocal running, most
+        begun.append(number)
+        running += 1
+        most = max(most, running)
+        await anyio.sleep(1)
+        running -= 1
+
+    await side_by_side(run, range(100))
+    assert most == AT_ONCE
+    assert sorted(begun) == [*range(100)]
+
+
+async def test_a_partition_that_cannot_be_opened_ends_a_member(
+    invoices: Cluster, connect: Connect
+) -> None:
+    del invoices.streams["invoices-2"]
+    async with (
+        connect(invoices, missing_timeout=5) as env,
+        env.super_stream_consumer("invoices", **MEMBER) as member,
+    ):
+        with pytest.raises(StreamDoesNotExist), anyio.fail_after(60):
+            await anext(member)
+    assert invoices.node.live() == []
+
+
+async def test_a_member_that_leaves_while_it_opens_leaves_nothing_behind(
+    invoices: Cluster, connect: Connect
+) -> None:
+    async with connect(invoices) as env:
+        async with env.super_stream_consumer("invoices", **MEMBER) as member:
+            pass
+        assert len(member.positions) == 0
+        await anyio.sleep(1)
+        assert invoices.node.live("consuming") == []
+
+
+async def test_a_member_subscribes_again_to_every_partition(
+    invoices: Cluster, connect: Connect
+) -> None:
+    for name in invoices.super_streams["invoices"]:
+        invoices.add(name, [b"0"])
+    async with (
+        connect(invoices) as env,
+        env.super_stream_consumer("invoices", reference="me", single_active=True) as consumer,
+    ):
+        await anyio.sleep(1)
+        await consumer.subscribe_again()
+        await anyio.sleep(1)
+        assert consumer.active == consumer.partitions
+        subscribed = Counter(command.stream for command in invoices.node.received(Subscribe))
+        assert subscribed == dict.fromkeys(consumer.partitions, 2)
+
+
+async def test_an_offset_is_stored_for_a_partition_that_it_has(
+    invoices: Cluster, connect: Connect
+) -> None:
+    async with connect(invoices) as env:
+        async with env.super_stream_consumer(
+            "invoices", reference="r", tracking="manual"
+        ) as consumer:
+            await consumer.store_offset("invoices-0", 1)
+            for wrong in ("x", 1.5, None, -2):
+                with pytest.raises(ConfigurationError, match=r"offset=.*: expected 0 to 2"):
+                    await consumer.store_offset("invoices-0", cast(Any, wrong))
+            with pytest.raises(ConfigurationError, match=r"stream='nope': .* it has invoices-0, "):
+                await consumer.store_offset("nope", 1)
+        with pytest.raises(ConfigurationError, match="has no such partition open; it has none"):
+            await consumer.store_offset("invoices-0", 1)

@@ -13,6 +13,7 @@ from flowstream.errors import (
     CommitNotVerified,
     ConfigurationError,
     StreamDoesNotExist,
+    StreamNotAvailable,
 )
 from flowstream.protocol import (
     Code,
@@ -166,6 +167,37 @@ async def test_what_is_forgotten_is_so_whenever_retention_passes(
         assert count >= passes_at
 
 
+@pytest.mark.parametrize(
+    ("then", "stored", "begun"),
+    [("store_beginning", None, -1), ("store -1", -1, -1), ("store 0", 0, 0), ("", None, None)],
+)
+async def test_a_name_that_was_forgotten_has_not_settled_its_first_message(
+    cluster: Cluster, connect: Connect, then: str, stored: int | None, begun: int | None
+) -> None:
+    """`forget` leaves a 0 behind, which must not count as settled once something is stored."""
+    cluster.add("s", *chunks(3))
+    async with connect(cluster) as env:
+        await env.forget_offset("me", "s")
+        if then == "store_beginning":
+            await env.store_beginning("me", "s")
+        elif then:
+            await env.store_offset_verified("me", "s", int(then.split()[1]), keep=True)
+        assert await env.query_offset("me", "s") == stored
+        assert await env.query_beginning("me", "s") == begun
+
+
+async def test_a_name_whose_first_store_after_it_was_forgotten_is_lost_halfway(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", *chunks(3))
+    async with connect(cluster) as env:
+        await env.forget_offset("me", "s")
+        kept = cluster.streams["s"].offsets
+        await env.store_offset_verified("me", "s", -1, keep=True)
+        kept["me"] = 0  # the copy is stored first
+        assert await env.query_offset("me", "s") == -1
+
+
 @pytest.mark.parametrize(("keep", "stored"), [(True, -1), (False, None)])
 async def test_a_kept_name_has_its_beginning_stored_at_the_first_message_too(
     cluster: Cluster, connect: Connect, keep: bool, stored: int | None
@@ -229,3 +261,46 @@ async def test_an_unknown_reference_has_no_offset(cluster: Cluster, connect: Con
         with pytest.raises(StreamDoesNotExist) as caught:
             await env.query_offset("me", "s")
         assert (caught.value.stream, caught.value.reference) == ("s", "me")
+
+
+async def test_a_missing_stream_is_the_same_error_after_a_loss(connect: Connect) -> None:
+    cluster = Cluster()
+    cluster.add("s", [b"0"])
+    async with connect(cluster) as env:
+        await env.query_offset("me", "s")
+        for session in cluster.node.live("tracking"):
+            session.drop()
+        await anyio.sleep(1)
+        with pytest.raises(StreamDoesNotExist, match='read the offset of "me" on "gone"') as caught:
+            await env.query_offset("me", "gone")
+        assert caught.value.reference == "me"
+
+
+async def test_a_stream_without_a_leader_is_not_asked_for_offsets_after_a_loss(
+    connect: Connect,
+) -> None:
+    """RabbitMQ 4.0 ends the connection that asks, and with it the requests for other streams."""
+    cluster = Cluster(2)
+    cluster.add("s", [b"0"])
+    cluster.add("other", [b"0"])
+
+    def crash(session: Session, command: QueryOffset) -> bool:
+        if command.stream == "s":
+            session.drop()
+        return command.stream == "s"
+
+    async with connect(cluster, "rabbitmq-stream://node1,node0") as env:
+        await env.query_offset("me", "s")
+        cluster.leaders["s"] = 99
+        for node in cluster.nodes:
+            node.scripts[QueryOffset] = crash
+            for session in node.live("tracking"):
+                session.drop()
+        await anyio.sleep(1)
+        for _ in range(5):
+            with pytest.raises(StreamNotAvailable):
+                await env.query_offset("me", "s")
+            with pytest.raises(StreamNotAvailable):
+                await env.store_offset("me", "s", 1)
+            assert await env.query_offset("me", "other") is None
+        assert sum(len(node.live("tracking")) for node in cluster.nodes) == 1

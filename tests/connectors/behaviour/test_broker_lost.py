@@ -54,11 +54,12 @@ async def serve(
         await gone.wait()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("more", [0, 10], ids=["stored", "being-stored"])
 async def test_the_only_member_of_a_group_gets_its_partition_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
-    monkeypatch.setattr(source, "COMMIT_GRACE", 0.5)
+    monkeypatch.setattr(source, "LOST_GRACE", 0.5)
     caplog.set_level(logging.INFO, "flowstream")
     board = Board()
     telemetry = Telemetry(board)

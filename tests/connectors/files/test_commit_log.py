@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowstream.connectors.commit_gate import CommitGate
 from flowstream.connectors.files.commit_log import CommitLog, Incoming, Part
 from flowstream.connectors.files.manifest import Entry, Layout
 from flowstream.errors import SinkFailed, StreamReplaced
@@ -40,7 +41,7 @@ def parts_of(offsets: Sequence[int]) -> Callable[[list[int]], list[Part]]:
 
 
 def write(log: CommitLog, batch: Sequence[int], settled: tuple[int, int] | None = None) -> int:
-    return log.commit(Incoming(batch, [1] * len(batch), settled), parts_of(batch))
+    return log.commit(Incoming(batch, [1] * len(batch), settled), parts_of(batch), CommitGate())
 
 
 def cut(offsets: Iterable[int], sizes: Iterable[int]) -> list[list[int]]:
@@ -302,8 +303,17 @@ def test_what_is_settled_without_a_gap_needs_one_range() -> None:
 def test_a_message_that_was_settled_early_is_written_though_the_watermark_passed_it() -> None:
     log = CommitLog(MemoryStore(), REFERENCE, STREAM)
     write(log, [5], (0, 4))
-    assert write(log, [3, 5], (0, 4)) == 1
+    early = Incoming([3, 5], [1, 1], (0, 4), early=frozenset({0}))
+    assert log.commit(early, parts_of([3, 5]), CommitGate()) == 1
     assert sorted(rows(log.store.files)) == [3, 5]  # type: ignore[attr-defined]
+
+
+def test_a_message_that_comes_twice_to_a_run_is_written_once() -> None:
+    """Such as one of a partition that the process lost with a batch in flight, and got again."""
+    log = CommitLog(MemoryStore(), REFERENCE, STREAM)
+    write(log, range(6))
+    assert write(log, range(3, 9), (0, 5)) == 3
+    assert sorted(rows(log.store.files)) == [*range(9)]  # type: ignore[attr-defined]
 
 
 def test_of_a_source_without_stored_offsets_each_run_is_written_anew() -> None:
@@ -318,18 +328,27 @@ def test_of_a_source_without_stored_offsets_each_run_is_written_anew() -> None:
 
 def test_a_stream_that_was_created_again_is_noticed() -> None:
     log = CommitLog(MemoryStore(), REFERENCE, STREAM)
-    log.commit(Incoming([0, 1], [1000, 2000]), parts_of([0, 1]))
-    assert log.commit(Incoming([1, 0], [2000, 1000]), parts_of([1, 0])) == 2
+    log.commit(Incoming([0, 1], [1000, 2000]), parts_of([0, 1]), CommitGate())
+    assert log.commit(Incoming([1, 0], [2000, 1000]), parts_of([1, 0]), CommitGate()) == 2
     again = CommitLog(log.store, REFERENCE, STREAM)
     with pytest.raises(StreamReplaced, match="deleted and created again"):
-        again.commit(Incoming([0], [2001]), parts_of([0]))
+        again.commit(Incoming([0], [2001]), parts_of([0]), CommitGate())
+
+
+def test_a_stream_that_was_created_again_is_noticed_after_its_later_messages_are_written() -> None:
+    log = CommitLog(MemoryStore(), REFERENCE, STREAM)
+    log.commit(Incoming([0, 1], [1000, 2000]), parts_of([0, 1]), CommitGate())
+    log.commit(Incoming([2, 3], [3000, 3000]), parts_of([2, 3]), CommitGate())
+    again = CommitLog(log.store, REFERENCE, STREAM)
+    with pytest.raises(StreamReplaced, match="deleted and created again"):
+        again.commit(Incoming([0, 1], [2500, 2500]), parts_of([0, 1]), CommitGate())
 
 
 def test_names_that_a_file_system_does_not_tell_apart_are_noticed() -> None:
     store = MemoryStore()
     write(CommitLog(store, REFERENCE, STREAM), [0])
     moved = {path.replace("/orders/", "/ORDERS/"): data for path, data in store.files.items()}
-    with pytest.raises(SinkFailed, match="does not tell the names apart"):
+    with pytest.raises(SinkFailed, match="does not distinguish these names"):
         write(CommitLog(MemoryStore(moved), REFERENCE, "ORDERS"), [0])
 
 

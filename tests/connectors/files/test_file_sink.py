@@ -6,8 +6,10 @@ import json
 import os
 import random
 import re
+import threading
 import uuid
 from contextlib import nullcontext, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,20 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 
-from flowstream import Drop, FileSink, IterableProducer, Message, Pipeline, Retry
+from flowstream import Backoff, Drop, FileSink, IterableProducer, Message, Pipeline, Retry
 from flowstream.connectors import complete_files as complete_files_of
+from flowstream.connectors.done_ranges import DoneRanges
 from flowstream.connectors.files import file_sink
-from flowstream.errors import ConfigurationError, NotSupported, StreamReplaced
+from flowstream.connectors.files.reading import written
+from flowstream.connectors.files.stores import LocalStore
+from flowstream.errors import ConfigurationError, DrainTimeout, NotSupported, StreamReplaced
 from flowstream.pipeline import Failure, Intake, Producer
+from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, numbers
 from tests.support.stores import MemoryStore, complete, litter
+from tests.test_texts import hostile
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +92,7 @@ async def test_what_comes_again_is_left_out_in_whatever_batches(
     result = await pipeline_of(again, sink, size=7, concurrency=3).run()
     assert result.settled == {"ok": 40}
     assert sorted(row["n"] for row in await rows(tmp_path)) == [*range(40)]
-    assert "left out 7 messages of orders that are in complete files already" in caplog.text
+    assert "skipped 7 messages of orders that are already in complete files" in caplog.text
 
 
 async def test_of_an_iterable_each_run_is_written_anew(tmp_path: Path) -> None:
@@ -136,6 +143,90 @@ async def test_partitions_are_folders_and_what_has_none_fails_alone(
     assert found == {"region=r0", "region=r1", "region=r2", "region=..%2F..%2Fup"}
     assert await anyio.to_thread.run_sync(os.listdir, tmp_path) == ["files"]
     assert len(await rows(tmp_path / "files")) == 19
+
+
+def refuse_five(n: int) -> int:
+    if n == 5:
+        raise SystemExit(hostile())
+    return n
+
+
+class Number(BaseModel):
+    n: int
+
+
+class Serialized(Number):
+    @field_serializer("n")
+    def _serialized(self, n: int) -> int:
+        return refuse_five(n)
+
+
+@pytest.mark.parametrize("where", ["partition_by", "serializer"])
+async def test_whatever_users_functions_raise_only_their_message_fails(
+    tmp_path: Path, where: str
+) -> None:
+    by = None if where == "serializer" else lambda message: {"n": refuse_five(message.data.n)}
+    sink = FileSink(tmp_path / "files", format="ndjson", partition_by=by)
+    pipeline = pipeline_of(MemoryStream(numbers(20)), sink)
+
+    @pipeline.processor
+    async def handle(message: Message[Number]) -> Number | None:
+        return Serialized(n=message.data.n) if where == "serializer" else None
+
+    result = await pipeline.run()
+    assert result.settled == {"ok": 19, "discarded": 1}
+    (reason,) = result.reasons
+    assert reason.error in ("SystemExit", "PydanticSerializationError")
+
+
+async def test_a_thread_that_hangs_is_given_up_and_each_message_is_there_once(
+    tmp_path: Path,
+) -> None:
+    """It goes on later, while the next attempt writes, or after it."""
+    hangs, released = threading.Event(), threading.Event()
+
+    def by(message: Message[dict]) -> dict[str, int]:
+        if message.data["n"] == 5 and not hangs.is_set():
+            hangs.set()
+            released.wait(10)
+        return {"n": message.data["n"] % 2}
+
+    sink = FileSink(tmp_path / "files", format="ndjson", partition_by=by)
+    # On a busy machine other attempts may run out of time, too.
+    pipeline = Pipeline("filed", MemoryStream(numbers(20)), retry=Retry(100))
+    pipeline.sink("files", sink, size=10, batch_timeout=0.05, timeout=0.2)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        if message.offset == 19:  # the first attempt has failed by then, and the second is on
+            await anyio.sleep(0.3)
+            released.set()
+
+    with anyio.fail_after(30):
+        result = await pipeline.run()
+    assert result.settled == {"ok": 20}
+    assert sorted(row["n"] for row in await rows(tmp_path / "files")) == [*range(20)]
+
+
+async def test_a_drain_does_not_wait_for_a_thread_that_hangs(tmp_path: Path) -> None:
+    hangs, released = threading.Event(), threading.Event()
+
+    def by(message: Message[dict]) -> dict[str, int]:
+        hangs.set()
+        released.wait(10)
+        return {"n": 0}
+
+    sink = FileSink(tmp_path / "files", format="ndjson", partition_by=by)
+    pipeline = Pipeline("filed", MemoryStream(numbers(5)), drain_timeout=0.2)
+    pipeline.processor(nothing)
+    pipeline.sink("files", sink, size=5)
+    with anyio.fail_after(5):
+        async with pipeline.start() as running:
+            await anyio.to_thread.run_sync(hangs.wait)
+            running.stop()
+            result = await running.wait()
+    assert isinstance(result.error, DrainTimeout)
+    released.set()
 
 
 @pytest.mark.medium
@@ -214,6 +305,27 @@ async def test_a_stream_that_was_created_again_ends_the_run(tmp_path: Path) -> N
     with pytest.raises(StreamReplaced, match="Give FileSink another reference= or directory"):
         await pipeline_of(stream, FileSink(tmp_path, format="ndjson")).run()
     assert stream.commits == []
+
+
+async def test_each_run_notices_a_stream_that_was_created_again(tmp_path: Path) -> None:
+    """A restart must not take what the run before wrote of the new stream for the old one."""
+    await pipeline_of(Newer(numbers(10)), FileSink(tmp_path, format="ndjson")).run()
+    stream = Newer(numbers(100))
+    stream.time = 2000
+    for _ in range(3):
+        sink = FileSink(tmp_path, format="ndjson", origin=True)
+        pipeline = Pipeline("filed", stream, retry=Retry(attempts=3, backoff=Backoff(0.01)))
+
+        @pipeline.processor
+        async def slow_first(message: Message[dict[str, int]]) -> None:
+            if message.offset < 10 and message.attempt < 3:
+                raise OSError("not yet")
+
+        pipeline.sink("files", sink, size=5, batch_timeout=0.05, concurrency=3)
+        with pytest.raises(StreamReplaced):
+            await pipeline.run()
+    assert stream.commits == []
+    assert all(row.get("_offset", 10) >= 10 for row in await rows(tmp_path))
 
 
 @pytest.mark.medium
@@ -308,3 +420,111 @@ def test_a_wrong_combination_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     assert (
         repr(FileSink("s3://k:s@b/x", format="ndjson")) == "FileSink('s3://b/x', format='ndjson')"
     )
+
+
+# -- files that are rolled
+
+
+class Written(MemoryStream):
+    """Its deliveries of five messages were written `seconds` apart."""
+
+    seconds = 1.0
+    begin = 1_800_000_000.0
+
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open(self.stream, committed=self.stored.get(self.stream))
+        for offset in range(0, len(self.bodies), 5):
+            written = int((self.begin + offset / 5 * self.seconds) * 1000)
+            await partition.send(self.bodies[offset : offset + 5], offset=offset, timestamp=written)
+        if self.endless:
+            await anyio.sleep_forever()
+
+
+async def lines_of(directory: Path) -> list[list[int]]:
+    """The numbers of each complete file."""
+
+    def read() -> list[list[int]]:
+        return [
+            [json.loads(line)["n"] for line in Path(file).read_text().splitlines()]
+            for file in complete_files_of(directory)
+        ]
+
+    return await anyio.to_thread.run_sync(read)
+
+
+async def test_a_file_has_the_bytes_that_it_is_rolled_at(tmp_path: Path) -> None:
+    sink = FileSink(tmp_path, format="ndjson", roll=90)  # a body has 9 bytes
+    pipeline = Pipeline("rolled", MemoryStream([b'{"n": %02d}' % n for n in range(10, 35)]))
+    pipeline.sink("files", sink)
+    assert (await pipeline.run()).settled == {"ok": 25}
+    assert await lines_of(tmp_path) == [[*range(10, 20)], [*range(20, 30)], [*range(30, 35)]]
+
+
+@pytest.mark.parametrize("by", [None, lambda message: {"odd": message.data["n"] % 2}])
+async def test_a_file_has_the_messages_of_its_time(tmp_path: Path, by: Any) -> None:
+    sink = FileSink(tmp_path, format="ndjson", roll=timedelta(seconds=4), partition_by=by)
+    source = Written(numbers(60))
+    pipeline = Pipeline("rolled", source)
+
+    @pipeline.processor
+    async def decode(message: Message[dict[str, int]]) -> None: ...
+
+    pipeline.sink("files", sink)
+    assert (await pipeline.run()).settled == {"ok": 60}
+    files = await lines_of(tmp_path)
+    windows = [[*range(n, n + 20)] for n in (0, 20, 40)]
+    if by is None:
+        assert files == windows
+    else:
+        assert sorted(files) == sorted([n for n in w if n % 2 == odd] for w in windows
+                                       for odd in (0, 1))  # fmt: skip
+        assert {Path(file).parent.name for file in await complete_files(tmp_path)} == {
+            "odd=0", "odd=1",
+        }  # fmt: skip
+
+
+async def test_a_rolled_file_is_settled_when_it_is_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The window bounds it: then the file is closed early, which is logged once."""
+    source = Written(numbers(40), endless=True)
+    pipeline = Pipeline("rolled", source, max_in_flight=10, commit_interval=0.01)
+    sink = FileSink(tmp_path, format="ndjson", roll=timedelta(hours=1))
+    pipeline.sink("files", sink, batch_timeout=30)
+    async with pipeline.start() as running:
+        while running.statistics().received < 40:
+            await anyio.sleep(0.005)
+        assert running.statistics().in_flight <= 10
+        assert source.stored.get("orders", -1) < 30  # the open file
+    assert caplog.text.count("files are closed before they are full") == 1
+    assert [n for file in await lines_of(tmp_path) for n in file] == [*range(40)]
+    assert source.stored["orders"] == 39
+
+
+@pytest.mark.parametrize("roll", [0, -1, True, 1.5, timedelta(0), timedelta(milliseconds=999)])
+def test_a_roll_is_bytes_or_a_time(roll: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"FileSink > roll=.*bytes.*timedelta"):
+        FileSink("x", roll=roll)
+
+
+async def test_files_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+    """Of file managers, editors, copies and readers, in every folder."""
+    stream = MemoryStream(numbers(20))
+    await pipeline_of(stream, FileSink(tmp_path, format="ndjson")).run()
+    names = [".DS_Store", "_SUCCESS", "notes.txt", "000000099.json~", "000000098.json.partial"]
+
+    def visit() -> list[Path]:
+        folders = [Path(folder) for folder, _, _ in os.walk(tmp_path)]
+        files = [folder / name for folder in folders for name in names]
+        for file in files:
+            file.write_text("foreign")
+        return files
+
+    foreign = await anyio.to_thread.run_sync(visit)
+    stream.bodies += numbers(40)[20:]
+    stream.stored = {}
+    await pipeline_of(stream, FileSink(tmp_path, format="ndjson")).run()
+    assert await rows(tmp_path) == [{"n": n} for n in range(40)]
+    done = await anyio.to_thread.run_sync(written, LocalStore(str(tmp_path)), "filed")
+    assert done == {"orders": DoneRanges([(0, 39)])}
+    assert await anyio.to_thread.run_sync(lambda: {it.read_text() for it in foreign}) == {"foreign"}

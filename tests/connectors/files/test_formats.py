@@ -53,7 +53,7 @@ def test_lines_say_where_they_come_from() -> None:
         {"_stream": "s", "_offset": 2},
     ]
     assert [*found.errors] == [2]
-    assert "no room" in str(found.errors[2])
+    assert "cannot be added" in str(found.errors[2])
 
 
 pq: Any = None

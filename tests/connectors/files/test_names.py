@@ -63,6 +63,7 @@ class Colour(Enum):
         ({"at": datetime(2026, 1, 2, 3, tzinfo=UTC)}, "at=2026-01-02T03%3A00%3A00%2B00%3A00"),
         ({"n": 7, "b": True}, "n=7/b=true"),
         ({"none": None}, f"none={NULL}"),
+        ({"text": NULL}, f"text=%5F{NULL[1:]}"),
         ({"id": UUID(int=1)}, "id=00000000-0000-0000-0000-000000000001"),
         ({"up": "../../etc/passwd"}, "up=..%2F..%2Fetc%2Fpasswd"),
         ({"dots": ".."}, "dots=%2E%2E"),
@@ -84,10 +85,11 @@ def test_folders_are_those_of_hive(values: dict[str, Any], folder: str) -> None:
         ({"x": ["y"]}, "is a list"),
         ({"x": Colour.RED}, "is a Colour"),
         ({"": "y"}, "is not the name of a partition"),
+        ({1: "y"}, "1 is not the name of a partition"),
         ({"k" * 101: "y"}, "is not the name of a partition"),
     ],
 )
-def test_values_that_name_no_folder_are_refused(values: dict[str, Any], says: str) -> None:
+def test_values_that_name_no_folder_are_refused(values: dict[Any, Any], says: str) -> None:
     with pytest.raises((TypeError, ValueError), match=says):
         folder_of(values)
 

@@ -19,9 +19,9 @@ def test_a_field_of_a_dict_or_an_object() -> None:
 @pytest.mark.parametrize(
     ("data", "kind", "says"),
     [
-        ({"x": 1}, LookupError, "has no field 'day', which partition_by names"),
+        ({"x": 1}, LookupError, "partition_by='day': the data has no field of this name"),
         (b"{}", TypeError, "annotate the handler"),
-        ("{}", TypeError, "give partition_by a function"),
+        ("{}", TypeError, "use a function as partition_by"),
         (SimpleNamespace(), AttributeError, "day"),
     ],
 )

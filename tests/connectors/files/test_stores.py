@@ -21,7 +21,7 @@ from flowstream.connectors.files.stores import (
     open_store,
     shown_directory,
 )
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, SinkFailed
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -100,6 +100,21 @@ def test_a_file_system_without_hard_links_is_refused(
         check_store(LocalStore(str(tmp_path)))
 
 
+@pytest.mark.parametrize("where", ["taken", "taken/below", "taken/far/below"])
+def test_a_directory_that_is_a_file_is_refused(tmp_path: Path, where: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SinkFailed, match=r"no file can be written there: NotADirectoryError: "):
+        check_store(LocalStore(str(tmp_path / where)))
+
+
+@pytest.mark.parametrize("url", ["nowhere://bucket/orders", "nowhere://user:secret@host/orders"])
+def test_a_scheme_that_nobody_knows_is_refused(url: str) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
+    with pytest.raises(ConfigurationError, match="cannot be used: Protocol not known") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_file_system_that_looks_and_then_writes_is_refused() -> None:
     fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
     memory = FsspecStore(f"memory://{uuid.uuid4().hex}")
@@ -110,7 +125,9 @@ def test_a_file_system_that_looks_and_then_writes_is_refused() -> None:
         pipe_file = fsspec.AbstractFileSystem.pipe_file
 
     fsspec.register_implementation("general", General, clobber=True)
-    with pytest.raises(ConfigurationError, match="cannot create a file only where there is none"):
+    with pytest.raises(
+        ConfigurationError, match="can create a file only if it does not exist, and this one cannot"
+    ):
         check_store(FsspecStore("general://x"))
 
     class Old(type(memory._system)):  # type: ignore[misc]

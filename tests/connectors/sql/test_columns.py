@@ -121,7 +121,9 @@ def test_a_row_has_the_values_in_the_order_of_the_columns() -> None:
 def test_a_dict_may_lack_what_is_optional_only() -> None:
     assert row(Typed, {"id": 1}) == (1, None)
     assert row(Typed, {"id": 1, "name": "n", "more": 5}) == (1, "n")
-    with pytest.raises(LookupError, match="the data has no field 'id', which is a column"):
+    with pytest.raises(
+        LookupError, match="the data has no field 'id', but the table has this column"
+    ):
         row(Typed, {"name": "n"})
 
 

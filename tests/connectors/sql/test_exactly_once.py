@@ -117,7 +117,7 @@ def test_claims_in_postgres(postgres: Postgres) -> None:
 
     batch = Batch.new("a", "b")
     with psycopg.connect(postgres.database(), autocommit=True) as connection:
-        with pytest.raises(ConfigurationError, match=r"claim inside of `with connection"):
+        with pytest.raises(ConfigurationError, match=r"claim inside `with connection"):
             once.claim(connection, batch)
         with connection.transaction():
             once.create_table(connection)
@@ -126,3 +126,35 @@ def test_claims_in_postgres(postgres: Postgres) -> None:
         for expected in (["a", "b"], []):
             with connection.transaction():
                 assert [message.data for message in once.claim(connection, batch)] == expected
+
+
+def test_rows_of_a_connection_may_have_any_shape(path: Path) -> None:
+    """A handler's connection may make dicts of rows."""
+    batch = Batch.new("a", "b")
+    for found in (2, 0):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.row_factory = lambda cursor, row: dict(
+                zip([column[0] for column in cursor.description], row, strict=True)
+            )
+            assert len(once.claim(connection, batch)) == found
+
+
+@pytest.mark.slow
+def test_rows_of_a_postgres_connection_may_have_any_shape(postgres: Postgres) -> None:
+    import psycopg
+    from psycopg.rows import dict_row
+
+    with psycopg.connect(postgres.database(), row_factory=dict_row) as connection:
+        once.create_table(connection)
+        assert len(once.claim(connection, Batch.new("a", "b"))) == 2
+        assert once.claim(connection, Batch.new("a", "b")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_connection_for_async_code_is_refused(postgres: Postgres) -> None:
+    import psycopg
+
+    async with await psycopg.AsyncConnection.connect(postgres.database()) as connection:
+        with pytest.raises(ConfigurationError, match="AsyncConnection cannot"):
+            once.claim(connection, Batch.new("a"))

@@ -19,7 +19,9 @@ from flowstream.connectors.sql.offsets_table import (
     OffsetsTable,
     Place,
     parsed,
+    parsed_marks,
     written,
+    written_marks,
 )
 from flowstream.errors import StreamReplaced
 
@@ -38,6 +40,11 @@ def test_ranges_are_read_as_they_were_written(ranges: list[tuple[int, int]]) -> 
 def test_ranges_are_written_for_people() -> None:
     assert written([(0, 1041), (1043, 1043)]) == "0-1041,1043"
     assert parsed("") == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 1 << 50))))
+def test_marks_are_read_as_they_were_written(marks: list[tuple[int, int]]) -> None:
+    assert parsed_marks(written_marks(marks)) == marks
 
 
 def opened() -> tuple[sqlite3.Connection, OffsetsTable]:
@@ -121,6 +128,26 @@ def test_a_newer_message_at_a_done_offset_is_of_another_stream(table: OffsetsTab
         Claim(table, "r", places("s", [0], timestamp=1001))
     table.forget("r", "s")
     assert Claim(table, "r", places("s", [0], timestamp=1001)).fresh == [0]
+
+
+def test_a_stream_that_was_created_again_is_noticed_after_its_later_messages_are_written(
+    table: OffsetsTable,
+) -> None:
+    for first, timestamp in ((0, 1000), (4, 3000), (2, 3000)):  # of the old stream, and the new one
+        claim = Claim(table, "r", places("s", [first, first + 1], timestamp=timestamp))
+        claim.store(claim.fresh, {"s": range(0)})
+    with pytest.raises(StreamReplaced, match="s@0 is newer"):
+        Claim(table, "r", places("s", [0, 1], timestamp=2000))
+
+
+def test_a_clock_that_goes_back_is_not_another_stream(table: OffsetsTable) -> None:
+    """When two workers write messages from before (0 to 4) and after it went back."""
+    times = [2000] * 5 + [1000] * 5
+    for batch in ([4, 8], [0, 1, 2, 3], [5, 6, 7], [9]):
+        claim = Claim(table, "r", [("s", offset, times[offset]) for offset in batch])
+        claim.store(claim.fresh, {"s": range(0)})
+    again = Claim(table, "r", [("s", offset, time) for offset, time in enumerate(times)])
+    assert again.fresh == []
 
 
 def test_without_times_nothing_is_concluded(table: OffsetsTable) -> None:

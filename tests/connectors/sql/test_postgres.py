@@ -8,9 +8,10 @@ import threading
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from flowstream import Backoff, Halt, Message, Pipeline, PostgresSink
+from flowstream import Backoff, Drop, Halt, Message, Pipeline, PostgresSink
 from flowstream.connectors.sql.postgres import rounds
 from flowstream.errors import ConfigurationError, SinkFailed
 from tests.connectors.sql.conftest import PostgresStore
@@ -140,3 +141,84 @@ async def test_constraints_that_are_deferred_fail_single_messages(postgres: Post
     pipeline.sink("load", store.sink("orders", columns=COLUMNS), size=5)
     assert (await pipeline.run()).settled == {"ok": 4, "discarded": 1}
     assert store.count() == 5
+
+
+def raising(state: str) -> str:
+    """A trigger that refuses the row 3 with an SQLSTATE of its own."""
+    return (
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"IF NEW.id = 3 THEN RAISE EXCEPTION 'closed' USING ERRCODE = '{state}'; END IF; "
+        "RETURN NEW; END $$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [None, "id"])
+@pytest.mark.parametrize("state", ["P0001", "SHOP1", "42501", "XX000"])
+async def test_whatever_a_trigger_raises_only_its_row_fails(
+    postgres: Postgres, key: str | None, state: str
+) -> None:
+    store = PostgresStore(postgres)
+    store.ask("CREATE TABLE orders (id BIGINT PRIMARY KEY, name TEXT)")
+    store.ask(raising(state))
+    pipeline = pipeline_of(50)
+    pipeline.on_failed(lambda failure: Drop())
+    pipeline.sink("load", store.sink("orders", columns=COLUMNS, key=key), size=50)
+    result = await pipeline.run()
+    assert result.settled == {"ok": 49, "discarded": 1}
+    assert store.ask("SELECT id FROM orders WHERE id = 3") == []
+    assert store.count() == 49
+
+
+@pytest.mark.slow
+async def test_a_table_that_is_dropped_fails_the_batch_by_its_name(postgres: Postgres) -> None:
+    """Not each row by itself, which would take as many attempts as there are rows."""
+    store = PostgresStore(postgres)
+    sink = store.sink("orders", columns=COLUMNS)
+    pipeline = Pipeline("shop", MemoryStream([b"{}"] * 20), on_failure=Drop())
+
+    @pipeline.processor
+    def process(message: Message[dict[str, Any]]) -> dict[str, Any]:
+        if message.offset == 19:
+            store.ask("DROP TABLE orders")
+        return {"id": message.offset, "name": "n"}
+
+    pipeline.sink("load", sink, size=20)
+    result = await pipeline.run()
+    assert result.settled == {"discarded": 20}
+    assert ['relation "orders" does not exist' in it.text for it in result.reasons] == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "DROP TABLE orders; CREATE VIEW orders AS SELECT 1 AS id, '' AS name; "
+            "GRANT ALL ON orders TO loader",
+            "copy to view",
+        ),
+        ("REVOKE INSERT ON orders FROM loader", "permission denied for table orders"),
+        ("REVOKE UPDATE ON flowstream_offsets FROM loader", "permission denied for table flow"),
+        ("ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "row-level security"),
+    ],
+)
+async def test_what_no_row_could_pass_is_reported_before_the_first_message(
+    postgres: Postgres, change: str, says: str
+) -> None:
+    store = PostgresStore(postgres)
+    sink = store.sink("orders", columns=COLUMNS)
+    await anyio.to_thread.run_sync(sink.initialize)
+    store.ask(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'loader') THEN "
+        "CREATE ROLE loader LOGIN; END IF; END $$"
+    )
+    store.ask("GRANT ALL ON ALL TABLES IN SCHEMA public TO loader")
+    for statement in change.split("; "):
+        store.ask(statement)
+    store.url = store.url.replace("postgres:secret@", "loader@")
+    pipeline = pipeline_of(5)
+    pipeline.sink("load", store.sink("orders", columns=COLUMNS, create=False), size=5)
+    with pytest.raises(ConfigurationError, match=says):
+        await pipeline.run()

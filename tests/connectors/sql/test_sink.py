@@ -7,15 +7,26 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from flowstream import Backoff, Drop, Halt, IterableProducer, Message, Pipeline, Retry, RunResult
-from flowstream.errors import ConfigurationError, SinkFailed, StreamReplaced
+from flowstream import (
+    Backoff,
+    Drop,
+    Halt,
+    IterableProducer,
+    Message,
+    Pipeline,
+    Retry,
+    RunResult,
+    SqliteSink,
+)
+from flowstream.errors import ConfigurationError, OutcomeUnknown, SinkFailed, StreamReplaced
 from flowstream.pipeline import Failure, Producer
-from tests.connectors.sql.conftest import Store
+from tests.connectors.sql.conftest import SqliteStore, Store
 from tests.support.pipelines import MemoryStream
 
 pytestmark = pytest.mark.anyio
@@ -25,6 +36,9 @@ pytestmark = pytest.mark.anyio
 class Order:
     id: int
     name: str
+
+
+NAN = float("nan")
 
 
 def bodies(*ids: int, name: Any = "n") -> list[bytes]:
@@ -70,7 +84,9 @@ async def test_what_comes_again_is_written_already(
         pipeline.sink("load", store.sink(columns=Order), size=30)
         assert (await run(pipeline)).settled == {"ok": 99 - (-1 if stored is None else stored)}
     assert store.count() == 100
-    assert "orders@0 and others are in the table already, and are left out" in caplog.text
+    assert (
+        "skipped orders@0 and others, because an earlier run or attempt wrote them" in caplog.text
+    )
 
 
 async def test_a_key_replaces_rows_and_keeps_the_last(store: Store) -> None:
@@ -122,7 +138,7 @@ async def test_data_without_a_row_fails_alone(store: Store) -> None:
     assert (await run(pipeline)).settled == {"ok": 4, "discarded": 1}
     (failure,) = failures
     assert failure.attempts == 1
-    assert failure.reason == "the data has no field 'id', which is a column"
+    assert failure.reason == "the data has no field 'id', but the table has this column"
     assert store.ask("SELECT sum(id), sum(twice) FROM orders") == [(10, 20)]
 
 
@@ -234,6 +250,26 @@ async def test_a_stream_that_was_created_again_is_never_left_out(store: Store) -
     assert store.count() == 15
 
 
+async def test_each_run_notices_a_stream_that_was_created_again(store: Store) -> None:
+    """A restart must not take what the run before wrote of the new stream for the old one."""
+    pipeline = pipeline_of(Timed(bodies(*range(10)), 1_000))
+    pipeline.sink("load", store.sink(columns=Order))
+    await run(pipeline)
+    again = Timed(bodies(*range(100, 200)), 2_000)
+
+    def slow_first(message: Message[Order]) -> None:
+        if message.offset < 10 and message.attempt < 3:
+            raise OSError("not yet")
+
+    for _ in range(3):
+        pipeline = pipeline_of(again, handle=slow_first, retry=Retry(3, Backoff(0.01)))
+        pipeline.sink("load", store.sink(columns=Order), size=5, concurrency=3)
+        with pytest.raises(StreamReplaced):
+            await run(pipeline)
+    assert store.ask("SELECT count(*) FROM orders WHERE id BETWEEN 100 AND 109") == [(0,)]
+    assert again.stored == {}
+
+
 async def test_tables_that_are_missing_are_reported_before_the_first_message(store: Store) -> None:
     async def refused(sink: Any) -> str:
         pipeline = pipeline_of(MemoryStream(bodies(1)))
@@ -253,7 +289,7 @@ async def test_tables_that_are_missing_are_reported_before_the_first_message(sto
 
 @pytest.mark.parametrize("key", ["nr", ("id", "nr")])
 def test_a_key_is_among_the_columns(store: Store, key: Any) -> None:
-    with pytest.raises(ConfigurationError, match="'nr' is no column; there are id, name"):
+    with pytest.raises(ConfigurationError, match="'nr' is not a column; the columns are id, name"):
         store.sink(columns=Order, key=key)
 
 
@@ -323,3 +359,94 @@ async def test_a_database_that_stays_away_fails_the_batch(store: Store) -> None:
         await run(pipeline)
     assert isinstance(caught.value.__cause__, SinkFailed)
     assert len(tries) == 3
+
+
+@pytest.mark.both_backends
+async def test_a_table_that_cannot_be_created_is_the_error_of_the_run(store: Store) -> None:
+    pipeline = pipeline_of(MemoryStream(bodies(1)))
+    pipeline.sink("load", store.sink("nowhere.orders", columns=Order), size=1)
+    with pytest.raises(SinkFailed, match=r"cannot create the table 'nowhere\.orders' of .*nowhere"):
+        await run(pipeline)
+
+
+@pytest.mark.parametrize("path", [":memory:", "file::memory:?cache=shared", "file:rows.db"])
+def test_a_database_in_memory_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"SqliteSink > path=.*the path of a file"):
+        SqliteSink(path, "orders", columns=Order)
+
+
+async def test_nan_fails_instead_of_becoming_null(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    pipeline = Pipeline("shop", MemoryStream([b"1", b"nan", b"3"]), on_failure=Drop())
+
+    @pipeline.processor
+    async def ratio(message: Message[str]) -> dict[str, float]:
+        return {"x": float(message.data)}
+
+    pipeline.sink("load", store.sink(columns={"x": float}), size=3)
+    result = await run(pipeline)
+    assert result.settled == {"ok": 2, "discarded": 1}
+    assert [reason.text for reason in result.reasons] == ["SQLite cannot store NaN"]
+    assert store.ask("SELECT x FROM orders ORDER BY x") == [(1.0,), (3.0,)]
+
+
+@pytest.mark.parametrize("kind", [int, bool, float])
+async def test_nan_in_a_column_that_may_be_null_fails(tmp_path: Path, kind: type) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite3")
+    pipeline = pipeline_of(MemoryStream(bodies(1, 2)))
+    sink = store.sink(columns={"x": kind | None}, row=lambda it: {"x": 0 if it.offset else NAN})
+    pipeline.sink("load", sink, size=3)
+    assert (await run(pipeline)).settled == {"ok": 1, "discarded": 1}
+    assert store.ask("SELECT x FROM orders") == [(0,)]
+
+
+@pytest.mark.parametrize(("kind", "value"), [(str, b"x"), (str, ["a"]), (bytes, "x"), (bytes, 5)])
+async def test_a_value_of_another_type_fails_instead_of_becoming_its_text(
+    store: Store, kind: type, value: object
+) -> None:
+    pipeline = pipeline_of(MemoryStream(bodies(1, 2)))
+    good: object = "x" if kind is str else b"x"
+    sink = store.sink(columns={"x": kind}, row=lambda it: {"x": value if it.offset else good})
+    pipeline.sink("load", sink, size=3)
+    result = await run(pipeline)
+    assert result.settled == {"ok": 1, "discarded": 1}
+    assert "got an object of type" in result.reasons[0].text
+    assert store.count() == 1
+
+
+async def test_what_may_be_committed_is_left_to_the_next_run(store: Store) -> None:
+    """The answer to a commit is lost, and the database is away for longer than the attempts."""
+    stream = MemoryStream(bodies(*range(10)))
+    sink = store.sink(columns=Order, attempts=3, backoff=Backoff(0.01))
+    connect = sink.connect
+    committed: list[bool] = []
+
+    class Away(Exception):
+        pass
+
+    def breaking() -> Any:
+        if committed:
+            raise Away
+        database = connect()
+        commit, lost = database.commit, database.lost
+
+        def commits() -> None:
+            commit()
+            if store.count():
+                committed.append(True)
+                database.in_doubt = True
+                raise Away
+
+        database.commit, database.lost = commits, lambda it: isinstance(it, Away) or lost(it)
+        return database
+
+    sink.connect = breaking  # type: ignore[method-assign]
+    pipeline = pipeline_of(stream, on_failure=Drop(), retry=Retry(2, Backoff(0.01)))
+    pipeline.sink("load", sink, size=10)
+    with pytest.raises(OutcomeUnknown, match="may have been committed"):
+        await run(pipeline)
+    assert (store.count(), stream.stored) == (10, {})
+    pipeline = pipeline_of(stream)
+    pipeline.sink("load", store.sink(columns=Order))
+    assert (await run(pipeline)).settled == {"ok": 10}
+    assert store.count() == 10

@@ -65,6 +65,7 @@ class Shape:
     timeout: float = 1.0
     attempts: int = 1
     backoff: float = 1.0
+    jitter: float = 0.2
     halts: bool = False
     window: int = 50
     window_bytes: int = 1 << 20

@@ -410,6 +410,10 @@ class Member:
     def partitions(self) -> list[str]:
         return self._process.world.streams
 
+    @property
+    def positions(self) -> dict[str, int | None]:
+        return dict.fromkeys(self.partitions)
+
     def __aiter__(self) -> Member:
         return self
 

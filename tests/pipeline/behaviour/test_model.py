@@ -74,6 +74,7 @@ shapes = st.builds(
     timeout=st.sampled_from([0.5, 5.0, 100.0]),
     attempts=st.integers(1, 3),
     backoff=st.sampled_from([0.0, 1.0, 10.0]),
+    jitter=st.sampled_from([0.0, 0.2]),
     halts=st.sampled_from([False, False, False, True]),
     window=st.sampled_from([10, 30, 1000]),
     window_bytes=st.sampled_from([250, 2000, 1 << 20]),
@@ -329,7 +330,9 @@ def pipeline_of(model: Model, source: LiveStream, shape: Shape) -> Pipeline:
     pipeline = Pipeline(
         "model",
         source,
-        retry=Retry(attempts=shape.attempts, backoff=Backoff(initial=shape.backoff)),
+        retry=Retry(
+            attempts=shape.attempts, backoff=Backoff(initial=shape.backoff, jitter=shape.jitter)
+        ),
         on_failure=Halt() if shape.halts else Collect(model),
         partition_by=(lambda m: m.data["p"]) if shape.partitioned else None,
         max_in_flight=shape.window,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from flowstream import Message
 from flowstream.errors import DrainTimeout, Halted, OffsetTruncated, SourceFailed
 from flowstream.testing import VirtualLoop, run_virtual
 from tests.pipeline.behaviour.runs import (
@@ -328,6 +330,44 @@ def test_a_member_whose_source_breaks_hands_its_partitions_over_first() -> None:
         assert not world.wrong, world.wrong
         assert not world.left()
         assert world.stored("orders-0") == 7
+
+    run_virtual(main)
+
+
+def test_a_hand_over_that_a_stop_cuts_off_is_still_made_before_another_member_begins() -> None:
+    """The source has failed and hands over; the broker asks for it, too; and then comes a stop."""
+
+    async def main() -> None:
+        world, handled = World("group"), Counter[tuple[str, int]]()
+        shape = Shape(policy="halt", drain_timeout=60)
+        one, two = Process(world, shape), Process(world, shape)
+        handling = world.handling
+
+        def count(message: Message[Any]) -> None:
+            handled[message.stream, message.offset] += 1
+            handling(message)
+
+        world.handling = count  # type: ignore[method-assign]
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.keep_group)
+            group.start_soon(one.main)
+            await one.ready.wait()
+            world.publish("orders-1", [Script("slow")] * 4)
+            await anyio.sleep(0.5)
+            one.crash = True
+            world.publish("orders-0", [Script()])
+            await anyio.sleep(0.1)
+            group.start_soon(two.main)
+            await two.ready.wait()
+            await anyio.sleep(0.1)
+            one.running.stop()
+            await anyio.sleep(200)
+            two.running.stop()
+            await two.running.wait()
+            group.cancel_scope.cancel()
+        assert not world.wrong, world.wrong
+        assert not world.left()
+        assert [handled["orders-1", offset] for offset in range(4)] == [1] * 4
 
     run_virtual(main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import anyio
@@ -9,6 +10,7 @@ import pytest
 
 from flowstream.errors import ConfigurationError, Halted
 from flowstream.pipeline import Backoff, Batch, Drop, Message, Pipeline, Retry, Slice
+from flowstream.pipeline.stages.processor import Processors
 from tests.support.pipelines import MemoryStream, numbers
 
 pytestmark = pytest.mark.anyio
@@ -197,6 +199,90 @@ async def test_what_a_handler_of_slices_must_not_return_fails_the_slice(answer, 
     assert reason in result.reasons[0].text
 
 
+def shorten(part: Slice[dict]) -> None:
+    part.messages[:] = [m for m in part.messages if m.data["n"] % 2]
+
+
+def take_all(part: Slice[dict]) -> None:
+    while len(part):
+        part.take(3)
+
+
+def append_another(part: Slice[dict]) -> None:
+    part.append(Message.new({"n": 99}))
+
+
+def clear_columns(part: Slice[dict]) -> None:
+    for column in part.columns:
+        column.clear()
+
+
+def reverse_and_double(part: Slice[dict]) -> list[dict]:
+    part.messages.reverse()
+    return [{"n": 2 * message.data["n"]} for message in part.messages]
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+@pytest.mark.parametrize(
+    "change", [shorten, take_all, append_another, clear_columns, reverse_and_double]
+)
+async def test_whatever_a_handler_does_to_its_slice_every_message_is_passed_on(change, kind):
+    pipeline, stored = pipeline_of(20), []
+    if kind == "rows" and change is clear_columns:
+        pytest.skip("a slice of objects has no columns")
+    if kind == "rows":
+
+        @pipeline.prepare
+        async def look(messages: list[Message[dict]]) -> None:
+            """Makes objects of the messages."""
+
+    @slices_of(pipeline)
+    async def handle(part: Slice[dict]) -> Any:
+        return change(part)
+
+    @pipeline.batcher(size=20)
+    async def store(batch: Batch[dict]) -> None:
+        stored.extend(item["n"] for item in batch.data)
+
+    result = await pipeline.run()
+    assert result.settled == {"ok": 20}
+    factor = 2 if change is reverse_and_double else 1
+    assert stored == [factor * n for n in range(20)]
+
+
+async def test_new_data_for_a_slice_that_the_handler_shortened_fails_it():
+    pipeline = pipeline_of(20, on_failure=Drop())
+
+    @slices_of(pipeline)
+    async def handle(part: Slice[dict]) -> list[dict]:
+        part.messages.clear()
+        return part.data
+
+    result = await pipeline.run()
+    assert result.settled == {"discarded": 20}
+    assert "to filter a message out, call drop(index)" in result.reasons[0].text
+
+
+async def test_a_thread_that_makes_messages_when_its_time_is_up_hides_no_failure(monkeypatch):
+    """Objects that it makes take the place of those that failed, as nobody could see otherwise."""
+    pipeline, over = pipeline_of(1, on_failure=Drop()), threading.Event()
+    fail_all = Processors._fail_all
+
+    def then_the_thread_is_done(processors: Processors, worker: Any, error: BaseException) -> None:
+        fail_all(processors, worker, error)
+        worker.part._messages = None
+        over.set()
+
+    monkeypatch.setattr(Processors, "_fail_all", then_the_thread_is_done)
+
+    @slices_of(pipeline, timeout=0.05)
+    def handle(part: Slice[dict]) -> None:
+        over.wait(10)
+
+    result = await pipeline.run()
+    assert result.settled == {"discarded": 1}
+
+
 async def test_a_slice_that_raises_is_tried_again_message_by_message():
     """Nobody knows which of them it was, so each gets a try of its own."""
     pipeline = pipeline_of(200, retry=Retry(2, Backoff(0.01)), on_failure=Drop())
@@ -208,6 +294,27 @@ async def test_a_slice_that_raises_is_tried_again_message_by_message():
 
     result = await pipeline.run()
     assert result.settled == {"ok": 199, "discarded": 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2, "partition_by": lambda m: 0}])
+@pytest.mark.parametrize("jitter", [0, 1])
+async def test_messages_that_fail_in_one_slice_are_tried_again_in_their_order(options, jitter):
+    backoff = Backoff(0.01, factor=1, jitter=jitter)
+    pipeline, seen = pipeline_of(7, retry=Retry(3, backoff), on_failure=Drop()), []
+
+    @slices_of(pipeline, **options)
+    async def handle(part: Slice[dict]) -> None:
+        for index, message in enumerate(part.messages):
+            n = message.data["n"]
+            if n in (0, 3, 6) and message.attempt < 3:
+                part.fail(index, "not yet")
+            else:
+                seen.append((n, message.attempt))
+
+    with anyio.fail_after(10):
+        result = await pipeline.run()
+    assert (result.settled, result.retried) == ({"ok": 7}, 6)
+    assert seen == [(1, 1), (2, 1), (4, 1), (5, 1), (0, 3), (3, 3), (6, 3)]
 
 
 async def test_a_slice_that_takes_too_long_fails():

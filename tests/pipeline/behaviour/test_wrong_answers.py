@@ -29,11 +29,44 @@ from flowstream.pipeline import (
     Retry,
     RunContext,
     Sink,
+    Slice,
 )
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("threads")]
 kind = pytest.mark.parametrize("kind", ["async", "def"])
+
+
+@pytest.mark.parametrize("index", [-1, 3, None, True, 1.0, "1"])
+@pytest.mark.parametrize("decide", [Slice.fail, Slice.drop])
+async def test_a_decision_about_no_message_of_the_slice(
+    index: Any, decide: Callable[..., None]
+) -> None:
+    """-1 is what a search returns that finds nothing: the last message is not the guilty one."""
+    pipeline = pipeline_of(3, on_failure=Drop())
+
+    @pipeline.processor(slices=True)
+    async def handle(part: Slice[dict]) -> None:
+        decide(part, index if len(part) == 3 else len(part))
+
+    result = await pipeline.run()
+    assert result.settled == {"discarded": 3}
+    assert "expected the position of a message" in str({reason.text for reason in result.reasons})
+
+
+@pytest.mark.parametrize("decide", [Slice.fail, Slice.drop])
+async def test_a_decision_after_the_call_is_refused(decide: Callable[..., None]) -> None:
+    kept: list[Slice[dict]] = []
+    pipeline = pipeline_of(3)
+
+    @pipeline.processor(slices=True)
+    async def handle(part: Slice[dict]) -> None:
+        kept.append(part)
+
+    assert (await pipeline.run()).settled == {"ok": 3}
+    with pytest.raises(RuntimeError, match="the call of the handler has ended"):
+        decide(kept[0], 0)
+    assert [message.offset for message in kept[0].messages] == [0, 1, 2]
 
 
 class Foreign(BaseException):

@@ -131,14 +131,14 @@ def test_names_of_messages() -> None:
 
 
 class SourcePartition:
-    def __init__(self, *, next: int, first: int = 0, tail: int | None = None) -> None:
-        self.stream, self.next, self.first, self.tail = "s", next, first, tail
+    def __init__(self, *, end: int, first: int = 0, tail: int | None = None) -> None:
+        self.stream, self.end, self.first, self.tail = "s", end, first, tail
 
 
 def test_why_a_message_did_not_come() -> None:
     discards = Discards([("s", n) for n in (2, 5, 8, 20, 30)])
-    assert discards.opened(SourcePartition(next=10, first=4, tail=25), None)
-    delivery = Delivery(SourcePartition(next=10), 4, 3, offsets=[4, 7, 8])
+    assert discards.opened(SourcePartition(end=10, first=4, tail=25), None)
+    delivery = Delivery(SourcePartition(end=10), 4, 3, offsets=[4, 7, 8])
     assert discards.indexes(delivery) == [2]
     assert discards.unmet() == {
         ("s", 2): "the first message that came has offset 4",

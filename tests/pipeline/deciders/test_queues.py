@@ -26,7 +26,7 @@ def put(queue, keyed):
     """Queue (number, key) pairs, and return their messages by number."""
     made = messages(*(number for number, _ in keyed))
     keys = [key for _, key in keyed]
-    queue.put(made, keys, [hash(key) for key in keys])
+    queue.put(Slice.of(made), keys, [hash(key) for key in keys])
     return {message.data: message for message in made}
 
 
@@ -147,6 +147,65 @@ def test_keys_keep_their_order_whoever_takes_them(moves):
                 owners[id(message._order)].add(worker)
         assert all(len(workers) == 1 for workers in owners.values())
         assert queue.waiting == waiting
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.lists(st.integers(0, 5), max_size=8)),
+            st.tuples(st.just("take"), st.tuples(st.integers(0, 3), st.sampled_from([0, 4, 50]))),
+            st.tuples(st.just("special"), st.integers(0, 3)),
+            st.tuples(st.just("done"), st.integers(0, 3)),
+        ),
+        max_size=60,
+    )
+)
+def test_slices_that_are_taken_whole_keep_the_order_of_their_keys(moves):
+    queue, hands, left, n = KeyedQueue(), {}, {}, 0
+    for move, what in moves:
+        if move == "put":
+            put(queue, [(n + index, key) for index, key in enumerate(what)])
+            for index, key in enumerate(what):
+                left.setdefault(key, []).append(n + index)
+            n += len(what)
+        elif move == "take" and what[0] not in hands:
+            worker, whole = what
+            part = queue.take(worker, 3, whole)
+            held = {key for keys in hands.values() for key in keys}
+            own = hands[worker] = set()
+            for message in [] if part is None else part.messages:
+                key = next(key for key, numbers in left.items() if message.data in numbers)
+                assert left[key].pop(0) == message.data
+                own.add(key)
+            assert not own & held
+        elif move == "special" and what in hands:
+            queue.assign(what)
+        elif move == "done" and what in hands:
+            del hands[what]
+            queue.release(what)
+        assert queue.waiting == sum(map(len, left.values()))
+    for worker in hands:
+        queue.release(worker)
+    while (part := queue.take(9, 3, 50)) is not None:
+        queue.assign(9)
+        for message in part.messages:
+            assert hasattr(message, "_order")
+            key = next(key for key, numbers in left.items() if message.data in numbers)
+            assert left[key].pop(0) == message.data
+        queue.release(9)
+    assert not any(left.values())
+
+
+def test_slices_are_divided_after_their_keys_were_found_in_other_hands():
+    queue = KeyedQueue()
+    put(queue, [(0, "a"), (1, "b")])
+    put(queue, [(2, "a"), (3, "c")])
+    put(queue, [(4, "b"), (5, "d")])
+    assert numbers_of(queue.take(0, 1, 10)) == [0, 1]
+    assert numbers_of(queue.take(1, 10, 10)) == [3]
+    assert numbers_of(queue.take(2, 10, 10)) == [5]
+    queue.release(0)
+    assert numbers_of(queue.take(0, 10, 10)) == [2, 4]
 
 
 def test_keys_that_are_gone_are_forgotten():

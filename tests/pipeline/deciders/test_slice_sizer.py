@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowstream.pipeline.deciders.slice_sizer import TARGET, SliceSizer
+from flowstream.pipeline.deciders.slice_sizer import CAREFUL, SLOW, TARGET, SliceSizer
 
 
 @given(st.integers(1, 5000), st.integers(1, 16), st.integers(1, 1000))
@@ -37,3 +37,15 @@ def test_slow_handlers_get_single_messages_and_fast_ones_large_slices():
 def test_light_load_is_handed_on_at_once():
     assert SliceSizer(1000).size(1, 8) == 1
     assert SliceSizer(1000).size(0, 8) == 0
+
+
+def test_slices_are_shared_until_a_handler_is_known_to_be_fast_and_after_a_slow_one():
+    sizer = SliceSizer(1000)
+    assert sizer.whole == 0
+    sizer.learn(10, TARGET / 100)
+    assert sizer.whole == 64
+    sizer.learn(10, 2 * SLOW)
+    for _ in range(CAREFUL):
+        assert sizer.whole == 0
+        sizer.learn(10, TARGET / 100)
+    assert sizer.whole > 0

@@ -218,7 +218,9 @@ async def test_wait_idle_ends_with_a_finite_source():
         assert (await running.wait_idle(50)).reason == "ended"
 
 
-@pytest.mark.parametrize(("stage", "workers"), [("nope", 1), ("processor", 0)])
+@pytest.mark.parametrize(
+    ("stage", "workers"), [("nope", 1), ("processor", 0), ("processor", 10**9)]
+)
 async def test_a_resize_that_cannot_be(stage, workers):
     pipeline = pipeline_of(MemoryStream(numbers(3), endless=True))
     pipeline.processor(nothing)

@@ -6,11 +6,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from flowstream.pipeline import (
-    Batch,
-    Message,
-    Pipeline,
-)
+from flowstream.errors import Halted
+from flowstream.pipeline import Batch, IterableProducer, Message, Pipeline
 from tests.support.pipelines import MemoryStream, numbers
 
 pytestmark = pytest.mark.anyio
@@ -42,3 +39,21 @@ async def test_statistics_show_every_fill():
 
 async def sink(batch: Batch[dict]) -> None:
     """Takes batches."""
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_a_result_counts_what_was_handled_behind_a_message_that_was_not(resumes: bool):
+    producer = MemoryStream(numbers(6)) if resumes else IterableProducer(numbers(6))
+    pipeline = Pipeline("test", producer)
+
+    @pipeline.processor(concurrency=2, max_demand=1)
+    async def handle(message: Message[dict]) -> None:
+        if message.offset == 2:
+            await anyio.sleep(1)
+            raise ValueError("no")
+
+    async with pipeline.start() as running:
+        result = await running.wait()
+    assert isinstance(result.error, Halted)
+    assert (result.settled, result.unsettled) == ({"ok": 5}, 1)
+    assert result.repeated == (3 if resumes else 0)

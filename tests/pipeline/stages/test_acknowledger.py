@@ -206,3 +206,21 @@ async def test_an_acknowledger_sees_what_handlers_configured(kind: str) -> None:
         4: ("discarded", options),
         5: ("ok", options),
     }
+
+
+async def test_an_acknowledger_may_empty_the_list_that_it_is_called_with() -> None:
+    class Popping(Jobs):
+        async def acknowledge(self, messages: Sequence[Message[Any]], outcome: str) -> None:
+            await super().acknowledge(messages, outcome)
+            assert isinstance(messages, list)
+            messages.clear()
+
+    jobs = Popping(6)
+    pipeline = Pipeline("test", jobs)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None: ...
+
+    result = await pipeline.run()
+    assert result.settled == {"ok": 6}
+    assert len(jobs.told) == 6

@@ -54,6 +54,34 @@ async def test_a_commit_that_fails_is_tried_again():
         assert producer.stored == {"orders": 9}
 
 
+async def test_a_commit_that_failed_for_an_earlier_owner_does_not_hold_up_the_next_one():
+    """The partition went, its commit failed, and it came back with nothing new to store."""
+
+    class Moving(MemoryStream):
+        seconds = -1.0
+
+        async def commit(self, stream: str, offset: int) -> None:
+            raise ConnectionError("no leader")
+
+        async def run(self, intake: Intake) -> None:
+            first = intake.open("orders-0")
+            await first.send(numbers(1))
+            await first.drain(60)
+            again = intake.open("orders-0", committed=0)
+            since = anyio.current_time()
+            await again.drain(60)
+            self.seconds = anyio.current_time() - since
+            await anyio.sleep_forever()
+
+    producer = Moving([], endless=True)
+    pipeline = Pipeline("test", producer, commit_every=1, commit_interval=2)
+    pipeline.processor(nothing)
+    async with pipeline.start() as running:
+        await anyio.sleep(30)
+        running.stop()
+    assert 0 <= producer.seconds < 1
+
+
 async def test_a_last_commit_that_fails_is_tried_again():
     class Flaky(MemoryStream):
         refusals = 3

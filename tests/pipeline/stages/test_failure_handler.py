@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from flowstream.errors import Halted
+from flowstream.errors import Halted, OutcomeUnknown
 from flowstream.pipeline import (
+    Batch,
     Drop,
     Failure,
     FailurePolicy,
@@ -15,6 +16,7 @@ from flowstream.pipeline import (
     Message,
     OpenPolicy,
     Pipeline,
+    Retry,
 )
 from tests.support.callbacks import raised
 from tests.support.pipelines import MemoryStream, n_of, numbers
@@ -42,6 +44,34 @@ async def test_on_failed_chooses_the_policy_of_one_message():
         await pipeline.run()
     assert caught.value.offset == 11
     assert producer.stored == {"orders": 10}
+
+
+@pytest.mark.parametrize("stage", ["processor", "batcher"])
+async def test_an_error_that_ends_the_run_is_not_retried(stage: str) -> None:
+    """The next attempt would meet the same, and the next run finds out sooner."""
+    calls: list[int] = []
+    producer = MemoryStream(numbers(3))
+    pipeline = Pipeline("test", producer, retry=Retry(attempts=100), on_failure=Drop())
+
+    def fail(messages: int) -> None:
+        calls.append(messages)
+        raise OutcomeUnknown("no answer to the commit")
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        if stage == "processor":
+            fail(1)
+
+    @pipeline.batcher(size=3)
+    async def write(batch: Batch[dict]) -> None:
+        if stage == "batcher":
+            fail(batch.size)
+
+    with pytest.raises(OutcomeUnknown, match="no answer"):
+        await pipeline.run()
+    assert calls == ([1] * len(calls) if stage == "processor" else [3])
+    assert len(calls) <= 3
+    assert producer.stored == {}
 
 
 @raised

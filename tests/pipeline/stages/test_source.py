@@ -151,6 +151,32 @@ async def test_a_producer_that_can_resume_is_run_again_and_goes_on_behind_what_i
     assert producer.stored[-1] == 9
 
 
+class Stored(Producer):
+    """Ten numbers, from the one behind the offset that the last run has stored."""
+
+    def __init__(self) -> None:
+        self.stored: int | None = None
+        self.began: list[int] = []
+
+    async def run(self, intake: Intake) -> None:
+        partition = intake.open("numbers", committed=self.stored)
+        self.began.append(partition.next)
+        await partition.send(numbers(10)[partition.next :][:4])
+
+    async def commit(self, stream: str, offset: int) -> None:
+        self.stored = offset
+
+
+async def test_the_next_offset_of_a_partition_is_the_one_behind_its_stored_offset() -> None:
+    producer = Stored()
+    pipeline, seen = over(producer)
+    for _ in range(3):
+        await pipeline.run()
+    assert producer.began == [0, 4, 8]
+    assert seen == numbers(10)
+    assert producer.stored == 9
+
+
 async def test_a_producer_that_can_resume_fails_the_run_in_the_end() -> None:
     producer = Resuming(50)
     pipeline, seen = over(producer)

@@ -69,6 +69,7 @@ async def test_messages_that_fail_together_are_all_named():
 
     error = await halted(pipeline)
     assert advice(error) == [f"orders@{n}" for n in range(4)]
+    assert "at orders@0: batch failed in 'store' after 1 attempt: ValueError: no room" in str(error)
     assert "So did orders@1, orders@2, orders@3" in str(error)
     result = await pipeline.run(discard=error.messages)
     assert (result.settled, result.not_discarded) == ({"discarded": 4}, {})

@@ -344,6 +344,19 @@ def test_texts_that_differ_in_numbers_and_ids_are_one_kind() -> None:
     ]
 
 
+@pytest.mark.parametrize("tail", ["ネットワーク " * 80, "x" * 4000, "7 " * 900])
+def test_long_texts_that_differ_in_numbers_are_one_kind(tail: str) -> None:
+    reasons = Reasons({})
+    for order in (7, 18, 1234, 10**40):
+        reasons.of("load", "batch", "", f"order {order} is invalid: {tail}", 1.0).count(
+            "attempts", 1
+        )
+    (reason,) = reasons.snapshot()
+    assert reason.attempts == 4
+    assert reason.text.startswith("order … is invalid: ")
+    assert len(reason.text) <= 300
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from("ab"), st.text("abc 1", max_size=4), st.integers(1, 3)),

@@ -99,3 +99,25 @@ async def test_a_run_that_is_over_gets_no_older() -> None:
     state.ended_at = state.clock()
     await anyio.sleep(10)
     assert state.now == state.ended_at
+
+
+async def test_an_error_of_a_callback_has_one_note_of_where_it_was_raised() -> None:
+    state, error = state_of(), LookupError("no secret")
+
+    async def opened() -> None:
+        raise error
+
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            await state.watched("lifespan", opened())
+    assert error.__notes__ == ["pipeline 'test': lifespan"]
+
+    class Noteless(Exception):
+        def add_note(self, note: str) -> None:
+            raise TypeError
+
+    async def another() -> None:
+        raise Noteless
+
+    with pytest.raises(Noteless):
+        await state.watched("lifespan", another())

@@ -148,7 +148,7 @@ async def test_who_controls_it_is_told(caplog: pytest.LogCaptureFixture) -> None
         "pipeline 'test': paused, by the live page",
         "pipeline 'test': resumed, by the program",
         "pipeline 'test': limited to 100 messages every 1 s, by the program",
-        "pipeline 'test': no rate limit any more, by alice",
+        "pipeline 'test': the rate limit was removed, by alice",
         "pipeline 'test': 'processor' resized from 1 to 3 workers, by alice",
         "pipeline 'test': aborted, by bob",
     ]

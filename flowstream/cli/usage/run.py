@@ -1,4 +1,4 @@
-"""`flowstream run`: its options. What it does is in running/start.py."""
+"""`flowstream run`: arguments, options and help. What it does is in running/start.py."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from flowstream.cli.parser.command import (
     new_app,
 )
 from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import BROKER, Json, setting
-from flowstream.cli.parser.parsing import FEED_RATE, parse_address, parse_feed
+from flowstream.cli.parser.options import BROKER, MONITOR_ADDRESS, Json, setting
+from flowstream.cli.parser.parsing import (
+    FEED_RATE,
+    parse_address,
+    parse_feed,
+    parse_workers,
+)
 
 IDLE_SECONDS = "2"
-HTTP_ADDRESS = "127.0.0.1:9464"
 WATCHING, SPEED = "Watching it", "Speed"
 """Headings of options in the help on a terminal."""
 OPTIONAL = {
     "--until-idle": OptionalValue(IDLE_SECONDS, r"-?[0-9.]+", "a number of seconds"),
-    "--http": OptionalValue(HTTP_ADDRESS, r"(.*:)?[0-9]+", "an address (HOST:PORT or :PORT)"),
+    "--http": OptionalValue(MONITOR_ADDRESS, r"(.*:)?[0-9]+", "an address (HOST:PORT or :PORT)"),
 }
 
-app: Final = new_app()
+app: Final = new_app(work="flowstream.cli.running.start")
 
 
 @app.command(
     cls=command_with_optional_values(OPTIONAL),
-    work="flowstream.cli.running.start",
     epilog=examples(
         "flowstream run pipelines.orders",
         "flowstream run pipelines.orders --embedded",
@@ -42,6 +45,7 @@ app: Final = new_app()
         "flowstream run pipelines.orders --log-level info --log-format json",
         "flowstream run pipelines.orders --reload",
         "flowstream run pipelines.orders --discard orders@42000",
+        "flowstream run pipelines.sales --workers 4 --http",
     ),
 )
 def run(
@@ -54,6 +58,10 @@ def run(
         ),
     ],
     *,
+    workers: Annotated[
+        Any,
+        setting("workers", heading=SPEED, metavar="N|auto", parser=parse_workers),
+    ] = None,
     until_idle: Annotated[
         float | None,
         setting("until_idle", f"; {IDLE_SECONDS} without a value", min=0, metavar="[SECONDS]"),
@@ -62,7 +70,7 @@ def run(
         Any,
         setting(
             "http",
-            f"; {HTTP_ADDRESS} without a value",
+            f"; {MONITOR_ADDRESS} without a value",
             heading=WATCHING,
             metavar="[HOST:PORT]",
             parser=parse_address,
@@ -132,6 +140,7 @@ def run(
         ),
     ] = False,
     with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+    worker: Annotated[int | None, typer.Option("--worker", hidden=True)] = None,
     tracing: Annotated[
         bool,
         typer.Option(
@@ -144,6 +153,9 @@ def run(
     json: Json = False,
 ) -> None:
     """Run pipelines until they end, Ctrl-C or SIGTERM.
+
+    With --workers, that many processes run the pipelines and share the partitions of super streams;
+    SIGHUP or flowstream workers restart replaces them one by one.
 
     The first signal drains: received messages are finished, committed and verified, within the
     pipeline's drain_timeout. A second signal ends the run at once. Every pipeline that a module

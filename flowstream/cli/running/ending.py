@@ -1,0 +1,83 @@
+"""The end of a run: its results as text or JSON, its errors, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import NoReturn
+
+import typer
+
+from flowstream.cli.exit_codes import ExitCode, root_cause
+from flowstream.cli.output.console import note, print_json, report, report_line, say
+from flowstream.cli.pipelines.stream_topology import topology_of
+from flowstream.cli.running import summary
+from flowstream.cli.running.supervisor import Outcome, Plan
+from flowstream.cli.workers.results import Ended, unopened
+from flowstream.texts import text_of
+
+THREADS_GRACE = 1.0
+"""Seconds for threads to end after the run."""
+
+
+def ended(outcome: Outcome, plan: Plan) -> Ended:
+    """The end of a run in this process."""
+    pipelines = plan.pipelines
+    return Ended(
+        results=outcome.results,
+        idle=outcome.idle,
+        unopened=unopened(outcome, pipelines),
+        dead_letters={it: topology_of(pipelines[it]).dead_letters for it in outcome.results},
+        errors=outcome.errors,
+        forced=outcome.forced,
+    )
+
+
+def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> NoReturn:
+    """Print the summary of a run, and exit with its code. `command` continues the run."""
+    if as_json:
+        results = [summary.as_json(result, target) for target, result in ended.results.items()]
+        print_json(results)
+    else:
+        for target, result in ended.results.items():
+            lines = summary.summarize(
+                result,
+                target,
+                idle=target in ended.idle,
+                dead_letters=ended.dead_letters.get(target),
+                command=command,
+            )
+            for line in lines:
+                say(line)
+        for name, how in ended.unopened.items():
+            say(f"{name}: {how} before it was running")
+    for result in ended.results.values():
+        if (warning := summary.warning(result)) is not None:
+            note(warning, style="bold red")
+    errors: dict[str, BaseException] = {}
+    for error in ended.errors:  # the loss of a broker ends several pipelines in the same words
+        errors.setdefault(text_of(root_cause(error)), error)
+    codes = [report(error) for error in errors.values()]
+    code = codes[0] if codes else ExitCode.OK
+    if ended.reported is not None:
+        code = ExitCode(ended.reported.code)
+        report_line(ended.reported.text, code)
+    if ended.forced:
+        note("ended by a second signal; messages that are not settled are delivered again")
+        code = ExitCode.FORCED
+    leave(code)
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """Exit, even if a handler still blocks a thread that the interpreter would wait for."""
+    deadline = time.monotonic() + THREADS_GRACE
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    raise typer.Exit(code)

@@ -1,0 +1,390 @@
+"""Decides which worker process is started, drained or killed, and when. Pure: `now` is an argument.
+
+* Worker 1 starts alone. The others follow once it has loaded its modules and found its streams, so
+  that an error of the module, broker or streams is reported once, and ends the run.
+* A worker that dies is started again after a delay that grows with every short life. After
+  `SHORT_LIVES` of them in a row the run ends. A worker that reports an error which would come
+  again (a halt, a missing stream) ends the run with that error at once, and the others drain.
+* A roll starts a new process under the number of the old one, waits until it is ready and all
+  partitions are read, and only then drains the old one. So a new process that cannot run
+  changes nothing.
+* The first signal drains all, the second abandons what is in flight, the third kills.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from flowstream.backoff import Backoff
+from flowstream.cli.exit_codes import ExitCode
+from flowstream.texts import plural
+
+SHORT_LIFE = 10.0
+"""Seconds that a worker must be ready for: one that dies before has failed again."""
+
+SHORT_LIVES = 10
+"""Short lives of one worker in a row after which the run ends."""
+
+RESTART = Backoff(0.1, maximum=10.0)
+"""Delays before a worker that died is started again."""
+
+ROLL_PATIENCE = 120.0
+"""Seconds for each step of a roll, such as a new process becoming ready."""
+
+AGAIN = frozenset(
+    {
+        ExitCode.UNEXPECTED,
+        ExitCode.CONNECTION,
+        ExitCode.TIMEOUT,
+        ExitCode.SERVER,
+        ExitCode.THREADS,
+        ExitCode.NOT_VERIFIED,
+    }
+)
+"""Errors of a worker that was ready after which it is started again: another try may succeed."""
+
+
+class Phase(Enum):
+    STARTING = "starting"
+    PREPARED = "prepared"
+    READY = "ready"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Act(Enum):
+    """What the parent does with a process."""
+
+    START = "start"
+    DRAIN = "drain"
+    ABORT = "abort"
+    KILL = "kill"
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One process: the `generation`-th under the number of a worker."""
+
+    number: int
+    generation: int
+    started: float
+    phase: Phase = Phase.STARTING
+    ready: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process ended. `reported` is False if it could not say so itself, as after a crash.
+
+    `code` is its exit code, negative for the number of a signal; `text` is its error, in one line.
+    `by` is why it ended without an error: "request", "signal", "idle" or "source".
+    """
+
+    code: int
+    text: str = ""
+    by: str = "request"
+    reported: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The end of the run."""
+
+    code: int
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker of the run: its process, the one that replaces it, and its deaths."""
+
+    number: int
+    current: Member | None = None
+    replacement: Member | None = None
+    generations: int = 0
+    restarts: int = 0
+    short_lives: int = 0
+    due: float = 0.0
+    since: float = 0.0
+    done: bool = False
+    was_ready: bool = False
+    last_error: str = ""
+
+    @property
+    def members(self) -> list[Member]:
+        return [it for it in (self.current, self.replacement) if it is not None]
+
+    def waits(self, roll: Roll) -> str:
+        """What a roll still waits for at this worker."""
+        if roll.old is None:
+            return f"worker {self.number} is not ready"
+        if self.replacement is None:
+            return f"worker {self.number} has not taken over its partitions"
+        if roll.old.phase is Phase.DRAINING:
+            return f"the old worker {self.number} has not drained"
+        return f"the new worker {self.number} is not ready; and the old one continues"
+
+
+@dataclass(slots=True)
+class Roll:
+    """A roll that is going on: the numbers that are left, and since when its step takes.
+
+    `old` is the process that is being replaced, and None until its replacement has started.
+    """
+
+    left: list[int]
+    since: float
+    total: int
+    old: Member | None = None
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The state of all workers. Inputs change it, and `act` says what to do about it."""
+
+    count: int | None
+    """The number of workers; None until the first worker has said how many partitions there are."""
+    cores: int
+    draw: Callable[[], float] = lambda: 0.5
+    slots: dict[int, Slot] = field(default_factory=dict)
+    stopping: bool = False
+    verdict: Verdict | None = None
+    news: list[str] = field(default_factory=list)
+    """Sentences for the log, which the parent takes."""
+    roll: Roll | None = None
+    rolled: str = ""
+    """How the last roll ended."""
+    _begun: bool = False
+    _forced: bool = False
+    _killed: bool = False
+    _error: Verdict | None = None
+    _acts: list[tuple[Act, Member]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._add_slots(1)
+
+    # -- inputs
+
+    def prepared(self, member: Member, partitions: int | None) -> None:
+        """A process has loaded its modules and found its streams."""
+        if member.phase is Phase.STARTING:
+            member.phase = Phase.PREPARED
+        if not self._begun:
+            self._begun = True
+            if self.count is None:
+                self.count = max(1, min(self.cores, partitions or 1))
+            self._add_slots(self.count)
+
+    def observed(self, member: Member, *, ready: bool, now: float) -> None:
+        """What the checks of a process said."""
+        if ready and member.phase in {Phase.STARTING, Phase.PREPARED}:
+            member.phase, member.ready = Phase.READY, now
+            slot = self.slots[member.number]
+            if slot.was_ready and member is slot.current:
+                self.news.append(f"{member.name} is ready again")
+            slot.was_ready = True
+
+    def ended(self, member: Member, end: End, now: float) -> None:
+        """A process has ended."""
+        slot = self.slots[member.number]
+        short = member.ready is None or now - member.ready < SHORT_LIFE
+        member.phase = Phase.ENDED
+        if member is slot.replacement:
+            slot.replacement = None
+            if not self.stopping:
+                self._end_roll(f"the new {member.name} ended: {_why(end)}; the old one continues")
+            return
+        if member is not slot.current:
+            return
+        slot.current, slot.since = None, now
+        if slot.replacement is not None and not self.stopping:
+            slot.current, slot.replacement = slot.replacement, None  # it drained, or died meanwhile
+            return
+        self._judge(slot, member, end, short, now)
+
+    def stop(self) -> None:
+        """Drain every worker."""
+        if not self.stopping:
+            self.stopping = True
+            if self.roll is not None:
+                self._end_roll("the run ends")
+            for member in self.members():
+                self._drain(member)
+
+    def force(self) -> None:
+        """Abandon what is in flight; the second time, kill."""
+        self.stop()
+        act, self._killed = (Act.KILL, True) if self._forced else (Act.ABORT, False)
+        self._forced = True
+        self._acts += [(act, member) for member in self.members()]
+
+    def fail(self, code: int, text: str) -> None:
+        """End the run with an error. The first one counts."""
+        if self._error is None:
+            self._error = Verdict(code, text)
+        self.stop()
+
+    def start_roll(self, now: float) -> str:
+        """Begin to replace the processes one by one. Returns why not, and "" if it has begun."""
+        if self.stopping:
+            return "the run is ending"
+        if self.roll is not None:
+            return "the workers are being restarted already"
+        if not any(slot.was_ready for slot in self.slots.values()):
+            return "the workers are starting"
+        left = [slot.number for slot in self.slots.values() if not slot.done]
+        self.roll, self.rolled = Roll(left, now, len(left)), ""
+        self.news.append(f"restarting {plural(len(left), 'worker')} one by one")
+        return ""
+
+    def looked(self, *, settled: bool, now: float) -> None:
+        """Go on with a roll; `settled` says that every partition is read."""
+        roll = self.roll
+        if roll is None:
+            return
+        slot = self.slots[roll.left[0]]
+        if slot.done:
+            self._next(roll, slot, now)
+        elif now - roll.since > ROLL_PATIENCE:
+            for member in slot.members:
+                if member is slot.replacement:
+                    self._drain(member)
+            self._end_roll(f"{slot.waits(roll)} after {ROLL_PATIENCE:.0f} s")
+        elif roll.old is None:
+            if slot.current is not None and slot.current.phase is Phase.READY:
+                roll.old, roll.since = slot.current, now
+                slot.replacement = self._started(slot, now)
+        elif slot.replacement is not None:
+            if slot.replacement.phase is Phase.READY and settled and slot.current is roll.old:
+                self._drain(roll.old)
+        elif slot.current is not None and slot.current.phase is Phase.READY and settled:
+            self.news.append(f"{slot.current.name} is restarted ({roll.total - len(roll.left) + 1} "
+                             f"of {roll.total})")  # fmt: skip
+            self._next(roll, slot, now)
+
+    # -- what follows
+
+    def act(self, now: float) -> Iterator[tuple[Act, Member]]:
+        """What to do now, each once; afterwards `verdict` may be the end of the run."""
+        if not self.stopping:
+            for slot in self.slots.values():
+                if slot.current is None and not slot.done and slot.due <= now:
+                    slot.current = self._started(slot, now)
+        acts, self._acts = self._acts, []
+        yield from acts
+        if not self.members() and (self.stopping or all(it.done for it in self.slots.values())):
+            forced = Verdict(ExitCode.FORCED) if self._forced else None
+            self.verdict = forced or self._error or Verdict(ExitCode.OK)
+
+    def due(self) -> float | None:
+        """When the next process is to be started."""
+        if self.stopping:
+            return None
+        waiting = [it.due for it in self.slots.values() if it.current is None and not it.done]
+        return min(waiting, default=None)
+
+    @property
+    def calm(self) -> bool:
+        """Whether every worker is there and ready, and none is being replaced."""
+        return (
+            self._begun
+            and not self.stopping
+            and self.roll is None
+            and all(it.phase is Phase.READY for it in self.members())
+            and all(len(slot.members) == 1 for slot in self.slots.values())
+        )
+
+    def members(self) -> list[Member]:
+        """The processes that are running."""
+        return [member for slot in self.slots.values() for member in slot.members]
+
+    # -- decisions
+
+    def _judge(self, slot: Slot, member: Member, end: End, short: bool, now: float) -> None:
+        """What the end of a worker means for the run."""
+        failed = not end.reported or end.code != ExitCode.OK
+        if self.stopping:
+            if failed and end.reported and self._error is None:
+                self._error = Verdict(end.code, end.text)
+            return
+        if not failed:
+            self._left(slot, end, now)
+        elif end.reported and (end.code not in AGAIN or not slot.was_ready):
+            self.fail(end.code, end.text)
+        elif not slot.was_ready and not end.reported and end.code > 0:
+            self.fail(ExitCode.WORKER, f"{member.name} ended before it was ready: {_why(end)}")
+        else:
+            self._restart(slot, member, end, short, now)
+
+    def _left(self, slot: Slot, end: End, now: float) -> None:
+        """A worker has ended in order, and nobody here asked it to."""
+        if end.by in {"idle", "source"}:
+            slot.done = True
+            return
+        self.news.append(f"worker {slot.number} was stopped by a signal; it is started again")
+        slot.due = now
+        slot.restarts += 1
+
+    def _restart(self, slot: Slot, member: Member, end: End, short: bool, now: float) -> None:
+        slot.last_error = _why(end)
+        slot.short_lives = slot.short_lives + 1 if short else 1
+        if slot.short_lives >= SHORT_LIVES:
+            self.fail(
+                ExitCode.WORKER,
+                f"{member.name} died {SHORT_LIVES} times within {SHORT_LIFE:.0f} s of its start; "
+                f"the last time: {slot.last_error}",
+            )
+            return
+        delay = RESTART.delay(slot.short_lives, self.draw())
+        slot.due = now + delay
+        slot.restarts += 1
+        self.news.append(
+            f"{member.name} died: {slot.last_error}; it is started again in {delay:.1f} s"
+        )
+
+    def _started(self, slot: Slot, now: float) -> Member:
+        slot.generations += 1
+        member = Member(slot.number, slot.generations, now)
+        self._acts.append((Act.START, member))
+        return member
+
+    def _drain(self, member: Member) -> None:
+        if member.phase is not Phase.DRAINING:
+            member.phase = Phase.DRAINING
+            self._acts.append((Act.DRAIN, member))
+
+    def _next(self, roll: Roll, slot: Slot, now: float) -> None:
+        roll.left.remove(slot.number)
+        roll.since, roll.old = now, None
+        if not roll.left:
+            self.roll, self.rolled = None, "ok"
+            self.news.append("all workers are restarted")
+
+    def _end_roll(self, why: str) -> None:
+        self.roll, self.rolled = None, why
+        self.news.append(f"the restart of the workers was given up: {why}")
+
+    def _add_slots(self, count: int) -> None:
+        for number in range(1, count + 1):
+            self.slots.setdefault(number, Slot(number))
+
+
+def _why(end: End) -> str:
+    """The end of a process in words."""
+    if end.text:
+        return end.text
+    return f"killed by {_signal(-end.code)}" if end.code < 0 else f"exit code {end.code}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,94 @@
+"""`python -m tests.benchmarks.workers`: what a second worker brings to handlers that compute.
+
+    python -m tests.benchmarks.workers                      on the embedded broker
+    python -m tests.benchmarks.workers --broker 4.0         `make brokers` starts it
+
+Each measurement is a `flowstream run --workers N` of its own. Once its workers are ready, messages
+are published to the 8 partitions of a super stream; the time is that until the last one is handled.
+The numbers of workers take turns. Needs as many idle cores as there are workers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from tests.benchmarks.harness import broker
+from tests.brokers.running import Broker
+from tests.cli.workers.fleet import Fleet
+
+PARTITIONS = 8
+STEPS = 6_000
+"""Steps of a loop that a handler computes for each message: about 0.3 ms."""
+
+MODULE = """
+import os, time
+from flowstream import Message, Pipeline, SuperStreamProducer
+
+diary = open(f"handled.{{os.getpid()}}", "a", buffering=1)
+pipeline = Pipeline("{name}", SuperStreamProducer("{name}", single_active=True, offset="first"))
+
+@pipeline.processor()
+async def compute(message: Message[bytes]) -> None:
+    sum(number * number for number in range({steps}))
+    diary.write(f"{{time.time()}}\\n")
+"""
+
+
+class Computing(Fleet):
+    """A fleet whose handlers compute."""
+
+    def write_module(self, text: str = "") -> None:
+        (self.folder / "shop.py").write_text(MODULE.format(name=self.name, steps=STEPS))
+
+    def times(self) -> list[float]:
+        """When each message was handled."""
+        files = self.folder.glob("handled.*")
+        return [float(line) for file in files for line in file.read_text().splitlines()]
+
+
+def measure(url: str, workers: int, messages: int) -> float:
+    """Messages a second of so many workers."""
+    with tempfile.TemporaryDirectory() as name, Computing(_broker(url), Path(name)) as fleet:
+        anyio.run(fleet.create, PARTITIONS)
+        fleet.start(workers=str(workers))
+        fleet.until(lambda: fleet.ready() and len(fleet.readers()) == workers)
+        began = time.time()
+        anyio.run(fleet.publish, 0, messages, lambda: anyio.sleep(0))
+        while len(found := fleet.times()) < messages:
+            time.sleep(0.5)  # reading the diaries takes time from the workers
+        return messages / (max(found) - began)
+
+
+def _broker(url: str) -> Broker:
+    return Broker("measured", (), url)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.workers", description=__doc__)
+    parser.add_argument("--broker", default="embedded", help="3.11 or later; default: embedded")
+    parser.add_argument("--workers", type=int, default=2, help="compared with one; default: 2")
+    parser.add_argument("--messages", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args(arguments)
+    rates: dict[int, list[float]] = {1: [], chosen.workers: []}
+    with broker(chosen.broker) as (url, name):
+        print(f"{name}, {PARTITIONS} partitions, {chosen.messages:,} messages", flush=True)
+        for number in range(chosen.rounds):
+            for workers, found in rates.items():
+                found.append(measure(url, workers, chosen.messages))
+                print(f"round {number + 1}, workers {workers}: {found[-1]:,.0f}/s", flush=True)
+    one, many = (statistics.median(found) for found in rates.values())
+    print(f"{chosen.workers} workers: {many / one:.2f}x of one ({one:,.0f}/s, {many:,.0f}/s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""A run with workers as processes: takeover, rolling, draining, and what cannot start."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import to_thread
+from prometheus_client.parser import text_string_to_metric_families
+
+from flowstream.cli.exit_codes import ExitCode
+from flowstream.cli.workers.parent_watch import GRACE
+from tests.brokers.running import Broker
+from tests.cli.workers.fleet import WINDOW, Fleet, alive
+from tests.integration.test_client_consuming import declare_super_stream
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+TAKEOVER = 3.0
+MESSAGES = 6_000
+
+
+def sum_of(fleet: Fleet, name: str, **labels: str) -> float:
+    """The sum of a metric over all workers."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(fleet.get("/metrics")[1])
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+async def test_a_worker_is_killed_and_all_are_replaced_under_load(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """Nothing is lost; repeats are bounded by what was in flight; the figures are the sum."""
+    with Fleet(broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        killed = 0.0
+
+        async def disturb() -> None:
+            nonlocal killed
+            await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) > MESSAGES / 5)
+            victim = fleet.snapshot()["workers"][1]["pid"]
+            killed = time.time()
+            os.kill(victim, signal.SIGKILL)
+            await to_thread.run_sync(
+                fleet.until,
+                lambda: {it["restarts"] for it in fleet.snapshot()["workers"]} == {0, 1},
+            )
+            await to_thread.run_sync(fleet.until, lambda: fleet.readers() == {1, 2})
+
+        publishing = anyio.Event()
+        async with anyio.create_task_group() as group:
+
+            async def publish() -> None:
+                await fleet.publish(0, MESSAGES, lambda: anyio.sleep(0.05))
+                publishing.set()
+
+            group.start_soon(publish)
+            group.start_soon(disturb)
+        await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) == MESSAGES)
+        repeats = fleet.handled().total() - MESSAGES
+        assert repeats <= WINDOW
+        for partition in range(3):
+            assert fleet.longest_pause(f"{fleet.name}-{partition}", killed) < TAKEOVER
+        # The page has the figures of the last look at the workers, and /metrics those of now.
+        await to_thread.run_sync(
+            fleet.until,
+            lambda: (
+                fleet.snapshot()["pipelines"][0]["settled"]
+                == sum_of(fleet, "flowstream_settled_messages_total")
+            ),
+        )
+        shown = fleet.snapshot()
+        (pipeline,) = shown["pipelines"]
+        assert fleet.readers() == {1, 2}
+        settled = sum_of(fleet, "flowstream_settled_messages_total")
+        assert settled == pipeline["settled"]
+        assert MESSAGES - WINDOW <= settled <= MESSAGES + repeats  # a killed one tells no more
+
+        before = {it["pid"] for it in shown["workers"]}
+        rolled = await to_thread.run_sync(fleet.command, "workers", "restart")
+        assert rolled.code == 0, rolled.err
+        after = fleet.snapshot()
+        assert before.isdisjoint({it["pid"] for it in after["workers"]})
+        assert after["pipelines"][0]["settled"] == pipeline["settled"]
+        await fleet.publish(MESSAGES, 500, lambda: anyio.sleep(0))
+        await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) == MESSAGES + 500)
+        assert fleet.handled().total() == MESSAGES + 500 + repeats  # the roll repeats nothing
+
+        pids = [it["pid"] for it in after["workers"]]
+        for pid in (fleet.run.pid, *pids):  # as systemd signals a unit
+            os.kill(pid, signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == 0, result.err
+        assert not any(map(alive, pids))
+        assert f"{fleet.name}: stopped after" in result.out
+        assert "worker 2 died: killed by SIGKILL" in result.err
+
+
+async def test_workers_end_with_their_parent(embedded_broker: Broker, tmp_path: Path) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        pids = [it["pid"] for it in fleet.snapshot()["workers"]]
+        assert all(map(alive, pids))
+        fleet.run.kill()
+        fleet.run.wait()
+        deadline = time.monotonic() + 20
+        while any(map(alive, pids)):
+            assert time.monotonic() < deadline, "workers go on without their parent"
+            await anyio.sleep(0.05)
+
+
+async def test_workers_whose_event_loop_is_blocked_end_with_their_parent(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """They cannot drain: a handler blocks the event loop for good."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        fleet.write_module("    time.sleep(1000)\n")
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        pids = [it["pid"] for it in fleet.snapshot()["workers"]]
+        await fleet.publish(0, 300, lambda: anyio.sleep(0))
+        diaries = [tmp_path / f"handled.{pid}" for pid in pids]
+        await to_thread.run_sync(fleet.until, lambda: all(it.stat().st_size for it in diaries))
+        assert all(map(alive, pids))
+        fleet.run.kill()
+        fleet.run.wait()
+        deadline = time.monotonic() + GRACE + 20
+        while any(map(alive, pids)):
+            assert time.monotonic() < deadline, "workers go on without their parent"
+            await anyio.sleep(0.05)
+
+
+async def test_a_module_that_ignores_sigterm_ends_once_it_is_imported(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.write_module(
+            "\nimport signal"
+            "\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"
+            "\nopen('ignores', 'w').close()"
+            "\nwhile not os.path.exists('continue'): time.sleep(0.01)\n"
+        )
+        fleet.start()
+        await to_thread.run_sync(fleet.until, (tmp_path / "ignores").exists)
+        fleet.run.send_signal(signal.SIGTERM)
+        await to_thread.run_sync(fleet.until, lambda: "draining" in (tmp_path / "err").read_text())
+        (tmp_path / "continue").touch()
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.OK, result.err
+
+
+async def test_a_halt_and_a_broken_roll(embedded_broker: Broker, tmp_path: Path) -> None:
+    with Fleet(embedded_broker, tmp_path, poison=42) as fleet:
+        await fleet.create()
+        fleet.start("--log-format", "json")
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        before = {it["pid"] for it in fleet.snapshot()["workers"]}
+        fleet.write_module("\nraise ValueError('half edited')\n")
+        rolled = await to_thread.run_sync(fleet.command, "workers", "restart")
+        assert rolled.code == ExitCode.WORKER
+        assert "half edited" in rolled.err
+        assert {it["pid"] for it in fleet.snapshot()["workers"]} == before
+        assert fleet.ready()
+        await fleet.publish(0, 100, lambda: anyio.sleep(0))
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.HALTED
+        assert "to continue without the failed message: flowstream run shop --discard" in result.out
+        assert result.err.count('"exit_code": 7') == 1
+        assert '"worker": ' in result.err
+
+
+async def test_what_cannot_start_ends_the_run_at_once(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        fleet.start()  # its stream does not exist
+        missing = await to_thread.run_sync(fleet.end)
+        assert missing.code == ExitCode.STREAM_MISSING
+        assert missing.err.count("error: ") == 1
+        text = (tmp_path / "shop.py").read_text()
+        (tmp_path / "shop.py").write_text(
+            text.replace("SuperStreamProducer", "StreamProducer").replace(
+                "single_active=True, ", ""
+            )
+        )
+        fleet.start()
+        plain = await to_thread.run_sync(fleet.end)
+        assert plain.code == ExitCode.DECLARATION
+        assert f"flowstream super-streams create {fleet.name}-shared --partitions N" in plain.err
+
+
+@pytest.mark.slow
+async def test_a_worker_that_does_not_answer_is_named(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        pid = fleet.snapshot()["workers"][0]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            silent = "worker 1: no answer for 1"
+            await to_thread.run_sync(fleet.until, lambda: silent in fleet.get("/readyz")[1])
+            assert fleet.get("/readyz")[0] == 503
+            said = "worker 1 has not answered for 10 s: a handler blocks its event loop"
+            await to_thread.run_sync(fleet.until, lambda: said in (tmp_path / "err").read_text())
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        fleet.run.send_signal(signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.OK
+        assert result.err.count(said) == 1
+
+
+async def test_a_file_is_published_once_by_all_workers(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """The rate is that of the run, and both workers handle what is published."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        file = tmp_path / "orders.jsonl"
+        file.write_text("".join(f'{{"n": {n}, "key": "k{n}"}}\n' for n in range(100)))
+        fleet.start("--feed", f"{file}@200")
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        await to_thread.run_sync(fleet.until, lambda: fleet.readers() == {1, 2})
+        await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) > 300)
+        fleet.run.send_signal(signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.OK
+        assert result.err.count("(--feed)") == 1
+        published = re.search(r"worker 1: published ([\d,]+) messages to", result.err)
+        assert published is not None
+        assert len(fleet.handled()) <= int(published[1].replace(",", ""))
+
+
+async def test_a_broker_that_cannot_share_partitions_is_refused(
+    rabbitmq: Broker, tmp_path: Path
+) -> None:
+    if rabbitmq.version >= (3, 11):
+        pytest.skip("RabbitMQ below 3.11 has no single active consumers")
+    with Fleet(rabbitmq, tmp_path) as fleet:
+        await to_thread.run_sync(declare_super_stream, rabbitmq, fleet.name, 2)
+        fleet.start()
+        refused = await to_thread.run_sync(fleet.end)
+        assert refused.code == ExitCode.NOT_SUPPORTED
+        assert refused.err.count("error: ") == 1
+        assert "single_active needs RabbitMQ 3.11 or later. On this server one process" in (
+            refused.err
+        )

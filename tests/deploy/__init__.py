@@ -1,0 +1,1 @@
+"""The files of deploy/: valid, consistent with the program, and run as they say."""

@@ -1,0 +1,123 @@
+"""The snapshot of a run is the sum of those of its workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from flowstream.monitor import WorkerView
+from flowstream.monitor.workers.snapshots import MISSING_GRACE, SILENT_GRACE, not_ready
+from tests.monitor.workers.faces import NOW, OneWorker, Several
+
+
+def pipeline_of(several: Several) -> Any:
+    (pipeline,) = several.monitor.snapshot()["pipelines"]
+    return pipeline
+
+
+def test_counts_are_added_and_each_partition_is_that_of_its_reader() -> None:
+    several = Several()
+    pipeline = pipeline_of(several)
+    assert pipeline["settled"] == 150
+    assert pipeline["outcomes"] == {"ok": 150}
+    assert pipeline["in_flight"] == 100
+    assert [(it["stream"], it["worker"]) for it in pipeline["streams"]] == [
+        ("s-0", 1),
+        ("s-1", 2),
+        ("s-2", 1),
+    ]
+    assert pipeline["lag"] == 30  # each partition once, although both measure all
+    assert pipeline["elsewhere"] == []
+
+
+def test_a_snapshot_of_several_has_what_one_of_a_process_has() -> None:
+    several = Several()
+    one = several.workers[0].endpoints.figures()["snapshot"]
+    all_of_them = several.monitor.snapshot()
+    assert one.keys() <= all_of_them.keys()
+    (single,), (merged,) = one["pipelines"], all_of_them["pipelines"]
+    assert single.keys() == merged.keys()
+    assert single["stages"][0].keys() == merged["stages"][0].keys()
+    assert single["streams"][0].keys() | {"worker"} == merged["streams"][0].keys()
+    assert single["history"].keys() == merged["history"].keys()
+    assert one["process"].keys() == all_of_them["process"].keys()
+
+
+def test_the_table_of_workers() -> None:
+    first, second = Several().monitor.snapshot()["workers"]
+    assert (first["number"], first["pid"], first["partitions"]) == (1, 101, ["s-0", "s-2"])
+    assert (second["settled"], second["state"]) == (50, "ready")
+
+
+def test_a_worker_that_ended_does_not_take_back_what_it_counted() -> None:
+    several = Several()
+    several.end(2)
+    assert pipeline_of(several)["settled"] == 150
+    several.workers.append(OneWorker(2, ["s-1"], 7))
+    assert pipeline_of(several)["settled"] == 157
+    several.end(2)
+    several.end(1)
+    several.workers.append(OneWorker(1, ["s-0", "s-1"], 1))
+    assert pipeline_of(several)["settled"] == 158
+    assert len(several.retired.snapshots) == 1  # bounded, however many have ended
+
+
+def test_one_worker_can_be_looked_at() -> None:
+    several = Several()
+    several.end(1)
+    several.workers.append(OneWorker(1, ["s-0"], 3))
+    shown = several.monitor.snapshot(1)
+    assert [it["settled"] for it in shown["pipelines"]] == [3]
+    assert shown["numbers"] == [1, 2]
+
+
+def test_the_worst_condition_counts_and_says_whose_it_is() -> None:
+    several = Several()
+    several.workers[1].statistics.change(in_flight=5, progress_age=500.0)
+    several.workers[1].board.pipelines["p"].error = "halted at s-1@7"
+    condition = pipeline_of(several)["condition"]
+    assert condition["name"] == "halted"
+    assert condition["why"] == "worker 2: halted at s-1@7"
+
+
+def test_a_paused_worker_does_not_hide_that_the_other_runs() -> None:
+    several = Several()
+    several.workers[1].statistics.change(phase="draining")
+    assert pipeline_of(several)["phase"] == "running"
+    assert pipeline_of(several)["condition"]["name"] in {"running", "not ready", "failing"}
+
+
+def test_rate_limits_are_those_of_all_together() -> None:
+    several = Several()
+    assert pipeline_of(several)["rate_limit"]["messages"] == 2_000
+    several.workers[0].statistics.change(rate_limit=None)
+    assert pipeline_of(several)["rate_limit"] is None
+
+
+def test_a_worker_may_be_missing_for_a_while_but_not_at_the_start() -> None:
+    ready = Several().workers[0].view()
+    missing = WorkerView(2, "waiting", NOW, restarts=1, last_error="killed by SIGKILL")
+    assert not_ready([ready, missing], NOW + MISSING_GRACE) == []
+    (late,) = not_ready([ready, missing], NOW + MISSING_GRACE + 1)
+    assert late["detail"] == "worker 2 is not running: killed by SIGKILL"
+    (starting,) = not_ready([ready, WorkerView(2, "starting", NOW)], NOW)
+    assert starting["detail"] == "worker 2 is not running"
+    assert not_ready([], NOW) != []
+    replacement = WorkerView(1, "starting", NOW, replacement=True)
+    assert not_ready([ready, replacement], NOW) == []
+
+
+def test_a_worker_that_does_not_answer_is_not_ready_whatever_it_said_last() -> None:
+    ready = Several().workers[0].view()
+    assert not_ready([replace(ready, silent=SILENT_GRACE)], NOW) == []
+    (silent,) = not_ready([replace(ready, silent=SILENT_GRACE + 1)], NOW)
+    assert silent["detail"] == f"worker 1: no answer for {SILENT_GRACE + 1:.0f} s"
+    assert "If a handler blocks its event loop" in silent["advice"]
+
+
+def test_the_failing_check_of_a_worker_is_that_of_the_run() -> None:
+    several = Several()
+    several.workers[1].statistics.change(uncommitted=500.0)
+    (failing,) = several.monitor.snapshot()["not_ready"]
+    assert failing["check"] == "commits"
+    assert failing["detail"].startswith("worker 2: settled messages have been waiting")

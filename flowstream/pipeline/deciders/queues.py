@@ -25,7 +25,10 @@ from flowstream.pipeline.slice import Slice
 DIVIDED = 100
 """How many slices are divided after a worker has found their keys in other hands."""
 SPARE = 1_000
-"""How many orders without messages are kept, because their keys may come again."""
+"""How many orders without messages are kept, because their keys may come again; and how many keys
+are remembered with their orders."""
+SMALL_KEY = 64
+"""The length up to which a text or bytes is remembered. A key may be as large as its message."""
 
 
 class Order:
@@ -203,13 +206,15 @@ class KeyedQueue(Queue):
     by their keys.
     """
 
-    __slots__ = ("_blocked", "_divide", "_held", "_load", "_orders", "_ready", "_undivided",
-                 "_whole", "ordered", "waiting")  # fmt: skip
+    __slots__ = ("_blocked", "_divide", "_held", "_known", "_load", "_orders", "_ready",
+                 "_undivided", "_whole", "ordered", "waiting")  # fmt: skip
 
     def __init__(self) -> None:
         self.ordered: bool = True
         self.waiting: int = 0
         self._orders: dict[int, Order] = {}
+        self._known: dict[Any, Order] = {}
+        """The orders of keys that came lately: one look for each message instead of its hash."""
         self._ready: deque[Order] = deque()
         self._held: dict[int, list[Order]] = {}
         self._blocked = 0
@@ -221,19 +226,33 @@ class KeyedQueue(Queue):
         self._divide = 0
         """How many slices must still be divided."""
 
-    def put(self, part: Slice[Any], keys: list[Any], hashes: list[int]) -> None:
-        """Queue a slice by the hashes of the keys of its messages. The queue takes it over."""
+    def known(self, keys: list[Any]) -> list[Order] | None:
+        """The order of each key, if all of them came before; None if one is not remembered.
+
+        Raises what the hash or the comparison of a user's class raises.
+        """
+        try:
+            return list(map(self._known.__getitem__, keys))
+        except KeyError:
+            return None
+
+    def orders(self, keys: list[Any], hashes: list[int]) -> list[Order]:
+        """The order of each key, by its hash: keys with the same hash have one order."""
+        orders, known = self._orders, self._known
+        for number, key in zip(hashes, keys, strict=True):
+            if number not in orders:
+                orders[number] = Order(number, key)
+            if len(known) < SPARE and _is_small(key):
+                known[key] = orders[number]
+        return [orders[number] for number in hashes]
+
+    def put(self, part: Slice[Any], orders: list[Order]) -> None:
+        """Queue a slice by the orders of its messages' keys. The queue takes it over."""
         if not len(part):
             return
-        orders = self._orders
-        if not orders.keys() >= set(hashes):
-            for number, key in zip(hashes, keys, strict=True):
-                if number not in orders:
-                    orders[number] = Order(number, key)
-        found = [orders[number] for number in hashes]
-        self._undivided.append((part, found))
+        self._undivided.append((part, orders))
         self.waiting += len(part)
-        if len(orders) > SPARE + 2 * self.waiting:
+        if len(self._orders) > SPARE + 2 * self.waiting:
             self._forget()
 
     def take(self, worker: int, count: int, whole: int = 0) -> Slice[Any] | None:
@@ -374,6 +393,13 @@ class KeyedQueue(Queue):
         self._orders = {
             key: order for key, order in self._orders.items() if order in needed or not order.free
         }
+        self._known.clear()
+
+
+def _is_small(key: Any) -> bool:
+    """Whether a key may be kept, and compared without a call of a user's code."""
+    kind = type(key)
+    return kind is int or (kind in (str, bytes) and len(key) <= SMALL_KEY)
 
 
 def stable_hash(key: Hashable) -> int:

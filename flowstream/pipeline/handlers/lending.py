@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from sys import getrefcount
 from typing import Any
 
+from flowstream.pipeline.deciders.queues import KeyedQueue, Order
 from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.handlers.calls import accept, fail, passes
 from flowstream.pipeline.handlers.return_checks import NO_KEYS, discard
@@ -109,19 +110,23 @@ def _lend_sync(
 
 
 def lend_for_keys(
-    partition_by: Callable[[Message[Any]], Any], part: Slice[Any]
-) -> tuple[list[Any], list[int]] | None:
-    """The partition keys of a slice in columns, and their hashes, by one message object.
+    partition_by: Callable[[Message[Any]], Any], part: Slice[Any], queue: KeyedQueue
+) -> list[Order] | None:
+    """The orders that the messages of a slice in columns are part of, by one message object.
 
     None if something is special: the function raised, changed a message, or keeps one, or a key is
     not valid. Then the keys are computed again, from an object for each message.
     """
     if not len(part):
-        return [], []
+        return []
     keys: list[Any] = []
     try:
-        if _lend_to(partition_by, part, keys) and NO_KEYS.isdisjoint(map(type, keys)):
-            return keys, list(map(hash, keys))
+        if _lend_to(partition_by, part, keys):
+            known = queue.known(keys)
+            if known is not None:
+                return known
+            if NO_KEYS.isdisjoint(map(type, keys)):
+                return queue.orders(keys, list(map(hash, keys)))
     except BaseException as error:
         if passes(error):
             raise

@@ -101,13 +101,13 @@ class Processors(Pool):
             return
         if isinstance(self.queue, KeyedQueue):
             assert self._partition_by is not None
-            lent = None if part.rows else lend_for_keys(self._partition_by, part)
-            if lent is not None:
-                self.queue.put(part, *lent)
-            else:
+            orders = None if part.rows else lend_for_keys(self._partition_by, part, self.queue)
+            if orders is None:
                 found = keyed(self._partition_by, part.messages)
                 self.failure_handler.put([self._stamp(failure) for failure in found.failures])
-                self.queue.put(Slice.of(found.messages), found.keys, found.hashes)
+                orders = self.queue.orders(found.keys, found.hashes)
+                part = Slice.of(found.messages)
+            self.queue.put(part, orders)
         else:
             self.queue.put(part)
         self.idle_workers.wake(self.queue.ready)

@@ -7,13 +7,13 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args, get_origin
+from typing import Any, ForwardRef, TypeAlias, TypeVar, get_args, get_origin
 
 from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import can_decode
-from flowstream.texts import describe, shown, text_of
+from flowstream.texts import describe, is_a, shown, text_of
 
 Handler: TypeAlias = Callable[..., Any]
 
@@ -123,8 +123,10 @@ def _resolved(annotation: Any, names: dict[str, Any], where: str) -> Any:
     try:
         return eval(annotation, names)  # noqa: S307 - the module's own annotation
     except Exception as error:
+        hint = "; import or define it above the handler, and not under `if TYPE_CHECKING:`"
         raise ConfigurationError(
             f"{where}: the annotation {annotation!r} cannot be resolved: {describe(error)}"
+            f"{hint if is_a(error, NameError) else ''}"
         ) from error
 
 
@@ -141,8 +143,12 @@ def _payload(annotation: Any, wraps: type, names: dict[str, Any], where: str) ->
         )
     payload = arguments[0]
     if wraps is list and get_origin(payload) is Message:
-        return get_args(payload)[0]
-    return Any if isinstance(payload, type(_T)) else payload
+        payload = get_args(payload)[0]
+    if isinstance(payload, ForwardRef):  # Message["Order"]
+        payload = _resolved(payload.__forward_arg__, names, where)
+    if isinstance(payload, TypeVar):
+        return Any if payload.__bound__ is None else payload.__bound__
+    return payload
 
 
 # -- what to write instead
@@ -184,6 +190,3 @@ def _only_model(names: dict[str, Any]) -> str:
         if issubclass(type(each), type) and each.__module__ == module and can_decode(each)
     }
     return next(iter(found.values())).__name__ if len(found) == 1 else ""
-
-
-_T = Message.__parameters__[0]  # type: ignore[attr-defined]

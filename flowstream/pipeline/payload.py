@@ -6,7 +6,9 @@
 | str | UTF-8 |
 | dict, list (JSON) | pydantic's JSON parser |
 | pydantic model, dataclass, TypedDict, dict[...], list[...], a union of those | pydantic |
-| msgspec.Struct | msgspec |
+| msgspec.Struct, and the same of Structs | msgspec |
+
+A NewType or a named alias is what it stands for, and a union may have None: the body `null`.
 
 An AMQP 1.0 message may hold a value instead of bytes: a map, a list, a number. Without annotation
 (or with Any) the handler gets it as it is; every other T converts it, or fails the message.
@@ -29,7 +31,7 @@ from pydantic_core import from_json
 from flowstream.errors import PayloadError, UnsupportedPayloadType
 from flowstream.pipeline.handlers.return_checks import map_all
 from flowstream.pipeline.message import Codec, Message
-from flowstream.texts import is_a, text_of
+from flowstream.texts import is_a, shown, text_of
 
 Decode = Callable[[bytes], Any]
 
@@ -59,7 +61,7 @@ class Decoder(NamedTuple):
 
 SUPPORTED = (
     "bytes, str, dict, list, a pydantic model, a dataclass, a TypedDict, a msgspec.Struct, "
-    "dict[...] or list[...] of those, or a union of them"
+    "dict[...] or list[...] of those, or a union of them, with None where a body may be null"
 )
 
 
@@ -68,6 +70,7 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
 
     Raises UnsupportedPayloadType for a type that a message body cannot be decoded to.
     """
+    payload = _meant(payload)
     if payload is Any:
         return Decoder()
     if payload is bytes:
@@ -76,25 +79,21 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
         return Decoder(_text, _only(str, "text"))
     if payload in (dict, list):
         return _json(payload)
-    if _is_struct(payload):
-        return _struct(payload)
     if not _supported(payload):
         raise UnsupportedPayloadType(
             f"{handler}: a message cannot be decoded to {_name(payload)}; use {SUPPORTED}"
         )
     try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_known_to_pydantic(payload))
-    except pydantic.PydanticUserError as error:
-        reason = str(error).splitlines()[0]
+        return _by_msgspec(payload) if _has_struct(payload) else _by_pydantic(payload)
+    except Exception as error:  # whatever the fields of a user's type are annotated with
         raise UnsupportedPayloadType(
-            f"{handler}: a message cannot be decoded to {_name(payload)}: {reason}"
+            f"{handler}: a message cannot be decoded to {_name(payload)}: {_why(error)}"
         ) from error
-    return Decoder(adapter.validator.validate_json, adapter.validator.validate_python)
 
 
 def can_decode(payload: Any) -> bool:
     """Whether bodies can probably be decoded to the type; only `decoder` knows for certain."""
-    return payload in (bytes, str) or _is_struct(payload) or _supported(payload)
+    return payload in (bytes, str) or _supported(payload)
 
 
 def decode_slice(
@@ -149,26 +148,61 @@ def _only(kind: type, name: str) -> Callable[[Any], Any]:
     return check
 
 
-def _is_struct(payload: Any) -> bool:
-    return isinstance(payload, type) and any(
-        base.__module__.startswith("msgspec") and base.__name__ == "Struct"
-        for base in payload.__mro__
-    )
+def _by_pydantic(payload: Any) -> Decoder:
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_known_to_pydantic(payload))
+    return Decoder(adapter.validator.validate_json, adapter.validator.validate_python)
 
 
-def _struct(payload: Any) -> Decoder:
+def _by_msgspec(payload: Any) -> Decoder:
     import msgspec
 
     convert = functools.partial(msgspec.convert, type=payload)
     return Decoder(msgspec.json.Decoder(payload).decode, convert)
 
 
+def _why(error: Exception) -> str:
+    """Why a type cannot be decoded to, on one line."""
+    if is_a(error, pydantic.PydanticUserError):
+        user_error = cast(pydantic.PydanticUserError, error)
+        if user_error.code == "class-not-fully-defined":
+            return "it names a type that is not defined yet; define that type above the handler"
+        return text_of(user_error.message.splitlines()[0])
+    return text_of(error)
+
+
+def _meant(payload: Any) -> Any:
+    """What a NewType or an alias (`type Event = ...`) stands for."""
+    while True:
+        if isinstance(payload, typing.NewType):
+            payload = payload.__supertype__
+        elif type(payload).__name__ == "TypeAliasType":  # Python 3.12's, or typing_extensions'
+            payload = payload.__value__
+        else:
+            return payload
+
+
+def _is_struct(kind: type) -> bool:
+    return any(
+        base.__module__.startswith("msgspec") and base.__name__ == "Struct" for base in kind.__mro__
+    )
+
+
+def _has_struct(payload: Any) -> bool:
+    """Whether the type is a msgspec.Struct, or one is an argument of it, at any depth."""
+    payload = _meant(payload)
+    for kind in (payload, get_origin(payload)):
+        if isinstance(kind, type) and _is_struct(kind):
+            return True
+    return any(map(_has_struct, get_args(payload)))
+
+
 def _supported(payload: Any) -> bool:
-    origin = get_origin(payload)
+    payload = _meant(payload)
+    origin, arguments = get_origin(payload), get_args(payload)
     if origin is typing.Annotated:
-        return _supported(get_args(payload)[0])
+        return _supported(arguments[0])
     if origin in (Union, types.UnionType):
-        return all(_supported(arm) for arm in get_args(payload))
+        return all(arm is types.NoneType or _supported(arm) for arm in arguments)
     if origin in (dict, list):
         return True
     if isinstance(origin, type):
@@ -178,6 +212,7 @@ def _supported(payload: Any) -> bool:
         or issubclass(payload, pydantic.BaseModel)
         or dataclasses.is_dataclass(payload)
         or is_typeddict(payload)
+        or _is_struct(payload)
     )
 
 
@@ -185,6 +220,7 @@ def _known_to_pydantic(payload: Any) -> Any:
     """The type with each `typing.TypedDict` in it as pydantic needs it before Python 3.12."""
     if sys.version_info >= (3, 12):
         return payload
+    payload = _meant(payload)
     if is_typeddict(payload) and type(payload).__module__ == "typing":
         hints = typing.get_type_hints(payload, include_extras=True)
         fields = {
@@ -196,6 +232,8 @@ def _known_to_pydantic(payload: Any) -> Any:
         make: Any = typing_extensions.TypedDict
         return make(payload.__name__, fields)
     origin, arguments = get_origin(payload), get_args(payload)
+    if origin is typing.Annotated:
+        return typing.Annotated[(_known_to_pydantic(arguments[0]), *payload.__metadata__)]
     if origin in (dict, list):
         made: Any = origin
         return made[tuple(map(_known_to_pydantic, arguments))]
@@ -205,4 +243,6 @@ def _known_to_pydantic(payload: Any) -> Any:
 
 
 def _name(payload: Any) -> str:
-    return getattr(payload, "__qualname__", None) or repr(payload)
+    if get_origin(payload) is None:
+        return getattr(payload, "__qualname__", None) or shown(payload)
+    return shown(payload).replace("typing.", "")

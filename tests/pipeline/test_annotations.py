@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pydantic
 import pytest
 
 from flowstream.errors import ConfigurationError, UnsupportedPayloadType
-from flowstream.pipeline import Batch, Message
+from flowstream.pipeline import Batch, IterableProducer, Message, Pipeline
 from flowstream.pipeline.annotations import inspect_handler
 from tests.support.pipelines import pipeline_of
 
@@ -45,8 +46,27 @@ def test_annotations_that_are_not_supported(handler):
 def test_an_annotation_that_does_not_resolve():
     async def handler(message: Message[Missing]) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
-    with pytest.raises(ConfigurationError, match="cannot be resolved"):
+    with pytest.raises(ConfigurationError, match="import or define it above the handler"):
         pipeline_of(1).processor(handler)
+
+
+OrderT = TypeVar("OrderT", bound=Order)
+
+
+async def test_a_payload_may_be_written_as_a_string_or_a_bound_type_variable():
+    seen: list[object] = []
+
+    async def quoted(message: Message["Order"]) -> None:  # noqa: UP037
+        seen.append(message.data)
+
+    async def bound(message: Message[OrderT]) -> None:
+        seen.append(message.data)
+
+    for handler in (quoted, bound):
+        pipeline = Pipeline("typed", IterableProducer([b'{"n": 1}']))
+        pipeline.processor(handler)
+        await pipeline.run()
+    assert seen == [Order(n=1), Order(n=1)]
 
 
 def test_types_local_to_a_function_are_found():

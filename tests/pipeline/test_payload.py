@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import re
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NewType, TypedDict
 
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +51,26 @@ class Deleted(pydantic.BaseModel):
     kind: Literal["deleted"]
 
 
+class Opened(TypedDict):
+    kind: Literal["opened"]
+
+
+class Closed(TypedDict):
+    kind: Literal["closed"]
+
+
+class Red(msgspec.Struct, tag="red"):
+    n: int
+
+
+class Blue(msgspec.Struct, tag="blue"):
+    n: int
+
+
+class Unfinished(pydantic.BaseModel):
+    later: Later  # type: ignore[name-defined] # noqa: F821
+
+
 @pytest.mark.parametrize(
     ("payload", "body", "expected"),
     [
@@ -64,6 +86,26 @@ class Deleted(pydantic.BaseModel):
         (str, "né".encode(), "né"),
         (Created | Deleted, b'{"kind": "deleted"}', Deleted(kind="deleted")),
         (Annotated[Model, "tag"], b'{"n": 1}', Model(n=1)),
+        (
+            Annotated[Created | Deleted, pydantic.Field(discriminator="kind")],
+            b'{"kind": "deleted"}',
+            Deleted(kind="deleted"),
+        ),
+        (
+            Annotated[Opened | Closed, pydantic.Field(discriminator="kind")],
+            b'{"kind": "closed"}',
+            {"kind": "closed"},
+        ),
+        (Model | None, b'{"n": 1}', Model(n=1)),
+        (Model | None, b"null", None),
+        (Struct | None, b"null", None),
+        (list[Struct], b'[{"n": 1}]', [Struct(1)]),
+        (dict[str, Struct | None], b'{"a": {"n": 1}, "b": null}', {"a": Struct(1), "b": None}),
+        (Red | Blue, b'{"type": "blue", "n": 2}', Blue(2)),
+        (NewType("Renamed", Model), b'{"n": 1}', Model(n=1)),
+        (NewType("Words", str), b"text", "text"),
+        (list[NewType("Item", Struct)], b'[{"n": 1}]', [Struct(1)]),  # type: ignore[misc]
+        (typing_extensions.TypeAliasType("Alias", Red | Blue), b'{"type": "red", "n": 1}', Red(1)),
     ],
 )
 def test_bodies_become_the_declared_type(payload, body, expected):
@@ -77,10 +119,27 @@ def test_some_bodies_stay_as_they_are(payload):
     assert decoder(payload).decode is None
 
 
-@pytest.mark.parametrize("payload", [int, float, object, datetime.date, set, "Order", int | str])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        int, float, object, datetime.date, set, "Order", int | str, None, bytes | None,
+        NewType("Number", int), Struct | Model, Struct | Red, Unfinished,
+    ],
+)  # fmt: skip
 def test_other_types_are_refused_when_declared(payload):
     with pytest.raises(UnsupportedPayloadType, match="cannot be decoded to"):
         decoder(payload, handler="validate")
+
+
+def test_an_error_shows_the_whole_type_and_what_to_do():
+    for payload, said in (
+        (set[int], "cannot be decoded to set[int]; use bytes, str, "),
+        (Literal["a"], "cannot be decoded to Literal['a']; use "),
+        (Unfinished, "to Unfinished: it names a type that is not defined yet; define that type "),
+        (Struct | Red, "all Struct types must be tagged"),
+    ):
+        with pytest.raises(UnsupportedPayloadType, match=re.escape(said)):
+            decoder(payload, handler="validate")
 
 
 bodies = st.lists(

@@ -25,6 +25,7 @@ place is left out for an option of a call, such as `Environment(heartbeat=...)`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import math
 import typing
@@ -245,15 +246,23 @@ def bind(schema: Callable[..., T], arguments: Sequence[Any], values: Mapping[str
     """Options from a call's arguments, not checked yet.
 
     Raises ConfigurationError for an option that does not exist, and TypeError as every function
-    does where a required one is missing.
+    does where a required one is missing, or there are too many arguments.
     """
     known = options_of(schema)
     for name in values:
         if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise ConfigurationError(
-                f"{_at(path, name)}={shown(values[name])}: there is no such option; there are "
-                f"{', '.join(known)}"
+                f"{_at(path, name)}={shown(values[name])}: there is no such option; {hint}"
             )
+    named = [option.name for option in known.values() if not option.positional]
+    most = len(known) - len(named)
+    if len(arguments) > most:
+        raise TypeError(
+            f"{path + ': ' if path else ''}{shown(arguments[most])} is one argument too many; "
+            f"write the name of the option that it is for: {', '.join(named)}"
+        )
     try:
         signature_of(schema).bind(*arguments, **values)
     except TypeError as error:

@@ -72,7 +72,11 @@ WRONG = [
     ({"name": ""}, "owner > name='': expected a string of 1 to 255 bytes"),
     (
         {"sise": 5},
-        "owner > sise=5: there is no such option; there are name, size, wait, flag, m",
+        "owner > sise=5: there is no such option; did you mean size?",
+    ),
+    (
+        {"velocity": 5},
+        "owner > velocity=5: there is no such option; there are name, size, wait, flag, m",
     ),
 ]
 
@@ -91,7 +95,11 @@ def test_right_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [((), "missing a required argument: 'name'"), (("a", 5), "too many pos")]
+    ("arguments", "said"),
+    [
+        ((), "missing a required argument: 'name'"),
+        (("a", 5), "5 is one argument too many; write the name of the option that it is for: size"),
+    ],
 )
 def test_calls_that_no_function_takes(arguments: tuple[Any, ...], said: str) -> None:
     with pytest.raises(TypeError, match=f"owner: {said}"):

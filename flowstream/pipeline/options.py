@@ -36,11 +36,20 @@ def _fills(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and _plain(value[1])
 
 
+def _opens(value: Any) -> bool:
+    if not _plain(value) or inspect.isasyncgenfunction(value):
+        return False
+    try:
+        inspect.signature(value).bind()
+    except TypeError:  # a required parameter, such as the `app` of web frameworks
+        return False
+    except ValueError:  # a class in C, whose signature is not known
+        return True
+    return True
+
+
 FUNCTION = function_of("one message")
-LIFESPAN = Rule(
-    "a function decorated with @asynccontextmanager",
-    lambda value: _plain(value) and not inspect.isasyncgenfunction(value),
-)
+LIFESPAN = Rule("a function without parameters, decorated with @asynccontextmanager", _opens)
 SIZE = Rule(
     "a whole number of at least 1 (messages), None, or (accumulator, a plain def)",
     lambda value: value is None or is_whole(value, 1) or _fills(value),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import pytest
 
+from flowstream.errors import ConfigurationError
 from flowstream.pipeline import (
     Batch,
     Message,
@@ -50,3 +51,14 @@ async def test_a_lifespan_that_hangs_at_its_end_does_not_hang_the_run():
     pipeline.processor(nothing)
     with anyio.fail_after(60):
         assert (await pipeline.run()).settled == {"ok": 5}
+
+
+async def test_a_lifespan_that_is_no_async_context_manager_is_named():
+    @contextmanager
+    def not_async():
+        yield 1
+
+    pipeline = pipeline_of(1, lifespan=not_async)
+    pipeline.processor(nothing)
+    with pytest.raises(ConfigurationError, match=r"> lifespan: .*@asynccontextmanager; this one"):
+        await pipeline.run()

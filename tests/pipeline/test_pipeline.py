@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from flowstream.errors import ConfigurationError, DuplicateName
@@ -68,7 +71,12 @@ async def undecorated():
     yield
 
 
-@pytest.mark.parametrize("lifespan", [undecorated, keep, 5])
+@asynccontextmanager
+async def of_an_app(app: object) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("lifespan", [undecorated, keep, 5, of_an_app])
 def test_a_lifespan_is_decorated(lifespan):
     with pytest.raises(ConfigurationError, match=r"> lifespan=.*: expected .*@asynccontextmanager"):
         pipeline_of(1, lifespan=lifespan)

@@ -15,6 +15,8 @@ import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +27,9 @@ from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.progress import doing
 from flowstream.pipeline import Pipeline
 from flowstream.texts import describe, interrupts, is_a, text_of, type_name
+
+FLOWSTREAM = os.path.dirname(errors.__file__)
+LIBRARIES = (FLOWSTREAM, *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
 
 
 def load_pipelines(targets: list[str]) -> dict[str, Pipeline]:
@@ -214,15 +219,17 @@ def _no_module(name: str, directory: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The file and line of an imported module where the error was raised."""
-    where = ""
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if not file.startswith("<") and "importlib" not in file and file != __file__:
-            where = f" ({os.path.relpath(file)}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return where
+    """The line of an imported module where the error was raised: the one that its author wrote,
+    and not one of a library that it calls."""
+    where = library = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = frame.filename
+        if file.startswith(("<", FLOWSTREAM)) or "importlib" in file:
+            continue
+        library = f" ({os.path.relpath(file)}, line {frame.lineno})"
+        if not file.startswith(LIBRARIES):
+            where = library
+    return where or library
 
 
 def _broken(name: str, error: BaseException) -> str:

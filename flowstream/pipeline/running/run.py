@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Final
 
 import anyio
@@ -19,6 +19,7 @@ from flowstream.pipeline.declaration import Declaration
 from flowstream.pipeline.ends import ends_of
 from flowstream.pipeline.handlers.calls import as_exception, passes
 from flowstream.pipeline.handlers.loopwatch import watching
+from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.handlers.watchdog import Watchdog
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
 from flowstream.pipeline.running.assembly import Assembly, Stages
@@ -204,7 +205,13 @@ class Run:
         lifespan = self.declaration.options.lifespan
         if lifespan is None:
             return None
-        manager = lifespan()
+        manager: Any = lifespan()
+        if not isinstance(manager, AbstractAsyncContextManager):
+            discard(manager)
+            raise ConfigurationError(
+                f"{self.declaration.path} > lifespan: expected a function decorated with "
+                f"@asynccontextmanager; this one returned an object of type {type_name(manager)}"
+            )
         resources = await self.state.watched("lifespan", manager.__aenter__())
         stack.push_async_exit(_bounded(self.state.name, manager))
         return resources

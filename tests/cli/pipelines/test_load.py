@@ -165,3 +165,22 @@ def test_commands_take_all_of_them(tmp_path: Path) -> None:
         "first", "└─ StreamProducer: stream first from first, offsets as first",
         "second", "└─ StreamProducer: stream second from first, offsets as second",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ['pipeline.processor("validate")', "Pipeline()", "json.loads('{')", "Retry(attemps=3)"],
+)
+def test_the_line_of_a_mistake_is_the_one_of_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    """And not one of flowstream, or of a library that the module calls."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"mistaken_{abs(hash(mistake))}"
+    Path(f"{name}.py").write_text(
+        "import json\nfrom flowstream import Pipeline, Retry, StreamProducer\n"
+        f'pipeline = Pipeline("p", StreamProducer("s"))\n{mistake}\n'
+    )
+    with pytest.raises(CommandError, match=rf"cannot be imported: .* \({name}\.py, line 4\)$"):
+        load_module(name)

@@ -267,12 +267,12 @@ class Message(Generic[T]):
         """
         error = reason if issubclass(type(reason), BaseException) else None
         self._more().failure = Failure(
-            self, text_of(reason), error=cast("BaseException | None", error), retry=retry
+            self, _reason(reason, "failed"), error=cast("BaseException | None", error), retry=retry
         )
 
     def drop(self, reason: object = "dropped") -> None:
         """Filter the message out: it goes to no batcher and settles as dropped."""
-        self._more().dropped = text_of(reason)
+        self._more().dropped = _reason(reason, "dropped")
 
     def to(self, *batchers: str, key: Hashable = None, flush: bool = False) -> None:
         """Route the message to one or more batchers; it settles when all of them are done.
@@ -281,8 +281,14 @@ class Message(Generic[T]):
         at the same time); `flush` closes the batch with this message.
         """
         hash(key)  # raises here, where the handler can be named
+        try:
+            routes = tuple(dict.fromkeys(batchers))
+        except TypeError:
+            raise TypeError(
+                f"message.to takes names, such as message.to('eu', 'audit'), not {shown(batchers)}"
+            ) from None
         extra = self._more()
-        extra.routes = tuple(dict.fromkeys(batchers)) or extra.routes
+        extra.routes = routes or extra.routes
         extra.key = key
         extra.flush = flush
 
@@ -347,6 +353,13 @@ class Message(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Message {self.stream}@{self.offset} {shown(self.data)}>"
+
+
+def _reason(reason: object, default: str) -> str:
+    """The reason as text; the default for an empty one, such as `str(error)` of many errors."""
+    if type(reason) is str and not reason.strip():
+        return default
+    return text_of(reason)
 
 
 class Detached:

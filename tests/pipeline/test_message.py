@@ -43,6 +43,22 @@ def test_a_reason_is_a_text_or_an_exception() -> None:
     assert (failure.retry, failure.error, failure.error_name) == (True, error, "ValueError")
 
 
+def test_an_empty_reason_is_the_usual_one() -> None:
+    """As `message.fail(str(error))` gives it for an error without a text."""
+    message = Message.new(None)
+    message.fail(str(TimeoutError()))
+    assert message.failed == "failed"
+    message.drop(" ")
+    assert message.dropped == "dropped"
+
+
+def test_names_of_batchers_in_a_list_are_refused() -> None:
+    message = Message.new(None)
+    with pytest.raises(TypeError, match=r"such as message\.to\('eu', 'audit'\), not \(\['eu'\],\)"):
+        message.to(["eu"])  # type: ignore[arg-type]
+    assert message.batchers == ()
+
+
 def test_passwords_are_in_no_reason() -> None:
     failure = Failure(Message.new(None), "cannot reach amqp://me:secret@host")
     assert "secret" not in failure.reason

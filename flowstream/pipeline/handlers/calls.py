@@ -158,6 +158,10 @@ def take_data(part: Slice[Any], lent: LentSlice[Any], answer: Any) -> TypeError 
             f"the handler of slices returned {type_name(answer)}; it returns a list of new data, "
             "or nothing"
         )
+    if answer and isinstance(answer[0], Message):
+        return TypeError(
+            "the handler of slices returned messages; it returns a list of new data, or nothing"
+        )
     if not len(answer) == len(part) == len(lent):
         changed = f", and left {len(lent)} of them in its slice" if len(lent) != len(part) else ""
         return TypeError(

@@ -94,7 +94,7 @@ class Assembly:
             for name, declared in declaration.batchers.items()
         }
         name = "source" if declaration.processor is None else declaration.processor.options.name
-        downstream: Downstream = End(self._ack_tracker)
+        downstream: Downstream = End(self._ack_tracker, failure_handler, name)
         if batchers:
             downstream = Router(batchers, failure_handler, name)
         processors = None

@@ -287,7 +287,8 @@ class FailureHandler:
                 raise
             if self._broke(failure, error):
                 log.error(
-                    "%s: on_failed raised for %r", self.state.name, failure,
+                    "pipeline %r: on_failed raised for %r, which goes to the pipeline's policy",
+                    self.state.name, failure,
                     exc_info=printable(error), extra=self._fields(failure),
                 )  # fmt: skip
             return self.policy
@@ -295,9 +296,12 @@ class FailureHandler:
             return self.policy
         if not issubclass(type(answer), FailurePolicy):
             discard(answer)
-            wrong = TypeError(f"on_failed returned {shown(answer)}, not a policy")
+            wrong = TypeError(f"on_failed returned {shown(answer)}, not a policy such as Drop()")
             if self._broke(failure, wrong):
-                log.error("%s: %s", self.state.name, wrong, extra=self._fields(failure))
+                log.error(
+                    "pipeline %r: %s; %r goes to the pipeline's policy", self.state.name, wrong,
+                    failure, extra=self._fields(failure),
+                )  # fmt: skip
             return self.policy
         return cast(FailurePolicy, answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from flowstream.pipeline.message import Failure, Joint, Message
@@ -39,7 +40,7 @@ class Router:
             names = message.batchers or ((self._default.name,) if self._default else ("default",))
             unknown = [name for name in names if name not in self._batchers]
             if unknown:
-                failures.append(self._lost(message, unknown[0]))
+                failures.append(_lost(message, unknown[0], self._batchers, self._stage))
             elif len(names) == 1:
                 routed.setdefault(names[0], []).append(message)
             else:
@@ -51,23 +52,37 @@ class Router:
             self._batchers[name].put(Slice.of(messages), decided=True)
         self._failure_handler.put(failures)
 
-    def _lost(self, message: Message[Any], name: str) -> Failure:
-        known = ", ".join(repr(known) for known in self._batchers)
-        failure = Failure(
-            message, f"there is no batcher named {shown(name)}; there are {known}", retry=False
-        )
-        failure.phase, failure.stage, failure.attempts = "process", self._stage, message.attempt
-        return failure
-
 
 class End:
     """Settles processed messages: a pipeline without batchers has finished with them."""
 
     by_key = False
 
-    def __init__(self, ack_tracker: AckTracker) -> None:
+    def __init__(
+        self, ack_tracker: AckTracker, failure_handler: FailureHandler, stage: str
+    ) -> None:
         self._ack_tracker = ack_tracker
+        self._failure_handler = failure_handler
+        self._stage = stage
 
     async def put(self, part: Slice[Any], *, decided: bool) -> None:
-        """Settle messages."""
+        """Settle messages. One with a route fails: it would not come where the handler sent it."""
+        if decided and (routed := [message for message in part.flagged if message.batchers]):
+            self._failure_handler.put(
+                [_lost(message, message.batchers[0], (), self._stage) for message in routed]
+            )
+            part = Slice.of([message for message in part.messages if not message.batchers])
         await self._ack_tracker.settle(part, "ok")
+
+
+def _lost(message: Message[Any], name: str, known: Iterable[str], stage: str) -> Failure:
+    """The failure of a message that is routed to a batcher that does not exist."""
+    there = ", ".join(map(repr, known))
+    failure = Failure(
+        message,
+        f"there is no batcher named {shown(name)}; "
+        + (f"there are {there}" if there else "the pipeline has none"),
+        retry=False,
+    )
+    failure.phase, failure.stage, failure.attempts = "process", stage, message.attempt
+    return failure

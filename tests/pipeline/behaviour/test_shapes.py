@@ -185,6 +185,7 @@ async def test_a_handler_of_slices_decides_about_single_messages():
         ([1], "returned 1 items of data for"),
         ("text", "returned str"),
         (7, "returned int"),
+        (lambda part: part.messages, "returned messages; it returns a list of new data"),
     ],
 )
 async def test_what_a_handler_of_slices_must_not_return_fails_the_slice(answer, reason):
@@ -192,7 +193,7 @@ async def test_what_a_handler_of_slices_must_not_return_fails_the_slice(answer, 
 
     @slices_of(pipeline, concurrency=2)
     async def wrong(part: Slice[dict]) -> Any:
-        return answer
+        return answer(part) if callable(answer) else answer
 
     result = await pipeline.run()
     assert sum(result.settled.values()) == 20

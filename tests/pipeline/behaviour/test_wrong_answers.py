@@ -307,7 +307,8 @@ async def test_what_on_failed_raises(
 
     pipeline.on_failed(as_kind(kind, failed))
     assert (await pipeline.run()).settled == {"ok": 8, "discarded": 2}
-    assert caplog.text.count("on_failed raised for <Failure orders@3") == 1
+    said = "pipeline 'test': on_failed raised for <Failure orders@3"
+    assert caplog.text.count(said) == 1
 
 
 # -- partition_by, batch keys, batch sizes -------------------------------------------------

@@ -50,6 +50,19 @@ async def test_routing_to_named_batchers_and_to_an_unknown_one():
     assert "no batcher named 'mars'; there are 'eu', 'default'" in failures[0].reason
 
 
+async def test_a_route_of_a_pipeline_without_batchers_fails_its_message():
+    failures = []
+    pipeline = pipeline_of(20, on_failure=Drop())
+
+    @pipeline.processor(concurrency=2, partition_by=n_of)
+    async def route(message: Message[dict]) -> None:
+        message.to(*(["eu"] if n_of(message) == 4 else []), key="a", flush=True)
+
+    pipeline.on_failed(lambda failure: failures.append(failure))
+    assert (await pipeline.run()).settled == {"ok": 19, "discarded": 1}
+    assert "no batcher named 'eu'; the pipeline has none" in failures[0].reason
+
+
 async def test_the_only_batcher_takes_what_is_not_routed():
     pipeline = pipeline_of(10)
     pipeline.processor(kinds(lambda m: None)[0])

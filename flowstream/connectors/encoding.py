@@ -25,6 +25,8 @@ def encode_payload(data: Any) -> bytes:
     """
     if isinstance(data, bytes):
         return data
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
     if isinstance(data, str):
         return data.encode()
     body = to_json(data, fallback=_known)

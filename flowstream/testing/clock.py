@@ -24,13 +24,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import current_token
 
+from flowstream.errors import ConfigurationError
 from flowstream.pipeline import threads_run
+from flowstream.texts import shown
 
 if TYPE_CHECKING:
     import trio
@@ -47,6 +50,8 @@ def virtual_time(
     The clock jumps when no event came for `moment` seconds of real time. More than 0 is needed
     only for sockets, and for threads whose limiters `threads_take_time` was not given.
     """
+    if backend not in get_args(Backend):
+        raise ConfigurationError(f'backend={shown(backend)}: expected "asyncio" or "trio"')
     if backend == "asyncio":
         return "asyncio", {"loop_factory": partial(VirtualLoop, moment)}
     import trio.testing
@@ -56,6 +61,7 @@ def virtual_time(
 
 def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, backend: Backend = "asyncio") -> T:
     """Run an async function on a new event loop in virtual time, and return its result."""
+    _refuse_running_loop()
     name, options = virtual_time(backend)
 
     async def run() -> T:
@@ -63,6 +69,17 @@ def run_virtual(main: Callable[..., Awaitable[T]], *args: Any, backend: Backend 
             return await main(*args)
 
     return anyio.run(run, backend=name, backend_options=options)
+
+
+def _refuse_running_loop() -> None:
+    try:
+        current_token()
+    except RuntimeError:  # no event loop runs, as it should be
+        return
+    raise RuntimeError(
+        "an event loop is running already: in an async test, write `await tester.run(...)` instead "
+        "of run_sync, and await the function instead of calling run_virtual"
+    )
 
 
 def is_virtual() -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from flowstream.client import AmqpMessage, Offset, offset_spec
 from flowstream.connectors import encode_payload
 from flowstream.testing.markers import Marker
+from flowstream.texts import shown, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,19 @@ class MemoryStream:
 
 
 def encoded(item: Any) -> bytes:
-    """The body of an item: bytes and AMQP messages as they are, str as UTF-8, the rest as JSON."""
-    return item.raw if isinstance(item, AmqpMessage) else encode_payload(item)
+    """The body of an item: bytes and AMQP messages as they are, str as UTF-8, the rest as JSON.
+
+    Raises ValueError for what is neither.
+    """
+    if isinstance(item, AmqpMessage):
+        return item.raw
+    try:
+        return encode_payload(item)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"message {shown(item)}: expected bytes, a string, an AmqpMessage, a marker such as "
+            f"Crash(), or a value that JSON can hold: {text_of(error)}"
+        ) from error
 
 
 def milliseconds(time: datetime | int) -> int:

@@ -82,8 +82,17 @@ class PipelineTester:
     # -- runs
 
     async def __aenter__(self) -> Self:
+        if self._life is not None:
+            raise ConfigurationError(
+                f"the tester of {self.pipeline!r} is started already; start it again after its "
+                "block has ended"
+            )
         self._life = self._run()
-        await self._life.__aenter__()
+        try:
+            await self._life.__aenter__()
+        except BaseException:
+            self._life = None
+            raise
         return self
 
     async def __aexit__(
@@ -94,7 +103,8 @@ class PipelineTester:
     ) -> None:
         """Drains; raises the error that ended the run, unless a result has reported it."""
         assert self._life is not None
-        await self._life.__aexit__(kind, error, trace)
+        life, self._life = self._life, None
+        await life.__aexit__(kind, error, trace)
 
     async def run(
         self, *messages: Any, stream: str | None = None, key: str | None = None
@@ -113,7 +123,7 @@ class PipelineTester:
         key: str | None = None,
         backend: Backend = "asyncio",
     ) -> RunReport:
-        """`run` on an event loop of its own, in virtual time."""
+        """`run` on an event loop of its own, in virtual time. On a running loop, await `run`."""
         run = partial(self.run, *messages, stream=stream, key=key)
         return run_virtual(run, backend=backend)
 

@@ -115,6 +115,11 @@ JSON: list[tuple[Any, Any]] = [
 ]  # fmt: skip
 
 
+def test_bytes_of_every_kind_are_published_as_they_are() -> None:
+    for data in (b"\xff1", bytearray(b"\xff1"), memoryview(b"\xff1"), memoryview(b"\xff-1-")[::2]):
+        assert encode_payload(data) == b"\xff1"
+
+
 def test_what_is_no_json_raises() -> None:
     for data in NO_JSON:
         with pytest.raises((ValueError, TypeError)):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstream import Message
 from flowstream.client import AmqpMessage
 from flowstream.testing import Crash, Disconnect, Marker, MemoryStream, Pause
 
@@ -110,7 +111,14 @@ def test_markers_before_the_beginning_are_passed_by():
         ("é", "é".encode()),
         ({"a": [1]}, b'{"a":[1]}'),
         (AmqpMessage.of(b"x"), AmqpMessage.of(b"x").raw),
+        (bytearray(b"\xff"), b"\xff"),
     ],
 )
 def test_what_becomes_of_an_item(item, body):
     assert filled([[item]]).bodies == [body]
+
+
+@pytest.mark.parametrize("item", [Crash, Message.new({"a": 1}), object(), {"a": float("nan")}])
+def test_what_cannot_be_a_message_is_named(item):
+    with pytest.raises(ValueError, match=r"^message .*: expected bytes, .* as Crash\(\)"):
+        filled([[item]])

@@ -389,6 +389,25 @@ async def test_a_tester_is_started_first():
         tester.dead_letters()
 
 
+async def test_a_tester_is_not_started_twice_at_once():
+    tester = PipelineTester(orders())
+    async with tester:
+        with pytest.raises(ConfigurationError, match="started already"):
+            await tester.run(Order(1))
+        assert (await tester.push(Order(1))).ok
+    assert (await tester.run(Order(2))).ok
+
+
+async def test_run_sync_in_an_async_test_names_what_to_write():
+    with pytest.raises(RuntimeError, match=r"write `await tester\.run\(\.\.\.\)` instead"):
+        PipelineTester(orders()).run_sync(Order(1))
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ConfigurationError, match="backend='curio': expected"):
+        PipelineTester(orders()).run_sync(Order(1), backend="curio")  # type: ignore[arg-type]
+
+
 async def test_a_plain_run_in_a_memory_environment():
     environment = MemoryEnvironment({"orders": [Order(1), Order(2), Pause(3), Order(3)]})
     pipeline = orders()

@@ -14,7 +14,14 @@ from urllib.parse import quote
 
 import anyio
 from anyio import TypedAttributeProvider
-from anyio.abc import ByteStream, SocketAttribute, SocketListener, SocketStream, TaskStatus
+from anyio.abc import (
+    ByteStream,
+    SocketAttribute,
+    SocketListener,
+    SocketStream,
+    TaskGroup,
+    TaskStatus,
+)
 from anyio.streams.tls import TLSStream
 
 from flowstream.broker.data_dir import DataDirStore
@@ -66,20 +73,20 @@ class Broker:
         host: str = "127.0.0.1",
         port: int = 5552,
         *,
-        data: Path | None = None,
+        data: str | Path | None = None,
         users: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.host = host
         self.port: int = port
-        self._data = data
+        self._data = None if data is None else Path(data)
         self._users = dict(DEFAULT_USERS if users is None else users)
         self._tls = tls
         self._limits = limits or Limits()
         self._node: Node | None = None
         self._last = BrokerStatistics(0, 0, 0, 0, 0.0, 0.0, 0, 0)
-        self._exits: AsyncExitStack | None = None
+        self._tasks: TaskGroup | None = None
 
     @property
     def url(self) -> str:
@@ -114,11 +121,12 @@ class Broker:
         )
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as exits:
-            tasks = await exits.enter_async_context(anyio.create_task_group())
-            exits.callback(tasks.cancel_scope.cancel)
-            await tasks.start(self.serve)
-            self._exits = exits.pop_all()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        try:
+            await self._tasks.start(self.serve)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(
@@ -127,9 +135,15 @@ class Broker:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        exits, self._exits = self._exits, None
-        assert exits is not None
-        return await exits.__aexit__(exc_type, exc, traceback)
+        tasks, self._tasks = self._tasks, None
+        assert tasks is not None
+        failed = tasks.cancel_scope.cancel_called
+        tasks.cancel_scope.cancel()
+        if failed:
+            return await tasks.__aexit__(exc_type, exc, traceback)
+        # The block's own exception is not the group's: it leaves without an ExceptionGroup.
+        await tasks.__aexit__(None, None, None)
+        return None
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `task_status` is started when clients can connect.

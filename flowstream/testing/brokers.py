@@ -14,7 +14,7 @@ from flowstream.broker import Broker, Limits
 @asynccontextmanager
 async def broker(
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     users: Mapping[str, str] | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[Broker]:
@@ -29,7 +29,7 @@ async def broker(
 @contextmanager
 def broker_in_thread(
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     users: Mapping[str, str] | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Broker]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from flowstream.errors import ConfigurationError
 from flowstream.testing import broker, broker_in_thread
 
 
@@ -28,3 +29,33 @@ def test_in_a_thread() -> None:
         socket.create_connection(("127.0.0.1", running.port), timeout=5).close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port), timeout=5)
+
+
+class Mine(Exception):
+    """What a test raises."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_what_a_test_raises_leaves_the_loop_s_broker_as_it_is() -> None:
+    with pytest.raises(Mine):
+        async with broker():
+            raise Mine
+    with anyio.move_on_after(0) as scope:
+        async with broker():
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+def test_what_a_test_raises_leaves_the_thread_s_broker_as_it_is() -> None:
+    with pytest.raises(Mine), broker_in_thread():
+        raise Mine
+
+
+def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with (
+        broker_in_thread(data=str(tmp_path)),
+        pytest.raises(ConfigurationError, match="is in use"),
+        broker_in_thread(data=str(tmp_path)),
+    ):
+        raise AssertionError("unreachable")

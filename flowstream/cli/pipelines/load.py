@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from flowstream import errors
-from flowstream.cli.exit_codes import CommandError, ExitCode
+from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code
 from flowstream.cli.output.progress import doing
 from flowstream.pipeline import Pipeline
 from flowstream.texts import describe, interrupts, is_a, text_of, type_name
@@ -179,8 +179,8 @@ def load_module(name: str) -> ModuleType:
     try:
         with doing(f"importing {name}", in_place=False):
             return importlib.import_module(name)
-    except errors.FlowstreamError:
-        raise
+    except errors.FlowstreamError as error:
+        raise CommandError(f"{text_of(error)}{_place(error)}", exit_code(error)) from error
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise CommandError(_no_module(name, directory), ExitCode.MODULE_MISSING) from error
@@ -212,6 +212,9 @@ def _not_a_module(name: str) -> str:
 
 
 def _no_module(name: str, directory: str) -> str:
+    module, _, inside = name.rpartition(".")
+    if module in sys.modules and not hasattr(sys.modules[module], "__path__"):
+        return f"{module} is a module and no package; for a pipeline in it, write {module}:{inside}"
     return (
         f"there is no module {name!r} in {directory} or on the Python path; check the name, or run "
         f"in the directory that contains {name.split('.', maxsplit=1)[0]}"

@@ -84,6 +84,9 @@ FILES = {
     "gathering/__init__": "from several import a, b\nfrom importing import mine\n",
     "twice": DECLARE + "a, b = declare('same'), declare('same')\n",
     "clashing": DECLARE + "a = declare('x')\nmore = [declare('a')]\n",
+    "wrong": "from wrong_options import declare\npipeline = declare()\n",
+    "wrong_options": "from flowstream import StreamProducer\n\n\n"
+    "def declare():\n    return StreamProducer('orders', credits=5)\n",
 }
 
 
@@ -147,13 +150,24 @@ def test_what_is_imported_beside_is_named() -> None:
         (["clashing"], ExitCode.DUPLICATE_NAME, "clashing:a is ambiguous"),
         (["made"], ExitCode.NO_PIPELINE, "made declares no pipeline"),
         (["several:c"], ExitCode.NO_PIPELINE, "several has no pipeline 'c'; it has a, b"),
+        (["made.declare"], ExitCode.MODULE_MISSING,
+         "made is a module and no package; for a pipeline in it, write made:declare"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.usefixtures("modules")
 def test_what_cannot_be_run(targets: list[str], code: ExitCode, says: str) -> None:
     with pytest.raises(CommandError) as caught:
         load_pipelines(targets)
     assert (caught.value.exit_code, str(caught.value)[: len(says)]) == (code, says)
+
+
+@pytest.mark.parametrize("command", ["check", "run", "graph"])
+@pytest.mark.usefixtures("modules")
+def test_a_wrong_option_is_named_with_its_file_and_line(command: str, tmp_path: Path) -> None:
+    result = flowstream(command, "wrong", cwd=tmp_path)
+    assert "StreamProducer > credits=5: there is no such option" in result.err + result.out
+    assert "(wrong_options.py, line 5)" in result.err + result.out
+    assert result.code == (ExitCode.CHECK_FAILED if command == "check" else ExitCode.DECLARATION)
 
 
 @pytest.mark.usefixtures("modules")

@@ -128,8 +128,8 @@ def plain_line(pipeline: dict[str, Any], now: float) -> str:
     )
     behind = f" ({', '.join(_behind(pipeline))})" if pipeline["lag"] else ""
     line = (
-        f"{pipeline['name']}: {pipeline['phase']}{_unlike_phase(pipeline)}, "
-        f"{pipeline['rate']:,.0f}/s, "
+        f"{pipeline['name']}: {pipeline['phase']}{_unlike_phase(pipeline)}"
+        f"{_trouble(pipeline['condition'])}, {pipeline['rate']:,.0f}/s, "
         f"{pipeline['settled']:,} settled, lag {_number(pipeline['lag'])}{behind}, "
         f"{pipeline['in_flight']:,} in flight, {plural(_batches(pipeline), 'batch', 'batches')}, "
         f"{pipeline['failed']:,} failed, committed {offsets or 'nothing'}"
@@ -142,6 +142,13 @@ def _unlike_phase(pipeline: dict[str, Any]) -> str:
     """The condition, such as `, failing`, if it differs from the phase."""
     name = pipeline["condition"]["name"]
     return "" if name == pipeline["phase"] else f", {name}"
+
+
+def _trouble(condition: dict[str, Any]) -> str:
+    """Why something is wrong with a pipeline, in brackets."""
+    if condition["level"] != "bad" or not condition["why"]:
+        return ""
+    return f" ({shortened(one_line(condition['why']), REASON_LENGTH)})"
 
 
 def waited_for(snapshot: dict[str, Any]) -> Iterator[str]:

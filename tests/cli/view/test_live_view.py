@@ -172,3 +172,13 @@ def test_a_plain_line_says_how_many_and_why() -> None:
         "(2,200 retried, last 2.0 s ago); 3 in check: amount must be positive [red] "
         "(3 dead-lettered, last 2.0 s ago)"
     )
+
+
+def test_a_plain_line_says_why_a_pipeline_is_not_ready() -> None:
+    board = Board(clock=lambda: 102.0)
+    slow = dataclasses.replace(PROCESSOR, longest=75.0)
+    board.watch("p", Changing(dataclasses.replace(RUNNING, stages=(slow,))))
+    (pipeline,) = board.snapshot()["pipelines"]
+    assert plain_line(pipeline, 102.0).startswith(
+        "p: running, not ready (a handler of 'processor' has made no progress for 75 s), 0/s, 5"
+    )

@@ -34,6 +34,7 @@ from flowstream.connectors.files import FileSink, complete_files
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.published_record import Published, once_reference, published
 from flowstream.connectors.sql import ExactlyOnce, PostgresSink, SqliteSink, SqlSink
+from flowstream.connectors.start import beyond
 from flowstream.connectors.stream_producer import StreamProducer
 from flowstream.connectors.stream_sink import StreamSink
 from flowstream.connectors.super_stream_producer import SuperStreamProducer
@@ -61,6 +62,7 @@ __all__ = [
     "SuperStreamProducer",
     "SuperStreamReader",
     "SuperStreamWriter",
+    "beyond",
     "complete_files",
     "encode_payload",
     "once_reference",

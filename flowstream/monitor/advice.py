@@ -29,6 +29,11 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Nothing is lost, but a restart would repeat uncommitted messages: check that the broker "
         "answers.",
     ),
+    "offset": (
+        "FlowstreamNotReady",
+        "Was the stream deleted and created again? Stop the run, and reset its offset to first: "
+        "flowstream offsets reset REFERENCE STREAM --to first.",
+    ),
     "retention": (
         "FlowstreamTruncated",
         "The removed messages are lost: keep more of the stream (max-age, max-length-bytes).",

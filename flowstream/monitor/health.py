@@ -11,6 +11,8 @@ and the messages that it receives are settled and committed. A failing check say
 | progress | when messages are in flight and none was settled for `stuck_after` plus the longest |
 | | batch timeout, in seconds |
 | commits | when settled messages have waited for `COMMITS_MISSED` commit intervals |
+| offset | when a run begins beyond the end of a stream, so that it handles nothing that is |
+| | published before the stream reaches that offset |
 | retention | for `TRUNCATION_SHOWN` seconds after messages were lost to retention |
 
 A check passes again as soon as its cause has ended. Offsets that another writer stored are
@@ -121,6 +123,7 @@ def _checks(known: PipelineHealth) -> Iterator[Check]:
         yield _handlers(statistics)
         yield _progress(statistics)
         yield _commits(statistics, known.foreign_commit)
+        yield _offset(statistics)
     yield _retention(name, known.truncation)
 
 
@@ -197,6 +200,22 @@ def foreign(event: OffsetMoved) -> str:
         f"the stored offset of {event.stream!r} under the reference {event.reference!r} was "
         f"{event.found}, from another writer (this run stored {ours})"
     )
+
+
+def _offset(statistics: Statistics) -> Check:
+    """Only before the first message: later, the offsets may be ahead of the last look at the end.
+
+    An empty stream looks the same as one that retention has emptied.
+    """
+    for each in statistics.partitions:
+        begins = None if each.received is not None or not each.active else each.committed
+        if begins is not None and each.tail is not None and each.tail < begins:
+            detail = (
+                f"offset {begins:,} of {each.stream!r} is stored, and the stream ends at "
+                f"{each.tail:,}: no message before {begins + 1:,} is handled"
+            )
+            return Check(statistics.pipeline, "offset", False, detail)
+    return Check(statistics.pipeline, "offset", True, "no stored offset is beyond its stream")
 
 
 def _retention(pipeline: str, truncation: Truncation | None) -> Check:

@@ -39,7 +39,7 @@ def stuck(statistics: Statistics, seconds: float) -> PipelineHealth:
 def test_a_run_that_gets_on_is_ready() -> None:
     checks = readiness([watched()])
     assert all(check.ok for check in checks)
-    names = ["phase", "broker", "handlers", "progress", "commits", "retention"]
+    names = ["phase", "broker", "handlers", "progress", "commits", "offset", "retention"]
     assert [check.labels for check in checks] == [("p", name) for name in names]
 
 
@@ -116,6 +116,30 @@ def test_what_settled_has_to_be_committed() -> None:
     limit = COMMITS_MISSED * RUNNING.commit_interval
     assert failing(watched(uncommitted=limit)) == {}
     assert list(failing(watched(uncommitted=limit + 1))) == ["commits"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ok"),
+    [
+        ({"tail": 362}, False),
+        ({"tail": None}, True),  # empty, or emptied by retention
+        ({"tail": 500}, True),
+        ({"tail": 362, "received": 501}, True),  # the end was looked at before
+        ({"tail": 362, "active": False}, True),  # the process that reads it reports it
+        ({"tail": 362, "committed": None}, True),
+    ],
+)
+def test_a_stored_offset_beyond_the_stream(changes: dict[str, Any], ok: bool) -> None:
+    beyond = {"stream": "shop", "received": None, "committed": 500} | changes
+    partition = dataclasses.replace(PARTITION, **beyond)
+    assert failing(watched(partitions=(partition,))) == (
+        {}
+        if ok
+        else {
+            "offset": "offset 500 of 'shop' is stored, and the stream ends at 362: no message "
+            "before 501 is handled"
+        }
+    )
 
 
 def test_a_loss_to_retention_is_shown_for_a_while() -> None:

@@ -52,6 +52,9 @@ def lag(
     else:
         print_rows(rows, COLUMNS, empty="")
         _explain(found, None if references else stream)
+    for it in found:
+        if it.beyond:
+            note(it.beyond)
     _fail(found, fail_above, fail_above_seconds)
 
 

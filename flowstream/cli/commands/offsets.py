@@ -15,6 +15,7 @@ from flowstream.cli.parser.options import confirm
 from flowstream.cli.readers.active_readers import ReaderQuery, refuse_running
 from flowstream.cli.readers.position import (
     OffsetChange,
+    Position,
     change_of,
     holds,
     moved,
@@ -25,18 +26,22 @@ from flowstream.client import Address, Environment, Offset
 
 
 def get(reference: str, stream: str, url: str, json: bool) -> None:
-    rows = run_async(_get, url, reference, stream)
+    found = run_async(_get, url, reference, stream)
+    rows = [position.row() for position in found]
     if json:
         print_json(rows[0] if [row["stream"] for row in rows] == [stream] else rows)
     else:
         columns = ["reference", "stream", "offset", "first_offset", "last_offset", "lag"]
         print_rows(rows, columns, empty="")
+    for position in found:
+        if position.beyond:
+            note(position.beyond)
 
 
-async def _get(url: str, reference: str, stream: str) -> list[dict[str, Any]]:
+async def _get(url: str, reference: str, stream: str) -> list[Position]:
     async with connect(url) as environment:
         streams = await streams_of(environment, stream)
-        return [(await position_of(environment, reference, it)).row() for it in streams]
+        return [await position_of(environment, reference, it) for it in streams]
 
 
 def set_(reference: str, stream: str, offset: int, url: str, json: bool) -> None:
@@ -50,8 +55,8 @@ def set_(reference: str, stream: str, offset: int, url: str, json: bool) -> None
 
 
 def forget(reference: str, stream: str, *, yes: bool, url: str, json: bool) -> None:
-    rows = run_async(_get, url, reference, stream)
-    known = [row for row in rows if row["offset"] is not None]
+    found = run_async(_get, url, reference, stream)
+    known = [position.row() for position in found if position.offset is not None]
     if not json:
         print_rows(known, ["reference", "stream", "offset"], empty="nothing is stored")
     if known:

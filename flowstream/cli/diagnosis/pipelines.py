@@ -14,7 +14,7 @@ from flowstream.cli.output.progress import doing
 from flowstream.cli.pipelines.stream_topology import StreamTopology, topology_of
 from flowstream.cli.readers.position import lost
 from flowstream.client import Environment, StreamBacklog
-from flowstream.connectors import StreamProducer, SuperStreamProducer
+from flowstream.connectors import StreamProducer, SuperStreamProducer, beyond
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.pipeline import Pipeline
 from flowstream.texts import plural
@@ -147,7 +147,7 @@ def _offset(
         )
         were = f"{plural(gone, 'message')} {'was' if gone == 1 else 'were'}"
         return bad(name, check, f"{text}; {were} truncated", remedy)
-    if stored > (-1 if last is None else last):
+    if beyond(stream, streams.reference, stored=stored, first=first, last=last):
         end = "the stream is empty" if last is None else f"the stream ends at {last:,}"
         remedy = f"if the stream was deleted and created again: {reset}"
         return warn(name, check, f"{stream}: stored {stored:,}, and {end}", remedy)

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowstream.cli.output.progress import doing
 from flowstream.client import Environment
+from flowstream.connectors import beyond
 from flowstream.texts import plural
 
 
@@ -37,6 +38,19 @@ class Position:
     def row(self) -> dict[str, Any]:
         """The fields, for tables and JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def beyond(self) -> str | None:
+        """The warning about a stored offset that the stream does not have yet."""
+        if self.offset is None:
+            return None
+        return beyond(
+            self.stream,
+            self.reference,
+            stored=self.offset,
+            first=self.first_offset,
+            last=self.last_offset,
+        )
 
 
 def lost(stored: int | None, first: int | None) -> int:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
+from flowstream import Environment
 from tests.brokers.running import Broker
 from tests.cli.command import Result, Started, Terminal, flowstream
 from tests.cli.modules import FAIL, LOAD, handled, numbered, write_module
@@ -292,3 +294,31 @@ def test_a_reference_is_forgotten(broker: Broker, stream_name: str) -> None:
     assert run("forget", *line, "--yes", "--json").json[0]["forgotten"]
     assert run("get", *line, "--json").json["offset"] is None
     assert "nothing is stored" in run("forget", *line, "--yes").err
+
+
+@pytest.mark.every_broker
+def test_a_stored_offset_that_the_stream_does_not_have_is_told(
+    broker: Broker, stream_name: str
+) -> None:
+    """As after a deletion, under a run that goes on with the old offsets."""
+    publish = ("publish", stream_name, "-", "--create")
+    flowstream(*publish, url=broker.url, stdin=numbered(100))
+    assert flowstream("offsets", "set", "me", stream_name, "99", url=broker.url).code == 0
+    get, lag = ("offsets", "get", "me", stream_name), ("lag", stream_name, "me")
+    for line in (get, lag):
+        assert flowstream(*line, url=broker.url).err == ""
+    store(broker.url, "me", stream_name, 500)
+    for line in (get, lag, (*get, "--json"), (*lag, "--json")):
+        told = flowstream(*line, url=broker.url)
+        assert told.code == 0
+        assert "and offset 500 is stored for it under the reference 'me'" in told.err
+        assert "no message before 501 will be handled" in told.err
+        assert f"flowstream offsets reset me {stream_name} --to first" in told.err
+
+
+def store(url: str, reference: str, stream: str, offset: int) -> None:
+    async def stored() -> None:
+        async with Environment(url) as environment:
+            await environment.store_offset_verified(reference, stream, offset)
+
+    anyio.run(stored)

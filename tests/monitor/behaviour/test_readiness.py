@@ -194,6 +194,33 @@ async def test_the_broker_is_gone_and_back(tmp_path: Path, monkeypatch: pytest.M
             await stack.aclose()
 
 
+async def test_a_stored_offset_beyond_the_stream(tmp_path: Path) -> None:
+    probe, pipeline = Probe(), Pipeline("test", StreamProducer("s"))
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        """Leaves it as it is."""
+
+    async with (
+        Broker(port=0, data=tmp_path) as broker,
+        Environment(broker.url, telemetry=probe.telemetry) as environment,
+    ):
+        await environment.create_stream("s")
+        await environment.store_offset_verified("test", "s", 50)
+        start = pipeline.start(environment=environment, telemetry=probe.telemetry)
+        async with start as running, environment.publisher("s") as publisher:
+            probe.board.watch("test", running.statistics)
+            await publisher.publish_many(bodies(10))
+            await probe.turns({"offset"}, within=20, step=0.1)
+            (shown,) = probe.board.snapshot()["pipelines"]
+            assert shown["condition"]["name"] == "not ready"
+            assert "no message before 51 is handled" in shown["condition"]["why"]
+            assert "--to first" in shown["condition"]["advice"]
+            await publisher.publish_many(bodies(50))
+            await probe.turns(set(), within=20, step=0.1)
+            assert running.statistics().received > 0
+
+
 async def test_truncated(tmp_path: Path) -> None:
     later = 0.0
     probe = Probe(lambda: time.time() + later)

@@ -96,6 +96,12 @@ def text_of(error: object, limit: int = LIMIT) -> str:
     return _made(str, error, limit) or type_name(error)
 
 
+def reason_of(error: BaseException, limit: int = LIMIT) -> str:
+    """The message of an error, behind its class where the message is only a value: KeyError: 'id'."""
+    bare = any(type(error) is kind for kind in (KeyError, StopIteration, SystemExit))
+    return describe(error, limit) if bare else text_of(error, limit)
+
+
 def last_note(error: BaseException, limit: int = LIMIT) -> str:
     """What was added last to the exception, with `add_note`; "" if nothing was."""
     try:

@@ -21,6 +21,7 @@ from flowstream.texts import (
     beginning,
     folded,
     is_a,
+    reason_of,
     shown,
     text_of,
     traceback_of,
@@ -265,10 +266,9 @@ class Message(Generic[T]):
 
         `retry=False` sends it to the policy at once, because another attempt would not help.
         """
-        error = reason if issubclass(type(reason), BaseException) else None
-        self._more().failure = Failure(
-            self, _reason(reason, "failed"), error=cast("BaseException | None", error), retry=retry
-        )
+        error = cast(BaseException, reason) if is_a(reason, BaseException) else None
+        text = _reason(reason, "failed")
+        self._more().failure = Failure(self, text, error=error, retry=retry)
 
     def drop(self, reason: object = "dropped") -> None:
         """Filter the message out: it goes to no batcher and settles as dropped."""
@@ -359,6 +359,8 @@ def _reason(reason: object, default: str) -> str:
     """The reason as text; the default for an empty one, such as `str(error)` of many errors."""
     if type(reason) is str and not reason.strip():
         return default
+    if is_a(reason, BaseException):
+        return reason_of(cast(BaseException, reason))
     return text_of(reason)
 
 

@@ -31,7 +31,7 @@ from pydantic_core import from_json
 from flowstream.errors import PayloadError, UnsupportedPayloadType
 from flowstream.pipeline.handlers.return_checks import map_all
 from flowstream.pipeline.message import Codec, Message
-from flowstream.texts import is_a, shown, text_of
+from flowstream.texts import is_a, reason_of, shown, text_of
 
 Decode = Callable[[bytes], Any]
 
@@ -114,7 +114,7 @@ def payload_error(error: BaseException) -> PayloadError:
     text = ""
     if is_a(error, pydantic.ValidationError):
         text = _located(cast(pydantic.ValidationError, error))
-    wrapped = PayloadError(text or text_of(error))
+    wrapped = PayloadError(text or reason_of(error))
     wrapped.__cause__ = error
     return wrapped
 

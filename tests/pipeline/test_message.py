@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from flowstream.errors import ConfigurationError
 from flowstream.pipeline import Message
 from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.message import Detached, Failure, Joint
@@ -50,6 +51,22 @@ def test_an_empty_reason_is_the_usual_one() -> None:
     assert message.failed == "failed"
     message.drop(" ")
     assert message.dropped == "dropped"
+
+
+def test_a_reason_is_more_than_the_key_that_is_missing() -> None:
+    """The text of a KeyError is only the key."""
+    message = Message.new(None)
+    for error, reason in (
+        (KeyError("id"), "KeyError: 'id'"),
+        (SystemExit(3), "SystemExit: 3"),
+        (LookupError("a sentence"), "a sentence"),
+        (ConfigurationError("a sentence"), "a sentence"),
+        (TimeoutError(), "TimeoutError"),
+    ):
+        message.fail(error)
+        assert message.failed == reason
+        message.drop(error)
+        assert message.dropped == reason
 
 
 def test_names_of_batchers_in_a_list_are_refused() -> None:

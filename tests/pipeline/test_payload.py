@@ -170,6 +170,22 @@ def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
     assert all(isinstance(error, PayloadError) for _, error in bad)
 
 
+class Looked(pydantic.BaseModel):
+    n: int
+
+    @pydantic.field_validator("n")
+    @classmethod
+    def known(cls, n: int) -> int:
+        return {1: 1}[n]
+
+
+def test_an_exception_of_a_validator_is_named():
+    decode = decoder(Looked).decode
+    assert decode is not None
+    _, [(_, error)] = decode_slice(decode, [b'{"n": 2}'])
+    assert str(error) == "KeyError: 2"
+
+
 def test_errors_say_where_in_the_body():
     decode = decoder(Model).decode
     assert decode is not None

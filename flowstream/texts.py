@@ -97,7 +97,7 @@ def text_of(error: object, limit: int = LIMIT) -> str:
 
 
 def reason_of(error: BaseException, limit: int = LIMIT) -> str:
-    """The message of an error, behind its class where the message is only a value: KeyError: 'id'."""
+    """The message of an error, behind its class where it is only a value: KeyError: 'id'."""
     bare = any(type(error) is kind for kind in (KeyError, StopIteration, SystemExit))
     return describe(error, limit) if bare else text_of(error, limit)
 

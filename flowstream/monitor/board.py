@@ -280,7 +280,7 @@ class Board:
                     "for": each.seconds,
                     "environment": each.environment,
                 }
-                for each in self._absent()
+                for each in _without_announcements(self._absent())
             ],
             "starting": [each.name for each in self.pipelines.values() if each.read is None],
             "not_ready": [_shown(check) for check in checks if not check.ok],
@@ -309,6 +309,12 @@ def _rank(pipeline: dict[str, Any]) -> tuple[int, bool, bool]:
     """Sorts by condition, then those that read a stream, then those that received messages."""
     condition = ORDER.index(pipeline["condition"]["name"])
     return condition, pipeline["lag"] is None, pipeline["received"] == 0
+
+
+def _without_announcements(away: list[Disconnected]) -> list[Disconnected]:
+    """Without what a pipeline has announced and an environment is connecting now."""
+    begun = {(each.kind, each.name) for each in away if each.environment}
+    return [each for each in away if each.environment or (each.kind, each.name) not in begun]
 
 
 def _shown(check: Check) -> dict[str, str]:

@@ -113,6 +113,8 @@ def test_what_is_away_is_told_by_environment_and_concerns_its_own_pipeline() -> 
         board.watch(name, Changing())
     board.observe(StateChanged("consumer", "s", "connecting", "", 0.0))  # by the pipeline itself
     assert [len(each.disconnected) for each in board.health()] == [1, 1]
+    board.observe(StateChanged("consumer", "s", "connecting", "", 0.0, "flowstream a"))
+    assert [each["environment"] for each in board.snapshot()["away"]] == ["flowstream a"]
     for name in ("a", "b"):
         board.observe(StateChanged("consumer", "s", "open", "", 0.1, f"flowstream {name}"))
     assert [len(each.disconnected) for each in board.health()] == [0, 0]

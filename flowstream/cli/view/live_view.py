@@ -80,7 +80,7 @@ class View:
 
     async def _print(self) -> None:
         await anyio.sleep(FIRST_LINES)
-        for line in waited_for(self._board.snapshot()):
+        for line in waited_for(self._board.snapshot(), least=FIRST_LINES / 2):
             note(line)
         while True:
             await anyio.sleep(PLAIN_INTERVAL)
@@ -151,12 +151,16 @@ def _trouble(condition: dict[str, Any]) -> str:
     return f" ({shortened(one_line(condition['why']), REASON_LENGTH)})"
 
 
-def waited_for(snapshot: dict[str, Any]) -> Iterator[str]:
-    """Pipelines that are starting, and connections that are being restored."""
+def waited_for(snapshot: dict[str, Any], *, least: float = 0.0) -> Iterator[str]:
+    """Pipelines that are starting, and connections that are restored for `least` seconds or more.
+
+    At the start of a run each connection is made for a moment, which is nothing to tell of.
+    """
     for name in snapshot.get("starting", []):
         yield f"{name}: starting for {short_duration(snapshot['uptime'])}"
     for away in snapshot.get("away", []):
-        yield _away(away)
+        if away["for"] >= least:
+            yield _away(away)
 
 
 def _away(away: dict[str, Any]) -> str:

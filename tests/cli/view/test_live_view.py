@@ -143,6 +143,7 @@ def test_what_is_waited_for_is_shown() -> None:
         "q: starting for 0.0 s",
         "consumer orders: recovering for 12 s: the broker went",
     ]
+    assert [*waited_for(taken, least=12.5)] == ["q: starting for 0.0 s"]
 
 
 def test_the_time_to_catch_up_stands_beside_the_lag() -> None:

@@ -53,6 +53,7 @@ pipeline = Pipeline(
     partition_by=lambda message: message.data.customer,
 )
 Pipeline(name="named", producer=IterableProducer([1, 2]), on_failure=Drop())
+StreamProducer("orders", offset="next")
 Pipeline("parts", SuperStreamProducer("orders", single_active=True))
 
 

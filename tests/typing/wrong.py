@@ -12,6 +12,7 @@ from flowstream import (
     IterableProducer,
     Message,
     Pipeline,
+    StreamProducer,
     StreamSink,
 )
 
@@ -31,6 +32,8 @@ pipeline.configure(drain=3)  # wrong
 pipeline.sink("out", "priced")  # wrong
 pipeline.sink("out", StreamSink("priced"), processes=True)  # wrong
 Backoff(0.1, 2)  # wrong
+StreamProducer("orders", offset="earliest")  # wrong
+StreamProducer("orders", offset="5")  # wrong
 
 
 @pipeline.processor  # wrong

@@ -71,7 +71,7 @@ def peek(
 def tail(
     stream: str, *, start: Any, grep: re.Pattern[str] | None, json: bool, bodies: bool, url: str
 ) -> None:
-    first = "next" if start is None else start
+    first: Any = "next" if start is None else start
     request = ReadRequest(url, stream, first, None, None, True, grep, _style(json, bodies))
     run_async(_show, request)
 

@@ -12,7 +12,7 @@ from flowstream.protocol import OffsetKind, OffsetSpec
 from flowstream.schema import FILTER_VALUE, NAME, SECONDS, Rule, a, check, checked, listing, whole
 from flowstream.texts import describe, interrupts, shown
 
-Offset: TypeAlias = str | int | datetime | timedelta | OffsetSpec
+Offset: TypeAlias = Literal["first", "last", "next"] | int | datetime | timedelta | OffsetSpec
 """Where to begin: `"first"`, `"last"`, `"next"`, an offset, a time, or an age such as
 `timedelta(hours=1)`. At a time it begins with the first message written then or later; the time may
 be in the future."""

@@ -98,7 +98,7 @@ async def test_points_in_time_and_ages(cluster: Cluster, connect: Connect) -> No
         with pytest.raises(ConfigurationError, match="time zone"):
             env.consumer("s", offset=datetime(2024, 5, 1))
         with pytest.raises(ConfigurationError, match="offset='begin'"):
-            env.consumer("s", offset="begin")
+            env.consumer("s", offset="begin")  # type: ignore[arg-type]
     at, age = [command.offset for command in cluster.node.received(Subscribe)]
     assert at == OffsetSpec.timestamp(1714521600000)
     ago = datetime.now(UTC) - datetime.fromtimestamp(age.value / 1000, UTC)

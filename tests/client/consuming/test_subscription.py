@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -56,7 +56,7 @@ async def test_a_broker_that_stops_sending_is_asked_again(
 
 @pytest.mark.parametrize("offset", ["next", "last"])
 async def test_next_and_last_lose_nothing_when_the_connection_ends_before_the_first_chunk(
-    cluster: Cluster, connect: Connect, offset: str
+    cluster: Cluster, connect: Connect, offset: Literal["next", "last"]
 ) -> None:
     cluster.add("s")
     async with connect(cluster) as env, env.consumer("s", offset=offset) as consumer:

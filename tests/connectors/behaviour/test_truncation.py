@@ -61,7 +61,7 @@ async def fill_until_forgotten(broker: Broker, environment: Environment, stream:
 
 @pytest.mark.parametrize("offset", ["first", "next"])
 async def test_what_retention_took_is_told_and_what_it_left_is_handled(
-    broker: Broker, stream_name: str, offset: str
+    broker: Broker, stream_name: str, offset: Literal["first", "next"]
 ) -> None:
     async with Environment(broker.url) as environment:
         await environment.create_stream(

@@ -439,6 +439,16 @@ class StateChanged(Event):
 
 
 @dataclass(slots=True)
+class RecoveryFailed(Event):
+    """An attempt of an environment, publisher or consumer to connect failed; it goes on trying."""
+
+    kind: str
+    name: str
+    error: str
+    environment: str = ""
+
+
+@dataclass(slots=True)
 class BrokerLost(Event):
     """An environment lost `what` (its broker, a node, or a stream) for `reason`, and reconnects.
 

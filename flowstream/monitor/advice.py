@@ -49,7 +49,8 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "halted": (
         "FlowstreamRestarting",
-        "Look at the message, and fix the handler. --discard STREAM@OFFSET skips the message.",
+        "Look at the reason and the message, and fix the cause. --discard STREAM@OFFSET skips the "
+        "message.",
     ),
     "paused": (
         "FlowstreamPaused",

@@ -80,6 +80,7 @@ class Board:
             telemetry.ConnectionOpened: self._on_connection_opened,
             telemetry.ConnectionLost: self._on_connection_lost,
             telemetry.StateChanged: self._on_state_changed,
+            telemetry.RecoveryFailed: self._on_recovery_failed,
             telemetry.ChunkReceived: self._on_chunk_received,
             telemetry.Halted: self._on_halted,
         }
@@ -187,6 +188,13 @@ class Board:
             self._disconnected.pop(
                 ("", event.kind, event.name), None
             )  # a pipeline that announced it
+
+    def _on_recovery_failed(self, event: telemetry.RecoveryFailed) -> None:
+        """Show what is in the way now: the reason of the loss says that it was lost."""
+        key = (event.environment, event.kind, event.name)
+        if key in self._disconnected:
+            state, _, since = self._disconnected[key]
+            self._disconnected[key] = (state, event.error, since)
 
     def _on_chunk_received(self, event: telemetry.ChunkReceived) -> None:
         self._credits[event.stream] = event.credits

@@ -130,7 +130,8 @@ def _checks(known: PipelineHealth) -> Iterator[Check]:
 def _broker(pipeline: str, disconnected: Sequence[Disconnected]) -> Check:
     for each in disconnected:
         if each.state == "connecting":
-            return Check(pipeline, "broker", False, f"{_who([each])} is connecting")
+            why = f": {each.reason}" if each.reason else ""
+            return Check(pipeline, "broker", False, f"{_who([each])} is connecting{why}")
     if not disconnected:
         return Check(pipeline, "broker", True, "connected")
     ok = max(each.seconds for each in disconnected) <= RECOVERY_GRACE

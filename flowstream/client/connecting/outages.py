@@ -169,8 +169,9 @@ class Outages:
             self._telemetry.emit(BrokerBack(self._name, lost, seconds))
 
     def _limit(self) -> str:
-        timeout = self._settings.recovery_timeout
-        return "for as long as it takes" if timeout is None else f"for {timeout:g} s"
+        timeout, missing = self._settings.recovery_timeout, self._settings.missing_timeout
+        long = "for as long as it takes" if timeout is None else f"for {timeout:g} s"
+        return f"{long}, but {missing:g} s if a stream is missing or access is refused"
 
     def _fields(self) -> dict[str, Any]:
         streams = [cell.name for cell in self._lost if cell.kind != "environment"]

@@ -28,7 +28,7 @@ from flowstream.errors import (
     VirtualHostAccessFailed,
 )
 from flowstream.signals import Signal
-from flowstream.telemetry import StateChanged, Telemetry
+from flowstream.telemetry import RecoveryFailed, StateChanged, Telemetry
 from flowstream.texts import text_of
 
 from .settings import Settings, log
@@ -53,10 +53,13 @@ class StateWatcher(Protocol):
 
 
 class StateCell:
-    """The state of an environment, publisher or consumer: set synchronously, awaited anywhere."""
+    """The state of an environment, publisher or consumer: set synchronously, awaited anywhere.
+
+    `obstacle` is what keeps it from being open: why it was lost, or why the last attempt failed.
+    """
 
     __slots__ = ("_changed", "_since", "_telemetry", "_watcher", "environment", "kind", "name",
-                 "value")  # fmt: skip
+                 "obstacle", "value")  # fmt: skip
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class StateCell:
         self.name: str = name
         self.environment: str = environment
         self.value: State = State.CONNECTING
+        self.obstacle: str = ""
         self._watcher = watcher
         self._telemetry = telemetry
         self._changed = Signal()
@@ -87,16 +91,21 @@ class StateCell:
             return
         now = anyio.current_time()
         elapsed = 0.0 if self._since is None else now - self._since
-        self._since, self.value = now, state
+        self._since, self.value, self.obstacle = now, state, reason
         self._changed.notify()
         if self._watcher is not None:
             self._watcher.changed(self, reason)
         self._emit(reason, elapsed)
 
     def failed(self, error: object) -> None:
-        """Reports that an attempt to recover failed."""
+        """Reports that an attempt to connect failed."""
+        self.obstacle = text_of(error)
         if self._watcher is not None and self.value is State.RECOVERING:
-            self._watcher.failed(text_of(error))
+            self._watcher.failed(self.obstacle)
+        if self._telemetry.active:
+            self._telemetry.emit(
+                RecoveryFailed(self.kind, self.name, self.obstacle, self.environment)
+            )
 
     async def wait(self, *states: State) -> State:
         """Returns once the state is one of these; raises ConnectionClosed if it becomes CLOSED."""

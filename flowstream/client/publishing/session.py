@@ -44,9 +44,10 @@ from .send_buffer import SendBuffer
 class Failures:
     """Failures that no caller waits for: `on_error` gets them, or the next `flush` raises them."""
 
-    def __init__(self, stream: str, options: PublisherOptions) -> None:
+    def __init__(self, stream: str, options: PublisherOptions, state: StateCell) -> None:
         self._stream = stream
         self._options = options
+        self._state = state
         self._first: PublishFailed | None = None
         self._count = 0
         self.cause: FlowstreamError | None = None
@@ -71,6 +72,8 @@ class Failures:
             reason = f"was not confirmed: {self.cause}"
         elif self._options.confirm_timeout is not None:
             reason = f"was not confirmed within {self._options.confirm_timeout:g} s"
+            if self._state.obstacle:
+                reason += f"; the publisher waits, because: {self._state.obstacle}"
         else:
             reason = "was not confirmed before the publisher was closed"
         text = f'message {number} for "{self._stream}" {reason}'
@@ -119,7 +122,7 @@ class PublisherSession:
         )
         self.progress: Final = Signal()
         self.clock: Final = loop_clock()
-        self.failures: Final = Failures(stream, options)
+        self.failures: Final = Failures(stream, options, state)
         self.sequence: int | None = None
         self._confirmed = 0
         self.recovery: Final = Recovery(

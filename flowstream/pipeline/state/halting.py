@@ -55,11 +55,11 @@ def advise(
     if any(stream in unstored for stream, _ in failed):
         text += (
             f". Offsets of {_listed([*dict.fromkeys(map(itemgetter(0), failed))])} are not stored: "
-            f"the next run gets {what} only if the source gives {what} again. Fix the handler and "
+            f"the next run gets {what} only if the source gives {what} again. Fix the cause and "
             f"run it, or, if the source starts again with the same offsets, discard {what}"
         )
     else:
-        text += f". The next run gets {what} again: fix the handler and run it, or discard {what}"
+        text += f". The next run gets {what} again: fix the cause and run it, or discard {what}"
     if count <= LISTED:
         text += f" and nothing else with `flowstream run ... {options(error.messages)}`"
     else:

@@ -167,6 +167,20 @@ async def test_a_deleted_stream_is_given_up_after_the_missing_timeout(
                     await publisher.send(b"x")
 
 
+async def test_an_unconfirmed_message_says_what_its_publisher_waits_for(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s")
+    async with connect(cluster) as env, env.publisher("s", confirm_timeout=5.0) as publisher:
+        await publisher.publish(b"1")
+        del cluster.streams["s"]
+        cluster.node.forget("s")
+        with pytest.raises(PublishFailed) as caught:
+            await publisher.publish(b"2")
+    assert "not confirmed within 5 s; the publisher waits, because:" in str(caught.value)
+    assert "the stream does not exist" in str(caught.value)
+
+
 async def test_a_deleted_and_created_stream_goes_on(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s")
     async with connect(cluster) as env, env.publisher("s") as publisher:

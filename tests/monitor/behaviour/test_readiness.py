@@ -17,7 +17,7 @@ from anyio.from_thread import start_blocking_portal
 
 from flowstream.broker import Broker
 from flowstream.client import Environment
-from flowstream.connectors import StreamProducer
+from flowstream.connectors import DeadLetter, StreamProducer
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, Request, health
 from flowstream.pipeline import Batch, Message, Pipeline
@@ -188,10 +188,47 @@ async def test_the_broker_is_gone_and_back(tmp_path: Path, monkeypatch: pytest.M
             "consumer",
         }
         await probe.turns({"broker"}, within=20, step=0.02)
+        with anyio.fail_after(10):  # what is in the way now, and no longer why it was lost
+            while "connection refused" not in probe.board.snapshot()["losses"][0]["text"]:
+                await anyio.sleep(0.02)
         async with served(port, tmp_path):
             await probe.turns(set(), within=30, step=0.02)
             assert probe.board.snapshot()["losses"] == []
             await stack.aclose()
+
+
+async def test_the_stream_of_dead_letters_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the message nor the handler is at fault, and everything that is shown says so."""
+    monkeypatch.setattr(health, "RECOVERY_GRACE", 0.2)
+    probe, pipeline = Probe(), Pipeline("test", StreamProducer("s"), on_failure=DeadLetter("dead"))
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        message.fail("no such customer")
+
+    async with (
+        Broker(port=0, data=tmp_path) as broker,
+        Environment(broker.url, telemetry=probe.telemetry, missing_timeout=2.0) as environment,
+    ):
+        await environment.create_stream("s")
+        start = pipeline.start(environment=environment, telemetry=probe.telemetry)
+        async with start as running, environment.publisher("s") as publisher:
+            probe.board.watch("test", running.statistics)
+            await publisher.publish(b"1")
+            while not running.statistics().settled.get("dead_lettered"):
+                await anyio.sleep(0.02)
+            await environment.delete_stream("dead")
+            await probe.turns({"broker"}, within=20, step=0.02)
+            (loss,) = probe.board.snapshot()["losses"]
+            assert loss["text"].startswith("the publisher of 'dead' has been disconnected for")
+            assert "the stream does not exist" in loss["text"]
+            await publisher.publish(b"2")
+            halted = str((await running.wait()).error)
+    assert "no such customer (and DeadLetter: message 2 for" in halted
+    assert "the stream does not exist" in halted
+    assert "fix the cause and run it, or discard this message" in halted
 
 
 async def test_a_stored_offset_beyond_the_stream(tmp_path: Path) -> None:

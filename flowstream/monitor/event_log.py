@@ -45,6 +45,7 @@ class EventLog:
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._states: dict[tuple[str, str, str], str] = {}
+        self._overtaken: set[str] = set()
 
     def observe(self, event: telemetry.Event, now: float) -> None:
         """Add an entry for an event, if it is worth one."""
@@ -53,6 +54,8 @@ class EventLog:
             line = line_of(event)
         elif isinstance(event, telemetry.StateChanged):
             line = self._state(event)
+        elif isinstance(event, telemetry.RetentionLooked):
+            line = self._retention(event)
         else:
             return
         if line is not None:
@@ -93,6 +96,21 @@ class EventLog:
         if event.state != "open" or before == "recovering":
             return None
         return "info", f"{named(event.kind, event.name)} is connected"
+
+    def _retention(self, event: telemetry.RetentionLooked) -> Line:
+        """The first look at which messages are gone; a paused reader reports them only later."""
+        if event.headroom >= 0:
+            self._overtaken.discard(event.stream)
+            return None
+        if event.stream in self._overtaken:
+            return None
+        self._overtaken.add(event.stream)
+        gone = plural(-event.headroom, "offset")
+        return "warning", (
+            f"retention has overtaken the reader of {event.stream!r}: {gone} behind the last "
+            f"settled one {'is' if event.headroom == -1 else 'are'} removed, and lost unless "
+            "received before"
+        )
 
 
 def named(kind: str, name: str) -> str:

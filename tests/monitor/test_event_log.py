@@ -21,6 +21,7 @@ from flowstream.telemetry import (
     OffsetMoved,
     PartitionMoved,
     PhaseChanged,
+    RetentionLooked,
     Settled,
     StageCrashed,
     StateChanged,
@@ -92,6 +93,18 @@ def test_what_is_lost_comes_back_after_so_long() -> None:
          "the consumer of s-2, the consumer of s-3, the consumer of s-4 and 4 more wait"),
         ("info", None, "'e' is connected to its broker again after 3.2 s"),
     ]  # fmt: skip
+
+
+def test_retention_that_overtakes_a_reader_is_told_once() -> None:
+    looks = (5, -1_600, -1_900, 10, -1)
+    text = (
+        "retention has overtaken the reader of 's': {} behind the last settled one {} removed, and "
+        "lost unless received before"
+    )
+    assert line(*(RetentionLooked("s", headroom) for headroom in looks)) == [
+        ("warning", None, text.format("1,600 offsets", "are")),
+        ("warning", None, text.format("1 offset", "is")),
+    ]
 
 
 def test_one_waits_and_several_wait() -> None:

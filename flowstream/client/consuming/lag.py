@@ -18,7 +18,7 @@ from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.protocol import USER, Chunk, Key, OffsetSpec
 
 from .options import Match
-from .probe import newest_chunk, probe_some
+from .probe import committed, probe_some
 
 COUNTED = 10_000
 CHUNKS = 200
@@ -117,6 +117,7 @@ class LagProbe:
         self._filters = filters
         self._match = match
         self._tally = Tally()
+        self._first: int | None = None
         self._newest: int | None = None
         self._doubted: int | None = None
         self._last: int | None = None
@@ -124,7 +125,10 @@ class LagProbe:
         self._seen: int | None = None
 
     async def look(self, behind: int) -> StreamBacklog:
-        """The messages behind the offset now; -1 for all messages of the stream."""
+        """The messages behind the offset now; -1 for all messages of the stream.
+
+        Messages that retention has removed do not count, also if they did before.
+        """
         self._manager.check()
         await self._find_last()
         last, seen, tally = self._last, self._seen, self._tally
@@ -133,7 +137,8 @@ class LagProbe:
             tally.clear()
         if last is None or last <= behind:
             return StreamBacklog(last, 0, None)
-        tally.begin(behind)
+        retained = behind if self._first is None else max(behind, self._first - 1)
+        tally.begin(retained)
         keeps_up = seen is not None and behind >= seen and last - behind > FEW
         if not keeps_up:  # a reader that keeps up has read them before they are counted
             await self._count(last)
@@ -146,7 +151,7 @@ class LagProbe:
         newest, known = None, False
         connection = await self._manager.locator.get()
         if connection.supports(Key.STREAM_STATS):
-            newest = await newest_chunk(connection, self.stream)
+            self._first, newest = await committed(connection, self.stream)
             known = newest == self._newest
         if known:
             return

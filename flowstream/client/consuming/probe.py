@@ -204,11 +204,11 @@ async def statistics(connection: ClientConnection, stream: str) -> tuple[int | N
 async def _has_committed(connection: ClientConnection, stream: str) -> bool:
     if not connection.supports(Key.STREAM_STATS):
         return False
-    return await newest_chunk(connection, stream) is not None
+    return (await committed(connection, stream))[1] is not None
 
 
-async def newest_chunk(connection: ClientConnection, stream: str) -> int | None:
-    """The beginning of the newest committed chunk (StreamStats); None for an empty stream.
+async def committed(connection: ClientConnection, stream: str) -> tuple[int | None, int | None]:
+    """As `statistics`; None and None for an empty stream.
 
     Raises StreamNotAvailable if a new leader does not know yet what is committed.
     """
@@ -218,4 +218,4 @@ async def newest_chunk(connection: ClientConnection, stream: str) -> int | None:
             f'the leader of "{stream}" does not know yet what is committed; try again',
             stream=stream,
         )
-    return newest
+    return first, newest

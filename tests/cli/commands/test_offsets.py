@@ -304,11 +304,11 @@ def test_a_stored_offset_that_the_stream_does_not_have_is_told(
     publish = ("publish", stream_name, "-", "--create")
     flowstream(*publish, url=broker.url, stdin=numbered(100))
     assert flowstream("offsets", "set", "me", stream_name, "99", url=broker.url).code == 0
-    get, lag = ("offsets", "get", "me", stream_name), ("lag", stream_name, "me")
-    for line in (get, lag):
+    commands = [("offsets", "get", "me", stream_name), ("lag", stream_name, "me")]
+    for line in commands:
         assert flowstream(*line, url=broker.url).err == ""
     store(broker.url, "me", stream_name, 500)
-    for line in (get, lag, (*get, "--json"), (*lag, "--json")):
+    for line in (*commands, *((*line, "--json") for line in commands)):
         told = flowstream(*line, url=broker.url)
         assert told.code == 0
         assert "and offset 500 is stored for it under the reference 'me'" in told.err

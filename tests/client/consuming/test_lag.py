@@ -151,6 +151,22 @@ async def test_what_was_counted_is_not_read_again(cluster: Cluster, connect: Con
             assert sum(c.credit for c in asked(cluster, Subscribe)[before:]) == 2  # the end, and it
 
 
+async def test_what_retention_removes_is_not_waiting(cluster: Cluster, connect: Connect) -> None:
+    """A reader that is paused meanwhile stays where it is."""
+    stream = stream_of(cluster, *[5, -1] * 20)
+    async with connect(cluster) as environment:
+        probe = environment.lag_probe("s")
+        assert await probe.look(5) == StreamBacklog(118, 95, 1_001)
+        for left in (10, 2, 1):
+            del stream.chunks[:-left]
+            again = await environment.lag_probe("s").look(5)
+            assert await probe.look(5) == again
+            assert (again.messages, again.written) == (5 * left, 1_020 - left)
+        add(stream, *[1] * 200)
+        del stream.chunks[:100]
+        assert (await probe.look(5)).messages == 101
+
+
 async def test_who_keeps_up_is_not_counted_after(cluster: Cluster, connect: Connect) -> None:
     """What a reader has not taken in yet it will have before it is counted."""
     stream = stream_of(cluster, 5)

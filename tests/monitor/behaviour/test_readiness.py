@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -16,11 +17,14 @@ from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
 
 from flowstream.broker import Broker
+from flowstream.cli.readers.position import position_of
 from flowstream.client import Environment
+from flowstream.client.consuming import retention
 from flowstream.connectors import DeadLetter, StreamProducer
 from flowstream.metrics import Metrics
 from flowstream.monitor import Board, Monitor, Request, health
 from flowstream.pipeline import Batch, Message, Pipeline
+from flowstream.pipeline.running import lag
 from flowstream.protocol import OffsetSpec
 from flowstream.telemetry import Telemetry
 from flowstream.testing import virtual_time
@@ -256,6 +260,50 @@ async def test_a_stored_offset_beyond_the_stream(tmp_path: Path) -> None:
             await publisher.publish_many(bodies(50))
             await probe.turns(set(), within=20, step=0.1)
             assert running.statistics().received > 0
+
+
+async def test_retention_overtakes_a_paused_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has lost messages already, and what is lost is not waiting."""
+    monkeypatch.setattr(lag, "INTERVAL", 0.1)
+    monkeypatch.setattr(retention, "LOOK_INTERVAL", 0.1)
+    probe, pipeline = Probe(), Pipeline("test", StreamProducer("s", credit=2))
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        """Leaves it as it is."""
+
+    def page() -> dict[str, Any]:
+        (shown,) = probe.board.snapshot()["pipelines"]
+        return shown
+
+    async with (
+        Broker(port=0, data=tmp_path) as broker,
+        Environment(broker.url, telemetry=probe.telemetry) as environment,
+    ):
+        await environment.create_stream("s", max_length_bytes=20_000, max_segment_size_bytes=4_000)
+        start = pipeline.start(environment=environment, telemetry=probe.telemetry)
+        async with start as running, environment.publisher("s") as publisher:
+            probe.board.watch("test", running.statistics)
+            await publisher.publish(b"first")
+            while page()["settled"] < 1:
+                await anyio.sleep(0.02)
+            running.pause()
+            for sent in range(1, 11):
+                await publisher.publish_many([b"x" * 500] * 40)
+                with anyio.fail_after(10):  # all of it is seen, before retention removes it
+                    while page()["streams"][0]["tail"] < 40 * sent:
+                        await anyio.sleep(0.02)
+            there = await position_of(environment, "test", "s")
+            assert there.lag < 100
+            assert there.lost > 300
+            with anyio.fail_after(10):
+                while page()["lag"] != there.lag:
+                    await anyio.sleep(0.02)
+                while not any("overtaken" in it["text"] for it in probe.board.events.newest()):
+                    await anyio.sleep(0.02)
+            running.abort()
 
 
 async def test_truncated(tmp_path: Path) -> None:

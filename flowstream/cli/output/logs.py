@@ -2,13 +2,15 @@
 
 Only `configure` changes the root logger, and only `flowstream run` calls it. What a record carries
 in `extra=` (pipeline, stage, stream, offset ...) is written as fields. Records from handlers get
-these fields automatically.
+these fields automatically. What Python itself would write to standard error, such as a warning or
+the traceback of a thread, becomes a record, too.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -20,7 +22,15 @@ from typing import Any, TextIO
 from flowstream.cli.output import console
 from flowstream.cli.output.safe_text import json_text, visible
 from flowstream.pipeline import add_place
-from flowstream.texts import LOG_LIMIT, describe, text_of, traceback_of, without_passwords
+from flowstream.texts import (
+    LOG_LIMIT,
+    describe,
+    is_a,
+    shown,
+    text_of,
+    traceback_of,
+    without_passwords,
+)
 
 LIMIT = 5
 """Records of one kind that are written in INTERVAL. Later ones are counted and left out."""
@@ -47,10 +57,33 @@ def configure(level: str, format: str, worker: int | None = None) -> None:
         handler.addFilter(WorkerField(worker))
     handler.setFormatter(FORMATTERS[format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    threading.excepthook = _thread_ended
+    sys.unraisablehook = _ignored
     if format != "text":
         log = logging.getLogger("flowstream.cli")
         log.setLevel(min(logging.INFO, logging.getLogger().level))
         console.notes_to(log)
+
+
+def _thread_ended(raised: threading.ExceptHookArgs) -> None:
+    """Log the exception that ended a thread of the user's program."""
+    if is_a(raised.exc_value, SystemExit):  # as Python's own hook
+        return
+    name = "a thread" if raised.thread is None else f"thread {raised.thread.name!r}"
+    _log_raised(f"an exception ended {name}", raised.exc_value)
+
+
+def _ignored(raised: sys.UnraisableHookArgs) -> None:
+    """Log an exception that cannot be raised, such as one in `__del__`."""
+    what = raised.err_msg or "Exception ignored in"
+    _log_raised(f"{what}: {shown(raised.object, LOG_LIMIT)}", raised.exc_value)
+
+
+def _log_raised(text: str, error: BaseException | None) -> None:
+    logging.getLogger("flowstream.run").error(
+        "%s: %s", text, "" if error is None else describe(error), exc_info=error
+    )
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

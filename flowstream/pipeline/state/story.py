@@ -11,7 +11,7 @@ from typing import Any
 
 from flowstream.pipeline.declaration import Declaration
 from flowstream.pipeline.state.run_state import RunState
-from flowstream.texts import describe, text_of, type_name
+from flowstream.texts import describe, plural, text_of, type_name
 
 PLACES = 10
 """How many streams with their offsets a record names."""
@@ -30,7 +30,7 @@ def declared(declaration: Declaration) -> str:
     ]
     processor = declaration.processor
     way = [source, "" if processor is None else _stage(processor.options), " and ".join(batchers)]
-    retry = "no retry" if options.retry is None else f"{options.retry.attempts} attempts"
+    retry = "no retry" if options.retry is None else plural(options.retry.attempts, "attempt")
     writes = options.on_failure.writes()
     policy = type_name(options.on_failure) + (f" into {', '.join(writes)}" if writes else "")
     limited = "" if options.rate_limit is None else f"; {limit(options.rate_limit)}"

@@ -174,6 +174,58 @@ def test_a_run_writes_one_json_object_per_line(tmp_path: Path) -> None:
     assert (error["level"], error["exit_code"]) == ("error", 7)
 
 
+STRAY = """
+import threading
+import warnings
+from flowstream import IterableProducer, Message, Pipeline
+
+warnings.warn("old option")
+pipeline = Pipeline("orders", IterableProducer([b"1", b"2"]))
+
+class Closing:
+    def __del__(self):
+        raise OSError("cannot close")
+
+def refresh():
+    raise ConnectionError("no catalogue")
+
+async def forgotten(): ...
+
+@pipeline.processor
+async def see(message: Message[bytes]) -> None:
+    if message.data == b"1":
+        Closing()
+        forgotten()
+        thread = threading.Thread(target=refresh, name="catalogue")
+        thread.start()
+        thread.join()
+"""
+
+
+@pytest.mark.parametrize("format", ["json", "logfmt", "text"])
+def test_what_python_would_print_becomes_a_record(tmp_path: Path, format: str) -> None:
+    (tmp_path / "shop.py").write_text(STRAY)
+    result = flowstream("run", "shop", "--log-format", format, cwd=tmp_path)
+    assert result.code == 0
+    said = [
+        ("py.warnings", "UserWarning: old option"),
+        ("py.warnings", "coroutine 'forgotten' was never awaited"),
+        ("flowstream.run", "an exception ended thread 'catalogue': ConnectionError: no catalogue"),
+        ("flowstream.run", "OSError: cannot close"),
+    ]
+    if format == "json":
+        records = [json.loads(line) for line in result.err.splitlines()]
+        texts = [(each["logger"], each["message"]) for each in records]
+        raised = [each for each in records if each["level"] == "error"]
+        assert all("Traceback" in each["exception"] for each in raised)
+    else:
+        texts = [("", line) for line in result.err.splitlines()]
+        if format == "logfmt":
+            assert all(line.startswith("time=") for _, line in texts)
+    for logger, text in said:
+        assert any(text in line and logger in (of or line) for of, line in texts), result.err
+
+
 def test_a_level_that_is_none(tmp_path: Path) -> None:
     result = flowstream("run", "shop", "--log-level", "loud", cwd=tmp_path)
     assert result.code == 2

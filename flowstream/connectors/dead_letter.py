@@ -20,14 +20,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from flowstream.client import AmqpMessage
-from flowstream.connectors.environment import StreamEnvironment, StreamWriter, environment_of
+from flowstream.connectors.environment import StreamWriter, environment_of, refuse_super_stream
 from flowstream.connectors.publish_once import OncePublisher, publishing_ids
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import (
     ConfigurationError,
     FlowstreamError,
     MessageTooLarge,
-    StreamDoesNotExist,
 )
 from flowstream.pipeline import (
     EXACTLY_ONCE,
@@ -122,7 +121,10 @@ class DeadLetter(FailurePolicy):
     async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         environment = await environment_of(context)
         if not await environment.stream_exists(self.stream):
-            await _refuse_super_stream(environment, self.stream)
+            await refuse_super_stream(
+                environment, self.stream, f"DeadLetter({self.stream!r})",
+                "and dead letters go to a stream; name another one",
+            )  # fmt: skip
             await environment.create_stream(self.stream, exist_ok=True)
             _log.warning(
                 "%s: created the stream %r for dead letters", context.pipeline, self.stream,
@@ -139,21 +141,6 @@ class DeadLetter(FailurePolicy):
                 yield DeadLettersOnce(context.pipeline, publisher, valve, once, self.stream)
             finally:
                 await once.close()
-
-
-async def _refuse_super_stream(environment: StreamEnvironment, name: str) -> None:
-    """Refuse a super stream.
-
-    Brokers would create a stream of the same name, and no command could distinguish the two.
-    """
-    try:
-        partitions = await environment.partitions(name)
-    except StreamDoesNotExist:
-        return
-    raise ConfigurationError(
-        f"DeadLetter({name!r}): this is a super stream, and dead letters go to a stream; name "
-        f"another one (its partitions are {', '.join(partitions)})"
-    )
 
 
 class DeadLetters(OpenPolicy):

@@ -21,7 +21,7 @@ from flowstream.client import (
     StreamStatistics,
     StreamUrl,
 )
-from flowstream.errors import ConfigurationError, PublishFailed
+from flowstream.errors import ConfigurationError, PublishFailed, StreamDoesNotExist
 from flowstream.pipeline import RunContext
 from flowstream.texts import listed, type_name
 
@@ -225,6 +225,22 @@ async def _used(context: RunContext) -> AsyncIterator[StreamEnvironment]:
             yield given
     else:
         yield _checked(given)  # one for tests, such as MemoryEnvironment
+
+
+async def refuse_super_stream(
+    environment: StreamEnvironment, name: str, place: str, remedy: str
+) -> None:
+    """Refuse a super stream where a stream is expected, if no stream has the name.
+
+    Brokers would create a stream of the same name, and no command could distinguish the two.
+    """
+    try:
+        partitions = await environment.partitions(name)
+    except StreamDoesNotExist:
+        return
+    raise ConfigurationError(
+        f"{place}: this is a super stream, {remedy} (its partitions are {', '.join(partitions)})"
+    )
 
 
 def _checked(given: object) -> StreamEnvironment:

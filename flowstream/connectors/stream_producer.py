@@ -25,6 +25,7 @@ from flowstream.connectors.environment import (
     StreamLag,
     StreamReader,
     environment_of,
+    refuse_super_stream,
 )
 from flowstream.connectors.filtering import Filter
 from flowstream.connectors.start import Start, beyond, story_of, truncated, where_to_start
@@ -142,6 +143,12 @@ class StreamProducer(Producer):
             self._start = (await self._begin({self.stream: self.offset}))[self.stream]
         except OffsetTruncated as error:
             raise self._overtaken(error) from None
+        except StreamDoesNotExist:
+            await refuse_super_stream(
+                self.environment, self.stream, f"StreamProducer({self.stream!r})",
+                "and only SuperStreamProducer reads all of its partitions",
+            )  # fmt: skip
+            raise
         self._will_consume(self.stream)
 
     async def _enter(self, context: RunContext) -> None:

@@ -9,7 +9,11 @@ from typing import Annotated, Any
 
 from flowstream.client import Routing, encode_data_all
 from flowstream.connectors.encoding import encode_payload
-from flowstream.connectors.environment import StreamEnvironment, environment_of
+from flowstream.connectors.environment import (
+    StreamEnvironment,
+    environment_of,
+    refuse_super_stream,
+)
 from flowstream.connectors.outputs import Encode, Key, head_of, key_of, outputs_of
 from flowstream.connectors.stream_sink_once import once_writer
 from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
@@ -125,6 +129,11 @@ class StreamSink(Sink):
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Write | OrderedWrite]:
         environment = await environment_of(context)
+        if self.key is None and not await environment.stream_exists(self.stream):
+            await refuse_super_stream(
+                environment, self.stream, f"StreamSink({self.stream!r})",
+                "and key= says which of its partitions a message goes to",
+            )  # fmt: skip
         if self.exactly_once:
             routes = None if self.key is None else await self._publisher(environment)
             async with once_writer(self, environment, context, routes) as write_once:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flowstream import Environment, Message, Pipeline, StreamProducer
+from flowstream import (
+    Environment,
+    IterableProducer,
+    Message,
+    Pipeline,
+    StreamProducer,
+    StreamSink,
+    SuperStreamProducer,
+)
 from flowstream.client import Delivery
 from flowstream.connectors import stream_producer
+from flowstream.errors import ConfigurationError, StreamDoesNotExist
 from flowstream.pipeline import SourcePartition
 from tests.brokers.running import Broker
+from tests.support.callbacks import nothing
 from tests.support.reading import PATIENCE, numbers, until
 
 pytestmark = pytest.mark.anyio
@@ -59,3 +69,31 @@ async def test_a_restarted_producer_goes_on_behind_the_last_message_it_took_in(
         assert seen == list(range(400))
         assert len(deliveries) >= 5
         assert await environment.query_offset("restarted", stream_name) == 399
+
+
+async def test_a_super_stream_is_no_stream_and_a_stream_is_no_super_stream(
+    broker: Broker, stream_name: str
+) -> None:
+    """The advice to create what is missing would make a second thing of the same name."""
+    if broker.version < (3, 13):
+        pytest.skip("creating one takes RabbitMQ 3.13")
+    plain = f"{stream_name}-plain"
+    reads = Pipeline("reads", StreamProducer(stream_name))
+    reads.processor(nothing)
+    writes = Pipeline("writes", IterableProducer([1]))
+    writes.sink("out", StreamSink(stream_name))
+    parts = Pipeline("parts", SuperStreamProducer(plain))
+    parts.processor(nothing)
+    nowhere = Pipeline("nowhere", SuperStreamProducer(f"{stream_name}-no"))
+    nowhere.processor(nothing)
+    async with Environment(broker.url) as environment:
+        await environment.create_super_stream(stream_name, partitions=2)
+        await environment.create_stream(plain)
+        with pytest.raises(ConfigurationError, match="super stream, and only SuperStreamProducer"):
+            await reads.run(environment=environment)
+        with pytest.raises(ConfigurationError, match="super stream, and key= says"):
+            await writes.run(environment=environment)
+        with pytest.raises(StreamDoesNotExist, match='plain": it is a stream, not a super s'):
+            await parts.run(environment=environment)
+        with pytest.raises(StreamDoesNotExist, match="flowstream super-streams create NAME"):
+            await nowhere.run(environment=environment)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 
-from flowstream.errors import FlowstreamError
+from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.protocol import Code, PartitionsResponse, Route, RouteResponse
 from flowstream.protocol import Partitions as PartitionsCommand
 
@@ -24,11 +24,25 @@ async def read_partitions(manager: ConnectionManager, super_stream: str) -> list
     answer = await manager.locator.request(
         lambda c: PartitionsCommand(c, super_stream), PartitionsResponse
     )
-    action = f'find the partitions of "{super_stream}"'
-    raise_for_code(answer.code, action, stream=super_stream)
-    if not answer.streams:
-        raise_for_code(Code.STREAM_DOES_NOT_EXIST, action, stream=super_stream)
+    if answer.code == Code.STREAM_DOES_NOT_EXIST or (answer.code == Code.OK and not answer.streams):
+        raise await _no_super_stream(manager, super_stream)
+    raise_for_code(answer.code, f'find the partitions of "{super_stream}"', stream=super_stream)
     return list(answer.streams)
+
+
+async def _no_super_stream(manager: ConnectionManager, name: str) -> StreamDoesNotExist:
+    """The error for a name that no super stream has; it may be a stream's."""
+    reason = "the super stream does not exist"
+    try:
+        await manager.locate(name)
+    except StreamDoesNotExist:
+        reason += "; create it first (`flowstream super-streams create NAME`)"
+    except FlowstreamError:
+        pass  # whether there is such a stream is not known
+    else:
+        reason = "it is a stream, not a super stream"
+    text = f'cannot find the partitions of "{name}": {reason}'
+    return StreamDoesNotExist(text, code=Code.STREAM_DOES_NOT_EXIST, stream=name)
 
 
 async def read_route(manager: ConnectionManager, routing_key: str, super_stream: str) -> list[str]:

@@ -47,6 +47,11 @@ ADVICE: dict[str, tuple[str, str]] = {
         "The log has the traceback: a function of the declaration (partition_by, size) or the "
         "source raised an exception.",
     ),
+    "died": (
+        "FlowstreamRestarting",
+        "SIGKILL is mostly the kernel's, for want of memory: see dmesg, and the limit of the "
+        "container. Messages that were in flight come again, and one of them may be the cause.",
+    ),
     "halted": (
         "FlowstreamRestarting",
         "Look at the reason and the message, and fix the cause. --discard STREAM@OFFSET skips the "

@@ -19,7 +19,8 @@ A pipeline is failing if, within the last `RECENT` seconds,
 * `FAILED_MESSAGES` of the messages that it settled failed permanently (dead-lettered, or discarded
   by the policy `Drop()`), which is the threshold of the alert FlowstreamDeadLettering; or
 * `FAILED_ATTEMPTS` of the attempts of one stage failed, even if they are retried; or
-* a stage crashed outside of a handler.
+* a stage crashed outside of a handler; or
+* a process of `run --workers` died (workers/snapshots.py).
 
 Fewer than `FEW` failures count only if everything failed: a single dead letter among thousands of
 messages needs no attention.

@@ -47,7 +47,7 @@ def pipeline_snapshot(
         "name": statistics.pipeline,
         "phase": "paused" if statistics.paused else statistics.phase,
         "phase_seconds": now - figures.phase_since,
-        "condition": _condition(state),
+        "condition": shown_condition(state),
         "received": statistics.received,
         "settled": sum(statistics.settled.values()),
         "outcomes": outcomes_in_order(statistics.settled),
@@ -123,7 +123,8 @@ def _seen(
     )
 
 
-def _condition(state: Condition) -> dict[str, Any]:
+def shown_condition(state: Condition) -> dict[str, Any]:
+    """A condition with its advice, as JSON-ready data."""
     shown = {"name": state.name, "level": state.level, "why": state.why}
     return shown | advice(state.topic)
 

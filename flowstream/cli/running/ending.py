@@ -16,7 +16,7 @@ from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.running import summary
 from flowstream.cli.running.supervisor import Outcome, Plan
 from flowstream.cli.workers.results import Ended, unopened
-from flowstream.texts import text_of
+from flowstream.texts import plural, text_of
 
 THREADS_GRACE = 1.0
 """Seconds for threads to end after the run."""
@@ -56,6 +56,9 @@ def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> No
     for result in ended.results.values():
         if (warning := summary.warning(result)) is not None:
             note(warning, style="bold red")
+    if ended.deaths:
+        times = plural(ended.deaths, "time")
+        note(f"worker processes died {times}; the log says when, and why", style="bold red")
     errors: dict[str, BaseException] = {}
     for error in ended.errors:  # the loss of a broker ends several pipelines in the same words
         errors.setdefault(text_of(root_cause(error)), error)

@@ -116,6 +116,7 @@ class Slot:
     done: bool = False
     was_ready: bool = False
     last_error: str = ""
+    died: float | None = None
 
     @property
     def members(self) -> list[Member]:
@@ -161,6 +162,8 @@ class Decisions:
     roll: Roll | None = None
     rolled: str = ""
     """How the last roll ended."""
+    deaths: int = 0
+    """Workers that died and were started again, or were to be."""
     _begun: bool = False
     _forced: bool = False
     _killed: bool = False
@@ -333,7 +336,8 @@ class Decisions:
         slot.restarts += 1
 
     def _restart(self, slot: Slot, member: Member, end: End, short: bool, now: float) -> None:
-        slot.last_error = _why(end)
+        slot.last_error, slot.died = _why(end), now
+        self.deaths += 1
         slot.short_lives = slot.short_lives + 1 if short else 1
         if slot.short_lives >= SHORT_LIVES:
             self.fail(

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, overload
 
 import anyio
 from anyio.abc import TaskGroup
@@ -144,6 +144,7 @@ class Parent:
         )
         if self._all_idle:
             ended.idle = ended.results.keys()
+        ended.deaths = self.decisions.deaths
         return ended
 
     def _wake(self) -> None:
@@ -368,6 +369,7 @@ class Parent:
                         slot.last_error,
                         member is slot.replacement,
                         self._silence(member),
+                        _when(slot.died),
                         self._snapshots.get(member),
                         self._families.get(member, ()),
                         None if process is None else process.ask,
@@ -375,9 +377,10 @@ class Parent:
                 )
             if not slot.members and not slot.done:
                 # A worker that had no process yet waits since the run began.
-                since = max(self.started, time.time() - (anyio.current_time() - slot.since))
+                since = max(self.started, _when(slot.since))
                 found.append(WorkerView(slot.number, "waiting", since, restarts=slot.restarts,
-                                        last_error=slot.last_error))  # fmt: skip
+                                        last_error=slot.last_error,
+                                        died=_when(slot.died)))  # fmt: skip
         return found
 
     def _since_of(self, member: Member) -> float:
@@ -433,6 +436,15 @@ class Parent:
                                  "pipeline": None, "text": text, "count": 1})  # fmt: skip
             _log.log(logging.WARNING if bad else logging.INFO, "%s", text)
         del self._events[:-EVENTS]
+
+
+@overload
+def _when(time_of_loop: float) -> float: ...
+@overload
+def _when(time_of_loop: None) -> None: ...
+def _when(time_of_loop: float | None) -> float | None:
+    """A time of the event loop in seconds since 1970."""
+    return None if time_of_loop is None else time.time() - (anyio.current_time() - time_of_loop)
 
 
 def _command(handle: int) -> list[str]:

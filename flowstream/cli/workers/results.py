@@ -37,6 +37,8 @@ class Ended:
     errors: Sequence[BaseException] = ()
     reported: Verdict | None = None
     forced: bool = False
+    deaths: int = 0
+    """How often a worker process died."""
 
 
 SUMMED = ("attempts", "retried", "dead_lettered", "discarded", "halted")

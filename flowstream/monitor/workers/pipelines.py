@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flowstream.monitor.condition import ORDER
+from flowstream.monitor.condition import ORDER, Condition
 from flowstream.monitor.figures import MAX_REASONS
 from flowstream.monitor.health import READY_PHASES
-from flowstream.monitor.snapshot import outcomes_in_order
+from flowstream.monitor.snapshot import outcomes_in_order, shown_condition
 from flowstream.monitor.workers.histories import merged_curves, weighted
 
 Part = tuple[int, Mapping[str, Any]]
@@ -34,8 +34,13 @@ PAST_SUMS = ("handled", "failed", "retried", "batches")
 REASON_SUMS = ("attempts", "retried", "dead_lettered", "discarded", "halted")
 
 
-def merged_pipeline(parts: Sequence[Part], ended: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One pipeline of the run; `ended` are the last snapshots of processes that have ended."""
+def merged_pipeline(
+    parts: Sequence[Part], ended: Sequence[Mapping[str, Any]], death: str = ""
+) -> dict[str, Any]:
+    """One pipeline of the run; `ended` are the last snapshots of processes that have ended.
+
+    `death` says which worker died lately, and why.
+    """
     shown = [it for _, it in parts]
     counted = [*shown, *ended]
     first = shown[0]
@@ -48,7 +53,7 @@ def merged_pipeline(parts: Sequence[Part], ended: Sequence[Mapping[str, Any]]) -
         **{name: sum(it[name] for it in shown) for name in HELD},
         "phase": phase,
         "phase_seconds": max(it["phase_seconds"] for it in shown if it["phase"] == phase),
-        "condition": _condition(parts),
+        "condition": _condition(parts, death),
         "outcomes": outcomes_in_order(_added(it["outcomes"] for it in counted)),
         "dropped": _dropped(counted),
         "reasons": merged_reasons(counted),
@@ -117,10 +122,12 @@ def merged_reasons(pipelines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
     return sorted(found.values(), key=lambda reason: -reason["attempts"])[:MAX_REASONS]
 
 
-def _condition(parts: Sequence[Part]) -> dict[str, Any]:
-    """The condition that needs attention most, of the workers that run."""
+def _condition(parts: Sequence[Part], death: str) -> dict[str, Any]:
+    """The condition that needs attention most, of the workers that run: failing if one died."""
     running = [it for it in parts if it[1]["phase"] in READY_PHASES] or parts
     number, worst = min(running, key=lambda it: ORDER.index(it[1]["condition"]["name"]))
+    if death and ORDER.index(worst["condition"]["name"]) > ORDER.index("failing"):
+        return shown_condition(Condition("failing", death, "died"))
     condition: dict[str, Any] = dict(worst["condition"])
     if condition["why"] and len(parts) > 1:
         condition["why"] = f"worker {number}: {condition['why']}"

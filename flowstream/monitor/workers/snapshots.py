@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flowstream.monitor.advice import advice
-from flowstream.monitor.condition import ORDER
+from flowstream.monitor.condition import ORDER, RECENT
 from flowstream.monitor.event_log import MAX_ENTRIES
 from flowstream.monitor.workers.families import folded
 from flowstream.monitor.workers.histories import merged_usage
 from flowstream.monitor.workers.pipelines import merged_pipeline, summed_counts
 from flowstream.monitor.workers.views import Families, Retired, Snapshot, WorkerView
+from flowstream.texts import plural
 from flowstream.version import __version__
 
 SILENT_GRACE = 10.0
@@ -42,7 +43,7 @@ def merged_snapshot(
         "away": [each for it in snapshots for each in it["away"]],
         "starting": _starting(snapshots, views),
         "not_ready": not_ready(views, now),
-        "pipelines": _pipelines(shown, retired),
+        "pipelines": _pipelines(shown, retired, _death(views, now)),
         "events": _events(shown, events),
         "process": {"pid": None, **merged_usage([it["process"] for it in snapshots])},
         "control": any(it["control"] for it in snapshots),
@@ -67,11 +68,11 @@ def not_ready(views: Sequence[WorkerView], now: float) -> list[dict[str, Any]]:
     missing = [view for view in missing if not view.replacement]
     late = [it for it in missing if now - it.since > MISSING_GRACE or not it.restarts]
     if late or not ready:
-        numbers = ", ".join(str(view.number) for view in late or missing) or "every worker"
-        what = f"worker {numbers}" if late or missing else numbers
-        detail = f"{what} is not running" + (
-            f": {late[0].last_error}" if late and late[0].last_error else ""
-        )
+        absent = late or missing
+        numbers = ", ".join(str(view.number) for view in absent)
+        what = f"worker {numbers} is" if len(absent) == 1 else f"workers {numbers} are"
+        why = next((f": {it.last_error}" for it in absent if it.last_error), "")
+        detail = f"{what if absent else 'no worker is'} not running{why}"
         failing.append({"pipeline": "", "check": "phase", "detail": detail, **advice("phase")})
     return failing
 
@@ -86,7 +87,20 @@ def with_ended(retired: Retired, number: int, snapshot: Snapshot, families: Fami
     return Retired([counts], folded([*retired.families, (number, families)]))
 
 
-def _pipelines(shown: Sequence[WorkerView], retired: Retired) -> list[dict[str, Any]]:
+def _death(views: Sequence[WorkerView], now: float) -> str:
+    """The last worker that died lately, and why; empty if none did."""
+    died = [(it.died, it) for it in views if it.died is not None and now - it.died <= RECENT]
+    if not died:
+        return ""
+    at, last = max(died, key=lambda it: it[0])
+    again = plural(sum(view.restarts for view in views if not view.replacement), "time")
+    return (
+        f"worker {last.number} died {max(0.0, now - at):.0f} s ago: {last.last_error} (workers "
+        f"were started again {again} in this run)"
+    )
+
+
+def _pipelines(shown: Sequence[WorkerView], retired: Retired, death: str) -> list[dict[str, Any]]:
     parts: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
     for view in shown:
         for pipeline in (view.snapshot or {})["pipelines"]:
@@ -95,7 +109,7 @@ def _pipelines(shown: Sequence[WorkerView], retired: Retired) -> list[dict[str, 
     for snapshot in retired.snapshots:
         for pipeline in snapshot["pipelines"]:
             ended.setdefault(pipeline["name"], []).append(pipeline)
-    merged = [merged_pipeline(found, ended.get(name, [])) for name, found in parts.items()]
+    merged = [merged_pipeline(found, ended.get(name, []), death) for name, found in parts.items()]
     return sorted(merged, key=lambda it: ORDER.index(it["condition"]["name"]))
 
 

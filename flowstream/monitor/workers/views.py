@@ -18,7 +18,8 @@ class WorkerView:
     """One process of the run. `ask` returns None if it does not answer in time.
 
     `since` is when it reached its `state`. A `replacement` runs beside the process that it is about
-    to replace: it has the same number. `silent` is for how many seconds it has not answered.
+    to replace: it has the same number. `silent` is for how many seconds it has not answered. `died`
+    is when a process with this number died last, for the reason `last_error`; None if none has.
     """
 
     number: int
@@ -29,6 +30,7 @@ class WorkerView:
     last_error: str = ""
     replacement: bool = False
     silent: float = 0.0
+    died: float | None = None
     snapshot: Snapshot | None = None
     families: Families = ()
     ask: Callable[[Request, float], Awaitable[Response | None]] | None = None

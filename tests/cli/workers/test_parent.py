@@ -104,6 +104,7 @@ async def test_a_worker_is_killed_and_all_are_replaced_under_load(
         assert not any(map(alive, pids))
         assert f"{fleet.name}: stopped after" in result.out
         assert "worker 2 died: killed by SIGKILL" in result.err
+        assert "worker processes died 1 time; the log says when, and why" in result.err
 
 
 async def test_workers_end_with_their_parent(embedded_broker: Broker, tmp_path: Path) -> None:

@@ -80,6 +80,28 @@ def test_the_worst_condition_counts_and_says_whose_it_is() -> None:
     assert condition["why"] == "worker 2: halted at s-1@7"
 
 
+def test_a_worker_that_died_lately_is_seen() -> None:
+    several = Several()
+    several.waiting = [
+        WorkerView(3, "waiting", NOW, restarts=4, last_error="killed by SIGKILL", died=NOW - 2),
+        WorkerView(4, "ready", NOW, restarts=1, last_error="exit code 1", died=NOW - 50),
+    ]
+    condition = pipeline_of(several)["condition"]
+    assert (condition["name"], condition["level"]) == ("failing", "bad")
+    assert condition["why"] == (
+        "worker 3 died 2 s ago: killed by SIGKILL (workers were started again 5 times in this run)"
+    )
+    assert condition["runbook"] == "runbooks#flowstreamrestarting"
+    several.workers[1].board.pipelines["p"].error = "halted at s-1@7"
+    assert pipeline_of(several)["condition"]["name"] == "halted"
+
+
+def test_a_worker_that_died_long_ago_is_history() -> None:
+    several = Several()
+    several.waiting = [WorkerView(3, "ready", NOW, restarts=1, last_error="x", died=NOW - 61)]
+    assert pipeline_of(several)["condition"]["name"] != "failing"
+
+
 def test_a_paused_worker_does_not_hide_that_the_other_runs() -> None:
     several = Several()
     several.workers[1].statistics.change(phase="draining")
@@ -102,6 +124,9 @@ def test_a_worker_may_be_missing_for_a_while_but_not_at_the_start() -> None:
     assert late["detail"] == "worker 2 is not running: killed by SIGKILL"
     (starting,) = not_ready([ready, WorkerView(2, "starting", NOW)], NOW)
     assert starting["detail"] == "worker 2 is not running"
+    gone = [replace(missing, number=number) for number in (2, 3)]
+    (none,) = not_ready(gone, NOW)
+    assert none["detail"] == "workers 2, 3 are not running: killed by SIGKILL"
     assert not_ready([], NOW) != []
     replacement = WorkerView(1, "starting", NOW, replacement=True)
     assert not_ready([ready, replacement], NOW) == []

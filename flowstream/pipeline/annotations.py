@@ -13,6 +13,7 @@ from flowstream.errors import ConfigurationError, UnsupportedPayloadType
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import can_decode
+from flowstream.pipeline.slice import Slice
 from flowstream.texts import describe, is_a, shown, text_of
 
 Handler: TypeAlias = Callable[..., Any]
@@ -63,6 +64,8 @@ def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2)
         )
     first = parameters[0]
     names = _names(plain, sys._getframe(depth))
+    if len(parameters) == 2:
+        _check_second(parameters, wraps, names, where)
     missing = first.annotation is first.empty
     annotation = None if missing else _resolved(first.annotation, names, where)
     return Signature(
@@ -109,6 +112,30 @@ def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
         for index, p in enumerate(parameters)
         if p.kind in kinds and (index == 0 or p.default is p.empty)
     ]
+
+
+def _check_second(
+    parameters: list[inspect.Parameter], wraps: type, names: dict[str, Any], where: str
+) -> None:
+    """Raise for a second parameter that is the message: the handler would get the resources as it.
+
+    What resources are annotated with need not exist at run time.
+    """
+    first, second = parameters
+    annotation: Any = second.annotation
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, names)  # noqa: S307 - the module's own annotation
+        except Exception:
+            annotation = None
+    found = (annotation, get_origin(annotation))
+    wrong = any(it is kind for it in found for kind in (Message, Batch, Slice, Failure))
+    if wrong or first.name in ("self", "cls"):
+        raise ConfigurationError(
+            f"{where}: the first parameter is the {wraps.__name__.lower()}, and the second one the "
+            f"resources of lifespan=; this one begins with {first.name!r} (declare a method on its "
+            "object, such as pipeline.processor(Orders().handle))"
+        )
 
 
 def _names(handler: Handler, frame: Any) -> dict[str, Any]:

@@ -142,6 +142,30 @@ def test_a_second_parameter_needs_a_lifespan():
     pipeline.check()
 
 
+class Orders:
+    async def handle(self, message: Message[Order]) -> None: ...
+    async def store(self, batch) -> None: ...
+
+
+async def resources_first(db, message: Message[Order]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "begins"),
+    [(Orders.handle, "self"), (Orders.store, "self"), (resources_first, "db")],
+)
+def test_the_message_is_the_first_parameter(handler, begins):
+    """With a lifespan, a method without its object would get the resources as its message."""
+
+    @asynccontextmanager
+    async def lifespan():
+        yield 1
+
+    pipeline = pipeline_of(1, lifespan=lifespan)
+    with pytest.raises(ConfigurationError, match=f"this one begins with '{begins}'"):
+        pipeline.processor(handler)
+
+
 def handlers_with_resources(seen: list[int]):
     async def by_name(message: Message[dict], db: int) -> None:
         seen.append(db)

@@ -191,7 +191,7 @@ def _crashed(event: telemetry.StageCrashed) -> Line:
 
 
 def _stuck(event: telemetry.HandlerStuck) -> Line:
-    where = event.where.strip().splitlines()
+    where = event.where.strip().splitlines()[:2]  # the line of the handler, and not of a library
     at = f"; it is at {where[-1].strip()}" if where else ""
     return "warning", f"{event.stage!r} has not returned for {event.seconds:.0f} s{at}"
 

@@ -129,9 +129,10 @@ def _failures(result: RunResult) -> list[str]:
 def _listed(reasons: Counter[str]) -> str:
     """`2 ZeroDivisionError in load, 1 amount must be positive`."""
     found = [(label, count) for label, count in reasons.most_common() if count]
-    parts = [f"{count:,} {clipped(label, REASON_LIMIT)}" for label, count in found[:REASONS]]
-    if rest := sum(count for _, count in found[REASONS:]):
-        parts.append(f"{rest:,} for {len(found) - REASONS} other reasons")
+    shown = found if len(found) == REASONS + 1 else found[:REASONS]  # one more takes no more room
+    parts = [f"{count:,} {clipped(label, REASON_LIMIT)}" for label, count in shown]
+    if rest := sum(count for _, count in found[len(shown) :]):
+        parts.append(f"{rest:,} for {len(found) - len(shown)} other reasons")
     return ", ".join(parts)
 
 

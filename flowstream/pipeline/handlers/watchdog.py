@@ -20,6 +20,7 @@ from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.signals import Signal
 from flowstream.telemetry import HandlerStuck, LoopBlocked
+from flowstream.texts import plural
 
 
 class Watchdog:
@@ -72,11 +73,11 @@ class Watchdog:
         elapsed, options = worker.elapsed(now), self.state.options
         if elapsed >= options.stuck_after and not worker.reported:
             worker.reported = worker.slow = True
-            where = worker.stack()
+            where, (held, fields) = worker.stack(), _held(worker)
             log.warning(
-                "pipeline %r: %s has not returned for %.0f s; it is at\n%s",
-                self.state.name, what, elapsed, where,
-                extra={"pipeline": self.state.name, "stage": stage},
+                "pipeline %r: %s has not returned for %.0f s%s; it is at\n%s",
+                self.state.name, what, elapsed, held, where,
+                extra={"pipeline": self.state.name, "stage": stage, **fields},
             )  # fmt: skip
             self.state.emit(HandlerStuck(self.state.name, stage, elapsed, where))
         elif elapsed >= options.slow_after and not worker.slow:
@@ -89,17 +90,11 @@ class Watchdog:
         left_out = self._slow.due(stage, now)
         if left_out is None:
             return
-        message = worker.current
-        fields: dict[str, Any] = {"pipeline": self.state.name, "stage": stage}
-        held = ""
-        if message is not None:
-            fields |= {"stream": message.stream, "offset": message.offset}
-            held = f" with {message.stream}@{message.offset}"
-        elif len(worker.part):
-            held = f" with {len(worker.part):,} messages"
+        held, fields = _held(worker)
         log.info(
             "pipeline %r: %s is slow: it has been running for %.0f s%s%s",
-            self.state.name, what, elapsed, held, more(left_out), extra=fields,
+            self.state.name, what, elapsed, held, more(left_out),
+            extra={"pipeline": self.state.name, "stage": stage, **fields},
         )  # fmt: skip
 
     # -- the event loop, for loopwatch.py
@@ -147,3 +142,14 @@ class Watchdog:
             "the machine is busy, the process was stopped, or native code held the GIL",
             self.state.name, text, extra={"pipeline": self.state.name},
         )  # fmt: skip
+
+
+def _held(worker: WorkerState) -> tuple[str, dict[str, Any]]:
+    """The message in the handler, or how many it was given, in words and as fields of a record."""
+    message = worker.current
+    if message is not None:
+        place = {"stream": message.stream, "offset": message.offset}
+        return f" with {message.stream}@{message.offset}", place
+    if len(worker.part):
+        return f" with {plural(len(worker.part), 'message')}", {}
+    return "", {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from itertools import islice
 from operator import length_hint
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -177,11 +178,15 @@ class WorkerState:
         return now - self.since
 
     def stack(self) -> str:
-        """The stack of the handler."""
-        if self.thread is not None:
-            frame = sys._current_frames().get(self.thread)
-            return "".join(traceback.format_stack(frame)) if frame else "the thread has ended\n"
-        return "".join(_await_chain(self.coroutine)) or "nowhere\n"
+        """The stack of the handler, without what called it."""
+        if self.thread is None:
+            frames = [*_await_chain(self.coroutine)]
+        elif (frame := sys._current_frames().get(self.thread)) is not None:
+            frames = [each for each, _ in traceback.walk_stack(frame)][::-1]
+        else:
+            return "the thread has ended\n"
+        shown = traceback.StackSummary.extract((each, each.f_lineno) for each in _called(frames))
+        return "".join(traceback.format_list(shown)) or "nowhere\n"
 
 
 current_worker: ContextVar[WorkerState | None] = ContextVar("flowstream_slot", default=None)
@@ -189,21 +194,30 @@ current_worker: ContextVar[WorkerState | None] = ContextVar("flowstream_slot", d
 
 _KINDS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 DEPTH = 64
+_OWN = "flowstream."
 
 
-def _await_chain(awaited: Any) -> list[str]:
-    lines: list[str] = []
-    while awaited is not None and len(lines) < DEPTH:
+def _called(frames: list[FrameType]) -> list[FrameType]:
+    """What flowstream called, of frames from the outermost on; all if it called nothing else."""
+    own = [str(each.f_globals.get("__name__", "")).startswith(_OWN) for each in frames]
+    first = own.index(True) if True in own else 0
+    after = next((at for at in range(first, len(own)) if not own[at]), 0)
+    return frames[after:]
+
+
+def _await_chain(awaited: Any) -> Iterator[FrameType]:
+    for _ in range(DEPTH):
+        if awaited is None:
+            return
         kind = _kind(awaited)
         if kind is None:  # such as a step of an async generator, which does not name the generator
             awaited = next((each for each in gc.get_referents(awaited) if _kind(each)), None)
             continue
         frame = getattr(awaited, kind[0])
         if frame is None:
-            break
-        lines.extend(traceback.format_stack(frame, limit=1))
+            return
+        yield frame
         awaited = getattr(awaited, kind[1])
-    return lines
 
 
 def _kind(awaited: Any) -> tuple[str, str] | None:

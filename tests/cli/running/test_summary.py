@@ -83,6 +83,9 @@ def test_many_reasons_are_counted() -> None:
     ]
     assert line.startswith("  16 discarded: 2 aaa is missing, ")
     assert line.endswith(f", {2 * (8 - REASONS)} for {8 - REASONS} other reasons")
+    few = summarize(result(*many[: REASONS + 1], discarded=12), "shop", idle=False)
+    (line,) = [line for line in few if " discarded: " in line]
+    assert line.endswith(f"2 {'abcdefgh'[REASONS] * 3} is missing")  # instead of 1 other reason
     (line,) = [
         line
         for line in summarize(result(reason("x" * 300, halted=1)), "shop", idle=False)

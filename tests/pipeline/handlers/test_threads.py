@@ -92,6 +92,7 @@ async def test_a_handler_that_hangs_in_its_thread_is_named_with_the_line(
     assert (told.pipeline, told.stage) == ("test", where)
     assert 30 <= told.seconds <= 38
     assert "in wait_here\n    self._opened.wait(60)" in told.where
+    assert __file__ in told.where.splitlines()[0]
     name = where if where in ("prepare", "on_failed") else f"handler of {where!r}"
     assert f"{name} has not returned for 3" in caplog.text
 

@@ -63,6 +63,14 @@ async def test_an_async_handler_is_named_with_the_line_it_waits_in(
     assert "in hangs_here\n    await going_on.wait()" in told.where
     assert f"handler of {stage!r} has not returned for " in caplog.text
     assert "in hangs_here" in caplog.text
+    [record] = [it for it in caplog.records if "has not returned" in it.getMessage()]
+    if stage == "processor":  # what a person looks at next: this message, and their own code
+        assert "s with orders@7; it is at\n" in record.getMessage()
+        assert (vars(record)["stream"], vars(record)["offset"]) == ("orders", 7)
+    else:
+        assert "s with 5 messages; it is at\n" in record.getMessage()
+    first = told.where.splitlines()[0]
+    assert (__file__ in first, "in handle" in first or "in load" in first) == (True, True)
 
 
 class Hangs:

@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 import anyio
 
+from flowstream.errors import ConfigurationError
 from flowstream.pipeline.handlers.calls import as_exception, let_through, passes
+from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.telemetry import Telemetry
+from flowstream.texts import type_name
 
 T = TypeVar("T")
 Watched = Callable[[str, Awaitable[Any]], Awaitable[Any]]
@@ -142,3 +145,18 @@ class _Request:
         self.value: Any = None
         self.error: BaseException | None = None
         self.done = anyio.Event()
+
+
+def checked_manager(
+    manager: AbstractAsyncContextManager[T], place: str
+) -> AbstractAsyncContextManager[T]:
+    """What a user's function returned to be opened for a run. ConfigurationError names the place if
+    it cannot be opened."""
+    found: Any = manager
+    if not isinstance(found, AbstractAsyncContextManager):
+        discard(found)
+        raise ConfigurationError(
+            f"{place}: expected a function decorated with @asynccontextmanager; this one returned "
+            f"an object of type {type_name(found)}"
+        )
+    return manager

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flowstream.errors import ConfigurationError
 from flowstream.pipeline import (
     Batch,
     Drop,
@@ -53,6 +54,28 @@ async def test_a_sink_is_a_batcher_whose_failures_have_their_own_phase():
     assert (await pipeline.run()).settled == {"ok": 4, "discarded": 4}
     assert {f.phase for f in failures} == {"sink"}
     assert written == [{"n": n} for n in range(4)]
+
+
+class NotOpened(Sink):
+    async def writer(self, context):  # without @asynccontextmanager
+        """Returns nothing that can be opened."""
+
+
+class Blocking(Sink):
+    @asynccontextmanager
+    async def writer(self, context):
+        yield lambda batch: None
+
+
+async def test_what_a_sink_s_author_has_forgotten_is_named():
+    pipeline = pipeline_of(1)
+    pipeline.sink("out", NotOpened())
+    with pytest.raises(ConfigurationError, match=r"sink 'out' > writer: .*@asynccontextmanager"):
+        await pipeline.run()
+    pipeline = pipeline_of(1, on_failure=Drop())
+    pipeline.sink("out", Blocking())
+    (reason,) = (await pipeline.run()).reasons
+    assert reason.text == "TypeError: what a sink writes batches with must be an async def"
 
 
 class Written(Sink):

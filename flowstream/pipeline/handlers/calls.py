@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Iterator
+from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -238,7 +239,10 @@ async def handle_batch(
     """Call a batch handler (a plain `def` in `threads`). Returns the error that fails the batch."""
     try:
         if threads is None:
-            return wrong_return(await handler(batch), batch)
+            answer = handler(batch)
+            if not isawaitable(answer):
+                return TypeError("what a sink writes batches with must be an async def")
+            return wrong_return(await answer, batch)
         answer, error = await threads.run(worker.name, worker, _caught, handler, (batch,))
         return wrong_return(answer, batch) if error is None else error
     except BaseException as raised:

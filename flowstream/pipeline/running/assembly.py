@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowstream.pipeline.annotations import bind
-from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.context import RunContext, checked_manager
 from flowstream.pipeline.deciders.discards import Discards
 from flowstream.pipeline.deciders.rate_limit import RateLimiter
 from flowstream.pipeline.declaration import Declaration, Declared
@@ -126,7 +126,9 @@ class Assembly:
         if declared.sink is None:
             handler, is_async = self._bound(declared), declared.signature.is_async
         else:
-            handler = await self._context.enter(declared.sink.writer(self._context))
+            place = f"{self._declaration.path} > sink {declared.options.name!r} > writer"
+            manager = checked_manager(declared.sink.writer(self._context), place)
+            handler = await self._context.enter(manager)
             is_async = True
         processors = BatchProcessors(
             self._state, declared.options, self._ack_tracker, failure_handler,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import anyio
@@ -12,14 +12,13 @@ import anyio.lowlevel
 
 from flowstream.errors import ConfigurationError, FlowstreamError, Halted, SourceFailed
 from flowstream.pipeline.advice import advice_for
-from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext
+from flowstream.pipeline.context import BROKEN, CLOSE_GRACE, RunContext, checked_manager
 from flowstream.pipeline.deciders.discards import Discards, Place, named
 from flowstream.pipeline.deciders.rate_limit import RateLimiter
 from flowstream.pipeline.declaration import Declaration
 from flowstream.pipeline.ends import ends_of
 from flowstream.pipeline.handlers.calls import as_exception, passes
 from flowstream.pipeline.handlers.loopwatch import watching
-from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.handlers.watchdog import Watchdog
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
 from flowstream.pipeline.running.assembly import Assembly, Stages
@@ -205,13 +204,7 @@ class Run:
         lifespan = self.declaration.options.lifespan
         if lifespan is None:
             return None
-        manager: Any = lifespan()
-        if not isinstance(manager, AbstractAsyncContextManager):
-            discard(manager)
-            raise ConfigurationError(
-                f"{self.declaration.path} > lifespan: expected a function decorated with "
-                f"@asynccontextmanager; this one returned an object of type {type_name(manager)}"
-            )
+        manager = checked_manager(lifespan(), f"{self.declaration.path} > lifespan")
         resources = await self.state.watched("lifespan", manager.__aenter__())
         stack.push_async_exit(_bounded(self.state.name, manager))
         return resources

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from flowstream.errors import FlowstreamError
-from flowstream.pipeline.context import RunContext
+from flowstream.pipeline.context import RunContext, checked_manager
 from flowstream.pipeline.handlers.calls import passes
 from flowstream.pipeline.handlers.return_checks import discard
 from flowstream.pipeline.loops import refuse_loop
@@ -325,7 +325,8 @@ class FailureHandler:
     async def _opened(self, policy: FailurePolicy) -> OpenPolicy:
         if policy not in self._open_policies:
             refuse_loop(self.state.name, policy, self._reads)
-            manager = policy.open_policy(self._context)
+            place = f"pipeline {self.state.name!r} > {type_name(policy)}.open_policy"
+            manager = checked_manager(policy.open_policy(self._context), place)
             self._open_policies[policy] = await self._context.enter(manager)
         return self._open_policies[policy]
 

@@ -24,6 +24,7 @@ from flowstream.pipeline.handlers.pool import inside
 from flowstream.pipeline.running.report import snapshot
 from flowstream.pipeline.running.run import Run
 from flowstream.pipeline.running.statistics import RunResult, Statistics
+from flowstream.pipeline.stages.source import check_bodies
 from flowstream.pipeline.state import story
 from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.schema import a, options_of, seconds
@@ -106,6 +107,7 @@ class RunningPipeline:
         at once, even beyond that limit, and the producer waits until there is room again.
         """
         self._check_loop("push")
+        check_bodies(bodies, "push")
         run, source = self._run, self._run.built.source
         within = inside.get() is run.state
         if run.state.phase not in ("running", "draining") or (run.state.stopping and not within):

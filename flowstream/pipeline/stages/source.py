@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import anyio.lowlevel
 
+from flowstream.checks import check_name
 from flowstream.errors import ConfigurationError, ConnectionFailed, PayloadError
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import REASON, Discards
@@ -107,10 +108,7 @@ class Partition:
         await self._source.deliver(self, bodies, first, offsets, timestamp)
 
     def _check(self, bodies: list[Any], offsets: Sequence[int] | None) -> None:
-        if not isinstance(bodies, list | tuple):
-            raise ConfigurationError(
-                f"partition {self.stream!r}: send takes a list of bodies, got {shown(bodies)}"
-            )
+        check_bodies(bodies, f"partition {self.stream!r}: send")
         if offsets is None:
             return
         if len(offsets) != len(bodies):
@@ -265,6 +263,7 @@ class Source:
         commits: bool = True,
         committed: int | None = None,
     ) -> Partition:
+        check_name("stream", stream)
         tracker = None
         if commits:
             tracker = self.ack_tracker.trackers.setdefault(stream, OffsetTracker())
@@ -480,3 +479,9 @@ def _undecodable(message: Message[Any], error: Exception) -> Failure:
     failure = Failure(message, text_of(error), error=error, retry=False)
     failure.phase, failure.stage = "decode", "decode"
     return failure
+
+
+def check_bodies(bodies: object, what: str) -> None:
+    """Raise unless it is a list: each byte of a single body would be a message."""
+    if not isinstance(bodies, list | tuple):
+        raise ConfigurationError(f"{what} takes a list of bodies, got {shown(bodies)}")

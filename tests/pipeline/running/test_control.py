@@ -189,6 +189,11 @@ async def test_messages_can_be_pushed_beside_the_producer():
         await anyio.sleep(1)
         with pytest.raises(ConfigurationError):
             await running.push(numbers(1), stream="orders")
+        for wrong in (b"one body", "text", None, iter([b"1"])):
+            with pytest.raises(ConfigurationError, match="push takes a list of bodies, got"):
+                await running.push(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="stream=5: expected a string"):
+            await running.push(numbers(1), stream=5)  # type: ignore[arg-type]
         running.stop()
         result = await running.wait()
     assert {("pushed", 0), ("pushed", 1), ("pushed", 7)} <= set(got)

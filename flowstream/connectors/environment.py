@@ -17,6 +17,7 @@ from flowstream.client import (
     Offset,
     OffsetSpec,
     Routing,
+    State,
     StreamBacklog,
     StreamStatistics,
     StreamUrl,
@@ -82,6 +83,8 @@ class StreamLag(Protocol):
 class StreamWriter(Protocol):
     """An open publisher of a stream; see `flowstream.client.Publisher`."""
 
+    @property
+    def state(self) -> State: ...
     @property
     def max_body(self) -> int | None: ...
     @property

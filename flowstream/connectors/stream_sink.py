@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Annotated, Any
 
-from flowstream.client import Routing, encode_data_all
+import anyio
+
+from flowstream.client import Routing, State, encode_data_all
 from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import (
     StreamEnvironment,
+    StreamWriter,
     environment_of,
     refuse_super_stream,
 )
 from flowstream.connectors.outputs import Encode, Key, head_of, key_of, outputs_of
 from flowstream.connectors.stream_sink_once import once_writer
-from flowstream.errors import ConfigurationError, MessageTooLarge, PublishFailed
+from flowstream.errors import (
+    ConfigurationError,
+    FlowstreamError,
+    MessageTooLarge,
+    PublishFailed,
+)
 from flowstream.pipeline import (
     EXACTLY_ONCE,
     Batch,
@@ -152,7 +161,7 @@ class StreamSink(Sink):
             "max_unconfirmed": self.max_unconfirmed,
         }
         if self.key is None:
-            return environment.publisher(self.stream, **options)
+            return _lasting_publisher(partial(environment.publisher, self.stream, **options))
         routing = self.routing or await environment.routing_of(self.stream)
         return environment.super_stream_publisher(self.stream, routing=routing, **options)
 
@@ -192,6 +201,47 @@ class StreamSink(Sink):
 
     def __repr__(self) -> str:
         return f"StreamSink({self.stream!r})"
+
+
+@asynccontextmanager
+async def _lasting_publisher(
+    make: Callable[[], AbstractAsyncContextManager[StreamWriter]],
+) -> AsyncIterator[_LastingPublisher]:
+    """A publisher that is opened now, and again for a message that comes after it has given up."""
+    async with AsyncExitStack() as stack:
+        lasting = _LastingPublisher(make, stack)
+        await lasting.opened()
+        yield lasting
+
+
+class _LastingPublisher:
+    """Publishes through the last of its publishers, which the stack closes.
+
+    A publisher gives up if its stream is missing for long. It says so with every message from
+    then on, also when the stream was created again.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], AbstractAsyncContextManager[StreamWriter]],
+        stack: AsyncExitStack,
+    ) -> None:
+        self._make = make
+        self._stack = stack
+        self._publisher: StreamWriter | None = None
+        self._lock = anyio.Lock()
+
+    async def opened(self) -> StreamWriter:
+        async with self._lock:
+            if self._publisher is None or self._publisher.state is State.CLOSED:
+                with suppress(FlowstreamError):  # what it could not publish was raised there
+                    await self._stack.aclose()
+                self._publisher = None
+                self._publisher = await self._stack.enter_async_context(self._make())
+            return self._publisher
+
+    async def publish_many(self, bodies: list[bytes]) -> None:
+        await (await self.opened()).publish_many(bodies)
 
 
 async def _routed(

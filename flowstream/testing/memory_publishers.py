@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flowstream.client import Routing
+from flowstream.client import Routing, State
 from flowstream.errors import PublishFailed
 from flowstream.testing.memory_broker import MemoryBroker
 from flowstream.testing.memory_stream import encoded
@@ -19,6 +19,7 @@ class MemoryPublisher:
     """
 
     max_body: int | None = None
+    state = State.OPEN
 
     def __init__(self, broker: MemoryBroker, stream: str, reference: str | None) -> None:
         self.stream = stream

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
-from flowstream import Drop, Environment, IterableProducer, Message, Pipeline, Retry, StreamSink
+from flowstream import (
+    Drop,
+    Environment,
+    IterableProducer,
+    Message,
+    Pipeline,
+    Retry,
+    StreamProducer,
+    StreamSink,
+)
 from flowstream.client import hash_route
-from flowstream.errors import ConfigurationError, MessageTooLarge
+from flowstream.errors import (
+    ConfigurationError,
+    MessageTooLarge,
+    PublishFailed,
+    StreamDoesNotExist,
+)
 from flowstream.pipeline import Failure
 from tests.brokers.running import Broker
 from tests.integration.test_client_consuming import declare_super_stream
@@ -157,3 +172,45 @@ async def test_routing_keys_lead_to_their_partitions(broker: Broker, stream_name
 def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(f"StreamSink > {says}")):
         StreamSink("s", **options)
+
+
+async def test_a_stream_that_was_missing_for_long_is_published_to_again(
+    broker: Broker, stream_name: str
+) -> None:
+    """Its publisher has given up by then; messages before it fail quickly, and are told so."""
+    target, traces = f"{stream_name}.out", list[int]()
+    pipeline = Pipeline("sunk", StreamProducer(stream_name), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None: ...
+
+    @pipeline.on_failed
+    async def failed(failure: Failure) -> None:
+        assert isinstance(failure.error, PublishFailed | StreamDoesNotExist)
+        traces.append(len(traceback.extract_tb(failure.error.__traceback__)))
+
+    pipeline.sink("out", StreamSink(target), size=1, batch_timeout=0.01)
+    async with Environment(broker.url, missing_timeout=0.5) as environment:
+        await environment.create_stream(stream_name)
+        await environment.create_stream(target)
+        async with (
+            pipeline.start(environment=environment) as running,
+            environment.publisher(stream_name) as publisher,
+        ):
+
+            async def sent(body: bytes, outcome: str, count: int) -> None:
+                await publisher.publish(body)
+                with anyio.fail_after(PATIENCE):
+                    while running.statistics().settled.get(outcome, 0) < count:
+                        await anyio.sleep(0.01)
+
+            await sent(b"before", "ok", 1)
+            await environment.delete_stream(target)
+            for number in range(30):
+                await sent(b"missing", "discarded", number + 1)
+            await environment.create_stream(target)
+            await sent(b"after", "ok", 2)
+            running.stop()
+        assert [body for _, _, body in await contents(environment, target)] == [b"after"]
+        await environment.delete_stream(target)
+    assert max(traces) <= 2 * traces[1]  # an exception that is raised again grows no traceback

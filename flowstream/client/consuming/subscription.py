@@ -163,7 +163,7 @@ class Subscription:
                 return delivery
             self._give_due(self._credit.done)  # nothing to process, so nobody calls `done` for it
         if self.failure is not None:
-            raise self.failure
+            raise self.failure.with_traceback(None)  # it may be raised again and again
         return None
 
     def _overtaken(self, arrival: Arrival) -> None:

@@ -118,7 +118,7 @@ class SuperStreamConsumer:
             await last.done()
         while not self._closed:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)  # it may be raised again and again
             try:
                 delivery = self._take()
             except StreamDoesNotExist as error:

@@ -236,7 +236,9 @@ class Publisher:
 
     def _closed_error(self) -> FlowstreamError:
         error = self._session.recovery.error
-        return error or ConnectionClosed(f'the publisher of "{self.stream}" is closed')
+        if error is None:
+            return ConnectionClosed(f'the publisher of "{self.stream}" is closed')
+        return error.with_traceback(None)  # each `raise` adds to the traceback of the one before
 
     # --- life -----------------------------------------------------------------------------------
 

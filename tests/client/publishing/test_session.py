@@ -163,8 +163,12 @@ async def test_a_deleted_stream_is_given_up_after_the_missing_timeout(
                 await publisher.wait_for(State.RECOVERING)
                 await publisher.send(b"x")
                 await publisher.wait_for(State.CLOSED)
-                with pytest.raises(StreamDoesNotExist):
-                    await publisher.send(b"x")
+                depths = set()
+                for _ in range(5):
+                    with pytest.raises(StreamDoesNotExist) as caught:
+                        await publisher.send(b"x")
+                    depths.add(len(caught.traceback))
+                assert len(depths) == 1  # its traceback does not grow each time it is raised
 
 
 async def test_an_unconfirmed_message_says_what_its_publisher_waits_for(

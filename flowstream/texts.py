@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 from types import TracebackType
@@ -26,6 +27,11 @@ LOG_LIMIT = 65_536
 """The most characters of a traceback in a log record."""
 LOG_ERRORS = 200
 """The most errors (causes, and members of groups) in the traceback of a log record."""
+LOG_FRAMES = 2_000
+"""The most frames of a traceback that is formatted: more than the deepest recursion has. A program
+that raises the same exception again and again makes a longer one, which takes seconds."""
+END_FRAMES = 50
+"""The frames that are formatted of a longer one."""
 LEAVES = 10
 """The most errors of a group that are described."""
 NAMED = 5
@@ -207,12 +213,15 @@ def _formatted(error: BaseException) -> str | None:
 def _is_small(error: BaseException) -> bool:
     """Whether `traceback` ends in time: it visits a group once for each of its occurrences."""
     seen: set[int] = set()
-    waiting = [error]
+    waiting, frames = [error], 0
     for _ in range(LOG_ERRORS):
         if not waiting:
             return True
         each = waiting.pop()
         seen.add(id(each))
+        frames += sum(1 for _ in _entries(each))
+        if frames > LOG_FRAMES:
+            return False
         if is_a(each, BaseExceptionGroup):
             waiting.extend(_errors_of(each))
         behind = (each.__cause__, each.__context__)
@@ -221,8 +230,16 @@ def _is_small(error: BaseException) -> bool:
 
 
 def _replacement(error: BaseException) -> Unprintable:
-    where: TracebackType | None = _traceback_of(error)
-    return Unprintable(describe(error)).with_traceback(where)
+    end = deque(_entries(error), maxlen=END_FRAMES)
+    return Unprintable(describe(error)).with_traceback(end[0] if end else None)
+
+
+def _entries(error: BaseException) -> Iterator[TracebackType]:
+    """The entries of the exception's traceback, the outermost first."""
+    entry: TracebackType | None = _traceback_of(error)
+    while entry is not None:
+        yield entry
+        entry = entry.tb_next
 
 
 def _encodable(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+from contextlib import suppress
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -127,6 +129,34 @@ def test_a_group_is_described_by_the_errors_in_it() -> None:
     )
     many = texts.describe(ExceptionGroup("many", [ValueError(n) for n in range(15)]))
     assert many.endswith("ValueError: 9; and 5 more")
+
+
+def test_of_an_exception_that_is_raised_again_and_again_the_end_is_shown() -> None:
+    """As one that a pool of connections keeps: each `raise` makes its traceback longer."""
+    error = ConnectionError("the pool is closed")
+
+    def taken() -> None:
+        raise error
+
+    def handled() -> None:
+        taken()
+
+    for _ in range(3_000):
+        with suppress(ConnectionError):
+            handled()
+    for text in (texts.traceback_of(error), "".join(format_exception(texts.printable(error)))):
+        assert "ConnectionError: the pool is closed" in text
+        assert "in taken\n" in text
+        assert text.count("in taken\n") <= texts.END_FRAMES
+
+
+def test_the_deepest_recursion_is_shown_in_full() -> None:
+    def deeper() -> None:
+        deeper()
+
+    with pytest.raises(RecursionError) as caught:
+        deeper()
+    assert "[Previous line repeated 9" in texts.traceback_of(caught.value)
 
 
 def test_common_errors_read_as_ever() -> None:

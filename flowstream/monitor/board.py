@@ -221,14 +221,23 @@ class Board:
         return [each.read() for each in self.pipelines.values() if each.read is not None]
 
     def health(self) -> list[PipelineHealth]:
-        """What the checks depend on, for every pipeline that is running or announced."""
+        """What the checks depend on, for every pipeline that is running or announced.
+
+        What a pipeline has announced keeps it from being ready from its start on: until then it is
+        not ready anyway, and waits for something else, such as its lifespan.
+        """
         now = self._clock()
         away = self._absent()
         return [
             PipelineHealth(
                 figures.name,
                 None if figures.read is None else figures.read(),
-                [each for each in away if self._concerns(each, figures.name)],
+                [
+                    each
+                    for each in away
+                    if self._concerns(each, figures.name)
+                    and (each.environment or figures.read is not None)
+                ],
                 Truncation(figures.truncated, now - figures.truncated_at)
                 if figures.truncated
                 else None,
@@ -288,7 +297,8 @@ class Board:
                     "for": each.seconds,
                     "environment": each.environment,
                 }
-                for each in _without_announcements(self._absent())
+                for each in self._absent()
+                if each.environment  # others are announced, and nothing connects them yet
             ],
             "starting": [each.name for each in self.pipelines.values() if each.read is None],
             "not_ready": [_shown(check) for check in checks if not check.ok],
@@ -317,12 +327,6 @@ def _rank(pipeline: dict[str, Any]) -> tuple[int, bool, bool]:
     """Sorts by condition, then those that read a stream, then those that received messages."""
     condition = ORDER.index(pipeline["condition"]["name"])
     return condition, pipeline["lag"] is None, pipeline["received"] == 0
-
-
-def _without_announcements(away: list[Disconnected]) -> list[Disconnected]:
-    """Without what a pipeline has announced and an environment is connecting now."""
-    begun = {(each.kind, each.name) for each in away if each.environment}
-    return [each for each in away if each.environment or (each.kind, each.name) not in begun]
 
 
 def _shown(check: Check) -> dict[str, str]:

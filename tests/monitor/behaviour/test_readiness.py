@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,36 @@ async def test_the_stream_of_dead_letters_is_deleted(
     assert "no such customer (and DeadLetter: message 2 for" in halted
     assert "the stream does not exist" in halted
     assert "fix the cause and run it, or discard this message" in halted
+
+
+async def test_a_lifespan_that_hangs_is_no_matter_of_the_broker(tmp_path: Path) -> None:
+    probe, begun = Probe(), anyio.Event()
+
+    @asynccontextmanager
+    async def hanging() -> AsyncIterator[None]:
+        begun.set()  # the producer is open
+        await anyio.sleep_forever()
+        yield
+
+    pipeline = Pipeline("test", StreamProducer("s"), lifespan=hanging)
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        """Leaves it as it is."""
+
+    async with (
+        Broker(port=0, data=tmp_path) as broker,
+        Environment(broker.url, telemetry=probe.telemetry) as environment,
+        anyio.create_task_group() as group,
+    ):
+        await environment.create_stream("s")
+        probe.board.expect("test")
+        opened = partial(pipeline.run, environment=environment, telemetry=probe.telemetry)
+        group.start_soon(opened)
+        await begun.wait()
+        assert await probe.failing() == {"phase"}
+        assert probe.board.snapshot()["away"] == []
+        group.cancel_scope.cancel()
 
 
 async def test_a_stored_offset_beyond_the_stream(tmp_path: Path) -> None:

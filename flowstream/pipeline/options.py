@@ -51,7 +51,7 @@ def _opens(value: Any) -> bool:
 FUNCTION = function_of("one message")
 LIFESPAN = Rule("a function without parameters, decorated with @asynccontextmanager", _opens)
 SIZE = Rule(
-    "a whole number of at least 1 (messages), None, or (accumulator, a plain def)",
+    "a whole number of at least 1 (messages), or (accumulator, a plain def)",
     lambda value: value is None or is_whole(value, 1) or _fills(value),
 )
 MOST_WORKERS = 100_000

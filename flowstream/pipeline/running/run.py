@@ -21,6 +21,7 @@ from flowstream.pipeline.handlers.calls import as_exception, passes
 from flowstream.pipeline.handlers.loopwatch import watching
 from flowstream.pipeline.handlers.watchdog import Watchdog
 from flowstream.pipeline.loops import fed_back, refuse_loop, sources
+from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.running.assembly import Assembly, Stages
 from flowstream.pipeline.running.drain import Drain
 from flowstream.pipeline.running.gc_tuning import tuned_collector
@@ -37,6 +38,9 @@ from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import Controlled, StageCrashed, Telemetry
 from flowstream.texts import describe, is_a, leaves, plural, type_name
 from flowstream.version import __version__
+
+_taken: dict[int, Run] = {}
+"""The run that reads a producer, by the producer's id."""
 
 
 class Run:
@@ -154,6 +158,7 @@ class Run:
         self._advise()
         async with AsyncExitStack() as stack:
             producer = self.declaration.producer
+            self._take(producer, stack)
             stack.push_async_callback(_closing, producer.close)
             await self.state.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.state.name, producer.reads())
@@ -199,6 +204,16 @@ class Run:
                 "come back, endlessly unless a handler drops them", declaration.name, stream,
                 extra={"pipeline": declaration.name, "stream": stream},
             )  # fmt: skip
+
+    def _take(self, producer: Producer, stack: AsyncExitStack) -> None:
+        """Refuse a producer that another run reads: it has the state of one run."""
+        other = _taken.setdefault(id(producer), self)
+        if other is not self:
+            raise ConfigurationError(
+                f"{self.declaration.path} > producer: pipeline {other.state.name!r} is running "
+                f"with this {type_name(producer)}; give each pipeline a producer of its own"
+            )
+        stack.callback(_taken.pop, id(producer))
 
     async def _open_resources(self, stack: AsyncExitStack) -> Any:
         lifespan = self.declaration.options.lifespan

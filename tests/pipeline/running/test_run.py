@@ -6,12 +6,14 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from flowstream import StreamProducer
 from flowstream.errors import ConfigurationError, Halted
 from flowstream.pipeline import (
     Message,
     Pipeline,
     running_pipelines,
 )
+from flowstream.testing import MemoryEnvironment
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
 
@@ -78,3 +80,20 @@ async def test_running_pipelines_are_listed_and_run_once_at_a_time():
                 pass
     assert running_pipelines() == ()
     assert first.running is None
+
+
+async def test_a_producer_is_read_by_one_run_at_a_time():
+    """It has the state of a run: the second one would take it away from the first."""
+    producer, environment = StreamProducer("orders"), MemoryEnvironment({"orders": [{}] * 3})
+    one, two = Pipeline("one", producer), Pipeline("two", producer)
+    for pipeline in (one, two):
+        pipeline.processor(nothing)
+    with anyio.fail_after(30):
+        async with one.start(environment=environment) as running:
+            assert (await running.wait_idle(0.01)).settled == {"ok": 3}
+            with pytest.raises(ConfigurationError, match=r"> producer: pipeline 'one' is running"):
+                await two.run(environment=environment)
+            environment.append("orders", [{}])
+            assert (await running.wait_idle(0.01)).settled == {"ok": 4}
+        async with two.start(environment=environment) as running:
+            assert (await running.wait_idle(0.01)).settled == {"ok": 4}

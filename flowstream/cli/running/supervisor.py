@@ -370,7 +370,9 @@ class Supervisor:
                 return ended
         if not self._remedy or exit_code(cause) is not ExitCode.STREAM_MISSING:
             return error
-        text = str(cause).partition(";")[0]  # without the client's own remedy, after the semicolon
+        text, remedy, _ = str(cause).partition(";")  # the client's remedy is to create the stream
+        if not remedy:  # it is another error, such as of a stream that was created again
+            return error
         explained = CommandError(f"{text}; {self._remedy}", ExitCode.STREAM_MISSING)
         explained.__cause__ = error
         return explained

@@ -158,7 +158,7 @@ def waited_for(snapshot: dict[str, Any], *, least: float = 0.0) -> Iterator[str]
     """
     for name in snapshot.get("starting", []):
         yield f"{name}: starting for {short_duration(snapshot['uptime'])}"
-    if "workers" in snapshot:
+    if any(worker["restarts"] for worker in snapshot.get("workers", ())):
         yield from (it["detail"] for it in snapshot["not_ready"] if not it["pipeline"])
     for away in snapshot.get("away", []):
         if away["for"] >= least:

@@ -250,6 +250,26 @@ def test_missing_streams_are_made_when_asked(
     assert f"created the stream {stream_name}" in made.err
 
 
+def test_a_stream_that_is_created_again_meanwhile_has_a_remedy_of_its_own(
+    embedded_broker: Broker, stream_name: str, tmp_path: Path
+) -> None:
+    """The stream exists, so `--create` is no help."""
+    target, url = write_module(tmp_path, stream_name), embedded_broker.url
+    publish = ("publish", stream_name, "-", "--create")
+    flowstream(*publish, url=url, stdin=numbered(50))
+    with Started("run", target, "--create", url=url, cwd=tmp_path) as run:
+        wait_until(lambda: len(handled(tmp_path)) >= 49)  # one fails
+        deleted = flowstream("streams", "delete", stream_name, "-y", url=url)
+        assert deleted.code == 0, deleted.err
+        again = flowstream(*publish, url=url, stdin=numbered(3))
+        assert again.code == 0, again.err
+        result = run.end()
+    assert result.code == 6
+    assert "was deleted and created again while pipeline" in result.err
+    said = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert said[0].endswith("Start the pipeline again: it begins where offset= says")
+
+
 def test_a_feed_runs_beside_and_ends_with_it(
     broker: Broker, stream_name: str, tmp_path: Path
 ) -> None:

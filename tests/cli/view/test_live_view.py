@@ -177,10 +177,12 @@ def test_a_plain_line_says_how_many_and_why() -> None:
 
 def test_workers_that_are_all_gone_are_told_of() -> None:
     gone = snapshot()
-    gone["workers"] = []
+    gone["workers"] = [{"restarts": 0}, {"restarts": 2}]
     gone["not_ready"] = [{"pipeline": "", "detail": "workers 1, 2 are not running: killed"},
                          {"pipeline": "p", "detail": "shown with its pipeline"}]  # fmt: skip
     assert [*waited_for(gone)] == ["workers 1, 2 are not running: killed"]
+    gone["workers"] = [{"restarts": 0}]  # it starts
+    assert [*waited_for(gone)] == []
 
 
 def test_a_plain_line_says_why_a_pipeline_is_not_ready() -> None:

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from flowstream.client import AmqpMessage
 from flowstream.connectors.environment import StreamWriter, environment_of, refuse_super_stream
-from flowstream.connectors.publish_once import OncePublisher, publishing_ids
+from flowstream.connectors.publish_once import OncePublisher, claim_publishing, publishing_ids
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import (
     ConfigurationError,
@@ -136,6 +136,7 @@ class DeadLetter(FailurePolicy):
                 yield DeadLetters(context.pipeline, publisher, valve)
                 return
             reference = self.once_reference(context.pipeline)
+            await claim_publishing(context, self.stream, reference, "DeadLetter")
             once = OncePublisher(environment, context.pipeline, reference)
             try:
                 yield DeadLettersOnce(context.pipeline, publisher, valve, once, self.stream)

@@ -23,8 +23,8 @@ import logging
 import random
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -32,6 +32,7 @@ import anyio
 from flowstream.backoff import Backoff
 from flowstream.connectors.environment import StreamEnvironment, StreamWriter
 from flowstream.errors import (
+    ConfigurationError,
     ConnectionFailed,
     FlowstreamError,
     MessageTooLarge,
@@ -42,6 +43,7 @@ from flowstream.errors import (
     StreamNotAvailable,
     StreamReplaced,
 )
+from flowstream.pipeline import RunContext
 
 T = TypeVar("T")
 _log = logging.getLogger("flowstream.connectors")
@@ -419,3 +421,20 @@ async def _when_connected(request: Callable[[], Awaitable[T]]) -> T:
         except AWAY:
             await anyio.sleep(BACKOFF.delay(attempt, random.random()))
     raise AssertionError
+
+
+async def claim_publishing(context: RunContext, stream: str, reference: str, option: str) -> None:
+    """Refuse two ends of a run that publish to a stream under one reference: the broker would drop
+    what one publishes as already published by the other."""
+    claimed = await context.shared("flowstream.connectors.publish_once", _claims)
+    if (stream, reference) in claimed:
+        raise ConfigurationError(
+            f"{option} > reference={reference!r}: another sink or the dead letters of the pipeline "
+            f"publish to {stream!r} with it; give one of them another reference="
+        )
+    claimed.add((stream, reference))
+
+
+@asynccontextmanager
+async def _claims() -> AsyncIterator[set[tuple[str, str]]]:
+    yield set()

@@ -19,6 +19,7 @@ from flowstream.connectors.environment import (
     refuse_super_stream,
 )
 from flowstream.connectors.outputs import Encode, Key, head_of, key_of, outputs_of
+from flowstream.connectors.publish_once import claim_publishing
 from flowstream.connectors.stream_sink_once import once_writer
 from flowstream.errors import (
     ConfigurationError,
@@ -144,6 +145,8 @@ class StreamSink(Sink):
                 "and key= says which of its partitions a message goes to",
             )  # fmt: skip
         if self.exactly_once:
+            if self.reference is not None:
+                await claim_publishing(context, self.stream, self.reference, "StreamSink")
             routes = None if self.key is None else await self._publisher(environment)
             async with once_writer(self, environment, context, routes) as write_once:
                 yield write_once

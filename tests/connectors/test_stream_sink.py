@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from flowstream import (
+    DeadLetter,
     Drop,
     Environment,
     IterableProducer,
@@ -29,6 +30,7 @@ from flowstream.errors import (
     StreamDoesNotExist,
 )
 from flowstream.pipeline import Failure
+from flowstream.testing import MemoryEnvironment
 from tests.brokers.running import Broker
 from tests.integration.test_client_consuming import declare_super_stream
 from tests.support.reading import PATIENCE, contents
@@ -214,3 +216,25 @@ async def test_a_stream_that_was_missing_for_long_is_published_to_again(
         assert [body for _, _, body in await contents(environment, target)] == [b"after"]
         await environment.delete_stream(target)
     assert max(traces) <= 2 * traces[1]  # an exception that is raised again grows no traceback
+
+
+@pytest.mark.parametrize("end", ["sink", "dead letters"])
+async def test_two_ends_do_not_publish_to_a_stream_under_one_reference(end: str) -> None:
+    letters = DeadLetter("out", exactly_once=True, reference="shared")
+    pipeline = Pipeline(
+        "twice", StreamProducer("in"), on_failure=letters if end == "dead letters" else Drop()
+    )
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        message.to("one")
+
+    pipeline.sink("one", StreamSink("out", exactly_once=True, reference="shared"))
+    if end == "sink":
+        pipeline.sink("two", StreamSink("out", exactly_once=True, reference="shared"))
+    environment = MemoryEnvironment()
+    await environment.create_stream("in")
+    await environment.create_stream("out")
+    with pytest.raises(ConfigurationError, match="give one of them another reference"):
+        with anyio.fail_after(PATIENCE):
+            await pipeline.run(environment=environment)

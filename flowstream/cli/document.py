@@ -136,7 +136,9 @@ LOGS = """\
 flowstream uses Python's `logging`, with loggers below `flowstream`, and does not change the root
 logger: a program that embeds a pipeline configures logging itself. `flowstream run` writes records
 from `log_level` on to standard error, as `text`, or with `log_format` `json` or `logfmt` as one
-line per record, with `time` in UTC and including its own notes.
+line per record, with `time` in UTC and including its own notes. What Python itself would print
+becomes a record, too: warnings (logger `py.warnings`), and exceptions that end a thread or are
+ignored (`flowstream.run`).
 
 Records have fields: `pipeline`, `stage`, `stream` and `offset`, and everything in `extra=` of your
 own code. Records of a handler get these fields automatically (of a batch handler, `pipeline` and

@@ -23,6 +23,7 @@ READY = """\
 [+] orders/handlers: no handler is stuck
 [+] orders/progress: 0 messages in flight
 [+] orders/commits: no settled messages wait for a commit
+[+] orders/offset: no stored offset is beyond its stream
 [+] orders/retention: no messages were lost
 ready
 """

@@ -128,7 +128,8 @@ class LateSink(StreamSink):
 
     async def _publish(self, publisher: Any, messages: Any, tracer: Any) -> None:
         await self.busy.wait()
-        await publisher._manager.state.wait(type(publisher.state).CLOSED)
+        opened = await publisher.opened()
+        await opened._manager.state.wait(type(opened.state).CLOSED)
         await super()._publish(publisher, messages, tracer)
 
 

@@ -72,7 +72,7 @@ async def test_failed_and_dropped_messages_go_no_further(kind):
     result = await pipeline.run()
     assert result.settled == {"ok": 60, "dropped": 10, "discarded": 30}
     assert got == [n for n in range(100) if n % 10 not in (1, 2, 3, 4)]
-    assert {f.reason for f in failures} == {"one", "ValueError: three", "'four'"}
+    assert {f.reason for f in failures} == {"one", "ValueError: three", "KeyError: 'four'"}
     assert {f.phase for f in failures} == {"process"}
     trace = next(f for f in failures if "three" in f.reason).traceback()
     assert "raise ValueError" in trace

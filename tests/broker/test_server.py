@@ -109,6 +109,7 @@ async def test_a_port_in_use() -> None:
             await tested.serve()
 
 
+@pytest.mark.medium
 async def test_statistics() -> None:
     running = Broker(port=0)
     assert running.statistics() == BrokerStatistics(0, 0, 0, 0, 0.0, 0.0, 0, 0)

@@ -27,6 +27,7 @@ def anyio_backend() -> Any:
     return virtual_time()
 
 
+@pytest.mark.medium
 async def test_secrets_are_in_no_text(
     cluster: Cluster, connect: Connect, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -208,6 +208,7 @@ async def test_two_owners_publish_each_message_once() -> None:
 # -- failures
 
 
+@pytest.mark.medium
 async def test_what_is_refused_is_published_again_in_order() -> None:
     memory = MemoryEnvironment({"in": numbers(20)}, chunk_size=5)
     memory.refuse("out", 2)
@@ -234,6 +235,7 @@ async def test_a_halt_publishes_nothing_behind_the_message() -> None:
     assert memory.stream("out").bodies == numbers(20)
 
 
+@pytest.mark.medium
 async def test_a_sink_that_fails_for_good_ends_the_run_and_the_policy_gets_nothing() -> None:
     memory = MemoryEnvironment({"in": numbers(20)})
     memory.refuse("out", 1000)
@@ -270,6 +272,7 @@ async def test_a_failure_behind_a_halt_is_left_to_the_next_run() -> None:
     assert memory.stream("dead").bodies == []
 
 
+@pytest.mark.medium
 async def test_a_message_that_fails_in_two_sinks_has_one_dead_letter() -> None:
     memory = MemoryEnvironment({"in": numbers(5)})
     pipeline = Pipeline(

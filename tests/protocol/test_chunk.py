@@ -172,6 +172,7 @@ def test_pitfall_19_decompression_ends_at_the_announced_size(kind: p.Compression
 
 
 @pytest.mark.parametrize("kind", [c for c in p.Compression if c])
+@pytest.mark.medium
 def test_pitfall_19_a_bomb_takes_no_more_memory_than_announced(kind: p.Compression):
     bomb = p.sub_entry(0, [bytes(1 << 25)], kind)
     chunk = sub_entry_chunk(0x80 | kind << 4, 10, 1000, bomb.data)

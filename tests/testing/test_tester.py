@@ -389,6 +389,7 @@ async def test_a_tester_is_started_first():
         tester.dead_letters()
 
 
+@pytest.mark.medium
 async def test_a_tester_is_not_started_twice_at_once():
     tester = PipelineTester(orders())
     async with tester:

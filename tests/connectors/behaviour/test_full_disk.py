@@ -57,6 +57,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
     ("kind", "size", "error"),
     [("sqlite", 200_000, OutcomeUnknown), ("files", 7_850, Halted)],
 )
+@pytest.mark.medium
 async def test_a_full_disk_loses_and_repeats_nothing(
     kind: str, size: int, error: type[FlowstreamError], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ async def until_idle(environment: Any, **options: Any) -> RunResult:
             return await running.wait_idle(IDLE)
 
 
+@pytest.mark.medium
 async def test_a_message_that_comes_while_the_end_is_looked_up_is_waited_for() -> None:
     environment = ComesMeanwhile()
     await environment.create_stream("numbers")
@@ -56,6 +57,7 @@ async def test_a_message_that_comes_while_the_end_is_looked_up_is_waited_for() -
     assert (result.handled, dict(result.committed)) == (1, {"numbers": 0})
 
 
+@pytest.mark.medium
 async def test_what_waits_for_the_rate_limit_is_waited_for() -> None:
     environment = MemoryEnvironment()
     await environment.create_stream("numbers")

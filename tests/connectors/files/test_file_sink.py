@@ -179,6 +179,7 @@ async def test_whatever_users_functions_raise_only_their_message_fails(
     assert reason.error in ("SystemExit", "PydanticSerializationError")
 
 
+@pytest.mark.medium
 async def test_a_thread_that_hangs_is_given_up_and_each_message_is_there_once(
     tmp_path: Path,
 ) -> None:
@@ -307,6 +308,7 @@ async def test_a_stream_that_was_created_again_ends_the_run(tmp_path: Path) -> N
     assert stream.commits == []
 
 
+@pytest.mark.medium
 async def test_each_run_notices_a_stream_that_was_created_again(tmp_path: Path) -> None:
     """A restart must not take what the run before wrote of the new stream for the old one."""
     await pipeline_of(Newer(numbers(10)), FileSink(tmp_path, format="ndjson")).run()
@@ -384,6 +386,7 @@ async def run_once(
         patch.undo()
 
 
+@pytest.mark.medium
 async def test_a_batch_that_failed_is_tried_again_and_written_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

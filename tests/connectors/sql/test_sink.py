@@ -250,6 +250,7 @@ async def test_a_stream_that_was_created_again_is_never_left_out(store: Store) -
     assert store.count() == 15
 
 
+@pytest.mark.medium
 async def test_each_run_notices_a_stream_that_was_created_again(store: Store) -> None:
     """A restart must not take what the run before wrote of the new stream for the old one."""
     pipeline = pipeline_of(Timed(bodies(*range(10)), 1_000))
@@ -306,6 +307,7 @@ async def test_names_may_be_anything(store: Store) -> None:
     assert store.ask('SELECT * FROM "t""1"') == [(1, "x", True)]
 
 
+@pytest.mark.medium
 async def test_a_batch_that_is_given_up_is_not_written_twice(store: Store) -> None:
     """Its thread goes on, and may still commit: the next attempt finds out."""
     sink = store.sink(columns=Order)

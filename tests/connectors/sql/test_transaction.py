@@ -62,6 +62,7 @@ def contents(path: Path) -> tuple[list[int], set[int]]:
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("kind", ["kill", "lose"])
 @pytest.mark.parametrize("refused", [(), (3, 4)])
+@pytest.mark.medium
 def test_every_point_that_can_break_leaves_all_or_nothing(
     tmp_path: Path, kind: Kind, after: bool, refused: tuple[int, ...]
 ) -> None:

@@ -10,8 +10,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +23,8 @@ import pytest
 
 from flowstream import Environment
 from tests.brokers.running import Broker
-from tests.chaos.orders import ROOT, place_of_its_own, wait_for
+from tests.chaos.nursery import Nursery
+from tests.chaos.orders import place_of_its_own, wait_for
 from tests.chaos.sunk import NAME, STREAM
 from tests.support.postgres import Postgres
 
@@ -36,41 +35,6 @@ LIFE = 0.4
 """Seconds after its first row that a process lives, at most."""
 
 Ask = Callable[[str], list[Any]]
-
-
-class Nursery:
-    """Forks processes that run the pipeline; nothing it forked is left behind."""
-
-    def __init__(self, url: str, database: str, errors: Path) -> None:
-        self.process_id = 0
-        self._errors = errors.open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.sunk", url, database], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-        )  # fmt: skip
-
-    def start(self, how: str = "slow") -> int:
-        """The id of a process that has begun."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{how}\n")
-        self._process.stdin.flush()
-        self.process_id = int(self._line())
-        return self.process_id
-
-    def end(self) -> int:
-        """Wait for its end: its exit code, or minus the signal."""
-        return int(self._line())
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, Path(self._errors.name).read_text()[-4000:]
-        return line
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
 
 
 async def publish(url: str) -> None:
@@ -84,7 +48,7 @@ async def publish(url: str) -> None:
 def processes(broker: Broker, database: str, folder: Path) -> Iterator[Nursery]:
     with place_of_its_own(broker) as url:
         anyio.run(publish, url)
-        nursery = Nursery(url, database, folder / "errors")
+        nursery = Nursery("tests.chaos.sunk", url, database, errors=folder / "errors")
         try:
             yield nursery
         finally:

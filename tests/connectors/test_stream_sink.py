@@ -179,7 +179,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], says: str) -> None:
 async def test_a_stream_that_was_missing_for_long_is_published_to_again(
     broker: Broker, stream_name: str
 ) -> None:
-    """Its publisher has given up by then; messages before it fail quickly, and are told so."""
+    """Its publisher has given up by then; messages before it fail quickly, with that reason."""
     target, traces = f"{stream_name}.out", list[int]()
     pipeline = Pipeline("sunk", StreamProducer(stream_name), on_failure=Drop())
 

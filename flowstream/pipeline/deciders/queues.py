@@ -239,11 +239,12 @@ class KeyedQueue(Queue):
     def orders(self, keys: list[Any], hashes: list[int]) -> list[Order]:
         """The order of each key, by its hash: keys with the same hash have one order."""
         orders, known = self._orders, self._known
-        for number, key in zip(hashes, keys, strict=True):
-            if number not in orders:
-                orders[number] = Order(number, key)
-            if len(known) < SPARE and _is_small(key):
-                known[key] = orders[number]
+        if not orders.keys() >= set(hashes):
+            for number, key in zip(hashes, keys, strict=True):
+                if number not in orders:
+                    orders[number] = Order(number, key)
+                    if len(known) < SPARE and _is_small(key):
+                        known[key] = orders[number]
         return [orders[number] for number in hashes]
 
     def put(self, part: Slice[Any], orders: list[Order]) -> None:
@@ -393,7 +394,9 @@ class KeyedQueue(Queue):
         self._orders = {
             key: order for key, order in self._orders.items() if order in needed or not order.free
         }
-        self._known.clear()
+        self._known = {
+            key: order for key, order in self._known.items() if order.number in self._orders
+        }
 
 
 def _is_small(key: Any) -> bool:

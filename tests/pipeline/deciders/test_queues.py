@@ -217,6 +217,7 @@ def test_keys_that_are_gone_are_forgotten():
         assert numbers_of(queue.take(0, 10)) == [n]
         queue.release(0)
     assert len(queue._orders) <= SPARE + 2
+    assert all(queue._orders[order.number] is order for order in queue._known.values())
 
 
 def test_equal_keys_have_one_order_whether_they_are_remembered_or_not():

@@ -1,15 +1,17 @@
 """A pipeline with a slow handler over a stream of one size of messages, and its peak of memory.
 
-    python -m tests.chaos.sized URL STREAM MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES CREDIT HANDLE DELAY
+    python -m tests.chaos.sized URL STREAM MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES CREDIT FULL HANDLE DELAY
 
-Handles at least HANDLE messages, a slice of them in DELAY seconds, then drains. Prints as JSON what
-was in flight, the largest chunk that came, and how much resident memory grew at its peak.
+The handler begins when FULL messages are in flight, which is slower than any broker. It handles at
+least HANDLE messages, a slice of them in DELAY seconds, then drains. Prints as JSON what was in
+flight, the largest chunk that came, and how much resident memory grew at its peak.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +48,7 @@ def memory(field: str) -> int:
 
 
 async def main(url: str, stream: str, limits: list[int], handle: int, delay: float) -> Any:
-    max_in_flight, max_in_flight_bytes, credit = limits
+    max_in_flight, max_in_flight_bytes, credit, full = limits
     pipeline = Pipeline(
         "sized",
         StreamProducer(stream, credit=credit),
@@ -54,9 +56,12 @@ async def main(url: str, stream: str, limits: list[int], handle: int, delay: flo
         max_in_flight_bytes=max_in_flight_bytes,
     )
 
+    begun = threading.Event()
+
     @pipeline.processor(concurrency=2)
     def slow(message: Message[bytes]) -> None:
         assert message.data
+        assert begun.wait(60), "the window was not full within a minute"
         time.sleep(delay)
 
     chunks = Chunks()
@@ -66,6 +71,9 @@ async def main(url: str, stream: str, limits: list[int], handle: int, delay: flo
         (PROCESS / "clear_refs").write_text("5")  # the peak is counted from here on
         async with pipeline.start(environment=environment, telemetry=telemetry) as running:
             with anyio.fail_after(120):
+                while running.statistics().highest_in_flight < full:
+                    await anyio.sleep(0.01)
+                begun.set()
                 while running.statistics().settled.get("ok", 0) < handle:
                     await anyio.sleep(0.01)
             running.stop()

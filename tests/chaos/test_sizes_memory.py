@@ -146,9 +146,10 @@ def consume(url: str, case: Case) -> Any:
     # glibc raises this threshold to the size of the largest block that was freed, and keeps smaller
     # ones on its heap. The hole that a body leaves there is a few bytes too small for a chunk, so
     # one message more or less would be measured, by chance.
-    limits = (case.max_in_flight, case.max_in_flight_bytes, case.credit, case.handle, case.delay)
+    limits = (case.max_in_flight, case.max_in_flight_bytes, case.credit)
+    handling = (case.in_flight, case.handle, case.delay)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.sized", url, STREAM, *map(str, limits)],
+        [sys.executable, "-m", "tests.chaos.sized", url, STREAM, *map(str, (*limits, *handling))],
         cwd=ROOT,
         env=variables(None, {"MALLOC_MMAP_THRESHOLD_": str(MIB)}),
         capture_output=True,

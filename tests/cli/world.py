@@ -44,6 +44,7 @@ class World:
         self._count = 0
         self._run: Started | None = None
         self._address = ""
+        self._listed = ""
         (folder / "three.ndjson").write_bytes(b"".join(b'{"n":%d}\n' % n for n in range(MESSAGES)))
 
     def end(self) -> None:
@@ -68,7 +69,7 @@ class World:
             "module": self.module,
             "sinks": self.sinks,
             "monitor": self.monitor,
-            "management": lambda: self.broker.management or "http://localhost:9",
+            "management": self.management,
         }
 
     def _name(self) -> str:
@@ -106,6 +107,13 @@ class World:
         """A super stream of two partitions."""
         name = self._name()
         return self._make(lambda it: it.create_super_stream(name, partitions=2), name)
+
+    def management(self) -> str:
+        """The address of the management API of a broker that has a super stream to list."""
+        if self.broker.management is None:
+            return "http://localhost:9"
+        self._listed = self._listed or self.super_stream()
+        return self.broker.management
 
     def module(self) -> str:
         """A module whose pipeline, named like its stream, has three messages to handle."""

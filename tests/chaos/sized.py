@@ -1,6 +1,6 @@
 """A pipeline with a slow handler over a stream of one size of messages, and its peak of memory.
 
-    python -m tests.chaos.sized URL STREAM MAX_IN_FLIGHT MAX_IN_FLIGHT_BYTES CREDIT FULL HANDLE DELAY
+    python -m tests.chaos.sized URL STREAM IN_FLIGHT IN_FLIGHT_BYTES CREDIT FULL HANDLE DELAY
 
 The handler begins when FULL messages are in flight, which is slower than any broker. It handles at
 least HANDLE messages, a slice of them in DELAY seconds, then drains. Prints as JSON what was in

@@ -43,7 +43,7 @@ RUNNING = running()
 SINGLE = sorted({*RUNNING, *REQUIRED} - {"cluster"}, key=lambda name: [*map(int, name.split("."))])
 
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=10, print_blob=True)
-hypothesis.settings.register_profile("dev", deadline=None, max_examples=30, print_blob=True)
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=20, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=300, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

@@ -34,7 +34,7 @@ def test_settings_reach_the_files() -> None:
     assert "https://docs.example/run#flowstreamstuck" in files["prometheus/flowstream.rules.yml"]
 
 
-@settings(max_examples=20)
+@settings(max_examples=min(settings().max_examples, 100))
 @given(st.lists(ADDRESS, min_size=1, max_size=3), ADDRESS, ADDRESS)
 def test_any_address_is_read_back(targets: list[str], prometheus: str, runbooks: str) -> None:
     """Whatever YAML makes of such characters, and nothing else in the files changes."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -156,7 +156,6 @@ KEYS = st.sampled_from(["a", "b", "c d", 'q"'])
 
 
 @given(st.lists(st.dictionaries(KEYS, st.none() | st.text() | st.just("2026-01-01")), min_size=1))
-@settings(max_examples=50, deadline=None)
 @pytest.mark.medium
 def test_bodies_and_dicts_give_the_same_rows(rows: list[dict[str, Any]]) -> None:
     if not any(rows):

@@ -18,7 +18,7 @@ from tests.protocol.strategies import FIELDS, command_of, commands
 
 @pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=min(settings().max_examples, 100))  # of each command
 def test_a_command_is_read_as_it_was_written(kind: type[Any], data: st.DataObject):
     command = data.draw(command_of(kind))
     frame = p.encode(command)

@@ -94,7 +94,8 @@ def ring_of(item: pytest.Item) -> str:
 
 def on_trio(item: pytest.Item) -> bool:
     """Whether the test is the variant on trio of one that also runs on asyncio."""
-    backend = parameters(item).get("anyio_backend")
+    chosen = parameters(item)
+    backend = chosen.get("anyio_backend", chosen.get("backend"))
     return "trio" in (backend if isinstance(backend, tuple) else (backend,))
 
 

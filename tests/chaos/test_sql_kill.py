@@ -30,7 +30,7 @@ from tests.support.postgres import Postgres
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 KILLS_ON_REAL_BROKERS = 3
-NUMBERS = 1000 * KILLS
+NUMBERS = 2000 * KILLS
 LIFE = 0.4
 """Seconds after its first row that a process lives, at most."""
 

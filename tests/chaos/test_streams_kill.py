@@ -29,7 +29,7 @@ from tests.chaos.streamed import DEAD, PARTITIONS, SOURCE, TARGET
 from tests.support.reading import contents
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
-NUMBERS = 1000 * (KILLS + 4)
+NUMBERS = 2000 * (KILLS + 4)
 LIFE = 0.4
 """Seconds after its first output that a process lives, at most."""
 HOW = ("slow", "slow", "cut", "slow", "twice")

@@ -184,7 +184,7 @@ async def test_the_broker_is_gone_and_back(tmp_path: Path, monkeypatch: pytest.M
                 await publisher.publish(b"x")
             await running.wait_idle(0.05)
             assert await probe.failing() == set()
-        with anyio.fail_after(health.RECOVERY_GRACE):  # the page says so at once, before the grace is over
+        with anyio.fail_after(health.RECOVERY_GRACE):  # at once
             while not (losses := probe.board.snapshot()["losses"]):
                 await anyio.sleep(0.02)
         (loss,) = losses

@@ -133,6 +133,7 @@ class Extra:
         "flush",
         "joint",
         "key",
+        "routed",
         "routes",
     )
 
@@ -140,6 +141,7 @@ class Extra:
         self.attempt: int = 1
         self.failure: Failure | None = None
         self.dropped: str | None = None
+        self.routed: bool = False  # by the handler that has it now
         self.routes: tuple[str, ...] = ()
         self.key: Hashable = None
         self.flush: bool = False
@@ -278,7 +280,8 @@ class Message(Generic[T]):
         """Route the message to one or more batchers; it settles when all of them are done.
 
         `key` keeps batches apart (a batch has one key, and batches of one key are never handled
-        at the same time); `flush` closes the batch with this message.
+        at the same time); `flush` closes the batch with this message. Only a processor can route:
+        in a batch handler, the message fails.
         """
         hash(key)  # raises here, where the handler can be named
         try:
@@ -288,6 +291,7 @@ class Message(Generic[T]):
                 f"message.to takes names, such as message.to('eu', 'audit'), not {shown(batchers)}"
             ) from None
         extra = self._more()
+        extra.routed = True
         extra.routes = routes or extra.routes
         extra.key = key
         extra.flush = flush

@@ -108,7 +108,7 @@ def process(message: Message[dict]) -> Any:
 
 def load(batch: Batch[dict]) -> Any:
     doing = batch.data[0].get("do", "nothing")
-    if doing == "killed once":
+    if doing in ("killed once", "route"):
         return process(batch.messages[0])
     batch.messages.pop()  # whatever is done to the list, every message settles
     return DOINGS[doing](batch)

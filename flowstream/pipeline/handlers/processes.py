@@ -76,6 +76,7 @@ class Decision:
     error: Raised | None = None
     retry: bool = True
     dropped: str | None = None
+    routed: bool = False
     routes: tuple[str, ...] = ()
     key: Hashable = None
     flush: bool = False
@@ -254,7 +255,7 @@ def _apply(message: Message[Any], decision: Decision) -> None:
         )
     if decision.dropped is not None:
         message.drop(decision.dropped)
-    if decision.routes or decision.key is not None or decision.flush:
+    if decision.routed:
         message.to(*decision.routes, key=decision.key, flush=decision.flush)
     if decision.ack:
         message.configure_ack(**decision.ack)
@@ -308,7 +309,8 @@ def _decision(message: Message[Any], before: Any) -> Decision:
     extra = message._extra
     if extra is not None:
         decision.dropped, decision.early, decision.ack = extra.dropped, extra.early, extra.ack
-        decision.routes, decision.key, decision.flush = extra.routes, extra.key, extra.flush
+        decision.routed, decision.routes = extra.routed, extra.routes
+        decision.key, decision.flush = extra.key, extra.flush
         if extra.failure is not None:
             decision.reason, decision.retry = extra.failure.reason, extra.failure.retry
             error = extra.failure.error

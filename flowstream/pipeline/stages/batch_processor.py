@@ -37,6 +37,11 @@ from flowstream.pipeline.state.run_state import RunState
 from flowstream.telemetry import HandlerDone, Retried
 from flowstream.texts import describe
 
+ROUTED = (
+    "message.to(...) was called in a batch handler, where it cannot route any more; call it in a "
+    "processor"
+)
+
 
 class BatchProcessors(Pool):
     """The workers of one batcher. `phase` is "batch", or "sink" if a sink is their handler."""
@@ -231,7 +236,10 @@ class BatchProcessors(Pool):
         flagged: list[Message[Any]],
         left: Sequence[Message[Any]],
     ) -> list[Failure]:
-        """Settle a batch in which the handler failed or dropped some messages."""
+        """Settle a batch in which the handler decided something about some messages."""
+        for message in flagged:
+            if message._more().routed and message.failed is None and message.dropped is None:
+                message.fail(ROUTED, retry=False)
         failures = [f for m in flagged if (f := m._more().failure) is not None]
         failed = [failure.message for failure in failures]
         dropped = [m for m in flagged if m.dropped is not None and m.failed is None]

@@ -385,7 +385,7 @@ class Processors(Pool):
             elif extra.dropped is not None:
                 dropped.append(message)
             else:
-                extra.attempt = 1
+                extra.attempt, extra.routed = 1, False
                 succeeded.append(message)
         self._failed(worker, failures)
         worker.messages = dropped + succeeded

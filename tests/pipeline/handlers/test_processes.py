@@ -133,6 +133,19 @@ async def test_batch_handlers_fail_their_batch_alone() -> None:
     assert "it returns nothing" in reasons["few"]
 
 
+async def test_a_message_that_a_batch_handler_routes_fails_and_a_routed_one_does_not() -> None:
+    pipeline = pipeline_of(MemoryStream(doing("nothing", "route")), on_failure=Drop())
+
+    @pipeline.processor
+    async def route(message: Message[dict[str, Any]]) -> None:
+        message.to("default", key=3)
+
+    pipeline.batcher(size=1, processes=True)(load)
+    settled, reasons = await settled_by(pipeline)
+    assert settled == {"ok": 1, "discarded": 1}
+    assert "call it in a processor" in reasons["route"]
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("stage", ["processor", "load"])
 async def test_a_process_that_hangs_is_killed_and_starting_one_is_no_time_of_the_handlers(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flowstream.checks import check_stream, longest_stream
+from flowstream.checks import MAX_NAME, check_name, check_stream, check_text
 from flowstream.errors import (
     NotSupported,
     StreamDoesNotExist,
@@ -81,6 +81,16 @@ class Administration:
         self._manager.check()
         return self._manager
 
+    def _asks(self, **names: object) -> ConnectionManager:
+        """As `_open`, for a request about these names: raises ConfigurationError for one that
+        cannot be a name."""
+        for argument, name in names.items():
+            check_name(argument, name)
+        return self._open
+
+    def _offsets(self, reference: str, stream: str) -> OffsetStore:
+        return OffsetStore(self._asks(reference=reference, stream=stream))
+
     async def server_info(self) -> ServerInfo:
         """The node that answers, and what was negotiated in the handshake."""
         wire = (connection := await self._open.locator.get()).wire
@@ -124,8 +134,7 @@ class Administration:
         A name that is too long for a stream raises ConfigurationError: RabbitMQ would retry the
         deletion endlessly.
         """
-        if len(name.encode(errors="replace")) > longest_stream(self._manager.virtual_host):
-            check_stream("name", name, self._manager.virtual_host)
+        check_stream("name", name, self._manager.virtual_host)
         connection = await self._open.locator.get()
         answer = await connection.request(lambda c: DeleteStream(c, name), Response)
         if answer.code == Code.STREAM_DOES_NOT_EXIST and missing_ok:
@@ -134,7 +143,8 @@ class Administration:
 
     async def stream_exists(self, name: str) -> bool:
         """Whether the stream exists, also while it has no leader."""
-        answer = await self._open.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
+        manager = self._asks(name=name)
+        answer = await manager.locator.request(lambda c: Metadata(c, (name,)), MetadataResponse)
         if any(entry.code == Code.STREAM_NOT_AVAILABLE for entry in answer.streams):
             return True
         try:
@@ -145,17 +155,16 @@ class Administration:
 
     async def metadata(self, name: str) -> StreamNodes:
         """The nodes of the stream's leader and replicas; raises StreamDoesNotExist."""
-        return await self._open.locate(name)
+        return await self._asks(name=name).locate(name)
 
     async def stream_stats(self, name: str) -> StreamStatistics:
         """Where the stream begins and ends; below RabbitMQ 3.11 its messages are read for it."""
-        connection = await self._open.locator.get()
+        manager = self._asks(name=name)
+        connection = await manager.locator.get()
         if not connection.supports(Key.STREAM_STATS):
-            first, newest = await find_ends(self._open, connection, name)
+            first, newest = await find_ends(manager, connection, name)
             return StreamStatistics(first, newest, {})
-        answer = await self._open.locator.request(
-            lambda c: StreamStats(c, name), StreamStatsResponse
-        )
+        answer = await manager.locator.request(lambda c: StreamStats(c, name), StreamStatsResponse)
         raise_for_code(answer.code, f'read the statistics of "{name}"', stream=name)
         values = dict(answer.stats)
         return StreamStatistics(
@@ -166,7 +175,7 @@ class Administration:
 
     async def last_offset(self, stream: str) -> int | None:
         """The offset of the stream's last message; None if it has no message."""
-        chunk = await probe(self._open, stream, OffsetSpec.last())
+        chunk = await probe(self._asks(stream=stream), stream, OffsetSpec.last())
         return chunk.offset + chunk.records - 1 if chunk else None
 
     def lag_probe(
@@ -184,11 +193,11 @@ class Administration:
         options = ConsumerOptions(
             filter_values=filter_values, match=match, match_unfiltered=match_unfiltered
         )
-        return LagProbe(self._open, stream, options.filters(), match)
+        return LagProbe(self._asks(stream=stream), stream, options.filters(), match)
 
     async def resolve_offset(self, stream: str, offset: Offset) -> int:
         """The offset at which a consumer would begin now: from the server (4.3), or by reading."""
-        return await resolve(self._open, stream, offset_spec(offset))
+        return await resolve(self._asks(stream=stream), stream, offset_spec(offset))
 
     # --- stored offsets -------------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ class Administration:
 
         -1 means that offset 0 is not settled yet, None that nothing is stored.
         """
-        return await OffsetStore(self._open).query(reference, stream)
+        return await self._offsets(reference, stream).query(reference, stream)
 
     async def query_beginning(self, reference: str, stream: str) -> int | None:
         """The offset behind which a reader continues.
@@ -205,7 +214,7 @@ class Administration:
         As `query_offset`, but -1 also if it began at offset 0 (`store_beginning`) and has stored
         nothing since.
         """
-        return await OffsetStore(self._open).query_beginning(reference, stream)
+        return await self._offsets(reference, stream).query_beginning(reference, stream)
 
     async def store_beginning(self, reference: str, stream: str) -> None:
         """Records that a reader began at offset 0 and has settled nothing yet.
@@ -213,7 +222,7 @@ class Administration:
         `query_offset` still returns None. If retention removes messages before an offset is stored,
         `query_beginning` reveals the loss. Raises CommitNotVerified.
         """
-        await OffsetStore(self._open).store_beginning(reference, stream)
+        await self._offsets(reference, stream).store_beginning(reference, stream)
 
     async def store_offset(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
@@ -225,13 +234,13 @@ class Administration:
         not reach. Use it for references that are used for long, as those of pipelines: brokers keep
         the copy until `forget_offset` is called.
         """
-        await OffsetStore(self._open).store(reference, stream, offset, keep=keep)
+        await self._offsets(reference, stream).store(reference, stream, offset, keep=keep)
 
     async def store_offset_verified(
         self, reference: str, stream: str, offset: int, *, keep: bool = False
     ) -> None:
         """Stores an offset and reads it back; raises CommitNotVerified if that fails."""
-        await OffsetStore(self._open).store_verified(reference, stream, offset, keep=keep)
+        await self._offsets(reference, stream).store_verified(reference, stream, offset, keep=keep)
 
     async def claim_reference(self, reference: str, stream: str) -> int | None:
         """Claims the reference for this process: stores a random number and returns it.
@@ -239,11 +248,11 @@ class Administration:
         While `reference_claim` returns the same number, no other process has claimed the reference
         since. Returns None if the reference is too long. Brokers do not answer.
         """
-        return await OffsetStore(self._open).claim(reference, stream)
+        return await self._offsets(reference, stream).claim(reference, stream)
 
     async def reference_claim(self, reference: str, stream: str) -> int | None:
         """The number of the last claim of the reference; None if there is none."""
-        return await OffsetStore(self._open).claimed(reference, stream)
+        return await self._offsets(reference, stream).claimed(reference, stream)
 
     async def forget_offset(self, reference: str, stream: str) -> None:
         """Forgets a reference: `query_offset` returns None until an offset is stored again.
@@ -251,7 +260,7 @@ class Administration:
         Brokers have no command that deletes a stored offset. They drop it when retention has
         removed messages.
         """
-        await OffsetStore(self._open).forget(reference, stream)
+        await self._offsets(reference, stream).forget(reference, stream)
 
     # --- super streams --------------------------------------------------------------------------
 
@@ -289,7 +298,7 @@ class Administration:
 
     async def delete_super_stream(self, name: str, *, missing_ok: bool = False) -> None:
         """Deletes a super stream with all its partitions; below RabbitMQ 3.13 NotSupported."""
-        connection = await self._open.locator.get()
+        connection = await self._asks(name=name).locator.get()
         if not connection.supports(Key.DELETE_SUPER_STREAM):
             raise NotSupported(
                 "deleting super streams over the stream protocol needs RabbitMQ 3.13 or later; on "
@@ -303,7 +312,7 @@ class Administration:
 
     async def partitions(self, super_stream: str) -> list[str]:
         """The streams of a super stream, in the server's order; raises StreamDoesNotExist."""
-        return await read_partitions(self._open, super_stream)
+        return await read_partitions(self._asks(super_stream=super_stream), super_stream)
 
     async def routing_of(self, super_stream: str) -> Literal["hash", "key"]:
         """How keys select a partition: "hash" if the super stream was created with a number of
@@ -313,7 +322,8 @@ class Administration:
 
     async def route(self, routing_key: str, super_stream: str) -> list[str]:
         """The partitions that are bound with the routing key; empty if there are none."""
-        return await read_route(self._open, routing_key, super_stream)
+        check_text("routing_key", routing_key, 0, MAX_NAME)
+        return await read_route(self._asks(super_stream=super_stream), routing_key, super_stream)
 
 
 def _or_none(value: int | None) -> int | None:

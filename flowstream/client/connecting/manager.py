@@ -134,6 +134,7 @@ class ConnectionManager:
         It is much cheaper than `check`, and another event loop is usually on another thread.
         """
         if self._thread != threading.get_ident():
+            self.check()
             raise self._elsewhere()
 
     def _elsewhere(self) -> ConfigurationError:

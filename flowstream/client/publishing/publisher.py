@@ -23,7 +23,7 @@ from flowstream.errors import ConnectionClosed, FlowstreamError
 from flowstream.protocol import AmqpMessage
 
 from .options import PublisherOptions
-from .send_buffer import plain_body, size_of
+from .send_buffer import check_bodies, plain_body, size_of
 from .session import PublisherSession
 from .unconfirmed import Entry, Waiter
 
@@ -111,6 +111,7 @@ class Publisher:
         Raises MessageTooLarge, or the last error if the publisher gave up. If the broker refuses
         the message, `on_error` is called, or the next `flush` raises.
         """
+        self._manager.check_thread()
         if type(body) is not bytes:
             body = plain_body(body)
         if publishing_id is not None or filter_value is not None or self.options.filter_value:
@@ -151,6 +152,7 @@ class Publisher:
         filter_values: Sequence[str | None] | None = None,
     ) -> None:
         """Buffers many messages at once, which is much faster than `send` for each of them."""
+        check_bodies(bodies)
         if bodies:
             await self._accept(bodies, publishing_ids, filter_values, None)
             await anyio.lowlevel.cancel_shielded_checkpoint()
@@ -166,6 +168,7 @@ class Publisher:
 
         Raises PublishFailed if one of them fails.
         """
+        check_bodies(bodies)
         if bodies:
             waiter = Waiter()
             await self._accept(bodies, publishing_ids, filter_values, waiter)

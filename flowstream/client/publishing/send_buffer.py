@@ -15,6 +15,7 @@ from typing import Final
 from flowstream.errors import ConfigurationError, MessageTooLarge
 from flowstream.protocol import AmqpMessage, Compression, split_at, sub_entry
 from flowstream.schema import FILTER_VALUE
+from flowstream.texts import shown
 
 from .framing import (
     FILTER_OVERHEAD,
@@ -303,6 +304,14 @@ def plain_body(body: object) -> bytes:
     raise ConfigurationError(
         f"a message body must be bytes or an AmqpMessage, not {type(body).__name__}; encode it"
     )
+
+
+def check_bodies(bodies: object) -> None:
+    """Raises ConfigurationError unless it is a list: an iterator could not be sent again."""
+    if not isinstance(bodies, Sequence) or isinstance(bodies, str | bytes | bytearray | memoryview):
+        raise ConfigurationError(
+            f"bodies={shown(bodies)}: expected a list of messages; `send` and `publish` take one"
+        )
 
 
 def plain_bodies(bodies: Sequence[object]) -> list[bytes]:

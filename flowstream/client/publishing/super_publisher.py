@@ -24,7 +24,7 @@ from flowstream.texts import shown
 
 from .options import KeyOf, PublisherOptions, Routing
 from .publisher import Publisher
-from .send_buffer import plain_body
+from .send_buffer import check_bodies, plain_body
 
 SEED = 104729
 
@@ -184,6 +184,7 @@ class SuperStreamPublisher:
         self, bodies: Sequence[bytes], keys: Sequence[str] | None, ids: Sequence[int] | None
     ) -> list[tuple[Publisher, _Group]]:
         """The messages for each partition; raises MessageTooLarge before anything is sent."""
+        check_bodies(bodies)
         for name, given in (("keys", keys), ("publishing_ids", ids)):
             if given is not None and len(given) != len(bodies):
                 raise ConfigurationError(

@@ -124,6 +124,7 @@ async def test_who_was_opened_on_another_loop_is_not_used_here(
         async with env.publisher("closing") as publisher, env.consumer("closing") as consumer:
             calls: list[Call] = [
                 lambda _: publisher.publish(b"x"),
+                lambda _: publisher.send(b"x"),
                 lambda _: publisher.send_many([b"x"]),
                 lambda _: publisher.flush(),
                 lambda _: anext(consumer),

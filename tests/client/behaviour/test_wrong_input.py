@@ -183,6 +183,9 @@ SENDS: list[tuple[Callable[[Any], Awaitable[None]], str]] = [
         r"a message body must be bytes or an AmqpMessage, not str; encode it",
     ),
     (lambda p: p.send_many([b"a", None]), r"a message body must be bytes .* not NoneType"),
+    (lambda p: p.send_many(b"ab"), r"bodies=b'ab': expected a list of messages; `send` and"),
+    (lambda p: p.publish_many(None), r"bodies=None: expected a list of messages"),
+    (lambda p: p.publish_many(iter([b"a"])), r"bodies=<.*iterator.*>: expected a list of messages"),
     (
         lambda p: p.send(b"a", publishing_id=-1),
         r"publishing_id=-1: expected a whole number of at least 0",
@@ -295,6 +298,47 @@ async def test_a_name_that_no_stream_can_have_is_refused_before_anything_is_sent
             with pytest.raises(ConfigurationError, match=text) as caught:
                 use(name)
             assert "secret" not in str(caught.value)
+        assert len(cluster.nodes[0].live("locating")[0].received) == sent
+
+
+CALLS: list[tuple[str, Callable[[Environment, Any], Awaitable[object]]]] = [
+    ("name", lambda env, it: env.delete_stream(it)),
+    ("name", lambda env, it: env.stream_exists(it)),
+    ("name", lambda env, it: env.metadata(it)),
+    ("name", lambda env, it: env.stream_stats(it)),
+    ("stream", lambda env, it: env.last_offset(it)),
+    ("stream", lambda env, it: env.resolve_offset(it, "first")),
+    ("stream", lambda env, it: env.lag_probe(it).look(0)),
+    ("stream", lambda env, it: env.query_offset("r", it)),
+    ("reference", lambda env, it: env.query_offset(it, "s")),
+    ("stream", lambda env, it: env.query_beginning("r", it)),
+    ("reference", lambda env, it: env.store_beginning(it, "s")),
+    ("stream", lambda env, it: env.store_offset("r", it, 1)),
+    ("reference", lambda env, it: env.store_offset(it, "s", 1)),
+    ("stream", lambda env, it: env.store_offset_verified("r", it, 1)),
+    ("reference", lambda env, it: env.claim_reference(it, "s")),
+    ("stream", lambda env, it: env.reference_claim("r", it)),
+    ("reference", lambda env, it: env.forget_offset(it, "s")),
+    ("name", lambda env, it: env.delete_super_stream(it)),
+    ("super_stream", lambda env, it: env.partitions(it)),
+    ("super_stream", lambda env, it: env.routing_of(it)),
+    ("super_stream", lambda env, it: env.route("k", it)),
+]
+
+
+@pytest.mark.parametrize("name", [None, 5, b"s", Path("s"), ["s"], ""])
+async def test_what_is_no_name_is_refused_by_the_argument(
+    name: Any, cluster: Cluster, connect: Connect
+) -> None:
+    """Some raised an AttributeError, others a LocalProtocolError that named no argument."""
+    async with connect(cluster) as env:
+        sent = len(cluster.nodes[0].live("locating")[0].received)
+        for argument, call in CALLS:
+            with pytest.raises(ConfigurationError, match=f"^{argument}=.*: expected a string of"):
+                await call(env, name)
+        if name != "":
+            with pytest.raises(ConfigurationError, match=r"^routing_key=.*: expected a string of"):
+                await env.route(name, "x")
         assert len(cluster.nodes[0].live("locating")[0].received) == sent
 
 

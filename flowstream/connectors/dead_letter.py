@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 from flowstream.client import AmqpMessage
 from flowstream.connectors.environment import StreamWriter, environment_of, refuse_super_stream
-from flowstream.connectors.publish_once import OncePublisher, claim_publishing, publishing_ids
+from flowstream.connectors.publish_once import OncePublisher, published_record, publishing_ids
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import (
     ConfigurationError,
@@ -104,6 +104,11 @@ class DeadLetter(FailurePolicy):
     def writes(self) -> Sequence[str]:
         return [self.stream]
 
+    def record(self, pipeline: str, name: str) -> str | None:
+        if not self.exactly_once:
+            return None
+        return published_record(self.stream, self.once_reference(pipeline))
+
     def guarantee(self) -> Guarantee:
         if self.exactly_once:
             return EXACTLY_ONCE
@@ -136,7 +141,6 @@ class DeadLetter(FailurePolicy):
                 yield DeadLetters(context.pipeline, publisher, valve)
                 return
             reference = self.once_reference(context.pipeline)
-            await claim_publishing(context, self.stream, reference, "DeadLetter")
             once = OncePublisher(environment, context.pipeline, reference)
             try:
                 yield DeadLettersOnce(context.pipeline, publisher, valve, once, self.stream)

@@ -23,8 +23,8 @@ import logging
 import random
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -32,7 +32,6 @@ import anyio
 from flowstream.backoff import Backoff
 from flowstream.connectors.environment import StreamEnvironment, StreamWriter
 from flowstream.errors import (
-    ConfigurationError,
     ConnectionFailed,
     FlowstreamError,
     MessageTooLarge,
@@ -43,7 +42,6 @@ from flowstream.errors import (
     StreamNotAvailable,
     StreamReplaced,
 )
-from flowstream.pipeline import RunContext
 
 T = TypeVar("T")
 _log = logging.getLogger("flowstream.connectors")
@@ -93,6 +91,11 @@ def bounded(reference: str) -> str:
 def sequence_reference(reference: str, source: str) -> str:
     """The reference that a target keeps the publishing ids of a source stream under."""
     return bounded(f"{reference}<{source}")
+
+
+def published_record(stream: str, reference: str) -> str:
+    """Where an end of a pipeline records what it has published, in words."""
+    return f"stream {stream!r}, reference {reference!r}"
 
 
 class OncePublisher:
@@ -421,20 +424,3 @@ async def _when_connected(request: Callable[[], Awaitable[T]]) -> T:
         except AWAY:
             await anyio.sleep(BACKOFF.delay(attempt, random.random()))
     raise AssertionError
-
-
-async def claim_publishing(context: RunContext, stream: str, reference: str, option: str) -> None:
-    """Refuse two ends of a run that publish to a stream under one reference: the broker would drop
-    what one publishes as already published by the other."""
-    claimed = await context.shared("flowstream.connectors.publish_once", _claims)
-    if (stream, reference) in claimed:
-        raise ConfigurationError(
-            f"{option} > reference={reference!r}: another sink or the dead letters of the pipeline "
-            f"publish to {stream!r} with it; give one of them another reference="
-        )
-    claimed.add((stream, reference))
-
-
-@asynccontextmanager
-async def _claims() -> AsyncIterator[set[tuple[str, str]]]:
-    yield set()

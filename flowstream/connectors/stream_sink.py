@@ -19,7 +19,7 @@ from flowstream.connectors.environment import (
     refuse_super_stream,
 )
 from flowstream.connectors.outputs import Encode, Key, head_of, key_of, outputs_of
-from flowstream.connectors.publish_once import claim_publishing
+from flowstream.connectors.publish_once import published_record
 from flowstream.connectors.stream_sink_once import once_writer
 from flowstream.errors import (
     ConfigurationError,
@@ -123,6 +123,11 @@ class StreamSink(Sink):
     def writes(self) -> Sequence[str]:
         return [self.stream]
 
+    def record(self, pipeline: str, name: str) -> str | None:
+        if not self.exactly_once:
+            return None
+        return published_record(self.stream, self.once_reference(pipeline, name))
+
     def guarantee(self) -> Guarantee:
         if self.exactly_once:
             return EXACTLY_ONCE
@@ -145,8 +150,6 @@ class StreamSink(Sink):
                 "and key= says which of its partitions a message goes to",
             )  # fmt: skip
         if self.exactly_once:
-            if self.reference is not None:
-                await claim_publishing(context, self.stream, self.reference, "StreamSink")
             routes = None if self.key is None else await self._publisher(environment)
             async with once_writer(self, environment, context, routes) as write_once:
                 yield write_once

@@ -100,6 +100,15 @@ class Declaration:
         for declared in self.batchers.values():
             yield "batcher", declared
 
+    @property
+    def records(self) -> Iterator[tuple[str, str]]:
+        """The ends that record what they have written: the name of each in errors, and where."""
+        for name, declared in self.batchers.items():
+            if declared.sink is not None and (record := declared.sink.record(self.name, name)):
+                yield f"sink {name!r}", record
+        if record := self.options.on_failure.record(self.name, "on_failure"):
+            yield "on_failure", record
+
     def check(self) -> None:
         """Raise ConfigurationError for mistakes that only the whole declaration shows."""
         first = self.first
@@ -107,6 +116,7 @@ class Declaration:
             self._check_without_processor(first)
         refuse_loop(self.name, self.options.on_failure, sources(self.producer))
         self._check_ordered()
+        self._check_records()
         handlers = (self.processor, *self.batchers.values(), self.prepare, self.on_failed)
         for each in handlers:
             if each is not None and each.signature.resource and self.options.lifespan is None:
@@ -123,6 +133,17 @@ class Declaration:
                     f"{self.path} > sink {name!r} > exactly_once=True: it needs a source that "
                     f"stores offsets, such as StreamProducer, and {type_name(self.producer)} "
                     "stores none"
+                )
+
+    def _check_records(self) -> None:
+        ends: dict[str, str] = {}
+        for end, record in self.records:
+            other = ends.setdefault(record, end)
+            if other != end:
+                raise ConfigurationError(
+                    f"{self.path} > {end}: {other} records what it has written in the same place "
+                    f"({record}), so each would leave out what the other has written; give one of "
+                    "them another reference="
                 )
 
     def _check_without_processor(self, first: Declared) -> None:

@@ -76,6 +76,10 @@ class FailurePolicy(ABC):
         """The streams that failed messages are written to. None of them may be a source."""
         return ()
 
+    def record(self, pipeline: str, name: str) -> str | None:
+        """As `Sink.record`, for the policy of a pipeline; `name` is that of the option."""
+        return None
+
     def guarantee(self) -> Guarantee:
         """How often the policy is applied to a failed message."""
         return Guarantee(

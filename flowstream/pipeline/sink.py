@@ -58,6 +58,12 @@ class Sink(ABC):
         """The streams that it writes to. If one is also a source, a warning is logged."""
         return ()
 
+    def record(self, pipeline: str, name: str) -> str | None:
+        """Where it records which offsets it has written, as the sink `name` of a pipeline; None if
+        nowhere. One pipeline must not have two such ends with one record: each would leave out
+        what the other has written."""
+        return None
+
     @property
     def rolling(self) -> Rolling | None:
         """How batches are closed, of a sink that needs them large; None: as those of others."""

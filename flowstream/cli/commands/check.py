@@ -12,6 +12,7 @@ from flowstream.cli.diagnosis.pipelines import ask
 from flowstream.cli.event_loop import run_async
 from flowstream.cli.pipelines.describe import handler, source
 from flowstream.cli.pipelines.load import load_target, pipelines_of_modules
+from flowstream.cli.pipelines.sink_records import clashes
 from flowstream.cli.pipelines.stream_topology import chain_text, chains, endless, topology_of
 from flowstream.errors import FlowstreamError
 from flowstream.pipeline import Pipeline, ends_of
@@ -21,6 +22,8 @@ def check(targets: list[str], *, connect: bool, url: str, json: bool) -> None:
     findings: list[Finding] = []
     pipelines = list(_load(targets, findings))
     findings += _chains(targets, pipelines)
+    remedy = "give one of them another reference="
+    findings += [bad(name, "record", text, remedy) for name, text in clashes(pipelines)]
     names = [pipeline.name for pipeline in pipelines]
     findings += [warn("settings", "pipelines", text) for text in unused(names) if names]
     if connect:

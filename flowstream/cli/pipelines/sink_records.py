@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flowstream.cli.configuration.overrides import override
+from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.connectors import DeadLetter, KeepsRecord, StreamSink, once_reference
 from flowstream.pipeline import Pipeline, ends_of
 
@@ -71,6 +72,22 @@ def sinks_of(pipelines: Sequence[Pipeline]) -> Iterator[Found]:
         if once is not None:
             shown = f"DeadLetter({once.stream!r})"
             yield Found(pipeline, LETTERS, levels["failures"], shown, once=once)
+
+
+def clashes(pipelines: Iterable[Pipeline]) -> Iterator[tuple[str, str]]:
+    """Pipelines that record what they have written of one stream in one place, with the reason."""
+    known: dict[tuple[str, str], str] = {}
+    for pipeline in pipelines:
+        for end, record in pipeline.declaration.records:
+            for stream in topology_of(pipeline).reads:
+                other = known.setdefault((record, stream), pipeline.name)
+                if other != pipeline.name:
+                    yield (
+                        pipeline.name,
+                        f"{end}: the pipeline {other!r}, which reads {stream!r} too, records what "
+                        f"it has written in the same place ({record}), so each would leave out "
+                        "what the other has written",
+                    )
 
 
 def _once(end: Any, pipeline: Pipeline, name: str) -> PublishedOnce | None:

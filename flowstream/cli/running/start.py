@@ -26,6 +26,7 @@ from flowstream.cli.pipelines.load import (
     pipelines_of,
     pipelines_of_modules,
 )
+from flowstream.cli.pipelines.sink_records import clashes
 from flowstream.cli.pipelines.stream_topology import chain_text, chains, endless, topology_of
 from flowstream.cli.publishing.feed import FeedPlan
 from flowstream.cli.publishing.records import guess_format, is_pipe
@@ -134,6 +135,10 @@ def _loaded(targets: list[str], *, quiet: bool) -> dict[str, Pipeline]:
             f"it too: flowstream run {target} {module}"
         )
     _check_chains(targets, pipelines)
+    for name, text in clashes(pipelines.values()):
+        raise CommandError(
+            f"pipeline {name!r} > {text}; give one of them another reference=", ExitCode.DECLARATION
+        )
     return pipelines
 
 

@@ -156,6 +156,10 @@ class FileSink(Sink):
     def record_reference(self, pipeline: str, batcher: str) -> str:
         return self.reference or pipeline
 
+    def record(self, pipeline: str, name: str) -> str:
+        reference = self.record_reference(pipeline, name)
+        return f"{self.destination}, reference {reference!r}"
+
     def initialize(self) -> None:
         with _failing(self):
             check_store(open_store(self.directory))
@@ -171,21 +175,9 @@ class FileSink(Sink):
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Any]:
         reference = self.reference or context.pipeline
-        await self._claim(context, reference)
         store = open_store(self.directory)
         await anyio.to_thread.run_sync(check_store, store, abandon_on_cancel=True)
         yield _Writer(self, store, reference).write
-
-    async def _claim(self, context: RunContext, reference: str) -> None:
-        """Refuse two sinks with the same done offsets: each would skip messages of the other."""
-        claimed = await context.shared("flowstream.connectors.files", _claims)
-        key = (shown_directory(self.directory), reference)
-        if key in claimed:
-            raise ConfigurationError(
-                f"FileSink > reference={reference!r}: another sink of the pipeline writes to "
-                f"{key[0]} with it; give one of them another reference= or directory"
-            )
-        claimed.add(key)
 
     def __repr__(self) -> str:
         roll = "" if self.roll is None else f", roll={self.roll!r}"
@@ -201,11 +193,6 @@ def _failing(sink: FileSink) -> Iterator[None]:
         raise
     except Exception as error:
         raise SinkFailed(f"{sink.destination}: {describe(error)}") from error
-
-
-@asynccontextmanager
-async def _claims() -> AsyncIterator[set[Any]]:
-    yield set()
 
 
 class _Writer:

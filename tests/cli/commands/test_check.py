@@ -41,6 +41,11 @@ async def price(message: Message[Order]) -> None: ...
 pipeline.sink("priced", StreamSink("{stream}.priced"), size=7)
 """
 
+ONCE = """
+pipeline.sink("{sink}", StreamSink("{stream}.once", exactly_once=True, reference="once"))
+"""
+TWICE = ONCE.replace("{sink}", "one") + ONCE.replace("{sink}", "two")
+
 MISTAKES = [
     ("x = 1 / 0", "shop", "ZeroDivisionError"),
     ("x = 1", "shop", "declares no pipeline"),
@@ -48,6 +53,7 @@ MISTAKES = [
     ('pipeline = Pipeline("a", StreamProducer("a"))', "declaration", "it has no processor"),
     (WHOLE.replace("[Order]", "[complex]"), "shop", "cannot be decoded to complex"),
     (WHOLE + '\npipeline.sink("loop", StreamSink("{stream}"))', "streams", "an endless loop"),
+    (WHOLE + TWICE, "declaration", "give one of them another reference="),
     (WHOLE.replace("message: Message[Order]", "a, b"), "declaration", "takes a second parameter"),
 ]
 
@@ -69,6 +75,24 @@ def test_a_mistake_is_a_finding(tmp_path: Path, module: str, check: str, text: s
     (found,) = bad(result.json)
     assert found["check"] == (check if check in {"declaration", "streams"} else "module")
     assert text in found["detail"]
+
+
+def test_two_pipelines_that_would_leave_out_what_the_other_has_published(tmp_path: Path) -> None:
+    """They ended well, and half of the messages were missing."""
+    write(tmp_path, WHOLE + ONCE + WHOLE.replace("pipeline", "other") + ONCE)
+    module = tmp_path / "shop.py"
+    text = module.read_text().replace('other = Pipeline("a"', 'other = Pipeline("b"')
+    head, tail = text.split("\nother = ")
+    module.write_text(head + "\nother = " + tail.replace("pipeline.sink", "other.sink"))
+    refused = flowstream("check", "shop", "--json", cwd=tmp_path)
+    (found,) = bad(refused.json)
+    assert (refused.code, found["check"], found["about"]) == (24, "record", "b")
+    assert "the pipeline 'a', which reads 'a' too" in found["detail"]
+    ran = flowstream("run", "shop", "--embedded", "--create", cwd=tmp_path)
+    assert ran.code == 3
+    assert "give one of them another reference=" in ran.err
+    module.write_text(module.read_text().replace('reference="once"', "", 1))
+    assert flowstream("check", "shop", cwd=tmp_path).code == 0
 
 
 def test_a_declaration_in_words(tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ class DoneRanges:
         if offset > 0:
             self.add([(0, offset - 1)])
 
+    def close_gaps(self, run: range, last: int) -> None:
+        """Add the offsets of a run of offsets, up to `last`."""
+        end = min(run.stop - 1, last)
+        if run.start <= end:
+            self.add([(run.start, end)])
+
+    @property
+    def last(self) -> int:
+        """The last offset that is done; -1: none is."""
+        return self._lasts[-1] if self._lasts else -1
+
     def missing(self, offsets: Sequence[int]) -> list[int]:
         """The indexes of the offsets that are not done, in order."""
         if not self._lasts or not offsets or min(offsets) > self._lasts[-1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
@@ -28,7 +28,8 @@ class RunContext:
     """One run of one pipeline.
 
     `url` and `environment` are what the run was given (each may be None); `counts` are the
-    messages settled so far by outcome.
+    messages settled so far by outcome. `settled` returns the offsets that the run has settled
+    without a gap, by stream; streams are missing whose source stores no offsets.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class RunContext:
         counts: dict[str, int] | None = None,
         watched: Watched | None = None,
         fail: Callable[[BaseException], None] | None = None,
+        settled: Callable[[], Mapping[str, range]] = dict,
     ) -> None:
         self.pipeline = pipeline
         self.url = url
         self.environment = environment
         self.telemetry: Telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
+        self.settled = settled
         self._watched = watched or _unwatched
         self._fail = fail
         self._shared: dict[str, Any] = {}

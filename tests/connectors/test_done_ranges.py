@@ -58,6 +58,16 @@ def test_missing_are_the_indexes_of_what_is_not_done(
     assert [offset in done for offset in range(80)] == [offset in model for offset in range(80)]
 
 
+@given(RANGES, st.integers(0, 40), st.integers(0, 40), st.integers(-1, 40))
+def test_gaps_in_a_run_are_closed_up_to_the_last(
+    ranges: list[Range], start: int, stop: int, last: int
+) -> None:
+    done = DoneRanges(ranges)
+    assert done.last == max(offsets_in(ranges), default=-1)
+    done.close_gaps(range(start, stop), last)
+    assert offsets_in(list(done)) == offsets_in(ranges) | {*range(start, min(stop, last + 1))}
+
+
 @given(OFFSETS, OFFSETS)
 def test_any_order_of_batches_leads_to_the_same_ranges(a: list[int], b: list[int]) -> None:
     done, other = DoneRanges(ranges_of(a)), DoneRanges(ranges_of(b))

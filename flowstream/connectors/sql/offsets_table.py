@@ -75,12 +75,18 @@ class OffsetsTable:
 
     def lock(self, reference: str, stream: str) -> Record:
         """The done offsets of a stream. Nothing else changes them until the transaction ends."""
-        rows = self._execute(self._select, (reference, stream))
-        if not rows:
+        record = self.find(reference, stream)
+        if record is None:
             self._execute(self._insert, (reference, stream))
-            rows = self._execute(self._select, (reference, stream))
-        ((done, newest),) = rows
-        return Record(DoneRanges(parsed(done)), WrittenTimes(parsed_marks(newest)))
+            record = self.find(reference, stream)
+            assert record is not None
+        return record
+
+    def find(self, reference: str, stream: str) -> Record | None:
+        """`lock`, if something is stored about the stream."""
+        for done, newest in self._execute(self._select, (reference, stream)):
+            return Record(DoneRanges(parsed(done)), WrittenTimes(parsed_marks(newest)))
+        return None
 
     def store(self, reference: str, stream: str, record: Record) -> None:
         newest = written_marks(record.times)
@@ -212,10 +218,26 @@ class Claim:
             record.done.add(ranges_of(found))
             run = settled.get(stream, range(0))
             record.times.add(min(found), max(found), max(group.timestamps), run)
-            end = min(run.stop - 1, max(found))
-            if run.start <= end:
-                record.done.add([(run.start, end)])
+            record.done.close_gaps(run, max(found))
             self._table.store(self._reference, stream, record)
+
+
+def close_gaps(table: OffsetsTable, reference: str, settled: Mapping[str, range]) -> bool:
+    """Close the gaps in the ranges `settled`, up to the last offset that is written of each stream.
+
+    Returns whether there were any, so that there is something to commit.
+    """
+    closed = False
+    for stream in sorted(settled):
+        record = table.find(reference, stream)
+        if record is None or not record.done:
+            continue
+        before = len(record.done)
+        record.done.close_gaps(settled[stream], record.done.last)
+        if len(record.done) < before:
+            table.store(reference, stream, record)
+            closed = True
+    return closed
 
 
 def replaced(reference: str, stream: str, offset: int) -> StreamReplaced:

@@ -26,7 +26,7 @@ from flowstream.connectors.commit_gate import OutcomeOpen, in_thread
 from flowstream.connectors.done_ranges import DoneRanges
 from flowstream.connectors.sql.columns import Column, Convert, Kind, RowMaker, columns_of
 from flowstream.connectors.sql.offsets_table import Place
-from flowstream.connectors.sql.transaction import Row, write_batch
+from flowstream.connectors.sql.transaction import Row, finish_record, write_batch
 from flowstream.errors import (
     ConfigurationError,
     FlowstreamError,
@@ -48,6 +48,9 @@ from flowstream.texts import describe, interrupts, shown, type_name, without_pas
 
 _log = logging.getLogger("flowstream.connectors")
 T = TypeVar("T")
+
+FINISH = 1.0
+"""Seconds in which a run may close the gaps that it leaves."""
 
 MakeRow = Callable[[Message[Any]], Any]
 COLUMNS = checked(
@@ -183,6 +186,7 @@ class SqlSink(Sink):
             writer = BatchWriter(self, pool, context)
             await writer.reach(self._prepare, at_once=True)
             yield writer.write
+            await writer.finish()
         finally:
             pool.close()
 
@@ -231,6 +235,21 @@ class Pool:
             lost = Lost(str(error))
             lost.in_doubt = True
             raise lost from error
+
+    async def try_call(self, seconds: float, function: Callable[..., object], *args: Any) -> None:
+        """Call `function(database, *args)` in a thread, with a connection that is open already.
+
+        Nobody waits longer for it, not even for a commit that has begun: use it for what may or may
+        not happen. Raises what the function raises.
+        """
+        if not self._idle:
+            return
+        use = _Use(self, self._idle.pop())
+        with anyio.move_on_after(seconds) as scope:
+            await self.in_thread(use.run, function, args)
+        if scope.cancelled_caught:
+            use.give_up()
+            use.interrupt()
 
     async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function in a thread, without a connection."""
@@ -352,6 +371,8 @@ class BatchWriter:
         self._context = context
         self._logged: set[tuple[str, str]] = set()
         self._ended: SinkFailed | None = None
+        self._reference = ""
+        """The reference of the batches; empty before the first one is written."""
 
     async def write(self, batch: Batch[Any]) -> None:
         """Write a batch. Returns after the commit."""
@@ -373,6 +394,7 @@ class BatchWriter:
             for message in with_row:
                 message.fail(error)
             return
+        self._reference = reference
         for index, refusal in result.refused:
             with_row[index].fail(refusal)
         if result.done:
@@ -401,6 +423,24 @@ class BatchWriter:
             counted = sink.exactly_once and stream in settled and not message.settled_early
             places.append((stream, message.offset, message.timestamp) if counted else None)
         return well, rows, places
+
+    async def finish(self) -> None:
+        """At the end of the run: close the gaps in the record up to what the run has settled.
+
+        The next run begins behind them, so it could not close them. If it is not done, nothing is
+        wrong, but the record is larger. So it may only take a moment.
+        """
+        if not (self._reference and self._sink.exactly_once) or self._ended is not None:
+            return
+        settled = self._context.settled()
+        try:
+            await self._pool.try_call(FINISH, finish_record, self._reference, settled)
+        except Exception as error:
+            _log.debug(
+                "%s: the gaps in the record of %s were not closed: %s", self._context.pipeline,
+                self._sink.place, without_passwords(describe(error)),
+                extra={"pipeline": self._context.pipeline},
+            )  # fmt: skip
 
     async def reach(self, function: Callable[..., T], *args: Any, at_once: bool = False) -> T:
         """Call a function with a connection. Try again while the database cannot be reached.

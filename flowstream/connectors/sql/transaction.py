@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple, Protocol
 
 from flowstream.connectors.commit_gate import CommitGate
-from flowstream.connectors.sql.offsets_table import Claim, OffsetsTable, Place
+from flowstream.connectors.sql.offsets_table import Claim, OffsetsTable, Place, close_gaps
 
 Row = tuple[Any, ...]
 
@@ -108,6 +108,21 @@ def write_batch(
             raise
         return Written(written, claim.done, refused)
     raise AssertionError("rows that are inserted apart are refused one by one")
+
+
+def finish_record(database: Database, reference: str, settled: Mapping[str, range]) -> None:
+    """Close the gaps that the last batches of a run left in the record of what is written."""
+    database.begin()
+    try:
+        if close_gaps(database.offsets, reference, settled):
+            with database.committing():
+                database.commit()
+        else:
+            database.rollback()
+    except BaseException:
+        with suppress(Exception):
+            database.rollback()
+        raise
 
 
 def _write_and_claim(

@@ -61,13 +61,14 @@ class Run:
             declaration.name, declaration.options, telemetry or Telemetry(), handlers, hooks
         )
         state = self.state
+        self.ack_tracker: Final = AckTracker(state)
         self.context: Final = RunContext(
             declaration.name, url=url, environment=environment, telemetry=state.telemetry,
             counts=state.counts, watched=state.watched, fail=state.fail,
+            settled=self.ack_tracker.settled_offsets,
         )  # fmt: skip
         self.limiter: Final = RateLimiter(declaration.options.rate_limit)
         self.watchdog: Final = Watchdog(state)
-        self.ack_tracker: Final = AckTracker(state)
         self.discards: Final = Discards(discard)
         self.offset_watch: Final = OffsetWatch(state, self.ack_tracker, declaration.producer)
         self.committer: Final = Committer(

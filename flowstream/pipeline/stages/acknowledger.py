@@ -56,6 +56,10 @@ class AckTracker:
         self.armed = False
         self.uncommitted_since: float | None = None
 
+    def settled_offsets(self) -> dict[str, range]:
+        """The offsets that the run has settled without a gap, by stream."""
+        return {stream: tracker.settled for stream, tracker in self.trackers.items()}
+
     async def settle(self, part: Slice[Any], outcome: str) -> None:
         """Settle messages. If their source has an acknowledger, it is called first."""
         if self.early:

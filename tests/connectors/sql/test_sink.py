@@ -24,7 +24,15 @@ from flowstream import (
     RunResult,
     SqliteSink,
 )
-from flowstream.errors import ConfigurationError, OutcomeUnknown, SinkFailed, StreamReplaced
+from flowstream.connectors.done_ranges import DoneRanges
+from flowstream.connectors.sql.offsets_table import parsed
+from flowstream.errors import (
+    ConfigurationError,
+    Halted,
+    OutcomeUnknown,
+    SinkFailed,
+    StreamReplaced,
+)
 from flowstream.pipeline import Failure, Producer
 from tests.connectors.sql.conftest import SqliteStore, Store
 from tests.support.pipelines import MemoryStream
@@ -169,6 +177,112 @@ async def test_gaps_close_behind_the_watermark(store: Store) -> None:
     (ranges,) = store.done().values()
     assert len(ranges.split(",")) <= 101
     assert ranges.startswith("0-1")
+
+
+async def test_a_run_that_ends_leaves_no_gaps(store: Store) -> None:
+    """Not even where more messages wait, and a slower one is settled last.
+
+    The last message may be a dropped one, which is behind everything that was written.
+    """
+    stream = MemoryStream(bodies(*range(9000)), slices=[100])
+
+    async def process(message: Message[Order]) -> None:
+        if message.offset % 2:
+            message.drop()
+        elif message.offset % 100 == 0:
+            await anyio.sleep(0.02)
+
+    for number in (1, 2, 3):
+        pipeline = Pipeline("shop", stream, max_in_flight=400)
+        pipeline.processor(concurrency=4)(process)
+        pipeline.sink("load", store.sink(columns=Order), size=20, concurrency=2)
+        async with pipeline.start() as running:
+            while running.statistics().settled.get("ok", 0) < 300:
+                await anyio.sleep(0.01)
+            running.stop()
+        ((_, stored),) = stream.stored.items()
+        (done,) = store.done().values()
+        ranges = parsed(done)
+        assert len(ranges) <= number
+        assert (ranges[0][0], ranges[-1][1]) == (0, stored - stored % 2)
+    last = ranges[-1][1]
+    assert store.ask("SELECT count(*), max(id) FROM orders") == [(last // 2 + 1, last)]
+
+
+async def test_what_a_run_has_not_settled_is_no_gap(store: Store) -> None:
+    """Behind a halt only what was written is done; before the start of the run likewise."""
+
+    def handle(message: Message[Order]) -> None:
+        if message.offset % 2:
+            message.drop()
+        elif message.offset == 60:
+            raise OSError("no")
+
+    stream = MemoryStream(bodies(*range(100)), slices=[100])
+    stream.stored["orders"] = 9
+    pipeline = pipeline_of(stream, handle=handle, on_failure=Halt())
+    pipeline.sink("load", store.sink(columns=Order), size=5)
+    with pytest.raises(Halted):
+        await run(pipeline)
+    assert stream.stored == {"orders": 59}
+    (done,) = store.done().values()
+    assert done.split(",")[0] == "10-58"
+    assert "60" not in done
+    written = {n for (n,) in store.ask("SELECT id FROM orders")}
+    for n in range(60, 100):
+        assert (n in written) == (n in DoneRanges(parsed(done)))
+
+
+async def test_what_was_reset_while_it_ran_stays_forgotten(store: Store) -> None:
+    stream = MemoryStream(bodies(*range(20)), endless=True)
+    pipeline = pipeline_of(stream, handle=lambda m: m.drop() if m.offset % 2 else None)
+    pipeline.sink("load", store.sink(columns=Order), size=5, batch_timeout=0.01)
+    async with pipeline.start() as running:
+        while sum(running.statistics().settled.values()) < 20:
+            await anyio.sleep(0.01)
+        store.ask("DELETE FROM flowstream_offsets")
+    assert store.done() == {}
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("breaks", ["raises", "hangs"])
+async def test_gaps_that_cannot_be_closed_do_not_hold_up_the_end(
+    store: Store, breaks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "flowstream.connectors")
+    sink = store.sink(columns=Order)
+    connect, ends, over = sink.connect, threading.Event(), threading.Event()
+
+    def breaking() -> Any:
+        database = connect()
+        begin = database.begin
+
+        def begins() -> None:
+            if ends.is_set() and breaks == "hangs":
+                over.wait(30)
+            elif ends.is_set():
+                raise OSError("it is away")
+            begin()
+
+        database.begin = begins
+        return database
+
+    sink.connect = breaking  # type: ignore[method-assign]
+    stream = MemoryStream(bodies(*range(40)), endless=True)
+    pipeline = pipeline_of(stream, handle=lambda m: m.drop() if m.offset % 2 else None)
+    pipeline.sink("load", sink, size=10, batch_timeout=0.01)
+    try:
+        async with pipeline.start() as running:
+            while sum(running.statistics().settled.values()) < 40:
+                await anyio.sleep(0.01)
+            ends.set()
+            since = anyio.current_time()
+            running.stop()
+        assert anyio.current_time() - since < 2.5
+    finally:
+        over.set()
+    assert (store.count(), stream.stored) == (20, {"orders": 39})
+    assert ("were not closed: OSError: it is away" in caplog.text) == (breaks == "raises")
 
 
 async def test_what_was_skipped_by_a_reset_is_not_done(store: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flowstream.connectors.sql.columns import columns_of
 from flowstream.connectors.sql.offsets_table import Place
 from flowstream.connectors.sql.sqlite import SqliteDatabase
-from flowstream.connectors.sql.transaction import write_batch
+from flowstream.connectors.sql.transaction import finish_record, write_batch
 from tests.connectors.sql.faults import ConnectionLost, Faults, FaultySqlite, Killed
 
 COLUMNS = columns_of({"id": int, "name": str})
@@ -94,6 +94,31 @@ def test_every_point_that_can_break_leaves_all_or_nothing(
         assert contents(path) == (good, {*good})
     assert broken.count("commit") == 1
     assert {"begin", "select", "rows", "update"} <= {*broken}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.medium
+def test_every_point_that_can_break_closes_all_gaps_or_none(tmp_path: Path, after: bool) -> None:
+    broken: list[str] = []
+    gaps, closed = {1, 4, 7}, {1, 2, 3, 4, 5, 7}
+    for at in count():
+        path = tmp_path / f"{at}.sqlite3"
+        with closing(SqliteDatabase(str(path), "t", COLUMNS, ())) as empty:
+            empty.create_tables()
+            write_batch(empty, "r", rows_of(gaps), places_of([*gaps]), {})
+        faults = Faults(at, "kill", after)
+        database = FaultySqlite(faults, str(path), "t", COLUMNS, ())
+        with suppress(Killed, sqlite3.ProgrammingError):
+            finish_record(database, "r", {"s": range(1, 6), "other": range(9)})
+        if not faults.broke:
+            database.close()
+            assert contents(path) == ([*gaps], closed)
+            break
+        broken.append(faults.effects[at])
+        rows, done = contents(path)
+        assert rows == [*gaps]
+        assert done in (gaps, closed)
+    assert {"begin", "select", "update", "commit"} == {*broken}
 
 
 def test_two_that_write_the_same_write_it_once(tmp_path: Path) -> None:

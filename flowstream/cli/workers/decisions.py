@@ -199,6 +199,7 @@ class Decisions:
         slot = self.slots[member.number]
         short = member.ready is None or now - member.ready < SHORT_LIFE
         member.phase = Phase.ENDED
+        self._acts = [(act, it) for act, it in self._acts if it is not member]
         if member is slot.replacement:
             slot.replacement = None
             if not self.stopping:

@@ -35,6 +35,7 @@ class World:
     def act(self) -> list[tuple[str, int]]:
         """What is to be done now."""
         done = list(self.decisions.act(self.now))
+        assert all(member.phase is not Phase.ENDED for _, member in done), "it has no process"
         self.log += done
         return [(act.value, member.number) for act, member in done]
 
@@ -168,6 +169,17 @@ def test_a_halt_ends_the_run_and_the_others_drain() -> None:
     world.decisions.ended(world.member(1), HALTED, 60.0)
     assert world.act() == [("drain", 2)]
     world.decisions.ended(world.member(2), DRAINED, 61.0)
+    assert world.act() == []
+    verdict = world.decisions.verdict
+    assert verdict is not None
+    assert (verdict.code, verdict.text) == (ExitCode.HALTED, "halted at shop-1@7")
+
+
+def test_two_workers_halt_before_anything_is_done_about_the_first() -> None:
+    world = World().running()
+    first, second = world.member(1), world.member(2)
+    world.decisions.ended(first, HALTED, 60.0)
+    world.decisions.ended(second, HALTED, 60.0)
     assert world.act() == []
     verdict = world.decisions.verdict
     assert verdict is not None
@@ -324,19 +336,26 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(["kill", "halt", "sigterm", "ready", "roll", "look", "stop", "wait"]),
         st.integers(0, 5),
+        st.booleans(),
     ),
     max_size=60,
 )
 
 
 @given(STEPS)
-def test_whatever_happens_the_run_ends_when_it_is_stopped(steps: list[tuple[str, int]]) -> None:
-    """Never two processes without a roll, never more than one roll, and always an end."""
+def test_whatever_happens_the_run_ends_when_it_is_stopped(
+    steps: list[tuple[str, int, bool]],
+) -> None:
+    """Never two processes without a roll, never more than one roll, and always an end.
+
+    Several things may happen before the parent acts.
+    """
     world = World(Decisions(3, cores=4))
     world.act()
-    for step, choice in steps:
+    for step, choice, acts in steps:
         world.now += 1.0
-        members = world.decisions.members()
+        begun = {member for act, member in world.log if act is Act.START}
+        members = [it for it in world.decisions.members() if it in begun]
         member = members[choice % len(members)] if members else None
         if step == "wait":
             world.now += 20.0
@@ -351,7 +370,8 @@ def test_whatever_happens_the_run_ends_when_it_is_stopped(steps: list[tuple[str,
         elif member is not None and step in {"kill", "halt", "sigterm"}:
             end = {"kill": KILLED, "halt": HALTED, "sigterm": End(0, by="signal")}[step]
             world.decisions.ended(member, end, world.now)
-        world.act()
+        if acts:
+            world.act()
         for slot in world.decisions.slots.values():
             assert len(slot.members) <= 2
     world.decisions.stop()

@@ -16,7 +16,7 @@ from flowstream.cli.configuration.options import (
 )
 from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note
-from flowstream.cli.parser.parsing import parse_duration, parse_size
+from flowstream.cli.parser.parsing import parse_address, parse_duration, parse_size
 
 MAX_NUMBER = 1e9
 """The largest number of seconds, or of messages a second."""
@@ -94,6 +94,21 @@ SegmentBytes = Annotated[
 ]
 IfMissing = Annotated[bool, typer.Option("--if-missing", help="Do nothing if it exists already.")]
 IfExists = Annotated[bool, typer.Option("--if-exists", help="Do nothing if it does not exist.")]
+Force = Annotated[bool, typer.Option("--force", help="Do not check whether it is running.")]
+RunAddresses = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--http",
+        metavar="HOST:PORT",
+        parser=parse_address,
+        envvar=variable("http"),
+        help=f"The monitor of a run (its --http). Default: {MONITOR_ADDRESS}. Repeatable.",
+    ),
+]
+Watch = Annotated[
+    float,
+    typer.Option("--watch", min=0, metavar="SECONDS", help="How long to watch for commits."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

@@ -9,8 +9,16 @@ import typer
 from flowstream.cli.configuration.options import DEFAULT_URL
 from flowstream.cli.parser.command import new_app
 from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import MONITOR_ADDRESS, Json, ManagementUrl, Url, Yes
-from flowstream.cli.parser.parsing import parse_address, parse_offset
+from flowstream.cli.parser.options import (
+    Force,
+    Json,
+    ManagementUrl,
+    RunAddresses,
+    Url,
+    Watch,
+    Yes,
+)
+from flowstream.cli.parser.parsing import parse_offset
 
 app: Final = new_app(
     "offsets",
@@ -106,23 +114,10 @@ def reset(
         bool, typer.Option("--dry-run", help="Show what would change, and do nothing.")
     ] = False,
     yes: Yes = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Do not check whether the reader is running.")
-    ] = False,
-    http: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            parser=parse_address,
-            help="The reader's monitor (--http of its run). Repeatable. "
-            f"Default: {MONITOR_ADDRESS}.",
-        ),
-    ] = None,
+    force: Force = False,
+    http: RunAddresses = None,
     management: ManagementUrl = None,
-    watch: Annotated[
-        float,
-        typer.Option(min=0, metavar="SECONDS", help="How long to watch for commits of the reader."),
-    ] = 6.0,
+    watch: Watch = 6.0,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:

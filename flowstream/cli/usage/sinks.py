@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from flowstream.cli.configuration.options import DEFAULT_URL
 from flowstream.cli.parser.command import new_app
 from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import MONITOR_ADDRESS, Json, ManagementUrl, Url, Yes
-from flowstream.cli.parser.parsing import parse_address
+from flowstream.cli.parser.options import (
+    Force,
+    Json,
+    ManagementUrl,
+    RunAddresses,
+    Url,
+    Watch,
+    Yes,
+)
 
 app: Final = new_app(
     "sinks",
@@ -80,23 +87,10 @@ def reset(
         typer.Option("--stream", metavar="NAME", help="Only of this stream. Default: all."),
     ] = None,
     yes: Yes = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Do not check whether the pipeline is running.")
-    ] = False,
-    http: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            parser=parse_address,
-            help=f"The pipeline's monitor (--http of its run). Default: {MONITOR_ADDRESS}. "
-            "Repeatable.",
-        ),
-    ] = None,
+    force: Force = False,
+    http: RunAddresses = None,
     management: ManagementUrl = None,
-    watch: Annotated[
-        float,
-        typer.Option(min=0, metavar="SECONDS", help="How long to watch for commits."),
-    ] = 6.0,
+    watch: Watch = 6.0,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from flowstream.cli.parser.command import new_app
 from flowstream.cli.parser.group import examples
-from flowstream.cli.parser.options import MONITOR_ADDRESS
-from flowstream.cli.parser.parsing import parse_address
+from flowstream.cli.parser.options import RunAddresses
 
 LIVE_INTERVAL = 1.0
 
@@ -27,15 +26,7 @@ app: Final = new_app(work="flowstream.cli.commands.top")
 )
 def top(
     *,
-    http: Annotated[
-        list[Any] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            parser=parse_address,
-            envvar="FLOWSTREAM_HTTP",
-            help=f"The monitor of a run (its --http). Default: {MONITOR_ADDRESS}. Repeatable.",
-        ),
-    ] = None,
+    http: RunAddresses = None,
     once: Annotated[
         bool, typer.Option("--once", help="Show the current figures, and end.")
     ] = False,

@@ -223,10 +223,12 @@ def test_a_monitor_tells_of_an_idle_reader(stream: Stream, tmp_path: Path) -> No
         while stream.stored != COUNT - 1:
             assert run.process.poll() is None, run.end().err
         refused = stream.reset("--to", "first", "--yes", "--http", address)
+        line = stream.line("--to", "first", "--yes")
+        found = flowstream(*line, url=stream.broker.url, env={"FLOWSTREAM_HTTP": address})
         forced = stream.reset("--to", "first", "--yes", "--http", address, "--force")
         run.signal(signal.SIGTERM)
         assert run.end().code == 0
-    assert refused.code == 31
+    assert refused.code == found.code == 31  # where the run listens, as its own variable says
     assert f"the run at http://{address}/ has the pipeline {stream.name} (running)" in refused.err
     assert forced.code == 0
     gone = stream.reset("--to", "first", "--dry-run", "--http", address)

@@ -62,6 +62,11 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Resume it on this page (with --http-control), or where it was paused: the event log "
         "shows who paused it.",
     ),
+    "slow": (
+        "FlowstreamHandlerStuck",
+        "Find what the handler waits for: after stuck_after (60 s) the log shows the line. Give "
+        "that call a timeout, or the stage (timeout=).",
+    ),
     "lagging": (
         "FlowstreamLagGrowing",
         "A stage near 100 % busy is the bottleneck: raise its concurrency, or run more processes.",

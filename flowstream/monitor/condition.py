@@ -7,6 +7,7 @@ Pure. The first of these that applies:
 | halted | an error is ending the run, such as a message that failed under `Halt()` |
 | failing | too many failures, see below |
 | not ready | a check of /readyz fails while the run is running |
+| slow | a handler call has been running for `slow_after` seconds, and nothing was settled |
 | lagging | the oldest unsettled message of a stream is older than `LAGGING_AFTER` seconds |
 | starting, draining, closing, stopped | the phase of the run |
 | paused | it was paused |
@@ -47,8 +48,8 @@ LAGGING_AFTER = 30.0
 Level: TypeAlias = Literal["good", "warn", "bad", "quiet"]
 
 ORDER = (
-    "halted", "failing", "not ready", "lagging", "starting", "draining", "closing", "stopped",
-    "paused", "running", "idle", "standing by",
+    "halted", "failing", "not ready", "slow", "lagging", "starting", "draining", "closing",
+    "stopped", "paused", "running", "idle", "standing by",
 )  # fmt: skip
 """Every condition, the one that needs attention most first."""
 
@@ -75,7 +76,8 @@ class Observed:
     """What a condition depends on; all counts are of the last `RECENT` seconds.
 
     `attempts` has a share for each stage. `error` is what ends the run, and "" if nothing does.
-    `lagging` are streams, `elsewhere` is the number of partitions that other processes read.
+    `slow` says which handler everything waits for, and "" if that is not so; `lagging` are streams,
+    `elsewhere` is the number of partitions that other processes read.
     """
 
     phase: str
@@ -85,6 +87,7 @@ class Observed:
     given_up: Share
     crashed: bool
     checks: Sequence[Check]
+    slow: str
     lagging: Sequence[str]
     lag: int | None
     received: float
@@ -141,10 +144,12 @@ def _failing(seen: Observed) -> Condition | None:
 
 def _not_working(seen: Observed) -> Condition | None:
     if seen.phase not in READY_PHASES:
-        return Condition(seen.phase)
+        return Condition(seen.phase, seen.slow, "slow" if seen.slow else "")
     broken = [check for check in seen.checks if not check.ok]
     if broken:
         return Condition("not ready", broken[0].detail, broken[0].name)
+    if seen.slow:
+        return Condition("slow", seen.slow, "slow")
     if seen.lagging and not seen.paused:
         streams = ", ".join(seen.lagging[:3]) + (" ..." if len(seen.lagging) > 3 else "")
         why = f"the oldest unsettled message of {streams} is more than {LAGGING_AFTER:.0f} s old"

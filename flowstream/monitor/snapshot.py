@@ -110,6 +110,7 @@ def _seen(
         ),
         crashed=figures.crashed_at is not None and now - figures.crashed_at < RECENT,
         checks=checks,
+        slow=_slow(statistics),
         lagging=[
             partition.stream
             for partition in statistics.partitions
@@ -132,6 +133,17 @@ def shown_condition(state: Condition) -> dict[str, Any]:
 def _recent(history: History, name: str, whole: str, failed: str) -> Share:
     """What was counted as `whole` lately, and how much of it as `failed`."""
     return Share(name, history.grown(whole, RECENT), history.grown(failed, RECENT))
+
+
+def _slow(statistics: Statistics) -> str:
+    """The handler that has been running for long, while nothing was settled; "" if none has."""
+    stage = max(statistics.stages, key=lambda stage: stage.longest, default=None)
+    if stage is None or min(stage.longest, statistics.progress_age) < statistics.slow_after:
+        return ""
+    return (
+        f"a call of the handler of {stage.name} has been running for {stage.longest:.0f} s, and no "
+        f"message was settled for {statistics.progress_age:.0f} s"
+    )
 
 
 def _lags(partition: PartitionStatistics) -> bool:

@@ -50,6 +50,7 @@ pipeline = Pipeline(
     on_failure=DeadLetter("{stream}.dead", max_ratio=None, max_consecutive=3),
     max_in_flight={window},
     commit_interval=0.2,
+    slow_after=1.0,
 )
 
 def note(what, count):

@@ -58,6 +58,7 @@ RUNNING = Statistics(
     progress_age=0.5,
     uncommitted=0.0,
     source={"busy": 1.0, "idle": 6.0, "backpressured": 2.0, "rate_limited": 1.0},
+    slow_after=10.0,
     stuck_after=60.0,
     batch_timeout=1.0,
     commit_interval=5.0,

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from flowstream.cli.view.live_view import plain_line
 from flowstream.monitor import Board
 from flowstream.monitor.condition import RECENT
 from flowstream.pipeline import HotKey, Reason
@@ -29,6 +30,26 @@ def test_a_paused_pipeline_says_so() -> None:
     board.watch("p", statistics)
     statistics.change(paused=True)
     assert board.snapshot()["pipelines"][0]["phase"] == "paused"
+
+
+def test_a_handler_that_everything_waits_for_is_named_after_slow_after() -> None:
+    """It was `running`, and then `lagging`, without a reason, until it counted as stuck."""
+    board, statistics = Board(Clock()), Changing()
+    board.watch("p", statistics)
+    waiting = dataclasses.replace(BATCHER, name="load", longest=12.4)
+    seen = []
+    for phase, age in (("running", 9.0), ("running", 12.0), ("draining", 13.0)):
+        statistics.change(stages=(PROCESSOR, waiting), progress_age=age, phase=phase)
+        (pipeline,) = board.snapshot()["pipelines"]
+        seen.append(pipeline["condition"]["name"])
+    assert seen == ["running", "slow", "draining"]
+    assert pipeline["condition"]["why"] == (
+        "a call of the handler of load has been running for 12 s, and no message was settled for "
+        "13 s"
+    )
+    assert pipeline["condition"]["runbook"] == "runbooks#flowstreamhandlerstuck"
+    line = plain_line(pipeline, now=0.0)
+    assert line.startswith("p: draining (a call of the handler of load has been running for 12 s,")
 
 
 def test_rates_are_taken_over_the_last_seconds() -> None:

@@ -49,6 +49,9 @@ REASON_LENGTH = 300
 The log and the live page have all of it.
 """
 
+EXPLAINED = {"lagging", "paused"}
+"""Conditions whose reason the rest of a plain line says."""
+
 _BARS = "▁▂▃▄▅▆▇█"
 CHART_WIDTH = 40
 
@@ -146,7 +149,8 @@ def _unlike_phase(pipeline: dict[str, Any]) -> str:
 
 def _trouble(condition: dict[str, Any]) -> str:
     """Why something is wrong with a pipeline, in brackets."""
-    if condition["level"] != "bad" or not condition["why"]:
+    shown = condition["level"] in {"warn", "bad"} and condition["name"] not in EXPLAINED
+    if not shown or not condition["why"]:
         return ""
     return f" ({shortened(one_line(condition['why']), REASON_LENGTH)})"
 

@@ -46,6 +46,7 @@ def snapshot(run: Run) -> Statistics:
         progress_age=now - state.progress,
         uncommitted=0.0 if since is None else now - since,
         source={} if stages is None else stages.source.times.until(now),
+        slow_after=state.options.slow_after,
         stuck_after=state.options.stuck_after,
         batch_timeout=max((batcher.batching.longest for batcher in batchers), default=0.0),
         commit_interval=state.options.commit_interval,

@@ -86,9 +86,9 @@ class Statistics:
 
     `uncommitted` is for how many seconds settled messages have been waiting for a commit, and
     `source` the producer's seconds by state: busy, idle, backpressured (the window is full),
-    rate_limited, paused. `stuck_after`, `batch_timeout` (the longest of any batcher) and
-    `commit_interval` are those of the declaration, to judge the others by; `ends` are where
-    messages end, each with its guarantee.
+    rate_limited, paused. `slow_after`, `stuck_after`, `batch_timeout` (the longest of any
+    batcher) and `commit_interval` are those of the declaration, to judge the others by; `ends` are
+    where messages end, each with its guarantee.
     """
 
     pipeline: str
@@ -112,6 +112,7 @@ class Statistics:
     progress_age: float
     uncommitted: float
     source: Mapping[str, float]
+    slow_after: float
     stuck_after: float
     batch_timeout: float
     commit_interval: float

@@ -79,7 +79,8 @@ def slow(it: Drive) -> Truth:
     """The warehouse takes its time: the window is full, and more waits in the stream."""
     it.shop.close()
     it.shop.publish(*[5] * 400)
-    return Truth("running", it.settled, in_flight=WINDOW, lag=400)
+    why = "has been running for"
+    return Truth("slow", it.settled, in_flight=WINDOW, lag=400, why=why)
 
 
 def caught_up(it: Drive) -> Truth:

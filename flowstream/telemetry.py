@@ -166,10 +166,11 @@ class Abandoned(Event):
 
 @dataclass(slots=True)
 class AttemptFailed(Event):
-    """Messages failed an attempt in `phase` ("decode", "process", "batch", "sink", "commit").
+    """Messages failed an attempt in `phase`.
 
-    `Retried` or `Failed` follows. `error` is the exception's class; after `message.fail` it is the
-    reason, with … for numbers and ids. `reason` is the text of the first failure.
+    It is "decode", "prepare", "process", "batch", "sink" or "commit". `Retried` or `Failed`
+    follows. `error` is the exception's class; after `message.fail` it is the reason, with … for
+    numbers and ids. `reason` is the text of the first failure.
     """
 
     pipeline: str

@@ -47,7 +47,7 @@ PROPERTIES = {
     "x-stream": "the stream (or partition) the message came from",
     "x-offset": "its offset there",
     "x-timestamp": "when the broker wrote it there: milliseconds since 1970, 0 if unknown",
-    "x-phase": "decode, process, batch or sink",
+    "x-phase": "decode, prepare, process, batch or sink",
     "x-stage": "the processor's or batcher's name",
     "x-attempts": "how often it was tried",
     "x-reason": "the reason why it failed",

@@ -62,9 +62,9 @@ FLOW: tuple[Metric, ...] = (
            "Messages abandoned without being settled, because the run halted or its drain ended. "
            "The next run processes them again.", "flow"),
     Metric("failed_attempts", "counter", "attempts", (*_STAGE, "phase", "error"),
-           "Failed attempts to process a message, retried or not, by phase (decode, process, "
-           "batch, sink, commit) and error: the class of the exception, or the reason that a "
-           "handler gave.", "flow"),
+           "Failed attempts to process a message, retried or not, by phase (decode, prepare, "
+           "process, batch, sink, commit) and error: the class of the exception, or the reason "
+           "that a handler gave.", "flow"),
     Metric("failed_messages", "counter", "messages", (*_STAGE, "phase", "error"),
            "Messages that failed and were passed to the failure policy, by phase and error.",
            "flow"),

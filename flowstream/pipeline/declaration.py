@@ -101,6 +101,17 @@ class Declaration:
             yield "batcher", declared
 
     @property
+    def handlers(self) -> dict[tuple[str, str], str]:
+        """The names of the functions in which messages may fail, by stage and phase."""
+        found = {}
+        for kind, declared in self.stages:
+            phase = "process" if kind == "processor" else "batch"
+            found[declared.options.name, phase] = declared.signature.name
+        if self.processor is not None and self.prepare is not None:
+            found[self.processor.options.name, "prepare"] = self.prepare.signature.name
+        return {place: name.rpartition("<locals>.")[2] for place, name in found.items()}
+
+    @property
     def records(self) -> Iterator[tuple[str, str]]:
         """The ends that record what they have written: the name of each in errors, and where."""
         for name, declared in self.batchers.items():

@@ -63,7 +63,7 @@ def ends_the_run(error: BaseException | None) -> bool:
 
 
 class Failure:
-    """Why a message failed: `phase` is decode, process, batch, sink or commit.
+    """Why a message failed: `phase` is decode, prepare, process, batch, sink or commit.
 
     `error` is the exception (None after `message.fail`), `stage` the name of the processor or
     batcher, `attempts` the number of attempts so far, `retry` whether it may be tried again (never

@@ -66,8 +66,9 @@ def as_exception(what: str, error: BaseException) -> Exception:
     return failed
 
 
-def fail(message: Message[Any], error: BaseException) -> None:
-    message._more().failure = Failure(message, describe(error), error=error)
+def fail(message: Message[Any], error: BaseException) -> Failure:
+    failure = message._more().failure = Failure(message, describe(error), error=error)
+    return failure
 
 
 def accept(message: Message[Any], result: Any) -> None:

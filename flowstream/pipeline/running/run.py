@@ -53,13 +53,10 @@ class Run:
     ) -> None:  # fmt: skip
         self.declaration = declaration
         self.ends: Final = ends_of(declaration)
-        handlers = {
-            stage.name: stage.handler.rpartition("<locals>.")[2]
-            for stage in declaration.topology().stages
-        }
         self.state: Final = RunState(
-            declaration.name, declaration.options, telemetry or Telemetry(), handlers, hooks
-        )
+            declaration.name, declaration.options, telemetry or Telemetry(),
+            declaration.handlers, hooks,
+        )  # fmt: skip
         state = self.state
         self.ack_tracker: Final = AckTracker(state)
         self.context: Final = RunContext(

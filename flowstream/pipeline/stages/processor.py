@@ -345,10 +345,10 @@ class Processors(Pool):
             error = raised
         finally:
             worker.callback = ""
-        self._fail_all(worker, error)
+        self._fail_all(worker, error, "prepare")
         return False
 
-    def _fail_all(self, worker: WorkerState, error: BaseException) -> None:
+    def _fail_all(self, worker: WorkerState, error: BaseException, phase: str = "process") -> None:
         """Fail the slice; if order is kept, only the first message of each key. Others wait.
 
         These objects count: a thread that was given up may just be making others of the slice.
@@ -360,7 +360,7 @@ class Processors(Pool):
             if self.queue.ordered and self.queue.is_behind(message):
                 behind.append(message)
                 continue
-            fail(message, error)
+            fail(message, error).phase = phase
             if self.queue.ordered:
                 self.queue.block(message)
         worker.skipped.update(map(id, behind))
@@ -401,7 +401,7 @@ class Processors(Pool):
         return len(failures)
 
     def _stamp(self, failure: Failure) -> Failure:
-        failure.phase, failure.stage = "process", self.name
+        failure.phase, failure.stage = failure.phase or "process", self.name
         failure.attempts = failure.message.attempt
         return failure
 

@@ -47,7 +47,7 @@ class FailureLog:
         *,
         timers: Timers,
         mask: Mask | None,
-        handlers: Mapping[str, str],
+        handlers: Mapping[tuple[str, str], str],
     ) -> None:
         self.attempts: int = 0
         self._pipeline = pipeline

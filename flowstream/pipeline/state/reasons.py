@@ -31,8 +31,6 @@ KINDS_OF_ERROR = 20
 KEPT = 3600.0
 """Seconds after its last failure when a kind may make room for a new one."""
 OTHER = "other reasons"
-IN_HANDLERS = ("process", "batch")
-"""The phases in which a user's function runs: the failure is in that function."""
 INTERVAL = 60.0
 """Seconds between two lines of the log about one kind."""
 
@@ -52,9 +50,10 @@ _COUNTS = ("attempts", "retried", "dead_lettered", "discarded", "halted")
 class Reason:
     """Failures of one kind, and what became of them.
 
-    `stage` and `phase` ("decode", "process", "batch", "sink", "commit", "on_failed", "crash") say
-    where, `handler` is the function that failed ("" if there is none), `error` the exception's
-    class ("" after `message.fail(text)`), `text` its text, with … where the texts differ.
+    `stage` and `phase` ("decode", "prepare", "process", "batch", "sink", "commit", "on_failed",
+    "crash") say where, `handler` is the function that failed ("" if there is none), `error` the
+    exception's class ("" after `message.fail(text)`), `text` its text, with … where the texts
+    differ.
 
     `attempts` are failed attempts of messages. Each was `retried`, `dead_lettered`, `discarded`
     (settled by a policy that keeps no copy) or `halted`, or none of these if the run ended before,
@@ -156,9 +155,9 @@ class Kind:
 
 
 class Reasons:
-    """The kinds of one run; `handlers` are the names of the functions, by stage."""
+    """The kinds of one run; `handlers` are the names of users' functions, by stage and phase."""
 
-    def __init__(self, handlers: Mapping[str, str]) -> None:
+    def __init__(self, handlers: Mapping[tuple[str, str], str]) -> None:
         self._handlers = handlers
         self._kinds: dict[Key, Kind] = {}
         self._other: Kind | None = None
@@ -171,7 +170,7 @@ class Reasons:
         if kind is not None:
             kind.add(text)
         elif self._has_room(key, now):
-            handler = self._handlers.get(stage, "") if phase in IN_HANDLERS else ""
+            handler = self._handlers.get((stage, phase), "")
             kind = self._kinds[key] = Kind(key, text, now, handler)
         else:
             kind = self._others(now)

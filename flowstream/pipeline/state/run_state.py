@@ -68,7 +68,7 @@ class RunState:
         name: str,
         options: PipelineOptions,
         telemetry: Telemetry,
-        handlers: Mapping[str, str],
+        handlers: Mapping[tuple[str, str], str],
         hooks: RunHooks | None = None,
     ) -> None:
         self.name = name

@@ -112,7 +112,7 @@ async def test_prepare_sees_slices_and_its_mistakes_fail_them():
     pipeline.processor(concurrency=2)(kinds(lambda m: None)[0])
 
     @pipeline.prepare
-    def prepare(messages: list[Message[dict]]) -> object:
+    def look_up(messages: list[Message[dict]]) -> object:
         seen.extend(n_of(m) for m in messages)
         if 30 in seen[-len(messages) :]:
             raise ValueError("no")
@@ -124,6 +124,8 @@ async def test_prepare_sees_slices_and_its_mistakes_fail_them():
     assert sorted(seen) == list(range(100))
     assert 2 <= result.settled["discarded"] < 100
     assert sum(result.settled.values()) == 100
+    places = {(reason.phase, reason.label) for reason in result.reasons}
+    assert places == {("prepare", "ValueError in look_up"), ("prepare", "TypeError in look_up")}
 
 
 async def test_undecodable_bodies_fail_in_their_own_phase_and_are_not_retried():

@@ -194,7 +194,7 @@ async def test_every_phase_has_its_reasons(threads: None) -> None:
          "partition_by raised LookupError: no region"): once,
         ("default", "batch", "LookupError",
          "the batch key or size function: LookupError: no weight"): once,
-        ("processor", "process", "LookupError", "LookupError: no such table"): once,
+        ("processor", "prepare", "LookupError", "LookupError: no such table"): once,
         ("processor", "process", "PermissionError", "not yours"): once,
     }  # fmt: skip
 

@@ -140,11 +140,11 @@ class OncePublisher:
 
     async def stored(self, reference: str, source: str) -> int | None:
         """The number that is stored in a source stream."""
-        return await _when_connected(lambda: self.environment.query_offset(reference, source))
+        return await when_connected(lambda: self.environment.query_offset(reference, source))
 
     async def store(self, reference: str, source: str, number: int) -> None:
         """Store a number in a source stream, for certain."""
-        await _when_connected(
+        await when_connected(
             lambda: self.environment.store_offset_verified(reference, source, number)
         )
 
@@ -315,7 +315,7 @@ class Channel:
         """Open the publisher, and find what the target has. Raises if the sequence was lost."""
         self._refused.clear()
         marker = await self._marker.read()  # before the sequence, which another owner may advance
-        self._publisher = await _when_connected(self._open_publisher)
+        self._publisher = await when_connected(self._open_publisher)
         self._sequence = self._known = self.publisher.last_publishing_id or 0
         self._last = 0
         published = offset_of(self._known)
@@ -390,13 +390,13 @@ class _Marker:
         return self._reached
 
     async def read(self) -> int | None:
-        return await _when_connected(
+        return await when_connected(
             lambda: self._environment.query_offset(self._reference, self._source)
         )
 
     async def create(self) -> None:
         """Store that nothing is published yet, for certain: it is looked for at the next start."""
-        await _when_connected(
+        await when_connected(
             lambda: self._environment.store_offset_verified(
                 self._reference, self._source, NOTHING, keep=True
             )
@@ -416,7 +416,7 @@ class _Marker:
                 )
 
 
-async def _when_connected(request: Callable[[], Awaitable[T]]) -> T:
+async def when_connected(request: Callable[[], Awaitable[T]]) -> T:
     """The answer to a request, which is repeated while the broker is away, as publishers wait."""
     for attempt in itertools.count(1):
         try:

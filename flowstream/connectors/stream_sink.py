@@ -19,7 +19,7 @@ from flowstream.connectors.environment import (
     refuse_super_stream,
 )
 from flowstream.connectors.outputs import Encode, Key, head_of, key_of, outputs_of
-from flowstream.connectors.publish_once import published_record
+from flowstream.connectors.publish_once import published_record, when_connected
 from flowstream.connectors.stream_sink_once import once_writer
 from flowstream.errors import (
     ConfigurationError,
@@ -266,7 +266,7 @@ async def _routed(
             message.fail(error, retry=False)
             continue
         try:
-            await publisher.partitions_of(found)
+            await when_connected(partial(publisher.partitions_of, found))
         except PublishFailed as error:  # no partition has this routing key
             message.fail(error, retry=False)
         else:

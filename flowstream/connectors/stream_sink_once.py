@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from flowstream.client import encode_data_all
@@ -21,8 +22,9 @@ from flowstream.connectors.publish_once import (
     OUTPUT_BITS,
     OncePublisher,
     publishing_ids,
+    when_connected,
 )
-from flowstream.errors import MessageTooLarge, SinkFailed
+from flowstream.errors import MessageTooLarge, PublishFailed, SinkFailed
 from flowstream.pipeline import Batch, Message, OrderedWrite, RunContext, Turn
 from flowstream.texts import interrupts
 
@@ -135,7 +137,7 @@ class OnceWriter:
         if self._router is not None or not all(origin.resumes for origin in origins):
             return None
         try:
-            bodies: list[Any] = list(map(sink.encode, batch.data))
+            bodies: list[Any] = [sink.encode(data) for data in batch.data]
         except BaseException as error:
             if interrupts(error):
                 raise
@@ -161,17 +163,10 @@ class OnceWriter:
         messages, resumes = batch.messages, _resumes(batch)
         failed = False
         for index, message in enumerate(messages):
-            try:
-                if not resumes[index]:
-                    raise SinkFailed(
-                        f"exactly_once: {message.stream!r} stores no offsets, so that a message of "
-                        "it has no number that stays the same"
-                    )
-                found = await self._of_message(message)
-            except BaseException as error:
-                if interrupts(error) or not isinstance(error, Exception):
-                    raise
-                message.fail(error, retry=False)
+            if not resumes[index]:
+                message.fail(_no_number(message), retry=False)
+            found = [] if message.failed else await self._of_message(message)
+            if message.failed:
                 failed = True
                 continue
             if failed:
@@ -184,21 +179,42 @@ class OnceWriter:
     async def _of_message(
         self, message: Message[Any]
     ) -> list[tuple[Place, Sequence[int], list[bytes]]]:
+        """What a message becomes; nothing if it fails. Raises what is not the message's fault, such
+        as a target that is gone: no policy may give the message up for that.
+        """
         sink, source = self._sink, message.stream
+        try:
+            bodies, key = self._encoded(message)
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            message.fail(error, retry=False)
+            return []
+        targets: Sequence[str] = (sink.stream,)
+        try:
+            if self._router is not None and key is not None:
+                targets = await when_connected(partial(self._router.partitions_of, key))
+            if bodies:
+                await self._check_fits((source, targets[0]), bodies)
+        except PublishFailed as error:  # it is too large, or no partition has its key
+            message.fail(error, retry=False)
+            return []
+        ids = publishing_ids(message.offset, len(bodies))
+        return [((source, target), ids, bodies) for target in targets if bodies]
+
+    def _encoded(self, message: Message[Any]) -> tuple[list[bytes], str | None]:
+        """The bodies of a message, and for a super stream its key: what users' functions make."""
+        sink = self._sink
         bodies = outputs_of(sink.encode, message.data)
         if len(bodies) > MOST_OUTPUTS or message.offset > MOST_OFFSET:
             raise ValueError(
                 f"exactly_once: a message may become {MOST_OUTPUTS} messages at most, and not "
                 f"{len(bodies)}, and its offset may be {MOST_OFFSET} at most"
             )
-        targets: Sequence[str] = (sink.stream,)
-        if self._router is not None:
-            assert sink.key is not None
-            targets = await self._router.partitions_of(key_of(sink.key, message))
-        if bodies:
-            await self._check_fits((source, targets[0]), bodies)
-        ids = publishing_ids(message.offset, len(bodies))
-        return [((source, target), ids, bodies) for target in targets if bodies]
+        if self._router is None:
+            return bodies, None
+        assert sink.key is not None
+        return bodies, key_of(sink.key, message)
 
     async def _check_fits(self, place: Place, bodies: Sequence[bytes]) -> None:
         """Raise MessageTooLarge if a body does not fit into a frame."""
@@ -218,6 +234,13 @@ class OnceWriter:
     async def close(self) -> None:
         if self._publisher is not None:
             await self._publisher.close()
+
+
+def _no_number(message: Message[Any]) -> SinkFailed:
+    return SinkFailed(
+        f"exactly_once: {message.stream!r} stores no offsets, so that a message of it has no "
+        "number that stays the same"
+    )
 
 
 def _resumes(batch: Batch[Any]) -> list[bool]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import anyio
@@ -25,12 +26,13 @@ from flowstream import (
 from flowstream.client import hash_route
 from flowstream.errors import (
     ConfigurationError,
+    ConnectionFailed,
     MessageTooLarge,
     PublishFailed,
     StreamDoesNotExist,
 )
-from flowstream.pipeline import Failure
-from flowstream.testing import MemoryEnvironment
+from flowstream.pipeline import Failure, RunResult
+from flowstream.testing import MemoryEnvironment, MemorySuperStreamPublisher
 from tests.brokers.running import Broker
 from tests.integration.test_client_consuming import declare_super_stream
 from tests.support.reading import PATIENCE, contents
@@ -238,3 +240,84 @@ async def test_two_ends_do_not_publish_to_a_stream_under_one_reference(end: str)
     with pytest.raises(ConfigurationError, match="give one of them another reference"):
         with anyio.fail_after(PATIENCE):
             await pipeline.run(environment=environment)
+
+
+ENDINGS = [StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, asyncio.CancelledError]
+
+
+async def copied(
+    memory: MemoryEnvironment, target: str, sink: StreamSink
+) -> tuple[RunResult, list[int]]:
+    """Copy the numbers from 0 to 29; the result, and what is in the target then."""
+    memory.append("in", [{"n": n} for n in range(30)])
+    pipeline = Pipeline("copy", StreamProducer("in"), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[dict[str, int]]) -> None: ...
+
+    pipeline.sink("out", sink, size=10, batch_timeout=0.01)
+    with anyio.fail_after(PATIENCE):
+        async with pipeline.start(environment=memory) as running:
+            await running.wait_idle(0.05)
+            running.stop()
+            result = await running.wait()
+    return result, sorted(json.loads(body)["n"] for body in memory.stream(target).bodies)
+
+
+@pytest.mark.parametrize("error", ENDINGS)
+@pytest.mark.parametrize("once", [True, False])
+async def test_whatever_encode_raises_only_its_message_fails(
+    once: bool, error: type[BaseException]
+) -> None:
+    """StopIteration, which `next` raises, ends a loop that runs in C: messages would be missing."""
+
+    def encode(data: dict[str, int]) -> bytes:
+        if data["n"] in (3, 7, 20):
+            raise error
+        return json.dumps(data).encode()
+
+    sink = StreamSink("out", encode=encode, exactly_once=once)
+    result, found = await copied(MemoryEnvironment(), "out", sink)
+    assert result.settled == {"ok": 27, "discarded": 3}
+    assert found == [n for n in range(30) if n not in (3, 7, 20)]
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_a_broker_that_is_away_when_it_is_asked_for_a_route_costs_no_message(
+    once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = MemoryEnvironment()
+    memory.super_stream("out", ["a"])
+    route, away = MemorySuperStreamPublisher.partitions_of, [4, 5, 11]
+
+    async def partitions_of(publisher: MemorySuperStreamPublisher, key: str) -> Sequence[str]:
+        away[:] = [number - 1 for number in away]
+        if 0 in away:
+            raise ConnectionFailed("it is away")
+        return await route(publisher, key)
+
+    monkeypatch.setattr(MemorySuperStreamPublisher, "partitions_of", partitions_of)
+    sink = StreamSink("out", key=lambda message: "a", routing="key", exactly_once=once)
+    result, found = await copied(memory, "out-a", sink)
+    assert max(away) < 0
+    assert result.settled == {"ok": 30}
+    assert found == [*range(30)]
+
+
+async def test_a_partition_that_is_gone_ends_the_run_and_no_message_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = MemoryEnvironment()
+    memory.super_stream("out", 2)
+    publisher = MemoryEnvironment.publisher
+
+    def opened(self: MemoryEnvironment, stream: str, **options: Any) -> Any:
+        if stream == "out-1":
+            raise StreamDoesNotExist(f"{stream} does not exist", stream=stream)
+        return publisher(self, stream, **options)
+
+    monkeypatch.setattr(MemoryEnvironment, "publisher", opened)
+    sink = StreamSink("out", key="n", exactly_once=True)
+    result, _ = await copied(memory, "out-0", sink)
+    assert isinstance(result.error, StreamDoesNotExist)
+    assert (result.reason, result.settled, result.unsettled) == ("failed", {}, 30)

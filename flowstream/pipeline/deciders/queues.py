@@ -232,9 +232,10 @@ class KeyedQueue(Queue):
         Raises what the hash or the comparison of a user's class raises.
         """
         try:
-            return list(map(self._known.__getitem__, keys))
+            orders = list(map(self._known.__getitem__, keys))
         except KeyError:
             return None
+        return orders if len(orders) == len(keys) else None  # StopIteration of a key has ended it
 
     def orders(self, keys: list[Any], hashes: list[int]) -> list[Order]:
         """The order of each key, by its hash: keys with the same hash have one order."""

@@ -125,8 +125,9 @@ def lend_for_keys(
             known = queue.known(keys)
             if known is not None:
                 return known
-            if NO_KEYS.isdisjoint(map(type, keys)):
-                return queue.orders(keys, list(map(hash, keys)))
+            hashes = list(map(hash, keys))
+            if len(hashes) == len(keys) and NO_KEYS.isdisjoint(map(type, keys)):
+                return queue.orders(keys, hashes)
     except BaseException as error:
         if passes(error):
             raise

@@ -264,6 +264,36 @@ async def test_a_decoder_that_raises_stop_iteration_shifts_no_message() -> None:
     assert await settled(pipeline) == {"ok": 19, "discarded": 1}
 
 
+class Ending:
+    """Some of these end a loop that runs in C."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __hash__(self) -> int:
+        if self.n == 3:
+            raise StopIteration
+        return self.n
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ending) and other.n == self.n
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_key_that_raises_stop_iteration_costs_no_other_message(concurrency: int) -> None:
+    seen: list[int] = []
+    pipeline = pipeline_of(200, on_failure=Drop(), max_in_flight=50)
+
+    @pipeline.processor(
+        concurrency=concurrency, partition_by=lambda message: Ending(message.data["n"] % 10)
+    )
+    async def handle(message: Message[dict[str, int]]) -> None:
+        seen.append(message.data["n"])
+
+    assert await settled(pipeline) == {"ok": 180, "discarded": 20}
+    assert sorted(seen) == [n for n in range(200) if n % 10 != 3]
+
+
 async def test_an_observer_that_cannot_be_printed_is_detached() -> None:
     class Observer:
         def observe(self, event: Any) -> None:

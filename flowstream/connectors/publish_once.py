@@ -123,13 +123,12 @@ class OncePublisher:
         self.check()
         channel = self._channels.get((source, target))
         if channel is None:
-            channel = Channel(self, source, target)
+            channel = self._channels[source, target] = Channel(self, source, target)
             try:
                 await channel.open()
-            except BaseException as error:
+            except BaseException as error:  # what it has opened is closed with the others
                 self.failed(error)
                 raise
-            self._channels[source, target] = channel
         return channel
 
     def decide(self, source: str, offset: int) -> None:

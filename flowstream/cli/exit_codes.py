@@ -83,8 +83,8 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.SOURCE_FAILED: "a pipeline's source (a generator, a file or a custom producer) "
     "raised an error",
     ExitCode.SINK_FAILED: "a sink cannot use its database or directory",
-    ExitCode.WORKER: "a worker of run --workers died too often or before it was ready, or could "
-    "not be replaced; or there is no such run",
+    ExitCode.WORKER: "a worker of run --workers died too often, before it was ready or while it "
+    "drained, or could not be replaced; or there is no such run",
     ExitCode.LAG: "a reader lags more than --fail-above allows",
     ExitCode.IN_USE: "refused because a running pipeline would be disturbed; --force overrides",
     ExitCode.NOT_REPLAYED: "dead letters were not replayed: their original messages are gone or "

@@ -148,7 +148,9 @@ def _worker(link: Link, pipelines: dict[str, Pipeline]) -> Worker:
         check_shared(pipelines.values())
     needs_broker = any(topology_of(each).needs_broker for each in pipelines.values())
     targets = {pipeline.name: target for target, pipeline in pipelines.items()}
-    link.send_now({"kind": "loaded", "needs_broker": needs_broker, "targets": targets})
+    drain_timeout = max(each.options.drain_timeout for each in pipelines.values())
+    said = {"needs_broker": needs_broker, "targets": targets, "drain_timeout": drain_timeout}
+    link.send_now({"kind": "loaded"} | said)
     return Worker(link, link.receive_now("broker"))
 
 

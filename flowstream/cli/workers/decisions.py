@@ -9,6 +9,8 @@
   partitions are read, and only then drains the old one. So a new process that cannot run
   changes nothing.
 * The first signal drains all, the second abandons what is in flight, the third kills.
+* A worker that drains and answers nothing is killed when its drain must be over: it is stopped, or
+  a handler blocks its event loop, and no timeout of its own can end it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,15 @@ RESTART = Backoff(0.1, maximum=10.0)
 """Delays before a worker that died is started again."""
 
 ROLL_PATIENCE = 120.0
-"""Seconds for each step of a roll, such as a new process becoming ready."""
+"""Seconds for each step of a roll, such as a new process becoming ready. A drain has its own."""
+
+SILENT_DRAIN = 5.0
+"""Seconds beyond the `drain_timeout` after which a worker that drains and is silent is killed."""
+
+CRASHES = frozenset(
+    {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS}
+)
+"""Signals by which a process ends itself."""
 
 AGAIN = frozenset(
     {
@@ -73,6 +83,14 @@ class Member:
     started: float
     phase: Phase = Phase.STARTING
     ready: float | None = None
+    prepared: bool = False
+    """Whether it has loaded its modules and found its streams."""
+    drain_timeout: float = 25.0
+    """The longest one of its pipelines. Until it has loaded them, it is the default."""
+    heard: float = float("-inf")
+    """When it answered, or was told to drain."""
+    killed: str = ""
+    """Why it was killed from here."""
 
     @property
     def name(self) -> str:
@@ -128,8 +146,6 @@ class Slot:
             return f"worker {self.number} is not ready"
         if self.replacement is None:
             return f"worker {self.number} has not taken over its partitions"
-        if roll.old.phase is Phase.DRAINING:
-            return f"the old worker {self.number} has not drained"
         return f"the new worker {self.number} is not ready; and the old one continues"
 
 
@@ -177,6 +193,7 @@ class Decisions:
 
     def prepared(self, member: Member, partitions: int | None) -> None:
         """A process has loaded its modules and found its streams."""
+        member.prepared = True
         if member.phase is Phase.STARTING:
             member.phase = Phase.PREPARED
         if not self._begun:
@@ -187,6 +204,7 @@ class Decisions:
 
     def observed(self, member: Member, *, ready: bool, now: float) -> None:
         """What the checks of a process said."""
+        member.heard = now
         if ready and member.phase in {Phase.STARTING, Phase.PREPARED}:
             member.phase, member.ready = Phase.READY, now
             slot = self.slots[member.number]
@@ -256,6 +274,8 @@ class Decisions:
         slot = self.slots[roll.left[0]]
         if slot.done:
             self._next(roll, slot, now)
+        elif roll.old is not None and roll.old.phase is Phase.DRAINING:
+            roll.since = now
         elif now - roll.since > ROLL_PATIENCE:
             for member in slot.members:
                 if member is slot.replacement:
@@ -282,7 +302,11 @@ class Decisions:
                 if slot.current is None and not slot.done and slot.due <= now:
                     slot.current = self._started(slot, now)
         acts, self._acts = self._acts, []
-        yield from acts
+        for act, member in acts:
+            if act is Act.DRAIN:
+                member.heard = now
+            yield act, member
+        yield from ((Act.KILL, member) for member in self._silent_drains(now))
         if not self.members() and (self.stopping or all(it.done for it in self.slots.values())):
             forced = Verdict(ExitCode.FORCED) if self._forced else None
             self.verdict = forced or self._error or Verdict(ExitCode.OK)
@@ -315,44 +339,51 @@ class Decisions:
         """What the end of a worker means for the run."""
         failed = not end.reported or end.code != ExitCode.OK
         if self.stopping:
-            if failed and end.reported and self._error is None:
-                self._error = Verdict(end.code, end.text)
+            if failed and self._error is None:
+                self._error = _ended_badly(member, end)
             return
-        if not failed:
-            self._left(slot, end, now)
-        elif end.reported and (end.code not in AGAIN or not slot.was_ready):
+        if not failed and end.by in {"idle", "source"}:
+            slot.done = True
+        elif failed and end.reported and (end.code not in AGAIN or not slot.was_ready):
             self.fail(end.code, end.text)
-        elif not slot.was_ready and not end.reported and end.code > 0:
+        elif not slot.was_ready and not end.reported and _by_itself(member, end):
             self.fail(ExitCode.WORKER, f"{member.name} ended before it was ready: {_why(end)}")
         else:
-            self._restart(slot, member, end, short, now)
+            if failed:
+                self.deaths += 1
+                slot.died, slot.last_error = now, _why(end)
+                what = f"died: {slot.last_error}"
+            else:  # not by this run
+                slot.last_error = "stopped by a signal"
+                what = f"was {slot.last_error}"
+            self._restart(slot, member, what, short, now)
 
-    def _left(self, slot: Slot, end: End, now: float) -> None:
-        """A worker has ended in order, and nobody here asked it to."""
-        if end.by in {"idle", "source"}:
-            slot.done = True
-            return
-        self.news.append(f"worker {slot.number} was stopped by a signal; it is started again")
-        slot.due = now
-        slot.restarts += 1
-
-    def _restart(self, slot: Slot, member: Member, end: End, short: bool, now: float) -> None:
-        slot.last_error, slot.died = _why(end), now
-        self.deaths += 1
+    def _restart(self, slot: Slot, member: Member, what: str, short: bool, now: float) -> None:
         slot.short_lives = slot.short_lives + 1 if short else 1
         if slot.short_lives >= SHORT_LIVES:
             self.fail(
                 ExitCode.WORKER,
-                f"{member.name} died {SHORT_LIVES} times within {SHORT_LIFE:.0f} s of its start; "
+                f"{member.name} ended {SHORT_LIVES} times within {SHORT_LIFE:.0f} s of its start; "
                 f"the last time: {slot.last_error}",
             )
             return
         delay = RESTART.delay(slot.short_lives, self.draw())
         slot.due = now + delay
         slot.restarts += 1
-        self.news.append(
-            f"{member.name} died: {slot.last_error}; it is started again in {delay:.1f} s"
-        )
+        self.news.append(f"{member.name} {what}; it is started again in {delay:.1f} s")
+
+    def _silent_drains(self, now: float) -> Iterator[Member]:
+        """Workers whose drain must be over, and that have not answered since, each once."""
+        for member in self.members():
+            silent = now - member.heard
+            limit = member.drain_timeout + SILENT_DRAIN
+            if member.phase is Phase.DRAINING and not member.killed and silent > limit:
+                member.killed = (
+                    f"{member.name} did not answer for {silent:.0f} s while it drained, and was "
+                    "killed: a handler blocks its event loop, or the process was stopped"
+                )
+                self.news.append(f"{member.killed}; its messages in flight are handled again")
+                yield member
 
     def _started(self, slot: Slot, now: float) -> Member:
         slot.generations += 1
@@ -379,6 +410,26 @@ class Decisions:
     def _add_slots(self, count: int) -> None:
         for number in range(1, count + 1):
             self.slots.setdefault(number, Slot(number))
+
+
+def _by_itself(member: Member, end: End) -> bool:
+    """Whether a process ended itself, so that the next one would too."""
+    return end.code >= 0 or (not member.prepared and -end.code in CRASHES)
+
+
+def _ended_badly(member: Member, end: End) -> Verdict | None:
+    """The error of a run one of whose workers ended like this while all drained."""
+    if end.reported:
+        return Verdict(end.code, end.text)
+    if member.killed:
+        return Verdict(ExitCode.DRAIN_TIMEOUT, member.killed)
+    if not member.prepared:  # nothing was in flight
+        return None
+    return Verdict(
+        ExitCode.WORKER,
+        f"{member.name} died while it drained: {_why(end)}; its messages in flight are handled "
+        "again",
+    )
 
 
 def _why(end: End) -> str:

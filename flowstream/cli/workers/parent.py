@@ -62,6 +62,8 @@ FORCE_GRACE = 5.0
 take themselves."""
 EVENTS = 50
 """Entries of the parent's own event log."""
+_WARNINGS = ("died", "stopped by", "given up", "uneven", "not answer")
+"""Words of news that somebody should see."""
 _LOCAL = {"host": "localhost", "content-type": "application/json"}
 
 
@@ -191,6 +193,7 @@ class Parent:
         def heard(message: Message) -> None:
             if message["kind"] == "loaded":
                 self._targets |= message["targets"]
+                member.drain_timeout = float(message.get("drain_timeout", member.drain_timeout))
                 group.start_soon(self._lend, process, bool(message["needs_broker"]))
             elif message["kind"] == "prepared":
                 if self._plan.count is None and not message["partitions"]:
@@ -431,7 +434,7 @@ class Parent:
     def _tell_news(self) -> None:
         news, self.decisions.news = self.decisions.news, []
         for text in [*news, *self._balances.take_news()]:
-            bad = any(it in text for it in ("died", "given up", "uneven", "not answered"))
+            bad = any(it in text for it in _WARNINGS)
             self._events.append({"at": time.time(), "level": "warning" if bad else "info",
                                  "pipeline": None, "text": text, "count": 1})  # fmt: skip
             _log.log(logging.WARNING if bad else logging.INFO, "%s", text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,11 +14,13 @@ from flowstream.cli.workers.decisions import (
     ROLL_PATIENCE,
     SHORT_LIFE,
     SHORT_LIVES,
+    SILENT_DRAIN,
     Act,
     Decisions,
     End,
     Member,
     Phase,
+    Verdict,
 )
 
 KILLED = End(-9, reported=False)
@@ -112,6 +116,26 @@ def test_a_worker_that_exits_without_a_word_before_it_was_ready_ends_the_run() -
     assert verdict.text == "worker 1 ended before it was ready: exit code 3"
 
 
+@pytest.mark.parametrize("code", [0, -signal.SIGSEGV, -signal.SIGABRT])
+def test_a_module_that_ends_its_process_ends_the_run(code: int) -> None:
+    world = World()
+    world.act()
+    world.decisions.ended(world.member(1), End(code, reported=False), 1.0)
+    world.act()
+    assert world.decisions.verdict is not None
+    assert world.decisions.verdict.code == ExitCode.WORKER
+
+
+def test_a_crash_of_a_handler_is_no_failure_to_start() -> None:
+    world = World()
+    world.act()
+    world.decisions.prepared(world.member(1), 3)
+    world.act()
+    world.decisions.ended(world.member(1), End(-signal.SIGSEGV, reported=False), 1.0)
+    assert not world.decisions.stopping
+    assert world.decisions.deaths == 1
+
+
 def test_a_killed_worker_is_started_again_after_a_delay() -> None:
     world = World().running()
     world.now = 100.0
@@ -202,7 +226,11 @@ def test_a_worker_that_somebody_stops_is_started_again_and_an_idle_one_is_not() 
     world = World().running()
     world.decisions.ended(world.member(1), End(0, by="signal"), 60.0)
     world.now = 60.0
-    assert world.act() == [("start", 1)]
+    assert world.decisions.news == [
+        "worker 1 was stopped by a signal; it is started again in 0.1 s"
+    ]
+    assert world.pass_by(0.2) == [("start", 1)]
+    assert world.decisions.deaths == 0
     world.ready(world.member(1))
     world.decisions.ended(world.member(1), End(0, by="idle"), 61.0)
     assert world.act() == []
@@ -239,6 +267,67 @@ def test_a_drain_that_takes_too_long_is_the_end_of_the_run() -> None:
     world.act()
     assert world.decisions.verdict is not None
     assert world.decisions.verdict.code == ExitCode.DRAIN_TIMEOUT
+
+
+def test_workers_that_stop_themselves_again_and_again_end_the_run() -> None:
+    world = World().running()
+    for _ in range(SHORT_LIVES):
+        assert not world.decisions.stopping
+        world.ready(world.member(1))
+        world.decisions.ended(world.member(1), End(0, by="signal"), world.now)
+        world.pass_by(10.0)
+    world.decisions.ended(world.member(2), DRAINED, world.now)
+    world.act()
+    assert world.decisions.verdict == Verdict(
+        ExitCode.WORKER,
+        f"worker 1 ended {SHORT_LIVES} times within 10 s of its start; the last time: stopped by a "
+        "signal",
+    )
+
+
+def test_a_worker_that_dies_while_it_drains_is_the_end_of_the_run() -> None:
+    world = World().running()
+    world.decisions.stop()
+    world.act()
+    world.decisions.ended(world.member(1), KILLED, 30.0)
+    world.decisions.ended(world.member(2), DRAINED, 30.0)
+    world.act()
+    assert world.decisions.verdict == Verdict(
+        ExitCode.WORKER,
+        "worker 1 died while it drained: killed by SIGKILL; its messages in flight are handled "
+        "again",
+    )
+
+
+@pytest.mark.parametrize("code", [-signal.SIGTERM, ExitCode.FORCED])
+def test_a_worker_that_imports_is_ended_by_the_drain(code: int) -> None:
+    world = World()
+    world.act()
+    world.decisions.stop()
+    world.act()
+    world.decisions.ended(world.member(1), End(code, reported=False), 1.0)
+    world.act()
+    assert world.decisions.verdict == Verdict(ExitCode.OK)
+
+
+def test_a_worker_that_is_silent_is_killed_when_its_drain_must_be_over() -> None:
+    world = World().running()
+    world.member(1).drain_timeout = 10.0
+    world.member(2).drain_timeout = 40.0
+    world.decisions.stop()
+    assert world.act() == [("drain", 1), ("drain", 2)]
+    assert world.pass_by(10.0 + SILENT_DRAIN) == []
+    world.decisions.observed(world.member(2), ready=True, now=world.now)
+    assert world.pass_by(1.0) == [("kill", 1)]
+    assert world.pass_by(1.0) == []
+    world.decisions.ended(world.member(1), KILLED, world.now)
+    world.pass_by(30.0)
+    world.decisions.ended(world.member(2), DRAINED, world.now)
+    world.act()
+    verdict = world.decisions.verdict
+    assert verdict is not None
+    assert verdict.code == ExitCode.DRAIN_TIMEOUT
+    assert verdict.text.startswith("worker 1 did not answer for 16 s while it drained")
 
 
 def test_no_worker_is_started_while_the_run_ends() -> None:
@@ -303,6 +392,40 @@ def test_a_replacement_that_does_not_get_ready_is_given_up() -> None:
     world.decisions.ended(new, DRAINED, world.now)
     assert world.act() == []
     assert world.member(1).phase is Phase.READY
+
+
+def test_a_long_drain_does_not_end_a_roll() -> None:
+    world = World().running()
+    old = world.member(1)
+    world.decisions.start_roll(world.now)
+    world.look()
+    new = world.new(1)
+    world.ready(new)
+    assert world.look() == [("drain", 1)]
+    for _ in range(30):
+        world.decisions.observed(old, ready=False, now=world.now)
+        world.now += ROLL_PATIENCE / 10
+        assert world.look() == []
+    world.decisions.ended(old, DRAINED, world.now)
+    assert world.look() == []
+    assert world.look() == [("start", 2)]
+    assert world.member(1) is new
+
+
+def test_a_roll_kills_a_worker_that_cannot_drain_and_goes_on() -> None:
+    world = World().running()
+    world.decisions.start_roll(world.now)
+    world.look()
+    new, old = world.new(1), world.member(1)
+    world.ready(new)
+    assert world.look() == [("drain", 1)]
+    world.now += old.drain_timeout + SILENT_DRAIN + 1
+    assert world.look() == [("kill", 1)]
+    world.decisions.ended(old, KILLED, world.now)
+    assert world.look() == []
+    assert world.look() == [("start", 2)]
+    assert world.member(1) is new
+    assert world.decisions.deaths == 0
 
 
 def test_a_worker_that_is_killed_during_its_roll_is_replaced_at_once() -> None:

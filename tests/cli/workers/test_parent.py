@@ -229,6 +229,58 @@ async def test_a_worker_that_does_not_answer_is_named(
         assert result.err.count(said) == 1
 
 
+async def test_a_stopped_worker_does_not_hold_up_the_end_of_the_run(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """One signal is enough: what cannot drain is killed when its drain must be over."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        (tmp_path / "pyproject.toml").write_text(
+            f'[tool.flowstream.pipelines."{fleet.name}"]\ndrain_timeout = 1.0\n'
+        )
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        pids = [it["pid"] for it in fleet.snapshot()["workers"]]
+        os.kill(pids[1], signal.SIGSTOP)
+        fleet.run.send_signal(signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end, 60)
+        assert result.code == ExitCode.DRAIN_TIMEOUT, result.err
+        said = r"error: worker 2 did not answer for \d+ s while it drained, and was killed: "
+        assert re.search(said, result.err), result.err
+        assert not any(map(alive, pids))
+
+
+async def test_a_worker_that_dies_while_the_run_drains_is_reported(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        pid = fleet.snapshot()["workers"][1]["pid"]
+        os.kill(pid, signal.SIGSTOP)  # it has not drained yet
+        fleet.run.send_signal(signal.SIGTERM)
+        await to_thread.run_sync(fleet.until, lambda: "draining" in (tmp_path / "err").read_text())
+        os.kill(pid, signal.SIGKILL)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.WORKER, result.err
+        assert "error: worker 2 died while it drained: killed by SIGKILL" in result.err
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), 11)"])
+async def test_a_module_that_ends_its_process_ends_the_run(
+    embedded_broker: Broker, tmp_path: Path, end: str
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.write_module(f"\n{end}\n")
+        fleet.start()
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.WORKER
+        assert "error: worker 1 ended before it was ready: " in result.err
+        assert "started again" not in result.err
+
+
 async def test_a_file_is_published_once_by_all_workers(
     embedded_broker: Broker, tmp_path: Path
 ) -> None:

@@ -56,6 +56,10 @@ AGAIN = frozenset(
 )
 """Errors of a worker that was ready after which it is started again: another try may succeed."""
 
+OUTAGES = frozenset({ExitCode.CONNECTION, ExitCode.TIMEOUT})
+"""Errors that a worker has while the broker is away. They are no short lives: workers that run wait
+for the broker for as long as it takes."""
+
 
 class Phase(Enum):
     STARTING = "starting"
@@ -129,6 +133,7 @@ class Slot:
     generations: int = 0
     restarts: int = 0
     short_lives: int = 0
+    outages: int = 0
     due: float = 0.0
     since: float = 0.0
     done: bool = False
@@ -356,10 +361,13 @@ class Decisions:
             else:  # not by this run
                 slot.last_error = "stopped by a signal"
                 what = f"was {slot.last_error}"
-            self._restart(slot, member, what, short, now)
+            if end.reported and end.code in OUTAGES:
+                slot.outages += 1
+            else:
+                slot.outages, slot.short_lives = 0, slot.short_lives + 1 if short else 1
+            self._restart(slot, member, what, now)
 
-    def _restart(self, slot: Slot, member: Member, what: str, short: bool, now: float) -> None:
-        slot.short_lives = slot.short_lives + 1 if short else 1
+    def _restart(self, slot: Slot, member: Member, what: str, now: float) -> None:
         if slot.short_lives >= SHORT_LIVES:
             self.fail(
                 ExitCode.WORKER,
@@ -367,7 +375,7 @@ class Decisions:
                 f"the last time: {slot.last_error}",
             )
             return
-        delay = RESTART.delay(slot.short_lives, self.draw())
+        delay = RESTART.delay(slot.short_lives + slot.outages, self.draw())
         slot.due = now + delay
         slot.restarts += 1
         self.news.append(f"{member.name} {what}; it is started again in {delay:.1f} s")

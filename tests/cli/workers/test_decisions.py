@@ -222,6 +222,26 @@ def test_a_lost_broker_ends_a_worker_that_starts_for_the_first_time_only() -> No
     assert later.decisions.due() is not None
 
 
+def test_a_broker_that_is_away_for_long_does_not_end_the_run() -> None:
+    world = World().running()
+    world.decisions.ended(world.member(1), KILLED, world.now)
+    delays = []
+    for _ in range(10 * SHORT_LIVES):
+        due = world.decisions.due()
+        assert due is not None
+        delays.append(round(due - world.now, 1))
+        assert world.pass_by(due - world.now) == [("start", 1)]
+        lost = End(ExitCode.CONNECTION, "no broker")
+        world.decisions.ended(world.member(1), lost, world.now)
+    assert not world.decisions.stopping
+    assert delays == sorted(delays)
+    assert delays[-1] > 1
+    world.pass_by(60.0)
+    world.ready(world.member(1))
+    world.decisions.ended(world.member(1), KILLED, world.now)
+    assert not world.decisions.stopping  # it is the second short life
+
+
 def test_a_worker_that_somebody_stops_is_started_again_and_an_idle_one_is_not() -> None:
     world = World().running()
     world.decisions.ended(world.member(1), End(0, by="signal"), 60.0)

@@ -6,7 +6,7 @@ Pure. The first of these that applies:
 | --- | --- |
 | halted | an error is ending the run, such as a message that failed under `Halt()` |
 | failing | too many failures, see below |
-| not ready | a check of /readyz fails while the run is running |
+| not ready | a check of /readyz fails while the run is running, or a worker does not answer |
 | slow | a handler call has been running for `slow_after` seconds, and nothing was settled |
 | lagging | the oldest unsettled message of a stream is older than `LAGGING_AFTER` seconds |
 | starting, draining, closing, stopped | the phase of the run |

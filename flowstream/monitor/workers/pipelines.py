@@ -35,11 +35,11 @@ REASON_SUMS = ("attempts", "retried", "dead_lettered", "discarded", "halted")
 
 
 def merged_pipeline(
-    parts: Sequence[Part], ended: Sequence[Mapping[str, Any]], death: str = ""
+    parts: Sequence[Part], ended: Sequence[Mapping[str, Any]], trouble: Condition | None = None
 ) -> dict[str, Any]:
     """One pipeline of the run; `ended` are the last snapshots of processes that have ended.
 
-    `death` says which worker died lately, and why.
+    `trouble` is what is wrong with a worker itself: it died lately, or does not answer.
     """
     shown = [it for _, it in parts]
     counted = [*shown, *ended]
@@ -53,7 +53,7 @@ def merged_pipeline(
         **{name: sum(it[name] for it in shown) for name in HELD},
         "phase": phase,
         "phase_seconds": max(it["phase_seconds"] for it in shown if it["phase"] == phase),
-        "condition": _condition(parts, death),
+        "condition": _condition(parts, trouble),
         "outcomes": outcomes_in_order(_added(it["outcomes"] for it in counted)),
         "dropped": _dropped(counted),
         "reasons": merged_reasons(counted),
@@ -122,12 +122,12 @@ def merged_reasons(pipelines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
     return sorted(found.values(), key=lambda reason: -reason["attempts"])[:MAX_REASONS]
 
 
-def _condition(parts: Sequence[Part], death: str) -> dict[str, Any]:
-    """The condition that needs attention most, of the workers that run: failing if one died."""
+def _condition(parts: Sequence[Part], trouble: Condition | None) -> dict[str, Any]:
+    """The condition that needs attention most: of the workers that run, or `trouble` with one."""
     running = [it for it in parts if it[1]["phase"] in READY_PHASES] or parts
     number, worst = min(running, key=lambda it: ORDER.index(it[1]["condition"]["name"]))
-    if death and ORDER.index(worst["condition"]["name"]) > ORDER.index("failing"):
-        return shown_condition(Condition("failing", death, "died"))
+    if trouble is not None and ORDER.index(worst["condition"]["name"]) > trouble.rank:
+        return shown_condition(trouble)
     condition: dict[str, Any] = dict(worst["condition"])
     if condition["why"] and len(parts) > 1:
         condition["why"] = f"worker {number}: {condition['why']}"

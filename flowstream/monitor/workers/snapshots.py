@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flowstream.monitor.advice import advice
-from flowstream.monitor.condition import ORDER, RECENT
+from flowstream.monitor.condition import ORDER, RECENT, Condition
 from flowstream.monitor.event_log import MAX_ENTRIES
 from flowstream.monitor.workers.families import folded
 from flowstream.monitor.workers.histories import merged_usage
@@ -60,8 +60,7 @@ def not_ready(views: Sequence[WorkerView], now: float) -> list[dict[str, Any]]:
             {**check, "detail": f"worker {view.number}: {check['detail']}"}
             for check in (view.snapshot or {}).get("not_ready", ())
         ]
-        if view.silent > SILENT_GRACE:
-            detail = f"worker {view.number}: no answer for {view.silent:.0f} s"
+        if (detail := _silence(view)) is not None:
             failing.append({"pipeline": "", "check": "answers", "detail": detail,
                             **advice("answers")})  # fmt: skip
     missing = [view for view in views if view.state in {"starting", "waiting"}]
@@ -100,16 +99,34 @@ def _death(views: Sequence[WorkerView], now: float) -> str:
     )
 
 
+def _silence(view: WorkerView) -> str | None:
+    """For how long a worker has not answered, if that is too long."""
+    if view.silent <= SILENT_GRACE:
+        return None
+    return f"worker {view.number}: no answer for {view.silent:.0f} s"
+
+
+def _last_known(pipeline: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a silent worker showed last: the others know more of its partitions."""
+    streams = [{**stream, "active": False} for stream in pipeline["streams"]]
+    return {**pipeline, "rate": 0.0, "received_rate": 0.0, "streams": streams}
+
+
 def _pipelines(shown: Sequence[WorkerView], retired: Retired, death: str) -> list[dict[str, Any]]:
     parts: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-    for view in shown:
+    trouble = Condition("failing", death, "died") if death else None
+    for view in sorted(shown, key=lambda view: _silence(view) is not None):
+        silence = _silence(view)
+        if silence is not None and trouble is None:
+            trouble = Condition("not ready", silence, "answers")
         for pipeline in (view.snapshot or {})["pipelines"]:
-            parts.setdefault(pipeline["name"], []).append((view.number, pipeline))
+            known = pipeline if silence is None else _last_known(pipeline)
+            parts.setdefault(pipeline["name"], []).append((view.number, known))
     ended: dict[str, list[Mapping[str, Any]]] = {}
     for snapshot in retired.snapshots:
         for pipeline in snapshot["pipelines"]:
             ended.setdefault(pipeline["name"], []).append(pipeline)
-    merged = [merged_pipeline(found, ended.get(name, []), death) for name, found in parts.items()]
+    merged = [merged_pipeline(found, ended.get(name, []), trouble) for name, found in parts.items()]
     return sorted(merged, key=lambda it: ORDER.index(it["condition"]["name"]))
 
 

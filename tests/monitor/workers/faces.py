@@ -47,6 +47,7 @@ class OneWorker:
         self.endpoints = WorkerEndpoints(self.monitor, self.board, self.metrics)
         self.requests: list[Request] = []
         self.silent = False
+        self.away = 0.0
         self.state = "ready"
         self.since = NOW
 
@@ -57,7 +58,7 @@ class OneWorker:
     def view(self) -> WorkerView:
         pid, figures = 100 + self.number, self.endpoints.figures()
         return WorkerView(
-            self.number, self.state, self.since, pid, ask=self.ask,
+            self.number, self.state, self.since, pid, silent=self.away, ask=self.ask,
             snapshot=figures["snapshot"], families=figures["families"],
         )  # fmt: skip
 

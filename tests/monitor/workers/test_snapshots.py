@@ -71,6 +71,25 @@ def test_one_worker_can_be_looked_at() -> None:
     assert shown["numbers"] == [1, 2]
 
 
+def test_a_silent_worker_is_the_condition_and_others_know_the_lag_of_its_partitions() -> None:
+    several = Several()
+    first = several.workers[0].statistics
+    first.change(
+        partitions=tuple(
+            replace(it, lag=5_000) if it.stream == "s-1" else it for it in first.now.partitions
+        )
+    )
+    assert pipeline_of(several)["lag"] == 30
+    rate = pipeline_of(several)["rate"]
+    several.workers[1].away = SILENT_GRACE + 5
+    pipeline = pipeline_of(several)
+    assert pipeline["condition"]["name"] == "not ready"
+    assert pipeline["condition"]["why"] == f"worker 2: no answer for {SILENT_GRACE + 5:.0f} s"
+    assert pipeline["lag"] == 5_020
+    assert pipeline["rate"] <= rate
+    assert {it["stream"]: it["worker"] for it in pipeline["streams"]}["s-1"] is None
+
+
 def test_the_worst_condition_counts_and_says_whose_it_is() -> None:
     several = Several()
     several.workers[1].statistics.change(in_flight=5, progress_age=500.0)

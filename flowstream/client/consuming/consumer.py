@@ -292,6 +292,7 @@ class Consumer:
         if awaited:
             await self._verify_quietly()
         self._current = None
+        subscription.done()  # also what the application has not finished in time
         if self._tracker is not None:
             self._tracker.forget()
 

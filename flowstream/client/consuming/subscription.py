@@ -223,9 +223,16 @@ class Subscription:
             self._leaving = False
 
     def pause(self) -> None:
-        """Becomes inactive: another consumer reads what is buffered here."""
+        """Becomes inactive: another consumer reads what is buffered here.
+
+        The broker keeps the credit of an inactive consumer. That of chunks which nobody takes is
+        returned, since without it the broker would send nothing after the next promotion.
+        """
         self.active = False
+        forgotten = len(self.arrivals)
         self._forget()
+        for _ in range(forgotten):
+            self._give_due(self._credit.done)
 
     def fail(self, error: Exception) -> None:
         """Closes the consumer with an error, which `take` raises."""

@@ -20,7 +20,7 @@ from rich.text import Text
 from flowstream.cli.output.console import note, one_line, short_duration, short_size, stderr
 from flowstream.cli.output.safe_text import shortened
 from flowstream.cli.view.fold import Block, Span, fitted, flow, table
-from flowstream.texts import plural
+from flowstream.texts import listed, plural
 
 REFRESH = 0.5
 """Seconds between frames on a terminal."""
@@ -164,14 +164,22 @@ def waited_for(snapshot: dict[str, Any], *, least: float = 0.0) -> Iterator[str]
         yield f"{name}: starting for {short_duration(snapshot['uptime'])}"
     if any(worker["restarts"] for worker in snapshot.get("workers", ())):
         yield from (it["detail"] for it in snapshot["not_ready"] if not it["pipeline"])
+    yield from _away(snapshot, least)
+
+
+def _away(snapshot: dict[str, Any], least: float = 0.0) -> Iterator[str]:
+    """Connections that are restored. Those of one kind with one reason are one line: when a broker
+    is away, every worker lacks one for each partition."""
+    together: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for away in snapshot.get("away", []):
         if away["for"] >= least:
-            yield _away(away)
-
-
-def _away(away: dict[str, Any]) -> str:
-    why = f": {one_line(away['reason'])}" if away["reason"] else ""
-    return f"{away['kind']} {away['name']}: {away['state']} for {short_duration(away['for'])}{why}"
+            alike = (away["kind"], away["state"], one_line(away["reason"]))
+            together.setdefault(alike, []).append(away)
+    for (kind, state, reason), found in together.items():
+        names = [*dict.fromkeys(away["name"] for away in found)]
+        seconds = short_duration(max(away["for"] for away in found))
+        what = f"{kind if len(names) == 1 else kind + 's'} {listed(names)}"
+        yield f"{what}: {state} for {seconds}{': ' if reason else ''}{reason}"
 
 
 def _behind(pipeline: dict[str, Any]) -> list[str]:
@@ -205,7 +213,7 @@ def _reason(reason: dict[str, Any], now: float, length: int = REASON_LENGTH) -> 
 
 def blocks(snapshot: dict[str, Any], width: int) -> list[Block]:
     """The blocks of a snapshot, which has pipelines with problems first."""
-    away = [flow([(_away(it), "bold red")], width, indent=2) for it in snapshot.get("away", [])]
+    away = [flow([(text, "bold red")], width, indent=2) for text in _away(snapshot)]
     starting = [
         flow([(name, "bold"), ("starting", "yellow")], width, indent=2)
         for name in snapshot.get("starting", [])

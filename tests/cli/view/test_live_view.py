@@ -146,6 +146,25 @@ def test_what_is_waited_for_is_shown() -> None:
     assert [*waited_for(taken, least=12.5)] == ["q: starting for 0.0 s"]
 
 
+def test_a_broker_that_is_away_is_a_line_for_each_kind_however_many_wait_for_it() -> None:
+    taken = snapshot("p")
+    taken["away"] = [
+        {"kind": "consumer", "name": f"orders-{partition}", "state": "recovering",
+         "reason": "no broker", "for": 10.0 + worker}
+        for worker in range(16)
+        for partition in range(64)
+    ]  # fmt: skip
+    taken["away"].append({"kind": "environment", "name": "orders", "state": "recovering",
+                          "reason": "", "for": 3.0})  # fmt: skip
+    lines = [
+        "consumers orders-0, orders-1, orders-2, orders-3, orders-4 and 59 more: "
+        "recovering for 25 s: no broker",
+        "environment orders: recovering for 3.0 s",
+    ]
+    assert [*waited_for(taken)] == lines
+    assert lines[1] in drawn(taken)[:3]  # the first one is wrapped
+
+
 def test_the_time_to_catch_up_stands_beside_the_lag() -> None:
     taken = snapshot("p", partitions=3)
     taken["pipelines"][0]["catch_up"] = 200.0

@@ -18,9 +18,11 @@ from flowstream import (
     IterableProducer,
     Message,
     Pipeline,
+    Slice,
     StreamProducer,
     StreamSink,
 )
+from flowstream.client import AmqpMessage
 from flowstream.connectors import publish_once
 from flowstream.connectors.publish_once import (
     MAX_REFERENCE,
@@ -271,6 +273,47 @@ async def test_a_failure_behind_a_halt_is_left_to_the_next_run() -> None:
     result = await run(pipeline, memory)
     assert isinstance(result.error, Halted)
     assert memory.stream("dead").bodies == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
+@pytest.mark.parametrize("slices", [False, True])
+async def test_a_letter_that_waits_for_a_message_of_another_key_is_not_waited_for_by_it(
+    slices: bool, concurrency: int
+) -> None:
+    """Two keys fail in one slice. The letter of the second waits for messages of the first between
+    them, which wait for its letter: they were waited for together, and the run hung."""
+    environment = MemoryEnvironment(chunk_size=50)
+    environment.append("source", [{"n": n, "bad": n % 50 in (0, 25)} for n in range(300)])
+    letters = DeadLetter("dead", max_ratio=None, exactly_once=True)
+    pipeline = Pipeline("keyed", StreamProducer("source"), on_failure=letters)
+    seen: list[int] = []
+
+    def decide(message: Message[dict[str, Any]]) -> None:
+        seen.append(message.offset)
+        if message.data["bad"]:
+            message.fail("bad")
+
+    async def handle_slice(part: Slice[dict[str, Any]]) -> None:
+        for message in part:
+            decide(message)
+
+    async def handle(message: Message[dict[str, Any]]) -> None:
+        decide(message)
+
+    options: Any = {"concurrency": concurrency, "partition_by": lambda m: m.offset % 3}
+    pipeline.processor(slices=slices, **options)(handle_slice if slices else handle)
+    with anyio.fail_after(PATIENCE):
+        async with pipeline.start(environment=environment) as running:
+            await running.wait_idle(0.1)
+            running.stop()
+            result = await running.wait()
+    assert result.settled == {"ok": 288, "dead_lettered": 12}
+    bodies = environment.stream("dead").bodies
+    found = [json.loads(AmqpMessage(body).body)["n"] for body in bodies]
+    assert found == [n for n in range(300) if n % 50 in (0, 25)]
+    for key in range(3):
+        theirs = [offset for offset in seen if offset % 3 == key]
+        assert theirs == sorted(theirs)
 
 
 @pytest.mark.medium

@@ -377,7 +377,7 @@ class BatchProcessors(Pool):
         self.release(worker)
         if batch is not None:
             if failures:
-                self.failure_handler.put(failures, lambda _: self._done(batch))
+                self.failure_handler.put(failures, lambda _: self._done(batch), overtake=True)
             else:
                 self._done(batch)
 

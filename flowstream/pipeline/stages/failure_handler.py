@@ -72,11 +72,18 @@ class FailureHandler:
         await self._opened(self.policy)
 
     def put(
-        self, failures: list[Failure], done: Done | None = None, *, overtake: bool = False
+        self,
+        failures: list[Failure],
+        done: Done | None = None,
+        *,
+        each: Done | None = None,
+        overtake: bool = False,
     ) -> None:
-        """Queue failures for their policy. `done` is called once they are settled or abandoned.
+        """Queue failures for their policy. `done` is called once all are settled or abandoned.
 
-        With `overtake` it is called earlier if they have to wait for messages before them.
+        With `overtake` it is called earlier if they have to wait for messages before them. `each`
+        is called with those that are settled or abandoned, as soon as they are: one may have to
+        wait for a message that waits for another one.
         """
         if not failures:
             return
@@ -85,7 +92,7 @@ class FailureHandler:
         self.waiting += len(failures)
         if self.state.telemetry.active:
             self._report(failures)
-        group = _Group(failures, done, overtake)
+        group = _Group(failures, done, each, overtake)
         self._groups.update((failure, group) for failure in failures)
         self._queue.append(group)
         self._arrived.notify()
@@ -151,8 +158,11 @@ class FailureHandler:
         """Their messages are settled or abandoned."""
         self._current = []
         self.waiting -= len(failures)
+        finished: dict[_Group, list[Failure]] = {}
         for failure in failures:
-            self._groups.pop(failure).finish()
+            finished.setdefault(self._groups.pop(failure), []).append(failure)
+        for group, theirs in finished.items():
+            group.finish(theirs)
         self.state.changed.notify()
 
     # -- failures that wait for the order of the source
@@ -334,17 +344,22 @@ class FailureHandler:
 class _Group:
     """Failures that were queued together."""
 
-    __slots__ = ("_done", "_left", "failures", "overtake")
+    __slots__ = ("_done", "_each", "_left", "failures", "overtake")
 
-    def __init__(self, failures: list[Failure], done: Done | None, overtake: bool) -> None:
+    def __init__(
+        self, failures: list[Failure], done: Done | None, each: Done | None, overtake: bool
+    ) -> None:
         self.failures = failures
         self.overtake = overtake
         self._done = done
+        self._each = each
         self._left = len(failures)
 
-    def finish(self) -> None:
-        """One of the failures is settled or abandoned."""
-        self._left -= 1
+    def finish(self, failures: list[Failure]) -> None:
+        """Some of the failures are settled or abandoned."""
+        self._left -= len(failures)
+        if self._each is not None:
+            self._each(failures)
         if not self._left:
             self.done()
 

@@ -436,7 +436,7 @@ class Processors(Pool):
         self.queue.put_back(worker.index, behind)
         for group in retried.values():
             self._report_retried(group, longest)
-        self.failure_handler.put(final, self._disposed)
+        self.failure_handler.put(final, each=self._disposed)
 
     def _report_retried(self, failures: list[Failure], delay: float) -> None:
         state, first = self.state, failures[0]
@@ -511,7 +511,7 @@ class Processors(Pool):
             failures.append(self._stamp(failure))
         self.release(worker)
         self.queue.release(worker.index)
-        self.failure_handler.put(failures, self._disposed)
+        self.failure_handler.put(failures, each=self._disposed)
 
 
 def _the_same(answer: Any, messages: list[Message[Any]]) -> bool:

@@ -300,8 +300,10 @@ async def test_a_letter_that_waits_for_a_message_of_another_key_is_not_waited_fo
     async def handle(message: Message[dict[str, Any]]) -> None:
         decide(message)
 
-    options: Any = {"concurrency": concurrency, "partition_by": lambda m: m.offset % 3}
-    pipeline.processor(slices=slices, **options)(handle_slice if slices else handle)
+    processor: Any = pipeline.processor(
+        slices=slices, concurrency=concurrency, partition_by=lambda message: message.offset % 3
+    )
+    processor(handle_slice if slices else handle)
     with anyio.fail_after(PATIENCE):
         async with pipeline.start(environment=environment) as running:
             await running.wait_idle(0.1)

@@ -26,7 +26,7 @@ from flowstream.protocol import (
     tag_of,
 )
 from flowstream.protocol.values import Key
-from tests.broker.raw import Raw, connected, logged_in
+from tests.broker.raw import Raw, logged_in
 from tests.brokers.running import Broker
 from tests.integration import odd_frames, odd_requests
 from tests.integration.odd_requests import NOT_ASKED, Step
@@ -48,7 +48,6 @@ CASES = [
     )
     for name, steps in cases.items()
 ]
-EARLY = [pytest.param(steps, id=name) for name, steps in odd_frames.BEFORE_OPEN.items()]
 
 
 @pytest.mark.parametrize("steps", CASES)
@@ -64,19 +63,6 @@ async def test_odd_requests(broker: Broker, stream_name: str, steps: list[Step])
             if probed:
                 await raw.send(QueryPublisherSequence(PROBE, "probe", "no such stream"))
             assert await answers(raw, expected, stream_name, probed=probed) == expected, step
-            if ends(expected):
-                return
-
-
-@pytest.mark.parametrize("steps", EARLY)
-async def test_odd_requests_before_open(
-    broker: Broker, stream_name: str, steps: list[Step]
-) -> None:
-    async with connected(broker.url) as raw:
-        for step in steps:
-            expected = step.answers_of(broker.name)
-            await raw.send(named(step.send, stream_name))
-            assert await answers(raw, expected, stream_name, probed=False) == expected, step
             if ends(expected):
                 return
 

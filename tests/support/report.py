@@ -37,6 +37,7 @@ LONG = ("broker", "chaos", "browser", "slow")
 TOGETHER = {
     "tests/benchmarks/test_bodies.py": "bodies",
     "tests/chaos/test_sizes_memory.py": "frame_max of a broker",
+    "tests/integration/test_before_open.py": "frame_max of a broker",
     "tests/grafana/test_real_run.py": "real run",
     "tests/monitor/behaviour/test_page.py": "browser",
 }

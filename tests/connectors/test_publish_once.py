@@ -300,10 +300,9 @@ async def test_a_letter_that_waits_for_a_message_of_another_key_is_not_waited_fo
     async def handle(message: Message[dict[str, Any]]) -> None:
         decide(message)
 
-    processor: Any = pipeline.processor(
-        slices=slices, concurrency=concurrency, partition_by=lambda message: message.offset % 3
-    )
-    processor(handle_slice if slices else handle)
+    options: Any = {"slices": slices, "partition_by": lambda message: message.offset % 3}
+    handler: Any = handle_slice if slices else handle
+    pipeline.processor(concurrency=concurrency, **options)(handler)
     with anyio.fail_after(PATIENCE):
         async with pipeline.start(environment=environment) as running:
             await running.wait_idle(0.1)

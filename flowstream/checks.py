@@ -55,12 +55,6 @@ def check_name(option: str, value: object) -> None:
         )
 
 
-def check_reference(option: str, value: object) -> None:
-    """The name that offsets or publishing ids are stored under; None for no name."""
-    if value is not None:
-        check_name(option, value)
-
-
 def check_stream(option: str, value: object, virtual_host: str = "/") -> None:
     """A name that a stream of this virtual host can have; see `longest_stream`."""
     check_name(option, value)

@@ -54,12 +54,6 @@ def test_names_that_can_be(name: str) -> None:
     checks.check_name("stream", name)
 
 
-def test_a_reference_may_be_none_and_not_empty() -> None:
-    checks.check_reference("reference", None)
-    with pytest.raises(ConfigurationError, match=r"^reference=''"):
-        checks.check_reference("reference", "")
-
-
 def test_a_stream_and_its_virtual_host_fit_into_a_directory_name() -> None:
     most = checks.longest_stream("/")
     checks.check_stream("stream", "x" * most)

@@ -84,8 +84,7 @@ def _stages(pipeline: Pipeline) -> Iterator[Finding]:
                 pipeline.name,
                 stage,
                 f"{handler(each)}: the first parameter has no annotation, so messages are not "
-                "decoded "
-                "and the handler gets bytes",
+                "decoded and the handler gets bytes",
                 f"write {each.signature.wanted}",
             )
         else:

@@ -89,9 +89,8 @@ async def _set(url: str, reference: str, stream: str, offset: int) -> dict[str, 
         if offset >= end:
             raise CommandError(
                 f"{stream} {holds(first, end)}, so offset {offset:,} cannot be settled; to "
-                "continue "
-                f"with the next published message: flowstream offsets reset {reference} {stream} "
-                "--to next",
+                f"continue with the next published message: flowstream offsets reset {reference} "
+                f"{stream} --to next",
                 ExitCode.INPUT,
             )
         change = change_of(stream, reference, before, offset + 1, first)

@@ -119,8 +119,7 @@ def _print_once(watches: Sequence[Watch], *, as_json: bool) -> None:
     if gone:
         raise CommandError(
             f"no run answers at {gone[0].where} ({gone[0].why}); start it with --http, and give "
-            "its "
-            "address here with --http HOST:PORT",
+            "its address here with --http HOST:PORT",
             ExitCode.CONNECTION,
         )
 

@@ -263,11 +263,11 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _split(key: str) -> list[str]:
     """The parts of `pipelines.NAME.option`, where NAME may have dots."""
-    head, dot, rest = key.partition(".")
+    head, _, rest = key.partition(".")
     if head != PIPELINES or "." not in rest:
         return [key]
     name, _, option = rest.rpartition(".")
-    return [head, name, option] if dot else [key]
+    return [head, name, option]
 
 
 # -- errors

@@ -91,8 +91,7 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise CommandError(
             f"the embedded broker cannot keep its data in {DATA.resolve()}: {error.strerror}; run "
-            "in "
-            "a folder that is writable, or give the address of a broker with --url",
+            "in a folder that is writable, or give the address of a broker with --url",
             ExitCode.CONNECTION,
         ) from error
     with log:

@@ -53,8 +53,7 @@ async def management_of(
     if theirs is None or theirs != ours:
         raise CommandError(
             f"the management API at {api.base} belongs to the cluster {theirs!r}, but the broker "
-            "at "
-            f"{server.address} to {ours!r}; give the address of the broker's API with "
+            f"at {server.address} to {ours!r}; give the address of the broker's API with "
             "--management URL",
             ExitCode.CONNECTION,
         )
@@ -81,8 +80,7 @@ def ask_for_list(url: str, named: str | None, ask: Callable[[Management, str], T
             raise
         raise CommandError(
             f"{error}; the stream protocol cannot list streams, so give the address of the API "
-            "with "
-            "--management URL, or name the streams: flowstream streams stats NAME",
+            "with --management URL, or name the streams: flowstream streams stats NAME",
             ExitCode.CONNECTION,
         ) from error
     note(f"asked the management API at {api.base}")

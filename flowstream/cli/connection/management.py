@@ -123,15 +123,13 @@ class Management:
         if error.code == 404 and path.startswith("stream/"):
             return CommandError(
                 f"the management API at {self.base} does not list stream consumers; enable the "
-                "plugin "
-                "rabbitmq_stream_management on the broker",
+                "plugin rabbitmq_stream_management on the broker",
                 ExitCode.NOT_SUPPORTED,
             )
         if error.code == 404:
             return CommandError(
                 f"{self.base} does not have this virtual host, or is not a management API (its "
-                "usual "
-                f"port is {PORT})",
+                f"usual port is {PORT})",
                 ExitCode.VIRTUAL_HOST,
             )
         return CommandError(

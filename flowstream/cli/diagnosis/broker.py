@@ -223,8 +223,7 @@ def clock_skew(theirs: datetime, ours: float) -> Finding:
         ahead = "ahead of" if skew > 0 else "behind"
         text = (
             f"the broker's clock is {abs(skew):.0f} s {ahead} this machine's: lag in seconds is "
-            "wrong "
-            "by as much"
+            "wrong by as much"
         )
         return warn(BROKER, "clock", text, "synchronise both clocks with NTP")
     return ok(BROKER, "clock", f"within {SKEW:g} s of the broker's")

@@ -51,8 +51,7 @@ def load_pipelines(targets: list[str]) -> dict[str, Pipeline]:
         if other != target:
             raise CommandError(
                 f"{other} and {target} are both named {pipeline.name!r}, and offsets are stored "
-                "under "
-                "this name; rename one of the pipelines",
+                "under this name; rename one of the pipelines",
                 ExitCode.DUPLICATE_NAME,
             )
     return found

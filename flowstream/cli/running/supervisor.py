@@ -462,8 +462,7 @@ def reader_of(place: Place, reads: Mapping[str, Sequence[str] | None]) -> str:
     if candidates:
         raise CommandError(
             f"{option}: several pipelines may read {stream!r} ({', '.join(candidates)}); run only "
-            "the "
-            "one that should discard the message",
+            "the one that should discard the message",
             ExitCode.USAGE,
         )
     known = sorted({name for streams in reads.values() for name in streams or ()})

@@ -104,8 +104,7 @@ def run(
             metavar="FILE[@RATE]",
             parser=parse_feed,
             help="Publish this file repeatedly to the stream of the first pipeline, at RATE "
-            "messages "
-            f"a second ({FEED_RATE:g} without one).",
+            f"messages a second ({FEED_RATE:g} without one).",
         ),
     ] = None,
     discard: Annotated[

@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from flowstream.checks import MAX_NAME, check_reference, is_whole
+from flowstream.checks import MAX_NAME, is_whole
 from flowstream.client.connecting.connection import raise_for_code
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.recovery import TRANSIENT
@@ -36,8 +36,8 @@ RabbitMQ drops a stored offset when retention has passed it (osiris_tracking.erl
 reader that was stopped for a long time would then look like a new one: it would begin at its
 `offset=`, and the messages that it missed would not be reported. So the offsets of references that
 are used for long are stored a second time, under the reference with this suffix and KEPT higher,
-which retention never
-reaches. Brokers never drop such a copy, so short-lived references must not have one."""
+which retention never reaches. Brokers never drop such a copy, so short-lived references must not
+have one."""
 
 CLAIM_SUFFIX = "#kept.run"
 """The suffix of a reference's claim. A stored offset does not say which process stored it. So a
@@ -105,7 +105,6 @@ class OffsetStore:
         If the reference has a second copy, the copy is stored too: an old copy would contradict it.
         """
         self._manager.check()
-        check_reference("reference", reference)
         for suffix in (KEPT_SUFFIX, CLAIM_SUFFIX):
             if reference.endswith(suffix):
                 raise ConfigurationError(

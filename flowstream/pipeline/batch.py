@@ -36,8 +36,8 @@ class Batch(Generic[T]):
 
     `trigger` is the reason why it was closed: "size", "bytes", "timeout", "flush", "window" (all
     messages in flight were waiting in open batches), "order" (messages of another sink that writes
-    exactly once wait for it), "drain", "resize" or "retry". `partition` is
-    None without `partition_by`. `attempt` is 1 at the first attempt.
+    exactly once wait for it), "drain", "resize" or "retry". `partition` is None without
+    `partition_by`. `attempt` is 1 at the first attempt.
     """
 
     __slots__ = ("_messages", "_settled", "_slice", "attempt", "batcher", "key", "opened",

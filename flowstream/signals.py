@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 
 class Signal:
@@ -60,8 +61,16 @@ class Signal:
             raise
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; it is checked after each notification."""
+        """Wait until the condition holds; it is checked after each notification.
+
+        On asyncio, anyio does not cancel a task whose future is done. If a task that never pauses
+        for long notifies in each turn of the loop, that is so whenever anyio looks.
+        """
+        if condition():
+            return
+        await self.wait()
         while not condition():
+            await checkpoint_if_cancelled()
             await self.wait()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from flowstream.signals import Signal
@@ -70,3 +71,28 @@ async def test_nothing_is_left_of_those_who_stopped_waiting() -> None:
         group.cancel_scope.cancel()
     assert signal._futures == []
     signal.notify()
+
+
+async def test_a_wait_is_cancelled_although_each_turn_of_the_loop_notifies_in_vain() -> None:
+    """The time of a drain ran out, and it went on: a handler blocked the loop for each slice."""
+    signal, turns = Signal(), 0
+
+    async def notify() -> None:
+        nonlocal turns
+        while turns < 100:
+            signal.notify()
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        scope = anyio.CancelScope()
+
+        async def wait() -> None:
+            with scope:
+                await signal.until(lambda: turns == 100)
+
+        group.start_soon(wait)
+        group.start_soon(notify)
+        await anyio.lowlevel.checkpoint()
+        scope.cancel()
+    assert scope.cancelled_caught

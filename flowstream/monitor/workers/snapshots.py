@@ -71,7 +71,7 @@ def not_ready(views: Sequence[WorkerView], now: float) -> list[dict[str, Any]]:
         numbers = ", ".join(str(view.number) for view in absent)
         what = f"worker {numbers} is" if len(absent) == 1 else f"workers {numbers} are"
         why = next((f": {it.last_error}" for it in absent if it.last_error), "")
-        detail = f"{what if absent else 'no worker is'} not running{why}"
+        detail = f"{what} not running{why}" if absent else "no worker is ready"
         failing.append({"pipeline": "", "check": "phase", "detail": detail, **advice("phase")})
     return failing
 

@@ -154,6 +154,8 @@ def test_a_worker_may_be_missing_for_a_while_but_not_at_the_start() -> None:
 def test_a_worker_that_does_not_answer_is_not_ready_whatever_it_said_last() -> None:
     ready = Several().workers[0].view()
     assert not_ready([replace(ready, silent=SILENT_GRACE)], NOW) == []
+    (draining,) = not_ready([replace(ready, state="draining")], NOW)
+    assert draining["detail"] == "no worker is ready"
     (silent,) = not_ready([replace(ready, silent=SILENT_GRACE + 1)], NOW)
     assert silent["detail"] == f"worker 1: no answer for {SILENT_GRACE + 1:.0f} s"
     assert "If a handler blocks its event loop" in silent["advice"]

@@ -154,7 +154,7 @@ def summed_end(
     results = {target: summed(found, seconds) for target, found in by_target.items()}
     opened = {result.pipeline for result in results.values()}
     unopened = {name: how for it in reports for name, how in it["unopened"].items()}
-    forced = verdict.code == ExitCode.FORCED
+    forced = verdict == Verdict(ExitCode.FORCED)  # a handler's KeyboardInterrupt has a text
     return Ended(
         results,
         idle={target for it in reports for target in it["idle"]},

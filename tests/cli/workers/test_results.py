@@ -103,3 +103,9 @@ def test_a_pipeline_that_no_worker_ran_is_told() -> None:
     )
     assert ended.unopened == {"shop": "stopped"}
     assert ended.forced
+
+
+def test_an_interrupt_that_a_handler_raised_is_an_error_and_no_second_signal() -> None:
+    ended = summed_end([report(result())], [], Verdict(130, "KeyboardInterrupt"), 1.0, {})
+    assert not ended.forced
+    assert ended.reported == Verdict(ExitCode.FORCED, "KeyboardInterrupt")

@@ -84,6 +84,8 @@ class OffsetStore:
             return None, copy  # 0 is what `forget` left: no message was settled since
         if copy is not None and (offset is None or copy == KEPT + BEFORE_FIRST):
             return copy - KEPT, copy
+        if offset == 0 and copy not in (None, KEPT):  # another may be stored since it was read
+            offset = await self._read(reference, stream)
         return offset, copy
 
     async def _read(self, reference: str, stream: str) -> int | None:

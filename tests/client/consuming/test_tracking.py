@@ -198,6 +198,24 @@ async def test_a_name_whose_first_store_after_it_was_forgotten_is_lost_halfway(
         assert await env.query_offset("me", "s") == -1
 
 
+async def test_an_offset_that_is_stored_while_a_forgotten_name_is_read(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """A run that had just committed 29 warned that something else had stored 0."""
+    cluster.add("s", *chunks(3))
+    offsets = cluster.streams["s"].offsets
+
+    def commit(session: Session, command: QueryOffset) -> bool:
+        if command.reference == "me#kept":  # the second read
+            offsets["me"], offsets["me#kept"] = 29, KEPT + 29
+        return False
+
+    async with connect(cluster) as env:
+        await env.forget_offset("me", "s")
+        cluster.node.scripts[QueryOffset] = commit
+        assert await env.query_offset("me", "s") == 29
+
+
 @pytest.mark.parametrize(("keep", "stored"), [(True, -1), (False, None)])
 async def test_a_kept_name_has_its_beginning_stored_at_the_first_message_too(
     cluster: Cluster, connect: Connect, keep: bool, stored: int | None

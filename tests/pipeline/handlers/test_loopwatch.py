@@ -245,3 +245,19 @@ def test_a_loop_that_was_torn_down_does_not_leave_the_next_one_unwatched(
     asyncio.run(pipeline.run())
     left[0].__exit__(None, None, None)
     assert len(blocked(caplog)) == 1
+
+
+async def test_a_drain_ends_in_its_time_although_a_handler_blocks_the_loop() -> None:
+    """On asyncio it went on until everything was handled."""
+    pipeline = pipeline_of(2_000, drain_timeout=0.3)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        time.sleep(0.01)
+
+    async with pipeline.start() as running:
+        await anyio.sleep(0.1)
+        running.stop()
+        result = await running.wait()
+    assert result.reason == "drain timeout"
+    assert result.seconds < 10  # all messages take 20

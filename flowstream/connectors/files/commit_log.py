@@ -103,6 +103,21 @@ class CommitLog:
             if not parts or self._try(parts, incoming, gate):
                 return len(incoming.offsets) - len(missing)
 
+    def close_gaps(self, settled: range) -> None:
+        """At the end of a run: close the gaps in what it has settled, which the next run could not.
+
+        If another process commits at the same time, they stay.
+        """
+        done = DoneRanges(self.done)
+        done.close_gaps(settled, done.last)
+        if not (self._opened and self.resumes) or len(done) == len(self.done):
+            return
+        number = self._last + 1
+        entry = Entry(self.reference, self.stream, number, secrets.token_hex(6), (),
+                      tuple(done), tuple(self._times))  # fmt: skip
+        if self._create(entry):
+            self._last, self.done = number, done
+
     def forget(self) -> None:
         """Forget what was written. Complete files stay complete."""
         if not self._opened:

@@ -51,6 +51,9 @@ from flowstream.texts import describe, interrupts, plural
 
 _log = logging.getLogger("flowstream.connectors")
 
+FINISH = 1.0
+"""Seconds in which a run may close the gaps that it leaves."""
+
 DIRECTORY = Rule(
     "a path or a URL that fsspec knows, such as s3://bucket/orders",
     lambda value: isinstance(value, str | os.PathLike) and bool(os.fspath(value)),
@@ -177,7 +180,9 @@ class FileSink(Sink):
         reference = self.reference or context.pipeline
         store = open_store(self.directory)
         await anyio.to_thread.run_sync(check_store, store, abandon_on_cancel=True)
-        yield _Writer(self, store, reference).write
+        writer = _Writer(self, store, reference)
+        yield writer.write
+        await writer.finish(context.settled())
 
     def __repr__(self) -> str:
         roll = "" if self.roll is None else f", roll={self.roll!r}"
@@ -237,6 +242,24 @@ class _Writer:
                 )  # fmt: skip
         for index, error in failed.items():
             batch.messages[index].fail(error, retry=False)
+
+    async def finish(self, settled: Mapping[str, range]) -> None:
+        """Close the gaps in the manifest, up to what the run has settled, if it takes a moment."""
+        if self._replaced is not None:
+            return
+        with anyio.move_on_after(FINISH):
+            for stream, log in self._logs.items():
+                try:
+                    await anyio.to_thread.run_sync(
+                        log.close_gaps, settled.get(stream, range(0)),
+                        abandon_on_cancel=True, limiter=self._threads,
+                    )  # fmt: skip
+                except Exception as error:
+                    _log.debug(
+                        "%s: the gaps in the manifest of %s were not closed: %s", self._sink,
+                        stream, describe(error),
+                        extra={"stream": stream, "reference": self._reference},
+                    )  # fmt: skip
 
     async def _commit(
         self, stream: str, incoming: Incoming, encode: _Encoding, *, resumes: bool

@@ -302,6 +302,38 @@ def test_what_is_settled_without_a_gap_needs_one_range() -> None:
     assert len(Entry.decoded(last, store.files[last]).done) == 5
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_while_gaps_are_closed_closes_all_or_none(after: bool) -> None:
+    gaps, closed = [(1, 1), (4, 4), (7, 7)], [(1, 5), (7, 7)]
+    for at in range(9):
+        store = MemoryStore()
+        log = CommitLog(store, "r", "s")
+        write(log, [1, 4, 7])
+        store.on_effect = crashing(store.effects + at, after=after)
+        crashed = False
+        try:
+            log.close_gaps(range(2, 6))
+        except Crash:
+            crashed = True
+        again = CommitLog(MemoryStore(store.files), "r", "s")
+        assert write(again, [1, 4, 7]) == 3
+        assert list(again.done) in ((gaps, closed) if crashed else (closed,))
+        if not crashed:
+            break
+    assert at > 0
+
+
+def test_gaps_are_not_closed_where_another_process_commits() -> None:
+    store = MemoryStore()
+    log, other = CommitLog(store, "r", "s"), CommitLog(store, "r", "s")
+    write(log, [1, 4, 7])
+    write(other, [9])
+    log.close_gaps(range(8))
+    write(other, [11])
+    again = CommitLog(store, "r", "s")
+    assert write(again, [1, 4, 7, 9, 11]) == 5
+
+
 def test_a_message_that_was_settled_early_is_written_though_the_watermark_passed_it() -> None:
     log = CommitLog(MemoryStore(), REFERENCE, STREAM)
     write(log, [5], (0, 4))

@@ -19,7 +19,16 @@ import anyio.to_thread
 import pytest
 from pydantic import BaseModel, field_serializer
 
-from flowstream import Backoff, Drop, FileSink, IterableProducer, Message, Pipeline, Retry
+from flowstream import (
+    Backoff,
+    Drop,
+    FileSink,
+    IterableProducer,
+    Message,
+    Pipeline,
+    RateLimit,
+    Retry,
+)
 from flowstream.connectors import complete_files as complete_files_of
 from flowstream.connectors.done_ranges import DoneRanges
 from flowstream.connectors.files import file_sink
@@ -93,6 +102,56 @@ async def test_what_comes_again_is_left_out_in_whatever_batches(
     assert result.settled == {"ok": 40}
     assert sorted(row["n"] for row in await rows(tmp_path)) == [*range(40)]
     assert "skipped 7 messages of orders that are already in complete files" in caplog.text
+
+
+@pytest.mark.parametrize("breaks", [None, "raises", "hangs"])
+async def test_a_run_that_ends_leaves_no_gaps(
+    tmp_path: Path, breaks: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of messages that were dropped, where more wait. It does not wait long for that."""
+    stream = MemoryStream(numbers(9000), slices=[100])
+    create, ends, over = LocalStore.create, threading.Event(), threading.Event()
+
+    def breaking(self: LocalStore, *arguments: Any) -> None:
+        if ends.is_set() and breaks == "raises":
+            raise OSError("it is away")
+        if ends.is_set() and breaks == "hangs":
+            over.wait(30)
+        create(self, *arguments)
+
+    monkeypatch.setattr(LocalStore, "create", breaking)
+    finish = file_sink._Writer.finish
+
+    async def finishing(self: Any, settled: Any) -> None:
+        ends.set()
+        await finish(self, settled)
+        ends.clear()
+
+    monkeypatch.setattr(file_sink._Writer, "finish", finishing)
+    taken: list[int] = []
+    for number in (1, 2, 3):
+        pipeline = Pipeline("filed", stream, max_in_flight=200, rate_limit=RateLimit(2000))
+        pipeline.sink("files", FileSink(tmp_path, format="ndjson"), size=20, batch_timeout=0.05)
+
+        @pipeline.processor
+        async def handle(message: Message[dict[str, int]]) -> None:
+            taken.append(message.offset)
+            if message.offset % 2:
+                message.drop()
+
+        async with pipeline.start() as running:
+            while running.statistics().settled.get("ok", 0) < 200:
+                await anyio.sleep(0.01)
+            since = anyio.current_time()
+            running.stop()
+        assert anyio.current_time() - since < 4
+        found = await anyio.to_thread.run_sync(written, LocalStore(str(tmp_path)), "filed")
+        if breaks is None:
+            assert len(found["orders"]) <= number
+        assert found["orders"].last <= stream.stored["orders"]
+    over.set()
+    found_rows = sorted(row["n"] for row in await rows(tmp_path))
+    assert found_rows == [n for n in range(max(taken) + 1) if n % 2 == 0]
 
 
 async def test_of_an_iterable_each_run_is_written_anew(tmp_path: Path) -> None:

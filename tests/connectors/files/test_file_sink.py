@@ -146,6 +146,7 @@ async def test_a_run_that_ends_leaves_no_gaps(
             running.stop()
         assert anyio.current_time() - since < 4
         found = await anyio.to_thread.run_sync(written, LocalStore(str(tmp_path)), "filed")
+        assert found is not None
         if breaks is None:
             assert len(found["orders"]) <= number
         assert found["orders"].last <= stream.stored["orders"]

@@ -92,7 +92,7 @@ class Member:
     drain_timeout: float = 25.0
     """The longest one of its pipelines. Until it has loaded them, it is the default."""
     heard: float = float("-inf")
-    """When it answered, or was told to drain."""
+    """When it answered, or got the order to drain."""
     killed: str = ""
     """Why it was killed from here."""
 

@@ -35,6 +35,9 @@ KILLS = 2
 RATE = 500
 """Messages published a second."""
 PATIENCE = 60.0
+REPEATS = 2 * MAX_IN_FLIGHT
+"""After a kill: what was in flight, and what was settled since the last commit or beyond an
+unsettled message. On a busy machine the latter two are some hundred."""
 BATCHERS = ("left", "right")
 CLIENT = "flowstream killed"
 """What the names of the pipeline's connections begin with; those of the publisher do not."""
@@ -101,7 +104,7 @@ def check_each_run(rows: list[Row], commits: list[int]) -> list[int]:
             again = max(again, len(before[batcher].intersection(numbers)))
             before[batcher].update(numbers)
         repeats.append(again)
-    assert max(repeats) <= MAX_IN_FLIGHT, repeats
+    assert max(repeats) <= REPEATS, repeats
     return repeats[1:]
 
 

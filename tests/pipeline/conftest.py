@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -22,3 +23,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
         watched: WatchedThreads = request.getfixturevalue("threads")
         return watched.virtual_time(request.param)
     return virtual_time(request.param)
+
+
+@pytest.fixture
+def short_collections() -> None:
+    """Where a thousand tests have run, a full collection blocks the loop for a second, too."""
+    gc.collect()
+    gc.freeze()

@@ -87,7 +87,7 @@ def test_a_handler_that_blocks_the_loop_is_named_at_every_level(tmp_path: Path) 
     (tmp_path / "shop.py").write_text(BLOCKING)
     result = flowstream("run", "shop", cwd=tmp_path)
     assert result.code == 0, result.err
-    assert "the event loop has been blocked for 1." in result.err
+    assert re.search(r"the event loop has been blocked for [12]\.", result.err)
     assert "by the handler of 'processor'" in result.err
     assert "in handle\n    time.sleep(2.5)" in result.err
 

@@ -19,7 +19,11 @@ from flowstream.pipeline.handlers.loopwatch import _waits, watching
 from flowstream.telemetry import LoopBlocked
 from tests.support.pipelines import MemoryStream, Recorder, numbers, pipeline_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.medium]  # it waits for a loop that is blocked
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.medium,  # it waits for a loop that is blocked
+    pytest.mark.usefixtures("short_collections"),
+]
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -218,6 +218,7 @@ async def test_a_drain_that_takes_too_long_names_the_callback() -> None:
 
 @pytest.mark.parametrize("where", ["partition_by", "size", "observer", "lifespan"])
 @pytest.mark.medium
+@pytest.mark.usefixtures("short_collections")
 async def test_what_blocks_the_event_loop_is_named_with_the_line(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,15 +38,18 @@ def sum_of(fleet: Fleet, name: str, **labels: str) -> float:
 async def test_a_worker_is_killed_and_all_are_replaced_under_load(
     broker: Broker, tmp_path: Path
 ) -> None:
-    """Nothing is lost; repeats are bounded by what was in flight; the figures are the sum."""
+    """Nothing is lost; repeats are bounded by what was in flight; the figures are the sum.
+
+    What was settled since the last commit is repeated, too: here a commit follows in 0.2 s.
+    """
     with Fleet(broker, tmp_path) as fleet:
         await fleet.create()
         fleet.start()
         await to_thread.run_sync(fleet.until, fleet.ready)
-        killed = 0.0
+        victim, killed = 0, 0.0
 
         async def disturb() -> None:
-            nonlocal killed
+            nonlocal victim, killed
             await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) > MESSAGES / 5)
             victim = fleet.snapshot()["workers"][1]["pid"]
             killed = time.time()
@@ -68,7 +71,7 @@ async def test_a_worker_is_killed_and_all_are_replaced_under_load(
             group.start_soon(disturb)
         await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) == MESSAGES)
         repeats = fleet.handled().total() - MESSAGES
-        assert repeats <= WINDOW
+        assert repeats <= 2 * WINDOW
         for partition in range(3):
             assert fleet.longest_pause(f"{fleet.name}-{partition}", killed) < TAKEOVER
         # The page has the figures of the last look at the workers, and /metrics those of now.
@@ -84,7 +87,10 @@ async def test_a_worker_is_killed_and_all_are_replaced_under_load(
         assert fleet.readers() == {1, 2}
         settled = sum_of(fleet, "flowstream_settled_messages_total")
         assert settled == pipeline["settled"]
-        assert MESSAGES - WINDOW <= settled <= MESSAGES + repeats  # a killed one tells no more
+        # A killed one takes with it what it has counted since the last look, a second before.
+        rows = (tmp_path / f"handled.{victim}").read_text().splitlines()
+        untold = sum(float(row.split()[2]) > killed - 3 for row in rows)
+        assert MESSAGES - untold <= settled <= MESSAGES + repeats
 
         before = {it["pid"] for it in shown["workers"]}
         rolled = await to_thread.run_sync(fleet.command, "workers", "restart")

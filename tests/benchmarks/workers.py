@@ -50,8 +50,7 @@ class Computing(Fleet):
 
     def times(self) -> list[float]:
         """When each message was handled."""
-        files = self.folder.glob("handled.*")
-        return [float(line) for file in files for line in file.read_text().splitlines()]
+        return [float(at) for (at,) in self.rows()]
 
 
 def measure(url: str, workers: int, messages: int) -> float:

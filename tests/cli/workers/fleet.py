@@ -178,23 +178,22 @@ class Fleet:
         pids = [int(file.suffix[1:]) for file in self.folder.glob("handled.*")]
         return [pid for pid in pids if alive(pid)]
 
+    def rows(self, process: object = "*") -> list[list[str]]:
+        """What the workers, or one of them, wrote of each message. They may be writing a line."""
+        return [
+            line.split()
+            for file in self.folder.glob(f"handled.{process}")
+            for line in file.read_text().splitlines(keepends=True)
+            if line.endswith("\n")
+        ]
+
     def handled(self) -> Counter[tuple[str, int]]:
         """How often each message was handled, by stream and offset."""
-        found = Counter[tuple[str, int]]()
-        for file in self.folder.glob("handled.*"):
-            for line in file.read_text().splitlines():
-                stream, offset, _ = line.split()
-                found[stream, int(offset)] += 1
-        return found
+        return Counter((stream, int(offset)) for stream, offset, _ in self.rows())
 
     def longest_pause(self, stream: str, since: float) -> float:
         """The longest time after `since` in which no message of a partition was handled."""
-        times = sorted(
-            float(line.split()[2])
-            for file in self.folder.glob("handled.*")
-            for line in file.read_text().splitlines()
-            if line.startswith(f"{stream} ")
-        )
+        times = sorted(float(at) for where, _, at in self.rows() if where == stream)
         later = [since, *(at for at in times if at >= since)]
         return max((b - a for a, b in itertools.pairwise(later)), default=0.0)
 

@@ -6,7 +6,7 @@ enough for that: batches finish in any order, and after a crash the same message
 batches.
 
 A range is (first offset, last offset), both included. Memory and the time of a search grow with the
-number of ranges, not of offsets. So call `settle_below` with the watermark: no message below it
+number of ranges, not of offsets. So call `close_gaps` with what is settled: no message of it
 arrives again, and the gaps there (messages that were dropped, or went to other sinks) are closed.
 """
 
@@ -15,6 +15,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
+
+CLOSE_WITHIN = 1.0
+"""Seconds in which a run that ends may close the gaps that it leaves in a sink's record."""
 
 Range = tuple[int, int]
 """The first and the last offset of an unbroken run of offsets."""
@@ -62,13 +65,8 @@ class DoneRanges:
             self._firsts[start:end] = [first]
             self._lasts[start:end] = [last]
 
-    def settle_below(self, offset: int) -> None:
-        """Add every offset below `offset`, which closes the gaps there."""
-        if offset > 0:
-            self.add([(0, offset - 1)])
-
     def close_gaps(self, run: range, last: int) -> None:
-        """Add the offsets of a run of offsets, up to `last`."""
+        """Add every offset of an unbroken run, up to `last`, which closes the gaps there."""
         end = min(run.stop - 1, last)
         if run.start <= end:
             self.add([(run.start, end)])

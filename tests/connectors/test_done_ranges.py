@@ -41,7 +41,7 @@ def test_done_ranges_equal_a_set(ranges: list[Range], below: int) -> None:
         assert offsets_in(list(done)) == model
         assert apart(list(done))
     assert done == DoneRanges(ranges) == DoneRanges(reversed(ranges))
-    done.settle_below(below)
+    done.close_gaps(range(below), below - 1)
     model |= set(range(below))
     assert offsets_in(list(done)) == model
     assert apart(list(done))

@@ -1,6 +1,6 @@
 """What a parent and its workers tell each other: JSON objects in frames of bounded size. No I/O.
 
-worker -> parent    loaded      its modules are imported; does it need a broker?
+worker -> parent    loaded      its modules are imported; does it need a broker? its drain_timeout
 parent -> worker    broker      the broker to use
 worker -> parent    prepared    the broker answers and the streams exist
 worker -> parent    turn        a pipeline is about to subscribe, and waits for its turn

@@ -193,7 +193,7 @@ class Parent:
         def heard(message: Message) -> None:
             if message["kind"] == "loaded":
                 self._targets |= message["targets"]
-                member.drain_timeout = float(message.get("drain_timeout", member.drain_timeout))
+                member.drain_timeout = float(message["drain_timeout"])
                 group.start_soon(self._lend, process, bool(message["needs_broker"]))
             elif message["kind"] == "prepared":
                 if self._plan.count is None and not message["partitions"]:

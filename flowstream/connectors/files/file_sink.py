@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from flowstream.checks import is_whole
 from flowstream.connectors.commit_gate import CommitGate, OutcomeOpen, in_thread
-from flowstream.connectors.done_ranges import DoneRanges, Range
+from flowstream.connectors.done_ranges import CLOSE_WITHIN, DoneRanges, Range
 from flowstream.connectors.files.commit_log import CommitLog, Incoming, Part
 from flowstream.connectors.files.formats import Encoder, Rows, ndjson, parquet
 from flowstream.connectors.files.names import folder_of
@@ -50,9 +50,6 @@ from flowstream.schema import NAME, Rule, make, takes
 from flowstream.texts import describe, interrupts, plural
 
 _log = logging.getLogger("flowstream.connectors")
-
-FINISH = 1.0
-"""Seconds in which a run may close the gaps that it leaves."""
 
 DIRECTORY = Rule(
     "a path or a URL that fsspec knows, such as s3://bucket/orders",
@@ -247,7 +244,7 @@ class _Writer:
         """Close the gaps in the manifest, up to what the run has settled, if it takes a moment."""
         if self._replaced is not None:
             return
-        with anyio.move_on_after(FINISH):
+        with anyio.move_on_after(CLOSE_WITHIN):
             for stream, log in self._logs.items():
                 try:
                     await anyio.to_thread.run_sync(

@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from flowstream.backoff import Backoff
 from flowstream.connectors.commit_gate import OutcomeOpen, in_thread
-from flowstream.connectors.done_ranges import DoneRanges
+from flowstream.connectors.done_ranges import CLOSE_WITHIN, DoneRanges
 from flowstream.connectors.sql.columns import Column, Convert, Kind, RowMaker, columns_of
 from flowstream.connectors.sql.offsets_table import Place
 from flowstream.connectors.sql.transaction import Row, finish_record, write_batch
@@ -48,9 +48,6 @@ from flowstream.texts import describe, interrupts, shown, type_name, without_pas
 
 _log = logging.getLogger("flowstream.connectors")
 T = TypeVar("T")
-
-FINISH = 1.0
-"""Seconds in which a run may close the gaps that it leaves."""
 
 MakeRow = Callable[[Message[Any]], Any]
 COLUMNS = checked(
@@ -434,7 +431,7 @@ class BatchWriter:
             return
         settled = self._context.settled()
         try:
-            await self._pool.try_call(FINISH, finish_record, self._reference, settled)
+            await self._pool.try_call(CLOSE_WITHIN, finish_record, self._reference, settled)
         except Exception as error:
             _log.debug(
                 "%s: the gaps in the record of %s were not closed: %s", self._context.pipeline,

@@ -84,7 +84,7 @@ def test_from_nothing_to_a_pipeline_that_goes_on_where_it_was(tmp_path: Path) ->
 
     def notes(name: str) -> list[str]:
         """Without what only a busy machine tells of: an event loop that was blocked, a start that
-        takes seconds, a broker that is waited for, and what is told every ten seconds."""
+        takes seconds, a broker that is not there yet, and the status line of every ten seconds."""
         slow = re.compile(
             r"20\d\d-|\s|waiting for the broker at |"
             r"\S+( \S+)?: ((starting|connecting) for |running, )"

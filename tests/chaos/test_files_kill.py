@@ -61,10 +61,20 @@ def found(folder: Path, format: str) -> list[int]:
 
 def check(folder: Path, format: str, count: int) -> None:
     """All that was not dropped, each once; and no file that is not complete."""
+    left = temporaries(folder)
+    if left:
+        # Killed while it closed gaps, after all offsets were stored: only a message clears it up.
+        assert all(file.name.endswith(".entry.tmp") for file in left)
+        Path(f"{folder}.offset").unlink()
+        run(folder, format, (0, -1))
     assert sorted(found(folder, format)) == [n for n in range(count) if n % 10 != 3]
     there = {str(file) for file in folder.rglob(f"*.{format}")}
     assert there == {*complete_files(folder)}
-    assert not [file for file in folder.rglob("*.tmp") if file.parent.name != "_probe"]
+    assert not temporaries(folder)
+
+
+def temporaries(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*.tmp") if file.parent.name != "_probe"]
 
 
 @pytest.mark.chaos

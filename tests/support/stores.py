@@ -14,7 +14,11 @@ class Crash(BaseException):
 
 
 class MemoryStore:
-    """`on_effect(number, done)` is called before (`done` is False) and after each effect."""
+    """`on_effect(number, done)` is called before (`done` is False) and after each effect.
+
+    Like a local directory, it writes under a temporary name first, which another process may
+    remove.
+    """
 
     atomic = True
     directory = "memory"
@@ -27,24 +31,30 @@ class MemoryStore:
 
     def put(self, path: str, data: bytes, temporary: str) -> None:
         assert path not in self.files, f"{path} is replaced"
-        self._effect(lambda: self.files.update({path: data}))
+        self._effect(lambda: self.files.update({temporary: data}))
+        self._effect(lambda: self._rename(temporary, path))
 
     def create(self, path: str, data: bytes, temporary: str) -> None:
         def create() -> None:
+            content = self._content(temporary)
             if path in self.files:
                 raise FileExistsError(path)
-            self.files[path] = data
+            self.files[path] = content
 
-        self._effect(create)
+        self._effect(lambda: self.files.update({temporary: data}))
+        try:
+            self._effect(create)
+        except OSError:
+            self.delete(temporary)
+            raise
+        self.delete(temporary)
 
     def delete(self, path: str) -> None:
         self._effect(lambda: self.files.pop(path, None))
 
     def read(self, path: str) -> bytes:
         self._effect(lambda: None)  # others may act before and after a read, too
-        if path not in self.files:
-            raise FileNotFoundError(path)
-        return self.files[path]
+        return self._content(path)
 
     def names(self, folder: str) -> Sequence[str]:
         self._effect(lambda: None)
@@ -54,6 +64,15 @@ class MemoryStore:
 
     def url(self, path: str) -> str:
         return path
+
+    def _content(self, path: str) -> bytes:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path]
+
+    def _rename(self, temporary: str, path: str) -> None:
+        self.files[path] = self._content(temporary)
+        del self.files[temporary]
 
     def _effect(self, act: Callable[[], object]) -> None:
         number, self.effects = self.effects, self.effects + 1

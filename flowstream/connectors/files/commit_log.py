@@ -23,6 +23,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 from flowstream.connectors.commit_gate import CommitGate
 from flowstream.connectors.done_ranges import DoneRanges, Range, ranges_of
@@ -149,10 +150,13 @@ class CommitLog:
         files = tuple(self._file(part, sequence, token, index) for index, part in enumerate(parts))
         self._opened = False  # until the outcome is known
         paths = json.dumps([file.path for file in files]).encode()
-        self.store.put(intent, paths, self._layout.temporary(sequence, token, "intent"))
-        for index, (part, file) in enumerate(zip(parts, files, strict=True)):
-            temporary = self._layout.temporary(sequence, token, index)
-            self.store.put(file.path, part.content, temporary)
+        try:
+            self.store.put(intent, paths, self._layout.temporary(sequence, token, "intent"))
+            for index, (part, file) in enumerate(zip(parts, files, strict=True)):
+                temporary = self._layout.temporary(sequence, token, index)
+                self.store.put(file.path, part.content, temporary)
+        except FileNotFoundError:  # another process removed a temporary file: the number exists
+            return self._lost(sequence, token, files)
         done = DoneRanges(self.done)
         for file in files:
             done.add(file.offsets)
@@ -167,15 +171,19 @@ class CommitLog:
         )
         gate.enter()
         if not self._create(entry):
-            self._read_behind(sequence)
-            self._discard(sequence, token, [file.path for file in files])
-            self._opened = True
-            return False
+            return self._lost(sequence, token, files)
         self._last, self.done, self._times = sequence, done, times
         self._opened = True
         with suppress(OSError):  # the next start removes it
             self.store.delete(intent)
         return True
+
+    def _lost(self, sequence: int, token: str, files: Sequence[DataFile]) -> Literal[False]:
+        """Read what the process did that was first, and remove the files of this attempt."""
+        self._read_behind(sequence)
+        self._discard(sequence, token, [file.path for file in files])
+        self._opened = True
+        return False
 
     def _file(self, part: Part, sequence: int, token: str, index: int) -> DataFile:
         offsets = (min(part.offsets), max(part.offsets))
@@ -190,8 +198,9 @@ class CommitLog:
         temporary = self._layout.temporary(entry.sequence, entry.token, "entry")
         try:
             self.store.create(path, entry.encoded(), temporary)
-        except FileExistsError:
-            # It may be this entry: stored, with the answer lost, and created again by a retry.
+        except (FileExistsError, FileNotFoundError):
+            # It may be this entry: stored, with the answer lost, and created again by a retry. The
+            # temporary file is removed by others only after the number exists.
             return self._read(entry.sequence).token == entry.token
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -22,8 +23,8 @@ ORDERS = 12_000
 def test_order_per_customer_holds_and_commits_never_pass_what_is_unsettled(
     runner: Runner, tmp_path: Path
 ) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"ORDERS_SEED={seed}")
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
+    print(f"CHAOS_SEED={seed}")
     want = publish(runner.url, tmp_path, ORDERS)
     diary = runner.warehouse.path
     diary.touch()

@@ -289,9 +289,12 @@ def start(broker: Broker, node: Node) -> subprocess.Popen[bytes]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": f"{node.folders['config']}/enabled_plugins",
         "RABBITMQ_MNESIA_DIR": node.folders["data"],
         "RABBITMQ_LOG_BASE": node.folders["log"],
+        # The nodes share the cores with the tests, so their schedulers do not wait busily:
+        # https://www.rabbitmq.com/docs/runtime#cpu
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
     }
     if len(broker.nodes) > 1:
-        environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] = "+S 1:1"
+        environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += " +S 1:1"
     with (inside["log"] / "output.log").open("wb") as output:
         return subprocess.Popen(
             ["chroot", broker.root, "rabbitmq-server"],

@@ -38,6 +38,7 @@ def test_workers_that_come_and_go_repeat_nothing_and_those_that_are_killed_what_
     assert found["kill"].takeover < 3.0
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_costs_seconds_and_a_roll_evens_the_load_out():
     found = simulate("node", "roll", partitions=PARTITIONS, workers=WORKERS, within=2.0)
     assert found["node"].seconds < 5.0
@@ -46,6 +47,7 @@ def test_a_node_that_dies_costs_seconds_and_a_roll_evens_the_load_out():
     assert found["roll"].most == 1.0
 
 
+@pytest.mark.slow
 def test_workers_of_one_parent_are_even_at_the_start_and_again_after_a_node_died():
     """They start at the same moment, and take turns. Without the parent the load stays uneven."""
     options: dict[str, Any] = {"partitions": 24, "workers": 8, "rate": 5.0}

@@ -6,7 +6,7 @@ The rings are drawn by markers, so that one place says where a test runs:
   on asyncio what runs on asyncio and on trio; properties draw few examples: `make test-fast`
 - test: no real broker, nothing long: `make test`
 - all the others, which need a real RabbitMQ (`broker`), a browser (`browser`), kill processes
-  (`chaos`), or are long (`slow`): `make test-all`
+  (`chaos`), or are long (`slow`, and what is `medium` again on trio): `make test-all`
 
 Reports reach this plugin in the process that was started, whichever worker ran the test.
 """
@@ -88,6 +88,8 @@ def ring_of(item: pytest.Item) -> str:
     marked = {marker.name for marker in item.iter_markers()}
     if long := next((name for name in LONG if name in marked), None):
         return long
+    if "medium" in marked and on_trio(item):
+        return "slow"
     if "medium" in marked or on_trio(item) or broker_of(item) is not None:
         return "test"
     return "fast" if item.nodeid.split("/")[1] in FAST else "test"

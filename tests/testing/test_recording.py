@@ -43,7 +43,7 @@ def orders(**options) -> Pipeline:
         elif amount == -3:
             raise ValueError("minus three")
 
-    @pipeline.batcher(size=3, batch_timeout=3600)
+    @pipeline.batcher(size=3, batch_timeout=60)
     def load(batch: Batch[Order]) -> None:
         if any(order.amount == -4 for order in batch.data):
             raise RuntimeError("cannot load")

@@ -142,6 +142,7 @@ async def handle(message: Message[bytes]) -> None:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("third", [True, False])
 def test_a_handler_that_blocks_the_event_loop(third: bool, tmp_path: Path) -> None:
     """The event loop does not hear signals, and the run ends nevertheless."""

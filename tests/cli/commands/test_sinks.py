@@ -92,6 +92,7 @@ def shop(tmp_path: Path, embedded_broker: Broker) -> Shop:
     return Shop(tmp_path, embedded_broker)
 
 
+@pytest.mark.slow
 def test_made_listed_forgotten_and_written_again(shop: Shop) -> None:
     shop.publish(1, 2, 3)
     before = shop.listed()

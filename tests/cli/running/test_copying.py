@@ -148,6 +148,7 @@ def test_keys_are_text_or_whole_numbers() -> None:
         assert key_from("k")(Message.new(raw, raw=raw)) == key
 
 
+@pytest.mark.slow
 def test_what_cannot_be_copied_is_left_out_by_the_command_that_the_error_names(
     tmp_path: Path,
 ) -> None:

@@ -87,7 +87,7 @@ async def test_a_drain_counts_what_is_in_flight(caplog: pytest.LogCaptureFixture
     @pipeline.processor
     async def handle(message: Message[dict]) -> None: ...
 
-    @pipeline.batcher(size=100, batch_timeout=1000)
+    @pipeline.batcher(size=100, batch_timeout=60)
     async def load(batch: Batch[dict]) -> None:
         await anyio.sleep(3)
 

@@ -112,6 +112,7 @@ async def test_a_super_stream_with_other_partitions_is_accepted(
         assert anyio.current_time() - began < 2.0
 
 
+@pytest.mark.medium
 async def test_a_super_stream_that_never_gets_partitions_is_an_error(
     cluster: Cluster, connect: Connect
 ) -> None:

@@ -97,6 +97,7 @@ async def test_who_waits_for_a_node_shares_the_outcome(connect: Connect) -> None
         assert anyio.current_time() - start < 20
 
 
+@pytest.mark.medium
 async def test_a_node_that_was_lost_is_not_chosen_again_while_there_are_others(
     connect: Connect,
 ) -> None:

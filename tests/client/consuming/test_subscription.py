@@ -155,6 +155,7 @@ async def test_a_replica_that_is_behind_is_not_taken_for_another_stream(
         assert consumer.statistics()["recoveries"] == 1
 
 
+@pytest.mark.medium
 async def test_a_new_leader_that_knows_of_nothing_committed_is_waited_for(
     cluster: Cluster, connect: Connect
 ) -> None:

@@ -109,6 +109,7 @@ async def test_a_member_of_a_group_reads_while_its_other_partitions_are_opened(
         assert [*member.positions] == member.partitions
 
 
+@pytest.mark.medium
 async def test_partitions_are_opened_side_by_side(cluster: Cluster, connect: Connect) -> None:
     """One after the other would take a second for each."""
     names = cluster.super_streams["invoices"] = [f"invoices-{n}" for n in range(2 * AT_ONCE)]

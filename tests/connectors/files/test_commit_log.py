@@ -117,6 +117,7 @@ def test_a_crash_while_another_crash_is_cleared_up_is_no_different(after: bool) 
             check_whole(again.files, ALL)
 
 
+@pytest.mark.medium
 def test_another_process_that_writes_the_same_at_any_effect_doubles_nothing() -> None:
     """Such as the new owner of a partition, beside one that does not know yet that it lost it."""
     for at in range(effects_of(FIRST)):
@@ -153,6 +154,7 @@ def test_another_process_that_dies_at_any_effect_doubles_nothing() -> None:
             check_whole(store.files, ALL)
 
 
+@pytest.mark.medium
 def test_a_process_that_dies_when_another_has_gone_on_doubles_nothing() -> None:
     """It may leave a file, which no reader is told of."""
     total = effects_of(FIRST)

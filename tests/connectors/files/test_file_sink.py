@@ -104,6 +104,7 @@ async def test_what_comes_again_is_left_out_in_whatever_batches(
     assert "skipped 7 messages of orders that are already in complete files" in caplog.text
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("breaks", [None, "raises", "hangs"])
 async def test_a_run_that_ends_leaves_no_gaps(
     tmp_path: Path, breaks: str | None, monkeypatch: pytest.MonkeyPatch

@@ -162,6 +162,7 @@ async def test_a_message_for_two_sinks_is_in_both(store: Store) -> None:
     assert store.done() == {("shop/a", "orders"): "0-29", ("shop/b", "orders"): "0-29"}
 
 
+@pytest.mark.medium
 async def test_gaps_close_behind_the_watermark(store: Store) -> None:
     """What is dropped, or fails, leaves no range behind for each message."""
 
@@ -179,6 +180,7 @@ async def test_gaps_close_behind_the_watermark(store: Store) -> None:
     assert ranges.startswith("0-1")
 
 
+@pytest.mark.medium
 async def test_a_run_that_ends_leaves_no_gaps(store: Store) -> None:
     """Not even where more messages wait, and a slower one is settled last.
 

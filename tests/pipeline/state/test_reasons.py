@@ -276,6 +276,7 @@ async def test_events_tell_reasons_and_never_fail() -> None:
     assert sum(event.messages for event in recorder.of(AttemptFailed)) == 4
 
 
+@pytest.mark.medium
 async def test_an_event_is_for_a_slice_and_not_for_each_of_its_messages() -> None:
     recorder = Recorder()
     pipeline = pipeline_of(MemoryStream(numbers(1_000), slices=[1_000]), on_failure=Drop())

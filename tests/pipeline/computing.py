@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -72,6 +73,10 @@ DOINGS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+PROGRAM = "import sys; print('printed'); sys.exit(len(sys.stdin.read()))"
+"""Prints, and reads its standard input to the end."""
+
+
 def first_time(file: str) -> bool:
     try:
         open(file, "x").close()
@@ -94,6 +99,9 @@ def process(message: Message[dict]) -> Any:
     elif doing == "note":
         with open(message.data["file"], "a") as file:
             file.write("x")
+    elif doing == "programs":
+        subprocess.run([sys.executable, "-c", PROGRAM], check=True)
+        os.write(1, b"written to standard output\n")
     elif doing == "killed" or (doing == "killed once" and first_time(message.data["file"])):
         os.kill(os.getpid(), signal.SIGKILL)
     elif doing == "killed once":
@@ -108,7 +116,7 @@ def process(message: Message[dict]) -> Any:
 
 def load(batch: Batch[dict]) -> Any:
     doing = batch.data[0].get("do", "nothing")
-    if doing in ("killed once", "route"):
+    if doing in ("killed once", "programs", "route"):
         return process(batch.messages[0])
     batch.messages.pop()  # whatever is done to the list, every message settles
     return DOINGS[doing](batch)

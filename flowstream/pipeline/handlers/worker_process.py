@@ -141,11 +141,15 @@ def how_ended(code: int | None) -> str:
 def serve(main: str | None) -> None:
     """Answer calls until standard input ends. `main` is the file that the pipeline's process ran.
 
-    What a handler prints is discarded, because standard output carries the answers.
+    What a handler prints is discarded. The pipes of calls and answers leave the numbers of standard
+    input and output, because programs that a handler starts inherit those: they would read the next
+    call, or write into an answer.
     """
-    calls, answers = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdin = open(os.devnull)  # noqa: SIM115
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     broken = _as_main(main)
     while len(header := calls.read(_LENGTH.size)) == _LENGTH.size:

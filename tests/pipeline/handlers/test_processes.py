@@ -120,6 +120,19 @@ async def test_what_a_handler_decides_comes_back() -> None:
     assert sorted(told.told) == list(range(6))
 
 
+@pytest.mark.parametrize("stage", ["processor", "batcher"])
+async def test_programs_that_a_handler_starts_read_no_calls_and_write_into_no_answers(
+    stage: str,
+) -> None:
+    pipeline = pipeline_of(MemoryStream(doing(*["programs", "nothing"] * 2)), on_failure=Drop())
+    if stage == "processor":
+        pipeline.processor(processes=True, max_demand=1)(process)
+    else:
+        pipeline.processor(keep)
+        pipeline.batcher(size=1, processes=True)(load)
+    assert await settled_by(pipeline) == ({"ok": 4}, {})
+
+
 async def test_batch_handlers_fail_their_batch_alone() -> None:
     each = [what for what in DOINGS if what != "hang"]
     bodies = [body for what in each for body in doing(what, what)]

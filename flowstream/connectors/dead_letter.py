@@ -1,8 +1,9 @@
 """Dead letters: messages that a pipeline could not handle, published with the place and the reason.
 
 A dead letter is an AMQP 1.0 message. Its data section is the original body, byte for byte, even if
-that is itself an AMQP message, so publishing it replays the original exactly. PROPERTIES lists its
-application properties.
+that is itself an AMQP message, so publishing it replays the original exactly. Of an object, which a
+source may send instead of a body, it is the data as JSON. PROPERTIES lists its application
+properties.
 
 A letter must fit into one frame. If it does not, first the traceback is shortened, then the reason.
 If the body leaves no room for the rest, it is left out: then the letter has the stream, offset,
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from flowstream.client import AmqpMessage
+from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import StreamWriter, environment_of, refuse_super_stream
 from flowstream.connectors.publish_once import OncePublisher, published_record, publishing_ids
 from flowstream.connectors.valve import SafetyValve
@@ -34,11 +36,12 @@ from flowstream.pipeline import (
     Failure,
     FailurePolicy,
     Guarantee,
+    Message,
     OpenPolicy,
     RunContext,
 )
 from flowstream.schema import NAME, STREAM, check, listing, number, whole
-from flowstream.texts import type_name
+from flowstream.texts import interrupts, shown, type_name
 
 _log = logging.getLogger("flowstream.connectors")
 
@@ -61,6 +64,8 @@ PROPERTIES = {
 """The application properties of a dead letter."""
 REASON_LIMIT = 2048
 TRACEBACK_LIMIT = 8192
+DATA_LIMIT = 65_536
+"""The most characters of the `repr` of data that are kept."""
 LENGTHS = 16
 """Bytes that the lengths of a long message need in addition."""
 
@@ -223,7 +228,7 @@ class SafetyValveTripped(FlowstreamError):
 
 def dead_letter(pipeline: str, failure: Failure, room: int | None = None) -> bytes:
     """The AMQP 1.0 message for a failure, of at most `room` bytes; see PROPERTIES."""
-    raw = failure.message.raw
+    raw = _body_of(failure.message)
     properties = _about(pipeline, failure)
     letter = _written(raw, properties)
     if room is None or len(letter) <= room:
@@ -241,6 +246,18 @@ def dead_letter(pipeline: str, failure: Failure, room: int | None = None) -> byt
     properties["x-reason"] = reason.decode(errors="ignore")
     properties["x-traceback"] = trace.decode(errors="ignore")
     return _written(raw, properties)
+
+
+def _body_of(message: Message[Any]) -> bytes:
+    """The body as it was delivered. Of an object it is the data as JSON, or else its `repr`."""
+    if not message.is_object:
+        return message.raw
+    try:
+        return encode_payload(message.data)
+    except BaseException as error:
+        if interrupts(error):
+            raise
+        return shown(message.data, DATA_LIMIT).encode()
 
 
 def _resumes(failures: Sequence[Failure]) -> dict[str, bool]:

@@ -29,11 +29,11 @@ class Delivery:
     The offset of the message at `index` is `base + index`, or `offsets[index]` where a filter left
     gaps. `partition` is the source partition that brought them in, and `following` the delivery
     that came after this one. `touched` is set once something is decided about one of the messages:
-    only then are they examined one by one.
+    only then are they examined one by one. `opaque`: not all of them came as bytes.
     """
 
     __slots__ = ("_offsets", "abandoned", "arrived", "base", "count", "flags", "following", "last",
-                 "partition", "remaining", "timestamp", "touched")  # fmt: skip
+                 "opaque", "partition", "remaining", "timestamp", "touched")  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Delivery:
         self.remaining: int = count
         self.abandoned: int = 0
         self.touched: bool = False
+        self.opaque: bool = False
         self.following: Delivery | None = None
         self.timestamp: int = timestamp
         self.arrived: float = arrived

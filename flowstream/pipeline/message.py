@@ -210,6 +210,11 @@ class Message(Generic[T]):
         return self.raw if codec is None else codec.body(self.raw)
 
     @property
+    def is_object(self) -> bool:
+        """Whether the source sent the data as an object instead of a body: then `raw` is empty."""
+        return self._delivery.opaque and not self.raw
+
+    @property
     def properties(self) -> Mapping[str, Any]:
         """The AMQP 1.0 properties by name (such as message_id); empty for a plain body."""
         codec = self._delivery.partition.codec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from flowstream import (
     Batch,
     DeadLetter,
     Environment,
+    IterableProducer,
     Message,
     Pipeline,
     Retry,
@@ -21,6 +23,7 @@ from flowstream import (
 )
 from flowstream.client import AmqpMessage, Publisher
 from flowstream.connectors import DEAD_LETTER_PROPERTIES
+from flowstream.testing import MemoryEnvironment
 from tests.brokers.running import Broker
 from tests.support.reading import PATIENCE, contents, numbers, until
 
@@ -64,6 +67,23 @@ def failing(name: str, stream: str) -> Pipeline:
             raise KeyError("gone")
 
     return pipeline
+
+
+async def test_the_data_of_an_object_is_in_its_letter() -> None:
+    """A source that sends no bytes has no body to bury, and the message is gone afterwards."""
+    items = [{"id": 1, "price": Decimal("2.50")}, ("tea", 2), "text", b"bytes", b"", range]
+    pipeline = Pipeline("shop", IterableProducer(items), on_failure=DeadLetter("dead"))
+
+    @pipeline.processor
+    async def fail(message: Message[Any]) -> None:
+        raise ValueError("no")
+
+    environment = MemoryEnvironment()
+    assert (await pipeline.run(environment=environment)).settled == {"dead_lettered": len(items)}
+    bodies = [AmqpMessage(raw).data for raw in environment.stream("dead").bodies]
+    assert bodies == [
+        b'{"id":1,"price":"2.50"}', b'["tea",2]', b"text", b"bytes", b"", b"<class 'range'>",
+    ]  # fmt: skip
 
 
 async def test_a_letter_has_its_origin_its_reason_and_the_body_as_it_was(

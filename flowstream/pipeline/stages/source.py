@@ -322,6 +322,7 @@ class Source:
             delivery = Delivery(
                 partition, base, len(part), offsets=some, timestamp=timestamp, arrived=now
             )
+            delivery.opaque = opaque
             self._take_in(delivery, size, now)
             await self._pass_on(delivery, part, size, opaque)
             start = end

@@ -132,12 +132,17 @@ class Consumer:
     async def __anext__(self) -> Delivery:
         """The next delivery; the last one counts as processed, and its credit is returned.
 
-        Raises OffsetTruncated if retention removed messages before they were read (with
+        If `messages` has read only some messages of the last one, it is the rest of that. Raises
+        OffsetTruncated if retention removed messages before they were read (with
         `on_truncated="skip"` they are counted in `lost`), ChecksumMismatch or ProtocolError for a
-        damaged chunk, and the last error if the consumer gave up. Ends when it is closed.
+        damaged chunk, what `match` raises (then the same chunk comes again), and the last error if
+        the consumer gave up. Ends when it is closed.
         """
         self._manager.check_thread()
         self._block.check()
+        if (rest := self.partly_read) is not None:
+            rest.shorten()
+            return rest
         await self.done()
         while True:
             delivery = self.take()
@@ -148,8 +153,18 @@ class Consumer:
             await self._subscription.arrived.wait()
 
     def messages(self) -> AsyncIterator[StreamMessage]:
-        """Iterates message by message instead of delivery by delivery."""
+        """Iterates message by message instead of delivery by delivery.
+
+        A message counts as processed when you ask for the next one, and when the block ends without
+        an exception.
+        """
         return Messages(self)
+
+    @property
+    def partly_read(self) -> Delivery | None:
+        """The last delivery, if `messages` has read only some of its messages."""
+        delivery = self._current
+        return delivery if delivery is not None and delivery.left else None
 
     def take(self) -> Delivery | None:
         """The next delivery if there is one, without waiting; call `done` before."""
@@ -157,14 +172,18 @@ class Consumer:
         return delivery
 
     async def done(self) -> None:
-        """Marks the last delivery as processed: returns its credit and tracks its offset."""
+        """Marks the last delivery, as far as it was read, as processed: tracks its offset, and
+        returns its credit."""
         delivery, self._current = self._current, None
         if delivery is None:
             return
-        self._subscription.done()
+        read = len(delivery) - delivery.left
+        last = delivery.offsets[read - 1]
+        if not delivery.left:
+            self._subscription.done()
+            last = max(last, (self.position or 0) - 1)
         if self._tracker is not None:
-            last = max(delivery.offsets[-1], (self.position or 0) - 1)
-            offset = self._tracker.processed(last, len(delivery.bodies))
+            offset = self._tracker.processed(last, read)
             if offset is not None:
                 await self._store(offset)
 
@@ -379,6 +398,7 @@ class Consumer:
             )
 
     async def _end(self) -> None:
+        self._current = None
         self._manager.release(self._user)
         with anyio.CancelScope(shield=True):
             for task in self._tasks:

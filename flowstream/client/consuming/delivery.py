@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from flowstream.protocol import Chunk, OffsetSpec
 
@@ -31,6 +32,7 @@ class Delivery:
         "bytes",
         "chunk_id",
         "committed_chunk_id",
+        "left",
         "lost",
         "offset",
         "offsets",
@@ -50,6 +52,8 @@ class Delivery:
     ) -> None:
         self.stream: str = stream
         self.lost: int = lost
+        self.left: int = 0
+        """How many messages are left to read, if they are read one by one; otherwise 0."""
         self.offset: int = offsets[0]
         self.offsets: Sequence[int] = offsets
         self.bodies: list[bytes] = bodies
@@ -60,6 +64,11 @@ class Delivery:
 
     def __len__(self) -> int:
         return len(self.bodies)
+
+    def shorten(self) -> None:
+        """Leaves out the messages that were read one by one."""
+        self.bodies, self.offsets = self.bodies[-self.left :], self.offsets[-self.left :]
+        self.offset, self.left, self.lost = self.offsets[0], 0, 0
 
     def __repr__(self) -> str:
         return f"<delivery of {len(self.bodies)} messages of {self.stream!r} at {self.offset}>"
@@ -75,22 +84,37 @@ class StreamMessage:
     body: bytes
 
 
-class Messages:
-    """Iterates over a consumer message by message instead of delivery by delivery."""
+class Reader(Protocol):
+    """A consumer, as `Messages` sees it."""
 
-    def __init__(self, deliveries: AsyncIterator[Delivery]) -> None:
-        self._deliveries = deliveries
-        self._delivery: Delivery | None = None
-        self._next = 0
+    @property
+    def partly_read(self) -> Delivery | None:
+        """The delivery of which some messages were read one by one, and others are left."""
+
+    async def __anext__(self) -> Delivery:
+        """The next delivery."""
+
+
+class Messages:
+    """Iterates over a consumer message by message instead of delivery by delivery.
+
+    The consumer knows what is left of a delivery: another iteration begins there, and an offset
+    that is stored is that of the last message that was read.
+    """
+
+    def __init__(self, consumer: Reader) -> None:
+        self._consumer = consumer
 
     def __aiter__(self) -> Messages:
         return self
 
     async def __anext__(self) -> StreamMessage:
-        if self._delivery is None or self._next >= len(self._delivery):
-            self._delivery, self._next = await anext(self._deliveries), 0
-        delivery, number = self._delivery, self._next
-        self._next += 1
+        delivery = self._consumer.partly_read
+        if delivery is None:
+            delivery = await anext(self._consumer)
+            delivery.left = len(delivery)
+        number = len(delivery) - delivery.left
+        delivery.left -= 1
         return StreamMessage(
             delivery.stream, delivery.offsets[number], delivery.timestamp, delivery.bodies[number]
         )
@@ -185,6 +209,11 @@ class Arrivals:
         arrival = self._queue.popleft()
         self.bytes -= len(arrival.chunk.data)
         return arrival
+
+    def put_back(self, arrival: Arrival) -> None:
+        """Puts back what was taken last: its messages could not be delivered."""
+        self._queue.appendleft(arrival)
+        self.bytes += len(arrival.chunk.data)
 
     def unexplained(self) -> list[Arrival]:
         return [arrival for arrival in self._queue if arrival.gap is not None]

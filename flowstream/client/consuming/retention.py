@@ -10,15 +10,17 @@ from enum import Enum
 
 import anyio
 
+from flowstream.checks import is_whole
 from flowstream.client.connecting.connection import ClientConnection
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.client.connecting.settings import log
 from flowstream.errors import FlowstreamError
 from flowstream.protocol import Key, OffsetSpec
 from flowstream.telemetry import RetentionLooked
+from flowstream.texts import describe, interrupts, shown
 
 from .delivery import Arrival
-from .options import ConsumerOptions
+from .options import ConsumerOptions, Settled
 from .probe import find_ends, find_first, probe
 from .subscription import Subscription
 
@@ -84,6 +86,7 @@ class RetentionWatch:
         self._subscription = subscription
         self._stream = subscription.stream
         self._headroom = Headroom()
+        self._complained = False
         self._seen: tuple[object, int] | None = None
         """The subscription's `progress` at the last look."""
 
@@ -197,6 +200,28 @@ class RetentionWatch:
     def _settled(self) -> int | None:
         """The last offset that the reader has settled, as far as it tells."""
         settled, position = self._options.settled, self._subscription.position
-        if settled is not None and (offset := settled(self._stream)) is not None:
+        if settled is not None and (offset := self._ask(settled)) is not None:
             return offset
         return None if position is None else position - 1
+
+    def _ask(self, settled: Settled) -> int | None:
+        """What the application says. It decides about a warning only, so if it is wrong that is
+        logged, once."""
+        try:
+            offset = settled(self._stream)
+            if offset is None or is_whole(offset, -1):
+                return offset
+            what = f"returned {shown(offset)}"
+        except BaseException as error:
+            if interrupts(error):
+                raise
+            what = f"raised {describe(error)}"
+        if not self._complained:
+            self._complained = True
+            log.error(
+                "settled= of the consumer of %r %s: expected an offset or None. Delivered messages "
+                "count as settled instead",
+                self._stream, what,
+                extra={"stream": self._stream},
+            )  # fmt: skip
+        return None

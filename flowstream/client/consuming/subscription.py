@@ -92,7 +92,7 @@ class Subscription:
         self._fresh = False
         self._received = 0
         self._untold = 0
-        self._held = False
+        self._held = self._owed = False
         self._since = _since(start)
         self._identity = StreamIdentity()
         self._tries = 0
@@ -132,6 +132,8 @@ class Subscription:
         if self._held:
             self._held = False
             self.arrived.notify()
+        if self._owed:
+            self._owed = False
             self._give_due(self._credit.done)
 
     def take(self) -> Delivery | None:
@@ -142,6 +144,7 @@ class Subscription:
         while self.active and (arrival := self.arrivals.take()) is not None:
             if arrival.lost:
                 self._overtaken(arrival)
+                arrival.lost = 0
             chunk, start = arrival.chunk, self.position or 0
             try:
                 delivery = make_delivery(
@@ -151,6 +154,9 @@ class Subscription:
             except FlowstreamError as error:
                 self.fail(error)
                 raise
+            except BaseException:  # `match` raised: none of the messages is delivered yet
+                self.arrivals.put_back(arrival)
+                raise
             self.position = max(start, chunk.offset + chunk.records)
             self._identity.read(chunk)
             if chunk.timestamp < self._since:
@@ -158,7 +164,7 @@ class Subscription:
             else:
                 self._since = 0
             if delivery is not None:
-                self._held = True
+                self._held = self._owed = True
                 self._untold = 0
                 return delivery
             self._give_due(self._credit.done)  # nothing to process, so nobody calls `done` for it
@@ -381,7 +387,7 @@ class Subscription:
         self._check_supported(registration.connection)
         last_read = self._identity.start()
         start = last_read or self._asked()
-        self._held = False
+        self._owed = False  # the credit of what the application holds was that of the connection
         self._forget()
         self.credits = self._credit.initial
         self._accepting = self._fresh = True

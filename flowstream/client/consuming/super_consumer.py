@@ -110,9 +110,15 @@ class SuperStreamConsumer:
         return self
 
     async def __anext__(self) -> Delivery:
-        """The next delivery of any partition; the last one counts as processed."""
+        """The next delivery of any partition; the last one counts as processed.
+
+        If `messages` has read only some messages of the last one, it is the rest of that.
+        """
         self._manager.check_thread()
         self._block.check()
+        if (rest := self.partly_read) is not None:
+            rest.shorten()
+            return rest
         last, self._last = self._last, None
         if last is not None:
             await last.done()
@@ -130,8 +136,13 @@ class SuperStreamConsumer:
         raise StopAsyncIteration
 
     def messages(self) -> AsyncIterator[StreamMessage]:
-        """Iterates message by message instead of delivery by delivery."""
+        """Iterates message by message, as `Consumer.messages` does."""
         return Messages(self)
+
+    @property
+    def partly_read(self) -> Delivery | None:
+        """The last delivery, if `messages` has read only some of its messages."""
+        return None if self._last is None else self._last.partly_read
 
     def _take(self) -> Delivery | None:
         """From the first partition in turn that has a delivery; it becomes the last in turn."""

@@ -245,6 +245,19 @@ async def test_message_by_message(cluster: Cluster, connect: Connect) -> None:
     assert seen == [("s", n, b"%d" % n) for n in range(8, 12)]
 
 
+async def test_what_is_left_of_a_chunk_comes_with_the_next_iteration(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", *chunks(3))
+    async with connect(cluster) as env, env.consumer("s") as consumer:
+        assert [(await anext(consumer.messages())).offset for _ in range(12)] == [*range(12)]
+        rest = await anext(consumer)
+        assert (rest.offset, rest.offsets, rest.bodies) == (12, range(12, 20), numbers(8, 12))
+        assert (await anext(consumer.messages())).offset == 20
+    with pytest.raises(StopAsyncIteration):
+        await anext(consumer)
+
+
 async def test_what_happens_is_told(cluster: Cluster, connect: Connect, recorder: Recorder) -> None:
     cluster.add("s", *chunks(3))
     async with connect(cluster) as env, env.consumer("s") as consumer:

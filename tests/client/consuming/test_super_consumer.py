@@ -61,6 +61,21 @@ async def test_message_by_message_with_tracking(invoices: Cluster, connect: Conn
         assert invoices.streams["invoices-1"].offsets["me"] == 0
 
 
+async def test_what_is_left_of_a_chunk_comes_next_and_is_not_stored(
+    invoices: Cluster, connect: Connect
+) -> None:
+    invoices.add("invoices-0", [b"0", b"1", b"2"])
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking()}
+    async with connect(invoices) as env:
+        async with env.super_stream_consumer("invoices", **options) as consumer:
+            assert (await anext(consumer.messages())).body == b"0"
+        assert invoices.streams["invoices-0"].offsets["me"] == 0
+        async with env.super_stream_consumer("invoices", **options) as consumer:
+            assert (await anext(consumer.messages())).body == b"1"
+            assert (await anext(consumer)).bodies == [b"2"]
+        assert invoices.streams["invoices-0"].offsets["me"] == 2
+
+
 async def test_partitions_that_come_are_read_from_their_beginning(
     invoices: Cluster, connect: Connect
 ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import pytest
 
-from flowstream.client import AutoTracking
+from flowstream.client import AutoTracking, State
 from flowstream.client.consuming.tracking import KEPT, Tracker
 from flowstream.errors import (
     CommitNotVerified,
@@ -322,3 +323,64 @@ async def test_a_stream_without_a_leader_is_not_asked_for_offsets_after_a_loss(
                 await env.store_offset("me", "s", 1)
             assert await env.query_offset("me", "other") is None
         assert sum(len(node.live("tracking")) for node in cluster.nodes) == 1
+
+
+# -- what was not processed is not stored
+
+
+async def test_an_iteration_that_ends_within_a_chunk_stores_what_it_has_read(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", *chunks(2))
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking()}
+    async with connect(cluster) as env:
+        async with env.consumer("s", **options) as consumer:
+            async for message in consumer.messages():
+                if message.offset == 13:
+                    break
+        assert stores(cluster.node)[-1] == 13
+        async with env.consumer("s", **options) as consumer:
+            assert await read(consumer, 6) == numbers(6, 14)
+
+
+@pytest.mark.parametrize("interval", [1.0, 1000.0])
+async def test_a_delivery_whose_connection_is_lost_is_not_processed_before_it_is_done(
+    cluster: Cluster, connect: Connect, interval: float
+) -> None:
+    cluster.add("s", *chunks(2))
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking(interval=interval)}
+    async with connect(cluster) as env:
+        async with AsyncExitStack() as stack:
+            consumer = await stack.enter_async_context(env.consumer("s", **options))
+            await read(consumer, 10)
+            await anext(consumer)
+            cluster.node.live("consuming")[0].drop()
+            await consumer.wait_for(State.RECOVERING)
+            await consumer.wait_for(State.OPEN)
+            await anyio.sleep(10)
+            stack.pop_all()
+            error = ValueError("not written")
+            await consumer.__aexit__(type(error), error, None)
+        assert cluster.streams["s"].offsets["me"] == 9
+
+
+async def test_a_chunk_for_which_match_raises_is_not_passed_over(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", *chunks(3))
+    wrong = {b"15"}
+
+    def match(body: bytes) -> bool:
+        if body in wrong:
+            raise ValueError("no number")
+        return True
+
+    options: dict[str, Any] = {"reference": "me", "tracking": AutoTracking(), "match": match}
+    async with connect(cluster) as env, env.consumer("s", **options) as consumer:
+        assert (await anext(consumer)).offset == 0
+        for _ in range(2):
+            with pytest.raises(ValueError, match="no number"):
+                await anext(consumer)
+        assert consumer.position == 10
+        wrong.clear()
+        assert await read(consumer, 20) == numbers(20, 10)

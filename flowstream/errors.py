@@ -26,7 +26,7 @@
     ├── ChecksumMismatch              a chunk does not match its CRC-32
     ├── SinkFailed                    a sink could not write
     │   ├── StreamReplaced            it wrote messages of another stream with this name
-    │   ├── OutcomeUnknown            a database did not answer whether a batch was committed
+    │   ├── OutcomeUnknown            nobody answered whether a batch was committed
     │   ├── SequenceLost              its target no longer knows what was published
     │   ├── RoutingChanged            its super stream has other partitions than before
     │   └── WrittenOutOfOrder         a message is too late to be written once
@@ -338,7 +338,7 @@ class StreamReplaced(SinkFailed):
 
 
 class OutcomeUnknown(SinkFailed):
-    """A database was lost while it committed a batch, and has not come back.
+    """A database or file system was lost while it committed a batch, and has not come back.
 
     Its messages may be written. So no failure policy sees it: the run ends, and messages stay
     unsettled. The next run finds out, and writes each of them once.

@@ -21,6 +21,7 @@ class MemoryStore:
     """
 
     atomic = True
+    late: bool = False
     directory = "memory"
 
     def __init__(self, files: dict[str, bytes] | None = None) -> None:

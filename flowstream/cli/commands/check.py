@@ -22,7 +22,7 @@ def check(targets: list[str], *, connect: bool, url: str, json: bool) -> None:
     findings: list[Finding] = []
     pipelines = list(_load(targets, findings))
     findings += _chains(targets, pipelines)
-    remedy = "give one of them another reference="
+    remedy = "give one of them another name or reference="
     findings += [bad(name, "record", text, remedy) for name, text in clashes(pipelines)]
     names = [pipeline.name for pipeline in pipelines]
     findings += [warn("settings", "pipelines", text) for text in unused(names) if names]

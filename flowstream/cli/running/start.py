@@ -137,7 +137,8 @@ def _loaded(targets: list[str], *, quiet: bool) -> dict[str, Pipeline]:
     _check_chains(targets, pipelines)
     for name, text in clashes(pipelines.values()):
         raise CommandError(
-            f"pipeline {name!r} > {text}; give one of them another reference=", ExitCode.DECLARATION
+            f"pipeline {name!r} > {text}; give one of them another name or reference=",
+            ExitCode.DECLARATION,
         )
     return pipelines
 

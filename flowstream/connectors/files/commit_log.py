@@ -32,7 +32,8 @@ from flowstream.connectors.files.names import data_name
 from flowstream.connectors.files.reading import last_sequence
 from flowstream.connectors.files.stores import Store
 from flowstream.connectors.written_times import WrittenTimes
-from flowstream.errors import SinkFailed, StreamReplaced
+from flowstream.errors import FlowstreamError, OutcomeUnknown, SinkFailed, StreamReplaced
+from flowstream.texts import describe
 
 _log = logging.getLogger("flowstream.connectors")
 
@@ -71,10 +72,19 @@ class CommitLog:
     """The commits of one reference and stream. Not safe for concurrent use by threads.
 
     `resumes`: an offset means the same message in every run. If it does not, as for an iterable,
-    only the messages that this run wrote are done.
+    only the messages that this run wrote are done. `in_doubt`: another log of this run has begun a
+    commit, and nobody knows whether its entry exists.
     """
 
-    def __init__(self, store: Store, reference: str, stream: str, *, resumes: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        reference: str,
+        stream: str,
+        *,
+        resumes: bool = True,
+        in_doubt: bool = False,
+    ) -> None:
         self.store = store
         self.reference = reference
         self.stream = stream
@@ -84,15 +94,16 @@ class CommitLog:
         self._last: int = -1
         self._times = WrittenTimes()
         self._opened = False
+        self.in_doubt: bool = in_doubt
 
     def commit(self, incoming: Incoming, encode: Encode, gate: CommitGate) -> int:
         """Write the messages that are not done. Returns how many were done before.
 
-        The files are durable when it returns. After an exception the outcome may be unknown, and
-        the next call reads it.
+        The files are durable when it returns. After OutcomeUnknown the next call finds out; after
+        another exception nothing is committed.
         """
         if not self._opened:
-            self._open()
+            self._open_surely()
         wanted: list[int] | None = None
         parts: list[Part] = []
         while True:
@@ -170,11 +181,11 @@ class CommitLog:
             self.reference, self.stream, sequence, token, files, tuple(done), tuple(times)
         )
         gate.enter()
-        if not self._create(entry):
+        if not self._create_surely(entry):
             return self._lost(sequence, token, files)
         self._last, self.done, self._times = sequence, done, times
         self._opened = True
-        with suppress(OSError):  # the next start removes it
+        with suppress(Exception):  # the next start removes it
             self.store.delete(intent)
         return True
 
@@ -203,6 +214,49 @@ class CommitLog:
             # temporary file is removed by others only after the number exists.
             return self._read(entry.sequence).token == entry.token
         return True
+
+    def _create_surely(self, entry: Entry) -> bool:
+        """`_create`, if the store can say afterwards whether the entry is there.
+
+        An error may have come after the effect, such as a lost answer. Without this, the messages
+        of a complete file would become dead letters, too.
+        """
+        self.in_doubt = True
+        try:
+            created = self._create(entry)
+        except FlowstreamError:
+            self.in_doubt = False
+            raise
+        except Exception as error:
+            if self.store.late:  # the request may be on its way: another entry takes the number
+                self._open_surely()
+            try:
+                created = self._read(entry.sequence).token == entry.token
+            except FileNotFoundError:
+                created = False
+            except Exception:
+                raise self._outcome_unknown(error) from error
+            if not created:
+                self.in_doubt = False
+                raise
+        self.in_doubt = False
+        return created
+
+    def _open_surely(self) -> None:
+        """`_open`, after which it is known whether an entry that was in doubt exists."""
+        try:
+            self._open()
+        except Exception as error:
+            if not self.in_doubt:
+                raise
+            raise self._outcome_unknown(error) from error
+        self.in_doubt = False
+
+    def _outcome_unknown(self, error: Exception) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"{self.store.directory}: {describe(error)}. A commit may have happened, so the "
+            "messages are left to the next run, which finds out"
+        )
 
     # -- what others did
 

@@ -25,6 +25,7 @@ from flowstream.connectors.files.stores import (
     Store,
     check_store,
     open_store,
+    same_directory,
     shown_directory,
 )
 from flowstream.errors import (
@@ -158,7 +159,7 @@ class FileSink(Sink):
 
     def record(self, pipeline: str, name: str) -> str:
         reference = self.record_reference(pipeline, name)
-        return f"{self.destination}, reference {reference!r}"
+        return f"{same_directory(self.directory)}, reference {reference!r}"
 
     def initialize(self) -> None:
         with _failing(self):
@@ -223,13 +224,27 @@ class _Writer:
         messages: Sequence[Any] = batch.messages if callable(self._sink.partition_by) else ()
         data = batch.data
         failed: dict[int, BaseException] = {}
+        broken: dict[int, BaseException] = {}
+        committed: list[str] = []
         for stream, part in _by_stream(batch).items():
             encode = _Encoding(self._sink, self._encode, stream, part, data, messages)
             incoming = Incoming(
                 part.offsets, part.timestamps, part.settled,
                 early=part.early, again=batch.attempt > 1,
             )  # fmt: skip
-            left_out = await self._commit(stream, incoming, encode, resumes=part.resumes)
+            try:
+                left_out = await self._commit(stream, incoming, encode, resumes=part.resumes)
+            except anyio.get_cancelled_exc_class() as cancelled:
+                if committed:  # no policy may give up what is in their files
+                    raise OutcomeUnknown(
+                        f"{self._sink}: cancelled when the files of {', '.join(committed)} were "
+                        "complete, and those of other streams were not"
+                    ) from cancelled
+                raise
+            except Exception as wrong:  # the files of other streams are complete, or may be
+                broken |= dict.fromkeys(part.indexes, wrong)
+                continue
+            committed.append(stream)
             failed |= encode.failed
             if left_out:
                 _log.info(
@@ -237,6 +252,8 @@ class _Writer:
                     plural(left_out, "message"), stream,
                     extra={"stream": stream, "reference": self._reference},
                 )  # fmt: skip
+        for index, error in broken.items():
+            batch.messages[index].fail(error)
         for index, error in failed.items():
             batch.messages[index].fail(error, retry=False)
 
@@ -282,7 +299,9 @@ class _Writer:
                 self._replaced = error
                 raise
             except OutcomeOpen as error:
-                del self._logs[stream]
+                self._logs[stream] = CommitLog(
+                    self._store, self._reference, stream, resumes=resumes, in_doubt=True
+                )
                 raise OutcomeUnknown(
                     f"{self._sink}: {error}. The messages are left to the next run, which finds out"
                 ) from error

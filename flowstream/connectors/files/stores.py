@@ -24,6 +24,7 @@ from flowstream.texts import describe, text_of, without_passwords
 
 PROBE = f"{MANIFEST}/_probe/probe"
 """A file that is not deleted, so that later checks need only one attempt to create it."""
+_LOCAL = {"", "file", "local"}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -31,10 +32,12 @@ class Store(Protocol):
     """Files by their path below the directory, such as `day=2026-11-29/orders-0-9.ndjson`.
 
     `atomic`: the file system itself implements `create`, so only one of several succeeds.
+    `late`: a `create` that raised may still happen, because a server has the request.
     """
 
     directory: str
     atomic: bool
+    late: bool
 
     def put(self, path: str, data: bytes, temporary: str) -> None:
         """Write a whole file at once. `temporary` is a path for its content until then."""
@@ -57,10 +60,14 @@ class Store(Protocol):
 
 def open_store(directory: str) -> Store:
     """The store of a path or URL."""
+    path = _local_path(directory)
+    return FsspecStore(directory) if path is None else LocalStore(path)
+
+
+def _local_path(directory: str) -> str | None:
+    """The path of a local directory; None for a URL of another file system."""
     scheme = urlsplit(directory).scheme if "://" in directory else ""
-    if scheme in {"", "file", "local"}:
-        return LocalStore(directory.removeprefix(f"{scheme}://"))
-    return FsspecStore(directory)
+    return directory.removeprefix(f"{scheme}://") if scheme in _LOCAL else None
 
 
 def check_store(store: Store) -> None:
@@ -91,6 +98,7 @@ class LocalStore:
     """A local directory, or one of a network file system with hard links."""
 
     atomic = True
+    late = False
 
     def __init__(self, directory: str) -> None:
         self.directory: str = shown_directory(directory)
@@ -171,6 +179,8 @@ def _sync(folder: Path) -> None:
 class FsspecStore:
     """A file system of fsspec. Object stores write a whole file at once by themselves."""
 
+    late = True
+
     def __init__(self, url: str) -> None:
         try:
             fsspec = import_module("fsspec")
@@ -236,3 +246,11 @@ def shown_directory(directory: str) -> str:
         return str(Path(directory).expanduser().absolute())
     parts = urlsplit(directory)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def same_directory(directory: str) -> str:
+    """One text for all spellings of a directory. It asks no disk, so links are not followed."""
+    path = _local_path(directory)
+    if path is None:
+        return shown_directory(directory).rstrip("/")
+    return os.path.normpath(shown_directory(path))

@@ -144,6 +144,16 @@ class SqlSink(Sink):
     def record_reference(self, pipeline: str, batcher: str) -> str:
         return f"{pipeline}/{batcher}"
 
+    def record(self, pipeline: str, name: str) -> str | None:
+        if not self.exactly_once:
+            return None
+        return f"{self.record_place}, reference {self.record_reference(pipeline, name)!r}"
+
+    @property
+    def record_place(self) -> str:
+        """The database of the record, the same for each of its names."""
+        return self.place
+
     def initialize(self) -> None:
         with self._connected() as database:
             database.create_tables()

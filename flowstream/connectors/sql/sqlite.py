@@ -95,6 +95,10 @@ class SqliteSink(SqlSink):
     def place(self) -> str:
         return f"the SQLite file {self.path!r}"
 
+    @property
+    def record_place(self) -> str:
+        return f"the SQLite file {os.path.normpath(Path(self.path).absolute())!r}"
+
     def exists(self) -> bool:
         return os.path.exists(self.path)
 

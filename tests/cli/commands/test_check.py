@@ -90,9 +90,30 @@ def test_two_pipelines_that_would_leave_out_what_the_other_has_published(tmp_pat
     assert "the pipeline 'a', which reads 'a' too" in found["detail"]
     ran = flowstream("run", "shop", "--embedded", "--create", cwd=tmp_path)
     assert ran.code == 3
-    assert "give one of them another reference=" in ran.err
+    assert "give one of them another name or reference=" in ran.err
     module.write_text(module.read_text().replace('reference="once"', "", 1))
     assert flowstream("check", "shop", cwd=tmp_path).code == 0
+
+
+def test_two_tables_whose_sinks_have_one_record(tmp_path: Path) -> None:
+    """The names of pipeline and sink make the same text, and one of them wrote nothing."""
+    (tmp_path / "shop.py").write_text("""
+from flowstream import Message, Pipeline, SqliteSink, StreamProducer
+
+async def same(message: Message[dict]) -> None: ...
+
+def load(pipeline: str, sink: str, path: str) -> Pipeline:
+    loading = Pipeline(pipeline, StreamProducer("a"))
+    loading.processor(same)
+    loading.sink(sink, SqliteSink(path, sink, columns={"n": int}, create=True))
+    return loading
+
+one, two = load("a", "b/c", "rows.db"), load("a/b", "c", "./rows.db")
+""")
+    result = flowstream("check", "shop", "--json", cwd=tmp_path)
+    (found,) = bad(result.json)
+    assert (result.code, found["check"], found["about"]) == (24, "record", "a/b")
+    assert "give one of them another name" in found["remedy"]
 
 
 def test_a_declaration_in_words(tmp_path: Path) -> None:

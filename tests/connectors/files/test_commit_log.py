@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from flowstream.connectors.commit_gate import CommitGate
 from flowstream.connectors.files.commit_log import CommitLog, Incoming, Part
 from flowstream.connectors.files.manifest import Entry, Layout
-from flowstream.errors import SinkFailed, StreamReplaced
+from flowstream.errors import OutcomeUnknown, SinkFailed, StreamReplaced
 from tests.support.stores import Crash, MemoryStore, complete, litter, rows
 
 STREAM, REFERENCE = "orders", "files"
@@ -115,6 +115,65 @@ def test_a_crash_while_another_crash_is_cleared_up_is_no_different(after: bool) 
                 run(again, SECOND)
             run(MemoryStore(again.files), [ALL[4:], ALL[:4]])
             check_whole(again.files, ALL)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("lasting", [1, 3, 10**6])
+def test_what_fails_is_in_no_file_unless_nobody_knows(
+    late: bool, after: bool, lasting: int
+) -> None:
+    """The messages of a batch that fails may become dead letters, so no file may have them."""
+    for at in range(effects_of(FIRST)):
+        store = MemoryStore()
+        store.late = late
+
+        def fail(number: int, done: bool, at: int = at) -> None:
+            if done == after and at <= number < at + lasting:
+                raise OSError("no answer")
+
+        store.on_effect = fail
+        log = CommitLog(store, REFERENCE, STREAM)
+        given_up: set[int] = set()
+        for batch in FIRST:
+            try:
+                write(log, batch)
+            except OutcomeUnknown:
+                continue
+            except OSError:
+                given_up.update(batch)
+        store.on_effect = lambda number, done: None
+        assert given_up.isdisjoint(rows(store.files))
+        write(log, ALL[:5])
+        write(CommitLog(store, REFERENCE, STREAM), ALL)
+        check_whole(store.files, ALL)
+
+
+def test_a_create_that_comes_late_is_kept_out_by_another_entry() -> None:
+    """A server may carry out a request after its client has given it up."""
+    store = MemoryStore()
+    store.late = True
+    requests: list[tuple[str, bytes]] = []
+
+    class Slow(MemoryStore):
+        late = True
+
+        def create(self, path: str, data: bytes, temporary: str) -> None:
+            if not requests:
+                requests.append((path, data))
+                raise TimeoutError("no answer")
+            super().create(path, data, temporary)
+
+    slow = Slow(store.files)
+    log = CommitLog(slow, REFERENCE, STREAM)
+    with pytest.raises(TimeoutError):
+        write(log, [0, 1])
+    ((path, data),) = requests
+    with pytest.raises(FileExistsError):
+        store.create(path, data, "late.tmp")
+    write(log, [0, 1, 2])
+    check_whole(store.files, [0, 1, 2])
 
 
 @pytest.mark.medium

@@ -34,7 +34,13 @@ from flowstream.connectors.done_ranges import DoneRanges
 from flowstream.connectors.files import file_sink
 from flowstream.connectors.files.reading import written
 from flowstream.connectors.files.stores import LocalStore
-from flowstream.errors import ConfigurationError, DrainTimeout, NotSupported, StreamReplaced
+from flowstream.errors import (
+    ConfigurationError,
+    DrainTimeout,
+    NotSupported,
+    OutcomeUnknown,
+    StreamReplaced,
+)
 from flowstream.pipeline import Failure, Intake, Producer
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, numbers
@@ -335,7 +341,8 @@ async def test_two_sinks_of_one_directory_need_references_of_their_own(tmp_path:
         message.to("one", "two")
 
     pipeline.sink("one", FileSink(tmp_path, format="ndjson"), batch_timeout=0.05)
-    pipeline.sink("two", FileSink(f"{tmp_path}", format="ndjson"), batch_timeout=0.05)
+    same = FileSink(f"file://{tmp_path}/there/..", format="ndjson")
+    pipeline.sink("two", same, batch_timeout=0.05)
     with pytest.raises(ConfigurationError, match=r"'one' records .* in the same place"):
         await pipeline.run()
 
@@ -467,6 +474,50 @@ async def test_a_batch_that_failed_is_tried_again_and_written_once(
     assert (await pipeline.run()).settled == {"ok": 60}
     assert sorted(rows_in(store.files)) == [*range(60)]
     assert {path for path in litter(store.files) if "/_probe/" not in path} == set()
+
+
+class Two(MemoryStream):
+    """Two streams, whose messages come together."""
+
+    async def run(self, intake: Intake) -> None:
+        for stream in ("one", "two"):
+            await intake.open(stream).send(self.bodies, offset=0)
+
+
+@pytest.mark.parametrize("times_out", [False, True])
+async def test_no_policy_gets_messages_whose_files_are_complete(
+    monkeypatch: pytest.MonkeyPatch, times_out: bool
+) -> None:
+    """A batch of two streams, of which one is committed: all became dead letters."""
+    store, release = MemoryStore(), threading.Event()
+
+    def fail(effect: int, done: bool) -> None:
+        if not any("/two/" in path for path in store.files):
+            return
+        if times_out:
+            release.wait(10)
+        raise OSError("no room")
+
+    store.on_effect = fail
+    monkeypatch.setattr(file_sink, "open_store", lambda directory: store)
+    given_up: list[tuple[str, int]] = []
+    pipeline = Pipeline("filed", Two(numbers(5)), on_failure=Drop())
+
+    @pipeline.on_failed
+    async def keep(failure: Failure) -> None:
+        given_up.append((failure.message.stream, failure.message.offset))
+
+    timeout = 0.2 if times_out else None
+    pipeline.sink("files", FileSink("/nowhere", format="ndjson"), size=10, timeout=timeout)
+    with (
+        pytest.raises(OutcomeUnknown, match="the files of one were complete")
+        if times_out
+        else nullcontext()
+    ):
+        await pipeline.run()
+    release.set()
+    assert sorted(rows_in(store.files)) == [*range(5)]
+    assert given_up == [("two", n) for n in range(5) if not times_out]
 
 
 def test_a_wrong_combination_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

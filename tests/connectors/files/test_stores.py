@@ -19,6 +19,7 @@ from flowstream.connectors.files.stores import (
     Store,
     check_store,
     open_store,
+    same_directory,
     shown_directory,
 )
 from flowstream.errors import ConfigurationError, SinkFailed
@@ -163,3 +164,11 @@ def test_without_fsspec_an_error_says_what_to_install(monkeypatch: pytest.Monkey
 def test_a_directory_is_shown_without_secrets() -> None:
     assert shown_directory("s3://key:secret@bucket/x?token=1") == "s3://bucket/x"
     assert shown_directory("x") == str(Path("x").absolute())
+
+
+def test_a_directory_is_the_same_in_all_its_spellings(tmp_path: Path) -> None:
+    for local in ("real", "real/", "x/../real", "./real"):
+        assert same_directory(f"{tmp_path}/{local}") == f"{tmp_path}/real"
+        assert same_directory(f"file://{tmp_path}/{local}") == f"{tmp_path}/real"
+    assert same_directory("s3://me:secret@bucket/a/") == same_directory("s3://bucket/a")
+    assert same_directory("s3://bucket/a") != same_directory("s3://bucket/b")

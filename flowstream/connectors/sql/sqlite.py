@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -136,6 +138,19 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch a new file to WAL. SQLite does not wait here for a process that does the same."""
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _primary(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.005, 0.02))
+
+
 class SqliteDatabase:
     """A connection to the file, which inserts into one table."""
 
@@ -158,7 +173,7 @@ class SqliteDatabase:
         self.offsets: Final = OffsetsTable(self.execute, SQLITE)
         try:
             if new:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                _use_wal(self._connection)
             # A commit must survive a power cut: the broker may store the offset right after it.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")

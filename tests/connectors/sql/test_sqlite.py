@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -110,3 +112,20 @@ async def test_a_file_that_took_the_name_is_written_to(
     assert found == {*range(COUNT)}
     assert rows(path)[-1] == COUNT - 1
     assert "is not the file that was opened" in caplog.text
+
+
+def test_processes_that_create_the_file_at_the_same_time_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers start together. SQLite refuses to wait, and one of them ended the run."""
+    path = tmp_path / "rows.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, other.execute, ["COMMIT"])
+    release.start()
+    monkeypatch.setattr(os.path, "exists", lambda path: False)  # it looked before
+    database = SqliteSink(path, "rows", columns={"n": int}).connect()
+    assert database.execute("PRAGMA journal_mode", ()) == [("wal",)]
+    database.close()
+    release.join()
+    other.close()

@@ -25,10 +25,10 @@ class WorkerState:
     """What one worker is doing. The watchdog reads it; nothing in it is written per message.
 
     `part` is the slice that it took. It still holds the `messages`, except those whose ids are in
-    `skipped`; it is `altered` if they are not the ones that it took. It is `at_work` while its
-    handler (or the function named `callback`) is called; if that has a timeout, `scope` ends it,
-    and `late` is how many messages were left when it was ended. It is `queued` while the handler
-    waits for a thread.
+    `skipped`; it is `altered` if they are not the ones that it took. The handler is called with
+    those that are `chosen` (None: with all). It is `at_work` while its handler (or the function
+    named `callback`) is called; if that has a timeout, `scope` ends it, and `late` is how many
+    messages were left when it was ended. It is `queued` while the handler waits for a thread.
 
     `iterator` walks the messages for the handler. Counting them would cost time per message, so
     nothing counts: `length_hint` of the list's iterator is the number of messages left, and the
@@ -37,9 +37,9 @@ class WorkerState:
     until it is kept or something is decided about it (handlers/lending.py).
     """
 
-    __slots__ = ("_messages", "active", "altered", "at_work", "callback", "coroutine", "index",
-                 "iterator", "late", "lent", "name", "part", "queued", "reported", "scope", "seen",
-                 "since", "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
+    __slots__ = ("_messages", "active", "altered", "at_work", "callback", "chosen", "coroutine",
+                 "index", "iterator", "late", "lent", "name", "part", "queued", "reported", "scope",
+                 "seen", "since", "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name: str = name
@@ -47,6 +47,7 @@ class WorkerState:
         self.part: Slice[Any] = _NOTHING
         self._messages: list[Message[Any]] | None = None
         self.skipped: set[int] = set()
+        self.chosen: list[Message[Any]] | None = None
         self.walked: list[Message[Any]] = []
         self.iterator: Iterator[Any] = iter(())
         self.lent: Message[Any] | None = None
@@ -144,6 +145,7 @@ class WorkerState:
         self.part = _NOTHING
         self._messages = []
         self.skipped = set()
+        self.chosen = None
         self.walk([])
         self.scope = None
         self.callback = ""

@@ -218,7 +218,9 @@ class Processors(Pool):
     async def _run(self, worker: WorkerState) -> None:
         """Call the handler with the worker's messages, and again after each failure."""
         ordered, hooks = self.queue.ordered, self.state.hooks
-        if hooks is not None or self.options.processes:
+        if worker.chosen is not None:
+            worker.walk(worker.chosen)
+        elif hooks is not None or self.options.processes:
             worker.walk(worker.messages)
         else:
             worker.lend()
@@ -263,10 +265,13 @@ class Processors(Pool):
     async def _run_slice(self, worker: WorkerState) -> None:
         """Call a handler of slices. If it fails, the slice fails."""
         threads = None if self._is_async else self.state.threads
+        part = worker.part if worker.chosen is None else Slice.of(list(worker.chosen))
+        if not len(part):
+            return
         if self.state.hooks is not None:
-            self.state.hooks.attempted(worker.messages)
+            self.state.hooks.attempted(part.messages)
         with self.working(worker) as scope:
-            error = await handle_slice(self._handler, worker.part, worker, threads=threads)
+            error = await handle_slice(self._handler, part, worker, threads=threads)
         await anyio.lowlevel.checkpoint_if_cancelled()
         if scope is not None and scope.cancelled_caught:
             error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
@@ -274,7 +279,7 @@ class Processors(Pool):
             self._fail_all(worker, error)
         elif self.queue.ordered:
             self.queue.assign(worker.index)
-            for message in worker.part.flagged:
+            for message in part.flagged:
                 if message.failed is not None and not self.queue.is_behind(message):
                     self.queue.block(message)
 
@@ -324,7 +329,8 @@ class Processors(Pool):
         return clone
 
     async def _prepared(self, worker: WorkerState) -> bool:
-        """Call the prepare function. If it fails, the slice fails."""
+        """Call the prepare function, and choose the messages for the handler: all but those that it
+        failed or dropped. If it raises, the slice fails."""
         assert self._prepare is not None
         messages = worker.messages
         worker.callback = "prepare"
@@ -334,6 +340,7 @@ class Processors(Pool):
             if scope is not None and scope.cancelled_caught:
                 raise HandlerTimeout(f"prepare took longer than {self.timeout:g} s")
             if answer is None or _the_same(answer, messages):
+                self._choose(worker, messages)
                 return True
             discard(answer)
             error: BaseException = TypeError(
@@ -348,6 +355,29 @@ class Processors(Pool):
         self._fail_all(worker, error, "prepare")
         return False
 
+    def _choose(self, worker: WorkerState, messages: list[Message[Any]]) -> None:
+        """Leave out what prepare failed or dropped; if order is kept, also what waits for it."""
+        if all(it.failed is None and it.dropped is None for it in messages):
+            return
+        self.queue.assign(worker.index)
+        chosen: list[Message[Any]] = []
+        behind: list[Message[Any]] = []
+        for message in messages:
+            extra = message._extra
+            if self.queue.ordered and self.queue.is_behind(message):
+                behind.append(message)
+                if extra is not None:  # it is prepared again
+                    extra.failure = extra.dropped = None
+            elif extra is not None and extra.failure is not None:
+                extra.failure.phase = "prepare"
+                if self.queue.ordered:
+                    self.queue.block(message)
+            elif extra is None or extra.dropped is None:
+                chosen.append(message)
+        worker.chosen = chosen
+        worker.skipped.update(map(id, behind))
+        self.queue.put_back(worker.index, behind)
+
     def _fail_all(self, worker: WorkerState, error: BaseException, phase: str = "process") -> None:
         """Fail the slice; if order is kept, only the first message of each key. Others wait.
 
@@ -356,7 +386,7 @@ class Processors(Pool):
         self.queue.assign(worker.index)
         worker.messages = worker.messages
         behind: list[Message[Any]] = []
-        for message in worker.messages:
+        for message in worker.messages if worker.chosen is None else worker.chosen:
             if self.queue.ordered and self.queue.is_behind(message):
                 behind.append(message)
                 continue

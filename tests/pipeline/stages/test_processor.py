@@ -9,9 +9,12 @@ import anyio
 import pytest
 
 from flowstream.pipeline import (
+    Backoff,
     Batch,
     Drop,
     Message,
+    Retry,
+    Slice,
 )
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
@@ -141,6 +144,76 @@ async def test_undecodable_bodies_fail_in_their_own_phase_and_are_not_retried():
         ("decode", 1, 7),
         ("decode", 1, 8),
     ]
+
+
+@pytest.mark.parametrize("shape", ["async", "def", "slices", "keyed", "workers"])
+async def test_what_prepare_fails_or_drops_is_not_handled(shape):
+    handled, prepared = [], []
+    options = {"slices": {"slices": True}, "workers": {"concurrency": 3}}.get(shape, {})
+    if shape == "keyed":
+        options = {"concurrency": 2, "partition_by": lambda message: n_of(message) % 2}
+    pipeline = pipeline_of(12, on_failure=Drop(), retry=Retry(2, backoff=Backoff(0.01)))
+
+    @pipeline.prepare
+    async def look_up(messages: list[Message[dict]]) -> None:
+        prepared.extend(map(n_of, messages))
+        for message in messages:
+            if n_of(message) % 4 == 1 and message.attempt == 1:
+                message.fail("not found at first")
+            elif n_of(message) % 4 == 2:
+                message.fail("not found")
+            elif n_of(message) % 4 == 3:
+                message.drop("not wanted")
+
+    def handle(messages):
+        handled.extend(messages)
+
+    if shape == "slices":
+
+        @pipeline.processor(**options)
+        async def check(part: Slice[dict]) -> None:
+            handle(each["n"] for each in part.data)
+
+    elif shape == "def":
+
+        @pipeline.processor
+        def check(message: Message[dict]) -> None:
+            handle([n_of(message)])
+
+    else:
+
+        @pipeline.processor(**options)
+        async def check(message: Message[dict]) -> None:
+            handle([n_of(message)])
+
+    result = await pipeline.run()
+    assert sorted(handled) == [0, 1, 4, 5, 8, 9]
+    if shape in ("async", "def", "slices"):
+        assert handled == [0, 1, 4, 5, 8, 9]
+    if shape == "keyed":
+        assert [n for n in handled if n % 2] == [1, 5, 9]
+    assert result.settled == {"ok": 6, "discarded": 3, "dropped": 3}
+    assert {(it.phase, it.handler, it.text, it.attempts) for it in result.reasons} == {
+        ("prepare", "look_up", "not found at first", 3),
+        ("prepare", "look_up", "not found", 6),
+    }
+
+
+async def test_a_handler_of_slices_that_raises_fails_what_it_was_called_with():
+    pipeline = pipeline_of(6, on_failure=Drop())
+
+    @pipeline.prepare
+    async def look_up(messages: list[Message[dict]]) -> None:
+        for message in messages:
+            if n_of(message) % 2:
+                message.drop("odd")
+
+    @pipeline.processor(slices=True, concurrency=2)
+    async def check(part: Slice[dict]) -> None:
+        raise ValueError("no")
+
+    result = await pipeline.run()
+    assert result.settled == {"discarded": 3, "dropped": 3}
 
 
 async def test_a_prepare_that_hangs_is_ended_by_the_timeout_of_the_processor():

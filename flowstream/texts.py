@@ -3,7 +3,8 @@
 An exception's `__str__`, `__repr__`, `__class__` or its class's `__name__` may raise, return
 something that is not a string, or return a megabyte. So all text about an error or a value of a
 user is made here. The result is an exact `str`, bounded, on one line (except tracebacks), and can
-always be encoded as UTF-8. Types are determined with `type()`, because `isinstance` reads
+always be encoded as UTF-8. Passwords of URLs are hidden before a text is cut: afterwards nobody
+could tell where they end. Types are determined with `type()`, because `isinstance` reads
 `__class__`, which an object can override.
 """
 
@@ -41,7 +42,8 @@ WORDS = 60
 FOLDED = "…"
 """The placeholder for a number or an id in `folded` text."""
 
-_PASSWORD = re.compile(r"(://[^\s:/]*:)\S*@")
+_WORD = re.compile(r"\S+")
+_USER = re.compile(r"://[^:/]*:")
 _TOKEN = re.compile(r"([-+]?\w+(?:[.,:@/+-]\w+)*|…)")
 _VOLATILE = re.compile(r"[\d@…]|\A[0-9a-fA-F]{8,}\Z|.{65}")  # no word is so long
 _SEVERAL = re.compile(r"…(?:, …)+")
@@ -132,7 +134,7 @@ def traceback_of(error: BaseException, limit: int = TRACEBACK_LIMIT) -> str:
     text = _formatted(error)
     if text is None:
         text = _formatted(_replacement(error)) or describe(error)
-    return _encodable(text[-limit:])[-limit:]
+    return _encodable(without_passwords(text)[-limit:])[-limit:]
 
 
 def printable(error: BaseException) -> BaseException:
@@ -152,16 +154,20 @@ def listed(texts: Collection[str], between: str = ", ") -> str:
 
 
 def clipped(text: str, limit: int) -> str:
-    """At most `limit` characters of `text` on one line, with control characters escaped."""
-    line = " ".join(_encodable(text[: 2 * limit]).translate(_CONTROLS).split())
-    if len(line) <= limit and len(text) <= 2 * limit:
+    """At most `limit` characters of `text` on one line, with control characters escaped, and
+    without the passwords of URLs."""
+    part, cut = text[: 2 * limit], len(text) > 2 * limit
+    # Of a URL at the cut, the @ may be behind it.
+    part = without_passwords(f"{part}@")[:-1] if cut else without_passwords(part)
+    line = " ".join(_encodable(part).translate(_CONTROLS).split())
+    if len(line) <= limit and not cut:
         return line
     return line[: limit - 1] + "…"
 
 
 def without_passwords(text: str) -> str:
     """`text` with *** for the password of every URL in it: errors of other libraries quote URLs."""
-    return _PASSWORD.sub(r"\1***@", text)
+    return _WORD.sub(_hidden, text) if "://" in text else text
 
 
 def beginning(text: str, words: int = WORDS) -> str:
@@ -183,6 +189,14 @@ def common(text: str, other: str) -> str:
     if ours[::2] != others[::2]:
         return folded(text)
     return "".join(a if a == b else FOLDED for a, b in zip(ours, others, strict=True))
+
+
+def _hidden(word: re.Match[str]) -> str:
+    """A word of a text, with *** for the password if it is a URL."""
+    text = word[0]
+    end = text.rfind("@")
+    user = _USER.search(text, 0, max(end, 0))
+    return text if user is None else f"{text[: user.end()]}***{text[end:]}"
 
 
 def _leaf(error: BaseException, limit: int) -> str:

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowstream.errors import FlowstreamError, NotSupported
-from flowstream.texts import printable, text_of, type_name
+from flowstream.texts import LOG_LIMIT, printable, text_of, traceback_of, type_name
 from flowstream.version import __version__
 
 if TYPE_CHECKING:
@@ -136,9 +136,12 @@ class Tracing:
 
     def _outcome(self, span: Span, messages: Sequence[Traced], error: BaseException | None) -> None:
         if error is not None:
-            span.record_exception(printable(error))
-            span.set_attribute("error.type", type_name(error))
             failed, reason = len(messages), text_of(error)
+            shown = {"message": reason, "stacktrace": traceback_of(error, LOG_LIMIT)}
+            span.record_exception(
+                printable(error), {f"exception.{name}": text for name, text in shown.items()}
+            )
+            span.set_attribute("error.type", type_name(error))
         else:
             reasons = [message.failed for message in messages if message.failed is not None]
             failed, reason = len(reasons), next(iter(reasons), "")

@@ -238,7 +238,48 @@ def test_the_last_note_of_an_error() -> None:
         ("amqp://me:pw@host/v", "amqp://me:***@host/v"),
         ("postgresql://me@corp.org:p/w#?@host/db", "postgresql://me@corp.org:***@host/db"),
         ("redis://:p@w@host:6379", "redis://:***@host:6379"),
+        ("redis://:@host", "redis://:***@host"),
+        ("http://host:80/a,amqp://me:pw@host", "http://host:***@host"),
+        ("http://host:80/a", "http://host:80/a"),
+        ("http://me@host/a:b", "http://me@host/a:b"),
     ],
 )
 def test_passwords_in_the_urls_of_a_text_are_hidden(url: str, shown: str) -> None:
     assert texts.without_passwords(f"cannot reach {url}, again") == f"cannot reach {shown}, again"
+
+
+SECRET = "QXZJVKqxzjvkQXZJVK"
+URL = f"postgresql://app:{SECRET}@db/shop"
+PARTS = [SECRET[start : start + 4] for start in range(len(SECRET) - 3)]
+
+
+@pytest.mark.parametrize("spare", [*range(-40, 3)])
+def test_a_password_is_hidden_wherever_the_text_is_cut(spare: int) -> None:
+    """Of a URL whose @ is behind the cut, and of one whose :// is before it."""
+
+    def before(limit: int) -> Exception:
+        return ConnectionError("x" * max(0, limit + spare - 20) + f" {URL} refused " + "y" * 5_000)
+
+    error = before(texts.LIMIT)
+    group = ExceptionGroup("both", [before(texts.LIMIT // texts.LEAVES)])
+    chain = ConnectionError(f"{URL} " + "x" * (texts.TRACEBACK_LIMIT + spare))
+    made = [
+        texts.describe(error),
+        texts.describe(group),
+        texts.text_of(error),
+        texts.shown(before(texts.SHOWN).args),
+        texts.clipped(f"{' ' * (2 * texts.LIMIT + spare)}{URL} refused", texts.LIMIT),
+        texts.traceback_of(chain),
+    ]
+    assert not [part for part in PARTS for text in made if part in text]
+
+
+def test_hiding_takes_no_time_for_what_others_wrote() -> None:
+    for text in (
+        "://a:" * 50_000,
+        "://" * 80_000,
+        "a" * 250_000,
+        "://a:b@" * 30_000,
+        "@" * 250_000,
+    ):
+        texts.without_passwords(text)

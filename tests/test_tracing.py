@@ -146,6 +146,22 @@ async def test_failures_are_told(spans: Spans) -> None:
     assert [event.name for event in batch.events] == ["exception"]
 
 
+async def test_a_span_has_no_password_of_an_address(spans: Spans) -> None:
+    pipeline = pipeline_of(1, on_failure=Drop())
+
+    @pipeline.batcher(size=1)
+    async def load(batch: Batch[bytes]) -> None:
+        raise OSError("cannot reach postgresql://app:hunter2@db/shop")
+
+    await pipeline.run(telemetry=spans.telemetry)
+    span = spans.one("process test.default")
+    (event,) = span.events
+    told = dict(event.attributes or {})
+    assert told["exception.message"] == "cannot reach postgresql://app:***@db/shop"
+    assert "raise OSError" in str(told["exception.stacktrace"])
+    assert "hunter2" not in span.to_json()
+
+
 def test_a_span_links_to_each_context_once_and_to_so_many_at_most(spans: Spans) -> None:
     tracing = spans.tracing
     carried = []

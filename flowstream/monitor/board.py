@@ -30,7 +30,6 @@ from flowstream.monitor.health import (
 from flowstream.monitor.history import ProcessUsage
 from flowstream.monitor.snapshot import pipeline_snapshot
 from flowstream.pipeline import Pipeline, Statistics
-from flowstream.texts import without_passwords
 from flowstream.version import __version__
 
 FREQUENT = frozenset(
@@ -166,7 +165,7 @@ class Board:
         figures.crashed_at = self._clock()
 
     def _on_halted(self, figures: PipelineFigures, event: telemetry.Halted) -> None:
-        figures.error = without_passwords(event.reason)
+        figures.error = event.reason
 
     def _on_phase_changed(self, figures: PipelineFigures, event: telemetry.PhaseChanged) -> None:
         figures.phase_since = self._clock()

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from flowstream import telemetry
 from flowstream.monitor.health import foreign
-from flowstream.texts import clipped, listed, plural, without_passwords
+from flowstream.texts import clipped, listed, plural
 
 MAX_ENTRIES = 200
 """Entries kept; the oldest is dropped."""
@@ -63,7 +63,7 @@ class EventLog:
 
     def add(self, now: float, level: Level, text: str, *, pipeline: str | None = None) -> None:
         """Add an entry, or count it in a recent one with the same text."""
-        text = clipped(without_passwords(text), MAX_LENGTH)
+        text = clipped(text, MAX_LENGTH)
         for _, entry in zip(range(COMPARED), reversed(self._entries), strict=False):
             same = (entry.level, entry.pipeline, entry.text) == (level, pipeline, text)
             if same and now - entry.at < REPEATED_WITHIN:

@@ -9,10 +9,10 @@ from typing import Final
 from flowstream.monitor.history import LATENCY_WINDOW, History, Latencies, Sample
 from flowstream.pipeline import Pipeline, Statistics
 from flowstream.telemetry import OffsetMoved
-from flowstream.texts import without_passwords
 
 MAX_REASONS = 50
-"""Reasons of drops that are kept; the rest is counted as "other"."""
+"""Reasons of drops that are kept; the rest is counted as OTHER."""
+OTHER = "other"
 
 
 class BatchFigures:
@@ -54,9 +54,9 @@ class PipelineFigures:
 
     def drop(self, reason: str, count: int, *, intentional: bool) -> None:
         """Count dropped messages by reason."""
-        key = (without_passwords(reason), intentional)
+        key = (reason, intentional)
         if key not in self.dropped and len(self.dropped) >= MAX_REASONS:
-            key = ("other", intentional)
+            key = (OTHER, intentional)
         self.dropped[key] += count
 
     def given_up(self, statistics: Statistics) -> int:

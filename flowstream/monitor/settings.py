@@ -12,7 +12,7 @@ from typing import Any
 
 from flowstream.pipeline import Pipeline, RunningPipeline
 from flowstream.schema import options_of
-from flowstream.texts import clipped, shown, type_name, without_passwords
+from flowstream.texts import clipped, shown, type_name
 
 LENGTH = 200
 HIDDEN = "***"
@@ -48,7 +48,7 @@ def _producer(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     for name, value in described.items():
         key = str(name)
         text = HIDDEN if _SECRET.search(key) and value else _text(value)
-        yield _option(key, without_passwords(text), default=False, about="")
+        yield _option(key, text, default=False, about="")
 
 
 def _option(name: str, value: str, *, default: bool, about: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.state.halting import options as discard_options
 from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.pipeline.state.log_context import add_place
-from flowstream.pipeline.state.reasons import Reason
+from flowstream.pipeline.state.reasons import Reason, merged_reasons
 from flowstream.signals import Signal
 
 __all__ = [
@@ -153,6 +153,7 @@ __all__ = [
     "discard_options",
     "ends_of",
     "is_schema",
+    "merged_reasons",
     "named",
     "parse_places",
     "require_pyarrow",

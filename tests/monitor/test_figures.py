@@ -38,12 +38,6 @@ def test_only_what_failed_is_given_up() -> None:
     assert figures.given_up(statistics) == 5
 
 
-def test_a_password_is_in_no_reason() -> None:
-    figures = PipelineFigures("orders", 0.0)
-    figures.drop("cannot reach amqp://me:secret@host", 1, intentional=False)
-    assert "secret" not in str(figures.dropped)
-
-
 @pytest.mark.parametrize(
     ("partitions", "age", "time", "lag"),
     [

@@ -77,8 +77,13 @@ def test_names_of_batchers_in_a_list_are_refused() -> None:
 
 
 def test_passwords_are_in_no_reason() -> None:
-    failure = Failure(Message.new(None), "cannot reach amqp://me:secret@host")
-    assert "secret" not in failure.reason
+    text = "cannot reach amqp://me:secret@host"
+    message = Message.new(None)
+    message.fail(text)
+    message.drop(text)
+    failure = Failure(message, text)
+    for reason in (failure.reason, message.failed, message.dropped):
+        assert reason == "cannot reach amqp://me:***@host"
 
 
 def test_routes_are_kept_once_each_and_until_others_are_given() -> None:

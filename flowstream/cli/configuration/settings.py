@@ -40,7 +40,7 @@ from flowstream.cli.configuration.models import (
 from flowstream.cli.configuration.options import PREFIX, flag
 from flowstream.client import UrlParts
 from flowstream.errors import ConfigurationError
-from flowstream.texts import clipped, shown, without_passwords
+from flowstream.texts import clipped, shown
 
 DOTENV = ".env"
 PYPROJECT = "pyproject.toml"
@@ -306,9 +306,8 @@ def _what_is_wrong(error: ValidationError, origins: Mapping[str, Origin], place:
 
 
 def _shown(value: Any) -> str:
-    """A wrong value: text as it was written, without the password of an address in it."""
-    text = clipped(value, SHOWN) if isinstance(value, str) else shown(value)
-    return without_passwords(text)
+    """A wrong value: text as it was written."""
+    return clipped(value, SHOWN) if isinstance(value, str) else shown(value)
 
 
 def _short(file: Path) -> str:

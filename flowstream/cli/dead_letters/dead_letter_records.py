@@ -17,7 +17,7 @@ from flowstream.cli.output.progress import Step
 from flowstream.cli.output.safe_text import visible
 from flowstream.client import AmqpMessage, Environment, is_amqp
 from flowstream.errors import FlowstreamError, ProtocolError
-from flowstream.texts import plural
+from flowstream.texts import plural, without_passwords
 
 PREFIX = "x-"
 
@@ -99,7 +99,10 @@ class DeadLetterRecord:
 
 
 def record_of(offset: int, timestamp: int, raw: bytes) -> DeadLetterRecord | None:
-    """The dead letter in an entry; None if the entry is another message."""
+    """The dead letter in an entry; None if the entry is another message.
+
+    Older versions have written passwords of URLs into the reason and the traceback.
+    """
     if not is_amqp(raw):
         return None
     message = AmqpMessage(raw)
@@ -123,9 +126,9 @@ def record_of(offset: int, timestamp: int, raw: bytes) -> DeadLetterRecord | Non
         stage=str(about.get(PREFIX + "stage", "")),
         phase=str(about.get(PREFIX + "phase", "")),
         attempts=attempts if isinstance(attempts, int) else 0,
-        reason=str(about.get(PREFIX + "reason", "")),
+        reason=without_passwords(str(about.get(PREFIX + "reason", ""))),
         error=str(about.get(PREFIX + "error", "")),
-        traceback=str(about.get(PREFIX + "traceback", "")),
+        traceback=without_passwords(str(about.get(PREFIX + "traceback", ""))),
         omitted=omitted if isinstance(omitted, int) else 0,
         sha256=str(about.get(PREFIX + "omitted-sha256", "")),
     )

@@ -11,7 +11,6 @@ from flowstream.cli.dead_letters.dead_letter_records import DeadLetterRecord, re
 from flowstream.cli.dead_letters.replay import next_to_replay, replay_chosen, replay_waiting
 from flowstream.cli.output.messages import shown
 from flowstream.client import Environment
-from flowstream.texts import without_passwords
 
 LOOKED_AT = 200
 """Offsets at the end of a stream that a list reads. Some are records of replays."""
@@ -48,7 +47,7 @@ class LivePageDeadLetters:
             return {
                 "waiting": seen if begin == start else end + 1 - start,
                 "exact": begin == start,
-                "letters": [_row(letter) for letter in reversed(newest)],
+                "letters": [letter.row() for letter in reversed(newest)],
             }
 
     async def letter(self, stream: str, offset: int, most: int) -> dict[str, Any] | None:
@@ -62,8 +61,7 @@ class LivePageDeadLetters:
 
     def _shown(self, letter: DeadLetterRecord, stream: str, most: int) -> dict[str, Any]:
         original = shown(letter.source, letter.source_offset, letter.timestamp, letter.body)
-        traceback = without_passwords(letter.traceback)
-        about = {**_row(letter), "error": letter.error, "traceback": traceback}
+        about = {**letter.row(), "error": letter.error, "traceback": letter.traceback}
         if stream in self._masked:
             return {**about, "body": None, "missing": "this pipeline masks its messages", "size": 0}
         text = original.body[: 4 * most].decode(errors="backslashreplace")
@@ -91,8 +89,3 @@ class LivePageDeadLetters:
 
     def _opened(self) -> Environment:
         return self._connection.environment(name="flowstream page")
-
-
-def _row(letter: DeadLetterRecord) -> dict[str, Any]:
-    """The row of a list. An older version may have written passwords into the reason."""
-    return {**letter.row(), "reason": without_passwords(letter.reason)}

@@ -239,7 +239,7 @@ def report(error: BaseException) -> ExitCode:
     """Print an error in one line, and return the exit code to end with."""
     code, text = error_line(error)
     if _tracebacks and not _notes:
-        trace = without_passwords(traceback_of(error, LOG_LIMIT))
+        trace = traceback_of(error, LOG_LIMIT)
         sys.stderr.write(visible(trace, keep="\n"))
     report_line(text, code, error)
     return code

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from flowstream.cli.output.console import one_line, short_duration
+from flowstream.cli.output.console import REPORT_LIMIT, short_duration
 from flowstream.errors import Halted
 from flowstream.monitor import outcomes_in_order
 from flowstream.pipeline import RunResult, discard_options, named
-from flowstream.texts import clipped, plural
+from flowstream.texts import clipped, plural, text_of
 
 OUTCOMES = {
     "ok": "ok",
@@ -183,5 +183,5 @@ def as_json(result: RunResult, target: str) -> dict[str, Any]:
             if isinstance(result.error, Halted)
             else []
         ),
-        "error": None if result.error is None else one_line(str(result.error)),
+        "error": None if result.error is None else text_of(result.error, REPORT_LIMIT),
     }

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import typer
 
 from flowstream.cli.app import usage_error
 from flowstream.cli.exit_codes import ExitCode
-from flowstream.cli.output.console import error_line
+from flowstream.cli.output.console import REPORT_LIMIT, error_line
 from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.running.supervisor import Outcome
 from flowstream.cli.workers.decisions import Verdict
 from flowstream.cli.workers.link import Link, ParentEnded
 from flowstream.cli.workers.messages import Message
 from flowstream.errors import Halted
-from flowstream.pipeline import Pipeline, Reason, RunResult
+from flowstream.pipeline import Pipeline, Reason, RunResult, merged_reasons
+from flowstream.texts import text_of
 
 
 @dataclass(slots=True)
@@ -41,8 +42,6 @@ class Ended:
     """How often a worker process died."""
 
 
-SUMMED = ("attempts", "retried", "dead_lettered", "discarded", "halted")
-REASON_FIELDS = {field.name for field in fields(Reason)}
 WORST = ("failed", "halted", "drain timeout", "aborted", "stopped", "ended")
 """Ends of a run, the worst first."""
 
@@ -121,7 +120,7 @@ def described(result: RunResult) -> dict[str, Any]:
         "discarded": list(result.discarded),
         "not_discarded": [[*place, why] for place, why in result.not_discarded.items()],
         "reasons": [asdict(reason) for reason in result.reasons],
-        "error": None if error is None else str(error),
+        "error": None if error is None else text_of(error, REPORT_LIMIT),
         "halted_at": list(error.messages) if isinstance(error, Halted) else [],
     }
 
@@ -215,27 +214,9 @@ def summed(results: Sequence[Mapping[str, Any]], seconds: float) -> RunResult:
         hung=tuple(sorted({name for it in results for name in it["hung"]})),
         discarded=tuple(sorted(discarded)),
         not_discarded={place: why for place, why in left.items() if place not in discarded},
-        reasons=summed_reasons(reason for it in results for reason in it["reasons"]),
+        reasons=merged_reasons(Reason.read(each) for it in results for each in it["reasons"]),
         # A process from before a roll may run an older version, which does not report it.
         repeated=sum(int(it.get("repeated", 0)) for it in results),
-    )
-
-
-def summed_reasons(reasons: Iterable[Mapping[str, Any]]) -> tuple[Reason, ...]:
-    """Reasons of several processes, those of one kind together, the most frequent first."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for reason in reasons:
-        key = tuple(reason[name] for name in ("stage", "phase", "error", "text"))
-        known = found.get(key)
-        if known is None:
-            found[key] = {name: value for name, value in reason.items() if name in REASON_FIELDS}
-            continue
-        for name in SUMMED:
-            known[name] += reason[name]
-        known["first"] = min(known["first"], reason["first"])
-        known["last"] = max(known["last"], reason["last"])
-    return tuple(
-        sorted((Reason(**it) for it in found.values()), key=lambda reason: -reason.attempts)
     )
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from flowstream.connectors.files.names import MANIFEST
 from flowstream.errors import ConfigurationError, FlowstreamError, SinkFailed
-from flowstream.texts import describe, text_of, without_passwords
+from flowstream.texts import describe, text_of
 
 PROBE = f"{MANIFEST}/_probe/probe"
 """A file that is not deleted, so that later checks need only one attempt to create it."""
@@ -85,7 +85,7 @@ def check_store(store: Store) -> None:
     except Exception as error:
         raise SinkFailed(
             f'FileSink > directory="{store.directory}": no file can be written there: '
-            f"{without_passwords(describe(error))}"
+            f"{describe(error)}"
         ) from error
     raise ConfigurationError(
         f'FileSink > directory="{store.directory}": exactly once needs a file system that '
@@ -195,7 +195,7 @@ class FsspecStore:
         except Exception as error:  # an unknown scheme, or a package that is not installed
             raise ConfigurationError(
                 f'FileSink > directory="{self.directory}": its file system cannot be used: '
-                f"{without_passwords(text_of(error))}"
+                f"{text_of(error)}"
             ) from error
         self._root: str = root.rstrip("/")
         kind, general = type(self._system), fsspec.AbstractFileSystem

@@ -44,7 +44,7 @@ from flowstream.pipeline import (
     thread_limiter,
 )
 from flowstream.schema import Rule, checked, whole
-from flowstream.texts import describe, interrupts, shown, type_name, without_passwords
+from flowstream.texts import describe, interrupts, shown, type_name
 
 _log = logging.getLogger("flowstream.connectors")
 T = TypeVar("T")
@@ -182,7 +182,7 @@ class SqlSink(Sink):
         except FlowstreamError:
             raise
         except Exception as error:
-            raise SinkFailed(f"{self.place}: {without_passwords(describe(error))}") from None
+            raise SinkFailed(f"{self.place}: {describe(error)}") from None
         finally:
             database.close()
 
@@ -204,7 +204,7 @@ class SqlSink(Sink):
             except Exception as error:
                 if database.lost(error):
                     raise
-                text = without_passwords(describe(error))
+                text = describe(error)
                 raise SinkFailed(f"cannot create {self.destination}: {text}") from None
         self._check(database)
 
@@ -309,7 +309,7 @@ class _Use:
                 with suppress(Exception):  # its transaction may be in any state
                     database.close()
             if lost:
-                again = Lost(without_passwords(describe(error)))
+                again = Lost(describe(error))
                 again.in_doubt = database.in_doubt
                 raise again from error
             raise
@@ -364,9 +364,7 @@ def opened(sink: SqlSink) -> Any:
     except ConfigurationError:
         raise
     except Exception as error:
-        raise CannotConnect(
-            f"cannot open {sink.place}: {without_passwords(describe(error))}"
-        ) from None
+        raise CannotConnect(f"cannot open {sink.place}: {describe(error)}") from None
 
 
 class BatchWriter:
@@ -445,7 +443,7 @@ class BatchWriter:
         except Exception as error:
             _log.debug(
                 "%s: the gaps in the record of %s were not closed: %s", self._context.pipeline,
-                self._sink.place, without_passwords(describe(error)),
+                self._sink.place, describe(error),
                 extra={"pipeline": self._context.pipeline},
             )  # fmt: skip
 
@@ -483,7 +481,7 @@ class BatchWriter:
                     raise outcome_unknown(text) from error
             except Exception as error:
                 if in_doubt and not isinstance(error, StreamReplaced):
-                    text = f"{sink.place}: {without_passwords(describe(error))}"
+                    text = f"{sink.place}: {describe(error)}"
                     raise outcome_unknown(text) from error
                 raise
         raise AssertionError

@@ -186,17 +186,20 @@ class WorkersMonitor:
         asked = _body(request)
         numbers = {view.number for view in views}
         share = divided(request, asked, len(numbers))
-        answers = []
+        answers, unknown = [], None
         for view in views:
             assert view.ask is not None
             response = await view.ask(share, QUICK)
             if response is not None and response.status == HTTPStatus.NOT_FOUND:
-                continue  # it is still starting: it gets the change when it is ready
+                unknown = response  # or it is still starting, and gets the change when it is ready
+                continue
             if response is not None and response.status != HTTPStatus.OK:
                 return response
             answers.append((view.number, response))
         silent = sorted(number for number, response in answers if response is None)
-        if not answers or len(silent) == len(answers):
+        if not answers and unknown is not None:
+            return unknown
+        if len(silent) == len(answers):
             return Response(HTTPStatus.SERVICE_UNAVAILABLE, b"no worker answers; try again\n")
         self._workers.controlled(share, str(asked.get("pipeline")), str(asked.get("action")))
         if silent:

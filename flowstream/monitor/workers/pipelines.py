@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flowstream.monitor.condition import ORDER, Condition
-from flowstream.monitor.figures import MAX_REASONS
+from flowstream.monitor.figures import MAX_REASONS, OTHER
 from flowstream.monitor.health import READY_PHASES
 from flowstream.monitor.snapshot import outcomes_in_order, shown_condition
 from flowstream.monitor.workers.histories import merged_curves, weighted
+from flowstream.pipeline import Reason, merged_reasons
 
 Part = tuple[int, Mapping[str, Any]]
 """The number of a worker, and its snapshot of the pipeline."""
@@ -31,7 +33,6 @@ STAGE_SUMS = (
 )  # fmt: skip
 PAST_SUMS = ("handled", "failed", "retried", "batches")
 """Those of the sums that also count for processes that have ended."""
-REASON_SUMS = ("attempts", "retried", "dead_lettered", "discarded", "halted")
 
 
 def merged_pipeline(
@@ -56,7 +57,7 @@ def merged_pipeline(
         "condition": _condition(parts, trouble),
         "outcomes": outcomes_in_order(_added(it["outcomes"] for it in counted)),
         "dropped": _dropped(counted),
-        "reasons": merged_reasons(counted),
+        "reasons": _reasons(counted),
         "uncommitted": max(it["uncommitted"] for it in shown),
         "rate_limit": _limit([it["rate_limit"] for it in shown]),
         "latency": weighted((it["latency"], it["rate"]) for it in shown) or first["latency"],
@@ -88,7 +89,7 @@ def summed_counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: sum(it[name] for it in parts) for name in COUNTED},
         "outcomes": dict(_added(it["outcomes"] for it in parts)),
         "dropped": _dropped(parts),
-        "reasons": merged_reasons(parts),
+        "reasons": _reasons(parts),
         "stages": stages,
     }
 
@@ -105,21 +106,9 @@ def merged_streams(parts: Sequence[Part]) -> list[dict[str, Any]]:
     return [found[name] for name in sorted(found)]
 
 
-def merged_reasons(pipelines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The reasons of several processes, those of one kind together, the most frequent first."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for pipeline in pipelines:
-        for reason in pipeline["reasons"]:
-            key = tuple(reason[name] for name in ("stage", "phase", "error", "text"))
-            known = found.get(key)
-            if known is None:
-                found[key] = dict(reason)
-                continue
-            for name in REASON_SUMS:
-                known[name] += reason[name]
-            known["first"] = min(known["first"], reason["first"])
-            known["last"] = max(known["last"], reason["last"])
-    return sorted(found.values(), key=lambda reason: -reason["attempts"])[:MAX_REASONS]
+def _reasons(pipelines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = (Reason.read(reason) for it in pipelines for reason in it["reasons"])
+    return [asdict(reason) for reason in merged_reasons(found)]
 
 
 def _condition(parts: Sequence[Part], trouble: Condition | None) -> dict[str, Any]:
@@ -202,9 +191,13 @@ def _dropped(counted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for pipeline in counted:
         for drop in pipeline["dropped"]:
             whole[drop["reason"], drop["intentional"]] += drop["messages"]
+    found = whole.most_common()
+    kept = Counter(dict(found[:MAX_REASONS]))
+    for (_, intentional), messages in found[MAX_REASONS:]:
+        kept[OTHER, intentional] += messages
     return [
         {"reason": reason, "intentional": intentional, "messages": messages}
-        for (reason, intentional), messages in whole.most_common(MAX_REASONS)
+        for (reason, intentional), messages in kept.most_common()
     ]
 
 

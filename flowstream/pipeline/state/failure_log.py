@@ -20,7 +20,7 @@ from flowstream.pipeline.state.reasons import (
 )
 from flowstream.pipeline.state.timers import Timers
 from flowstream.telemetry import AttemptFailed, Telemetry
-from flowstream.texts import describe, traceback_of, type_name, without_passwords
+from flowstream.texts import describe, traceback_of, type_name
 
 # Records have their whole text as message, not a template with arguments: what groups records by
 # their templates, as filters of repeats do, must not take one reason for another.
@@ -109,11 +109,11 @@ class FailureLog:
     ) -> bool:
         """Something other than a message failed. Returns True for the first of its kind, which the
         caller logs."""
-        text = without_passwords(describe(error))
+        text = describe(error)
         kind = self._reasons.of(stage, phase, type_name(error), text, time.time())
         if kind.new:
             kind.stream, kind.offset = stream, offset
-            kind.traceback = without_passwords(traceback_of(error, TRACEBACK_LIMIT))
+            kind.traceback = traceback_of(error, TRACEBACK_LIMIT)
         kind.count("attempts", 1)
         first = self._notices.add(kind, FAILED, 1, self._clock())
         self._log_due()
@@ -132,7 +132,7 @@ class FailureLog:
         """The details that only the first of a kind has."""
         message = failure.message
         kind.stream, kind.offset = message.stream, message.offset
-        kind.traceback = without_passwords(failure.traceback(TRACEBACK_LIMIT)) or None
+        kind.traceback = failure.traceback(TRACEBACK_LIMIT) or None
         kind.sample = sample(message, self._mask)
 
     # -- logging

@@ -7,8 +7,8 @@ kind keeps what all of its texts have in common.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from flowstream.pipeline.message import Message
@@ -21,7 +21,6 @@ from flowstream.texts import (
     folded,
     interrupts,
     shown,
-    without_passwords,
 )
 
 KINDS = 50
@@ -80,6 +79,11 @@ class Reason:
     traceback: str | None = None
     sample: str | None = None
     handler: str = ""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Reason:
+        """From JSON. A process of another version may write more fields, which are ignored."""
+        return cls(**{name: values[name] for name in cls.__slots__ if name in values})
 
     @property
     def label(self) -> str:
@@ -204,6 +208,33 @@ class Reasons:
         return self._other
 
 
+def merged_reasons(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """The reasons of several processes, those of one kind together: as `Reasons.snapshot`."""
+    found: dict[Key, Reason] = {}
+    for reason in reasons:
+        key = (reason.stage, reason.phase, reason.error, folded(reason.text))
+        found[key] = _together(found[key], reason) if key in found else reason
+    other = found.pop(_OTHER_KEY, None)
+    kinds = sorted(found.values(), key=lambda reason: -reason.attempts)
+    for reason in map(_without_kind, kinds[KINDS:]):
+        other = reason if other is None else _together(other, reason)
+    return (*kinds[:KINDS], *([] if other is None else [other]))
+
+
+def _together(one: Reason, other: Reason) -> Reason:
+    """Both as one; the details are those of the first failure."""
+    counts = {name: getattr(one, name) + getattr(other, name) for name in _COUNTS}
+    earlier = min(one, other, key=lambda reason: reason.first)
+    text = common(one.text, other.text)
+    return replace(earlier, **counts, text=text, last=max(one.last, other.last))
+
+
+def _without_kind(reason: Reason) -> Reason:
+    """The counts of a reason, as one of all others."""
+    counts = {name: getattr(reason, name) for name in _COUNTS}
+    return Reason(*_OTHER_KEY, **counts, first=reason.first, last=reason.last)
+
+
 class Notice:
     """What is logged of a kind: that it failed, or what became of its messages.
 
@@ -268,8 +299,7 @@ def sample(message: Message[Any], mask: Mask | None) -> str | None:
         return None
     if type(value) is bytes:
         value = value[: 4 * SAMPLE_LIMIT].decode("utf-8", "backslashreplace")
-    text = clipped(value, SAMPLE_LIMIT) if type(value) is str else shown(value, SAMPLE_LIMIT)
-    return without_passwords(text)
+    return clipped(value, SAMPLE_LIMIT) if type(value) is str else shown(value, SAMPLE_LIMIT)
 
 
 def _body(message: Message[Any]) -> Any:

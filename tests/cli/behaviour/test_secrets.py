@@ -15,7 +15,9 @@ import logging
 import os
 import pkgutil
 import re
+import signal
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-import flowstream
+import flowstream as package
 from flowstream.cli.app import main
 from flowstream.cli.configuration import settings as configured
 from flowstream.cli.output import console
@@ -34,6 +36,7 @@ from flowstream.client import Environment, PlainCredentials, StreamUrl, Tls, Tok
 from flowstream.client.connecting.url import PORTS
 from flowstream.errors import ConfigurationError
 from flowstream.testing import broker_in_thread
+from tests.cli.command import Result, Started, flowstream
 from tests.cli.modules import write_module
 from tests.cli.tree import leaves
 
@@ -266,7 +269,7 @@ def test_no_value_or_error_of_the_client_shows_a_password(
 def test_no_dataclass_shows_an_address_or_a_secret_in_its_repr() -> None:
     hidden = {"url", "management", "password", "key_password", "token", "users"}
     shown = set()
-    for module in pkgutil.walk_packages(flowstream.__path__, "flowstream."):
+    for module in pkgutil.walk_packages(package.__path__, "flowstream."):
         if module.name.endswith("__main__") or ".pytest_plugin" in module.name:
             continue
         for made in vars(importlib.import_module(module.name)).values():
@@ -320,3 +323,49 @@ def test_nothing_shows_the_password_of_a_login_that_works(folder: Path) -> None:
     assert "1 message handled" in said[6]
     assert re.search("refused|authentic", said[-1])
     assert_hidden(SECRET, *said, log.text)
+
+
+DSN = """
+from flowstream import *
+
+DSN = "postgresql://app:QxZjVKqXJZ@127.0.0.1:9/shop"
+pipeline = Pipeline("shop", StreamProducer("orders"), on_failure=DeadLetter("orders.dead"))
+
+@pipeline.processor
+async def check(message: Message[dict]) -> None:
+    if message.data["n"] == 1:
+        raise ConnectionError(f"{DSN} refused " + "x" * 4_080)  # cut in its traceback
+    if message.data["n"] == 2:
+        message.fail("x" * 2_030 + f" {DSN} refused " + "y" * 3_000)
+    message.drop(f"not in {DSN}")
+"""
+
+
+@pytest.mark.slow
+def test_nothing_shows_an_address_of_a_handler(tmp_path: Path) -> None:
+    """It is in its exceptions and reasons: what a run says, logs, counts and writes to a stream."""
+    (tmp_path / "shop.py").write_text(DSN)
+    (tmp_path / "three.ndjson").write_bytes(b'{"n":1}\n{"n":2}\n{"n":3}\n')
+    with broker_in_thread() as broker:
+
+        def command(*line: str) -> Result:
+            return flowstream(*line, url=broker.url, cwd=tmp_path)
+
+        command("publish", "orders", "three.ndjson", "--create")
+        with Started("run", "shop", "--http", "127.0.0.1:0", "--log-level", "debug",
+                     url=broker.url, cwd=tmp_path) as run:  # fmt: skip
+            home = run.line("live page on").split()[3].rstrip(",")
+            logged = run.line("dead-lettered into") + run.line("committed orders@2")
+            pages = ("metrics", "api/snapshot", "api/dead-letters?pipeline=shop",
+                     "api/dead-letters?pipeline=shop&offset=0")  # fmt: skip
+            said = [logged]
+            for page in pages:
+                with urllib.request.urlopen(home + page, timeout=10) as answer:
+                    said.append(answer.read().decode())
+            run.signal(signal.SIGINT)
+            said.append(str(run.end()))
+        lines = ("show orders.dead 0", "show orders.dead 1 --json", "list orders.dead --json")
+        said += [str(command("dead-letters", *line.split())) for line in lines]
+        said.append(str(command("peek", "orders.dead", "--json")))
+    assert "postgresql://app:***" in "".join(said)
+    assert_hidden("QxZjVKqXJZ", *said)

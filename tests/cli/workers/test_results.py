@@ -12,8 +12,8 @@ from flowstream.errors import Halted
 from flowstream.pipeline import Reason, RunResult
 
 
-def reason(attempts: int, first: float, last: float) -> Reason:
-    return Reason("load", "batch", "ValueError", "bad", attempts, 0, attempts, 0, 0, first, last)
+def reason(attempts: int, first: float, last: float, text: str = "bad") -> Reason:
+    return Reason("load", "batch", "ValueError", text, attempts, 0, attempts, 0, 0, first, last)
 
 
 def result(**changes: Any) -> RunResult:
@@ -53,10 +53,11 @@ def test_counts_are_added_and_the_highest_commit_counts() -> None:
 
 
 def test_reasons_of_one_kind_are_one() -> None:
-    found = [described(result(reasons=(reason(2, 5.0, 9.0),)))]
-    found.append(described(result(reasons=(reason(3, 1.0, 7.0),))))
+    found = [described(result(reasons=(reason(2, 5.0, 9.0, "order 17 is bad"),)))]
+    found.append(described(result(reasons=(reason(3, 1.0, 7.0, "order 18 is bad"),))))
     (only,) = summed(found, 1.0).reasons
     assert (only.attempts, only.dead_lettered, only.first, only.last) == (5, 5, 1.0, 9.0)
+    assert only.text == "order … is bad"
 
 
 def test_a_halt_of_one_worker_is_the_end_of_the_run_and_its_messages_are_named() -> None:

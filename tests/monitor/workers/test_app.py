@@ -110,3 +110,8 @@ async def test_without_workers_nothing_breaks() -> None:
     assert (await several.monitor.answer(post({"pipeline": "p", "action": "pause"}))).status == 503
     assert (await several.monitor.answer(get("/metrics"))).status == 200
     assert (await several.monitor.answer(get("/readyz"))).status == 503
+
+
+async def test_a_pipeline_that_no_worker_runs_is_named() -> None:
+    response = await Several().monitor.answer(post({"pipeline": "nope", "action": "pause"}))
+    assert (response.status, response.body) == (404, b"no pipeline 'nope' is running\n")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from flowstream.monitor import WorkerView
 from flowstream.monitor.workers.snapshots import MISSING_GRACE, SILENT_GRACE, not_ready
+from flowstream.pipeline import Reason
 from tests.monitor.workers.faces import NOW, OneWorker, Several
 
 
@@ -167,3 +168,38 @@ def test_the_failing_check_of_a_worker_is_that_of_the_run() -> None:
     (failing,) = several.monitor.snapshot()["not_ready"]
     assert failing["check"] == "commits"
     assert failing["detail"].startswith("worker 2: settled messages have been waiting")
+
+
+def failures(text: str, attempts: int, first: float) -> Reason:
+    return Reason(
+        "load", "batch", "ValueError", text, attempts, 0, attempts, 0, 0, first, first + 9,
+        stream="s-0", offset=int(first), handler="load",
+    )  # fmt: skip
+
+
+def test_failures_of_one_kind_are_one_whichever_workers_had_them() -> None:
+    """As in one process: texts that differ only in numbers and ids are the same reason."""
+    several = Several()
+    for worker, reason in zip(
+        several.workers,
+        (
+            failures("ValueError: order 17 is bad", 2, 5),
+            failures("ValueError: order 18 is bad", 3, 4),
+        ),
+        strict=True,
+    ):
+        worker.statistics.change(reasons=(reason,))
+    (both,) = pipeline_of(several)["reasons"]
+    assert both == asdict(failures("ValueError: order … is bad", 5, 4)) | {"last": 14}
+
+
+def test_no_failure_is_left_out_of_the_reasons() -> None:
+    several = Several()
+    for number, worker in enumerate(several.workers):
+        reasons = [
+            failures(f"reason {'x' * (index + 1)} of {'ab'[number]}", 1, 1) for index in range(40)
+        ]
+        worker.statistics.change(reasons=tuple(reasons))
+    shown = pipeline_of(several)["reasons"]
+    assert sum(reason["attempts"] for reason in shown) == 80
+    assert (shown[-1]["text"], shown[-1]["attempts"]) == ("other reasons", 30)

@@ -42,6 +42,7 @@ from flowstream.errors import (
 from flowstream.pipeline import Backlog, Intake, Producer, RunContext, SourcePartition
 from flowstream.schema import NAME, STREAM, checked, make, takes, whole
 from flowstream.telemetry import StateChanged, Telemetry, Truncated, Warned
+from flowstream.texts import describe
 
 _log = logging.getLogger("flowstream.connectors")
 
@@ -128,6 +129,7 @@ class StreamProducer(Producer):
         self._same_at: dict[str, int] = {}
         """How often the consumer had lost its connection at the last check of its stream."""
         self._probes: dict[str, StreamLag] = {}
+        self._ends: dict[str, StreamLag] = {}
         self._claimed: set[str] = set()
         self._claims: dict[str, set[int | None]] = {}
         """The numbers by which the reference was claimed for each stream, as far as known."""
@@ -152,7 +154,7 @@ class StreamProducer(Producer):
         self._will_consume(self.stream)
 
     async def _enter(self, context: RunContext) -> None:
-        self._at_first, self._probes = set(), {}
+        self._at_first, self._probes, self._ends = set(), {}, {}
         self._same_at = {}
         self._claimed, self._claims = set(), {}
         self._environment = await environment_of(context)
@@ -324,30 +326,37 @@ class StreamProducer(Producer):
             await anyio.sleep(VERIFY_AGAIN)
 
     async def caught_up(self, positions: Mapping[str, int | None]) -> bool:
-        if self._sending:
-            return False
-        if self.filter is not None:
-            return True  # the rest of the stream may be filtered out, so only silence shows the end
-        position = self._position()  # read before asking, because messages may come meanwhile
+        # The position is read before asking, because messages may come meanwhile.
+        return not self._sending and await self._is_read(self.stream, self._position())
+
+    async def _is_read(self, stream: str, position: int) -> bool:
+        """Whether the stream has no message that is wanted from `position` on, as far as known."""
         try:
-            last = await self.environment.last_offset(self.stream)
-        except FlowstreamError as error:
+            if self.filter is None:
+                last = await self.environment.last_offset(stream)
+                return last is None or last < position
+            left = await self._probe(stream, self._ends).look(position - 1)
+            return not left.messages
+        except Exception as error:  # also of the filter's `match`, which ends the source then
             _log.debug(
-                "%s: the end of the stream is not known: %s", self.stream, error,
-                extra={"stream": self.stream},
+                "%s: the end of the stream is not known: %s", stream, describe(error),
+                extra={"stream": stream},
             )  # fmt: skip
             return False
-        return last is None or last < position
 
     async def backlog(self, stream: str, behind: int | None) -> Backlog:
         active = behind is not None or self._reads_all
         if behind is None:
             behind = await self._done_with(stream)
-        if stream not in self._probes:
-            options = {} if self.filter is None else self.filter.options
-            self._probes[stream] = self.environment.lag_probe(stream, **options)
-        found = await self._probes[stream].look(behind)
+        found = await self._probe(stream, self._probes).look(behind)
         return Backlog(behind, found.last, found.messages, found.written, active)
+
+    def _probe(self, stream: str, probes: dict[str, StreamLag]) -> StreamLag:
+        """The stream's probe among `probes`, which one task uses: a probe keeps what it counted."""
+        if stream not in probes:
+            options = {} if self.filter is None else self.filter.options
+            probes[stream] = self.environment.lag_probe(stream, **options)
+        return probes[stream]
 
     @property
     def _reads_all(self) -> bool:

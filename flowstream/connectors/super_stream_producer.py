@@ -15,7 +15,7 @@ from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import SuperStreamReader
 from flowstream.connectors.start import Start
 from flowstream.connectors.stream_producer import StreamProducer, StreamProducerOptions
-from flowstream.errors import FlowstreamError, OffsetTruncated
+from flowstream.errors import OffsetTruncated
 from flowstream.pipeline import Intake, RunContext, SourcePartition
 from flowstream.schema import NAME, make, part, takes
 from flowstream.telemetry import PartitionMoved, SubscribedAgain
@@ -62,6 +62,8 @@ class SuperStreamProducer(StreamProducer):
         self._sources: dict[str, SourcePartition] = {}
         self._starts: dict[str, Start] = {}
         self._known: set[str] = set()
+        self._coming: set[str] = set()
+        """Partitions that the broker has assigned, and whose beginning is not known yet."""
         self._handing_over: dict[str, anyio.Lock] = {}
         self._partitions: SuperStreamReader | None = None
         self._consuming = AsyncExitStack()
@@ -186,20 +188,12 @@ class SuperStreamProducer(StreamProducer):
             return False
         if not set(self._partitions.partitions) <= self._partitions.positions.keys():
             return False  # others are still being opened, and may come to this process
-        if self.filter is not None:
-            return True
-        mine = self._partitions.active if self.single_active else self._partitions.partitions
-        try:
-            for partition in mine:
-                last = await self.environment.last_offset(partition)
-                if last is not None and last > self._reached(partition, positions):
-                    return False
-        except FlowstreamError as error:
-            _log.debug(
-                "%s: the end of a partition is not known: %s", self.stream, error,
-                extra={"stream": self.stream},
-            )  # fmt: skip
+        if self._coming:
             return False
+        mine = self._partitions.active if self.single_active else self._partitions.partitions
+        for partition in mine:
+            if not await self._is_read(partition, self._next(partition, positions)):
+                return False
         return True
 
     @property
@@ -224,11 +218,14 @@ class SuperStreamProducer(StreamProducer):
     def describe(self) -> Mapping[str, Any]:
         return {**super().describe(), "single_active": self.single_active}
 
-    def _reached(self, partition: str, positions: Mapping[str, int | None]) -> int:
-        """The last offset that was received, or settled before this run."""
-        position = positions.get(partition)
-        start = self._starts.get(partition)
-        return max(-1 if position is None else position, -1 if start is None else start.settled)
+    def _next(self, partition: str, received: Mapping[str, int | None]) -> int:
+        """The offset behind what was received, or settled before this run. With a filter also
+        behind what it left out."""
+        last, start = received.get(partition), self._starts.get(partition)
+        read = None
+        if self.filter is not None and self._partitions is not None:
+            read = self._partitions.positions.get(partition)
+        return max(0 if last is None else last + 1, start.offset if start else 0, read or 0)
 
     def _skip_left_out(self) -> None:
         if self._partitions is None:
@@ -257,7 +254,11 @@ class SuperStreamProducer(StreamProducer):
     async def _promoted(self, partition: str) -> OffsetSpec:
         """The broker assigned the partition: resume behind the offset of its last owner."""
         place = self.offset if partition in self._known else "first"
-        self._starts |= await self._begin({partition: place})
+        self._coming.add(partition)
+        try:
+            self._starts |= await self._begin({partition: place})
+        finally:
+            self._coming.discard(partition)
         self._open_partition(partition)
         self._moved(partition, active=True)
         _log.info(

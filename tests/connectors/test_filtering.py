@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
-from flowstream import Filter
+from flowstream import Filter, Message, Pipeline, StreamProducer, SuperStreamProducer
 from flowstream.errors import ConfigurationError
+from flowstream.testing import MemoryEnvironment, Pause, virtual_time
 
 
 def wanted(body: bytes) -> bool:
@@ -34,3 +36,26 @@ def test_a_consumer_gets_its_options() -> None:
 def test_what_cannot_filter_is_refused(values: Any, match: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^Filter > {says}"):
         Filter(values, match)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [virtual_time("asyncio"), virtual_time("trio")])
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_run_is_idle_once_what_is_wanted_has_come(shared: bool) -> None:
+    """However slow the broker is: silence says nothing about what it has not sent yet."""
+    environment = MemoryEnvironment(chunk_size=1)
+    producer: StreamProducer = StreamProducer("orders", filter=Filter(("x",), wanted))
+    stream = "orders"
+    if shared:
+        producer = SuperStreamProducer("orders", filter=Filter(("x",), wanted))
+        stream = environment.super_stream("orders", 2)[1]
+    environment.append(stream, [Pause(0.5), b"a", b"b", b"a", Pause(0.5), b"a", b"b", b"b"])
+    pipeline = Pipeline("filtered", producer)
+
+    @pipeline.processor
+    async def handle(message: Message[str]) -> None:
+        assert message.data == "a"
+
+    async with pipeline.start(environment=environment) as running:
+        with anyio.fail_after(10):
+            assert (await running.wait_idle(0.1)).settled == {"ok": 3}

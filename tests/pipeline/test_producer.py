@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -89,6 +91,10 @@ async def test_what_a_lane_cannot_take_is_refused_instead_of_taken_for_something
         (Sends([b"1", b"2"], offsets=[]), r"2 bodies were sent with 0 offsets"),
         (Sends([b"1", b"2"], offsets=[5, 5]), r"offsets must ascend, got \[5, 5\]"),
         (Sends([b"1", b"2"], offsets=[6, 5]), r"offsets must ascend, got \[6, 5\]"),
+        (Sends([b"1"], timestamp=datetime.now(UTC)), r"timestamp=datetime.*milliseconds"),
+        (Sends([b"1"], timestamp="2026-11-30"), r"timestamp='2026-11-30': expected the number"),
+        (Sends([b"1"], timestamp=math.nan), r"timestamp=nan"),
+        (Sends([b"1"], timestamp=None), r"timestamp=None"),
     ):
         pipeline, seen = over(producer)
         with pytest.raises(ConfigurationError, match=f"partition 'lines': {told}"):

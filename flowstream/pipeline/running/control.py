@@ -257,8 +257,9 @@ async def start(
         async with anyio.create_task_group() as group:
             group.start_soon(run.main, name=f"pipeline {declaration.name}")
             await run.ready.wait()
-            if run.opened:
-                _running.append(running)
+            if run.opened or run.state.error is None:  # without an error it was aborted before
+                if run.opened:
+                    _running.append(running)
                 try:
                     yield running
                 except Exception as error:

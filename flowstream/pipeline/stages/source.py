@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import anyio.lowlevel
 
-from flowstream.checks import check_name
+from flowstream.checks import check_name, is_number
 from flowstream.errors import ConfigurationError, ConnectionFailed, PayloadError
 from flowstream.pipeline.context import RunContext
 from flowstream.pipeline.deciders.discards import REASON, Discards
@@ -94,7 +94,7 @@ class Partition:
         timestamp: int = 0,
         tail: int | None = None,
     ) -> None:
-        self._check(bodies, offsets)
+        self._check(bodies, offsets, timestamp)
         first = self.next if offset is None else offset
         if offsets:
             first = offsets[0]
@@ -107,8 +107,13 @@ class Partition:
             self.tail = tail if self.tail is None else max(self.tail, tail)
         await self._source.deliver(self, bodies, first, offsets, timestamp)
 
-    def _check(self, bodies: list[Any], offsets: Sequence[int] | None) -> None:
+    def _check(self, bodies: list[Any], offsets: Sequence[int] | None, timestamp: object) -> None:
         check_bodies(bodies, f"partition {self.stream!r}: send")
+        if not is_number(timestamp, 0, MOST_MILLISECONDS):
+            raise ConfigurationError(
+                f"partition {self.stream!r}: timestamp={shown(timestamp)}: expected the number of "
+                "milliseconds since 1970, such as int(datetime.timestamp() * 1000), or 0"
+            )
         if offsets is None:
             return
         if len(offsets) != len(bodies):
@@ -208,6 +213,8 @@ COMMIT_GRACE = 5.0
 LOST_GRACE = 0.5
 """Seconds for the commit of a partition whose connection is lost: it may come back to this process,
 which takes it only when this one is over."""
+MOST_MILLISECONDS = 1 << 53
+"""About 285,000 years."""
 _BYTES = {bytes}
 
 
@@ -277,6 +284,7 @@ class Source:
         partition.begin = 0 if committed is None else committed + 1
         partition.discarding = self.discards.opened(partition, committed)
         self.partitions.append(partition)
+        self.state.arrival = self.state.clock()  # a run is not idle before its messages can come
         return partition
 
     def begin_again(self) -> None:

@@ -321,3 +321,23 @@ async def test_a_resize_at_the_last_moment_does_not_keep_batches_open():
         assert (await running.wait()).settled == {"ok": 30}
         assert anyio.current_time() - before < 60
         running.resize("default", 2)  # too late to matter, and no error
+
+
+async def test_a_run_that_is_aborted_while_it_starts_has_a_result():
+    class SlowToOpen(MemoryStream):
+        async def open(self, context) -> None:
+            await anyio.sleep(100)
+
+    pipeline = pipeline_of(SlowToOpen(numbers(5)))
+    pipeline.processor(nothing)
+
+    async def abort() -> None:
+        await anyio.sleep(1)
+        pipeline.running.abort()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(abort)
+        with anyio.fail_after(10):
+            result = await pipeline.run()
+    assert (result.reason, result.received) == ("aborted", 0)
+    assert pipeline.running is None

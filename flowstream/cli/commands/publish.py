@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import anyio
 import typer
 
@@ -109,21 +111,30 @@ def how_to_continue(plan: FeedPlan, tally: Tally) -> str:
     return f"{confirmed}: every line before {line}; continue with --from-line {line}{same}"
 
 
-async def _create(environment: Environment, stream: str) -> None:
+async def _require(environment: Environment, plan: FeedPlan, create: bool) -> None:
+    """Raise CommandError if the stream does not exist, and is not to be created."""
     try:
-        await partitions_of(environment, stream)
+        await partitions_of(environment, plan.stream)
     except CommandError as error:
         if error.exit_code is not ExitCode.STREAM_MISSING:
             raise
-        await environment.create_stream(stream, exist_ok=True)
+        if plan.key is not None:
+            name = shlex.quote(plan.stream)
+            raise CommandError(
+                f"no super stream is named {plan.stream!r}, and --key needs one; create it first: "
+                f"flowstream super-streams create {name}",
+                ExitCode.STREAM_MISSING,
+            ) from error
+        if not create:
+            raise
+        await environment.create_stream(plan.stream, exist_ok=True)
 
 
 async def _publish(plan: FeedPlan, url: str, create: bool, json: bool) -> Tally:
     with Feed(plan) as feed:
         try:
             async with connect(url) as environment, anyio.create_task_group() as group:
-                if create and plan.key is None:
-                    await _create(environment, plan.stream)
+                await _require(environment, plan, create)
                 await group.start(on_signal, feed.stop)
                 title = f"publishing to {plan.stream}"
                 with doing(title, size=feed.size, unit="message") as step:

@@ -113,6 +113,20 @@ def test_a_stream_that_does_not_exist_is_not_made(broker: Broker, stream_name: s
     assert "flowstream streams create" in result.err
 
 
+@pytest.mark.parametrize("more", [(), ("--create",)], ids=["", "create"])
+def test_with_a_key_a_super_stream_is_missing(
+    broker: Broker, stream_name: str, more: tuple[str, ...]
+) -> None:
+    line = ("publish", stream_name, "-", "--format", "ndjson", "--key", "n", *more)
+    result = flowstream(*line, url=broker.url, stdin=b'{"n":1}\n')
+    assert result.code == 6
+    advice = f"flowstream super-streams create {stream_name}"
+    assert advice in result.err
+    assert flowstream(*advice.split()[1:], url=broker.url).code == 0
+    assert flowstream(*line, url=broker.url, stdin=b'{"n":1}\n').code == 0
+    flowstream("super-streams", "delete", stream_name, "--yes", url=broker.url)
+
+
 def test_what_trickles_in_is_sent_at_once_and_a_signal_ends_it(
     broker: Broker, stream_name: str
 ) -> None:

@@ -194,7 +194,7 @@ class Broker:
             )
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {self.host}:{self.port}: {error.strerror or error}; "
+                f"cannot listen on {Address(self.host, self.port)}: {error.strerror or error}; "
                 "another broker may be running there: choose another port"
             ) from error
         listeners = [it for it in multi.listeners if isinstance(it, SocketListener)]

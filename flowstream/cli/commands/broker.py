@@ -19,6 +19,7 @@ from flowstream.cli.exit_codes import CommandError, ExitCode
 from flowstream.cli.output.console import note, redrawn, short_duration, short_size, stderr
 from flowstream.cli.output.progress import doing
 from flowstream.cli.view.fold import flow
+from flowstream.client import Address
 from flowstream.texts import plural
 
 REFRESH = 0.5
@@ -55,7 +56,8 @@ async def _serve(
         group = await stack.enter_async_context(anyio.create_task_group())
         await group.start(on_signal, group.cancel_scope.cancel)
         kept = f"data in {data}" if data else "in memory"
-        note(f"broker listening on {host}:{running.port}, {kept}; press Ctrl-C to stop it")
+        where = Address(host, running.port)
+        note(f"broker listening on {where}, {kept}; press Ctrl-C to stop it")
         if with_parent:
             group.start_soon(_until_parent_ends, group.cancel_scope)
         if redrawn(sys.stderr):

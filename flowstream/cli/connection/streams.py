@@ -99,7 +99,7 @@ async def stats_of(environment: Environment, stream: str) -> dict[str, Any]:
         "stream": stream,
         "first_offset": stats.first_offset,
         "last_offset": last,
-        "leader": None if nodes.leader is None else f"{nodes.leader.host}:{nodes.leader.port}",
+        "leader": None if nodes.leader is None else str(nodes.leader),
         "replicas": len(nodes.replicas) + (nodes.leader is not None),
     }
 

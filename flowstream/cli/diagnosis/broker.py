@@ -69,7 +69,7 @@ async def examine(
 
 def _entered(connection: Connection, server: ServerInfo, seconds: float) -> Iterator[Finding]:
     url = StreamUrl.parse(connection.url)
-    where = f"{server.address.host}:{server.address.port}"
+    where = str(server.address)
     how = "TLS, certificate verified" if url.tls else "not encrypted"
     options = connection.options.get("tls")
     if options is not None and not options.verify:
@@ -174,7 +174,7 @@ def _add(nodes: dict[Address, str], held: StreamNodes, stream: str) -> None:
 
 
 async def _reached(node: Address, what: str) -> Finding:
-    where = f"{node.host}:{node.port}"
+    where = str(node)
     try:
         with anyio.fail_after(REACH_TIMEOUT), doing(f"connecting to {where} ({what})"):
             stream = await anyio.connect_tcp(node.host, node.port)

@@ -29,7 +29,7 @@ async def ask(broker: Connection, pipelines: list[Pipeline]) -> list[Finding]:
         async with broker.opened(name="flowstream check") as environment:
             server = await environment.server_info()
             version = server.properties.get("version", "of unknown version")
-            where = f"{server.address.host}:{server.address.port}"
+            where = str(server.address)
             findings.append(ok(BROKER, "connection", f"RabbitMQ {version} at {where}"))
             for pipeline in pipelines:
                 with doing(f"checking {pipeline.name}"):

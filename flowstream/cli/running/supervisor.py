@@ -39,7 +39,7 @@ from flowstream.cli.publishing.feed import Feed, FeedPlan
 from flowstream.cli.readers.other_runs import warn_of_others
 from flowstream.cli.view.live_view import View
 from flowstream.cli.workers.worker import Worker
-from flowstream.client import Environment
+from flowstream.client import Address, Environment
 from flowstream.connectors import SuperStreamProducer
 from flowstream.errors import FlowstreamError, StreamDoesNotExist
 from flowstream.metrics import Metrics
@@ -268,11 +268,12 @@ class Supervisor:
             host, port = await group.start(self._monitor().run, host, port)
         except OSError as error:
             raise CommandError(
-                f"cannot listen on {host}:{port}: {why(error)}; "
+                f"cannot listen on {Address(host, port)}: {why(error)}; "
                 "choose another address with --http HOST:PORT",
                 ExitCode.USAGE,
             ) from error
-        note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
+        home = f"http://{Address(host, port)}"
+        note(f"live page on {home}/, metrics on {home}/metrics")
 
     def _monitor(self) -> Monitor:
         control, letters = self._plan.http_control, self._dead_letters()

@@ -37,6 +37,7 @@ from flowstream.cli.workers.holdings import Holdings, held_by_pipeline, held_in
 from flowstream.cli.workers.messages import Message
 from flowstream.cli.workers.process import WorkerProcess, to_stderr
 from flowstream.cli.workers.results import Ended, summed_end
+from flowstream.client import Address
 from flowstream.monitor import (
     FIGURES,
     SILENT_GRACE,
@@ -157,11 +158,12 @@ class Parent:
             host, port = await group.start(self.monitor.run, host, port)
         except OSError as error:
             raise CommandError(
-                f"cannot listen on {host}:{port}: {why(error)}; "
+                f"cannot listen on {Address(host, port)}: {why(error)}; "
                 "choose another address with --http HOST:PORT",
                 ExitCode.USAGE,
             ) from error
-        note(f"live page on http://{host}:{port}/, metrics on http://{host}:{port}/metrics")
+        home = f"http://{Address(host, port)}"
+        note(f"live page on {home}/, metrics on {home}/metrics")
 
     # -- processes
 

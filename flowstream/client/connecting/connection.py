@@ -124,7 +124,7 @@ class ClientConnection:
 
     def __repr__(self) -> str:
         state = "closed" if self.error else self.wire.state.name.lower()
-        return f"<connection {self.role} {self.address.host}:{self.address.port} {state}>"
+        return f"<connection {self.role} {self.address} {state}>"
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class ClientConnection:
     # --- tasks ----------------------------------------------------------------------------------
 
     def start(self, owner: TaskOwner) -> None:
-        name = f"{self.role} connection to {self.address.host}:{self.address.port}"
+        name = f"{self.role} connection to {self.address}"
         owner.spawn(self._run, name=name)
 
     async def _run(self) -> None:
@@ -398,7 +398,7 @@ class ClientConnection:
 
     @property
     def _where(self) -> str:
-        return f"{self.address.host}:{self.address.port}"
+        return str(self.address)
 
     def _fail(self, error: ConnectionClosed) -> None:
         """Ends all requests and informs all users, once: later errors follow from the first one."""

@@ -95,7 +95,7 @@ async def open_connection(
         done = True
     except (ConnectionClosed, ProtocolError, RequestTimeout) as error:
         raise ConnectionFailed(
-            f"{address.host}:{address.port} did not complete the handshake of the stream protocol: "
+            f"{address} did not complete the handshake of the stream protocol: "
             f"{error}; check that this is the stream port (usually 5552, with TLS 5551)"
         ) from error
     finally:
@@ -120,7 +120,7 @@ async def _handshake(
     raise_for_code(offered.code, "negotiate authentication")
     if credentials.mechanism not in offered.mechanisms:
         raise SaslMechanismNotSupported(
-            f"{connection.address.host}:{connection.address.port} does not offer "
+            f"{connection.address} does not offer "
             f"{credentials.mechanism}, only {', '.join(offered.mechanisms)}"
         )
     await authenticate(connection, credentials)
@@ -145,7 +145,7 @@ async def _handshake(
 async def authenticate(connection: ClientConnection, credentials: Credentials) -> None:
     """Authenticates a connection; on an open connection this renews its token."""
     mechanism = credentials.mechanism
-    where = f"{connection.address.host}:{connection.address.port}"
+    where = str(connection.address)
     data = await credentials.response()
     try:
         answer = await connection.request(

@@ -115,13 +115,13 @@ class Nodes:
             advertised = connection.wire.advertised
             if advertised is None or advertised == node:
                 return connection
-            log.debug("wanted %s:%d, reached %s:%d at %s:%d", *node, *advertised, *where)
+            log.debug("wanted %s, reached %s at %s", node, advertised, where)
             others.add(advertised)
             self._learned.pop(node, None)
             await connection.close()
-        names = ", ".join(sorted(f"{host}:{port}" for host, port in others))
+        names = ", ".join(sorted(map(str, others)))
         raise ConnectionFailed(
-            f"node {node.host}:{node.port} did not answer in {self._attempts} attempts, only "
+            f"node {node} did not answer in {self._attempts} attempts, only "
             f"{names} did; pass address_resolver= or a larger node_attempts="
         )
 
@@ -138,7 +138,7 @@ class Nodes:
             if interrupts(error):
                 raise
             raise ConnectionFailed(
-                f"address_resolver raised {describe(error)} for node {node.host}:{node.port}"
+                f"address_resolver raised {describe(error)} for node {node}"
             ) from error
 
 

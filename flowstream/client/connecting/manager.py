@@ -182,7 +182,7 @@ class ConnectionManager:
         which = f"the embedded broker, which behaves like RabbitMQ {version}"
         if not embedded:
             which = f"{product} {version}{f', cluster {cluster}' if cluster else ''}"
-        address = f"{connection.address.host}:{connection.address.port}"
+        address = str(connection.address)
         log.info(
             "environment %r is connected to %s: %s, virtual host %r", self.name, address, which,
             self.virtual_host,
@@ -268,12 +268,12 @@ class ConnectionManager:
             self.owner.spawn(keep_authenticated, *arguments, name=f"credentials of {role}")
         connection.when_lost(self._lost)
         if self.telemetry.active:
-            self.telemetry.emit(ConnectionOpened(f"{address.host}:{address.port}", role))
+            self.telemetry.emit(ConnectionOpened(str(address), role))
         return connection
 
     def _lost(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)
-        address = f"{connection.address.host}:{connection.address.port}"
+        address = str(connection.address)
         log.debug("%r: %s", connection, connection.error)
         if connection.lost_unasked:
             self._lost_at = anyio.current_time()

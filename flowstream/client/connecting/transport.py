@@ -50,7 +50,7 @@ def tls_dial(timeout: float, context: ssl.SSLContext, server_name: str | None = 
 async def _connect(
     address: Address, timeout: float, context: ssl.SSLContext | None, server_name: str | None
 ) -> ByteStream:
-    where = f"{address.host}:{address.port}"
+    where = str(address)
     try:
         with anyio.fail_after(timeout):
             stream: ByteStream

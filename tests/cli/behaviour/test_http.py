@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -50,6 +51,24 @@ def until(address: str, path: str, text: str) -> None:
             return
         assert time.monotonic() < deadline, seen
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "1"]], ids=["alone", "workers"])
+def test_the_address_of_the_page_can_be_opened(tmp_path: Path, more: list[str]) -> None:
+    """Also one of IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    target = write_module(tmp_path, "orders", handler=SLOW)
+    options = ["--create", "--http", "[::1]:0", *more]
+    with (
+        broker_in_thread() as broker,
+        Started("run", target, *options, url=broker.url, cwd=tmp_path) as run,
+    ):
+        page = re.search(r"http://[^/]+/", run.line("live page on"))
+        assert page is not None
+        assert get(page[0], "livez") == (200, "ok\n")
 
 
 @pytest.mark.parametrize("control", [False, True], ids=["looking", "controlling"])

@@ -15,15 +15,26 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from flowstream.client import AmqpMessage
 from flowstream.connectors.encoding import encode_payload
-from flowstream.connectors.environment import StreamWriter, environment_of, refuse_super_stream
-from flowstream.connectors.publish_once import OncePublisher, published_record, publishing_ids
+from flowstream.connectors.environment import (
+    StreamEnvironment,
+    StreamWriter,
+    environment_of,
+    refuse_super_stream,
+)
+from flowstream.connectors.publish_once import (
+    OncePublisher,
+    published_record,
+    publishing_ids,
+    when_connected,
+)
 from flowstream.connectors.valve import SafetyValve
 from flowstream.errors import (
     ConfigurationError,
@@ -130,17 +141,12 @@ class DeadLetter(FailurePolicy):
     @asynccontextmanager
     async def open_policy(self, context: RunContext) -> AsyncIterator[OpenPolicy]:
         environment = await environment_of(context)
-        if not await environment.stream_exists(self.stream):
-            await refuse_super_stream(
-                environment, self.stream, f"DeadLetter({self.stream!r})",
-                "and dead letters go to a stream; name another one",
-            )  # fmt: skip
-            await environment.create_stream(self.stream, exist_ok=True)
-            _log.warning(
-                "%s: created the stream %r for dead letters", context.pipeline, self.stream,
-                extra={"pipeline": context.pipeline, "stream": self.stream},
-            )  # fmt: skip
-        async with environment.publisher(self.stream) as publisher:
+        async with AsyncExitStack() as stack:
+            # It may be opened in the middle of a run, when the first message fails.
+            await when_connected(partial(self._create, environment, context.pipeline))
+            publisher = await when_connected(
+                lambda: stack.enter_async_context(environment.publisher(self.stream))
+            )
             valve = SafetyValve(self.max_ratio, self.max_consecutive)
             if not self.exactly_once:
                 yield DeadLetters(context.pipeline, publisher, valve)
@@ -151,6 +157,20 @@ class DeadLetter(FailurePolicy):
                 yield DeadLettersOnce(context.pipeline, publisher, valve, once, self.stream)
             finally:
                 await once.close()
+
+    async def _create(self, environment: StreamEnvironment, pipeline: str) -> None:
+        """Create the stream if it does not exist."""
+        if await environment.stream_exists(self.stream):
+            return
+        await refuse_super_stream(
+            environment, self.stream, f"DeadLetter({self.stream!r})",
+            "and dead letters go to a stream; name another one",
+        )  # fmt: skip
+        await environment.create_stream(self.stream, exist_ok=True)
+        _log.warning(
+            "%s: created the stream %r for dead letters", pipeline, self.stream,
+            extra={"pipeline": pipeline, "stream": self.stream},
+        )  # fmt: skip
 
 
 class DeadLetters(OpenPolicy):

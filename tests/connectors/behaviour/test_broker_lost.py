@@ -11,7 +11,16 @@ import anyio
 import pytest
 from anyio.abc import TaskStatus
 
-from flowstream import Environment, Message, Pipeline, SuperStreamProducer
+from flowstream import (
+    DeadLetter,
+    Environment,
+    Failure,
+    Halt,
+    Message,
+    Pipeline,
+    StreamProducer,
+    SuperStreamProducer,
+)
 from flowstream.backoff import Backoff
 from flowstream.broker import Broker
 from flowstream.client import State
@@ -90,3 +99,38 @@ async def test_the_only_member_of_a_group_gets_its_partition_again(
     assert result.error is None
     assert "handed over" not in caplog.text
     assert "left this process: its connection is lost" in str(board.events.newest())
+
+
+@pytest.mark.medium
+async def test_dead_letters_that_are_opened_while_the_broker_is_away_wait_for_it(
+    tmp_path: Path,
+) -> None:
+    """The policy of a message is opened at its first failure, and that halted the run."""
+    async with anyio.create_task_group() as brokers:
+        gone, end = anyio.Event(), anyio.Event()
+        first = await brokers.start(serve, tmp_path, 0, gone)
+        async with Environment(first.url, backoff=AGAIN) as environment:
+            await environment.create_stream("orders")
+            async with environment.publisher("orders") as publisher:
+                await publisher.publish_many(numbers(1))
+            pipeline = Pipeline("shop", StreamProducer("orders"), on_failure=Halt())
+
+            @pipeline.processor
+            async def handle(message: Message[dict[str, int]]) -> None:
+                if message.stream == "pushed":
+                    message.fail("no order")
+
+            @pipeline.on_failed
+            async def bury(failure: Failure) -> DeadLetter:
+                return DeadLetter("orders.dead")
+
+            async with pipeline.start(environment=environment) as running:
+                await until(lambda: running.statistics().settled == {"ok": 1})
+                gone.set()
+                await environment.wait_for(State.RECOVERING)
+                await running.push([b"{}"])
+                await until(lambda: running.statistics().failed == 1)
+                await brokers.start(serve, tmp_path, first.port, end)
+                await until(lambda: running.statistics().settled == {"ok": 1, "dead_lettered": 1})
+            assert await environment.stream_exists("orders.dead")
+        end.set()

@@ -396,11 +396,13 @@ class Overtaken(Event):
 class RetentionLooked(Event):
     """A consumer looked up where its stream begins: `headroom` offsets before its next message.
 
-    Below 0, retention has removed messages that were not read.
+    Below 0, retention has removed messages that were not read. `reference` is that of the consumer:
+    a process may have several of one stream.
     """
 
     stream: str
     headroom: int
+    reference: str = ""
 
 
 @dataclass(slots=True)

@@ -207,10 +207,10 @@ CLIENT: tuple[Metric, ...] = (
            "Offsets that retention removed before a consumer read them: lost to this consumer.",
            "client"),
     Metric("retention_headroom_messages", "gauge", "messages", ("stream",),
-           "Offsets between the first one of the stream and the next one that a consumer needs, "
-           "looked up every 5 seconds (every 30 below RabbitMQ 3.11). As it approaches 0, "
-           "retention is about to remove unread messages; below 0 it has removed unsettled "
-           "ones.", "client"),
+           "Offsets between the first one of the stream and the next one that a consumer needs (of "
+           "several, the one that is most behind), looked up every 5 seconds (every 30 below "
+           "RabbitMQ 3.11). As it approaches 0, retention is about to remove unread messages; "
+           "below 0 it has removed unsettled ones.", "client"),
     Metric("published_messages", "counter", "messages", ("stream",),
            "Messages sent to a stream.", "client"),
     Metric("published_bytes", "counter", "bytes", ("stream",),

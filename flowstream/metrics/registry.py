@@ -69,6 +69,8 @@ class Metrics:
         self._latency = self._distributions["latency_seconds"]
         self._handler_duration = self._distributions["handler_duration_seconds"]
         self._states: dict[tuple[str, str], str] = {}
+        self._headroom: dict[str, dict[str, int]] = {}
+        """By stream and reference of the consumer."""
         self._process = ProcessCollector(registry=None)
         self._measured: list[Family] = []
         self._handlers: dict[type[telemetry.Event], Callable[..., None]] = {
@@ -285,6 +287,9 @@ class Metrics:
         if event.state == "closed":
             self._states.pop(labels, None)
             self._values["recovering"].remove(*labels)
+            if event.kind == "consumer":  # another one of the stream looks again soon
+                self._headroom.pop(event.name, None)
+                self._values["retention_headroom_messages"].remove(event.name)
             return
         self._states[labels] = event.state
         self._ensure("recoveries", *labels)
@@ -305,7 +310,9 @@ class Metrics:
         self._add("overtaken_messages", event.messages, event.stream)
 
     def _on_retention_looked(self, event: telemetry.RetentionLooked) -> None:
-        self.set("retention_headroom_messages", event.headroom, event.stream)
+        known = self._headroom.setdefault(event.stream, {})
+        known[event.reference] = event.headroom
+        self.set("retention_headroom_messages", min(known.values()), event.stream)
 
     def _on_published(self, event: telemetry.Published) -> None:
         self._add("published_messages", event.messages, event.stream)

@@ -45,7 +45,7 @@ class EventLog:
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
         self._states: dict[tuple[str, str, str], str] = {}
-        self._overtaken: set[str] = set()
+        self._overtaken: set[tuple[str, str]] = set()
 
     def observe(self, event: telemetry.Event, now: float) -> None:
         """Add an entry for an event, if it is worth one."""
@@ -99,12 +99,13 @@ class EventLog:
 
     def _retention(self, event: telemetry.RetentionLooked) -> Line:
         """The first look at which messages are gone; a paused reader reports them only later."""
+        reader = (event.stream, event.reference)
         if event.headroom >= 0:
-            self._overtaken.discard(event.stream)
+            self._overtaken.discard(reader)
             return None
-        if event.stream in self._overtaken:
+        if reader in self._overtaken:
             return None
-        self._overtaken.add(event.stream)
+        self._overtaken.add(reader)
         gone = plural(-event.headroom, "offset")
         return "warning", (
             f"retention has overtaken the reader of {event.stream!r}: {gone} behind the last "

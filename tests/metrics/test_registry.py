@@ -122,6 +122,18 @@ def test_counts(fed: Metrics) -> None:
     assert value(fed, "flowstream_phase", pipeline="p", phase="running") == 1
 
 
+def test_of_several_readers_of_a_stream_the_one_most_behind_counts() -> None:
+    """Such as two pipelines of one process: the last one to look may be the one that is ahead."""
+    metrics = Metrics()
+    name = "flowstream_retention_headroom_messages"
+    for event in (RetentionLooked("s", 3, "slow"), RetentionLooked("s", 900, "fast")):
+        metrics.observe(event)
+    assert metrics.registry.get_sample_value(name, {"stream": "s"}) == 3
+    metrics.observe(StateChanged("consumer", "s", "closed", "", 0.0))
+    metrics.observe(RetentionLooked("s", 950, "fast"))
+    assert metrics.registry.get_sample_value(name, {"stream": "s"}) == 950
+
+
 def test_free_labels_are_bounded() -> None:
     metrics = Metrics()
     for number in range(MAX_VALUES + 10):

@@ -107,6 +107,11 @@ def test_retention_that_overtakes_a_reader_is_told_once() -> None:
     ]
 
 
+def test_of_several_readers_of_a_stream_each_is_told_once() -> None:
+    behind, ahead = RetentionLooked("s", -5, "slow"), RetentionLooked("s", 900, "fast")
+    assert len(line(behind, ahead, behind, ahead, behind)) == 1
+
+
 def test_one_waits_and_several_wait() -> None:
     assert line(BrokerLost("e", "the node that serves s", "moved", ("publisher of s",))) == [
         ("warning", None, "'e' lost the node that serves s: moved; the publisher of s waits")

@@ -141,7 +141,8 @@ class RetentionWatch:
         settled = self._settled()
         if settled is None:
             return
-        self._manager.telemetry.emit(RetentionLooked(self._stream, settled + 1 - first))
+        headroom, reference = settled + 1 - first, self._options.reference or ""
+        self._manager.telemetry.emit(RetentionLooked(self._stream, headroom, reference))
         distance = self._headroom.looked(first, settled, newest)
         if distance is Distance.CLOSE:
             log.warning(

@@ -39,7 +39,7 @@ def test_twenty_kills_leave_the_warehouse_exactly_as_it_should_be(
 
     print(f"committed after each kill: {commits}, in the warehouse: {runner.warehouse.count}")
     assert runner.warehouse.count < len(want.rows), "there was nothing left to lose"
-    assert len(set(commits)) > KILLS // 4, "hardly any run got as far as a commit"
+    assert len(set(commits)) > 3, "hardly any run got as far as a commit"
 
     done = runner.to_the_end()
 

@@ -27,6 +27,9 @@ def _can_be_iterated(value: object) -> bool:
     return iterates and not isinstance(value, str | bytes)
 
 
+CONTINUES = ("__next__", "__anext__", "fetchone", "readline")
+"""What iterators, cursors and open files have. `iter` of some of them, such as SQLAlchemy's results
+and temporary files, makes a new generator each time, which continues where the last one stopped."""
 ITEMS = Rule("a list, a generator or another iterable of items", _can_be_iterated)
 
 
@@ -86,8 +89,9 @@ class IterableProducer(Producer):
             raise reading.end
 
     def _begin(self, items: object) -> _Reading:
-        """What was read in earlier runs. Only an iterator continues there."""
-        if items is not self._iterable:
+        """What was read in earlier runs, if the iterable continues there."""
+        source = self._iterable
+        if items is not source and not any(hasattr(source, name) for name in CONTINUES):
             self._reading = _Reading()
         return self._reading
 

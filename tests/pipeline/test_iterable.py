@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import anyio
@@ -207,6 +208,43 @@ async def test_a_run_that_is_stopped_leaves_the_rest_of_an_iterator_to_the_next_
     with pytest.raises(SourceFailed):
         await pipeline.run()
     assert seen == list(range(AT))
+
+
+class Rows:
+    """A cursor whose `iter` is a new generator each time, as SQLAlchemy's results have it."""
+
+    def __init__(self, count: int) -> None:
+        self._rows = iter(range(count))
+
+    def fetchone(self) -> int | None:
+        return next(self._rows, None)
+
+    def __iter__(self) -> Iterator[int]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+
+@pytest.mark.parametrize("kind", ["rows", "temporary file"])
+async def test_a_run_that_is_stopped_leaves_the_rest_of_a_cursor_or_file_to_the_next_one(
+    kind: str,
+) -> None:
+    with NamedTemporaryFile() as file:
+        file.writelines(b"%d\n" % number for number in range(200))
+        file.seek(0)
+        producer = IterableProducer(Rows(200) if kind == "rows" else file)
+        pipeline = Pipeline("test", producer, max_in_flight=7)
+        seen: list[int] = []
+
+        @pipeline.processor
+        async def handle(message: Message[Any]) -> None:
+            seen.append(int(message.data))
+            if seen[-1] in (50, 150):
+                assert pipeline.running is not None
+                pipeline.running.stop()
+
+        for _ in range(3):
+            await pipeline.run()
+    assert seen == list(range(200))
 
 
 async def test_what_can_be_iterated_again_begins_anew_in_each_run() -> None:

@@ -5,7 +5,8 @@
     │   └── LocalProtocolError        this side tried to send a command out of turn
     ├── ConfigurationError            an invalid declaration, option or address
     │   ├── UnsupportedPayloadType    payloads cannot be decoded to a handler's annotation
-    │   └── DuplicateName             two parts of one pipeline have the same name
+    │   ├── DuplicateName             two parts of one pipeline have the same name
+    │   └── HandlerNotImported        worker processes cannot import the handler of their stage
     ├── ConnectionFailed              a usable connection to the address could not be made
     │   └── ConnectionClosed          the connection ended while it was in use
     ├── EnvironmentClosed             the environment was closed before or during its use
@@ -84,6 +85,11 @@ class UnsupportedPayloadType(ConfigurationError):
 
 class DuplicateName(ConfigurationError):
     """Two parts of one pipeline, such as batchers, have the same name."""
+
+
+class HandlerNotImported(ConfigurationError):
+    """The worker processes of a stage (`processes=True`) cannot import its handler: see
+    `__cause__`. The run ends, and its messages stay unsettled."""
 
 
 class ConnectionFailed(FlowstreamError):

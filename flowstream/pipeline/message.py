@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from flowstream.errors import (
     EnvironmentClosed,
+    HandlerNotImported,
     OutcomeUnknown,
     RoutingChanged,
     SequenceLost,
@@ -30,8 +31,13 @@ from flowstream.texts import (
 )
 
 T = TypeVar("T")
+D = TypeVar("D")
+"""The data of a new message: pyright infers it, and not T, which is that of the class."""
 
-BLAMELESS = (EnvironmentClosed, OutcomeUnknown, RoutingChanged, SequenceLost, StreamReplaced)
+BLAMELESS = (
+    *(EnvironmentClosed, HandlerNotImported, OutcomeUnknown),
+    *(RoutingChanged, SequenceLost, StreamReplaced),
+)
 """Errors that no message caused: they end the run, and leave its messages unsettled."""
 DEPTH = 10
 """How many causes of causes are checked."""
@@ -173,15 +179,15 @@ class Message(Generic[T]):
     @classmethod
     def new(
         cls,
-        data: T,
+        data: D,
         *,
         raw: bytes = b"",
         stream: str = "",
         offset: int = 0,
         timestamp: int = 0,
-    ) -> Message[T]:
+    ) -> Message[D]:
         """A message without a pipeline, to call a handler with in a test."""
-        return cls(Delivery(Detached(stream), offset, 1, timestamp=timestamp), 0, data, raw)
+        return Message(Delivery(Detached(stream), offset, 1, timestamp=timestamp), 0, data, raw)
 
     # -- origin
 

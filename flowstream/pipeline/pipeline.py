@@ -34,6 +34,7 @@ from flowstream.pipeline.handler_types import (
     PrepareHookT,
 )
 from flowstream.pipeline.handlers.processes import check_importable
+from flowstream.pipeline.handlers.worker_process import imports_main
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.options import (
     BatcherOptions,
@@ -269,6 +270,11 @@ class Pipeline:
             )
         TELEMETRY.check("telemetry", telemetry)
         FLAG.check("tune_gc", tune_gc)
+        if imports_main():
+            raise ConfigurationError(
+                f"{self.declaration.path} is started while a worker process of processes=True "
+                'imports the program; write `if __name__ == "__main__":` before what starts it'
+            )
         self.check()
         return self._start(
             url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,

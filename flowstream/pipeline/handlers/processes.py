@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import anyio
 
-from flowstream.errors import ConfigurationError, WorkerDied
+from flowstream.errors import ConfigurationError, HandlerNotImported, WorkerDied
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.deciders.repeats import Repeats, more
 from flowstream.pipeline.handlers.calls import accept, fail, passes, wrong_return
-from flowstream.pipeline.handlers.worker_process import WorkerProcess
+from flowstream.pipeline.handlers.worker_process import WorkerProcess, main_can_be_run, main_module
 from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.state.run_state import log
@@ -86,11 +86,20 @@ class Decision:
 
 def check_importable(handler: Handler, path: str) -> None:
     """Raise ConfigurationError if another process could not import the handler."""
-    name = getattr(handler, "__qualname__", "<unnamed>")
+    name = name_of(handler)
     if "<" in name or not getattr(handler, "__module__", None):
         raise ConfigurationError(
             f"{path} > processes=True: {name} must be a function at the top level of a module"
         )
+    if handler.__module__ == "__main__" and not main_can_be_run(*main_module()):
+        raise ConfigurationError(
+            f"{path} > processes=True: {name} is declared in an interactive session, which other "
+            "processes cannot import; write it into a module"
+        )
+
+
+def name_of(handler: Handler) -> str:
+    return str(getattr(handler, "__qualname__", "<unnamed>"))
 
 
 class Processes:
@@ -109,13 +118,14 @@ class Processes:
 
         Its start does not count towards the timeout of the handler.
 
-        Raises the error of pickling, or WorkerDied if the process dies.
+        Raises HandlerNotImported if no process can begin, the error of pickling, or WorkerDied if
+        the process dies.
         """
-        request = pickle.dumps((function, (handler, *args)), pickle.HIGHEST_PROTOCOL)
         process = self._workers.get(worker.index)
         if process is None or process.ended:
             await self.end(worker.index)
             process = await self._begin(worker, handler)
+        request = pickle.dumps((function, (handler, *args)), pickle.HIGHEST_PROTOCOL)
         answered = False
         try:
             result = await process.call(request)
@@ -138,11 +148,11 @@ class Processes:
         """Start the worker's process, and let it import the handler.
 
         A process that ends meanwhile, for example by a signal to its group, has handled nothing,
-        so it is started again.
+        so it is started again. No message is at fault where that does not help.
         """
-        request = pickle.dumps((_begin, (handler,)), pickle.HIGHEST_PROTOCOL)
         worker.queued = True
         try:
+            request = pickle.dumps((_begin, (handler,)), pickle.HIGHEST_PROTOCOL)
             for tries_left in reversed(range(STARTS)):
                 process = self._workers[worker.index] = await WorkerProcess.start(self._stage)
                 try:
@@ -151,9 +161,14 @@ class Processes:
                 except WorkerDied:
                     if not tries_left:
                         raise
-                except BaseException:
-                    await self.end(worker.index)
-                    raise
+        except BaseException as error:
+            await self.end(worker.index)
+            if passes(error):
+                raise
+            raise HandlerNotImported(
+                f"pipeline {self._pipeline!r} > {self._stage} > processes=True: a worker process "
+                f"cannot import {name_of(handler)}: {describe(error)}"
+            ) from error
         finally:
             worker.queued = False
             worker.since = anyio.current_time()
@@ -192,6 +207,10 @@ async def process_elsewhere(
         except BaseException as error:
             if passes(error):
                 raise
+            if is_a(error, HandlerNotImported):
+                return [
+                    fail(message, error) is None for message in messages[: 1 if ordered else None]
+                ]
             if len(messages) > 1:
                 return await _one_by_one(handle, messages, ordered)
             fail(messages[0], error)

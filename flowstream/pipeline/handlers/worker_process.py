@@ -32,7 +32,7 @@ _LENGTH = struct.Struct("!Q")
 _BEGIN = (
     "import signal as s; [s.signal(n, s.SIG_IGN) for n in (s.SIGINT, s.SIGTERM, s.SIGHUP)]; "
     "import json, sys; sys.path[:], main = json.loads(sys.argv[1]); "
-    "from flowstream.pipeline.handlers.worker_process import serve; serve(main)"
+    "from flowstream.pipeline.handlers.worker_process import serve; serve(*main)"
 )
 """The process ignores signals to the process group, which the pipeline handles.
 
@@ -40,6 +40,8 @@ Terminals and supervisors send them to all processes of a group, at any time: al
 take long, where a SIGINT would otherwise come back as the KeyboardInterrupt of a handler. The
 process ends with that of the pipeline.
 """
+_MAIN = "__mp_main__"
+"""The name of the main module in a worker process, as in multiprocessing."""
 PARENT_CHECK = 0.5
 """Seconds between two checks of a process whether the pipeline's process still exists."""
 _GONE = (
@@ -73,9 +75,9 @@ class WorkerProcess:
     @classmethod
     async def start(cls, stage: str) -> WorkerProcess:
         """Start a process for the handler of `stage`. It does not import the handler yet."""
-        main = getattr(sys.modules["__main__"], "__file__", None)
+        sys.modules.setdefault(_MAIN, sys.modules["__main__"])  # what comes back is of this name
         process = await anyio.open_process(
-            [sys.executable, "-c", _BEGIN, json.dumps([sys.path, main])],
+            [sys.executable, "-c", _BEGIN, json.dumps([sys.path, main_module()])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -121,6 +123,20 @@ class WorkerProcess:
         )
 
 
+def main_module() -> tuple[str | None, str | None]:
+    """The name (of `python -m NAME`) and the file of the main module; it may have neither."""
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name == "__main__":  # of a folder, whose file has to be run
+        name = None
+    return name, getattr(main, "__file__", None)
+
+
+def main_can_be_run(name: str | None, file: str | None) -> bool:
+    """Whether another process can run that module: not that of an interactive session."""
+    return name is not None or (file is not None and os.path.isfile(file))
+
+
 def how_ended(code: int | None) -> str:
     """`was killed by signal 9 (SIGKILL): ...`, or `ended with exit code 4`."""
     if code is None:
@@ -138,8 +154,16 @@ def how_ended(code: int | None) -> str:
 # -- in the process
 
 
-def serve(main: str | None) -> None:
-    """Answer calls until standard input ends. `main` is the file that the pipeline's process ran.
+_imports_main = False
+
+
+def imports_main() -> bool:
+    """Whether this is a worker process that is running the pipeline's main module."""
+    return _imports_main
+
+
+def serve(name: str | None, file: str | None) -> None:
+    """Answer calls until standard input ends. `name` and `file` are those of `main_module`.
 
     What a handler prints is discarded. The pipes of calls and answers leave the numbers of standard
     input and output, because programs that a handler starts inherit those: they would read the next
@@ -151,7 +175,7 @@ def serve(main: str | None) -> None:
         os.dup2(nowhere, standard)
     os.close(nowhere)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    broken = _as_main(main)
+    broken = _as_main(name, file)
     while len(header := calls.read(_LENGTH.size)) == _LENGTH.size:
         request = calls.read(_LENGTH.unpack(header)[0])
         answer = _answered(request) if broken is None else _pickled((False, broken))
@@ -185,18 +209,26 @@ def _pickled(answer: tuple[bool, Any]) -> bytes:
         return pickle.dumps((False, RuntimeError(describe(error))))
 
 
-def _as_main(main: str | None) -> BaseException | None:
+def _as_main(name: str | None, file: str | None) -> BaseException | None:
     """Run the pipeline's main module, for handlers that it defines. Returns its error, if any.
 
-    It runs under another name, as in multiprocessing, because the code under
-    `if __name__ == "__main__"` must not run in this process.
+    It runs under another name, because the code under `if __name__ == "__main__"` must not run in
+    this process. A pipeline that it starts all the same would start processes without end.
     """
-    if main is None or not os.path.isfile(main):
+    global _imports_main  # noqa: PLW0603
+    if not main_can_be_run(name, file):
         return None
+    _imports_main = True
     try:
-        module = ModuleType("__mp_main__")
-        vars(module).update(runpy.run_path(main, run_name="__mp_main__"))
-        sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+        module = ModuleType(_MAIN)
+        if name is not None:
+            ran = runpy.run_module(name, run_name=_MAIN)
+        else:
+            ran = runpy.run_path(str(file), run_name=_MAIN)
+        vars(module).update(ran)
+        sys.modules["__main__"] = sys.modules[_MAIN] = module
     except BaseException as error:
         return error
+    finally:
+        _imports_main = False
     return None

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from flowstream.errors import Halted
+from flowstream.errors import Halted, HandlerNotImported
 from flowstream.pipeline import Backoff, Batch, Drop, Failure, Message, Pipeline, Retry
-from tests.pipeline import slow_to_import
+from tests.pipeline import computing, slow_to_import
 from tests.pipeline.computing import DOINGS, load, process
 from tests.support.callbacks import Queue, Told
 from tests.support.pipelines import MemoryStream, pipeline_of
@@ -261,3 +263,113 @@ async def test_a_death_with_many_messages_is_told_and_they_are_handled_again(
         result = await pipeline.run()
     assert (dict(result.settled), result.failed) == ({"ok": 10}, 0)
     assert "It had 10 messages in hand, which are handled again one by one" in caplog.text
+
+
+SCRIPT = """
+from __future__ import annotations
+import anyio
+from flowstream import Batch, Drop, IterableProducer, Message, Pipeline
+MODEL
+
+source = IterableProducer([b'{"id": %d}' % n for n in range(20)])
+pipeline = Pipeline("score", source, on_failure=Drop())
+
+
+@pipeline.processor(processes=True, concurrency=CONCURRENCY, partition_by=lambda message: None)
+def score(message: Message[Text]) -> Text:
+    return message.data
+
+
+@pipeline.batcher(processes=True)
+def load(batch: Batch[Text]) -> None:
+    assert all(type(text) is Text for text in batch.data)
+
+
+GUARD
+    print(dict(anyio.run(pipeline.run).settled))
+"""
+MODEL = """
+from pydantic import BaseModel
+
+class Text(BaseModel):
+    id: int
+"""
+
+
+def run_program(arguments: list[str], folder: Path, **changes: str) -> tuple[str, str]:
+    """What a program writes to standard output, and to standard error."""
+    text = SCRIPT
+    for word, change in changes.items():
+        text = text.replace(word, change)
+    program = folder / "shop" / "score.py"
+    program.parent.mkdir()
+    program.write_text(text)
+    (folder / "shop" / "__init__.py").touch()
+    (folder / "shop" / "models.py").write_text(MODEL)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return done.stdout, done.stderr
+
+
+GUARDED = 'if __name__ == "__main__":'
+UNGUARDED = "if True:"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [(["shop/score.py"], MODEL), (["-m", "shop.score"], "from .models import Text")],
+    ids=["file", "module"],
+)
+def test_a_program_declares_handlers_and_data_itself(
+    arguments: list[str], model: str, tmp_path: Path
+) -> None:
+    said, log = run_program(arguments, tmp_path, MODEL=model, CONCURRENCY="2", GUARD=GUARDED)
+    assert (said, log) == ("{'ok': 20}\n", "")
+
+
+@pytest.mark.parametrize("concurrency", ["1", "2"])
+def test_a_program_that_starts_itself_again_in_its_processes_ends(
+    concurrency: str, tmp_path: Path
+) -> None:
+    """It started processes without end, each of which imported it and started more."""
+    said, log = run_program(
+        ["shop/score.py"], tmp_path, MODEL=MODEL, CONCURRENCY=concurrency, GUARD=UNGUARDED
+    )
+    assert said == ""
+    *_, last = log.splitlines()
+    assert last.startswith(
+        "flowstream.errors.HandlerNotImported: pipeline 'score' > processor > processes=True: "
+        "a worker process cannot import score: ConfigurationError: pipeline 'score' is started"
+    )
+    assert last.endswith('write `if __name__ == "__main__":` before what starts it')
+
+
+def test_an_interactive_session_declares_no_handler_of_processes(tmp_path: Path) -> None:
+    said, log = run_program(["-"], tmp_path, MODEL=MODEL, CONCURRENCY="1", GUARD=GUARDED)
+    assert said == ""
+    assert "score is declared in an interactive session" in log.splitlines()[-1]
+
+
+@pytest.mark.parametrize("stage", ["processor", "load"])
+async def test_no_message_fails_for_a_handler_that_processes_cannot_import(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As below a decorator: the function of that name in the module is another one."""
+    source = MemoryStream(doing("return", "return", "return"))
+    pipeline = pipeline_of(source, on_failure=Drop(), retry=Retry(3))
+    if stage == "processor":
+        pipeline.processor(processes=True, concurrency=2)(process)
+    else:
+        pipeline.processor(keep)
+        pipeline.batcher("load", size=1, processes=True)(load)
+    monkeypatch.setattr(computing, stage.replace("processor", "process"), keep)
+    with anyio.fail_after(60), pytest.raises(HandlerNotImported, match=f"> {stage} > .*import"):
+        await pipeline.run()
+    assert source.stored == {}

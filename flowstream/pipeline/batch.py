@@ -11,6 +11,7 @@ from flowstream.pipeline.slice import Slice
 from flowstream.texts import shown
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
 class Origin(NamedTuple):
@@ -65,10 +66,10 @@ class Batch(Generic[T]):
         self.attempt: int = attempt
 
     @classmethod
-    def new(cls, *data: T, key: Hashable = None, trigger: str = "size") -> Batch[T]:
+    def new(cls, *data: D, key: Hashable = None, trigger: str = "size") -> Batch[D]:
         """A batch outside of any pipeline, to call a handler with."""
         messages = [Message.new(item, offset=offset) for offset, item in enumerate(data)]
-        return cls(messages, key=key, trigger=trigger)
+        return Batch(messages, key=key, trigger=trigger)
 
     @property
     def messages(self) -> list[Message[T]]:

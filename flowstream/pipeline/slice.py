@@ -18,6 +18,7 @@ from flowstream.pipeline.message import Message
 from flowstream.texts import shown
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 Run = tuple[Delivery, Sequence[int]]
 """Some messages of a delivery, by their indexes: a range where they are consecutive."""
@@ -56,15 +57,15 @@ class Slice(Generic[T]):
 
     @classmethod
     def new(
-        cls, *data: T, raw: Sequence[bytes] = (), stream: str = "", offset: int = 0
-    ) -> Slice[T]:
+        cls, *data: D, raw: Sequence[bytes] = (), stream: str = "", offset: int = 0
+    ) -> Slice[D]:
         """A slice without a pipeline, to call a handler with in a test."""
         bodies = [*raw] or [b""] * len(data)
         messages = [
             Message.new(item, raw=body, stream=stream, offset=offset + index)
             for index, (item, body) in enumerate(zip(data, bodies, strict=True))
         ]
-        return cls.of(messages)
+        return Slice.of(messages)
 
     # -- what a handler sees
 

@@ -196,6 +196,15 @@ def on_failed_def(failure: Failure, store: Store) -> FailurePolicy:
     return DeadLetter("orders.dead")
 
 
+# -- what a test calls a handler with
+
+assert_type(Message.new(Order("ann", 1)), Message[Order])
+assert_type(Message.new(b"", offset=5).data, bytes)
+assert_type(Slice.new(1, 2).data, list[int])
+assert_type(Batch.new(Order("ann", 1), key="ann"), Batch[Order])
+assert_type(called_def(Batch.new(Order("ann", 1))).data, list[Order])
+
+
 # -- decorators of one's own
 
 T = TypeVar("T")

@@ -14,8 +14,9 @@ from tests.support.postgres import served_postgres
 
 DOCS = ROOT / "docs"
 GUIDES = (
-    "index", "concepts", "handlers", "batchers", "sinks", "failures", "order", "own-producer",
-    "resources", "typing", "environments", "client", "tuning", "exactly-once",
+    "index", "concepts", "handlers", "batchers", "sinks", "failures", "order", "sources",
+    "own-producer", "resources", "programs", "typing", "environments", "client", "tuning",
+    "exactly-once",
 )  # fmt: skip
 TOGETHER = {
     "cookbook": sorted(DOCS.glob("cookbook/*.md")),

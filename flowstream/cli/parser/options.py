@@ -102,7 +102,7 @@ RunAddresses = Annotated[
         metavar="HOST:PORT",
         parser=parse_address,
         envvar=variable("http"),
-        help=f"The monitor of a run (its --http). Default: {MONITOR_ADDRESS}. Repeatable.",
+        help=f"The live page of a run (its --http). Default: {MONITOR_ADDRESS}. Repeatable.",
     ),
 ]
 Watch = Annotated[

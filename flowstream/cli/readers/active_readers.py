@@ -104,7 +104,7 @@ async def refuse_running(environment: Environment, query: ReaderQuery, consequen
     if answer.blind:
         note(
             f"no running reader was found, but an idle one cannot be detected: {answer.blind}; "
-            "stop the reader first, or give its monitor with --http, or the API with --management"
+            "stop the reader first, or give its live page with --http, or the API with --management"
         )
     else:
         note(f"no running reader was found (asked {answer.asked})")

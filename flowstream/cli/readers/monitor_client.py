@@ -34,9 +34,9 @@ def snapshot(address: Address, timeout: float = TIMEOUT) -> dict[str, Any]:
     except (OSError, HTTPException) as error:
         raise MonitorUnavailable(why(error) or "no answer") from error
     except ValueError as error:
-        raise MonitorUnavailable("the answer is not that of a run's monitor") from error
+        raise MonitorUnavailable("the answer is not that of a run") from error
     finally:
         connection.close()
     if not isinstance(board, dict) or not isinstance(board.get("pipelines"), list):
-        raise MonitorUnavailable("the answer is not that of a run's monitor")
+        raise MonitorUnavailable("the answer is not that of a run")
     return board

@@ -125,7 +125,7 @@ def reset(
 
     It shows what would be handled again or skipped, asks, stores, and reads back. It refuses while
     the reader is running: a pipeline reads its offset only when it starts, and would store its own
-    over this one. A running reader is detected by its monitor (--http), by the consumers in the
-    broker's management API, and by its commits. An idle reader is not detected if neither monitor
+    over this one. A running reader is detected by its live page (--http), by the consumers in the
+    broker's management API, and by its commits. An idle reader is not detected if neither page
     nor API answers: stop it first. Times and "last" mean the beginning of a chunk.
     """

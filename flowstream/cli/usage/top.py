@@ -48,6 +48,6 @@ def top(
 ) -> None:
     """Watch running pipelines: rates, lag, stages, batches, failures, committed offsets.
 
-    Figures come from the monitor of each run (flowstream run ... --http). A run that does not
+    Figures come from the live page of each run (flowstream run ... --http). A run that does not
     answer stays with its last figures, and is updated once it answers again. Ctrl-C ends it.
     """

@@ -173,9 +173,9 @@ def test_what_a_watch_tells() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "text"),
     [
-        (200, b"{}", "not that of a run's monitor"),
-        (200, b"<html>", "not that of a run's monitor"),
-        (200, b"\xff", "not that of a run's monitor"),
+        (200, b"{}", "not that of a run"),
+        (200, b"<html>", "not that of a run"),
+        (200, b"\xff", "not that of a run"),
         (404, b"", "answered 404"),
     ],
 )

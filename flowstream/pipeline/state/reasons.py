@@ -209,7 +209,7 @@ class Reasons:
 
 
 def merged_reasons(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
-    """The reasons of several processes, those of one kind together: as `Reasons.snapshot`."""
+    """The reasons of several processes, those of one kind together: as `RunResult.reasons`."""
     found: dict[Key, Reason] = {}
     for reason in reasons:
         key = (reason.stage, reason.phase, reason.error, folded(reason.text))

@@ -90,18 +90,18 @@ def batches(file: Readable, options: InputOptions) -> Iterator[Batch]:
             raise options.error(number, problem)
         if others:
             lines = [b"".join(parts), *others[:-1]]
-            yield number, _beginning(lines, options) if number == 1 else lines
+            yield number, _beginning(lines, others[-1], options) if number == 1 else lines
             number += len(lines)
             parts, size = [others[-1]], len(others[-1])
     if size:
         lines = [b"".join(parts)]
-        yield number, _beginning(lines, options) if number == 1 else lines
+        yield number, _beginning(lines, b"", options) if number == 1 else lines
 
 
-def _beginning(lines: list[bytes], options: InputOptions) -> list[bytes]:
-    """The first lines of a file, without a byte order mark."""
+def _beginning(lines: list[bytes], rest: bytes, options: InputOptions) -> list[bytes]:
+    """The first lines of a file, without a byte order mark; `rest` is the beginning of the next."""
     first = lines[0]
-    if _looks_like_utf16(first):
+    if _looks_like_utf16([*lines, rest]):
         raise CommandError(
             f"{options.name} looks like UTF-16, and UTF-8 is expected; convert it first, such as "
             "with: iconv -f UTF-16 -t UTF-8",
@@ -110,11 +110,18 @@ def _beginning(lines: list[bytes], options: InputOptions) -> list[bytes]:
     return [first.removeprefix(b"\xef\xbb\xbf"), *lines[1:]]
 
 
-def _looks_like_utf16(line: bytes) -> bool:
-    """Whether there is a byte order mark (also of UTF-32), or every other byte is 0."""
-    if line.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
+def _looks_like_utf16(lines: list[bytes]) -> bool:
+    """Whether there is a byte order mark (also of UTF-32), every other byte of the first line is 0,
+    or a 0 comes behind, or before, every line feed."""
+    first, *others = lines
+    if first.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
         return True
-    return len(line) >= 4 and not (any(line[::2]) and any(line[1::2]))
+    if len(first) >= 4 and not (any(first[::2]) and any(first[1::2])):
+        return True
+    return any(others) and (
+        all(line.startswith(b"\0") for line in others)
+        or all(line.endswith(b"\0") for line in lines[:-1])
+    )
 
 
 def _text(line: bytes, number: int, options: InputOptions) -> str:

@@ -47,9 +47,8 @@ def guess_format(file: str) -> Format:
     """The format by the extension (before `.gz`); lines for standard input."""
     if file == STDIN:
         return Format.LINES
-    path = Path(file.removesuffix(".gz"))
     try:
-        return _EXTENSIONS[path.suffix.lower()]
+        return _EXTENSIONS[Path(file.lower().removesuffix(".gz")).suffix]
     except KeyError:
         raise CommandError(
             f"the format of {file} is not known from its extension; add --format "
@@ -118,7 +117,7 @@ class Source:
         self._key = key
         self._raw = self._open()
         unpacked: Readable = self._raw
-        if file.endswith(".gz"):
+        if file.lower().endswith(".gz"):
             unpacked = gzip.GzipFile(fileobj=self._raw)
         self._input = _Stoppable(unpacked, self._raw.fileno() if is_pipe(file) else None)
 

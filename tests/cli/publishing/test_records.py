@@ -60,6 +60,7 @@ class Trickle:
     [
         ("a.ndjson", Format.NDJSON),
         ("a.jsonl.gz", Format.NDJSON),
+        ("A.CSV.GZ", Format.CSV),
         ("a.CSV", Format.CSV),
         ("a.txt", Format.LINES),
         ("-", Format.LINES),
@@ -75,8 +76,9 @@ def test_an_unknown_extension_asks_for_the_format() -> None:
     assert caught.value.exit_code is ExitCode.INPUT
 
 
-def test_gzip_is_read_transparently(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt.gz"
+@pytest.mark.parametrize("name", ["a.txt.gz", "A.TXT.GZ"])
+def test_gzip_is_read_transparently(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(gzip.compress(b"one\ntwo\n"))
     assert bodies(path) == [b"one", b"two"]
 
@@ -148,8 +150,9 @@ def test_stop_calls_off_a_read_that_waits(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("format", [*Format])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
-def test_utf_16_is_refused_with_the_way_out(format: Format, encoding: str) -> None:
-    found, error = cut(format, '{"a":1}\n{"a":2}\n'.encode(encoding))
+@pytest.mark.parametrize("text", ['{"a":1}\n{"a":2}\n', "a\n1\n", "漢字,b\n漢字,1\n"])
+def test_utf_16_is_refused_with_the_way_out(format: Format, encoding: str, text: str) -> None:
+    found, error = cut(format, text.encode(encoding))
     assert found.bodies == []
     assert "looks like UTF-16" in str(error)
     assert "iconv -f UTF-16 -t UTF-8" in str(error)

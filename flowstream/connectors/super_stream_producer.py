@@ -188,6 +188,8 @@ class SuperStreamProducer(StreamProducer):
             return False
         if not set(self._partitions.partitions) <= self._partitions.positions.keys():
             return False  # others are still being opened, and may come to this process
+        if self._partitions.moving:
+            return False  # it may take long until it is known where to begin
         if self._coming:
             return False
         mine = self._partitions.active if self.single_active else self._partitions.partitions

@@ -111,6 +111,7 @@ class MemorySuperStreamConsumer:
         self._queue = consumers
         self.partitions: list[str] = [consumer.stream for consumer in consumers]
         self.active: list[str] = self.partitions
+        self.moving: list[str] = []
 
     @property
     def positions(self) -> dict[str, int | None]:

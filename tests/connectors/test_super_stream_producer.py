@@ -221,3 +221,33 @@ async def test_a_message_of_a_partition_is_discarded(broker: Broker, stream_name
         stored = {each: await environment.query_offset("shop", each) for each in ends}
         assert stored == ends
         await environment.delete_super_stream(stream_name)
+
+
+class SlowToBegin(Environment):
+    """The stored offset is looked up as slowly as while nodes elect leaders."""
+
+    async def query_beginning(self, reference: str, stream: str) -> int | None:
+        await anyio.sleep(0.5)
+        return await super().query_beginning(reference, stream)
+
+
+async def test_a_run_is_not_idle_while_a_partition_is_coming(
+    broker: Broker, stream_name: str
+) -> None:
+    """It ended well, and had handled nothing."""
+    if broker.version < (3, 13):
+        pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    pipeline = Pipeline("shop", SuperStreamProducer(stream_name, single_active=True))
+
+    @pipeline.processor
+    async def handle(message: Message[dict[str, int]]) -> None: ...
+
+    async with SlowToBegin(broker.url) as environment:
+        await environment.create_super_stream(stream_name, partitions=1)
+        async with environment.publisher(f"{stream_name}-0") as publisher:
+            await publisher.publish_many(numbers(10))
+        async with pipeline.start(environment=environment) as running:
+            with anyio.fail_after(PATIENCE):
+                result = await running.wait_idle(0.1)
+        assert result.settled == {"ok": 10}
+        await environment.delete_super_stream(stream_name)

@@ -187,6 +187,10 @@ class GroupConsumer:
         return [each.partition for each in self._turn]
 
     @property
+    def moving(self) -> list[str]:
+        return []
+
+    @property
     def positions(self) -> dict[str, int | None]:
         return {
             name: None if each.reader is None else each.reader.position

@@ -95,6 +95,11 @@ class Consumer:
         return self._subscription.active
 
     @property
+    def moving(self) -> bool:
+        """Whether a single active consumer is becoming active, or hands over, at the moment."""
+        return self._activations.busy
+
+    @property
     def position(self) -> int | None:
         """The offset behind the last message that was delivered.
 

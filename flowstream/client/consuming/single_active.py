@@ -61,10 +61,15 @@ class ActivationQueue:
         self._updates.append((connection, correlation_id, active))
         self._arrived.notify()
 
+    @property
+    def busy(self) -> bool:
+        """Whether an update is being handled, or waits for that."""
+        return self._handling or bool(self._updates)
+
     async def step_down(self, connection: ClientConnection | None) -> None:
         """Hands over as if the broker had asked for it; returns once all updates are handled."""
         self.add(connection, None, False)
-        await self._handled.until(lambda: self._ended or not (self._updates or self._handling))
+        await self._handled.until(lambda: self._ended or not self.busy)
 
     async def run(self) -> None:
         """Handles updates until cancelled, or until a callback raises and the consumer fails."""

@@ -72,6 +72,11 @@ class SuperStreamConsumer:
         return [stream for stream, each in self._consumers.items() if each.active]
 
     @property
+    def moving(self) -> list[str]:
+        """The partitions that are coming to this consumer, or leaving it, at the moment."""
+        return [stream for stream, each in self._consumers.items() if each.moving]
+
+    @property
     def positions(self) -> dict[str, int | None]:
         """`Consumer.position` of each partition."""
         return {stream: each.position for stream, each in self._consumers.items()}

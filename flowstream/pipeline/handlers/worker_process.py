@@ -31,7 +31,7 @@ from flowstream.texts import describe
 _LENGTH = struct.Struct("!Q")
 _BEGIN = (
     "import signal as s; [s.signal(n, s.SIG_IGN) for n in (s.SIGINT, s.SIGTERM, s.SIGHUP)]; "
-    "import json, sys; sys.path[:], main = json.loads(sys.argv[1]); "
+    "import json, sys; sys.path[:], main, sys.argv[:] = json.loads(sys.argv[1]); "
     "from flowstream.pipeline.handlers.worker_process import serve; serve(*main)"
 )
 """The process ignores signals to the process group, which the pipeline handles.
@@ -77,7 +77,7 @@ class WorkerProcess:
         """Start a process for the handler of `stage`. It does not import the handler yet."""
         sys.modules.setdefault(_MAIN, sys.modules["__main__"])  # what comes back is of this name
         process = await anyio.open_process(
-            [sys.executable, "-c", _BEGIN, json.dumps([sys.path, main_module()])],
+            [sys.executable, "-c", _BEGIN, json.dumps([sys.path, main_module(), sys.argv])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -213,7 +213,8 @@ def _as_main(name: str | None, file: str | None) -> BaseException | None:
     """Run the pipeline's main module, for handlers that it defines. Returns its error, if any.
 
     It runs under another name, because the code under `if __name__ == "__main__"` must not run in
-    this process. A pipeline that it starts all the same would start processes without end.
+    this process. A pipeline that it starts all the same would start processes without end. It may
+    read the command line, so `sys.argv` is that of the pipeline's process.
     """
     global _imports_main  # noqa: PLW0603
     if not main_can_be_run(name, file):

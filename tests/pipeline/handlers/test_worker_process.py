@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 
 import pytest
 
@@ -22,6 +23,8 @@ async def test_calls_are_answered_in_turn_until_the_process_dies() -> None:
         with pytest.raises(ValueError, match="invalid literal"):
             await process.call(pickle.dumps((int, ("x",))))
         assert await process.call(pickle.dumps((os.getpid, ()))) != os.getpid()
+        arguments = pickle.dumps((eval, ("__import__('sys').argv",)))
+        assert await process.call(arguments) == sys.argv
         assert not process.ended
         with pytest.raises(WorkerDied, match=r"worker process of 'handle' ended with exit code 4"):
             await process.call(pickle.dumps((os._exit, (4,))))

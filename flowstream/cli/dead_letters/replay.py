@@ -42,12 +42,18 @@ class Replayed:
     """The result of a replay: numbers of messages by target stream.
 
     `before` counts messages that an earlier, interrupted replay had published. `left` has the dead
-    letters that could not be replayed: offset -> reason.
+    letters that could not be replayed: offset -> reason. `keyless` of them have no key.
     """
 
     published: Counter[str] = field(default_factory=Counter)
     before: Counter[str] = field(default_factory=Counter)
     left: dict[int, str] = field(default_factory=dict)
+    keyless: int = 0
+
+    @property
+    def wrong_key(self) -> bool:
+        """Whether no dead letter has the key that was asked for: the position stays."""
+        return self.keyless > 0 and not self.published and not self.before
 
 
 async def next_to_replay(environment: Environment, stream: str) -> int:
@@ -129,8 +135,15 @@ async def replay_waiting(
                             publishing_ids=[letter.offset + 1 for letter in group],
                         )
                     done.published[target] += len(group)
-            if batch and not dry_run:
+            if batch and not dry_run and not done.wrong_key:
                 await environment.store_offset_verified(REFERENCE, stream, batch[-1].offset)
+    if done.wrong_key:
+        offset, why = min(done.left.items())
+        raise CommandError(
+            f"no dead letter of {stream} has a key, so nothing was replayed; dead letter {offset}: "
+            f"{why}",
+            ExitCode.NOT_REPLAYED,
+        )
     return done
 
 
@@ -183,6 +196,7 @@ async def _by_destination(
             key = _key_of(complete, destination.key)
         except (CommandError, ProtocolError) as error:
             done.left[letter.offset] = complete.missing or str(error)
+            done.keyless += 1
         else:
             targets.setdefault(hash_route(key, destination.partitions), []).append(letter)
     return targets

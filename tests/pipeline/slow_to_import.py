@@ -10,7 +10,7 @@ from flowstream.pipeline import Batch, Message
 from tests.pipeline import computing
 
 TIMEOUT = 1.0
-if sys.argv[0] == "-c" and "pytest" not in sys.modules:  # as worker processes are started
+if any("worker_process import serve" in it for it in sys.orig_argv):  # as they are started
     time.sleep(1.3 * TIMEOUT)
 
 

@@ -318,9 +318,10 @@ class Run:
         for partition in partitions:
             if partition.lost:
                 log.error(
-                    "pipeline %r: %d messages of %r are not settled. The source has no offsets, "
-                    "so the next run gets them only if the source sends them again",
-                    state.name, partition.lost, partition.stream,
+                    "pipeline %r: %s of %r %s not settled. The source has no offsets, so the next "
+                    "run gets what is not settled only if the source sends it again",
+                    state.name, plural(partition.lost, "message"), partition.stream,
+                    "is" if partition.lost == 1 else "are",
                     extra={"pipeline": state.name, "stream": partition.stream,
                            "lost": partition.lost},
                 )  # fmt: skip

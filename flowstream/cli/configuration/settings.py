@@ -275,6 +275,8 @@ def _split(key: str) -> list[str]:
 
 def _check_key(key: str, layer: Layer) -> None:
     parts = _split(key)
+    if key == PIPELINES and layer.values[key] != {}:
+        raise ConfigurationError(f"{layer.origin(key)}: a table of pipelines by name is expected")
     if len(parts) == 1 and key.startswith(f"{PIPELINES}."):
         options = ", ".join(pipeline_overrides().model_fields)
         raise ConfigurationError(f"{layer.origin(key)}: a table of options is expected: {options}")

@@ -129,6 +129,8 @@ REFUSED = [
      "pyproject.toml: [tool.flowstream] urls: there is no such setting; "
      "did you mean [tool.flowstream] url?"),
     ("toml", "[tool.flowstream]\ntune_gc = 3", "[tool.flowstream] tune_gc=3: expected True"),
+    ("env", "FLOWSTREAM_PIPELINES=3", "FLOWSTREAM_PIPELINES: a table of pipelines by name is"),
+    ("toml", "[tool.flowstream]\npipelines = 3", "a table of pipelines by name is expected"),
     ("toml", "[tool.flowstream.pipelines]\na = 3",
      "a table of options is expected: max_in_flight,"),
     ("toml", "[tool.flowstream.pipelines.'a.b']\ndrain_timeot = 3",

@@ -62,8 +62,6 @@ class SuperStreamProducer(StreamProducer):
         self._sources: dict[str, SourcePartition] = {}
         self._starts: dict[str, Start] = {}
         self._known: set[str] = set()
-        self._coming: set[str] = set()
-        """Partitions that the broker has assigned, and whose beginning is not known yet."""
         self._handing_over: dict[str, anyio.Lock] = {}
         self._partitions: SuperStreamReader | None = None
         self._consuming = AsyncExitStack()
@@ -190,8 +188,6 @@ class SuperStreamProducer(StreamProducer):
             return False  # others are still being opened, and may come to this process
         if self._partitions.moving:
             return False  # it may take long until it is known where to begin
-        if self._coming:
-            return False
         mine = self._partitions.active if self.single_active else self._partitions.partitions
         for partition in mine:
             if not await self._is_read(partition, self._next(partition, positions)):
@@ -256,11 +252,7 @@ class SuperStreamProducer(StreamProducer):
     async def _promoted(self, partition: str) -> OffsetSpec:
         """The broker assigned the partition: resume behind the offset of its last owner."""
         place = self.offset if partition in self._known else "first"
-        self._coming.add(partition)
-        try:
-            self._starts |= await self._begin({partition: place})
-        finally:
-            self._coming.discard(partition)
+        self._starts |= await self._begin({partition: place})
         self._open_partition(partition)
         self._moved(partition, active=True)
         _log.info(

@@ -58,6 +58,10 @@ class PartitionConsumer:
         self._leaving = False
         self._queue: ActivationQueue | None = None
 
+    @property
+    def is_moving(self) -> bool:
+        return self._queue is not None and self._queue.busy
+
     async def open(self) -> None:
         """Subscribe; after a failure again, with the client's delays."""
         attempt, group = 0, self._consumer.group
@@ -188,7 +192,7 @@ class GroupConsumer:
 
     @property
     def moving(self) -> list[str]:
-        return []
+        return [name for name, each in self.consumers.items() if each.is_moving]
 
     @property
     def positions(self) -> dict[str, int | None]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -399,6 +399,7 @@ class Member:
         self._options = options
         self._turn: list[Any] = []
         self._open: dict[str, AsyncExitStack] = {}
+        self.moving: list[str] = []
         self._scope = anyio.CancelScope()
         self._failure: Exception | None = None
 
@@ -434,7 +435,7 @@ class Member:
         process, world = self._process, self._process.world
         place = world.broker.stream(partition).locate(process.shape.offset)
         world.books[partition].begins(place)
-        with anyio.CancelScope() as self._scope:
+        with anyio.CancelScope() as self._scope, self._moves(partition):
             try:
                 offset = await self._on_active(partition)
                 stack = self._open[partition] = AsyncExitStack()
@@ -450,8 +451,16 @@ class Member:
             return
         self._turn = [consumer for consumer in self._turn if consumer.stream != partition]
         await stack.aclose()
-        with anyio.CancelScope() as self._scope:
+        with anyio.CancelScope() as self._scope, self._moves(partition):
             await self._on_inactive(partition)
+
+    @contextmanager
+    def _moves(self, partition: str) -> Iterator[None]:
+        self.moving.append(partition)
+        try:
+            yield
+        finally:
+            self.moving.remove(partition)
 
     def leave(self) -> None:
         """It is closed or killed, and so is what it waits for."""

@@ -37,11 +37,9 @@ PLACES = [
 
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
-    """asyncio logs the main task that an interrupt leaves, with its traceback, when it is collected.
-
-    In another test that could be while source code is parsed, where CPython 3.11 bears no traceback
-    (SystemError: AST constructor recursion depth mismatch).
-    """
+    """The main task that an interrupt leaves on asyncio is logged, with its traceback, when it is
+    collected. In another test that could be while source code is parsed, where CPython 3.11 bears
+    no traceback (SystemError: AST constructor recursion depth mismatch)."""
     yield
     gc.collect()
 

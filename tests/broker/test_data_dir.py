@@ -76,6 +76,7 @@ async def test_nothing_in_the_file_is_trusted(tmp_path: Path, text: str) -> None
         assert await found_in(tmp_path) is None
 
 
+@pytest.mark.medium
 async def test_a_broker_that_is_refused_leaves_the_address_of_the_other(tmp_path: Path) -> None:
     async with Broker(port=0, data=tmp_path):
         with pytest.raises(ConfigurationError, match="in use by another broker"):

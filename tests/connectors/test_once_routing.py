@@ -70,6 +70,7 @@ def world() -> World:
     return World()
 
 
+@pytest.mark.medium
 async def test_a_partition_is_added_after_a_drain(world: World) -> None:
     assert (await world.run()).error is None
     world.grow()
@@ -82,6 +83,7 @@ async def test_a_partition_is_added_after_a_drain(world: World) -> None:
     assert world.found() == once(2 * COUNT)
 
 
+@pytest.mark.medium
 async def test_a_partition_is_added_while_messages_are_in_flight(world: World) -> None:
     await world.run()
     await world.as_if_killed(30)

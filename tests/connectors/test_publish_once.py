@@ -220,6 +220,7 @@ async def test_what_is_refused_is_published_again_in_order() -> None:
     assert memory.stream("out").bodies == numbers(20)
 
 
+@pytest.mark.medium
 async def test_a_halt_publishes_nothing_behind_the_message() -> None:
     memory = MemoryEnvironment({"in": numbers(20)}, chunk_size=20)
     broken = True
@@ -254,6 +255,7 @@ async def test_a_sink_that_fails_for_good_ends_the_run_and_the_policy_gets_nothi
     assert memory.stream("dead").bodies == []
 
 
+@pytest.mark.medium
 async def test_a_failure_behind_a_halt_is_left_to_the_next_run() -> None:
     """It comes when the halt has been told to everybody."""
     memory = MemoryEnvironment({"in": numbers(2)}, chunk_size=1)

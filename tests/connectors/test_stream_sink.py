@@ -282,6 +282,7 @@ async def test_whatever_encode_raises_only_its_message_fails(
     assert found == [n for n in range(30) if n not in (3, 7, 20)]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("once", [True, False])
 async def test_a_broker_that_is_away_when_it_is_asked_for_a_route_costs_no_message(
     once: bool, monkeypatch: pytest.MonkeyPatch

@@ -52,6 +52,7 @@ def test_what_a_test_raises_leaves_the_thread_s_broker_as_it_is() -> None:
         raise Mine
 
 
+@pytest.mark.medium
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     with (
         broker_in_thread(data=str(tmp_path)),

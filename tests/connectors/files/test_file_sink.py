@@ -276,6 +276,7 @@ async def test_a_thread_that_hangs_is_given_up_and_each_message_is_there_once(
     assert sorted(row["n"] for row in await rows(tmp_path / "files")) == [*range(20)]
 
 
+@pytest.mark.medium
 async def test_a_drain_does_not_wait_for_a_thread_that_hangs(tmp_path: Path) -> None:
     hangs, released = threading.Event(), threading.Event()
 
@@ -484,6 +485,7 @@ class Two(MemoryStream):
             await intake.open(stream).send(self.bodies, offset=0)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("times_out", [False, True])
 async def test_no_policy_gets_messages_whose_files_are_complete(
     monkeypatch: pytest.MonkeyPatch, times_out: bool

@@ -47,6 +47,7 @@ def moved(path: Path, name: str) -> None:
             file.rename(path.with_name(name + end))
 
 
+@pytest.mark.medium
 async def test_nothing_is_written_to_a_file_that_was_removed(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
     stream = MemoryStream([b'{"n": %d}' % n for n in range(COUNT)])
@@ -92,6 +93,7 @@ async def test_a_disk_that_is_full_for_a_while_is_waited_for(
     assert rows(path) == [*range(COUNT)]
 
 
+@pytest.mark.medium
 async def test_a_file_that_took_the_name_is_written_to(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,6 +116,7 @@ async def test_a_file_that_took_the_name_is_written_to(
     assert "is not the file that was opened" in caplog.text
 
 
+@pytest.mark.medium
 def test_processes_that_create_the_file_at_the_same_time_wait_for_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

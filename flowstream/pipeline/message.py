@@ -35,8 +35,12 @@ D = TypeVar("D")
 """The data of a new message: pyright infers it, and not T, which is that of the class."""
 
 BLAMELESS = (
-    *(EnvironmentClosed, HandlerNotImported, OutcomeUnknown),
-    *(RoutingChanged, SequenceLost, StreamReplaced),
+    EnvironmentClosed,
+    HandlerNotImported,
+    OutcomeUnknown,
+    RoutingChanged,
+    SequenceLost,
+    StreamReplaced,
 )
 """Errors that no message caused: they end the run, and leave its messages unsettled."""
 DEPTH = 10

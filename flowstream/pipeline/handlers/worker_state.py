@@ -88,6 +88,11 @@ class WorkerState:
         self._messages = messages
         self.altered = True
 
+    @property
+    def handed(self) -> list[Message[Any]]:
+        """The messages that the handler is called with: the chosen ones, or all."""
+        return self.messages if self.chosen is None else self.chosen
+
     def walk(self, messages: list[Message[Any]]) -> None:
         """Set the messages that the handler is called with, one after the other."""
         self.walked = messages

@@ -218,10 +218,8 @@ class Processors(Pool):
     async def _run(self, worker: WorkerState) -> None:
         """Call the handler with the worker's messages, and again after each failure."""
         ordered, hooks = self.queue.ordered, self.state.hooks
-        if worker.chosen is not None:
-            worker.walk(worker.chosen)
-        elif hooks is not None or self.options.processes:
-            worker.walk(worker.messages)
+        if worker.chosen is not None or hooks is not None or self.options.processes:
+            worker.walk(worker.handed)
         else:
             worker.lend()
         while left := worker.left:
@@ -386,7 +384,7 @@ class Processors(Pool):
         self.queue.assign(worker.index)
         worker.messages = worker.messages
         behind: list[Message[Any]] = []
-        for message in worker.messages if worker.chosen is None else worker.chosen:
+        for message in worker.handed:
             if self.queue.ordered and self.queue.is_behind(message):
                 behind.append(message)
                 continue

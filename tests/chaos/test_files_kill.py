@@ -20,6 +20,7 @@ from flowstream import Environment
 from flowstream.connectors import complete_files
 from flowstream.testing import broker_in_thread
 from tests.chaos.filed import COUNT, STREAM
+from tests.chaos.seeds import new_seed
 from tests.support.pipelines import numbers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,8 +92,7 @@ def test_killed_while_files_appear(tmp_path: Path) -> None:
 def test_killed_at_many_effects(tmp_path: Path, format: str) -> None:
     if format == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed: the extra parquet")
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     chance = random.Random(seed)
     kills = rounds = 0
     while kills < KILLS:
@@ -111,8 +111,7 @@ def test_killed_at_many_effects(tmp_path: Path, format: str) -> None:
 @pytest.mark.slow
 def test_killed_at_any_moment_beside_another_process_of_its_reference(tmp_path: Path) -> None:
     """Two processes read one stream under one reference, and are killed in turn."""
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     chance, folder, count = random.Random(seed), tmp_path / "files", 6000
 
     async def publish() -> None:

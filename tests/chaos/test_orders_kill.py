@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from tests.chaos.conftest import Runner
 from tests.chaos.orders import dead_letters, last_offset, publish, wait_for
+from tests.chaos.seeds import new_seed
 
 ORDERS = 20_000
 KILLS = 20
@@ -24,8 +24,7 @@ DELAY = 0.04
 def test_twenty_kills_leave_the_warehouse_exactly_as_it_should_be(
     runner: Runner, tmp_path: Path
 ) -> None:
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     chance = random.Random(seed)
     want = publish(runner.url, tmp_path, ORDERS)
     before = -1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from flowstream import Environment
 from tests.chaos.conftest import Run, Runner
 from tests.chaos.orders import last_offset, publish
+from tests.chaos.seeds import new_seed
 
 ORDERS = 12_000
 
@@ -23,8 +22,7 @@ ORDERS = 12_000
 def test_order_per_customer_holds_and_commits_never_pass_what_is_unsettled(
     runner: Runner, tmp_path: Path
 ) -> None:
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     want = publish(runner.url, tmp_path, ORDERS)
     diary = runner.warehouse.path
     diary.touch()

@@ -28,6 +28,7 @@ from tests.brokers.running import Broker
 from tests.chaos.conftest import Run, Runner
 from tests.chaos.killed import MAX_IN_FLIGHT, PARTITIONS, STREAM
 from tests.chaos.orders import committed, wait_for
+from tests.chaos.seeds import new_seed
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "10"))
 KILLS = 2
@@ -51,8 +52,7 @@ Row = tuple[int, str, int, int]
 def test_nothing_is_missing_and_what_repeats_is_bounded_by_what_was_in_flight(
     broker: Broker, runner: Runner
 ) -> None:
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     begin = time.monotonic()
     with published(runner.url) as source:
         chaos = Chaos(broker, runner, source, random.Random(seed))

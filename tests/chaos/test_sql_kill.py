@@ -25,6 +25,7 @@ from flowstream import Environment
 from tests.brokers.running import Broker
 from tests.chaos.nursery import Nursery
 from tests.chaos.orders import place_of_its_own, wait_for
+from tests.chaos.seeds import new_seed
 from tests.chaos.sunk import NAME, STREAM
 from tests.support.postgres import Postgres
 
@@ -98,8 +99,7 @@ def check(ask: Ask) -> None:
 
 
 def seeded() -> random.Random:
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     return random.Random(seed)
 
 

@@ -25,6 +25,7 @@ from flowstream.client import AmqpMessage, hash_route
 from tests.brokers.running import Broker
 from tests.chaos.nursery import Nursery
 from tests.chaos.orders import place_of_its_own, wait_for
+from tests.chaos.seeds import new_seed
 from tests.chaos.streamed import DEAD, PARTITIONS, SOURCE, TARGET
 from tests.support.reading import contents
 
@@ -126,8 +127,7 @@ def kill_them(url: str, kind: str, nursery: Nursery, chance: random.Random) -> l
 
 
 def run(broker: Broker, kind: str, folder: Path) -> None:
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 32)))
-    print(f"CHAOS_SEED={seed}")
+    seed = new_seed()
     with processes(broker, kind, folder) as (url, nursery):
         sizes = kill_them(url, kind, nursery, random.Random(seed))
         print(f"outputs after each of {KILLS} kills on {broker.name}, {kind}: {sizes}")

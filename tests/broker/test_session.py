@@ -195,6 +195,7 @@ async def test_reading_stops_while_answers_are_not_read() -> None:
         assert answered > 80
 
 
+@pytest.mark.medium
 async def test_a_slow_consumer_holds_one_piece() -> None:
     async with a_node() as node, a_client(node, unread=1) as raw:
         await raw.ok(CreateStream(7, "s", {}))
@@ -209,6 +210,7 @@ async def test_a_slow_consumer_holds_one_piece() -> None:
         assert Chunk(delivered.chunk).offset == 0
 
 
+@pytest.mark.medium
 async def test_existing_chunks_come_before_later_answers() -> None:
     """As in RabbitMQ: by the answer to a later command a client knows that there is no more."""
     async with a_node() as node, a_client(node) as raw:

@@ -64,6 +64,7 @@ async def test_a_commit_that_has_not_begun_is_given_up_and_never_happens() -> No
     assert isinstance(commit.error, GivenUp)
 
 
+@pytest.mark.medium
 async def test_a_commit_that_has_begun_has_its_outcome() -> None:
     commit = Commit(cancelled_within=True)
     threading.Timer(0.2, commit.end.set).start()
@@ -137,6 +138,7 @@ def read(kind: str, folder: Path) -> list[int]:
         return [n for (n,) in database.execute("SELECT n FROM rows ORDER BY n")]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["files", "sqlite"])
 async def test_a_timeout_within_a_commit_gives_up_nothing_that_is_written(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -151,6 +153,7 @@ async def test_a_timeout_within_a_commit_gives_up_nothing_that_is_written(
     assert result.settled == {"ok": COUNT}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["files", "sqlite"])
 async def test_a_commit_that_does_not_answer_ends_the_run_and_the_next_finds_out(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

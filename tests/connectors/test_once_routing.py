@@ -100,6 +100,7 @@ async def test_a_partition_is_added_while_messages_are_in_flight(world: World) -
     assert world.found() == once(COUNT)
 
 
+@pytest.mark.medium
 async def test_another_key_is_another_routing(world: World) -> None:
     await world.run()
     await world.as_if_killed(30)

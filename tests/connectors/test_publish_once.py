@@ -277,6 +277,7 @@ async def test_a_failure_behind_a_halt_is_left_to_the_next_run() -> None:
     assert memory.stream("dead").bodies == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("concurrency", [1, 2, 4])
 @pytest.mark.parametrize("slices", [False, True])
 async def test_a_letter_that_waits_for_a_message_of_another_key_is_not_waited_for_by_it(

@@ -90,6 +90,7 @@ async def test_it_is_a_backend_of_anyio_s_plugin():
     assert anyio.current_time() - begin == pytest.approx(3600, abs=1)
 
 
+@pytest.mark.medium
 @BACKENDS
 def test_without_virtual_time_nothing_changes(backend):
     """Time is real time, before, inside and after."""
@@ -109,6 +110,7 @@ def test_without_virtual_time_nothing_changes(backend):
         assert virtual == pytest.approx(real, abs=0.01)
 
 
+@pytest.mark.medium
 @BACKENDS
 def test_timers_are_exact_far_from_the_beginning(backend):
     """Where the next float after `now` is further away than the resolution of asyncio's timers."""

@@ -87,6 +87,7 @@ def test_one_call_is_enough():
     assert result.run.reason == "stopped"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_slow_handler_in_a_thread_is_waited_for(backend):
     pipeline = Pipeline("slow", StreamProducer("slow"))

@@ -69,6 +69,7 @@ def comparable(commands: Iterator[Any]) -> dict[str, list[Any]]:
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("run", CASES)
 def test_the_same_answers_as_4_3(run: Callable[[Session], None]) -> None:
     captured = (VECTORS / "4.3" / f"{run.__name__}.txt").read_text().splitlines()

@@ -152,6 +152,7 @@ async def test_with_the_environment_around_it(
     assert await at_every_step(whole, check) > 20
 
 
+@pytest.mark.medium
 async def test_while_the_broker_is_away(connect: Connect) -> None:
     cluster = full_cluster()
     async with connect(cluster) as env, env.publisher("s", confirm_timeout=None) as publisher:

@@ -221,6 +221,7 @@ USERS: dict[str, Callable[[Environment], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("who", USERS)
 async def test_a_consumer_ends_with_the_error_that_says_who_closed_it(url: str, who: str) -> None:
     error = await use_until_closed(url, USERS[who], consuming)

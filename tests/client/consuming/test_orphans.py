@@ -79,6 +79,7 @@ async def member(
         return bool(cluster.node.live("consuming")), joins() - joined
 
 
+@pytest.mark.medium
 async def test_a_member_leaves_an_orphaned_partition_and_comes_back(
     cluster: Cluster, connect: Connect
 ) -> None:

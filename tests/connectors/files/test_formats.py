@@ -70,6 +70,7 @@ def table(encoded: Encoded) -> Any:
     return pq.read_table(io.BytesIO(encoded.content))
 
 
+@pytest.mark.medium
 @pytest.mark.usefixtures("needs_pyarrow")
 def test_parquet_leaves_out_what_is_no_row_by_itself() -> None:
     bad = [b"[1]", b"{", b'{"id":1}{"id":2}']

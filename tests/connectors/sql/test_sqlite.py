@@ -66,6 +66,7 @@ async def test_nothing_is_written_to_a_file_that_was_removed(tmp_path: Path) -> 
     assert rows(path) == [*range(COUNT)]
 
 
+@pytest.mark.medium
 async def test_a_disk_that_is_full_for_a_while_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

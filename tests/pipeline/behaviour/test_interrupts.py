@@ -35,11 +35,11 @@ PLACES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def collected() -> Iterator[None]:
-    """The main task that an interrupt leaves on asyncio is logged, with its traceback, when it is
-    collected. In another test that could be while source code is parsed, where CPython 3.11 bears
-    no traceback (SystemError: AST constructor recursion depth mismatch)."""
+    """The main tasks that interrupts leave on asyncio are logged, with tracebacks, when they are
+    collected. In a test of another file that could be while source code is parsed, where CPython
+    3.11 bears no traceback (SystemError: AST constructor recursion depth mismatch)."""
     yield
     gc.collect()
 

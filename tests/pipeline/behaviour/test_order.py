@@ -34,6 +34,7 @@ def in_order(seen):
     return all(line == sorted(line) for line in per_key(seen).values())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("level", ["pipeline", "processor"])
 async def test_order_per_key_reaches_the_batch_handler(level):
     random.seed(5)

@@ -86,6 +86,7 @@ async def test_what_does_not_decode_never_reaches_a_batcher_alone():
     assert seen == [n for n in range(30) if n != 7]
 
 
+@pytest.mark.medium
 async def test_a_size_function_that_always_raises_fails_every_message_by_itself():
     pipeline = Pipeline("test", MemoryStream(numbers(1000), slices=[1000]), on_failure=Drop())
 

@@ -44,6 +44,7 @@ async def test_a_pause_takes_nothing_in_and_lets_the_rest_go_on():
         running.pause()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("rate", [20, pytest.param(300, marks=pytest.mark.slow)])
 async def test_a_rate_limit_holds_within_two_percent_and_can_be_changed(rate):
     pipeline = pipeline_of(MemoryStream(numbers(20_000)), rate_limit=RateLimit(messages=rate))

@@ -53,6 +53,7 @@ async def test_a_stop_finishes_what_was_taken_in_and_commits_it():
     assert phases == ["running", "draining", "closing", "stopped"]
 
 
+@pytest.mark.medium
 async def test_a_stream_is_handled_exactly_once_over_many_stops():
     producer, stored = MemoryStream(numbers(1000), slices=[7]), []
     for seconds in (0.2, 0.3, 0.1, 5, 1):

@@ -10,6 +10,7 @@ from flowstream.pipeline import tuned_collector
 from flowstream.pipeline.running.gc_tuning import THRESHOLD
 
 
+@pytest.mark.medium
 def test_it_is_as_it_was_afterwards() -> None:
     before, frozen = gc.get_threshold(), gc.get_freeze_count()
     inside: list[tuple[tuple[int, int, int], bool]] = []

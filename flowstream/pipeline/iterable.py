@@ -105,7 +105,7 @@ class IterableProducer(Producer):
         first = partition.next
         try:
             if unsent:
-                await partition.send([_body(item) for item in unsent])
+                await partition.send(_bodies(unsent))
         finally:
             del unsent[: partition.next - first]
 
@@ -158,6 +158,11 @@ class _Reading:
             raise
 
 
-def _body(item: Any) -> Any:
-    """The item, a string in UTF-8. The decoder fails a string that UTF-8 cannot encode."""
-    return str.encode(item, "utf-8", "surrogatepass") if issubclass(type(item), str) else item
+def _bodies(items: list[Any]) -> list[Any]:
+    """The items, strings in UTF-8. The decoder fails a string that UTF-8 cannot encode."""
+    if not any(issubclass(kind, str) for kind in set(map(type, items))):
+        return items.copy()
+    return [
+        str.encode(item, "utf-8", "surrogatepass") if issubclass(type(item), str) else item
+        for item in items
+    ]

@@ -54,10 +54,8 @@ def test_a_page_runs(page: Path, tmp_path: Path, url: str) -> None:
     run_page(page, tmp_path, url)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "cookbook" else ()) for name in TOGETHER],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOGETHER)
 def test_pages_run_together(name: str, tmp_path: Path) -> None:
     pages = TOGETHER[name]
     lacking = {page: missing(page) for page in pages}

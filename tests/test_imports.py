@@ -213,6 +213,7 @@ def test_the_files_of_a_room_form_no_import_circle(room: str) -> None:
     assert circles(import_graph(files)) == []
 
 
+@pytest.mark.slow
 def test_the_package_has_no_import_circle() -> None:
     """The same over all rooms, with the face that users import from."""
     files = {

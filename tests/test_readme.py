@@ -16,6 +16,7 @@ from tests.documents import ROOT, blocks, run_page
 README = ROOT / "README.md"
 
 
+@pytest.mark.slow
 def test_the_first_pipeline_and_its_test(tmp_path: Path) -> None:
     run_page(README, tmp_path, "")
     assert (tmp_path / "pipelines" / "orders.py").exists()

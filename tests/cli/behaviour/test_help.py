@@ -74,6 +74,7 @@ def test_help_loads_nothing_that_takes_long() -> None:
     assert not loaded & (SLOW | rooms)
 
 
+@pytest.mark.slow
 def test_the_help_of_no_command_imports_its_work() -> None:
     """All of them in one process, which then has what any of them imports."""
     program = (

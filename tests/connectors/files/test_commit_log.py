@@ -101,7 +101,7 @@ def test_a_crash_at_any_effect_loses_and_doubles_nothing(after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_crash_while_another_crash_is_cleared_up_is_no_different(after: bool) -> None:
     for first in range(effects_of(FIRST)):
         store = MemoryStore()
@@ -193,7 +193,7 @@ def test_another_process_that_writes_the_same_at_any_effect_doubles_nothing() ->
             check_whole(store.files, ALL)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_another_process_that_dies_at_any_effect_doubles_nothing() -> None:
     theirs = effects_of(SECOND)
     for at in range(0, effects_of(FIRST), 2):
@@ -213,7 +213,7 @@ def test_another_process_that_dies_at_any_effect_doubles_nothing() -> None:
             check_whole(store.files, ALL)
 
 
-@pytest.mark.medium
+@pytest.mark.slow
 def test_a_process_that_dies_when_another_has_gone_on_doubles_nothing() -> None:
     """It may leave a file, which no reader is told of."""
     total = effects_of(FIRST)

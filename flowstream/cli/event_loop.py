@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -57,6 +58,7 @@ async def on_named_signal(
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
+    _received.update(numbers)
     with anyio.open_signal_receiver(*numbers) as signals:
         if task_status is not None:
             task_status.started()
@@ -64,6 +66,27 @@ async def on_named_signal(
         async for number in signals:
             heard.count += 1
             action(signal.Signals(number).name)
+
+
+_received: set[signal.Signals] = set()
+"""The signals that the event loop receives."""
+
+
+def _default_signals() -> None:
+    """In a process that a handler forks, let signals do what they do in any program.
+
+    They would reach the event loop of the run, through the descriptor that both processes have: the
+    end of a `multiprocessing.Pool`, which terminates its processes, would end the run.
+    """
+    if _received:
+        signal.set_wakeup_fd(-1)
+    for number in _received:
+        of_python = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, of_python)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_default_signals)
 
 
 class _Heard:

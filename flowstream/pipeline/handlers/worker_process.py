@@ -30,15 +30,18 @@ from flowstream.texts import describe
 
 _LENGTH = struct.Struct("!Q")
 _BEGIN = (
-    "import signal as s; [s.signal(n, s.SIG_IGN) for n in (s.SIGINT, s.SIGTERM, s.SIGHUP)]; "
+    "import signal as s; "
+    "[(s.signal(n, lambda *_: None), s.siginterrupt(n, False))"
+    " for n in (s.SIGINT, s.SIGTERM, s.SIGHUP)]; "
     "import json, sys; sys.path[:], main, sys.argv[:] = json.loads(sys.argv[1]); "
     "from flowstream.pipeline.handlers.worker_process import serve; serve(*main)"
 )
-"""The process ignores signals to the process group, which the pipeline handles.
+"""The process does nothing about signals to the process group, which the pipeline handles.
 
 Terminals and supervisors send them to all processes of a group, at any time: also while imports
 take long, where a SIGINT would otherwise come back as the KeyboardInterrupt of a handler. The
-process ends with that of the pipeline.
+process ends with that of the pipeline. The signals are not ignored, because programs that a handler
+starts would inherit that, and could not be terminated; system calls of extensions go on after them.
 """
 _MAIN = "__mp_main__"
 """The name of the main module in a worker process, as in multiprocessing."""
@@ -175,12 +178,20 @@ def serve(name: str | None, file: str | None) -> None:
         os.dup2(nowhere, standard)
     os.close(nowhere)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    os.register_at_fork(after_in_child=_default_signals)
     broken = _as_main(name, file)
     while len(header := calls.read(_LENGTH.size)) == _LENGTH.size:
         request = calls.read(_LENGTH.unpack(header)[0])
         answer = _answered(request) if broken is None else _pickled((False, broken))
         answers.write(_LENGTH.pack(len(answer)) + answer)
         answers.flush()
+
+
+def _default_signals() -> None:
+    """In a process that a handler forks, let signals do what they do in any program."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _end_with(parent: int) -> None:

@@ -115,3 +115,32 @@ def test_worker_processes_end_with_the_process_of_the_pipeline(tmp_path: Path) -
                 break
             time.sleep(0.01)
         assert not [each for each in workers if lives(each)]
+
+
+STARTER = """
+import multiprocessing, signal, subprocess
+from flowstream import IterableProducer, Message, Pipeline
+
+pipeline = Pipeline("starter", IterableProducer(iter(range(2))))
+
+@pipeline.processor(processes={processes})
+def work(message: Message) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with subprocess.Popen(["sleep", "1000"]) as program:
+            try:
+                program.send_signal(number)
+                assert program.wait(10) == -number
+            finally:
+                program.kill()
+    with multiprocessing.get_context("fork").Pool(2) as pool:  # its end terminates its processes
+        assert pool.map(abs, [-1, 2]) == [1, 2]
+"""
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_signals_end_what_a_handler_starts_and_not_the_run(tmp_path: Path, processes: bool) -> None:
+    (tmp_path / "starter.py").write_text(STARTER.format(processes=processes))
+    with Started("run", "starter", cwd=tmp_path, fresh=True) as run:
+        result = run.end()
+    assert result.code == 0, result.err
+    assert "2 messages handled (2 ok)" in result.out

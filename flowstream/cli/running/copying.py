@@ -6,6 +6,7 @@ command continues after a stop or a crash.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -20,11 +21,20 @@ from flowstream.cli.exit_codes import CommandError, ExitCode, root_cause
 from flowstream.cli.output.console import redrawn
 from flowstream.cli.running.ending import ended, report_run
 from flowstream.cli.running.supervisor import Plan, supervise
-from flowstream.connectors import StreamProducer, StreamSink, SuperStreamProducer
+from flowstream.client import Environment
+from flowstream.connectors import (
+    StreamProducer,
+    StreamSink,
+    SuperStreamProducer,
+    once_reference,
+    published,
+)
 from flowstream.errors import Halted
 from flowstream.pipeline import Message, Pipeline, Place, Slice, discard_options
 from flowstream.texts import type_name
 
+SINK = "copy"
+"""The name of the sink that copies."""
 BATCH = 1_000
 """Messages that are published together."""
 PAUSE = 0.1
@@ -33,6 +43,8 @@ IDLE = 2.0
 """Seconds without a new message after which a copy that does not follow ends."""
 MOST_NAMED = 20
 """The largest number of messages that an error names one by one."""
+ABOVE_OFFSETS = 1 << 61
+"""Stored numbers are above this: a broker forgets an offset that retention has passed."""
 COOKBOOK = "docs: move a stream to a super stream"
 
 
@@ -60,6 +72,7 @@ class Copy:
 def copy_stream(copy: Copy, *, url: str, discard: tuple[Place, ...] = ()) -> NoReturn:
     """Copy to a super stream that exists, without `discard`. Exits with the code of the run."""
     pipeline = pipeline_of(copy.source, copy.super_stream, copy.field, shared=copy.shared)
+    run_async(_check_key, copy, pipeline, url)
     plan = Plan(
         pipelines={pipeline.name: pipeline},
         broker=broker_at(url),
@@ -70,6 +83,42 @@ def copy_stream(copy: Copy, *, url: str, discard: tuple[Place, ...] = ()) -> NoR
     outcome = run_async(supervise, plan)
     outcome.errors = [_as_copy(error, copy) for error in outcome.errors]
     report_run(ended(outcome, plan), as_json=False, command=copy.command)
+
+
+async def _check_key(copy: Copy, pipeline: Pipeline, url: str) -> None:
+    """Refuse another field than the one by which messages are copied already.
+
+    A number that stands for the field is stored in the source, as the offset of a reference.
+    """
+    name = f"{pipeline.name}?key"
+    digest = hashlib.sha256(copy.field.encode(errors="surrogatepass")).digest()
+    number = ABOVE_OFFSETS + int.from_bytes(digest[:6])
+    async with connect(url) as environment:
+        sources = await environment.partitions(copy.source) if copy.shared else [copy.source]
+        stored = {source: await environment.query_offset(name, source) for source in sources}
+        others = [source for source, found in stored.items() if found not in (None, number)]
+        if others and await _has_copied(environment, pipeline, others, copy.super_stream):
+            raise CommandError(
+                f"--key {copy.field}: {copy.super_stream} has messages of {copy.source} that were "
+                "copied by another field. By two fields, messages with one key would be in two "
+                "partitions, and their order would be lost: give the same --key, or copy to "
+                "another super stream",
+                ExitCode.USAGE,
+            )
+        for source, found in stored.items():
+            if found != number:
+                await environment.store_offset_verified(name, source, number)
+
+
+async def _has_copied(
+    environment: Environment, pipeline: Pipeline, sources: list[str], super_stream: str
+) -> bool:
+    """Whether any partition has a message that the pipeline has copied from these streams."""
+    reference = once_reference(pipeline.declaration.batchers[SINK].sink, pipeline.name, SINK)
+    assert reference is not None
+    partitions = await environment.partitions(super_stream)
+    found = await published(environment, reference, sources, partitions)
+    return any(each.last_offset is not None for each in found)
 
 
 def _as_copy(error: BaseException, copy: Copy) -> BaseException:
@@ -102,7 +151,7 @@ def pipeline_of(source: str, super_stream: str, field: str, *, shared: bool) -> 
         return part.raw
 
     sink = StreamSink(super_stream, key=key_from(field), exactly_once=True)
-    pipeline.sink("copy", sink, size=BATCH, batch_timeout=PAUSE)
+    pipeline.sink(SINK, sink, size=BATCH, batch_timeout=PAUSE)
     return pipeline
 
 

@@ -87,8 +87,8 @@ def check_complete(found: dict[str, list[int]]) -> None:
         assert all(theirs == sorted(theirs) for theirs in by_key.values())
 
 
-def copy(broker: Broker, source: str, target: str, *more: str) -> Result:
-    line = ("super-streams", "create", target, "--from", source, "--key", "customer", *more)
+def copy(broker: Broker, source: str, target: str, *more: str, key: str = "customer") -> Result:
+    line = ("super-streams", "create", target, "--from", source, "--key", key, *more)
     return flowstream(*line, url=broker.url)
 
 
@@ -114,6 +114,24 @@ def test_a_copy_that_is_killed_is_complete_in_the_end(broker: Broker, source: st
     found = copied(broker, f"{source}.v3")
     assert len(found) == 5
     check_complete(found)
+
+
+@pytest.mark.medium
+def test_a_copy_keeps_the_field_that_it_began_with(broker: Broker, source: str) -> None:
+    """By two fields, messages with one key would be in two partitions, out of their order."""
+    target, again = f"{source}.v2", f"{source}.v3"
+    wrong = copy(broker, source, target, "--partitions", "2", "--until-idle", key="customers")
+    assert wrong.code == ExitCode.HALTED
+    assert copy(broker, source, target, "--until-idle").code == 0  # nothing was copied by it
+    refused = copy(broker, source, target, "--until-idle", key="n")
+    assert refused.code == ExitCode.USAGE
+    assert f"--key n: {target} has messages of {source} that were copied by another field" in (
+        refused.err
+    )
+    assert copy(broker, source, target, "--until-idle").code == 0
+    check_complete(copied(broker, target))
+    assert copy(broker, target, again, "--until-idle").code == 0
+    assert copy(broker, target, again, "--until-idle", key="n").code == ExitCode.USAGE
 
 
 def test_what_does_not_fit_is_refused(broker: Broker, stream_name: str) -> None:

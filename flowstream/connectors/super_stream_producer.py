@@ -15,11 +15,11 @@ from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import SuperStreamReader
 from flowstream.connectors.start import Start
 from flowstream.connectors.stream_producer import StreamProducer, StreamProducerOptions
-from flowstream.errors import OffsetTruncated
+from flowstream.errors import FlowstreamError, OffsetTruncated
 from flowstream.pipeline import Intake, RunContext, SourcePartition
 from flowstream.schema import NAME, make, part, takes
 from flowstream.telemetry import PartitionMoved, SubscribedAgain
-from flowstream.texts import plural
+from flowstream.texts import describe, plural
 
 _log = logging.getLogger("flowstream.connectors")
 
@@ -66,6 +66,7 @@ class SuperStreamProducer(StreamProducer):
         self._partitions: SuperStreamReader | None = None
         self._consuming = AsyncExitStack()
         self._turn: Callable[[], Awaitable[None]] | None = None
+        self._behind = ""
 
     def subscribe_after(self, turn: Callable[[], Awaitable[None]]) -> None:
         """Await `turn` before subscribing, so that processes can do so one after the other.
@@ -188,11 +189,30 @@ class SuperStreamProducer(StreamProducer):
             return False  # others are still being opened, and may come to this process
         if self._partitions.moving:
             return False  # it may take long until it is known where to begin
-        mine = self._partitions.active if self.single_active else self._partitions.partitions
+        every = self._partitions.partitions
+        mine = self._partitions.active if self.single_active else every
         for partition in mine:
             if not await self._is_read(partition, self._next(partition, positions)):
                 return False
+        others = [each for each in every if each not in mine]
+        # This is called often while others have much to do, so what was behind is asked for first.
+        for partition in sorted(others, key=lambda each: each != self._behind):
+            if not await self._is_done(partition):
+                self._behind = partition
+                return False
         return True
+
+    async def _is_done(self, partition: str) -> bool:
+        """Whether others have settled all of a partition, and stored that."""
+        try:
+            settled = await self._done_with(partition)
+        except FlowstreamError as error:
+            _log.debug(
+                "%s: the stored offset is not known: %s", partition, describe(error),
+                extra={"stream": partition},
+            )  # fmt: skip
+            return False
+        return await self._is_read(partition, settled + 1)
 
     @property
     def _reads_all(self) -> bool:

@@ -251,3 +251,40 @@ async def test_a_run_is_not_idle_while_a_partition_is_coming(
                 result = await running.wait_idle(0.1)
         assert result.settled == {"ok": 10}
         await environment.delete_super_stream(stream_name)
+
+
+async def test_a_member_of_a_group_is_idle_when_the_others_have_settled_all(
+    broker: Broker, stream_name: str
+) -> None:
+    """A member without a partition ended at once, although nothing was handled yet."""
+    if broker.version < (3, 13):
+        pytest.skip("made with a super stream of RabbitMQ 3.13 or later")
+    begun, go = anyio.Event(), anyio.Event()
+
+    def member() -> Pipeline:
+        producer = SuperStreamProducer(stream_name, single_active=True)
+        pipeline = Pipeline("shop", producer, commit_interval=0.05)
+
+        @pipeline.processor
+        async def handle(message: Message[dict[str, int]]) -> None:
+            begun.set()
+            await go.wait()
+
+        return pipeline
+
+    async with Environment(broker.url) as environment:
+        await environment.create_super_stream(stream_name, partitions=1)
+        async with environment.publisher(f"{stream_name}-0") as publisher:
+            await publisher.publish_many(numbers(10))
+        with anyio.fail_after(PATIENCE):
+            async with member().start(environment=environment) as busy:
+                await begun.wait()
+                async with member().start(environment=environment) as standby:
+                    with anyio.move_on_after(1.0) as waited:
+                        await standby.wait_idle(0.1)
+                    assert waited.cancelled_caught
+                    go.set()
+                    result = await standby.wait_idle(0.1)
+                    assert result.received == 0
+                    assert busy.statistics().settled == {"ok": 10}
+        await environment.delete_super_stream(stream_name)

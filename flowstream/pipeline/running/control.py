@@ -157,14 +157,18 @@ class RunningPipeline:
             with anyio.move_on_after(max(quiet_at - state.clock(), seconds / 20)):
                 await run.finished.wait()
             quiet = state.clock() >= max(state.arrival, state.progress) + seconds
-            if quiet and not state.window.messages and await self._caught_up():
-                await run.committer.commit()
-                break
+            if quiet and not state.window.messages:
+                await run.committer.commit()  # other members of a group may wait for it
+                if await self._caught_up():
+                    await run.committer.commit()
+                    break
         self._reported = self._reported or run.finished.is_set()
         return run.result()
 
     async def _caught_up(self) -> bool:
         run = self._run
+        if run.state.window.messages:
+            return False
         positions = {
             partition.stream: partition.end - 1 if partition.end else None
             for partition in run.built.source.partitions

@@ -33,13 +33,16 @@ Read in this order:
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
     _open_standard_streams()
+    _hold_hangup(sys.argv[1:])
     from flowstream.cli.app import main as run
 
     run()
@@ -53,6 +56,17 @@ def _open_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end
+
+
+def _hold_hangup(words: Sequence[str]) -> None:
+    """Let a SIGHUP to `flowstream run` wait: for a run with workers it is no reason to end.
+
+    Whether it is one is known when options and settings are read (start.py), seconds later on a
+    busy machine.
+    """
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command == "run" and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 __all__ = ["main"]

@@ -60,6 +60,7 @@ async def on_named_signal(
         numbers.append(signal.SIGHUP)
     _received.update(numbers)
     with anyio.open_signal_receiver(*numbers) as signals:
+        receive_hangup()
         if task_status is not None:
             task_status.started()
         heard = _Heard(unheard, numbers)
@@ -87,6 +88,12 @@ def _default_signals() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_default_signals)
+
+
+def receive_hangup() -> None:
+    """Receive SIGHUP from now on, also one that came while `main` held it."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 class _Heard:

@@ -12,7 +12,7 @@ from flowstream.cli.configuration.overrides import log_overrides, override, unus
 from flowstream.cli.configuration.settings import Origin, settings
 from flowstream.cli.connection.broker_choice import BrokerChoice, Source, decide
 from flowstream.cli.connection.connect import connection, local
-from flowstream.cli.event_loop import run_async
+from flowstream.cli.event_loop import receive_hangup, run_async
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output import logs
 from flowstream.cli.output.console import note, redrawn, warn
@@ -66,6 +66,8 @@ def run(
     json: bool,
 ) -> None:
     """Run the pipelines of the modules, and exit with the code of the outcome."""
+    if workers is None or worker is not None:
+        receive_hangup()  # a parent does so once it can tell what the signal means
     if reload:
         raise typer.Exit(_reload(as_json=json, workers=workers))
     messages = parse_messages(discard)

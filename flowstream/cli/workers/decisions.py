@@ -7,7 +7,8 @@
   again (a halt, a missing stream) ends the run with that error at once, and the others drain.
 * A roll starts a new process under the number of the old one, waits until it is ready and all
   partitions are read, and only then drains the old one. So a new process that cannot run
-  changes nothing.
+  changes nothing. A worker that is silent cannot hand over what it reads, and what others hand over
+  to it stays unread. So it has to end first, before the roll moves anything.
 * The first signal drains all, the second abandons what is in flight, the third kills.
 * A worker that drains and answers nothing is killed when its drain must be over: it is stopped, or
   a handler blocks its event loop, and no timeout of its own can end it.
@@ -22,6 +23,7 @@ from enum import Enum
 
 from flowstream.backoff import Backoff
 from flowstream.cli.exit_codes import ExitCode
+from flowstream.monitor import SILENT_GRACE
 from flowstream.texts import plural
 
 SHORT_LIFE = 10.0
@@ -35,6 +37,10 @@ RESTART = Backoff(0.1, maximum=10.0)
 
 ROLL_PATIENCE = 120.0
 """Seconds for each step of a roll, such as a new process becoming ready. A drain has its own."""
+
+ANSWERED = 3.0
+"""Seconds since an answer after which a roll waits: for the next one, or until `SILENT_GRACE`, when
+it lets the worker end first."""
 
 SILENT_DRAIN = 5.0
 """Seconds beyond the `drain_timeout` after which a worker that drains and is silent is killed."""
@@ -158,12 +164,14 @@ class Slot:
 class Roll:
     """A roll that is going on: the numbers that are left, and since when its step takes.
 
-    `old` is the process that is being replaced, and None until its replacement has started.
+    `old` is the process that is being replaced, and None until its replacement has started. A
+    process that started after `asked` needs no replacement.
     """
 
     left: list[int]
     since: float
     total: int
+    asked: float
     old: Member | None = None
 
 
@@ -186,6 +194,8 @@ class Decisions:
     deaths: int = 0
     """Workers that died and were started again, or were to be."""
     _begun: bool = False
+    _asked: float | None = None
+    """When a roll was asked for that begins as soon as it can."""
     _forced: bool = False
     _killed: bool = False
     _error: Verdict | None = None
@@ -219,7 +229,7 @@ class Decisions:
 
     def ended(self, member: Member, end: End, now: float) -> None:
         """A process has ended."""
-        slot = self.slots[member.number]
+        slot, drained = self.slots[member.number], member.phase is Phase.DRAINING
         short = member.ready is None or now - member.ready < SHORT_LIFE
         member.phase = Phase.ENDED
         self._acts = [(act, it) for act, it in self._acts if it is not member]
@@ -233,6 +243,9 @@ class Decisions:
         slot.current, slot.since = None, now
         if slot.replacement is not None and not self.stopping:
             slot.current, slot.replacement = slot.replacement, None  # it drained, or died meanwhile
+            return
+        if drained and not self.stopping:  # a roll has let it end first
+            slot.due = now
             return
         self._judge(slot, member, end, short, now)
 
@@ -260,43 +273,24 @@ class Decisions:
 
     def start_roll(self, now: float) -> str:
         """Begin to replace the processes one by one. Returns why not, and "" if it has begun."""
-        if self.stopping:
-            return "the run is ending"
-        if self.roll is not None:
-            return "the workers are being restarted already"
-        if not any(slot.was_ready for slot in self.slots.values()):
-            return "the workers are starting"
-        left = [slot.number for slot in self.slots.values() if not slot.done]
-        self.roll, self.rolled = Roll(left, now, len(left)), ""
-        self.news.append(f"restarting {plural(len(left), 'worker')} one by one")
-        return ""
+        refused = self._no_roll()
+        if not refused:
+            self._roll(now, asked=now)
+        return refused
+
+    def ask_roll(self, now: float) -> str:
+        """The same, but after what does not allow it now. Returns what that is."""
+        refused = self.start_roll(now)
+        if refused and not self.stopping:
+            self._asked = now
+        return refused
 
     def looked(self, *, settled: bool, now: float) -> None:
         """Go on with a roll; `settled` says that every partition is read."""
-        roll = self.roll
-        if roll is None:
-            return
-        slot = self.slots[roll.left[0]]
-        if slot.done:
-            self._next(roll, slot, now)
-        elif roll.old is not None and roll.old.phase is Phase.DRAINING:
-            roll.since = now
-        elif now - roll.since > ROLL_PATIENCE:
-            for member in slot.members:
-                if member is slot.replacement:
-                    self._drain(member)
-            self._end_roll(f"{slot.waits(roll)} after {ROLL_PATIENCE:.0f} s")
-        elif roll.old is None:
-            if slot.current is not None and slot.current.phase is Phase.READY:
-                roll.old, roll.since = slot.current, now
-                slot.replacement = self._started(slot, now)
-        elif slot.replacement is not None:
-            if slot.replacement.phase is Phase.READY and settled and slot.current is roll.old:
-                self._drain(roll.old)
-        elif slot.current is not None and slot.current.phase is Phase.READY and settled:
-            self.news.append(f"{slot.current.name} is restarted ({roll.total - len(roll.left) + 1} "
-                             f"of {roll.total})")  # fmt: skip
-            self._next(roll, slot, now)
+        if self._asked is not None and not self._no_roll():
+            self._roll(now, asked=self._asked)
+        if self.roll is not None and not self._has_silent(self.roll, now):
+            self._go_on(self.roll, settled=settled, now=now)
 
     # -- what follows
 
@@ -403,6 +397,63 @@ class Decisions:
         if member.phase is not Phase.DRAINING:
             member.phase = Phase.DRAINING
             self._acts.append((Act.DRAIN, member))
+
+    def _no_roll(self) -> str:
+        """Why no roll can begin now."""
+        if self.stopping:
+            return "the run is ending"
+        if self.roll is not None:
+            return "the workers are being restarted already"
+        if not any(slot.was_ready for slot in self.slots.values()):
+            return "the workers are starting"
+        return ""
+
+    def _roll(self, now: float, *, asked: float) -> None:
+        left = [slot.number for slot in self.slots.values() if not slot.done]
+        self.roll, self.rolled, self._asked = Roll(left, now, len(left), asked), "", None
+        self.news.append(f"restarting {plural(len(left), 'worker')} one by one")
+
+    def _go_on(self, roll: Roll, *, settled: bool, now: float) -> None:
+        """Take the next step of a roll, if what it waits for has come."""
+        slot = self.slots[roll.left[0]]
+        if slot.done:
+            self._next(roll, slot, now)
+        elif roll.old is not None and roll.old.phase is Phase.DRAINING:
+            roll.since = now
+        elif now - roll.since > ROLL_PATIENCE:
+            for member in slot.members:
+                if member is slot.replacement:
+                    self._drain(member)
+            self._end_roll(f"{slot.waits(roll)} after {ROLL_PATIENCE:.0f} s")
+        elif roll.old is None:
+            if slot.current is not None and slot.current.phase is Phase.READY:
+                roll.old = slot.current
+                if slot.current.started <= roll.asked:
+                    roll.since, slot.replacement = now, self._started(slot, now)
+        elif slot.replacement is not None:
+            if slot.replacement.phase is Phase.READY and settled and slot.current is roll.old:
+                self._drain(roll.old)
+        elif slot.current is not None and slot.current.phase is Phase.READY and settled:
+            self.news.append(f"{slot.current.name} is restarted ({roll.total - len(roll.left) + 1} "
+                             f"of {roll.total})")  # fmt: skip
+            self._next(roll, slot, now)
+
+    def _has_silent(self, roll: Roll, now: float) -> bool:
+        """Whether a roll has to wait for a silent worker, which has to end after `SILENT_GRACE`."""
+        found = False
+        for member in self.members():
+            silent = now - member.heard
+            if member.phase is Phase.READY and silent > ANSWERED:
+                found = True
+                if silent > SILENT_GRACE:
+                    self._drain(member)
+                    self.news.append(
+                        f"{member.name} does not answer: the restart goes on when it has ended, in "
+                        f"{member.drain_timeout + SILENT_DRAIN:.0f} s at most"
+                    )
+            elif member.phase is Phase.DRAINING and member is not roll.old:
+                found, roll.since = True, now
+        return found
 
     def _next(self, roll: Roll, slot: Slot, now: float) -> None:
         roll.left.remove(slot.number)

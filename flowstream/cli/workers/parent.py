@@ -326,15 +326,17 @@ class Parent:
 
     def _note_silence(self) -> None:
         """Report a worker whose figures are old, and when it answers again."""
+        was, self._silent = self._silent, set()
         for member in self._snapshots:
-            if (self._silence(member) > SILENT_GRACE) is not (member in self._silent):
-                self._silent ^= {member}
-                self.decisions.news.append(
-                    f"{member.name} has not answered for {SILENT_GRACE:.0f} s: a handler blocks "
-                    "its event loop, or the process is stopped"
-                    if member in self._silent
-                    else f"{member.name} answers again"
-                )
+            if self._silence(member) > SILENT_GRACE:
+                self._silent.add(member)
+                if member not in was:
+                    self.decisions.news.append(
+                        f"{member.name} has not answered for {SILENT_GRACE:.0f} s: a handler "
+                        "blocks its event loop, or the process is stopped"
+                    )
+            elif member in was and member.phase is Phase.READY:
+                self.decisions.news.append(f"{member.name} answers again")
 
     def _silence(self, member: Member) -> float:
         """The seconds since a ready worker answered for the last time."""
@@ -406,9 +408,9 @@ class Parent:
 
     def _signalled(self, by: str) -> None:
         if by == "SIGHUP" and not self._terminal_closed():
-            refused = self.decisions.start_roll(anyio.current_time())
+            refused = self.decisions.ask_roll(anyio.current_time())
             if refused:
-                note(f"SIGHUP: the workers are not restarted: {refused}")
+                note(f"SIGHUP: {refused}{'' if self.decisions.stopping else '; a restart follows'}")
             self._wake()
             return
         self._signals += 1

@@ -117,6 +117,7 @@ class Fleet:
                 stderr=err,
                 cwd=self.folder,
                 env=self.environment,
+                preexec_fn=_minds_hangup,
             )
 
     @property
@@ -196,6 +197,11 @@ class Fleet:
         times = sorted(float(at) for where, _, at in self.rows() if where == stream)
         later = [since, *(at for at in times if at >= since)]
         return max((b - a for a, b in itertools.pairwise(later)), default=0.0)
+
+
+def _minds_hangup() -> None:
+    """SIGHUP is ignored where the tests run below nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flowstream.cli.exit_codes import ExitCode
 from flowstream.cli.workers.decisions import (
+    ANSWERED,
     ROLL_PATIENCE,
     SHORT_LIFE,
     SHORT_LIVES,
@@ -22,6 +23,7 @@ from flowstream.cli.workers.decisions import (
     Phase,
     Verdict,
 )
+from flowstream.monitor import SILENT_GRACE
 
 KILLED = End(-9, reported=False)
 HALTED = End(ExitCode.HALTED, "halted at shop-1@7")
@@ -35,6 +37,8 @@ class World:
     decisions: Decisions = field(default_factory=lambda: Decisions(2, cores=4))
     now: float = 0.0
     log: list[tuple[Act, Member]] = field(default_factory=list)
+    silent: set[Member] = field(default_factory=set)
+    """Workers that do not answer."""
 
     def act(self) -> list[tuple[str, int]]:
         """What is to be done now."""
@@ -73,6 +77,10 @@ class World:
         return self.act()
 
     def look(self, settled: bool = True) -> list[tuple[str, int]]:
+        for member in self.decisions.members():
+            if member not in self.silent:
+                ready = member.phase is Phase.READY
+                self.decisions.observed(member, ready=ready, now=self.now)
         self.decisions.looked(settled=settled, now=self.now)
         return self.act()
 
@@ -439,6 +447,7 @@ def test_a_roll_kills_a_worker_that_cannot_drain_and_goes_on() -> None:
     new, old = world.new(1), world.member(1)
     world.ready(new)
     assert world.look() == [("drain", 1)]
+    world.silent.add(old)
     world.now += old.drain_timeout + SILENT_DRAIN + 1
     assert world.look() == [("kill", 1)]
     world.decisions.ended(old, KILLED, world.now)
@@ -459,6 +468,103 @@ def test_a_worker_that_is_killed_during_its_roll_is_replaced_at_once() -> None:
     world.ready(new)
     world.look()
     assert world.look() == [("start", 2)]
+
+
+def test_a_silent_worker_ends_before_a_roll_moves_anything() -> None:
+    """Nobody can take its partitions over, and what it gets is not read."""
+    world = World().running()
+    stopped = world.member(2)
+    world.silent.add(stopped)
+    world.now += ANSWERED + 1
+    world.decisions.start_roll(world.now)
+    assert world.look() == []
+    world.now += SILENT_GRACE
+    assert world.look() == [("drain", 2)]
+    assert "worker 2 does not answer: the restart goes on when it has ended, in 30 s at most" in (
+        world.decisions.news
+    )
+    world.now += ROLL_PATIENCE / 10
+    assert world.look() == []
+    world.now += stopped.drain_timeout
+    assert world.look() == [("kill", 2)]
+    world.decisions.ended(stopped, KILLED, world.now)
+    assert world.act() == [("start", 2)]
+    assert (world.decisions.deaths, world.decisions.slots[2].restarts) == (0, 0)
+    world.ready(world.member(2))
+    old = world.member(1)
+    assert world.look() == [("start", 1)]
+    world.ready(world.new(1))
+    assert world.look() == [("drain", 1)]
+    world.decisions.ended(old, DRAINED, world.now)
+    world.look()
+    world.look()
+    assert world.look() == []  # worker 2 is new already
+    assert (world.decisions.roll, world.decisions.rolled) == (None, "ok")
+    assert [member.generation for member in world.decisions.members()] == [2, 2]
+
+
+def test_a_worker_that_becomes_silent_during_a_roll_holds_up_the_drain_of_another() -> None:
+    world = World().running()
+    world.decisions.start_roll(world.now)
+    assert world.look() == [("start", 1)]
+    world.silent.add(world.member(2))
+    world.now += ANSWERED + 1
+    world.ready(world.new(1))
+    assert world.look() == []
+    world.silent.clear()
+    assert world.look() == [("drain", 1)]
+
+
+def test_what_a_worker_reports_when_a_roll_lets_it_end_first_does_not_end_the_run() -> None:
+    world = World().running()
+    world.silent.add(world.member(2))
+    world.now += SILENT_GRACE + 1
+    world.decisions.start_roll(world.now)
+    assert world.look() == [("drain", 2)]
+    late = End(ExitCode.DRAIN_TIMEOUT, "3 messages were not settled")
+    world.decisions.ended(world.member(2), late, world.now)
+    assert world.act() == [("start", 2)]
+
+
+def rolled(world: World, number: int) -> None:
+    """A worker is replaced, and not the one after it."""
+    old = world.member(number)
+    assert world.look() == [("start", number)]
+    world.ready(world.new(number))
+    assert world.look() == [("drain", number)]
+    world.decisions.ended(old, DRAINED, world.now)
+    world.look()
+
+
+def test_a_roll_that_is_asked_for_while_workers_start_follows() -> None:
+    world = World()
+    world.act()
+    world.now = 1.0
+    assert world.decisions.ask_roll(world.now) == "the workers are starting"
+    assert world.look() == []
+    world.now = 2.0
+    world.running()
+    rolled(world, 1)
+    for _ in range(3):
+        assert world.look() == []  # worker 2 started later, with what was to be used
+    assert world.decisions.rolled == "ok"
+    assert [member.generation for member in world.decisions.members()] == [2, 1]
+
+
+def test_a_roll_that_is_asked_for_during_another_follows() -> None:
+    world = World().running()
+    world.decisions.ask_roll(1.0)
+    world.now = 2.0
+    rolled(world, 1)
+    assert world.decisions.ask_roll(3.0) == "the workers are being restarted already"
+    world.now = 4.0
+    rolled(world, 2)  # it has what the second one asked for
+    rolled(world, 1)
+    for _ in range(3):
+        assert world.look() == []
+    assert [member.generation for member in world.decisions.members()] == [3, 2]
+    world.decisions.stop()
+    assert world.decisions.ask_roll(5.0) == "the run is ending"
 
 
 def test_one_roll_at_a_time_and_none_while_the_run_ends() -> None:
@@ -503,7 +609,7 @@ def test_whatever_happens_the_run_ends_when_it_is_stopped(
         if step == "wait":
             world.now += 20.0
         elif step == "roll":
-            world.decisions.start_roll(world.now)
+            (world.decisions.start_roll if choice % 2 else world.decisions.ask_roll)(world.now)
         elif step == "look":
             world.decisions.looked(settled=choice > 1, now=world.now)
         elif step == "stop" and choice == 0:

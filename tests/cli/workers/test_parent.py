@@ -234,6 +234,64 @@ async def test_a_worker_that_does_not_answer_is_named(
         assert result.err.count(said) == 1
 
 
+async def test_a_hangup_while_the_run_starts_is_not_lost(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, lambda: minds_hangup(fleet.run.pid))
+        fleet.run.send_signal(signal.SIGHUP)
+        said = "SIGHUP: the workers are starting; a restart follows"
+        await to_thread.run_sync(fleet.until, lambda: said in (tmp_path / "err").read_text())
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        fleet.run.send_signal(signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.OK, result.err
+
+
+def minds_hangup(pid: int) -> bool:
+    """Whether a process catches SIGHUP, or lets it wait."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"Sig(?:Cgt|Blk):\s*([0-9a-f]+)", status)
+    return any(int(mask, 16) & 1 << signal.SIGHUP - 1 for mask in masks)
+
+
+async def test_a_restart_gives_nothing_to_a_stopped_worker(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """All partitions were unread until it was killed."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        (tmp_path / "pyproject.toml").write_text(
+            f'[tool.flowstream.pipelines."{fleet.name}"]\ndrain_timeout = 1.0\n'
+        )
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        await to_thread.run_sync(fleet.until, lambda: fleet.readers() == {1, 2})
+        streams = fleet.snapshot()["pipelines"][0]["streams"]
+        pids = [it["pid"] for it in fleet.snapshot()["workers"]]
+        rolled = anyio.Event()
+
+        async def go_on() -> bool:
+            await anyio.sleep(0.1)
+            return rolled.is_set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fleet.publish, 0, 1_000_000, go_on)
+            await to_thread.run_sync(fleet.until, lambda: len(fleet.handled()) > 300)
+            os.kill(pids[1], signal.SIGSTOP)
+            stopped = time.time()
+            done = await to_thread.run_sync(fleet.command, "workers", "restart")
+            rolled.set()
+        assert done.code == 0, done.err
+        for stream in (it["stream"] for it in streams if it["worker"] == 1):
+            assert fleet.longest_pause(stream, stopped) < TAKEOVER
+        assert not any(map(alive, pids))
+        said = "worker 2 does not answer: the restart goes on when it has ended, in 6 s at most"
+        assert said in (tmp_path / "err").read_text()
+
+
 async def test_a_stopped_worker_does_not_hold_up_the_end_of_the_run(
     embedded_broker: Broker, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from flowstream.texts import (
     LOG_LIMIT,
     describe,
     is_a,
+    plural,
     shown,
     text_of,
     traceback_of,
@@ -250,7 +251,9 @@ class TextFormatter(SafeFormatter):
         text = super().formatMessage(record)
         if found:
             text += f" [{_pairs(found)}]"
-        return text if left_out is None else f"{text} ({left_out:,} similar records were left out)"
+        if left_out is not None:
+            text += f" ({plural(left_out, 'similar record')} left out)"
+        return text
 
 
 class JsonFormatter(SafeFormatter):

@@ -51,7 +51,7 @@ def test_text_shows_the_fields_behind_the_message() -> None:
     text = FORMATTERS["text"]().format(record("of %s", "orders", **FIELDS, left_out=1234))
     head = "WARNING flowstream.x: of orders "
     assert text.partition(head)[2] == (
-        r'[pipeline=orders offset=7 user="a \"b\""] (1,234 similar records were left out)'
+        r'[pipeline=orders offset=7 user="a \"b\""] (1,234 similar records left out)'
     )
 
 

@@ -28,6 +28,8 @@ SUFFIX = ".sock"
 LONGEST_REQUEST = 4096
 LONGEST_ANSWER = 4 * 1024 * 1024
 REQUEST_TIMEOUT = 5.0
+PATIENCE = 10.0
+"""Seconds in which a run has to answer."""
 TICK = 0.2
 """Seconds between two looks at a roll."""
 
@@ -176,11 +178,15 @@ def runs() -> Iterator[dict[str, Any]]:
         raise ControlRefused(str(error)) from error
     for path in sockets:
         try:
-            yield from asked(path, {"do": "list"})
+            found = list(asked(path, {"do": "list"}, PATIENCE))
         except ConnectionRefusedError:  # its run was killed
             path.unlink(missing_ok=True)
-        except (OSError, ControlRefused):
+        except FileNotFoundError:  # it has ended
             continue
+        except (OSError, ControlRefused) as error:
+            note(f"the run {path.stem} does not answer: {error}")
+        else:
+            yield from found
 
 
 def socket_of(pid: int) -> Path:
@@ -188,8 +194,10 @@ def socket_of(pid: int) -> Path:
     return folder() / f"{pid}{SUFFIX}"
 
 
-def asked(path: Path, request: dict[str, Any], timeout: float = 10.0) -> Iterator[dict[str, Any]]:
-    """The answers of a run, as they come."""
+def asked(
+    path: Path, request: dict[str, Any], timeout: float = PATIENCE
+) -> Iterator[dict[str, Any]]:
+    """The answers of a run, as they come; each may take `timeout`."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))

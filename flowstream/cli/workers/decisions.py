@@ -440,20 +440,21 @@ class Decisions:
 
     def _has_silent(self, roll: Roll, now: float) -> bool:
         """Whether a roll has to wait for a silent worker, which has to end after `SILENT_GRACE`."""
-        found = False
-        for member in self.members():
-            silent = now - member.heard
-            if member.phase is Phase.READY and silent > ANSWERED:
-                found = True
-                if silent > SILENT_GRACE:
-                    self._drain(member)
-                    self.news.append(
-                        f"{member.name} does not answer: the restart goes on when it has ended, in "
-                        f"{member.drain_timeout + SILENT_DRAIN:.0f} s at most"
-                    )
-            elif member.phase is Phase.DRAINING and member is not roll.old:
-                found, roll.since = True, now
-        return found
+        ending = [it for it in self.members() if it.phase is Phase.DRAINING and it is not roll.old]
+        silent = [
+            it for it in self.members() if it.phase is Phase.READY and now - it.heard > ANSWERED
+        ]
+        if ending:
+            roll.since = now
+        elif silent:
+            member = min(silent, key=lambda it: it.heard)
+            if now - member.heard > SILENT_GRACE:  # one by one: it may be busy, as all may be
+                self._drain(member)
+                self.news.append(
+                    f"{member.name} does not answer: the restart goes on when it has ended, in "
+                    f"{member.drain_timeout + SILENT_DRAIN:.0f} s at most"
+                )
+        return bool(ending or silent)
 
     def _next(self, roll: Roll, slot: Slot, now: float) -> None:
         roll.left.remove(slot.number)

@@ -382,7 +382,7 @@ class Parent:
                         None if process is None else process.ask,
                     )
                 )
-            if not slot.members and not slot.done:
+            if not slot.members and not slot.done and not self.decisions.stopping:
                 # A worker that had no process yet waits since the run began.
                 since = max(self.started, _when(slot.since))
                 found.append(WorkerView(slot.number, "waiting", since, restarts=slot.restarts,

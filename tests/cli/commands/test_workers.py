@@ -140,6 +140,19 @@ async def test_requests_that_are_none_change_nothing(private: Path) -> None:
     assert leader.decisions.roll is None
 
 
+def test_a_run_that_does_not_answer_is_named(
+    private: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import socket
+
+    monkeypatch.setattr(control, "PATIENCE", 0.01)
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(socket_of(4711)))
+        stopped.listen()
+        assert list(runs()) == []
+    assert "the run 4711 does not answer: timed out" in capsys.readouterr().err
+
+
 def test_the_socket_of_a_killed_run_is_removed(private: Path) -> None:
     import socket
 

@@ -503,6 +503,24 @@ def test_a_silent_worker_ends_before_a_roll_moves_anything() -> None:
     assert [member.generation for member in world.decisions.members()] == [2, 2]
 
 
+def test_workers_that_are_silent_end_one_by_one() -> None:
+    """They may only be busy, or the parent itself was stopped."""
+    world = World().running()
+    workers = [world.member(1), world.member(2)]
+    world.silent.update(workers)
+    world.decisions.start_roll(world.now)
+    world.now += SILENT_GRACE + 1
+    assert world.look() == [("drain", 1)]
+    world.now += 1
+    assert world.look() == []
+    world.silent.clear()
+    world.decisions.ended(workers[0], DRAINED, world.now)
+    assert world.look() == [("start", 1)]
+    world.ready(world.member(1))
+    assert world.look() == world.look() == []
+    assert world.look() == [("start", 2)]
+
+
 def test_a_worker_that_becomes_silent_during_a_roll_holds_up_the_drain_of_another() -> None:
     world = World().running()
     world.decisions.start_roll(world.now)

@@ -306,6 +306,9 @@ async def test_a_stopped_worker_does_not_hold_up_the_end_of_the_run(
         pids = [it["pid"] for it in fleet.snapshot()["workers"]]
         os.kill(pids[1], signal.SIGSTOP)
         fleet.run.send_signal(signal.SIGTERM)
+        await to_thread.run_sync(  # the other one has drained, and nobody waits for it
+            fleet.until, lambda: [it["number"] for it in fleet.snapshot()["workers"]] == [2]
+        )
         result = await to_thread.run_sync(fleet.end, 60)
         assert result.code == ExitCode.DRAIN_TIMEOUT, result.err
         said = r"error: worker 2 did not answer for \d+ s while it drained, and was killed: "

@@ -93,7 +93,16 @@ class HandlerNotImported(ConfigurationError):
 
 
 class ConnectionFailed(FlowstreamError):
-    """A usable connection to the address could not be made."""
+    """A usable connection to the address could not be made.
+
+    Field: `lost`, whether the broker had answered there before, so that it may come back.
+    """
+
+    lost: bool = False
+
+    def __init__(self, message: str = "", *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class ConnectionClosed(ConnectionFailed):
@@ -107,7 +116,7 @@ class ConnectionClosed(ConnectionFailed):
     cause: str = ""
 
     def __init__(self, message: str = "", *, cause: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, lost=cause != "request")
         self.cause = cause
 
 

@@ -26,7 +26,7 @@ from flowstream.client.connecting.credentials import (
 )
 from flowstream.client.connecting.handshake import this_process
 from flowstream.client.connecting.locator import StreamNodes
-from flowstream.client.connecting.recovery import State
+from flowstream.client.connecting.recovery import State, through_losses
 from flowstream.client.connecting.url import DEFAULT_URL, StreamUrl, UrlParts
 from flowstream.client.consuming.consumer import Consumer
 from flowstream.client.consuming.delivery import Delivery, StreamMessage
@@ -128,4 +128,5 @@ __all__ = [
     "payload_of",
     "plain_value",
     "this_process",
+    "through_losses",
 ]

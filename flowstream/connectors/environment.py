@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Literal, Protocol, TypeAlias, cast
 
 from flowstream.client import (
@@ -21,6 +22,7 @@ from flowstream.client import (
     StreamBacklog,
     StreamStatistics,
     StreamUrl,
+    through_losses,
 )
 from flowstream.errors import ConfigurationError, PublishFailed, StreamDoesNotExist
 from flowstream.pipeline import RunContext
@@ -240,7 +242,7 @@ async def refuse_super_stream(
     Brokers would create a stream of the same name, and no command could distinguish the two.
     """
     try:
-        partitions = await environment.partitions(name)
+        partitions = await through_losses(partial(environment.partitions, name))
     except StreamDoesNotExist:
         return
     raise ConfigurationError(

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -16,6 +17,7 @@ from flowstream.client import (
     StreamStatistics,
     kept_reference,
     offset_spec,
+    through_losses,
 )
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import (
@@ -52,9 +54,6 @@ SKIP_INTERVAL = 1.0
 VERIFY = 30.0
 VERIFY_AGAIN = 0.2
 """Seconds in which an offset must be read back, and between two attempts."""
-
-ELECTION = 10.0
-"""Seconds to wait for a stream's leader when a pipeline starts."""
 
 
 OFFSET = checked(
@@ -243,7 +242,9 @@ class StreamProducer(Producer):
         self._sending = True
         try:
             if delivery.stream in self._at_first:
-                await self.environment.store_beginning(self._name, delivery.stream)
+                await through_losses(
+                    partial(self.environment.store_beginning, self._name, delivery.stream)
+                )
                 self._at_first.discard(delivery.stream)
             if delivery.lost:
                 self._truncated(delivery.stream, delivery.lost)
@@ -399,7 +400,6 @@ class StreamProducer(Producer):
         because it is the first: "first" is the same place until a message has come. Raises
         OffsetTruncated.
         """
-        environment = self.environment
         starts = {stream: await self._where(stream, place) for stream, place in places.items()}
         new: dict[str, Start] = {}
         for stream, start in starts.items():
@@ -413,11 +413,11 @@ class StreamProducer(Producer):
         for stream, start in new.items():
             if start.lost:  # reported before it is stored, because afterwards it could not be seen
                 self._truncated(stream, start.lost)
-        if len(new) > 1:  # in one write, so that a process killed meanwhile has stored all or none
-            for stream, start in new.items():
-                await environment.store_offset(self._name, stream, start.settled, keep=True)
-        for stream, start in new.items():
-            await environment.store_offset_verified(self._name, stream, start.settled, keep=True)
+        store = partial(self._store_starts, new)
+        if self._reads_all:
+            await through_losses(store)
+        else:  # another member may go on meanwhile: the consumer asks again only while it is active
+            await store()
         for stream, start in starts.items():
             _log.info(
                 "%s %s", stream, start.story,
@@ -426,11 +426,18 @@ class StreamProducer(Producer):
             )  # fmt: skip
         return starts
 
-    async def _where(self, stream: str, place: Offset) -> Start:
+    async def _store_starts(self, starts: Mapping[str, Start]) -> None:
         environment = self.environment
-        stored = await environment.query_beginning(self._name, stream)
+        if len(starts) > 1:  # in one write: a process killed meanwhile has stored all or none
+            for stream, start in starts.items():
+                await environment.store_offset(self._name, stream, start.settled, keep=True)
+        for stream, start in starts.items():
+            await environment.store_offset_verified(self._name, stream, start.settled, keep=True)
+
+    async def _where(self, stream: str, place: Offset) -> Start:
+        stored = await self._stored(stream)
         asked = 0 if stored is not None else await self._resolve(stream, place)
-        statistics = await environment.stream_stats(stream)
+        statistics = await through_losses(partial(self.environment.stream_stats, stream))
         if stored is not None:
             await self._doubt(stream, stored, statistics)
         start = where_to_start(
@@ -442,6 +449,10 @@ class StreamProducer(Producer):
             skip_truncated=self.on_truncated == "skip",
         )
         return replace(start, story=story_of(self._name, place, stored, start))
+
+    async def _stored(self, stream: str) -> int | None:
+        """The offset behind which a reader of the stream continues; None if none is stored."""
+        return await through_losses(partial(self.environment.query_beginning, self._name, stream))
 
     async def _doubt(self, stream: str, stored: int, statistics: StreamStatistics) -> None:
         """Warn of a stored offset behind the end of the stream."""
@@ -465,7 +476,7 @@ class StreamProducer(Producer):
             self._telemetry.emit(Warned(self._pipeline, stream, text))
 
     async def _resolve(self, stream: str, place: Offset) -> int:
-        """The offset of a place. Waits while a leader is being elected."""
+        """The offset of a place."""
         if isinstance(place, int):
             return place
         if isinstance(place, datetime) and place > datetime.now(UTC):
@@ -473,14 +484,7 @@ class StreamProducer(Producer):
                 "%s: offset=%s is in the future, so it begins with the next message", stream, place,
                 extra={"stream": stream},
             )  # fmt: skip
-        deadline = anyio.current_time() + ELECTION
-        while True:
-            try:
-                return await self.environment.resolve_offset(stream, place)
-            except StreamNotAvailable:
-                if anyio.current_time() >= deadline:
-                    raise
-                await anyio.sleep(0.5)
+        return await through_losses(partial(self.environment.resolve_offset, stream, place))
 
     def _overtaken(self, error: OffsetTruncated) -> OffsetTruncated:
         """Counts lost messages; its error says what a pipeline can do about them."""

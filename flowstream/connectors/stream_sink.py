@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import anyio
 
-from flowstream.client import Routing, State, encode_data_all
+from flowstream.client import Routing, State, encode_data_all, through_losses
 from flowstream.connectors.encoding import encode_payload
 from flowstream.connectors.environment import (
     StreamEnvironment,
@@ -144,7 +144,8 @@ class StreamSink(Sink):
     @asynccontextmanager
     async def writer(self, context: RunContext) -> AsyncIterator[Write | OrderedWrite]:
         environment = await environment_of(context)
-        if self.key is None and not await environment.stream_exists(self.stream):
+        exists = partial(environment.stream_exists, self.stream)
+        if self.key is None and not await through_losses(exists):
             await refuse_super_stream(
                 environment, self.stream, f"StreamSink({self.stream!r})",
                 "and key= says which of its partitions a message goes to",
@@ -168,8 +169,13 @@ class StreamSink(Sink):
         }
         if self.key is None:
             return _lasting_publisher(partial(environment.publisher, self.stream, **options))
-        routing = self.routing or await environment.routing_of(self.stream)
+        routing = await self._routing(environment)
         return environment.super_stream_publisher(self.stream, routing=routing, **options)
+
+    async def _routing(self, environment: StreamEnvironment) -> Routing:
+        if self.routing is not None:
+            return self.routing
+        return await through_losses(partial(environment.routing_of, self.stream))
 
     async def _publish(
         self, publisher: Any, messages: Sequence[Message[Any]], tracer: Tracer | None

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
 
-from flowstream.client import Offset, OffsetSpec
+from flowstream.client import Offset, OffsetSpec, through_losses
 from flowstream.connectors.amqp import AMQP
 from flowstream.connectors.environment import SuperStreamReader
 from flowstream.connectors.start import Start
@@ -90,7 +91,7 @@ class SuperStreamProducer(StreamProducer):
 
     async def open(self, context: RunContext) -> None:
         await self._enter(context)
-        partitions = await self.environment.partitions(self.stream)
+        partitions = await through_losses(partial(self.environment.partitions, self.stream))
         self._sources, self._starts, self._known = {}, {}, set(partitions)
         if not self.single_active:
             try:
@@ -114,7 +115,7 @@ class SuperStreamProducer(StreamProducer):
         A start stores an offset for every partition. So a partition without one, beside others
         that have one, was added while the pipeline was away, and all its messages are new.
         """
-        stored = [await self.environment.query_beginning(self._name, each) for each in partitions]
+        stored = [await self._stored(each) for each in partitions]
         away = any(offset is not None for offset in stored)
         return dict.fromkeys(partitions, "first" if away else self.offset)
 

@@ -94,9 +94,11 @@ async def open_connection(
         await _handshake(connection, name, virtual_host, credentials, settings)
         done = True
     except (ConnectionClosed, ProtocolError, RequestTimeout) as error:
+        cut = connection.error is not None and connection.error.cause == "network"
         raise ConnectionFailed(
             f"{address} did not complete the handshake of the stream protocol: "
-            f"{error}; check that this is the stream port (usually 5552, with TLS 5551)"
+            f"{error}; check that this is the stream port (usually 5552, with TLS 5551)",
+            lost=cut,
         ) from error
     finally:
         if not done:

@@ -197,7 +197,9 @@ class LocatorConnection:
                 try:
                     self._connection = await self._open(address)
                 except ConnectionFailed as error:
-                    last = error if last is None else ConnectionFailed(f"{last}; {error}")
+                    if last is not None:
+                        error = ConnectionFailed(f"{last}; {error}", lost=last.lost or error.lost)
+                    last = error
                 else:
                     return self._connection
             assert last is not None

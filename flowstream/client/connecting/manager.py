@@ -13,6 +13,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 
 from flowstream.errors import (
     ConfigurationError,
+    ConnectionFailed,
     EnvironmentClosed,
     FlowstreamError,
     StreamDoesNotExist,
@@ -71,6 +72,8 @@ class ConnectionManager:
         self.not_kept: set[tuple[str, str]] = set()
         """References and streams whose offsets have no second copy: see consuming/tracking.py."""
         self._lost_at: float | None = None
+        self._reached: set[Address] = set()
+        """Addresses at which a broker has answered."""
         self.probes: set[object] = set()
         """Subscriptions that only read where a stream begins or ends: not counted as consumers."""
         self.loop: EventLoopToken | None = None
@@ -259,9 +262,12 @@ class ConnectionManager:
                 settings=self.settings,
                 owner=self.owner,
             )
-        except FlowstreamError:
+        except FlowstreamError as error:
             self.check_not_closed()  # closing the environment ends a handshake that goes on
+            if isinstance(error, ConnectionFailed) and address in self._reached:
+                error.lost = True
             raise
+        self._reached.add(address)
         self.connections.add(connection)
         if self._credentials.expires and can_renew(connection):
             arguments = (connection, self._credentials, self.settings)

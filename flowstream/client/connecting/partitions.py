@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import anyio
 
@@ -12,6 +13,7 @@ from flowstream.protocol import Partitions as PartitionsCommand
 
 from .connection import raise_for_code
 from .manager import ConnectionManager
+from .recovery import repeated
 from .settings import log
 from .tasks import Task
 
@@ -74,7 +76,9 @@ class Partitions:
 
     async def start(self) -> None:
         self._manager.check()
-        self.streams = await read_partitions(self._manager, self.super_stream)
+        self.streams = await repeated(
+            partial(read_partitions, self._manager, self.super_stream), self._manager.settings
+        )
         self._task = self._manager.owner.spawn(
             self._follow, name=f"partitions of {self.super_stream}"
         )

@@ -1,7 +1,9 @@
 """Keeps a publisher or consumer attached to a broker: attach, wait for the loss, attach again.
 
 The application holds a publisher or consumer, and the connection under it changes. The loop in
-`Recovery.run` is the only place that decides when to attach, how long to wait and when to give up.
+`Recovery.run` is the only place that decides when to attach, and `may_retry` how long to try. An
+address that never answered is wrong, and ends the first attempt. A broker that had answered may
+come back, also while a publisher or consumer is attached for the first time.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Protocol
+from itertools import count
+from typing import Protocol, TypeVar
 
 import anyio
 
 from flowstream.errors import (
     AccessRefused,
     AuthenticationFailed,
+    CommitNotVerified,
     ConnectionClosed,
     ConnectionFailed,
     FlowstreamError,
@@ -144,6 +148,56 @@ RETRY_WHILE_MISSING = (
 replacing its permissions. The operation is retried for `missing_timeout`."""
 
 
+T = TypeVar("T")
+
+
+def reason_of(error: FlowstreamError) -> BaseException | None:
+    """The error itself; of an offset that could not be stored, why."""
+    return error.__cause__ if isinstance(error, CommitNotVerified) else error
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Whether a broker that had answered does so no longer."""
+    return isinstance(error, RequestTimeout) or (isinstance(error, ConnectionFailed) and error.lost)
+
+
+def may_retry(
+    error: BaseException | None, elapsed: float, settings: Settings, *, lost: bool
+) -> bool:
+    """Whether what failed is tried again, `elapsed` seconds after it was first tried or was lost.
+
+    `lost`: a connection was lost meanwhile. Otherwise only a leader is waited for.
+    """
+    if not lost:
+        return isinstance(error, StreamNotAvailable) and elapsed < settings.request_timeout
+    if isinstance(error, TRANSIENT):
+        limit = settings.recovery_timeout
+        return limit is None or elapsed < limit
+    return isinstance(error, RETRY_WHILE_MISSING) and elapsed < settings.missing_timeout
+
+
+async def through_losses(request: Callable[[], Awaitable[T]]) -> T:
+    """What `request` returns. It is repeated while a broker that had answered is away."""
+    return await repeated(request, Settings())
+
+
+async def repeated(request: Callable[[], Awaitable[T]], settings: Settings) -> T:
+    """As `through_losses`, for as long as the options of the environment say."""
+    since, lost = anyio.current_time(), False
+    for attempt in count(1):
+        try:
+            return await request()
+        except FlowstreamError as error:
+            reason = reason_of(error)
+            lost = lost or is_loss(reason)
+            if not may_retry(reason, anyio.current_time() - since, settings, lost=lost):
+                raise
+            level = logging.INFO if attempt == 1 else logging.DEBUG
+            log.log(level, "the broker is asked again, as it did not answer: %s", error)
+        await anyio.sleep(settings.pause(attempt))
+    raise AssertionError
+
+
 class Recovery:
     """The recovery loop of one publisher or consumer. `attach` may raise, `detach` never does."""
 
@@ -209,9 +263,12 @@ class Recovery:
                     await self._detach()
                     attempt += 1
                     elapsed = anyio.current_time() - since
-                    if self._end_renewal():
+                    if self.state.value is State.CONNECTING and is_loss(error):
+                        self.recoveries += 1
+                    if self._end_renewal() or is_loss(error):
                         self.state.set(State.RECOVERING, str(error))
-                    if not self._may_retry(error, elapsed):
+                    lost = self.state.value is not State.CONNECTING
+                    if not may_retry(error, elapsed, self._settings, lost=lost):
                         self.give_up(error)
                         return
                     self.state.failed(error)
@@ -254,12 +311,3 @@ class Recovery:
 
     async def _pause(self, attempt: int) -> None:
         await anyio.sleep(self._settings.pause(attempt))
-
-    def _may_retry(self, error: FlowstreamError, elapsed: float) -> bool:
-        settings = self._settings
-        if self.state.value is State.CONNECTING:
-            return isinstance(error, StreamNotAvailable) and elapsed < settings.request_timeout
-        if isinstance(error, TRANSIENT):
-            limit = settings.recovery_timeout
-            return limit is None or elapsed < limit
-        return isinstance(error, RETRY_WHILE_MISSING) and elapsed < settings.missing_timeout

@@ -16,8 +16,9 @@ import anyio
 
 from flowstream.backoff import Backoff
 from flowstream.client.connecting.connection import ClientConnection
-from flowstream.client.connecting.recovery import TRANSIENT
+from flowstream.client.connecting.recovery import TRANSIENT, reason_of
 from flowstream.client.connecting.settings import log
+from flowstream.errors import FlowstreamError
 from flowstream.protocol import OffsetSpec
 from flowstream.signals import Signal
 
@@ -109,7 +110,9 @@ class ActivationQueue:
         while connection.error is None:
             try:
                 offset = await self._promoted()
-            except TRANSIENT as error:
+            except FlowstreamError as error:
+                if not isinstance(reason_of(error), TRANSIENT):
+                    raise
                 log.log(
                     logging.DEBUG if attempt else logging.INFO,
                     "consumer of %r: becoming active failed, retrying: %s", self._stream, error,

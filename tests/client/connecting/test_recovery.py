@@ -9,12 +9,14 @@ import pytest
 
 from flowstream.backoff import Backoff
 from flowstream.client import State
-from flowstream.client.connecting.recovery import Recovery, StateCell
+from flowstream.client.connecting.recovery import Recovery, StateCell, repeated, through_losses
 from flowstream.client.connecting.settings import Settings
 from flowstream.errors import (
     AccessRefused,
     AuthenticationFailed,
+    CommitNotVerified,
     ConfigurationError,
+    ConnectionClosed,
     ConnectionFailed,
     FlowstreamError,
     NotSupported,
@@ -153,7 +155,6 @@ async def test_a_renewal_ends_with_the_loop() -> None:
     [
         StreamDoesNotExist(),
         ConnectionFailed(),
-        RequestTimeout(),
         AccessRefused(),
         NotSupported(),
         ConfigurationError(),
@@ -165,6 +166,70 @@ async def test_the_first_attempt_fails_at_once(error: FlowstreamError) -> None:
     assert (it.loop.error, it.gave_up, it.state.value) == (error, [error], State.CLOSED)
     assert len(it.times) == 1
     assert it.detached >= 1
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionClosed("cut"), RequestTimeout(), ConnectionFailed("refused", lost=True)]
+)
+async def test_a_broker_that_had_answered_is_waited_for_at_the_first_attempt(
+    error: FlowstreamError,
+) -> None:
+    it = Attached(error, *(ConnectionFailed("elsewhere, too") for _ in range(20)))
+    async with anyio.create_task_group() as group:
+        group.start_soon(it.loop.run)
+        await it.state.wait(State.RECOVERING)
+        await it.state.wait(State.OPEN)
+        assert (len(it.times), it.loop.recoveries, it.gave_up) == (22, 1, [])
+        group.cancel_scope.cancel()
+
+
+async def test_a_broker_that_stays_away_is_given_up_in_time_at_the_first_attempt() -> None:
+    it = Attached(*(ConnectionClosed("cut") for _ in range(1000)), recovery_timeout=60)
+    await it.loop.run()
+    assert isinstance(it.loop.error, ConnectionClosed)
+    assert 60 <= it.times[-1] - it.times[0] < 70
+
+
+async def test_a_request_is_repeated_while_the_broker_is_away() -> None:
+    answers: list[FlowstreamError] = [
+        StreamNotAvailable(), ConnectionClosed("cut"), ConnectionFailed("refused"), not_stored(),
+    ]  # fmt: skip
+
+    async def request() -> str:
+        if answers:
+            raise answers.pop(0)
+        return "answer"
+
+    assert await through_losses(request) == "answer"
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionFailed("wrong address"), CommitNotVerified("refused"), NotSupported()]
+)
+async def test_a_request_that_no_loss_made_fail_is_not_repeated(error: FlowstreamError) -> None:
+    async def request() -> None:
+        raise error
+
+    before = anyio.current_time()
+    with pytest.raises(type(error)):
+        await through_losses(request)
+    assert anyio.current_time() == before
+
+
+async def test_a_request_is_repeated_for_as_long_as_the_options_say() -> None:
+    async def request() -> None:
+        raise ConnectionClosed("cut")
+
+    before = anyio.current_time()
+    with pytest.raises(ConnectionClosed):
+        await repeated(request, Settings(recovery_timeout=60))
+    assert 60 <= anyio.current_time() - before < 70
+
+
+def not_stored() -> CommitNotVerified:
+    error = CommitNotVerified("not stored")
+    error.__cause__ = ConnectionClosed("cut")
+    return error
 
 
 async def test_the_first_attempt_waits_for_a_leader_though() -> None:

@@ -132,7 +132,9 @@ def shown_condition(state: Condition) -> dict[str, Any]:
 
 def _recent(history: History, name: str, whole: str, failed: str) -> Share:
     """What was counted as `whole` lately, and how much of it as `failed`."""
-    return Share(name, history.grown(whole, RECENT), history.grown(failed, RECENT))
+    share = history.grown(failed, RECENT)
+    total = max(history.grown(whole, RECENT), share)  # without a key no handler gets a message
+    return Share(name, total, share)
 
 
 def _slow(statistics: Statistics) -> str:

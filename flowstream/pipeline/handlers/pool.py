@@ -42,13 +42,17 @@ class Pool(ABC):
         self.idle_workers: Final = Idle()
         self.handled: int = 0
         self.parked = 0
-        self.failed = 0
         self.retried = 0
         self.seconds: float = 0.0
         self._busy = 0.0
         self._worked = 0.0
         self._born: dict[int, float] = {}
         self._group: anyio.abc.TaskGroup | None = None
+
+    @property
+    def failed(self) -> int:
+        """How many attempts failed."""
+        return self.state.failures.of_stage[self.name]
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Start the workers in `group`."""

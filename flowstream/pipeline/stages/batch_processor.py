@@ -263,7 +263,6 @@ class BatchProcessors(Pool):
         self, batch: Batch[Any], failures: list[Failure], left: Sequence[Message[Any]]
     ) -> None:
         """Give up what may not be retried, then retry the others, in the place of the batch."""
-        self.failed += len(failures)
         self.state.failures.attempted(failures)
         delay = None if self._retry is None else self._retry.delay(batch.attempt)
         final = [f for f in failures if delay is None or not f.retry]

@@ -49,8 +49,11 @@ class Downstream(Protocol):
     def by_key(self) -> bool:
         """Whether it looks for the order that a message is part of."""
 
-    async def put(self, part: Slice[Any], *, decided: bool) -> None:
-        """Take processed messages. `decided`: some may have routes, keys or flushes."""
+    async def put(self, part: Slice[Any], *, decided: bool) -> int:
+        """Take processed messages. `decided`: some may have routes, keys or flushes.
+
+        Returns how many failed, as they have a route that does not exist.
+        """
 
 
 class Processors(Pool):
@@ -210,7 +213,7 @@ class Processors(Pool):
         else:
             if self.downstream.by_key:
                 self.queue.assign(worker.index)
-            await self.downstream.put(part, decided=False)
+            failed = await self.downstream.put(part, decided=False)
             worker.messages = []
         if state.telemetry.active:
             state.emit(HandlerDone(state.name, self.name, handled, failed, seconds))
@@ -416,17 +419,18 @@ class Processors(Pool):
                 extra.attempt, extra.routed = 1, False
                 succeeded.append(message)
         self._failed(worker, failures)
+        failed = len(failures)
         worker.messages = dropped + succeeded
         if dropped:
             await self.ack_tracker.settle(Slice.of(dropped), "dropped")
             worker.messages = succeeded
         if succeeded:
-            await self.downstream.put(Slice.of(list(succeeded)), decided=True)
+            failed += await self.downstream.put(Slice.of(list(succeeded)), decided=True)
             worker.messages = []
         if self.queue.blocked:
             for message in (*succeeded, *dropped):
                 self._unblock(message)
-        return len(failures)
+        return failed
 
     def _stamp(self, failure: Failure) -> Failure:
         failure.phase, failure.stage = failure.phase or "process", self.name
@@ -437,7 +441,6 @@ class Processors(Pool):
         """Retry messages or give them up. If order is kept, only the first of each key has a delay:
         those of a slice that failed behind it are tried again after it."""
         state = self.state
-        self.failed += len(failures)
         state.failures.attempted(failures)
         final: list[Failure] = []
         retried: dict[tuple[str, int], list[Failure]] = {}

@@ -29,11 +29,11 @@ class Router:
     def by_key(self) -> bool:
         return any(batcher.by_key for batcher in self._batchers.values())
 
-    async def put(self, part: Slice[Any], *, decided: bool) -> None:
-        """Put messages into their batchers."""
+    async def put(self, part: Slice[Any], *, decided: bool) -> int:
+        """Put messages into their batchers. Returns how many failed, as there is none."""
         if not decided and self._default is not None:
             self._default.put(part, decided=False)
-            return
+            return 0
         routed: dict[str, list[Message[Any]]] = {}
         failures: list[Failure] = []
         for message in part.messages:
@@ -51,6 +51,7 @@ class Router:
         for name, messages in routed.items():
             self._batchers[name].put(Slice.of(messages), decided=True)
         self._failure_handler.put(failures)
+        return len(failures)
 
 
 class End:
@@ -65,14 +66,19 @@ class End:
         self._failure_handler = failure_handler
         self._stage = stage
 
-    async def put(self, part: Slice[Any], *, decided: bool) -> None:
-        """Settle messages. One with a route fails: it would not come where the handler sent it."""
+    async def put(self, part: Slice[Any], *, decided: bool) -> int:
+        """Settle messages. One with a route fails: it would not come where the handler sent it.
+
+        Returns how many failed.
+        """
+        routed: list[Message[Any]] = []
         if decided and (routed := [message for message in part.flagged if message.batchers]):
             self._failure_handler.put(
                 [_lost(message, message.batchers[0], (), self._stage) for message in routed]
             )
             part = Slice.of([message for message in part.messages if not message.batchers])
         await self._ack_tracker.settle(part, "ok")
+        return len(routed)
 
 
 def _lost(message: Message[Any], name: str, known: Iterable[str], stage: str) -> Failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ class FailureLog:
         handlers: Mapping[tuple[str, str], str],
     ) -> None:
         self.attempts: int = 0
+        self.of_stage: Counter[str] = Counter()
+        """The failed attempts by stage, wherever they failed: in a handler, a key or a route."""
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._clock = clock
@@ -67,6 +70,7 @@ class FailureLog:
         groups: dict[Kind, list[Failure]] = {}
         for failure in failures:
             if failure._kind is None:
+                self.of_stage[failure.stage] += 1
                 where = failure.stage, failure.phase, failure.error_name
                 kind = failure._kind = self._reasons.of(*where, failure.reason, now)
                 groups.setdefault(kind, []).append(failure)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from flowstream.pipeline import Batch, Message
+from flowstream.pipeline import Batch, Drop, IterableProducer, Message, Pipeline
 from flowstream.pipeline.running.report import snapshot
 from flowstream.pipeline.running.run import Run
+from flowstream.telemetry import Event, HandlerDone, Telemetry
 from tests.support.pipelines import MemoryStream, numbers, pipeline_of
 
 pytestmark = pytest.mark.anyio
@@ -49,3 +50,36 @@ async def test_a_run_is_read_before_during_and_after() -> None:
     assert (after.phase, after.settled, after.in_flight) == ("stopped", {"ok": 30}, 0)
     await anyio.sleep(10)
     assert snapshot(run).uptime == after.uptime, "a run that is over gets no older"
+
+
+async def test_every_count_has_what_fails_without_a_handler() -> None:
+    """A message without a batcher, or without a key: `failed` of its stage left it out."""
+    done: list[HandlerDone] = []
+
+    class Seen:
+        def observe(self, event: Event, /) -> None:
+            if isinstance(event, HandlerDone):
+                done.append(event)
+
+    producer = IterableProducer([{"n": number} for number in range(10)])
+    pipeline = Pipeline("test", producer, on_failure=Drop())
+
+    @pipeline.processor
+    async def route(message: Message[dict[str, int]]) -> None:
+        message.to("nowhere" if message.data["n"] % 2 else "load")
+
+    @pipeline.batcher("load", partition_by=lambda message: 8 // (message.data["n"] - 4))
+    async def load(batch: Batch[dict[str, int]]) -> None: ...
+
+    @pipeline.batcher("other")
+    async def other(batch: Batch[dict[str, int]]) -> None: ...
+
+    async with pipeline.start(telemetry=Telemetry(Seen())) as running:
+        result = await running.wait()
+        statistics = running.statistics()
+    assert {it.name: it.failed for it in statistics.stages} == {
+        "processor": 5, "load": 1, "other": 0,
+    }  # fmt: skip
+    assert {it.stage: it.attempts for it in result.reasons} == {"processor": 5, "load": 1}
+    assert statistics.failed == statistics.failed_attempts == 6
+    assert sum(it.failed for it in done if it.stage == "processor") == 5

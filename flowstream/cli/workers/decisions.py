@@ -39,8 +39,8 @@ ROLL_PATIENCE = 120.0
 """Seconds for each step of a roll, such as a new process becoming ready. A drain has its own."""
 
 ANSWERED = 3.0
-"""Seconds since an answer after which a roll waits: for the next one, or until `SILENT_GRACE`, when
-it lets the worker end first."""
+"""Seconds since an answer after which no partition is moved. A roll waits for the next answer, or
+until `SILENT_GRACE`, when it lets the worker end first."""
 
 SILENT_DRAIN = 5.0
 """Seconds beyond the `drain_timeout` after which a worker that drains and is silent is killed."""
@@ -105,6 +105,10 @@ class Member:
     @property
     def name(self) -> str:
         return f"worker {self.number}"
+
+    def answers(self, now: float) -> bool:
+        """Whether it has answered lately. If not, partitions that move to it stay unread."""
+        return now - self.heard <= ANSWERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,14 +321,13 @@ class Decisions:
         waiting = [it.due for it in self.slots.values() if it.current is None and not it.done]
         return min(waiting, default=None)
 
-    @property
-    def calm(self) -> bool:
-        """Whether every worker is there and ready, and none is being replaced."""
+    def calm(self, now: float) -> bool:
+        """Whether every worker is there, ready and answers, and none is being replaced."""
         return (
             self._begun
             and not self.stopping
             and self.roll is None
-            and all(it.phase is Phase.READY for it in self.members())
+            and all(it.phase is Phase.READY and it.answers(now) for it in self.members())
             and all(len(slot.members) == 1 for slot in self.slots.values())
         )
 
@@ -441,9 +444,7 @@ class Decisions:
     def _has_silent(self, roll: Roll, now: float) -> bool:
         """Whether a roll has to wait for a silent worker, which has to end after `SILENT_GRACE`."""
         ending = [it for it in self.members() if it.phase is Phase.DRAINING and it is not roll.old]
-        silent = [
-            it for it in self.members() if it.phase is Phase.READY and now - it.heard > ANSWERED
-        ]
+        silent = [it for it in self.members() if it.phase is Phase.READY and not it.answers(now)]
         if ending:
             roll.since = now
         elif silent:

@@ -308,7 +308,7 @@ class Parent:
             self.decisions.looked(settled=self._holdings.settled(held, now), now=now)
             self._balances.looked(
                 {it: held_by_pipeline(found) for it, found in self._snapshots.items()},
-                calm=self._calm(),
+                calm=self._calm(now),
                 now=now,
             )
             if not self.decisions.stopping:
@@ -319,10 +319,10 @@ class Parent:
                     self.decisions.fail(*error_line(error))
             self._wake()
 
-    def _calm(self) -> bool:
+    def _calm(self, now: float) -> bool:
         """Whether all workers are there, and all of their checks pass."""
         found = [self._snapshots.get(member) for member in self.decisions.members()]
-        return self.decisions.calm and all(it and not it["not_ready"] for it in found)
+        return self.decisions.calm(now) and all(it and not it["not_ready"] for it in found)
 
     def _note_silence(self) -> None:
         """Report a worker whose figures are old, and when it answers again."""

@@ -503,6 +503,20 @@ def test_a_silent_worker_ends_before_a_roll_moves_anything() -> None:
     assert [member.generation for member in world.decisions.members()] == [2, 2]
 
 
+def test_no_load_is_evened_out_while_a_worker_is_silent() -> None:
+    """It would be given partitions, too, and they would stay unread."""
+    world = World().running()
+    assert world.decisions.calm(world.now)
+    world.now += ANSWERED + 1
+    assert not world.decisions.calm(world.now)
+    world.silent.add(world.member(2))
+    world.look()
+    assert not world.decisions.calm(world.now)
+    world.silent.clear()
+    world.look()
+    assert world.decisions.calm(world.now)
+
+
 def test_workers_that_are_silent_end_one_by_one() -> None:
     """They may only be busy, or the parent itself was stopped."""
     world = World().running()

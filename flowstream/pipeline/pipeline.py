@@ -33,6 +33,7 @@ from flowstream.pipeline.handler_types import (
     MessageHandlerT,
     PrepareHookT,
 )
+from flowstream.pipeline.handlers.calls import interrupt_alone
 from flowstream.pipeline.handlers.processes import check_importable
 from flowstream.pipeline.handlers.worker_process import imports_main
 from flowstream.pipeline.message import Failure, Message
@@ -219,7 +220,8 @@ class Pipeline:
 
     def check(self) -> None:
         """Raise ConfigurationError for mistakes that only the whole declaration shows."""
-        self.declaration.check()
+        with interrupt_alone():
+            self.declaration.check()
 
     def advice(self) -> list[Advice]:
         """Options that work, but do not fit each other; `start` logs them.

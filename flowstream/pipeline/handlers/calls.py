@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
@@ -55,6 +56,17 @@ def let_through(error: BaseException) -> None:
         raise BaseExceptionGroup("interrupted", [error])
     if passes(error):
         raise error
+
+
+@contextmanager
+def interrupt_alone() -> Iterator[None]:
+    """Take a KeyboardInterrupt that leaves the block out of its group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if interrupts(group):
+            raise KeyboardInterrupt from group
+        raise
 
 
 def as_exception(what: str, error: BaseException) -> Exception:

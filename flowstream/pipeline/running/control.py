@@ -20,6 +20,7 @@ from flowstream.errors import ConfigurationError
 from flowstream.pipeline.deciders.discards import parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.declaration import Declaration, Topology
+from flowstream.pipeline.handlers.calls import interrupt_alone
 from flowstream.pipeline.handlers.pool import inside
 from flowstream.pipeline.running.report import snapshot
 from flowstream.pipeline.running.run import Run
@@ -29,7 +30,7 @@ from flowstream.pipeline.state import story
 from flowstream.pipeline.state.hooks import RunHooks
 from flowstream.schema import a, options_of, seconds
 from flowstream.telemetry import Telemetry
-from flowstream.texts import interrupts, type_name
+from flowstream.texts import type_name
 
 R = TypeVar("R")
 IDLE = seconds(above=False)
@@ -250,29 +251,27 @@ async def start(
     made: Callable[[RunningPipeline], None] = lambda running: None,
 ) -> AsyncIterator[RunningPipeline]:
     """See `Pipeline.start`. `made` is called with the run before it begins, to abort it early."""
-    run = Run(
-        declaration, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
-        discard=parse_places(discard, "discard"), hooks=hooks,
-    )  # fmt: skip
+    with interrupt_alone():
+        run = Run(
+            declaration, url=url, environment=environment, telemetry=telemetry, tune_gc=tune_gc,
+            discard=parse_places(discard, "discard"), hooks=hooks,
+        )  # fmt: skip
     running = RunningPipeline(run)
     made(running)
     raised: Exception | None = None
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(run.main, name=f"pipeline {declaration.name}")
-            await run.ready.wait()
-            if run.opened or run.state.error is None:  # without an error it was aborted before
-                if run.opened:
-                    _running.append(running)
-                try:
-                    yield running
-                except Exception as error:
-                    raised = error
-                run.stop("the end of its block")
-    except BaseExceptionGroup as group:
-        if interrupts(group):
-            raise KeyboardInterrupt from group
-        raise
+        with interrupt_alone():
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.main, name=f"pipeline {declaration.name}")
+                await run.ready.wait()
+                if run.opened or run.state.error is None:  # without an error it was aborted before
+                    if run.opened:
+                        _running.append(running)
+                    try:
+                        yield running
+                    except Exception as error:
+                        raised = error
+                    run.stop("the end of its block")
     finally:
         if running in _running:
             _running.remove(running)

@@ -252,10 +252,11 @@ class Run:
     async def _run_producer(self, source: Source) -> bool:
         """Run the producer until it ends. Returns True if it must be run again."""
         state, producer = self.state, self.declaration.producer
+        task = anyio.get_current_task().id
         try:
             await producer.run(source)
         except BaseException as error:
-            if is_a(error, GeneratorExit) or passes(error):
+            if (is_a(error, GeneratorExit) and not _runs(task)) or passes(error):
                 raise
             known = unwrap(error)
             if is_a(known, FlowstreamError):
@@ -363,6 +364,14 @@ def unwrap(error: BaseException) -> BaseException:
     """The exception itself; of a group the first one that is an error of flowstream."""
     found = list(leaves(error))
     return next((leaf for leaf in found if is_a(leaf, FlowstreamError)), found[0])
+
+
+def _runs(task: int) -> bool:
+    """Whether the task runs. Otherwise its coroutine is being closed, by a GeneratorExit."""
+    try:
+        return anyio.get_current_task().id == task
+    except anyio.NoEventLoopError:
+        return False
 
 
 async def _nothing_held(error: BaseException) -> None:

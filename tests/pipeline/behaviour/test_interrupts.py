@@ -31,7 +31,7 @@ from tests.support.pipelines import MemoryStream, numbers
 PLACES = [
     "processor", "thread", "prepare", "partition_by", "batcher", "batcher thread", "batcher key",
     "size", "sink", "on_failed", "policy", "acknowledger", "lifespan", "lifespan end", "open",
-    "run", "iterable", "commit", "verify", "close", "decode", "observer",
+    "run", "iterable", "commit", "verify", "close", "decode", "observer", "reads",
 ]  # fmt: skip
 
 
@@ -59,10 +59,15 @@ class Interrupting(Producer, Acknowledger):
     def __init__(self, where: str, error: BaseException) -> None:
         self.where = where
         self.error = error
+        self.declared = False
 
     def here(self, where: str) -> None:
         if where == self.where:
             raise self.error
+
+    def reads(self) -> None:
+        if self.declared:
+            self.here("reads")
 
     async def open(self, context: Any) -> None:
         self.here("open")
@@ -201,6 +206,7 @@ def test_an_interrupt_goes_through(
 ) -> None:
     source = Interrupting(where, make())
     pipeline = pipeline_over(source)
+    source.declared = True
     monkeypatch.setattr(Number, "source", source)
     telemetry = Telemetry(*([source] if where == "observer" else []))
 

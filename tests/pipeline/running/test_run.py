@@ -7,7 +7,7 @@ import anyio.to_thread
 import pytest
 
 from flowstream import StreamProducer
-from flowstream.errors import ConfigurationError, Halted
+from flowstream.errors import ConfigurationError, Halted, SourceFailed
 from flowstream.pipeline import (
     Message,
     Pipeline,
@@ -53,6 +53,26 @@ async def test_an_exception_beside_the_pipeline_drains_it_and_comes_through():
     with pytest.raises(KeyError):
         await program()
     assert (await runs[0].wait()).settled == {"ok": 10}
+
+
+async def test_a_source_that_raises_generator_exit_fails_as_with_any_other_exception():
+    """It was taken for the end of the run's own coroutine, and messages in flight were given up."""
+
+    class Ended(MemoryStream):
+        async def run(self, intake):
+            await intake.open("orders").send(numbers(3))
+            raise GeneratorExit("no more")
+
+    producer = Ended([])
+    pipeline = Pipeline("test", producer)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        await anyio.sleep(1)
+
+    with pytest.raises(SourceFailed, match="GeneratorExit: no more"):
+        await pipeline.run()
+    assert producer.stored == {"orders": 2}
 
 
 async def test_an_error_that_nobody_asked_for_is_raised():

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, NoReturn
@@ -15,7 +14,7 @@ import typer
 from typer.main import get_command
 
 from flowstream.cli.exit_codes import CommandError, ExitCode, root_cause
-from flowstream.cli.output.console import report, show_tracebacks
+from flowstream.cli.output.console import discard, report, show_tracebacks
 from flowstream.cli.output.progress import progress_shown
 from flowstream.cli.parser.group import RICH_HELP, Entry, LazyGroup, examples, loaded
 from flowstream.texts import is_a
@@ -201,7 +200,7 @@ def main() -> NoReturn:
             sys.exit(report(usage_error(error) or error))
     else:
         sys.exit(code or ExitCode.OK)
-    _discard_output()
+    discard(sys.stdout)
     sys.exit(ExitCode.OK)
 
 
@@ -213,8 +212,3 @@ def usage_error(error: Any) -> CommandError | None:
     context = getattr(error, "ctx", None)
     hint = "" if context is None else f" ({context.command_path} --help shows how)"
     return CommandError(f"{text}{hint}", ExitCode.USAGE)
-
-
-def _discard_output() -> None:
-    """Write nothing more to standard output, whose reader has gone (`| head`)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

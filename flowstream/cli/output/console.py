@@ -172,6 +172,11 @@ def write(text: str) -> None:
         sys.stdout.write(text)
 
 
+def discard(stream: TextIO) -> None:
+    """Write nothing more to a stream whose reader has gone (`| head`, a closed terminal)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     write(json_text(value, indent=2, ascii_only=not _unicode()) + "\n")

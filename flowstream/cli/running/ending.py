@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
 import time
-from typing import NoReturn
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
 
 import typer
 
-from flowstream.cli.exit_codes import ExitCode, root_cause
-from flowstream.cli.output.console import note, print_json, report, report_line, say
+from flowstream.cli.exit_codes import ExitCode, exit_code, root_cause
+from flowstream.cli.output.console import (
+    discard,
+    note,
+    print_json,
+    report,
+    report_line,
+    say,
+)
 from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.running import summary
 from flowstream.cli.running.supervisor import Outcome, Plan
@@ -37,40 +47,66 @@ def ended(outcome: Outcome, plan: Plan) -> Ended:
 
 def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> NoReturn:
     """Print the summary of a run, and exit with its code. `command` continues the run."""
+    with _maybe_unread(sys.stdout):
+        _print_results(ended, as_json=as_json, command=command)
+    errors: dict[str, BaseException] = {}
+    for error in ended.errors:  # the loss of a broker ends several pipelines in the same words
+        errors.setdefault(text_of(root_cause(error)), error)
+    code = ExitCode.OK
+    if ended.forced:
+        code = ExitCode.FORCED
+    elif ended.reported is not None:
+        code = ExitCode(ended.reported.code)
+    elif errors:
+        code = exit_code(root_cause(next(iter(errors.values()))))
+    with _maybe_unread(sys.stderr):
+        _print_notes(ended, errors.values())
+    leave(code)
+
+
+def _print_results(ended: Ended, *, as_json: bool, command: str | None) -> None:
     if as_json:
         results = [summary.as_json(result, target) for target, result in ended.results.items()]
         print_json(results)
-    else:
-        for target, result in ended.results.items():
-            lines = summary.summarize(
-                result,
-                target,
-                idle=target in ended.idle,
-                dead_letters=ended.dead_letters.get(target),
-                command=command,
-            )
-            for line in lines:
-                say(line)
-        for name, how in ended.unopened.items():
-            say(f"{name}: {how} before it was running")
+        return
+    for target, result in ended.results.items():
+        lines = summary.summarize(
+            result,
+            target,
+            idle=target in ended.idle,
+            dead_letters=ended.dead_letters.get(target),
+            command=command,
+        )
+        for line in lines:
+            say(line)
+    for name, how in ended.unopened.items():
+        say(f"{name}: {how} before it was running")
+
+
+def _print_notes(ended: Ended, errors: Iterable[BaseException]) -> None:
     for result in ended.results.values():
         if (warning := summary.warning(result)) is not None:
             note(warning, style="bold red")
     if ended.deaths:
         times = plural(ended.deaths, "time")
         note(f"worker processes died {times}; the log says when, and why", style="bold red")
-    errors: dict[str, BaseException] = {}
-    for error in ended.errors:  # the loss of a broker ends several pipelines in the same words
-        errors.setdefault(text_of(root_cause(error)), error)
-    codes = [report(error) for error in errors.values()]
-    code = codes[0] if codes else ExitCode.OK
+    for error in errors:
+        report(error)
     if ended.reported is not None:
-        code = ExitCode(ended.reported.code)
-        report_line(ended.reported.text, code)
+        report_line(ended.reported.text, ExitCode(ended.reported.code))
     if ended.forced:
         note("ended by a second signal; messages that are not settled are delivered again")
-        code = ExitCode.FORCED
-    leave(code)
+
+
+@contextmanager
+def _maybe_unread(stream: TextIO) -> Iterator[None]:
+    """Go on if the reader of the stream has gone: the exit code still says how the run ended."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.EPIPE, errno.EIO}:
+            raise
+        discard(stream)
 
 
 def leave(code: ExitCode) -> NoReturn:

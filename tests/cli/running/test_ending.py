@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,17 @@ from flowstream.cli.exit_codes import ExitCode
 from flowstream.cli.running.ending import report_run
 from flowstream.cli.workers.results import Ended
 from flowstream.errors import StreamDoesNotExist
+from tests.cli.command import Started
+
+HALTS = """
+from flowstream import IterableProducer, Message, Pipeline
+
+pipeline = Pipeline("shop", IterableProducer(iter(range(3))))
+
+@pipeline.processor
+async def work(message: Message) -> None:
+    message.fail("no stock")
+"""
 
 
 def code_of(capsys: pytest.CaptureFixture[str], **values: Any) -> tuple[int, str, str]:
@@ -44,3 +56,12 @@ def test_a_run_that_was_forced_says_what_comes_again(capsys: pytest.CaptureFixtu
 def test_a_pipeline_that_never_ran_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = code_of(capsys, unopened={"orders": "stopped"})
     assert (code, out) == (ExitCode.OK, "orders: stopped before it was running\n")
+
+
+def test_a_run_whose_output_nobody_reads_ends_with_its_code(tmp_path: Path) -> None:
+    """`flowstream run shop | head -1` ended well, whatever had happened."""
+    (tmp_path / "shop.py").write_text(HALTS)
+    with Started("run", "shop", cwd=tmp_path) as run:
+        run.stdout.close()
+        assert run.process.wait(60) == ExitCode.HALTED
+        assert b"error: pipeline 'shop' halted" in run.stderr.read()

@@ -221,10 +221,10 @@ class StreamProducer(Producer):
             if delivery is not None:
                 yield delivery
             if anyio.current_time() >= due:
-                self._skip_left_out()
+                await self._skip_left_out()
                 due = anyio.current_time() + SKIP_INTERVAL
 
-    def _skip_left_out(self) -> None:
+    async def _skip_left_out(self) -> None:
         """All delivered messages are sent: the others up to the position were filtered out."""
         if self._partition is not None and self._consumer is not None and self._consumer.position:
             self._partition.skip(self._consumer.position - 1)

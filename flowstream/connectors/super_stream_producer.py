@@ -139,10 +139,7 @@ class SuperStreamProducer(StreamProducer):
             )
             async with aclosing(self._deliveries(consumer)) as deliveries:
                 async for delivery in deliveries:
-                    source = self._sources.get(delivery.stream)
-                    if source is None:
-                        source = self._open_partition(delivery.stream)
-                    await self._send(source, delivery)
+                    await self._send(await self._source_of(delivery.stream), delivery)
         except OffsetTruncated as error:
             await self._give_up()
             raise self._overtaken(error) from None
@@ -246,20 +243,28 @@ class SuperStreamProducer(StreamProducer):
             read = self._partitions.positions.get(partition)
         return max(0 if last is None else last + 1, start.offset if start else 0, read or 0)
 
-    def _skip_left_out(self) -> None:
+    async def _skip_left_out(self) -> None:
         if self._partitions is None:
             return
         positions = self._partitions.positions
         for stream in self._partitions.active:  # other processes commit the others
             if position := positions[stream]:
-                source = self._sources.get(stream) or self._open_partition(stream)
-                source.skip(position - 1)
+                (await self._source_of(stream)).skip(position - 1)
 
     def _settled(self, stream: str) -> int | None:
         source = self._sources.get(stream)
         settled = None if source is None else source.settled
         start = self._starts.get(stream)
         return settled if start is None or settled is not None else start.settled
+
+    async def _source_of(self, partition: str) -> SourcePartition:
+        """The source of a partition. Where one begins that was added meanwhile is stored first."""
+        source = self._sources.get(partition)
+        if source is not None:
+            return source
+        if partition not in self._starts:
+            self._starts |= await self._begin({partition: "first"})
+        return self._open_partition(partition)
 
     def _open_partition(self, partition: str) -> SourcePartition:
         assert self._intake is not None

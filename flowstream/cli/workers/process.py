@@ -52,6 +52,7 @@ class WorkerProcess:
         self._ids = itertools.count()
         self._result: Message | None = None
         self._drained_by: str | None = None
+        self._aborted = False
         self.loaded: bool = False
         self.serving: bool = False
 
@@ -91,6 +92,8 @@ class WorkerProcess:
                     if stream is not None:
                         group.start_soon(_copy, stream, write)
                 code = await process.wait()
+                if code or self._aborted:  # its messages are handled again, and by new programs
+                    self._end_group()
                 group.cancel_scope.deadline = anyio.current_time() + LAST_WORDS
         finally:
             self._close()
@@ -174,6 +177,7 @@ class WorkerProcess:
 
     def abort(self, by: str) -> None:
         """Tell the worker to end without what is in flight."""
+        self._aborted = True
         self.post({"kind": "abort", "by": by})
 
     def signal(self, number: signal.Signals) -> None:
@@ -185,6 +189,11 @@ class WorkerProcess:
     def kill_group(self) -> None:
         """Kill the process and those that it has started."""
         if self._process is not None and self._process.returncode is None:
+            self._end_group()
+
+    def _end_group(self) -> None:
+        """Kill what is left of the process and those that it has started."""
+        if self._process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -110,6 +111,37 @@ async def test_a_worker_is_killed_and_all_are_replaced_under_load(
         assert f"{fleet.name}: stopped after" in result.out
         assert "worker 2 died: killed by SIGKILL" in result.err
         assert "worker processes died 1 time; the log says when, and why" in result.err
+
+
+async def test_programs_of_handlers_end_with_a_worker_that_is_killed(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """Its messages are handled again, by programs that would run beside them."""
+
+    def programs() -> list[int]:
+        return [int(file.suffix[1:]) for file in tmp_path.glob("program.*")]
+
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        fleet.write_module(
+            "    import subprocess\n"
+            "    with subprocess.Popen(['sleep', '100']) as program:\n"
+            "        open(f'program.{program.pid}', 'w').close()\n"
+        )
+        await fleet.create()
+        fleet.start(workers="1")
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        pid = fleet.snapshot()["workers"][0]["pid"]
+        await fleet.publish(0, 100, lambda: anyio.sleep(0))
+        await to_thread.run_sync(fleet.until, programs)
+        (program,) = programs()
+        os.kill(pid, signal.SIGKILL)
+        try:
+            await to_thread.run_sync(fleet.until, lambda: not alive(program), 10)
+        finally:
+            fleet.run.kill()
+            for each in {program, *programs()}:
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
 
 async def test_workers_end_with_their_parent(embedded_broker: Broker, tmp_path: Path) -> None:

@@ -35,36 +35,40 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
-    _open_standard_streams()
-    _hold_hangup(sys.argv[1:])
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    _open_standard_streams(command)
+    _hold_hangup(command)
     from flowstream.cli.app import main as run
 
     run()
 
 
-def _open_standard_streams() -> None:
+def _open_standard_streams(command: str) -> None:
     """Open standard streams that the parent process closed.
 
-    Otherwise the next socket would get the number of such a stream.
+    Otherwise the next socket would get the number of such a stream. What is written to a closed
+    standard output fails, except in `flowstream run`: there handlers may print.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the end
+            fails = name == "stdout" and command != "run"
+            file = os.open(os.devnull, os.O_RDONLY if fails else flags)
+            stream = open(file, "r" if name == "stdin" else "w")  # noqa: SIM115 - until the end
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
-def _hold_hangup(words: Sequence[str]) -> None:
+def _hold_hangup(command: str) -> None:
     """Let a SIGHUP to `flowstream run` wait: for a run with workers it is no reason to end.
 
     Whether it is one is known when options and settings are read (start.py), seconds later on a
     busy machine.
     """
-    command = next((word for word in words if not word.startswith("-")), "")
     if command == "run" and hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, NoReturn
@@ -14,7 +13,13 @@ import typer
 from typer.main import get_command
 
 from flowstream.cli.exit_codes import CommandError, ExitCode, root_cause
-from flowstream.cli.output.console import discard, report, show_tracebacks
+from flowstream.cli.output.console import (
+    discard,
+    open_results,
+    report,
+    show_tracebacks,
+    unwritten_result,
+)
 from flowstream.cli.output.progress import progress_shown
 from flowstream.cli.parser.group import RICH_HELP, Entry, LazyGroup, examples, loaded
 from flowstream.texts import is_a
@@ -179,14 +184,14 @@ def take_debug(args: list[str]) -> tuple[bool, list[str]]:
 
 def main() -> NoReturn:
     """The entry point of `flowstream`."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # so that results and notes keep their order
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    open_results()
     debug, args = take_debug(sys.argv[1:])
     if debug:
         show_tracebacks()
     try:
         with progress_shown():
             code = app(args, prog_name="flowstream", standalone_mode=False)
+        sys.stdout.flush()
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
@@ -196,8 +201,10 @@ def main() -> NoReturn:
         if type(error).__name__ == NO_ARGUMENTS:
             sys.stderr.write(str(error))
             sys.exit(ExitCode.USAGE)
-        if not is_a(root_cause(error), BrokenPipeError):
-            sys.exit(report(usage_error(error) or error))
+        cause = root_cause(error)
+        if not is_a(cause, BrokenPipeError):
+            unwritten = unwritten_result() if is_a(cause, OSError) else None
+            sys.exit(report(unwritten or usage_error(error) or error))
     else:
         sys.exit(code or ExitCode.OK)
     discard(sys.stdout)

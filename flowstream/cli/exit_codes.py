@@ -46,6 +46,7 @@ class ExitCode(IntEnum):
     LAG = 30
     IN_USE = 31
     NOT_REPLAYED = 32
+    OUTPUT = 33
     FORCED = 130
 
 
@@ -89,6 +90,8 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.IN_USE: "refused because a running pipeline would be disturbed; --force overrides",
     ExitCode.NOT_REPLAYED: "dead letters were not replayed: their original messages are gone or "
     "too large",
+    ExitCode.OUTPUT: "the result could not be written: standard output is closed, or its disk is "
+    "full",
     ExitCode.FORCED: "interrupted: Ctrl-C, the answer no, or, for a run, a second signal before it "
     "was drained",
 }

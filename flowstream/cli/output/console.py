@@ -10,6 +10,8 @@ errors in a pipe do not use it.
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import math
 import os
@@ -21,7 +23,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from flowstream.cli.exit_codes import ExitCode, exit_code, root_cause
+from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output.safe_text import json_text, visible
 from flowstream.texts import (
     LOG_LIMIT,
@@ -175,6 +177,42 @@ def write(text: str) -> None:
 def discard(stream: TextIO) -> None:
     """Write nothing more to a stream whose reader has gone (`| head`, a closed terminal)."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Results(io.FileIO):
+    """Standard output, which remembers that it could not be written to."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def open_results() -> None:
+    """Open standard output in lines, so that results and notes keep their order."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        raw = _Results(sys.stdout.fileno(), "w", closefd=False)
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw), sys.stdout.encoding, "backslashreplace", line_buffering=True
+        )
+
+
+def unwritten_result() -> CommandError | None:
+    """The error of a result that could not be written, or None. Nothing more is written then."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failure = raw.failure if isinstance(raw, _Results) else None
+    if failure is None:
+        return None
+    discard(sys.stdout)
+    reason, remedy = why(failure), "free space there, or write it elsewhere"
+    if failure.errno == errno.EBADF:
+        reason, remedy = "it is closed", "redirect it to a file, or to /dev/null"
+    text = f"the result could not be written to standard output: {reason}; {remedy}"
+    return CommandError(text, ExitCode.OUTPUT)
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from flowstream.cli.exit_codes import ExitCode, exit_code, root_cause
+from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output.console import (
     discard,
     note,
@@ -21,6 +21,7 @@ from flowstream.cli.output.console import (
     report,
     report_line,
     say,
+    unwritten_result,
 )
 from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.running import summary
@@ -47,8 +48,14 @@ def ended(outcome: Outcome, plan: Plan) -> Ended:
 
 def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> NoReturn:
     """Print the summary of a run, and exit with its code. `command` continues the run."""
-    with _maybe_unread(sys.stdout):
-        _print_results(ended, as_json=as_json, command=command)
+    unwritten: CommandError | None = None
+    try:
+        with _maybe_unread(sys.stdout):
+            _print_results(ended, as_json=as_json, command=command)
+    except OSError:
+        unwritten = unwritten_result()
+        if unwritten is None:
+            raise
     errors: dict[str, BaseException] = {}
     for error in ended.errors:  # the loss of a broker ends several pipelines in the same words
         errors.setdefault(text_of(root_cause(error)), error)
@@ -59,8 +66,12 @@ def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> No
         code = ExitCode(ended.reported.code)
     elif errors:
         code = exit_code(root_cause(next(iter(errors.values()))))
+    elif unwritten is not None:
+        code = unwritten.exit_code
     with _maybe_unread(sys.stderr):
         _print_notes(ended, errors.values())
+        if unwritten is not None:
+            report(unwritten)
     leave(code)
 
 

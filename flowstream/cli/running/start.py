@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -66,6 +67,8 @@ def run(
     json: bool,
 ) -> None:
     """Run the pipelines of the modules, and exit with the code of the outcome."""
+    if worker is not None:  # SIGHUP is for its parent, also while this process imports its modules
+        signal.signal(signal.SIGHUP, lambda *_: None)
     if workers is None or worker is not None:
         receive_hangup()  # a parent does so once it can tell what the signal means
     if reload:

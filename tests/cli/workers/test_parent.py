@@ -282,6 +282,29 @@ async def test_a_hangup_while_the_run_starts_is_not_lost(
         assert result.code == ExitCode.OK, result.err
 
 
+async def test_a_hangup_to_all_processes_ends_no_worker_that_imports_its_modules(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """As `systemctl kill --signal HUP` sends it."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.write_module(
+            "\nopen(f'importing.{os.getpid()}', 'w').close()"
+            "\nwhile not os.path.exists('continue'): time.sleep(0.01)\n"
+        )
+        fleet.start(workers="1")
+        await to_thread.run_sync(fleet.until, lambda: [*tmp_path.glob("importing.*")])
+        (worker,) = tmp_path.glob("importing.*")
+        os.kill(int(worker.suffix[1:]), signal.SIGHUP)
+        await anyio.sleep(0.2)
+        (tmp_path / "continue").touch()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        fleet.run.send_signal(signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.OK
+        assert "died" not in result.err
+
+
 def minds_hangup(pid: int) -> bool:
     """Whether a process catches SIGHUP, or lets it wait."""
     status = Path(f"/proc/{pid}/status").read_text()

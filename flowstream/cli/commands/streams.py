@@ -11,6 +11,7 @@ from flowstream.cli.connection.management import Management
 from flowstream.cli.connection.streams import (
     explain_existing,
     explain_missing,
+    refuse_partition,
     refuse_super_stream,
     stats_of,
     streams_of,
@@ -52,13 +53,21 @@ async def _create(
             say(f"{stream} {'exists' if existed else 'created'}")
 
 
-def delete(streams: list[str], yes: bool, if_exists: bool, url: str) -> None:
+PARTITION = (
+    "without the partition its publishers and consumers fail. Delete all of it: flowstream "
+    "super-streams delete {name}; --force deletes the partition alone"
+)
+
+
+def delete(streams: list[str], yes: bool, if_exists: bool, force: bool, url: str) -> None:
     confirm(f"Delete {', '.join(streams)} with all messages?", yes=yes)
-    run_async(_delete, url, streams, if_exists)
+    run_async(_delete, url, streams, if_exists, force)
 
 
-async def _delete(url: str, streams: list[str], if_exists: bool) -> None:
+async def _delete(url: str, streams: list[str], if_exists: bool, force: bool) -> None:
     async with connect(url) as environment:
+        for stream in [] if force else streams:
+            await refuse_partition(environment, stream, PARTITION)
         for stream in streams:
             if not await environment.stream_exists(stream):
                 remedy = (

@@ -84,6 +84,26 @@ async def refuse_super_stream(environment: Environment, name: str, remedy: str) 
     raise CommandError(f"{name} is a super stream; {remedy}", ExitCode.USAGE)
 
 
+async def refuse_partition(environment: Environment, stream: str, remedy: str) -> None:
+    """Raise CommandError if the stream is a partition of a super stream, by its name NAME-KEY.
+
+    The protocol has no question for the super stream of a stream.
+    """
+    for place, character in enumerate(stream):
+        name = stream[:place]
+        if character != "-" or not name:
+            continue
+        try:
+            partitions = await environment.partitions(name)
+        except StreamDoesNotExist:
+            continue
+        if stream in partitions:
+            raise CommandError(
+                f"{stream} is a partition of the super stream {name}; {remedy.format(name=name)}",
+                ExitCode.USAGE,
+            )
+
+
 async def retained(environment: Environment, stream: str, offset: int) -> int:
     """The offset, or the stream's first offset if retention has deleted more."""
     return max(offset, (await environment.stream_stats(stream)).first_offset or 0)

@@ -68,9 +68,15 @@ def delete(
     streams: Names,
     yes: Yes = False,
     if_exists: IfExists = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also delete single partitions of super streams.")
+    ] = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Delete streams with all their messages and stored offsets."""
+    """Delete streams with all their messages and stored offsets.
+
+    A partition of a super stream is refused: flowstream super-streams delete deletes all of them.
+    """
 
 
 @app.command(

@@ -114,3 +114,21 @@ def test_deleting_asks_on_a_terminal_and_refuses_without_one(
         terminal.type("y\n")
         assert terminal.end() == 0
     assert f"{stream_name} deleted" in terminal.screen
+
+
+def test_a_partition_of_a_super_stream_is_not_deleted_by_mistake(
+    broker: Broker, stream_name: str
+) -> None:
+    """Its publishers and consumers failed, and nothing had said so."""
+    name, other = f"{stream_name}-eu-west", f"{stream_name}-eu-west-x"
+    flowstream("super-streams", "create", name, "--partitions", "2", url=broker.url)
+    flowstream("streams", "create", other, url=broker.url)
+    words = ["streams", "delete", other, f"{name}-1", "--yes"]
+    refused = flowstream(*words, url=broker.url)
+    assert refused.code == 2
+    assert f"{name}-1 is a partition of the super stream {name}" in refused.err
+    assert f"flowstream super-streams delete {name}" in refused.err
+    assert flowstream("streams", "stats", other, f"{name}-1", url=broker.url).code == 0
+    forced = flowstream(*words, "--force", url=broker.url)
+    assert forced.out.splitlines() == [f"{other} deleted", f"{name}-1 deleted"]
+    flowstream("super-streams", "delete", name, "--yes", url=broker.url)

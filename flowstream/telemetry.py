@@ -374,7 +374,7 @@ class ConnectionLost(Event):
 @dataclass(slots=True)
 class ChunkReceived(Event):
     """A chunk arrived. `credits` is how many more the server may send, `buffered` the bytes of the
-    chunks that wait in the client."""
+    chunks that wait in the client. `number` is the consumer's: see StateChanged."""
 
     stream: str
     messages: int
@@ -382,6 +382,7 @@ class ChunkReceived(Event):
     credits: int
     committed_chunk_id: int | None
     buffered: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -411,6 +412,7 @@ class Published(Event):
     messages: int
     bytes: int
     unconfirmed: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -422,6 +424,7 @@ class Confirmed(Event):
     code: int
     seconds: float
     unconfirmed: int
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -430,7 +433,8 @@ class StateChanged(Event):
 
     `state`: "connecting", "open", "recovering" or "closed"; `reason` says why, if it was not
     requested; `seconds` is how long the state before lasted; `environment` is the name of the
-    environment it belongs to.
+    environment it belongs to. `number` is another one for each of them in the process: several may
+    read or write one stream.
     """
 
     kind: str
@@ -439,6 +443,7 @@ class StateChanged(Event):
     reason: str
     seconds: float
     environment: str = ""
+    number: int = 0
 
 
 @dataclass(slots=True)

@@ -200,9 +200,11 @@ CLIENT: tuple[Metric, ...] = (
     Metric("delivered_bytes", "counter", "bytes", ("stream",),
            "Bytes of the chunks that the broker delivered.", "client"),
     Metric("credits", "gauge", "chunks", ("stream",),
-           "Chunks that the broker may send before it needs more credit.", "client"),
+           "Chunks that the broker may send before it needs more credit; the sum of all consumers "
+           "of the stream in the process.", "client"),
     Metric("buffered_bytes", "gauge", "bytes", ("stream",),
-           "Bytes of chunks that were delivered and not passed to the pipeline yet.", "client"),
+           "Bytes of chunks that were delivered and not passed to the pipeline yet; the sum of all "
+           "consumers of the stream in the process.", "client"),
     Metric("overtaken_messages", "counter", "messages", ("stream",),
            "Offsets that retention removed before a consumer read them: lost to this consumer.",
            "client"),
@@ -222,7 +224,8 @@ CLIENT: tuple[Metric, ...] = (
            "Time from accepting the oldest message of a confirm until the confirm arrived.",
            "client", SECONDS),
     Metric("unconfirmed_messages", "gauge", "messages", ("stream",),
-           "Messages accepted for publishing and not confirmed yet.", "client"),
+           "Messages accepted for publishing and not confirmed yet; the sum of all publishers of "
+           "the stream in the process.", "client"),
     Metric("connections", "gauge", "connections", ("role",),
            "Open connections to brokers, by role: locating, tracking, publishing, consuming.",
            "client"),
@@ -235,7 +238,7 @@ CLIENT: tuple[Metric, ...] = (
            "answered).", "client"),
     Metric("recovering", "gauge", "boolean", ("kind", "name"),
            "1 while an environment, publisher or consumer (kind) reconnects, else 0; name is the "
-           "name of the stream or of the environment.", "client"),
+           "name of the stream or of the environment. Of several with one name, any.", "client"),
     Metric("recoveries", "counter", "recoveries", ("kind", "name"),
            "Times that an environment, publisher or consumer reconnected after a lost "
            "connection.", "client"),

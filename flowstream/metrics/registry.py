@@ -28,6 +28,8 @@ OTHER = "other"
 OUTCOMES = ("ok", "dropped", "discarded", "dead_lettered")
 PHASES = ("starting", "running", "draining", "closing", "stopped")
 COMMIT_RESULTS = ("sent", "verified", "failed")
+PARTS = {"consumer": ("credits", "buffered_bytes"), "publisher": ("unconfirmed_messages",)}
+"""Gauges of a stream that are the sum of what each consumer or publisher has."""
 
 
 class _Bounded:
@@ -68,7 +70,10 @@ class Metrics:
         self._settled, self._handled = rows["settled_messages"], rows["handled_messages"]
         self._latency = self._distributions["latency_seconds"]
         self._handler_duration = self._distributions["handler_duration_seconds"]
-        self._states: dict[tuple[str, str], str] = {}
+        self._states: dict[tuple[str, str], dict[int, str]] = {}
+        """By kind and name, the states of all that have it, by their numbers."""
+        self._parts: dict[tuple[str, str], dict[int, float]] = {}
+        """By metric and stream, what each consumer or publisher of the stream has."""
         self._headroom: dict[str, dict[str, int]] = {}
         """By stream and reference of the consumer."""
         self._process = ProcessCollector(registry=None)
@@ -147,6 +152,14 @@ class Metrics:
 
     def _add(self, name: str, amount: float, *labels: str) -> None:
         self._values[name].add(amount, labels)
+
+    def _set_part(self, name: str, stream: str, number: int, value: float) -> None:
+        """Set a gauge of a stream to the sum of what its consumers or publishers have."""
+        parts = self._parts.setdefault((name, stream), {})
+        parts.pop(number, None)
+        if value:
+            parts[number] = value
+        self.set(name, sum(parts.values()), stream)
 
     def _ensure(self, name: str, *labels: str) -> None:
         self._values[name].ensure(*labels)
@@ -283,28 +296,40 @@ class Metrics:
 
     def _on_state_changed(self, event: telemetry.StateChanged) -> None:
         labels = (event.kind, event.name)
-        before = self._states.get(labels)
+        states = self._states.setdefault(labels, {})
+        before = states.pop(event.number, None)
+        if event.state != "closed":
+            states[event.number] = event.state
+        self.set("recovering", "recovering" in states.values(), *labels)
         if event.state == "closed":
-            self._states.pop(labels, None)
-            self._values["recovering"].remove(*labels)
+            for name in PARTS.get(event.kind, ()):
+                self._set_part(name, event.name, event.number, 0)
+            if not states:
+                self._forget(*labels)
             if event.kind == "consumer":  # another one of the stream looks again soon
                 self._headroom.pop(event.name, None)
                 self._values["retention_headroom_messages"].remove(event.name)
             return
-        self._states[labels] = event.state
         self._ensure("recoveries", *labels)
-        self.set("recovering", event.state == "recovering", *labels)
         if before == "recovering" and event.state == "open":
             self._add("recoveries", 1, *labels)
             self._distributions["recovery_duration_seconds"].observe(event.seconds, (event.kind,))
+
+    def _forget(self, kind: str, name: str) -> None:
+        """The last one of this kind and name is closed."""
+        del self._states[kind, name]
+        self._values["recovering"].remove(kind, name)
+        for part in PARTS.get(kind, ()):
+            del self._parts[part, name]
+            self._values[part].remove(name)
 
     def _on_chunk_received(self, event: telemetry.ChunkReceived) -> None:
         self._add("chunks", 1, event.stream)
         self._add("delivered_messages", event.messages, event.stream)
         self._add("delivered_bytes", event.bytes, event.stream)
         self._ensure("overtaken_messages", event.stream)
-        self.set("credits", event.credits, event.stream)
-        self.set("buffered_bytes", event.buffered, event.stream)
+        self._set_part("credits", event.stream, event.number, event.credits)
+        self._set_part("buffered_bytes", event.stream, event.number, event.buffered)
 
     def _on_overtaken(self, event: telemetry.Overtaken) -> None:
         self._add("overtaken_messages", event.messages, event.stream)
@@ -317,12 +342,12 @@ class Metrics:
     def _on_published(self, event: telemetry.Published) -> None:
         self._add("published_messages", event.messages, event.stream)
         self._add("published_bytes", event.bytes, event.stream)
-        self.set("unconfirmed_messages", event.unconfirmed, event.stream)
+        self._set_part("unconfirmed_messages", event.stream, event.number, event.unconfirmed)
 
     def _on_confirmed(self, event: telemetry.Confirmed) -> None:
         self._add("confirmed_messages", event.messages, event.stream, str(event.code))
         self._distributions["confirm_duration_seconds"].observe(event.seconds, (event.stream,))
-        self.set("unconfirmed_messages", event.unconfirmed, event.stream)
+        self._set_part("unconfirmed_messages", event.stream, event.number, event.unconfirmed)
 
 
 def _boolean(value: bool) -> str:

@@ -166,3 +166,32 @@ def test_a_scrape_refreshes_what_asks_for_it() -> None:
     assert content_type.startswith("application/openmetrics-text")
     assert b'flowstream_in_flight_messages{pipeline="p"} 7.0' in body
     assert body.endswith(b"# EOF\n")
+
+
+def recovering(metrics: Metrics) -> float | None:
+    labels = {"kind": "consumer", "name": "s"}
+    return metrics.registry.get_sample_value("flowstream_recovering", labels)
+
+
+def test_what_several_have_of_one_stream_is_added_up() -> None:
+    """Two pipelines of a process that read one stream: the last one to report hid the other."""
+    metrics = Metrics()
+    for number in (1, 2):
+        metrics.observe(StateChanged("consumer", "s", "open", "", 0.1, "a", number))
+        metrics.observe(StateChanged("publisher", "t", "open", "", 0.1, "a", number))
+        metrics.observe(ChunkReceived("s", 10, 100, 9, 50, 1_000 * number, number))
+        metrics.observe(Published("t", 5, 50, 5 * number, number))
+    metrics.observe(StateChanged("consumer", "s", "recovering", "gone", 9.0, "a", 1))
+    metrics.observe(StateChanged("consumer", "s", "open", "", 0.1, "b", 2))
+    assert value(metrics, "flowstream_credits", stream="s") == 18
+    assert value(metrics, "flowstream_buffered_bytes", stream="s") == 3_000
+    assert value(metrics, "flowstream_unconfirmed_messages", stream="t") == 15
+    assert recovering(metrics) == 1
+    metrics.observe(StateChanged("consumer", "s", "closed", "", 1.0, "a", 1))
+    metrics.observe(StateChanged("publisher", "t", "closed", "", 1.0, "a", 2))
+    assert value(metrics, "flowstream_credits", stream="s") == 9
+    assert value(metrics, "flowstream_unconfirmed_messages", stream="t") == 5
+    assert recovering(metrics) == 0
+    metrics.observe(StateChanged("consumer", "s", "closed", "", 1.0, "a", 2))
+    for gauge in ("credits", "buffered_bytes"):
+        assert value(metrics, f"flowstream_{gauge}", stream="s") is None

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
@@ -56,6 +56,9 @@ class StateWatcher(Protocol):
         """An attempt to recover failed."""
 
 
+_numbers = count(1)
+
+
 class StateCell:
     """The state of an environment, publisher or consumer: set synchronously, awaited anywhere.
 
@@ -63,7 +66,7 @@ class StateCell:
     """
 
     __slots__ = ("_changed", "_since", "_telemetry", "_watcher", "environment", "kind", "name",
-                 "obstacle", "value")  # fmt: skip
+                 "number", "obstacle", "value")  # fmt: skip
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class StateCell:
         self.kind: str = kind
         self.name: str = name
         self.environment: str = environment
+        self.number: Final = next(_numbers)
         self.value: State = State.CONNECTING
         self.obstacle: str = ""
         self._watcher = watcher
@@ -123,7 +127,13 @@ class StateCell:
         if self._telemetry.active:
             self._telemetry.emit(
                 StateChanged(
-                    self.kind, self.name, self.value.value, reason, elapsed, self.environment
+                    self.kind,
+                    self.name,
+                    self.value.value,
+                    reason,
+                    elapsed,
+                    self.environment,
+                    self.number,
                 )
             )
 

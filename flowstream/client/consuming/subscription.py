@@ -302,6 +302,7 @@ class Subscription:
                     self.credits,
                     deliver.committed_chunk_id,
                     self.buffered_bytes,
+                    self._state.number,
                 )
             )
 

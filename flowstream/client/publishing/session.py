@@ -130,6 +130,7 @@ class PublisherSession:
         )
         self._manager = manager
         self._options = options
+        self._number = state.number
         self._registration: Registration[PublisherUser] | None = None
         self._declared = False
 
@@ -168,7 +169,7 @@ class PublisherSession:
         if failures and self._manager.telemetry.active:
             code = failures[0][1]
             self._manager.telemetry.emit(
-                Confirmed(self.stream, len(failures), code, 0.0, self.buffer.messages)
+                Confirmed(self.stream, len(failures), code, 0.0, self.buffer.messages, self._number)
             )
         self.failures.report(failures)
 
@@ -182,7 +183,9 @@ class PublisherSession:
         more = buffer.fill(registration.id, buffers, limit, self.clock())
         if self._manager.telemetry.active:
             messages, size = buffer.sent_messages - messages, buffer.sent_bytes - size
-            self._manager.telemetry.emit(Published(self.stream, messages, size, buffer.messages))
+            self._manager.telemetry.emit(
+                Published(self.stream, messages, size, buffer.messages, self._number)
+            )
         return more
 
     def confirmed(self, publishing_ids: tuple[int, ...]) -> None:
@@ -196,7 +199,9 @@ class PublisherSession:
         if self._manager.telemetry.active and oldest is not None:
             seconds = self.clock() - oldest.accepted_at
             self._manager.telemetry.emit(
-                Confirmed(self.stream, settled, Code.OK, seconds, self.buffer.messages)
+                Confirmed(
+                    self.stream, settled, Code.OK, seconds, self.buffer.messages, self._number
+                )
             )
 
     def refused(self, errors: tuple[tuple[int, int], ...]) -> None:

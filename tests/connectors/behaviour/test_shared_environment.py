@@ -9,7 +9,9 @@ import pytest
 
 from flowstream import Environment, Message, Pipeline, StreamProducer
 from flowstream.errors import Halted
+from flowstream.metrics import Metrics
 from flowstream.pipeline import RunResult
+from flowstream.telemetry import Telemetry
 from tests.brokers.running import Broker
 from tests.support.reading import PATIENCE, numbers, until
 
@@ -60,3 +62,36 @@ async def test_pipelines_share_an_environment_and_nothing_else(
             assert seen[name] == list(range(count))
             # The offset of the last message: a stored offset takes a place in the stream itself.
             assert await environment.query_offset(name, stream_name) == offsets[name]
+
+
+async def test_the_gauges_of_a_stream_are_those_of_all_its_consumers(
+    broker: Broker, stream_name: str
+) -> None:
+    metrics = Metrics()
+
+    def credit() -> float:
+        labels = {"stream": stream_name}
+        return metrics.registry.get_sample_value("flowstream_credits", labels) or 0
+
+    async def run(environment: Environment, name: str, ended: anyio.Event) -> None:
+        pipeline = Pipeline(name, StreamProducer(stream_name))
+
+        @pipeline.processor
+        async def handle(message: Message[bytes]) -> None: ...
+
+        async with pipeline.start(environment=environment) as running:
+            await until(lambda: running.statistics().settled == {"ok": 1})
+            await ended.wait()
+
+    async with Environment(broker.url, telemetry=Telemetry(metrics)) as environment:
+        await environment.create_stream(stream_name)
+        async with environment.publisher(stream_name) as publisher:
+            await publisher.publish(b"1")
+        first, second = anyio.Event(), anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, environment, "a", first)
+            group.start_soon(run, environment, "b", second)
+            await until(lambda: credit() > 10)  # one alone has 10 at most
+            first.set()
+            await until(lambda: 0 < credit() <= 10)
+            second.set()

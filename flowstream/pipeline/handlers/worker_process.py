@@ -36,11 +36,11 @@ _BEGIN = (
     "import json, sys; sys.path[:], main, sys.argv[:] = json.loads(sys.argv[1]); "
     "from flowstream.pipeline.handlers.worker_process import serve; serve(*main)"
 )
-"""The process does nothing about signals to the process group, which the pipeline handles.
+"""The process does nothing about signals to all processes of a run, which the pipeline handles.
 
-Terminals and supervisors send them to all processes of a group, at any time: also while imports
-take long, where a SIGINT would otherwise come back as the KeyboardInterrupt of a handler. The
-process ends with that of the pipeline. The signals are not ignored, because programs that a handler
+Supervisors send them to all processes of a service, at any time: also while imports take long,
+where a SIGINT would otherwise come back as the KeyboardInterrupt of a handler. The process ends
+with that of the pipeline. The signals are not ignored, because programs that a handler
 starts would inherit that, and could not be terminated; system calls of extensions go on after them.
 """
 _MAIN = "__mp_main__"
@@ -74,6 +74,7 @@ class WorkerProcess:
         self._stage = stage
         self._calls: ByteSendStream = process.stdin
         self._answers = BufferedByteReceiveStream(process.stdout)
+        self._calling = False
 
     @classmethod
     async def start(cls, stage: str) -> WorkerProcess:
@@ -84,6 +85,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that it can be ended with the programs that it has started
         )
         return cls(process, stage)
 
@@ -96,22 +98,32 @@ class WorkerProcess:
 
         After a cancellation the process is in the middle of the call, and must be ended.
         """
+        self._calling = True
         try:
             await self._calls.send(_LENGTH.pack(len(request)) + request)
             (size,) = _LENGTH.unpack(await self._answers.receive_exactly(_LENGTH.size))
             answer = await self._answers.receive_exactly(size)
         except _GONE as error:
             raise await self._died() from error
+        self._calling = False
         returned, value = pickle.loads(answer)  # noqa: S301 - our own
         if not returned:
             raise value
         return value
 
     async def end(self) -> None:
-        """Kill the process, and wait until it has ended."""
+        """Kill the process, and wait until it has ended.
+
+        In the middle of a call, programs that the handler has started end with it: another call for
+        the same message would start them again.
+        """
         with anyio.CancelScope(shield=True):
-            with suppress(ProcessLookupError):
-                self._process.kill()
+            with suppress(ProcessLookupError, PermissionError):
+                if self._calling:
+                    self._calling = False
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                else:
+                    self._process.kill()
             await self._process.aclose()
 
     async def _died(self) -> WorkerDied:
@@ -195,14 +207,14 @@ def _default_signals() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, also if it was killed.
+    """End this process, and those that it has started, when its parent has ended or was killed.
 
     (PR_SET_PDEATHSIG would end it with the thread that started it, which on trio is not the main
     one.)
     """
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _answered(request: bytes) -> bytes:

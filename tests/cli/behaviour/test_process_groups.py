@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,52 @@ def test_signals_end_what_a_handler_starts_and_not_the_run(tmp_path: Path, proce
         result = run.end()
     assert result.code == 0, result.err
     assert "2 messages handled (2 ok)" in result.out
+
+
+LASTING = """
+import subprocess
+from flowstream import IterableProducer, Message, Pipeline
+
+pipeline = Pipeline("lasting", IterableProducer(iter(range(1))))
+
+@pipeline.processor(processes=True, timeout={timeout})
+def work(message: Message) -> None:
+    with subprocess.Popen(["sleep", "100"]) as program:
+        open(f"program.{{program.pid}}", "w").close()
+"""
+
+
+def program_of(folder: Path) -> int:
+    wait_until(lambda: [*folder.glob("program.*")])
+    (file,) = folder.glob("program.*")
+    return int(file.suffix[1:])
+
+
+def test_a_program_ends_with_the_handler_that_takes_too_long(tmp_path: Path) -> None:
+    """The next attempt would run beside it."""
+    (tmp_path / "lasting.py").write_text(LASTING.format(timeout=1.0))
+    with Started("run", "lasting", cwd=tmp_path, fresh=True) as run:
+        result = run.end()
+    assert "HandlerTimeout" in result.err
+    program = program_of(tmp_path)
+    try:
+        assert not lives(program)
+    finally:
+        end(program)
+
+
+def test_a_program_ends_with_the_process_of_the_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "lasting.py").write_text(LASTING.format(timeout=None))
+    with Started("run", "lasting", cwd=tmp_path, fresh=True) as run:
+        program = program_of(tmp_path)
+        run.process.kill()
+        run.process.wait(10)
+        try:
+            wait_until(lambda: not lives(program))
+        finally:
+            end(program)
+
+
+def end(process: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)

@@ -84,10 +84,22 @@ def _default_signals() -> None:
     for number in _received:
         of_python = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, of_python)
+    _receive_again()
+
+
+def _hold_signals() -> None:
+    """Before a fork: a signal to the child waits until it has no effect on this process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _received)
+
+
+def _receive_again() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _received)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_default_signals)
+    os.register_at_fork(
+        before=_hold_signals, after_in_parent=_receive_again, after_in_child=_default_signals
+    )
 
 
 def receive_hangup() -> None:

@@ -43,6 +43,8 @@ where a SIGINT would otherwise come back as the KeyboardInterrupt of a handler. 
 with that of the pipeline. The signals are not ignored, because programs that a handler
 starts would inherit that, and could not be terminated; system calls of extensions go on after them.
 """
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""They wait while a handler forks: the child would do nothing about them until it has its own."""
 _MAIN = "__mp_main__"
 """The name of the main module in a worker process, as in multiprocessing."""
 PARENT_CHECK = 0.5
@@ -190,7 +192,11 @@ def serve(name: str | None, file: str | None) -> None:
         os.dup2(nowhere, standard)
     os.close(nowhere)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    os.register_at_fork(after_in_child=_default_signals)
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS),
+        after_in_child=_default_signals,
+    )
     broken = _as_main(name, file)
     while len(header := calls.read(_LENGTH.size)) == _LENGTH.size:
         request = calls.read(_LENGTH.unpack(header)[0])
@@ -204,6 +210,7 @@ def _default_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _end_with(parent: int) -> None:

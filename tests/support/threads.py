@@ -7,7 +7,6 @@ moment. One that runs, has not begun, or whose result is on its way to the loop,
 from __future__ import annotations
 
 import selectors
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import anyio.to_thread
 import pytest
 import trio.testing
 
+from flowstream.pipeline.handlers.frames import frames_of_threads
 from flowstream.testing import clock, virtual_time
 
 MOMENT = 0.01
@@ -58,7 +58,7 @@ class WatchedThreads:
     def patience(self) -> float:
         """Seconds to wait for an event before the clock may jump."""
         within = self._within.copy()
-        frames = sys._current_frames()
+        frames = frames_of_threads()
         waiting = [each for each in within if (frame := frames.get(each)) and _waits(frame)]
         if len(waiting) < max(self._calls, len(within)):
             return PATIENCE

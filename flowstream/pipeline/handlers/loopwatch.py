@@ -7,7 +7,6 @@ real time, on asyncio and on trio. Each event loop has one such thread, for all 
 from __future__ import annotations
 
 import _thread
-import sys
 import threading
 import time
 import traceback
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol
 from anyio.lowlevel import current_token
 
 from flowstream.pipeline.deciders.repeats import Repeats, more
+from flowstream.pipeline.handlers.frames import frames_of_threads
 
 BLOCKED_AFTER = 1.0
 """Seconds without an answer after which the event loop counts as blocked."""
@@ -121,7 +121,7 @@ class LoopWatch:
 
     def _look(self) -> None:
         runs = self.runs  # the last run may end while this thread looks
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = frames_of_threads().get(self._loop_thread)
         if frame is None or _waits(frame) or not runs:
             return  # the machine is busy: the loop has no work, or the process got no CPU time
         where = stack(frame)

@@ -7,7 +7,6 @@ place until it returns. When all places are taken by such threads, the run ends.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import traceback
 from collections import Counter
@@ -18,6 +17,7 @@ from weakref import WeakSet
 import anyio
 import anyio.to_thread
 
+from flowstream.pipeline.handlers.frames import frames_of_threads
 from flowstream.pipeline.handlers.worker_state import WorkerState
 
 SHOWN = 3
@@ -145,7 +145,7 @@ class Threads:
         """In which handlers threads hang, how many, and at which lines."""
         handlers = Counter(self.hung)
         text = ", ".join(f"{count} of {name!r}" for name, count in handlers.items())
-        frames = sys._current_frames()
+        frames = frames_of_threads()
         places = Counter(
             "".join(traceback.format_stack(frames[call.thread])[-FRAMES:])
             for call in self._hung

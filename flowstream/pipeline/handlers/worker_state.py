@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import traceback
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from flowstream.pipeline.handlers.frames import frames_of_threads
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.slice import Slice
 from flowstream.signals import Signal
@@ -188,7 +188,7 @@ class WorkerState:
         """The stack of the handler, without what called it."""
         if self.thread is None:
             frames = [*_await_chain(self.coroutine)]
-        elif (frame := sys._current_frames().get(self.thread)) is not None:
+        elif (frame := frames_of_threads().get(self.thread)) is not None:
             frames = [each for each, _ in traceback.walk_stack(frame)][::-1]
         else:
             return "the thread has ended\n"

@@ -15,6 +15,7 @@ import pytest
 
 from flowstream.pipeline import Batch, Message, Pipeline
 from flowstream.pipeline.deciders.repeats import Repeats
+from flowstream.pipeline.handlers.frames import frames_of_threads
 from flowstream.pipeline.handlers.loopwatch import _waits, watching
 from flowstream.telemetry import LoopBlocked
 from tests.support.pipelines import MemoryStream, Recorder, numbers, pipeline_of
@@ -114,7 +115,7 @@ async def test_a_handler_that_blocks_is_named_while_it_does(
 
 def bare_threads() -> int:
     """Threads that `threading` does not know, such as the one that watches the loop."""
-    return len(sys._current_frames()) - threading.active_count()
+    return len(frames_of_threads()) - threading.active_count()
 
 
 async def test_a_batch_handler_among_several_pipelines(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +185,7 @@ async def test_a_loop_that_waits_is_not_blocked() -> None:
 
     def look(name: str) -> None:
         time.sleep(0.15)
-        seen[name] = _waits(sys._current_frames()[loop_thread])
+        seen[name] = _waits(frames_of_threads()[loop_thread])
 
     async def while_(name: str, doing: Any) -> None:
         thread = threading.Thread(target=look, args=(name,))

@@ -65,7 +65,7 @@ def test_a_command_says_that_its_result_could_not_be_written(
     "words", ["lag orders", "tail orders --from first", "streams stats orders"]
 )
 async def test_so_does_one_that_asks_a_broker(tmp_path: Path, words: str, output: str) -> None:
-    async with Broker() as broker, Environment(broker.url) as env:
+    async with Broker(port=0) as broker, Environment(broker.url) as env:
         await env.create_stream("orders")
         async with env.publisher("orders") as publisher:
             await publisher.publish(b"1")

@@ -28,7 +28,10 @@ OTHER = "other"
 OUTCOMES = ("ok", "dropped", "discarded", "dead_lettered")
 PHASES = ("starting", "running", "draining", "closing", "stopped")
 COMMIT_RESULTS = ("sent", "verified", "failed")
-PARTS = {"consumer": ("credits", "buffered_bytes"), "publisher": ("unconfirmed_messages",)}
+PARTS: dict[str, tuple[str, ...]] = {
+    "consumer": ("credits", "buffered_bytes"),
+    "publisher": ("unconfirmed_messages",),
+}
 """Gauges of a stream that are the sum of what each consumer or publisher has."""
 
 

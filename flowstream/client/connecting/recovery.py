@@ -186,13 +186,14 @@ def may_retry(
     return isinstance(error, RETRY_WHILE_MISSING) and elapsed < settings.missing_timeout
 
 
-async def through_losses(request: Callable[[], Awaitable[T]]) -> T:
-    """What `request` returns. It is repeated while a broker that had answered is away."""
-    return await repeated(request, Settings())
+async def through_losses(
+    request: Callable[[], Awaitable[T]], settings: Settings | None = None
+) -> T:
+    """What `request` returns. It is repeated while a broker that had answered is away.
 
-
-async def repeated(request: Callable[[], Awaitable[T]], settings: Settings) -> T:
-    """As `through_losses`, for as long as the options of the environment say."""
+    `settings` say for how long; without them, they are those of an environment by default.
+    """
+    settings = settings or Settings()
     since, lost = anyio.current_time(), False
     for attempt in count(1):
         try:

@@ -24,6 +24,9 @@ inside: ContextVar[RunState | None] = ContextVar("flowstream_inside", default=No
 class Pool(ABC):
     """Workers 0 to `concurrency` - 1; each runs `work` and is restarted when it crashes."""
 
+    phases: tuple[str, ...]
+    """In which messages fail here. A batcher may have the name of the processor."""
+
     def __init__(
         self,
         state: RunState,
@@ -52,7 +55,7 @@ class Pool(ABC):
     @property
     def failed(self) -> int:
         """How many attempts failed."""
-        return self.state.failures.of_stage[self.name]
+        return sum(self.state.failures.of_stage[self.name, phase] for phase in self.phases)
 
     def start(self, group: anyio.abc.TaskGroup) -> None:
         """Start the workers in `group`."""

@@ -60,6 +60,7 @@ class Processors(Pool):
     """The processor stage."""
 
     options: ProcessorOptions
+    phases = ("prepare", "process")
 
     def __init__(
         self,

@@ -51,8 +51,8 @@ class FailureLog:
         handlers: Mapping[tuple[str, str], str],
     ) -> None:
         self.attempts: int = 0
-        self.of_stage: Counter[str] = Counter()
-        """The failed attempts by stage, wherever they failed: in a handler, a key or a route."""
+        self.of_stage: Counter[tuple[str, str]] = Counter()
+        """The failed attempts by stage and phase, also those that failed by a key or a route."""
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._clock = clock
@@ -70,7 +70,7 @@ class FailureLog:
         groups: dict[Kind, list[Failure]] = {}
         for failure in failures:
             if failure._kind is None:
-                self.of_stage[failure.stage] += 1
+                self.of_stage[failure.stage, failure.phase] += 1
                 where = failure.stage, failure.phase, failure.error_name
                 kind = failure._kind = self._reasons.of(*where, failure.reason, now)
                 groups.setdefault(kind, []).append(failure)

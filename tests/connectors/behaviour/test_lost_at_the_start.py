@@ -60,7 +60,7 @@ class Fault:
         self.due.set()
         return True
 
-    async def mend(self) -> None:
+    async def repair(self) -> None:
         await self.due.wait()
         await anyio.sleep(self.away)
         self.cluster.node.up = True
@@ -145,12 +145,12 @@ async def test_every_message_arrives_wherever_the_connections_are_lost(
         cluster = Cluster()
         fault = Fault(cluster, at, away)
         producer, wanted = source(cluster)
-        async with anyio.create_task_group() as mending:
-            mending.start_soon(fault.mend)
+        async with anyio.create_task_group() as repairing:
+            repairing.start_soon(fault.repair)
             count = await commands_of_a_run(
                 cluster, environment_on(cluster), producer, wanted, fault
             )
-            mending.cancel_scope.cancel()
+            repairing.cancel_scope.cancel()
         commands = count if at == 0 else commands
         at += 1
     assert commands > 40

@@ -83,3 +83,21 @@ async def test_every_count_has_what_fails_without_a_handler() -> None:
     assert {it.stage: it.attempts for it in result.reasons} == {"processor": 5, "load": 1}
     assert statistics.failed == statistics.failed_attempts == 6
     assert sum(it.failed for it in done if it.stage == "processor") == 5
+
+
+async def test_a_batcher_with_the_name_of_the_processor_has_figures_of_its_own() -> None:
+    pipeline = Pipeline("test", IterableProducer([b"0", b"1", b"2"]), on_failure=Drop())
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        if message.data == b"0":
+            message.fail("no")
+
+    @pipeline.batcher("processor", size=2)
+    async def load(batch: Batch[bytes]) -> None:
+        raise OSError("down")
+
+    async with pipeline.start() as running:
+        await running.wait()
+        statistics = running.statistics()
+    assert {it.kind: it.failed for it in statistics.stages} == {"processor": 1, "batcher": 2}

@@ -13,7 +13,7 @@ from flowstream.protocol import Partitions as PartitionsCommand
 
 from .connection import raise_for_code
 from .manager import ConnectionManager
-from .recovery import through_losses
+from .recovery import repeated
 from .settings import log
 from .tasks import Task
 
@@ -76,7 +76,7 @@ class Partitions:
 
     async def start(self) -> None:
         self._manager.check()
-        self.streams = await through_losses(
+        self.streams = await repeated(
             partial(read_partitions, self._manager, self.super_stream), self._manager.settings
         )
         self._task = self._manager.owner.spawn(

@@ -186,14 +186,16 @@ def may_retry(
     return isinstance(error, RETRY_WHILE_MISSING) and elapsed < settings.missing_timeout
 
 
-async def through_losses(
-    request: Callable[[], Awaitable[T]], settings: Settings | None = None
-) -> T:
+async def through_losses(request: Callable[[], Awaitable[T]]) -> T:
     """What `request` returns. It is repeated while a broker that had answered is away.
 
-    `settings` say for how long; without them, they are those of an environment by default.
+    This is the public form of `repeated`: the settings of an environment are no public type.
     """
-    settings = settings or Settings()
+    return await repeated(request, Settings())
+
+
+async def repeated(request: Callable[[], Awaitable[T]], settings: Settings) -> T:
+    """As `through_losses`, for as long as the options of the environment say."""
     since, lost = anyio.current_time(), False
     for attempt in count(1):
         try:

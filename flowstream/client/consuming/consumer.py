@@ -16,7 +16,7 @@ import anyio
 
 from flowstream.client.connecting.block import Block
 from flowstream.client.connecting.manager import ConnectionManager
-from flowstream.client.connecting.recovery import State, through_losses
+from flowstream.client.connecting.recovery import State, repeated
 from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Task
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
@@ -360,7 +360,7 @@ class Consumer:
     async def _begin(self) -> None:
         options, spawn = self.options, self._manager.owner.spawn
         if self._tracker is not None and not options.single_active:
-            begin = await through_losses(self._beginning, self._manager.settings)
+            begin = await repeated(self._beginning, self._manager.settings)
             self._subscription.begin_at(begin)
         recovery = self._subscription.recovery
         self._tasks.append(spawn(recovery.run, name=f"consumer of {self.stream}"))

@@ -9,7 +9,7 @@ import pytest
 
 from flowstream.backoff import Backoff
 from flowstream.client import State
-from flowstream.client.connecting.recovery import Recovery, StateCell, through_losses
+from flowstream.client.connecting.recovery import Recovery, StateCell, repeated, through_losses
 from flowstream.client.connecting.settings import Settings
 from flowstream.errors import (
     AccessRefused,
@@ -222,7 +222,7 @@ async def test_a_request_is_repeated_for_as_long_as_the_options_say() -> None:
 
     before = anyio.current_time()
     with pytest.raises(ConnectionClosed):
-        await through_losses(request, Settings(recovery_timeout=60))
+        await repeated(request, Settings(recovery_timeout=60))
     assert 60 <= anyio.current_time() - before < 70
 
 

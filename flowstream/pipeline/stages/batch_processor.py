@@ -63,7 +63,7 @@ class BatchProcessors(Pool):
         self.ack_tracker = ack_tracker
         self.failure_handler = failure_handler
         self.phase = phase
-        self.phases = (phase,)
+        self.phases: tuple[str, ...] = (phase,)
         self.ordered = ordered
         self.scheduler: BatchScheduler = self._scheduler(options.concurrency)
         self._handler = handler

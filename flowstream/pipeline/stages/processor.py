@@ -60,7 +60,7 @@ class Processors(Pool):
     """The processor stage."""
 
     options: ProcessorOptions
-    phases = ("prepare", "process")
+    phases: tuple[str, ...] = ("prepare", "process")
 
     def __init__(
         self,

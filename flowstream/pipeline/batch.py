@@ -41,7 +41,7 @@ class Batch(Generic[T]):
     `partition_by`. `attempt` is 1 at the first attempt.
     """
 
-    __slots__ = ("_messages", "_settled", "_slice", "attempt", "batcher", "key", "opened",
+    __slots__ = ("_given", "_messages", "_settled", "_slice", "attempt", "batcher", "key", "opened",
                  "partition", "trigger")  # fmt: skip
 
     def __init__(
@@ -58,6 +58,7 @@ class Batch(Generic[T]):
         self._slice: Slice[T] = messages if isinstance(messages, Slice) else Slice.of(messages)
         self._messages: list[Message[T]] | None = None
         self._settled: Mapping[str, range] | None = None
+        self._given: Sequence[Any] | None = None
         self.batcher: str = batcher
         self.key: Hashable = key
         self.partition: int | None = partition
@@ -162,15 +163,23 @@ class Batch(Generic[T]):
 
     # -- for the stages
 
+    def _remember(self) -> None:
+        """The handler may be called again: with the data that the messages have now."""
+        part = self._slice
+        self._given = part.data if part.rows else part.columns[1]
+
     def _again(self, messages: list[Message[Any]]) -> Batch[Any]:
         """The batch with which `messages` are tried again, in place of this one.
 
         The messages are clones, because a handler that hangs in a thread still holds the old ones.
+        They have the data that was remembered, whatever the handler has assigned to it since.
         """
+        assert self._given is not None
         attempt = self.attempt + 1
+        given = dict(zip(map(id, self._slice.messages), self._given, strict=True))
         clones = [
             message._clone(
-                data=message.data,
+                data=given[id(message)],
                 attempt=attempt,
                 decided=True,
                 joint=None if message._extra is None else message._extra.joint,

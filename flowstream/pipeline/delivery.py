@@ -29,11 +29,12 @@ class Delivery:
     The offset of the message at `index` is `base + index`, or `offsets[index]` where a filter left
     gaps. `partition` is the source partition that brought them in, and `following` the delivery
     that came after this one. `touched` is set once something is decided about one of the messages:
-    only then are they examined one by one. `opaque`: not all of them came as bytes.
+    only then are they examined one by one. `objects` are the messages as they came, unless all came
+    as bytes.
     """
 
     __slots__ = ("_offsets", "abandoned", "arrived", "base", "count", "flags", "following", "last",
-                 "opaque", "partition", "remaining", "timestamp", "touched")  # fmt: skip
+                 "objects", "partition", "remaining", "timestamp", "touched")  # fmt: skip
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Delivery:
         self.remaining: int = count
         self.abandoned: int = 0
         self.touched: bool = False
-        self.opaque: bool = False
+        self.objects: Sequence[Any] | None = None
         self.following: Delivery | None = None
         self.timestamp: int = timestamp
         self.arrived: float = arrived

@@ -222,7 +222,7 @@ class Message(Generic[T]):
     @property
     def is_object(self) -> bool:
         """Whether the source sent the data as an object instead of a body: then `raw` is empty."""
-        return self._delivery.opaque and not self.raw
+        return self._delivery.objects is not None and not self.raw
 
     @property
     def properties(self) -> Mapping[str, Any]:

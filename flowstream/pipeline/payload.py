@@ -53,10 +53,13 @@ class Decoder(NamedTuple):
         return self.convert(codec.plain(payload))
 
     def again(self, message: Message[Any]) -> Any:
-        """The data of a message, decoded again as at its delivery. Raises what decoding raises."""
-        if self.decode is None or not message.raw:
-            return message.data
-        return self.of(message._delivery.partition.codec, message.raw)
+        """The data of a message as at its delivery, whatever a handler has assigned to it since.
+
+        Raises what decoding raises.
+        """
+        delivery = message._delivery
+        body = message.raw if delivery.objects is None else delivery.objects[message._index]
+        return self.of(delivery.partition.codec, body) if type(body) is bytes else body
 
 
 SUPPORTED = (

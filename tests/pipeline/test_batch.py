@@ -42,6 +42,7 @@ def test_new_makes_one_for_a_handlers_test() -> None:
 def test_the_next_attempt_is_a_batch_of_clones_in_the_place_of_the_first() -> None:
     messages = [Message.new(n, offset=n) for n in range(3)]
     batch = Batch(messages, batcher="out", key="k", partition=2, opened=5.0)
+    batch._remember()
     batch.messages[1].fail("no")
     again = batch._again([batch.messages[1]])
     assert (again.batcher, again.key, again.partition, again.opened) == ("out", "k", 2, 5.0)

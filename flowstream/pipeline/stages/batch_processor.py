@@ -172,6 +172,8 @@ class BatchProcessors(Pool):
     async def _batch(self, worker: WorkerState, batch: Batch[Any]) -> None:
         state, part = self.state, batch._slice
         batch._settled = part.settled
+        if self._retry is not None:
+            batch._remember()
         traced = state.telemetry.tracer is not None
         error: BaseException | None = None
         turn = _Turn(self, batch) if self.ordered else None

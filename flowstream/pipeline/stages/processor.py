@@ -291,9 +291,25 @@ class Processors(Pool):
         behind: list[Message[Any]] = []
         for message in worker.iterator:
             (behind if self.queue.is_behind(message) else todo).append(message)
-        worker.skipped.update(map(id, behind))
-        self.queue.put_back(worker.index, behind)
+        self._put_back(worker, behind, seen=self._prepare is not None)
         worker.walk(todo)
+
+    def _put_back(
+        self, worker: WorkerState, messages: list[Message[Any]], *, seen: bool = True
+    ) -> None:
+        """Put messages back that wait for a failed one. If a callback has `seen` them, it sees them
+        again, so what it has changed and decided is undone."""
+        worker.skipped.update(map(id, messages))
+        again = [self._undone(message) for message in messages] if seen else messages
+        self.queue.put_back(worker.index, again)
+
+    def _undone(self, message: Message[Any]) -> Message[Any]:
+        try:
+            return self._fresh(message, message.attempt)
+        except BaseException as error:
+            if passes(error):
+                raise
+            return message._clone(data=message.data, attempt=message.attempt)
 
     def _timed_out(self, worker: WorkerState) -> Message[Any] | None:
         """The handler took too long for its current message, which fails; go on behind it."""
@@ -368,8 +384,6 @@ class Processors(Pool):
             extra = message._extra
             if self.queue.ordered and self.queue.is_behind(message):
                 behind.append(message)
-                if extra is not None:  # it is prepared again
-                    extra.failure = extra.dropped = None
             elif extra is not None and extra.failure is not None:
                 extra.failure.phase = "prepare"
                 if self.queue.ordered:
@@ -377,8 +391,7 @@ class Processors(Pool):
             elif extra is None or extra.dropped is None:
                 chosen.append(message)
         worker.chosen = chosen
-        worker.skipped.update(map(id, behind))
-        self.queue.put_back(worker.index, behind)
+        self._put_back(worker, behind)
 
     def _fail_all(self, worker: WorkerState, error: BaseException, phase: str = "process") -> None:
         """Fail the slice; if order is kept, only the first message of each key. Others wait.
@@ -395,8 +408,7 @@ class Processors(Pool):
             fail(message, error).phase = phase
             if self.queue.ordered:
                 self.queue.block(message)
-        worker.skipped.update(map(id, behind))
-        self.queue.put_back(worker.index, behind)
+        self._put_back(worker, behind)
 
     # -- out
 

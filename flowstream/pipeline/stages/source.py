@@ -330,7 +330,7 @@ class Source:
             delivery = Delivery(
                 partition, base, len(part), offsets=some, timestamp=timestamp, arrived=now
             )
-            delivery.opaque = opaque
+            delivery.objects = part if opaque else None
             self._take_in(delivery, size, now)
             await self._pass_on(delivery, part, size, opaque)
             start = end

@@ -295,9 +295,7 @@ class Parent:
         while True:
             calm = all(it.phase is Phase.READY for it in self.processes)
             await anyio.sleep(LOOK if calm and self.decisions.roll is None else LOOK_OFTEN)
-            async with anyio.create_task_group() as group:
-                for member, process in list(self.processes.items()):
-                    group.start_soon(self._look, member, process)
+            await self.look()
             held = {
                 f"{member.number}/{member.generation}": held_in(snapshot)
                 for member, snapshot in self._snapshots.items()
@@ -344,6 +342,12 @@ class Parent:
         if snapshot is None or member.phase is not Phase.READY:
             return 0.0
         return time.time() - float(snapshot["now"])
+
+    async def look(self) -> None:
+        """Ask every worker for its figures."""
+        async with anyio.create_task_group() as group:
+            for member, process in list(self.processes.items()):
+                group.start_soon(self._look, member, process)
 
     async def _look(self, member: Member, process: WorkerProcess) -> None:
         response = await process.ask(Request("GET", FIGURES, {}, _LOCAL))

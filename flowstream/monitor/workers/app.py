@@ -25,7 +25,7 @@ from flowstream.monitor.guard import named_by_address
 from flowstream.monitor.http import Request, Response, serve
 from flowstream.monitor.workers.families import exposition, families_of
 from flowstream.monitor.workers.snapshots import merged_snapshot, not_ready
-from flowstream.monitor.workers.views import Families, WorkersOfRun, WorkerView
+from flowstream.monitor.workers.views import Families, WorkersOfRun
 
 FIGURES = "/figures"
 """The path of a worker's snapshot and metrics for its parent. It is not served over HTTP."""
@@ -125,18 +125,12 @@ class WorkersMonitor:
         return Response(body=json.dumps(shown).encode(), content_type=_JSON)
 
     async def _exposition(self, request: Request) -> Response:
+        """Only what the parent keeps is shown, or counters would fall when a worker is killed."""
+        await self._workers.look()
         running: list[tuple[int, Families]] = []
         counting = list(self._workers.retired.families)
-
-        async def ask(view: WorkerView) -> None:
-            families = await _families(view)
-            if families:
-                (counting if view.replacement else running).append((view.number, families))
-
-        async with anyio.create_task_group() as group:
-            for view in self._workers.views():
-                group.start_soon(ask, view)
-        running.sort(key=lambda it: it[0])
+        for view in self._workers.views():
+            (counting if view.replacement else running).append((view.number, view.families))
         content_type, body = exposition(running, counting, request.headers.get("accept", ""))
         return Response(body=body, content_type=content_type)
 
@@ -206,16 +200,6 @@ class WorkersMonitor:
             text = f"worker {', '.join(map(str, silent))} did not answer; the others have changed\n"
             return Response(HTTPStatus.GATEWAY_TIMEOUT, text.encode())
         return Response(body=b'{"ok": true}\n', content_type=_JSON)
-
-
-async def _families(view: WorkerView) -> Families:
-    """The metrics of a process now; the last known ones if it does not answer."""
-    if view.ask is not None:
-        response = await view.ask(Request("GET", FIGURES, {}, _HOST), QUICK)
-        if response is not None and response.status == HTTPStatus.OK:
-            families: Families = json.loads(response.body)["families"]
-            return families
-    return view.families
 
 
 def divided(request: Request, asked: Mapping[str, Any], workers: int) -> Request:

@@ -47,6 +47,9 @@ class Retired:
 class WorkersOfRun(Protocol):
     """The workers of a run, as the parent knows them."""
 
+    async def look(self) -> None:
+        """Ask every worker for its figures now. `views` and `retired` have them afterwards."""
+
     def views(self) -> Sequence[WorkerView]:
         """Every process that is running, and every worker that waits for one."""
 

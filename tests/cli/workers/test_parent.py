@@ -113,6 +113,42 @@ async def test_a_worker_is_killed_and_all_are_replaced_under_load(
         assert "worker processes died 1 time; the log says when, and why" in result.err
 
 
+async def test_no_counter_falls_when_a_worker_is_killed(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """Prometheus takes a counter that falls for a new one, and counts what it shows again."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        fleet.start()
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        fallen: list[str] = []
+
+        def scrape(before: dict[str, float]) -> dict[str, float]:
+            found = {
+                f"{sample.name}{sample.labels}": sample.value
+                for family in text_string_to_metric_families(fleet.get("/metrics")[1])
+                for sample in family.samples
+                if family.type in {"counter", "histogram"}
+            }
+            fallen.extend(it for it in before if found.get(it, 0) < before[it])
+            return found
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fleet.publish, 0, 1_000_000, lambda: anyio.sleep(0.02))
+            shown: dict[str, float] = {}
+            for number in (0, 1):
+                await anyio.sleep(1.5)
+                for _ in range(5):
+                    shown = await to_thread.run_sync(scrape, shown)
+                    await anyio.sleep(0.1)
+                os.kill(fleet.snapshot()["workers"][number]["pid"], signal.SIGKILL)
+                for _ in range(5):
+                    shown = await to_thread.run_sync(scrape, shown)
+                    await anyio.sleep(0.2)
+            group.cancel_scope.cancel()
+        assert fallen == []
+
+
 async def test_programs_of_handlers_end_with_a_worker_that_is_killed(
     embedded_broker: Broker, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ class OneWorker:
         self.endpoints = WorkerEndpoints(self.monitor, self.board, self.metrics)
         self.requests: list[Request] = []
         self.silent = False
+        self.families = families_of(self.metrics)
         self.away = 0.0
         self.state = "ready"
         self.since = NOW
@@ -56,11 +57,15 @@ class OneWorker:
         return None if self.silent else await self.endpoints.answer(request)
 
     def view(self) -> WorkerView:
-        pid, figures = 100 + self.number, self.endpoints.figures()
         return WorkerView(
-            self.number, self.state, self.since, pid, silent=self.away, ask=self.ask,
-            snapshot=figures["snapshot"], families=figures["families"],
+            self.number, self.state, self.since, 100 + self.number, silent=self.away, ask=self.ask,
+            snapshot=self.endpoints.figures()["snapshot"], families=self.families,
         )  # fmt: skip
+
+    def look(self) -> None:
+        """The parent asks for its metrics."""
+        if not self.silent:
+            self.families = families_of(self.metrics)
 
 
 class Several:
@@ -74,6 +79,10 @@ class Several:
         self.changes: list[tuple[str, str]] = []
         self.monitor = WorkersMonitor(self, list, lambda: NOW)
 
+    async def look(self) -> None:
+        for worker in self.workers:
+            worker.look()
+
     def views(self) -> list[WorkerView]:
         return [*(worker.view() for worker in self.workers), *self.waiting]
 
@@ -81,8 +90,7 @@ class Several:
         self.changes.append((pipeline, action))
 
     def end(self, number: int) -> None:
-        """The process of a worker ends, and what it counted is kept."""
+        """The process of a worker is killed, and what it counted up to the last look is kept."""
         (gone,) = (worker for worker in self.workers if worker.number == number)
         self.workers.remove(gone)
-        shown, families = gone.board.snapshot(), families_of(gone.metrics)
-        self.retired = with_ended(self.retired, number, shown, families)
+        self.retired = with_ended(self.retired, number, gone.board.snapshot(), gone.families)

@@ -9,6 +9,7 @@ import pytest
 from flowstream.monitor import Request, WorkerView
 from flowstream.monitor.app import PAGE
 from flowstream.monitor.workers.app import divided
+from flowstream.telemetry import Settled, Telemetry
 from tests.monitor.workers.faces import NOW, Several
 from tests.monitor.workers.test_families import SETTLED, value
 
@@ -31,6 +32,18 @@ async def test_metrics_come_from_all_workers_and_from_those_that_have_ended() ->
     response = await several.monitor.answer(get("/metrics"))
     assert value(response.body, SETTLED, worker="1", outcome="ok") == 100
     assert value(response.body, SETTLED, worker="2", outcome="ok") == 50
+
+
+async def test_no_counter_falls_when_a_worker_is_killed() -> None:
+    """What a scrape shows is what the parent keeps of a worker."""
+    several = Several()
+    gone = several.workers[1]
+    Telemetry(gone.metrics).emit(Settled("p", "s-1", "ok", 7, 0.01))
+    for _ in range(2):
+        response = await several.monitor.answer(get("/metrics"))
+        assert value(response.body, SETTLED, worker="2", outcome="ok") == 57
+        if gone in several.workers:
+            several.end(2)
 
 
 async def test_a_worker_that_does_not_answer_keeps_its_last_metrics() -> None:

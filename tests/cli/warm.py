@@ -39,13 +39,16 @@ NOT_IMPORTED = (
 )
 """Rooms that import pytest, or what reads the environment as it is imported."""
 IMPORTED_LATER = (
+    "anyio._backends._asyncio",
+    "anyio._core._signals",
     "encodings.idna",
     "encodings.utf_8_sig",
     "typer._adapters",
+    "typer._click._textwrap",
     "typer._click.decorators",
     "uvloop",
 )
-"""What commands import as they run: one that connects would need 20 ms for it each time."""
+"""What commands import as they run: one that connects would need 40 ms for it each time."""
 
 
 def warm_up() -> None:
@@ -60,13 +63,14 @@ def warm_up() -> None:
             importlib.import_module(name)
     import typer.main
 
-    from flowstream.cli.app import COMMANDS
+    from flowstream.cli.app import COMMANDS, app
     from flowstream.cli.parser.group import Entry
 
     typer.main.get_command = functools.cache(typer.main.get_command)
     setattr(Entry, "load", functools.cache(Entry.load))  # noqa: B010 - a method
     for entry in COMMANDS:
         entry.load()
+    typer.main.get_command(app)
     gc.collect()
     gc.freeze()  # a child's collector leaves it alone, so that it need not be copied
 

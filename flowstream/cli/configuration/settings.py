@@ -131,7 +131,13 @@ _flags: dict[str, Any] = {}
 @cache
 def settings() -> Loaded:
     """The settings of this process, read once, with its command-line options put over them."""
-    return load(Path.cwd()).with_flags(_flags)
+    return _read().with_flags(_flags)
+
+
+@cache
+def _read() -> Loaded:
+    """Those of every place, which the parser needs before all options are known."""
+    return load(Path.cwd())
 
 
 def set_flags(flags: Mapping[str, Any]) -> None:
@@ -210,6 +216,8 @@ def _from_variables(
     source: EnvSettingsSource, names: list[str], place: str, file: Path | None
 ) -> Layer:
     """Variables by key. Unknown variables are kept under their own name, and are refused later."""
+    if not names:  # to look for every setting takes milliseconds of every command
+        return Layer({}, place, file)
     try:
         read = {key: value for key, value in source().items() if key in Settings.model_fields}
     except SettingsError as error:

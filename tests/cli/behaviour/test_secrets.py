@@ -113,6 +113,12 @@ def logged() -> Iterator[Everything]:
         log.removeHandler(handler)
 
 
+def forget() -> None:
+    """The settings are those of a process, and a test has several."""
+    configured.settings.cache_clear()
+    configured._read.cache_clear()
+
+
 def run(*arguments: str, variables: dict[str, str] | None = None) -> str:
     """All a command says and logs, in this process."""
     kept = {name: value for name, value in os.environ.items() if name[:11] != "FLOWSTREAM_"}
@@ -129,13 +135,13 @@ def run(*arguments: str, variables: dict[str, str] | None = None) -> str:
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
     ):
-        configured.settings.cache_clear()
+        forget()
         try:
             main()
         except SystemExit as end:
             said.write(f"exit {end.code}")
         finally:
-            configured.settings.cache_clear()
+            forget()
             root.handlers[:] = handlers
             root.setLevel(level)
             logging.getLogger("flowstream.cli").setLevel(cli_level)

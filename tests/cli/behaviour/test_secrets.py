@@ -184,6 +184,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.modules.pop("shop", None)
 
 
+def configure_nothing(folder: Path) -> None:
+    """What the last example of a property has configured is gone."""
+    for name in (".env", "pyproject.toml"):
+        (folder / name).write_text("")
+
+
 lines = st.fixed_dictionaries(
     {
         "leaf": st.sampled_from(LEAVES),
@@ -290,6 +296,7 @@ def test_no_dataclass_shows_an_address_or_a_secret_in_its_repr() -> None:
 
 @pytest.mark.parametrize("words", [("lag", "--pipeline"), ("dashboards", "export")], ids=" ".join)
 def test_an_address_in_another_place_is_not_quoted(folder: Path, words: tuple[str, ...]) -> None:
+    configure_nothing(folder)
     said = run(*words, "http://app:QxZjVKqX@127.0.0.1:9")
     assert "not an address" in said
     assert "exit 2" in said
@@ -302,8 +309,7 @@ SECRET = "QxZj/?#@[]%vKqX %41é@ZJVk"
 @pytest.mark.slow
 def test_nothing_shows_the_password_of_a_login_that_works(folder: Path) -> None:
     """Commands on a broker that they get into: what they say, log and count, and what it logs."""
-    for name in (".env", "pyproject.toml"):
-        (folder / name).write_text("")
+    configure_nothing(folder)
     with logged() as log, broker_in_thread(users={"app": SECRET}) as broker:
         variables = {"FLOWSTREAM_URL": broker.url}
         said = [

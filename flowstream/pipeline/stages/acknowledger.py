@@ -167,7 +167,8 @@ class AckTracker:
     def _settled(self, delivery: Delivery, outcome: str, count: int) -> None:
         if self.state.telemetry.active:
             state, published = self.state, delivery.timestamp
-            latency = time.time() - published / 1000 if published else None
+            # The broker's clock may be ahead of this one, and a sum of latencies must not fall.
+            latency = max(time.time() - published / 1000, 0.0) if published else None
             state.emit(Settled(state.name, delivery.partition.stream, outcome, count, latency))
 
     def _counted(self, outcome: str, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,21 @@ async def test_settle_acknowledges_before_the_end():
     with pytest.raises(Halted):
         await pipeline.run()
     assert producer.stored == {"orders": 9}
+
+
+async def test_no_latency_is_negative_where_the_clock_of_the_broker_is_ahead():
+    """Their sum is a counter: Prometheus takes one that falls for a new one."""
+
+    class Ahead(Producer):
+        async def run(self, intake: Intake) -> None:
+            partition = intake.open("orders")
+            await partition.send([b"{}"], timestamp=int((time.time() + 60) * 1000))
+
+    recorder = Recorder()
+    pipeline = pipeline_of(Ahead())
+    pipeline.processor(kinds(lambda m: None)[0])
+    await pipeline.run(telemetry=recorder.telemetry)
+    assert [event.latency for event in recorder.of(Settled)] == [0.0]
 
 
 async def test_events_account_for_every_message():

@@ -16,7 +16,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Hashable
-from typing import Any
+from datetime import date
+from enum import Enum
+from typing import Any, cast
 
 from flowstream.pipeline.deciders.key_load import HotKey, KeyLoad
 from flowstream.pipeline.message import Message
@@ -407,11 +409,24 @@ def _is_small(key: Any) -> bool:
 
 
 def stable_hash(key: Hashable) -> int:
-    """A hash of a key that is the same in every process, as far as its type allows it."""
-    if type(key) is str:
-        return zlib.crc32(key.encode("utf-8", "surrogatepass"))
-    if type(key) is bytes:
-        return zlib.crc32(key)
-    if type(key) is tuple:
-        return hash(tuple(map(stable_hash, key)))
-    return hash(key)
+    """A hash of a key that is the same in every process, as far as its type allows it.
+
+    Keys that are equal have the same one, also if one of them is of a subclass, such as a StrEnum
+    or a named tuple.
+    """
+    by = type(key).__hash__
+    if by is str.__hash__:
+        return zlib.crc32(str.encode(cast(str, key), "utf-8", "surrogatepass"))
+    if by is int.__hash__:
+        return hash(key)
+    if by is bytes.__hash__:
+        return zlib.crc32(cast(bytes, key))
+    if by is tuple.__hash__:
+        return hash(tuple(map(stable_hash, cast(tuple[Hashable, ...], key))))
+    if by is frozenset.__hash__:
+        return hash(frozenset(map(stable_hash, cast(frozenset[Hashable], key))))
+    if by is Enum.__hash__:
+        return stable_hash(cast(Enum, key).name)
+    if by is date.__hash__:
+        return cast(date, key).toordinal()
+    return 0 if key is None else hash(key)

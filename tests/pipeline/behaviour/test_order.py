@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
+from enum import StrEnum
 
 import anyio
 import pytest
@@ -61,6 +62,29 @@ async def test_order_per_key_reaches_the_batch_handler(level):
     assert (await pipeline.run()).settled == {"ok": 600}
     assert sorted(stored) == list(range(600))
     assert in_order(stored)
+
+
+class Region(StrEnum):
+    EU = "eu"
+
+
+async def test_keys_that_are_equal_are_one_key_whatever_their_types():
+    """A text and a StrEnum went to two workers of a batcher, one of which overtook the other."""
+    stored = []
+    pipeline = pipeline_of(60)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None: ...
+
+    @pipeline.batcher(
+        size=5, concurrency=8, partition_by=lambda m: "eu" if n_of(m) % 2 else Region.EU
+    )
+    async def store(batch: Batch[dict]) -> None:
+        await anyio.sleep(1 if n_of(batch.messages[0]) % 2 else 2)
+        stored.extend(n_of(m) for m in batch)
+
+    assert (await pipeline.run()).settled == {"ok": 60}
+    assert stored == list(range(60))
 
 
 async def test_one_worker_keeps_the_order_of_the_stream_through_retries():

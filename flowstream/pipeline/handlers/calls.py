@@ -17,7 +17,7 @@ import anyio
 
 from flowstream.errors import StageFailed
 from flowstream.pipeline.handlers.return_checks import (
-    NO_KEYS,
+    NO_VALUES,
     UNFINISHED,
     discard,
     hash_of,
@@ -172,9 +172,13 @@ def take_data(part: Slice[Any], lent: LentSlice[Any], answer: Any) -> TypeError 
             f"the handler of slices returned {type_name(answer)}; it returns a list of new data, "
             "or nothing"
         )
-    if answer and isinstance(answer[0], Message):
+    if wrong := NO_VALUES.intersection(map(type, answer)):
+        for item in answer:
+            discard(item)
+        (kind, *_) = sorted(it.__name__ for it in wrong)
+        what = "messages" if kind == Message.__name__ else f"a {kind}, not awaited, as data"
         return TypeError(
-            "the handler of slices returned messages; it returns a list of new data, or nothing"
+            f"the handler of slices returned {what}; it returns a list of new data, or nothing"
         )
     if not len(answer) == len(part) == len(lent):
         changed = f", and left {len(lent)} of them in its slice" if len(lent) != len(part) else ""
@@ -198,7 +202,7 @@ class Keyed(NamedTuple):
 def keyed(partition_by: Callable[[Message[Any]], Any], messages: list[Message[Any]]) -> Keyed:
     """Compute the partition key of each message. A message without a valid key fails alone."""
     keys, bad = map_all(partition_by, messages)
-    unfit = not NO_KEYS.isdisjoint(map(type, keys))
+    unfit = not NO_VALUES.isdisjoint(map(type, keys))
     hashes, unhashable = map_all(hash_of if unfit else hash, keys)
     wrong = dict([*unhashable, *bad])
     if not wrong:

@@ -18,7 +18,7 @@ from typing import Any
 from flowstream.pipeline.deciders.queues import KeyedQueue, Order
 from flowstream.pipeline.delivery import Delivery
 from flowstream.pipeline.handlers.calls import accept, fail, passes
-from flowstream.pipeline.handlers.return_checks import NO_KEYS, discard
+from flowstream.pipeline.handlers.return_checks import NO_VALUES, discard
 from flowstream.pipeline.handlers.threads import Threads
 from flowstream.pipeline.handlers.worker_state import WorkerState
 from flowstream.pipeline.message import Message
@@ -126,7 +126,7 @@ def lend_for_keys(
             if known is not None:
                 return known
             hashes = list(map(hash, keys))
-            if len(hashes) == len(keys) and NO_KEYS.isdisjoint(map(type, keys)):
+            if len(hashes) == len(keys) and NO_VALUES.isdisjoint(map(type, keys)):
                 return queue.orders(keys, hashes)
     except BaseException as error:
         if passes(error):

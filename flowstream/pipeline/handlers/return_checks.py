@@ -10,7 +10,7 @@ from flowstream.pipeline.message import Message
 from flowstream.texts import interrupts, type_name
 
 UNFINISHED = (CoroutineType, GeneratorType, AsyncGeneratorType)
-NO_KEYS = frozenset({Message, *UNFINISHED})
+NO_VALUES = frozenset({Message, *UNFINISHED})
 
 
 def discard(answer: Any) -> None:
@@ -50,7 +50,7 @@ def hash_of(key: Any) -> int:
 
     A message or coroutine equals only itself, so each message would be a partition of its own.
     """
-    if type(key) in NO_KEYS:
+    if type(key) in NO_VALUES:
         discard(key)
         raise TypeError(f"a {type_name(key)} cannot be a key; return a value such as an id")
     return hash(key)

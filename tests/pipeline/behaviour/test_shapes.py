@@ -180,6 +180,11 @@ async def test_a_handler_of_slices_decides_about_single_messages():
     }
 
 
+async def price(item: dict) -> int:
+    """Must be awaited."""
+    return 7
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -187,6 +192,9 @@ async def test_a_handler_of_slices_decides_about_single_messages():
         ("text", "returned str"),
         (7, "returned int"),
         (lambda part: part.messages, "returned messages; it returns a list of new data"),
+        (lambda part: [*part.data[1:], part.messages[0]], "returned messages; it returns"),
+        (lambda part: [price(item) for item in part.data], "a coroutine, not awaited, as data"),
+        (lambda part: [(n for n in item) for item in part.data], "a generator, not awaited"),
     ],
 )
 async def test_what_a_handler_of_slices_must_not_return_fails_the_slice(answer, reason):

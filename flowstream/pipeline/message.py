@@ -367,7 +367,9 @@ class Message(Generic[T]):
     def __reduce__(self) -> Any:
         """A message is pickled without its pipeline."""
         partition = self._delivery.partition
-        where = (partition.stream, self.offset, self.timestamp, partition.codec)
+        where = (
+            partition.stream, self.offset, self.timestamp, partition.codec, self.is_object,
+        )  # fmt: skip
         return _arrived, (self.data, self.raw, where, self.attempt, self.key)
 
     def __repr__(self) -> str:
@@ -400,12 +402,13 @@ class Detached:
 
 
 def _arrived(
-    data: Any, raw: bytes, where: tuple[str, int, int, Any], attempt: int, key: Hashable
+    data: Any, raw: bytes, where: tuple[str, int, int, Any, bool], attempt: int, key: Hashable
 ) -> Message[Any]:
     """A message that was unpickled in a worker process."""
-    stream, offset, timestamp, codec = where
+    stream, offset, timestamp, codec, is_object = where
     message = Message.new(data, raw=raw, stream=stream, offset=offset, timestamp=timestamp)
     message._delivery.partition.codec = codec
+    message._delivery.objects = [data] if is_object else None
     if attempt > 1 or key is not None:
         extra = message._more()
         extra.attempt, extra.key = attempt, key

@@ -106,6 +106,8 @@ def process(message: Message[dict]) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     elif doing == "killed once":
         return None
+    elif doing == "change":
+        message.data["seen"] = [*message.data["seen"], message.offset]
     elif doing == "slow":
         time.sleep(0.1)
         return os.getpid()

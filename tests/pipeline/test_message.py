@@ -123,3 +123,10 @@ def test_a_message_travels_to_another_process_without_its_pipeline() -> None:
     assert (arrived.data, arrived.raw) == ({"n": 1}, b"{}")
     assert (arrived.stream, arrived.offset, arrived.timestamp) == ("orders", 7, 5)
     assert (arrived.attempt, arrived.key) == (3, "k")
+
+
+def test_an_object_is_known_as_one_in_another_process() -> None:
+    message = Message.new({"n": 1})
+    assert not pickle.loads(pickle.dumps(message)).is_object
+    message._delivery.objects = [message.data]
+    assert pickle.loads(pickle.dumps(message)).is_object

@@ -1,7 +1,7 @@
 """Runs handlers in worker processes, with `processes=True`: for `def` handlers that compute.
 
-A slice is sent to a process, and its decisions come back. The handler must be importable by name,
-the data of its messages picklable, and it must return what it changes. Each decision is pickled
+A slice is sent to a process, and its decisions come back, with the data that it has returned or
+changed. The handler must be importable by name, and the data picklable. Each decision is pickled
 alone, so one that cannot be sent or read fails its own message only. A process that hangs is
 killed. If one dies with a slice, the messages are handled again one by one, so that only the
 message that kills it fails.
@@ -27,6 +27,7 @@ from flowstream.pipeline.state.run_state import log
 from flowstream.texts import describe, interrupts, is_a, traceback_of, type_name
 
 Handler = Callable[[Any], Any]
+UNCHANGEABLE = frozenset({bytes, str, int, float, bool, type(None)})
 STARTS = 3
 """How often a process is started that ends before it is ready."""
 
@@ -289,14 +290,14 @@ def _begin(handler: Handler) -> None:
 def _process(handler: Handler, messages: list[Message[Any]], ordered: bool) -> list[bytes]:
     decisions = []
     for message in messages:
-        before = message.data
+        before, inside = message.data, _inside(message.data)
         try:
             result = handler(message)
             if result is not None:
                 accept(message, result)
         except BaseException as error:
             fail(message, error)
-        decisions.append(_decided(message, before))
+        decisions.append(_decided(message, before, inside))
         if ordered and message.failed is not None:
             break
     return decisions
@@ -309,21 +310,33 @@ def _batch(handler: Handler, batch: Batch[Any]) -> tuple[Raised | None, list[byt
         error = wrong_return(handler(batch), batch)
     except BaseException as raised:
         error = raised
-    decisions = [_decided(message, message.data) for message in messages]
+    decisions = [_decided(message, message.data, None) for message in messages]
     return None if error is None else Raised.of(error), decisions
 
 
-def _decided(message: Message[Any], before: Any) -> bytes:
+def _inside(data: Any) -> bytes | None:
+    """What shows later whether the handler has changed the data inside; None if nothing does."""
+    if type(data) in UNCHANGEABLE:
+        return None
+    try:
+        return pickle.dumps(data)
+    except BaseException:
+        return None
+
+
+def _decided(message: Message[Any], before: Any, inside: bytes | None) -> bytes:
     """The decision, pickled; a failure if it cannot be pickled."""
     try:
-        return pickle.dumps(_decision(message, before))
+        return pickle.dumps(_decision(message, before, inside))
     except BaseException as error:
         fail(message, error)
         return pickle.dumps(Decision(reason=describe(error), error=Raised.of(error)))
 
 
-def _decision(message: Message[Any], before: Any) -> Decision:
-    changed = message.data is not before
+def _decision(message: Message[Any], before: Any, inside: bytes | None) -> Decision:
+    changed = message.data is not before or (
+        inside is not None and pickle.dumps(message.data) != inside
+    )
     decision = Decision(message.data if changed else None, changed)
     extra = message._extra
     if extra is not None:

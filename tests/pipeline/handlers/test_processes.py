@@ -122,6 +122,20 @@ async def test_what_a_handler_decides_comes_back() -> None:
     assert sorted(told.told) == list(range(6))
 
 
+async def test_what_a_handler_changes_inside_of_its_data_comes_back() -> None:
+    """As from a thread: it changed a copy, and the change was lost without a word."""
+    got: list[Any] = []
+    pipeline = pipeline_of(MemoryStream([b'{"do": "change", "seen": []}'] * 3), on_failure=Drop())
+    pipeline.processor(processes=True)(process)
+
+    @pipeline.batcher(size=3)
+    async def store(batch: Batch[dict]) -> None:
+        got.extend(data["seen"] for data in batch.data)
+
+    assert await settled_by(pipeline) == ({"ok": 3}, {})
+    assert got == [[0], [1], [2]]
+
+
 @pytest.mark.parametrize("stage", ["processor", "batcher"])
 async def test_programs_that_a_handler_starts_read_no_calls_and_write_into_no_answers(
     stage: str,

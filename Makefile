@@ -24,12 +24,11 @@ VENV_MODULE = { [ "$$(id -u)" = 0 ] && echo "installing Debian's python3-venv" &
   { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 BROKERS ?=
 ARGS ?=
-# Tests run in two processes per core, since they wait half of the time. In the fast ring none waits,
-# and real brokers need a part of the cores themselves. ARGS=-n0 runs all in one, for a debugger.
+# Tests run in two processes per core, since they wait half of the time, those on real brokers most
+# of it. In the fast ring none waits. ARGS=-n0 runs all in one, for a debugger.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WORKERS ?= $(shell expr 2 '*' $(CORES))
 test-fast: WORKERS := $(CORES)
-test-all: WORKERS := $(shell expr $(CORES) + 1)
 PYTEST = $(BIN)/pytest -n $(WORKERS) -m "not benchmark and not cluster"
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import CoroutineType
@@ -27,7 +27,8 @@ from typing import Any
 import pytest
 
 import flowstream.client.connecting.transport as transport
-from tests.brokers.running import Broker
+from tests.brokers.running import Broker, running
+from tests.support.report import broker_of
 
 FAILURES = Path(__file__).resolve().parents[2] / "build" / "failures"
 FRAMES_KEPT = 400
@@ -103,7 +104,7 @@ setattr(transport, "_connect", _recorded)  # noqa: B010 - what mypy refuses as a
 class Logs:
     """How long the logs of a test's brokers were when it began."""
 
-    def __init__(self, brokers: list[Broker]) -> None:
+    def __init__(self, brokers: Sequence[Broker]) -> None:
         self._begun = {Path(each.log): _size(Path(each.log)) for each in brokers if each.log}
 
     def write(self, folder: Path) -> None:
@@ -119,16 +120,16 @@ def _size(log: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-@pytest.fixture(autouse=True)
-def evidence(request: pytest.FixtureRequest) -> None:
-    """Begins to remember anew; what is kept is decided when the test has failed."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begins to remember anew; what is kept is decided when the test has failed.
+
+    A fixture for every test would take as long as the rest of a short one.
+    """
     frames.clear()
-    shutil.rmtree(folder_of(request.node), ignore_errors=True)
-    brokers: list[Broker] = []
-    for name in {"rabbitmq", "broker", "cluster"} & set(request.fixturenames):
-        if isinstance(found := request.getfixturevalue(name), (Broker, tuple)):
-            brokers += [found] if isinstance(found, Broker) else found
-    request.node.stash[_LOGS] = Logs(brokers)
+    shutil.rmtree(folder_of(item), ignore_errors=True)
+    name = broker_of(item)
+    item.stash[_LOGS] = Logs(() if name is None else running().get(name, ()))
 
 
 _LOGS: pytest.StashKey[Logs] = pytest.StashKey()

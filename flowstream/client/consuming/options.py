@@ -89,7 +89,10 @@ class CreditStrategy(Protocol):
 @listing
 @dataclass(frozen=True, slots=True)
 class CreditWhenDone:
-    """Back-pressure: a chunk's credit is returned when the next delivery is asked for."""
+    """Back-pressure: a chunk's credit is returned when the next delivery is asked for.
+
+    The credit of up to a quarter of `initial` chunks is returned together (`credit_together`).
+    """
 
     initial: Annotated[int, CHUNKS, "chunks that the broker may send ahead"] = 10
 
@@ -108,6 +111,7 @@ class CreditWhenDone:
 class CreditOnArrival:
     """No back-pressure: a chunk's credit is returned when the chunk arrives.
 
+    The credit of up to a quarter of `initial` chunks is returned together (`credit_together`).
     The number of chunks in memory is then unbounded. Use it only if the application is known to be
     faster than the stream.
     """
@@ -127,6 +131,17 @@ class CreditOnArrival:
 def credit_strategy(credit: int | CreditStrategy) -> CreditStrategy:
     """The strategy for a number of chunks, or the given strategy."""
     return CreditWhenDone(credit) if isinstance(credit, int) else credit
+
+
+def credit_together(strategy: CreditStrategy) -> int:
+    """How much credit is returned in one frame: a frame for each chunk costs both sides as much as
+    a chunk of few messages does.
+
+    The broker is left with more than half of `initial`, so it never waits for what is held back
+    here. Other strategies may hold back credit themselves: what they return is returned at once.
+    """
+    own = not isinstance(strategy, CreditWhenDone | CreditOnArrival)
+    return 1 if own else max((strategy.initial + 2) // 4, 1)
 
 
 def credit_from(ask: Callable[[], int]) -> int:

@@ -45,7 +45,7 @@ from flowstream.telemetry import ChunkReceived, Overtaken
 from flowstream.texts import plural, text_of
 
 from .delivery import Arrival, Arrivals, Delivery, StreamIdentity, Verdict, make_delivery
-from .options import ConsumerOptions, credit_from
+from .options import ConsumerOptions, credit_from, credit_together
 from .probe import probe
 
 OnUpdate = Callable[[ClientConnection | None, int, bool], None]
@@ -83,6 +83,8 @@ class Subscription:
         self._manager = manager
         self._options = options
         self._credit = options.credit_strategy
+        self._together = credit_together(self._credit)
+        self._due = 0
         self._state = state
         self._start = start
         self._on_update = on_update
@@ -259,13 +261,15 @@ class Subscription:
             self._give(credit)
 
     def _give(self, credit: int) -> None:
+        self._due += credit
         registration = self._registration
         if (
-            credit
+            self._due >= self._together
             and self._accepting
             and registration is not None
             and registration.connection.usable
         ):
+            credit, self._due = self._due, 0
             self.credits += credit
             registration.connection.send(Credit(registration.id, credit))
 
@@ -390,7 +394,7 @@ class Subscription:
         start = last_read or self._asked()
         self._owed = False  # the credit of what the application holds was that of the connection
         self._forget()
-        self.credits = self._credit.initial
+        self.credits, self._due = self._credit.initial, 0
         self._accepting = self._fresh = True
         answer = await registration.connection.request(
             lambda c: Subscribe(

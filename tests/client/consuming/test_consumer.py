@@ -107,17 +107,61 @@ async def test_points_in_time_and_ages(cluster: Cluster, connect: Connect) -> No
 
 async def test_not_asking_stops_the_broker(cluster: Cluster, connect: Connect) -> None:
     cluster.add("s", *chunks(100))
-    async with connect(cluster) as env, env.consumer("s", credit=10) as consumer:
+    async with connect(cluster) as env, env.consumer("s", credit=5) as consumer:
         await anyio.sleep(60)
-        assert consumer.statistics()["buffered_chunks"] == 10
+        assert consumer.statistics()["buffered_chunks"] == 5
         await anext(consumer)
         await anyio.sleep(60)
-        assert consumer.statistics()["buffered_chunks"] == 9
+        assert consumer.statistics()["buffered_chunks"] == 4
         assert cluster.node.received(Credit) == []
         await anext(consumer)
         await anyio.sleep(60)
-        assert consumer.statistics()["buffered_chunks"] == 9
+        assert consumer.statistics()["buffered_chunks"] == 4
         assert sum(c.credit for c in cluster.node.received(Credit)) == 1
+
+
+@pytest.mark.parametrize(("credit", "together"), [(1, 1), (5, 1), (6, 2), (10, 3), (100, 25)])
+async def test_the_credit_of_a_quarter_of_the_chunks_is_returned_together(
+    cluster: Cluster, connect: Connect, credit: int, together: int
+) -> None:
+    """A frame for each chunk would cost as much as a chunk of few messages."""
+    cluster.add("s", *chunks(300))
+    async with connect(cluster) as env, env.consumer("s", credit=credit) as consumer:
+        for asked in range(together):
+            await anext(consumer)
+            await anyio.sleep(1)
+            assert consumer.statistics()["buffered_chunks"] == credit - 1 - asked
+        await anext(consumer)
+        await anyio.sleep(1)
+        assert consumer.statistics()["buffered_chunks"] == credit - 1
+        assert [c.credit for c in cluster.node.received(Credit)] == [together]
+        await read(consumer, 500)
+        assert {c.credit for c in cluster.node.received(Credit)} == {together}
+
+
+class HoldsBack:
+    """A strategy that leaves the broker only one more than the half that it does not use."""
+
+    initial = 10
+
+    def __init__(self) -> None:
+        self._kept = 0
+
+    def arrived(self) -> int:
+        return 0
+
+    def done(self) -> int:
+        self._kept += 1
+        return int(self._kept > 4)
+
+
+async def test_the_credit_of_an_own_strategy_is_returned_as_it_says(
+    cluster: Cluster, connect: Connect
+) -> None:
+    cluster.add("s", *chunks(50))
+    async with connect(cluster) as env, env.consumer("s", credit=HoldsBack()) as consumer:
+        assert await read(consumer, 500) == numbers(500)
+    assert {c.credit for c in cluster.node.received(Credit)} == {1}
 
 
 async def test_credit_strategies(cluster: Cluster, connect: Connect) -> None:

@@ -134,9 +134,9 @@ class SliceQueue(Queue):
 
     def put(self, part: Slice[Any]) -> None:
         """Queue a slice. The queue takes it over."""
-        if len(part):
+        if count := len(part):
             self._slices.append(part)
-            self.waiting += len(part)
+            self.waiting += count
 
     def take(self, worker: int, count: int, whole: int = 0) -> Slice[Any] | None:
         if self._front:
@@ -146,9 +146,12 @@ class SliceQueue(Queue):
         if self._holder is not None or not self._slices:
             return None
         taken = self._head(count)
-        while len(taken) < count and self._slices:
-            taken.extend(self._head(count - len(taken)))
-        self.waiting -= len(taken)
+        found = len(taken)
+        while found < count and self._slices:
+            more = self._head(count - found)
+            found += len(more)
+            taken.extend(more)
+        self.waiting -= found
         return taken
 
     def _head(self, count: int) -> Slice[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from itertools import islice
 from operator import length_hint
@@ -30,6 +30,9 @@ class WorkerState:
     named `callback`) is called; if that has a timeout, `scope` ends it, and `late` is how many
     messages were left when it was ended. It is `queued` while the handler waits for a thread.
 
+    `cancel_requests` counts those of its task: after a call of the handler, any makes it look
+    whether the run was cancelled.
+
     `iterator` walks the messages for the handler. Counting them would cost time per message, so
     nothing counts: `length_hint` of the list's iterator is the number of messages left, and the
     message in the handler is the one before those. In a slice of columns it walks positions
@@ -37,9 +40,10 @@ class WorkerState:
     until it is kept or something is decided about it (handlers/lending.py).
     """
 
-    __slots__ = ("_messages", "active", "altered", "at_work", "callback", "chosen", "coroutine",
-                 "index", "iterator", "late", "lent", "name", "part", "queued", "reported", "scope",
-                 "seen", "since", "skipped", "slow", "taken", "thread", "walked")  # fmt: skip
+    __slots__ = ("_messages", "active", "altered", "at_work", "callback", "cancel_requests",
+                 "chosen", "coroutine", "index", "iterator", "late", "lent", "name", "part",
+                 "queued", "reported", "scope", "seen", "since", "skipped", "slow", "taken", "thread",
+                 "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name: str = name
@@ -58,6 +62,7 @@ class WorkerState:
         self.late: int | None = None
         self.queued: bool = False
         self.active: bool = False
+        self.cancel_requests: Callable[[], int] = int
         self.coroutine: Any = None
         self.thread: int | None = None
         self.since: float = 0.0
@@ -103,15 +108,16 @@ class WorkerState:
     def lend(self) -> None:
         """The handler is to see all of the slice: where that is in columns, by one object."""
         part = self.part
-        if self._messages is not None or part.rows or not len(part):
+        count = 0 if self._messages is not None or part.rows else len(part)
+        if not count:
             self.walk(self.messages)
             return
         delivery, indexes = part.runs[0]
         raw, data = part.columns
         self.walk([])
         self.lent = Message(delivery, indexes[0], data[0], raw[0])
-        self.iterator = iter(range(len(part)))
-        self.seen = len(part)
+        self.iterator = iter(range(count))
+        self.seen = count
 
     def keep(self) -> None:
         """Make the messages of the slice, with `lent` as one of them, and continue behind it.

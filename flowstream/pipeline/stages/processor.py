@@ -38,6 +38,7 @@ from flowstream.pipeline.slice import Slice
 from flowstream.pipeline.stages.acknowledger import AckTracker
 from flowstream.pipeline.stages.failure_handler import FailureHandler
 from flowstream.pipeline.state.run_state import RunState
+from flowstream.signals import cancel_requests
 from flowstream.telemetry import HandlerDone, Retried
 from flowstream.texts import describe
 
@@ -161,6 +162,7 @@ class Processors(Pool):
     # -- work
 
     async def work(self, worker: WorkerState) -> None:
+        worker.cancel_requests = cancel_requests()
         while worker.index < self.concurrency:
             size = self.sizer.size(self.queue.waiting, len(self.idle_workers) + 1)
             part = self.queue.take(worker.index, size, self._whole) if size else None
@@ -235,15 +237,21 @@ class Processors(Pool):
                 finally:
                     if hooks is not None:
                         hooks.attempted(todo[: left - worker.left])
-            await (
-                anyio.lowlevel.checkpoint_if_cancelled()
-            )  # the run was cancelled: the result does not count
+            if self._may_be_cancelled(worker):  # if it is, the result does not count
+                await anyio.lowlevel.checkpoint_if_cancelled()
             if scope is not None and scope.cancelled_caught:
                 failed = self._timed_out(worker)
             if failed is not None and ordered:
                 self.queue.assign(worker.index)
                 self.queue.block(failed)
                 self._put_back_blocked(worker)
+
+    def _may_be_cancelled(self, worker: WorkerState) -> bool:
+        """Whether the run may have been cancelled during a call of the handler.
+
+        A handler that shields itself is not asked to end, and still the drain may have ended.
+        """
+        return worker.cancel_requests() > 0 or self.state.draining.cancel_called
 
     async def _call(self, worker: WorkerState, ordered: bool) -> Message[Any] | None:
         """Call the handler with the messages that are left. Returns the one that failed, if any."""
@@ -274,7 +282,8 @@ class Processors(Pool):
             self.state.hooks.attempted(part.messages)
         with self.working(worker) as scope:
             error = await handle_slice(self._handler, part, worker, threads=threads)
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        if self._may_be_cancelled(worker):
+            await anyio.lowlevel.checkpoint_if_cancelled()
         if scope is not None and scope.cancelled_caught:
             error = HandlerTimeout(f"{self.name} took longer than {self.timeout:g} s")
         if error is not None:

@@ -42,8 +42,8 @@ class WorkerState:
 
     __slots__ = ("_messages", "active", "altered", "at_work", "callback", "cancel_requests",
                  "chosen", "coroutine", "index", "iterator", "late", "lent", "name", "part",
-                 "queued", "reported", "scope", "seen", "since", "skipped", "slow", "taken", "thread",
-                 "walked")  # fmt: skip
+                 "queued", "reported", "scope", "seen", "since", "skipped", "slow", "taken",
+                 "thread", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name: str = name

@@ -38,10 +38,29 @@ Decode = Callable[[bytes], Any]
 
 class Decoder(NamedTuple):
     """How a payload becomes T: `decode` takes bytes, `convert` a value in Python's own types. None
-    means that the payload stays as it is."""
+    means that the payload stays as it is. `kind` is the type of T's JSON values, where any is one.
+    """
 
     decode: Decode | None = None
     convert: Callable[[Any], Any] | None = None
+    kind: type | None = None
+
+    def slice(self, bodies: list[bytes]) -> tuple[list[Any], list[tuple[int, PayloadError]]]:
+        """The data of all bodies, and (index, error) of each that does not decode."""
+        if self.decode is None:
+            return list(bodies), []
+        if self.kind is None:
+            return decode_slice(self.decode, bodies)
+        # Two calls of Python for each body would cost a quarter of the parser's time.
+        data, bad = decode_slice(from_json, bodies)
+        if set(map(type, data)) <= {self.kind}:
+            return data, bad
+        assert self.convert is not None
+        wrong = dict(bad)
+        for index, value in enumerate(data):
+            if type(value) is not self.kind and index not in wrong:
+                data[index], [(_, wrong[index])] = None, decode_slice(self.convert, [value])[1]
+        return data, sorted(wrong.items())
 
     def of(self, codec: Codec | None, raw: bytes) -> Any:
         """The data of one message."""
@@ -139,7 +158,7 @@ def _text(body: bytes) -> str:
 
 def _json(kind: type) -> Decoder:
     check = _only(kind, "a JSON object" if kind is dict else "a JSON array")
-    return Decoder(lambda body: check(from_json(body)), check)
+    return Decoder(lambda body: check(from_json(body)), check, kind)
 
 
 def _only(kind: type, name: str) -> Callable[[Any], Any]:

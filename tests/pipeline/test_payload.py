@@ -145,17 +145,20 @@ def test_an_error_shows_the_whole_type_and_what_to_do():
 bodies = st.lists(
     st.one_of(
         st.integers().map(lambda n: json.dumps({"n": n}).encode()),
-        st.sampled_from([b"", b"{", b"[1", b"2]", b'{"n": "x"}', b"\xff", b"null", b'{"n": 1}}']),
+        st.sampled_from(
+            [b"", b"{", b"[1", b"2]", b'{"n": "x"}', b"\xff", b"null", b'{"n": 1}}', b"[]"]
+        ),
     ),
     max_size=40,
 )
 
 
-@given(bodies, st.sampled_from([Model, Typed, Struct, dict]))
+@given(bodies, st.sampled_from([Model, Typed, Struct, dict, list]))
 def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
-    decode = decoder(payload).decode
+    whole = decoder(payload)
+    decode = whole.decode
     assert decode is not None
-    data, bad = decode_slice(decode, bodies)
+    data, bad = whole.slice(bodies)
     assert len(data) == len(bodies)
     wrong = {index for index, _ in bad}
     for index, body in enumerate(bodies):
@@ -168,6 +171,8 @@ def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
             assert index not in wrong
             assert data[index] == expected
     assert all(isinstance(error, PayloadError) for _, error in bad)
+    one_by_one = decode_slice(decode, bodies)[1]
+    assert [(at, str(error)) for at, error in bad] == [(at, str(error)) for at, error in one_by_one]
 
 
 class Looked(pydantic.BaseModel):

@@ -403,7 +403,6 @@ class Source:
         """The data, the raw bodies, and (index, error) of each body that does not decode."""
         if opaque:
             return self._opaque(bodies)
-        decode = self._decoder.decode
         payloads: list[Any] = bodies
         if codec is not None:
             try:
@@ -415,9 +414,7 @@ class Source:
             if len(payloads) != len(bodies):  # one of them is malformed, or a value: one by one
                 data, bad = decode_slice(functools.partial(self._decoder.of, codec), bodies)
                 return data, bodies, bad
-        if decode is None:
-            return list(payloads), bodies, []
-        data, bad = decode_slice(decode, payloads)
+        data, bad = self._decoder.slice(payloads)
         return data, bodies, bad
 
     def _opaque(

@@ -61,6 +61,8 @@ IDLE_LASTS = 3.0
 FORCE_GRACE = 5.0
 """Seconds from the second signal until workers that have not ended are killed: 2 more than they
 take themselves."""
+ENDED = "stopped"
+"""The phase of a pipeline whose source has ended, while others of its process go on."""
 EVENTS = 50
 """Entries of the parent's own event log."""
 _WARNINGS = ("died", "stopped by", "given up", "uneven", "not answer")
@@ -248,6 +250,8 @@ class Parent:
             if member.phase is not Phase.READY:
                 return
             for pipeline in self._snapshots[member]["pipelines"]:
+                if pipeline["phase"] == ENDED:
+                    continue
                 if now - self._idle.get((member, pipeline["name"]), -IDLE_LASTS) >= IDLE_LASTS:
                     return
         self._by, self._all_idle = self._by or "--until-idle", True
@@ -358,7 +362,7 @@ class Parent:
         self._families[member] = figures["families"]
         running = bool(snapshot["pipelines"]) and not snapshot["starting"]
         was = member.phase
-        ready = running and not snapshot["not_ready"]
+        ready = running and not _hinders(snapshot)
         self.decisions.observed(member, ready=ready, now=anyio.current_time())
         if was is not Phase.READY and member.phase is Phase.READY:
             for change in self._changes.values():
@@ -447,6 +451,14 @@ class Parent:
                                  "pipeline": None, "text": text, "count": 1})  # fmt: skip
             _log.log(logging.WARNING if bad else logging.INFO, "%s", text)
         del self._events[:-EVENTS]
+
+
+def _hinders(snapshot: Mapping[str, Any]) -> bool:
+    """Whether a check fails, other than because a source has ended."""
+    ended = {it["name"] for it in snapshot["pipelines"] if it["phase"] == ENDED}
+    return any(
+        it["check"] != "phase" or it["pipeline"] not in ended for it in snapshot["not_ready"]
+    )
 
 
 @overload

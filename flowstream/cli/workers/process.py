@@ -73,7 +73,8 @@ class WorkerProcess:
             with theirs:
                 self._process = await anyio.open_process(
                     self._command(theirs.fileno()),
-                    stdin=-3,  # subprocess.DEVNULL
+                    # A source that reads standard input has no other worker to share it with.
+                    stdin=-3 if self._hello["several"] or self.member.number > 1 else None,
                     stdout=-1 if self._shown else None,
                     stderr=-1,
                     start_new_session=True,  # so that Ctrl-C reaches it only once, from here

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flowstream.cli.exit_codes import ExitCode
 from flowstream.cli.workers.parent_watch import GRACE
 from tests.brokers.running import Broker
+from tests.cli.command import flowstream
 from tests.cli.workers.fleet import WINDOW, Fleet, alive
 from tests.integration.test_client_consuming import declare_super_stream
 
@@ -457,6 +458,42 @@ async def test_a_file_is_published_once_by_all_workers(
         published = re.search(r"worker 1: published ([\d,]+) messages to", result.err)
         assert published is not None
         assert len(fleet.handled()) <= int(published[1].replace(",", ""))
+
+
+LINES = """
+import sys
+from flowstream import IterableProducer, Message, Pipeline, SuperStreamProducer
+
+lines = Pipeline("lines", IterableProducer(sys.stdin, threaded=True))
+
+@lines.processor
+async def show(message: Message[str]) -> None:
+    print(message.data, end="", flush=True)
+"""
+
+
+def test_one_worker_reads_standard_input_as_one_process_does(tmp_path: Path) -> None:
+    """It read nothing, and ended well."""
+    (tmp_path / "lines.py").write_text(LINES)
+    result = flowstream("run", "lines", "--workers", "1", cwd=tmp_path, stdin=b"one\ntwo\n")
+    assert result.code == ExitCode.OK, result.err
+    assert result.out.startswith("one\ntwo\nlines: ended"), result.out
+
+
+async def test_a_source_that_has_ended_does_not_hold_up_until_idle(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        await fleet.create()
+        (tmp_path / "lines.py").write_text(LINES)
+        fleet.write_module("\nfrom lines import lines\n")
+        words = ("run", "shop", "lines", "--workers", "1", "--until-idle", "0.5")
+        result = await to_thread.run_sync(
+            lambda: flowstream(*words, url=fleet.broker.url, cwd=tmp_path, stdin=b"one\n")
+        )
+        assert result.code == ExitCode.OK, result.err
+        assert "lines: ended after" in result.out
+        assert f"{fleet.name}: idle after" in result.out
 
 
 async def test_a_broker_that_cannot_share_partitions_is_refused(

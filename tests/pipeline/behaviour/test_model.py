@@ -33,7 +33,7 @@ from tests.pipeline.behaviour.model import BATCHERS, Collect, LiveStream, Model,
 from tests.support.pipelines import Recorder
 
 STEPS = 50
-USUAL = {"fast": 3, "dev": 12, "ci": 200}[hypothesis.settings.get_current_profile_name()]
+USUAL = {"fast": 3, "dev": 8, "ci": 200}[hypothesis.settings.get_current_profile_name()]
 EXAMPLES = int(os.environ.get("TESTS_MODEL_EXAMPLES", USUAL))
 
 actions = st.sampled_from(["ok", "ok", "slow", "raise", "fail", "final", "drop", "early"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from flowstream.signals import Signal
+from flowstream.signals import Signal, cancel_requests
 from flowstream.testing import virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -96,3 +98,17 @@ async def test_a_wait_is_cancelled_although_each_turn_of_the_loop_notifies_in_va
         await anyio.lowlevel.checkpoint()
         scope.cancel()
     assert scope.cancelled_caught
+
+
+async def test_cancel_requests_are_counted_until_the_scope_is_left() -> None:
+    """On trio there is nothing to count, so whoever asks always looks."""
+    before = int(asyncio._get_running_loop() is None)
+    requests = cancel_requests()
+    assert requests() == before
+    with anyio.move_on_after(1):
+        with contextlib.suppress(BaseException):  # as a handler that swallows everything
+            await anyio.sleep(2)
+        assert requests() == 1
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        raise AssertionError("the scope is cancelled")
+    assert requests() == before

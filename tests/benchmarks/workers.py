@@ -5,6 +5,8 @@
 
 Each measurement is a `flowstream run --workers N` of its own. Once its workers are ready, messages
 are published to the 8 partitions of a super stream; the rate is that from then to the last message.
+The broker needs about two seconds of a core to deliver them, so that short runs are too slow with
+two workers on two cores.
 The numbers of workers take turns. Needs as many idle cores as there are workers.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import anyio
 
+from flowstream.client import Environment
 from tests.benchmarks.harness import broker
 from tests.brokers.running import Broker
 from tests.cli.workers.fleet import Fleet
@@ -49,6 +52,14 @@ class Computing(Fleet):
 
     def write_module(self, text: str = "") -> None:
         (self.folder / "shop.py").write_text(MODULE.format(name=self.name, steps=STEPS))
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        anyio.run(self._delete)
+
+    async def _delete(self) -> None:
+        async with Environment(self.broker.url) as environment:
+            await environment.delete_super_stream(self.name)
 
     def count(self) -> int:
         """How many messages were handled. Reading the diaries would take time from the workers."""
@@ -81,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.workers", description=__doc__)
     parser.add_argument("--broker", default="embedded", help="3.11 or later; default: embedded")
     parser.add_argument("--workers", type=int, default=2, help="compared with one; default: 2")
-    parser.add_argument("--messages", type=int, default=40_000)
+    parser.add_argument(
+        "--messages", type=int, default=90_000, help="of each run; default: %(default)s"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args(arguments)
     rates: dict[int, list[float]] = {1: [], chosen.workers: []}

@@ -259,16 +259,22 @@ def configuration(broker: Broker, node: Node) -> str:
     return "\n".join(lines) + "\n"
 
 
-def allow_many_files() -> None:
-    """Raise this process's limit of open files: the brokers inherit it."""
+def allow_many_files(root: Path) -> None:
+    """Let brokers open as many files as this process may: each stream takes two and more.
+
+    `rabbitmq-server` changes its user with `su`, which sets the limit to 1,024 where nothing is
+    configured.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    limits = root / "etc/security/limits.d"
+    limits.mkdir(parents=True, exist_ok=True)
+    (limits / "flowstream.conf").write_text(f"rabbitmq soft nofile {files}\n")
 
 
 def start(broker: Broker, node: Node) -> subprocess.Popen[bytes]:
     """Start one node in the background; `wait_until_up` tells when it is there."""
-    allow_many_files()
+    allow_many_files(broker.root)
     inside = {kind: broker.root / path[1:] for kind, path in node.folders.items()}
     for folder in inside.values():
         folder.mkdir(parents=True, exist_ok=True)

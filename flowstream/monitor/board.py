@@ -3,7 +3,8 @@
 `Board` has two sources: the statistics of each running pipeline, read on demand, and telemetry
 events for what statistics do not contain (batches, commits, connections, the event log). `sample`,
 called once a second, keeps a bounded history. The live page, the health endpoints and the terminal
-view read it. It does no I/O, and the clock is an argument.
+view read it. It does no I/O. Times of day are those of the system, which may set its clock back, so
+durations are those of a steady clock; a `clock` of a test is both.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ FREQUENT = frozenset(
 class Board:
     """The state of every pipeline of a run, and an observer of its telemetry."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self.started: float = clock()
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.time
+        self._steady = clock or time.monotonic
+        self._started = self._steady()
         self.pipelines: dict[str, PipelineFigures] = {}
         self.connections: Counter[str] = Counter()
         self.lost: int = 0
@@ -86,7 +88,7 @@ class Board:
 
     def expect(self, pipeline: str) -> None:
         """Announce a pipeline that is starting: from now on the run is not ready without it."""
-        self.pipelines[pipeline] = PipelineFigures(pipeline, self._clock())
+        self.pipelines[pipeline] = PipelineFigures(pipeline, self._steady())
 
     def watch(
         self, pipeline: str, read: Callable[[], Statistics], declared: Pipeline | None = None
@@ -138,17 +140,17 @@ class Board:
         figures.abandoned += event.messages
 
     def _on_committed(self, figures: PipelineFigures, event: telemetry.Committed) -> None:
-        figures.commits[event.stream] = self._clock()
+        figures.commits[event.stream] = self._steady()
 
     def _on_commit_failed(self, figures: PipelineFigures, event: telemetry.CommitFailed) -> None:
         figures.commit_failures += 1
 
     def _on_truncated(self, figures: PipelineFigures, event: telemetry.Truncated) -> None:
         figures.truncated += event.messages
-        figures.truncated_at = self._clock()
+        figures.truncated_at = self._steady()
 
     def _on_offset_moved(self, figures: PipelineFigures, event: telemetry.OffsetMoved) -> None:
-        figures.foreign_commit = event, self._clock()
+        figures.foreign_commit = event, self._steady()
 
     def _on_partition_moved(
         self, figures: PipelineFigures, event: telemetry.PartitionMoved
@@ -162,13 +164,13 @@ class Board:
 
     def _on_stage_crashed(self, figures: PipelineFigures, event: telemetry.StageCrashed) -> None:
         figures.crashes += 1
-        figures.crashed_at = self._clock()
+        figures.crashed_at = self._steady()
 
     def _on_halted(self, figures: PipelineFigures, event: telemetry.Halted) -> None:
         figures.error = event.reason
 
     def _on_phase_changed(self, figures: PipelineFigures, event: telemetry.PhaseChanged) -> None:
-        figures.phase_since = self._clock()
+        figures.phase_since = self._steady()
 
     def _on_connection_opened(self, event: telemetry.ConnectionOpened) -> None:
         self.connections[event.role] += 1
@@ -181,7 +183,7 @@ class Board:
     def _on_state_changed(self, event: telemetry.StateChanged) -> None:
         key = (event.environment, event.kind, event.name)
         if event.state in {"connecting", "recovering"}:
-            self._disconnected[key] = (event.state, event.reason, self._clock())
+            self._disconnected[key] = (event.state, event.reason, self._steady())
         else:
             self._disconnected.pop(key, None)
             self._disconnected.pop(
@@ -225,7 +227,7 @@ class Board:
         What a pipeline has announced keeps it from being ready from its start on: until then it is
         not ready anyway, and waits for something else, such as its lifespan.
         """
-        now = self._clock()
+        now = self._steady()
         away = self._absent()
         return [
             PipelineHealth(
@@ -249,7 +251,7 @@ class Board:
 
     def _absent(self) -> list[Disconnected]:
         """Everything that is connecting or recovering."""
-        now = self._clock()
+        now = self._steady()
         return [
             Disconnected(kind, name, state, now - since, reason, environment)
             for (environment, kind, name), (state, reason, since) in self._disconnected.items()
@@ -277,13 +279,12 @@ class Board:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that the live page shows, as JSON-ready data."""
-        now = self._clock()
         checks = readiness(self.health())
         return {
             "version": __version__,
             "broker": self.broker,
-            "now": now,
-            "uptime": now - self.started,
+            "now": self._clock(),
+            "uptime": self._steady() - self._started,
             "connections": dict(+self.connections),
             "lost": self.lost,
             "losses": [each | advice("broker") for each in self.losses()],
@@ -301,7 +302,7 @@ class Board:
             ],
             "starting": [each.name for each in self.pipelines.values() if each.read is None],
             "not_ready": [_shown(check) for check in checks if not check.ok],
-            "pipelines": self._pipelines(checks, now),
+            "pipelines": self._pipelines(checks, self._steady()),
             "events": self.events.newest(),
             "process": self.usage.describe(),
         }

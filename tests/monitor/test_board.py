@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+
+import pytest
 
 from flowstream.monitor import Board
 from flowstream.monitor.figures import MAX_REASONS
@@ -18,6 +21,7 @@ from flowstream.telemetry import (
     PhaseChanged,
     StageCrashed,
     StateChanged,
+    Truncated,
 )
 from tests.monitor.figures import PARTITION, PROCESSOR, RUNNING, Changing
 
@@ -61,6 +65,28 @@ def test_a_snapshot_joins_statistics_and_events() -> None:
     assert (batcher["mean_batch"], batcher["mean_wait"]) == (49, 0.625)
     (stream,) = pipeline["streams"]
     assert (stream["committed"], stream["commit_age"], stream["credits"]) == (500, 3, 7)
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the clock had caught up, a lost connection failed no check, and old trouble stayed."""
+    system, steady = Clock(), Clock()
+    monkeypatch.setattr(time, "time", system)
+    monkeypatch.setattr(time, "monotonic", steady)
+    board = Board()
+    board.watch("p", Changing())
+    board.observe(StageCrashed("p", "default", "OSError", True))
+    board.observe(Truncated("p", "s", 5))
+    steady.now += 120
+    system.now -= 3600
+    board.observe(StateChanged("consumer", "s", "recovering", "reset", 0.0, "flowstream p"))
+    steady.now += 10
+    snapshot = board.snapshot()
+    assert snapshot["uptime"] == 130
+    assert [check["check"] for check in snapshot["not_ready"]] == ["broker"]
+    assert [lost["for"] for lost in snapshot["losses"]] == [10]
+    (pipeline,) = snapshot["pipelines"]
+    assert pipeline["phase_seconds"] == 130
+    assert pipeline["condition"]["name"] == "not ready", "it crashed two minutes ago"
 
 
 def test_history_and_reasons_of_drops_are_bounded() -> None:

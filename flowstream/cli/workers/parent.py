@@ -114,7 +114,7 @@ class Parent:
         self._events: list[dict[str, Any]] = []
         self._on_terminal = sys.stderr.isatty()
         self.retired: Retired = Retired()
-        self.started: float = time.time()
+        self._began = anyio.current_time()
         self.monitor: WorkersMonitor = WorkersMonitor(self, lambda: self._events)
         self._view = View(self.monitor, live=plan.live)
 
@@ -342,10 +342,9 @@ class Parent:
 
     def _silence(self, member: Member) -> float:
         """The seconds since a ready worker answered for the last time."""
-        snapshot = self._snapshots.get(member)
-        if snapshot is None or member.phase is not Phase.READY:
+        if member not in self._snapshots or member.phase is not Phase.READY:
             return 0.0
-        return time.time() - float(snapshot["now"])
+        return anyio.current_time() - member.heard
 
     async def look(self) -> None:
         """Ask every worker for its figures."""
@@ -392,7 +391,7 @@ class Parent:
                 )
             if not slot.members and not slot.done and not self.decisions.stopping:
                 # A worker that had no process yet waits since the run began.
-                since = max(self.started, _when(slot.since))
+                since = _when(max(self._began, slot.since))
                 found.append(WorkerView(slot.number, "waiting", since, restarts=slot.restarts,
                                         last_error=slot.last_error,
                                         died=_when(slot.died)))  # fmt: skip
@@ -402,10 +401,15 @@ class Parent:
         phase = Phase.STARTING if member.phase is Phase.PREPARED else member.phase
         known = self._since.get(member)
         if known is None or known[0] is not phase:
-            known = self._since[member] = (phase, time.time())
+            known = self._since[member] = (phase, anyio.current_time())
             for other in self._since.keys() - self.processes.keys() - {member}:
                 del self._since[other]
-        return known[1]
+        return _when(known[1])
+
+    @property
+    def started(self) -> float:
+        """When the run began, by the clock of the system."""
+        return _when(self._began)
 
     def controlled(self, request: Request, pipeline: str, action: str) -> None:
         """Remember a change for workers that start later."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from flowstream.monitor.history import LATENCY_WINDOW, History, Latencies, Sample
-from flowstream.pipeline import Pipeline, Statistics
+from flowstream.pipeline import Pipeline, StageStatistics, Statistics
 from flowstream.telemetry import OffsetMoved
 
 MAX_REASONS = 50
@@ -83,11 +83,17 @@ class PipelineFigures:
         for state, seconds in statistics.source.items():
             sample[f"producer:{state}"] = seconds
         for stage in statistics.stages:
+            key = key_of(stage)
             for state, seconds in stage.times.items():
-                sample[f"{stage.name}:{state}"] = seconds
-            sample[f"handled:{stage.name}"] = stage.handled
-            sample[f"failed:{stage.name}"] = stage.failed
+                sample[f"{key}:{state}"] = seconds
+            sample[f"handled:{key}"] = stage.handled
+            sample[f"failed:{key}"] = stage.failed
         self.history.add(sample)
+
+
+def key_of(stage: StageStatistics) -> str:
+    """What its counts are called in the history: a batcher may have the name of the processor."""
+    return f"{stage.kind} {stage.name}"
 
 
 def oldest(statistics: Statistics) -> float | None:

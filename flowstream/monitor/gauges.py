@@ -6,6 +6,7 @@ Every scrape replaces all values, so that a partition that moved to another proc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from flowstream.metrics import Metrics
@@ -55,8 +56,13 @@ PARTITION: Table[PartitionStatistics] = {
 def refresh(metrics: Metrics, board: Board) -> None:
     """Set all of these metrics; values that are unknown yet are left out."""
     runs = board.statistics()
-    stages = [((run.pipeline, stage.name), stage) for run in runs for stage in run.stages]
-    batchers = [(labels, stage) for labels, stage in stages if stage.kind == "batcher"]
+    stages = [((run.pipeline, stage.name), stage) for run in runs for stage in _by_name(run)]
+    batchers = [
+        ((run.pipeline, stage.name), stage)
+        for run in runs
+        for stage in run.stages
+        if stage.kind == "batcher"
+    ]
     partitions = [
         ((run.pipeline, partition.stream), partition)
         for run in runs
@@ -68,6 +74,28 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _fill(metrics, PARTITION, partitions)
     metrics.replace("stage_seconds", _times(runs))
     metrics.replace("ready", {check.labels: check.ok for check in readiness(board.health())})
+
+
+def _by_name(run: Statistics) -> Iterable[StageStatistics]:
+    """The stages. The processor and a batcher of one name have one label: they count together."""
+    found: dict[str, StageStatistics] = {}
+    for stage in run.stages:
+        same = found.get(stage.name)
+        found[stage.name] = stage if same is None else _together(same, stage)
+    return found.values()
+
+
+def _together(one: StageStatistics, other: StageStatistics) -> StageStatistics:
+    return replace(
+        one,
+        concurrency=one.concurrency + other.concurrency,
+        busy=one.busy + other.busy,
+        waiting=one.waiting + other.waiting,
+        parked=one.parked + other.parked,
+        longest=max(one.longest, other.longest),
+        hung=one.hung + other.hung,
+        times={state: seconds + other.times[state] for state, seconds in one.times.items()},
+    )
 
 
 def _fill(metrics: Metrics, table: Table[T], sources: Iterable[tuple[tuple[str, ...], T]]) -> None:
@@ -82,7 +110,7 @@ def _times(runs: Sequence[Statistics]) -> Rows:
     for run in runs:
         for state, seconds in run.source.items():
             rows[run.pipeline, "producer", state] = seconds
-        for stage in run.stages:
+        for stage in _by_name(run):
             for state, seconds in stage.times.items():
                 rows[run.pipeline, stage.name, state] = seconds
     return rows

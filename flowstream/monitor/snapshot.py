@@ -19,6 +19,7 @@ from flowstream.monitor.condition import (
 )
 from flowstream.monitor.figures import (
     PipelineFigures,
+    key_of,
     oldest,
     slowest,
     total_lag,
@@ -38,8 +39,8 @@ def pipeline_snapshot(
     """The snapshot of one pipeline; `checks` are the checks of its readiness."""
     history = figures.history
     attempts = {
-        stage.name: _recent(history, stage.name, f"handled:{stage.name}", f"failed:{stage.name}")
-        for stage in statistics.stages
+        key: _recent(history, stage.name, f"handled:{key}", f"failed:{key}")
+        for key, stage in ((key_of(stage), stage) for stage in statistics.stages)
     }
     decoding = _recent(history, "decode", "received", "undecodable")
     state = condition(_seen(figures, statistics, [*attempts.values()], checks, now))
@@ -82,7 +83,7 @@ def pipeline_snapshot(
             "states": history.time_shares("producer"),
             "failing": alarming(decoding, FAILED_ATTEMPTS),
         },
-        "stages": [_stage(figures, stage, attempts[stage.name]) for stage in statistics.stages],
+        "stages": [_stage(figures, stage, attempts[key_of(stage)]) for stage in statistics.stages],
         "ends": [asdict(end) for end in statistics.ends],
         "streams": [
             _partition(figures, partition, credits, now) for partition in statistics.partitions
@@ -160,8 +161,8 @@ def _elsewhere(figures: PipelineFigures, statistics: Statistics) -> list[str]:
 
 
 def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) -> dict[str, Any]:
-    batches = figures.batches.get(stage.name)
-    states = figures.history.time_shares(stage.name)
+    batches = figures.batches.get(stage.name) if stage.kind == "batcher" else None
+    states = figures.history.time_shares(key_of(stage))
     return {
         "name": stage.name,
         "kind": stage.kind,
@@ -179,7 +180,7 @@ def _stage(figures: PipelineFigures, stage: StageStatistics, attempts: Share) ->
         "longest": stage.longest,
         "hung": stage.hung,
         "hot_key": None if stage.hot_key is None else asdict(stage.hot_key),
-        "rate": figures.history.rate(f"handled:{stage.name}"),
+        "rate": figures.history.rate(f"handled:{key_of(stage)}"),
         "open_batches": stage.open_batches,
         "batches": batches.count if batches else 0,
         "mean_batch": batches.messages / batches.count if batches else None,

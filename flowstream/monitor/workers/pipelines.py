@@ -14,6 +14,8 @@ from flowstream.monitor.snapshot import outcomes_in_order, shown_condition
 from flowstream.monitor.workers.histories import merged_curves, weighted
 from flowstream.pipeline import Reason, merged_reasons
 
+Place = tuple[str, str]
+"""The kind and the name of a stage: a batcher may have the name of the processor."""
 Part = tuple[int, Mapping[str, Any]]
 """The number of a worker, and its snapshot of the pipeline."""
 
@@ -69,7 +71,7 @@ def merged_pipeline(
         "lag_seconds": _most(stream["lag_seconds"] for stream in streams),
         "catch_up": _most(it["catch_up"] for it in shown),
         "source": _source(shown),
-        "stages": [_stage(name, shown, ended) for name in _names(shown)],
+        "stages": [_stage(place, shown, ended) for place in _places(shown)],
         "streams": streams,
         "elsewhere": _elsewhere(shown, streams),
         "history": merged_curves([it["history"] for it in shown]),
@@ -79,11 +81,11 @@ def merged_pipeline(
 def summed_counts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What processes that have ended counted of one pipeline, as if they had been one."""
     stages = []
-    for name in _names(parts):
-        found = _stages(parts, name)
+    for kind, name in _places(parts):
+        found = _stages(parts, (kind, name))
         counts = {key: sum(it[key] for it in found) for key in PAST_SUMS}
         triggers = dict(_added(it["triggers"] for it in found))
-        stages.append({"name": name, **counts, "triggers": triggers})
+        stages.append({"kind": kind, "name": name, **counts, "triggers": triggers})
     return {
         "name": parts[0]["name"],
         **{name: sum(it[name] for it in parts) for name in COUNTED},
@@ -134,18 +136,22 @@ def _source(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**sources[0], "states": _mean_states(sources), "failing": failing}
 
 
-def _names(shown: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(stage["name"] for it in shown for stage in it["stages"]))
+def _place(stage: Mapping[str, Any]) -> Place:
+    return stage["kind"], stage["name"]
 
 
-def _stages(pipelines: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    return [stage for it in pipelines for stage in it["stages"] if stage["name"] == name]
+def _places(shown: Sequence[Mapping[str, Any]]) -> list[Place]:
+    return list(dict.fromkeys(_place(stage) for it in shown for stage in it["stages"]))
+
+
+def _stages(pipelines: Iterable[Mapping[str, Any]], place: Place) -> list[Mapping[str, Any]]:
+    return [stage for it in pipelines for stage in it["stages"] if _place(stage) == place]
 
 
 def _stage(
-    name: str, shown: Sequence[Mapping[str, Any]], ended: Sequence[Mapping[str, Any]]
+    place: Place, shown: Sequence[Mapping[str, Any]], ended: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    stages, past = _stages(shown, name), _stages(ended, name)
+    stages, past = _stages(shown, place), _stages(ended, place)
     sums: dict[str, Any] = {key: sum(it[key] for it in stages) for key in STAGE_SUMS}
     for key in PAST_SUMS:
         sums[key] += sum(it[key] for it in past)

@@ -8,6 +8,8 @@ from typing import Any
 from flowstream.monitor import WorkerView
 from flowstream.monitor.workers.snapshots import MISSING_GRACE, SILENT_GRACE, not_ready
 from flowstream.pipeline import Reason
+from flowstream.telemetry import BatchReady
+from tests.monitor.figures import BATCHER, PROCESSOR
 from tests.monitor.workers.faces import NOW, OneWorker, Several
 
 
@@ -42,6 +44,30 @@ def test_a_snapshot_of_several_has_what_one_of_a_process_has() -> None:
     assert single["streams"][0].keys() | {"worker"} == merged["streams"][0].keys()
     assert single["history"].keys() == merged["history"].keys()
     assert one["process"].keys() == all_of_them["process"].keys()
+
+
+def test_a_batcher_with_the_name_of_the_processor_has_figures_of_its_own() -> None:
+    """Both had the sum of both, and after a death twice that."""
+    several = Several()
+    for worker in several.workers:
+        stages = (replace(PROCESSOR, name="load"), replace(BATCHER, name="load", handled=40))
+        worker.statistics.change(stages=stages)
+        worker.board.observe(BatchReady("p", "load", 20, "size", 0.1))
+        worker.board.sample()
+        stages = (replace(stages[0], handled=110), replace(stages[1], handled=90, failed=25))
+        worker.statistics.change(stages=stages)
+        worker.board.sample()
+    several.end(2)
+    several.workers.append(OneWorker(2, ["s-1"], 7))
+    found = {
+        (it["kind"], it["name"]): (it["handled"], it["batches"], it["failing"])
+        for it in pipeline_of(several)["stages"]
+        if it["name"] == "load"
+    }
+    assert found == {
+        ("processor", "load"): (220, 0, False),
+        ("batcher", "load"): (180, 2, True),
+    }
 
 
 def test_the_table_of_workers() -> None:

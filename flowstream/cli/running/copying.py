@@ -41,6 +41,8 @@ PAUSE = 0.1
 """Seconds that a smaller batch waits for more messages."""
 IDLE = 2.0
 """Seconds without a new message after which a copy that does not follow ends."""
+LONGEST_NAME = 240
+"""Bytes of the name of a copy, at most: references and a connection have it and more in theirs."""
 MOST_NAMED = 20
 """The largest number of messages that an error names one by one."""
 ABOVE_OFFSETS = 1 << 61
@@ -143,7 +145,7 @@ def _as_copy(error: BaseException, copy: Copy) -> BaseException:
 def pipeline_of(source: str, super_stream: str, field: str, *, shared: bool) -> Pipeline:
     """The pipeline that copies a stream, or with `shared` a super stream."""
     producer = (SuperStreamProducer if shared else StreamProducer)(source, offset="first")
-    pipeline = Pipeline(f"{source}-to-{super_stream}", producer)
+    pipeline = Pipeline(name_of(source, super_stream), producer)
 
     @pipeline.processor(slices=True)
     async def bodies(part: Slice[Any]) -> list[bytes]:
@@ -195,4 +197,16 @@ def check_copy(source: str, super_stream: str, keys: list[str] | None) -> str:
             f"--from {source} is the super stream itself; give the copy another name",
             ExitCode.USAGE,
         )
+    too_long = len(name_of(source, super_stream).encode(errors="surrogatepass")) - LONGEST_NAME
+    if too_long > 0:
+        raise CommandError(
+            f"--from {source}: what is copied is recorded under the names of both streams, which "
+            f"are too long together. Give the super stream a name that is {too_long} bytes shorter",
+            ExitCode.USAGE,
+        )
     return keys[0]
+
+
+def name_of(source: str, super_stream: str) -> str:
+    """The name of the pipeline that copies."""
+    return f"{source}-to-{super_stream}"

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import anyio
 from anyio.abc import TaskGroup
 
+from flowstream.checks import MAX_NAME
 from flowstream.cli.connection.broker_choice import (
     BrokerChoice,
     Source,
@@ -312,7 +313,7 @@ class Supervisor:
         connection = self._connection
         environment = None
         if topology_of(pipeline).needs_broker:
-            name = f"flowstream {pipeline.name}"
+            name = f"flowstream {pipeline.name}".encode()[:MAX_NAME].decode(errors="ignore")
             environment = await stack.enter_async_context(
                 connection.environment(name=name, telemetry=self._telemetry)
             )

@@ -89,6 +89,22 @@ def test_until_idle_everything_is_handled_and_a_second_run_has_nothing_to_do(sho
 
 
 @pytest.mark.every_broker
+def test_a_pipeline_may_have_the_longest_name(shop: Shop) -> None:
+    """The name of its connection was longer than a name may be."""
+    name = "n" * 255
+    (shop.folder / "longest.py").write_text(
+        "from flowstream import Message, Pipeline, StreamProducer\n"
+        f"pipeline = Pipeline({name!r}, StreamProducer({shop.stream!r}))\n"
+        "@pipeline.processor\n"
+        "async def handle(message: Message[bytes]) -> None: ...\n"
+    )
+    line = ("run", "longest", "--until-idle", "0.5")
+    for said in (f"{COUNT:,} messages handled", "nothing to do"):
+        result = flowstream(*line, url=shop.url, cwd=shop.folder)
+        assert result.code == 0, result.err
+        assert said in result.out
+
+
 def test_sigterm_drains_commits_and_exits_zero(shop: Shop) -> None:
     target = write_module(shop.folder, shop.stream, handler=SLOW)
     with Started("run", target, "--http", "127.0.0.1:0", url=shop.url, cwd=shop.folder) as run:

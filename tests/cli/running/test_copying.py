@@ -148,6 +148,8 @@ def test_what_does_not_fit_is_refused(broker: Broker, stream_name: str) -> None:
     assert "--from needs one --key" in refused("a --from b")
     assert "--from needs one --key" in refused("a --from b --key x --key y")
     assert "is the super stream itself" in refused("a --from a --key x")
+    long = f"{'a' * 120} --from {'b' * 150} --key x"
+    assert "a name that is 34 bytes shorter" in refused(long), "it was created, and never filled"
     assert "--until-idle is only for --from" in refused("a --until-idle")
     assert "does not exist" in refused(f"{stream_name} --from no-such --key x", 6)
 

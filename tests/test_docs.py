@@ -25,8 +25,8 @@ TOGETHER = {
 }
 """Short pages, which run in one process."""
 PAGES = sorted({*DOCS.rglob("*.md")} - {page for pages in TOGETHER.values() for page in pages})
-LONG = {"testing.md", "tutorial.md"}
-"""Pages whose tests are run by pytest."""
+LONG = {"testing.md", "tutorial.md", "files.md", "databases.md"}
+"""Pages that take more than a second of CPU: with tests for pytest, or sinks with libraries."""
 NEEDED = {"files.md": ("pyarrow", "fsspec"), "parquet.md": ("pyarrow",), "http.md": ("httpx",)}
 """Modules of extras without which a page does not run."""
 

@@ -6,6 +6,8 @@ import asyncio
 import queue
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -33,17 +35,31 @@ def test_a_process_without_an_event_loop_ends(reasons: queue.Queue[str]) -> None
         assert theirs.recv(100) == b"what the parent says is not for the watch"
 
 
+class Asked:
+    """The running event loop, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.times = 0
+
+    def call_soon_threadsafe(self, answer: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(answer)
+        self.times += 1
+
+
 async def test_an_event_loop_that_answers_may_drain_and_one_that_is_blocked_may_not(
     reasons: queue.Queue[str],
 ) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        watch = ParentWatch(theirs, grace=GRACE, end=reasons.put)
-        watch.follow(asyncio.get_running_loop())
+        watch = ParentWatch(theirs, grace=10 * GRACE, end=reasons.put)
+        loop: Any = Asked()
+        watch.follow(loop)
         ours.close()
-        await asyncio.sleep(5 * GRACE)
+        while loop.times < 3:
+            await asyncio.sleep(0.01)
         assert reasons.empty()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while reasons.empty() and time.monotonic() < deadline:
             time.sleep(0.01)  # as a handler that blocks
         assert not reasons.empty()

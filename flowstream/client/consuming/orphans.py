@@ -3,11 +3,13 @@
 RabbitMQ below 4.1 can forget a group: a consumer that was asked to step down dies before it has
 answered, or a new leader of the coordinator does not send what the old one had decided. From then
 on each consumer waits endlessly. The broker begins again with a group that has no member left, so
-all members leave the partition, each by what it sees itself, and come back later.
+all members leave the partition, each by what it sees itself, and come back later. They leave when
+the clocks of their machines begin a new turn, so that all are away at the same time.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -31,39 +33,59 @@ LOOK = 3.0
 MOST = 50
 """Partitions that are looked at each time; if there are more, they take turns."""
 WATCHED = 120.0
-"""Seconds after a lost connection in which a standstill is probably an orphaned partition. At other
-times it is more likely that another member is slow, or paused."""
+"""Seconds after the start of a process, or the loss of one of its connections, in which a
+standstill is probably an orphaned partition. At other times it is more likely that another member
+is slow, or paused."""
 STANDSTILL = 12.0
-"""Seconds until this consumer leaves."""
+"""Seconds until this consumer leaves, in the next turn."""
+TURN = 15.0
+"""Seconds of a turn; twice, four times and eight times as long after each time that was in vain."""
+MOST_DOUBLED = 3
 AWAY = 9.0
 """Seconds until it comes back: longer than LOOK, so that the members are away at the same time."""
+wall_clock = time.time
 
 
 @dataclass(slots=True)
 class Standstill:
-    """What was seen of one partition. Pure."""
+    """What was seen of one partition. Pure.
 
-    recoveries: int = 0
+    `left` is the stored offset at which this member has left it, `tries` times: until it moves, the
+    standstill is the same one, however long ago it began.
+    """
+
+    losses: int | None = None
     stored: int | None = None
     since: float = 0.0
-    lost_at: float = float("-inf")
+    clock: float = 0.0
+    left: int | None = None
+    tries: int = 0
     away: bool = False
 
-    def is_suspect(self, recoveries: int, now: float) -> bool:
-        """Whether its connection was lost lately."""
-        if recoveries != self.recoveries:
-            self.recoveries, self.lost_at, self.stored = recoveries, now, None
-        return now - self.lost_at <= WATCHED and not self.away
+    def lost(self, losses: int) -> bool:
+        """Whether the connection was lost since the last look, or this is the first one."""
+        known, self.losses = self.losses, losses
+        return known != losses
 
-    def looked(self, stored: int | None, end: int | None, now: float) -> bool:
-        """Whether nobody seems to read it: there are messages, and the stored offset stays."""
+    def looked(self, stored: int | None, end: int | None, now: float, clock: float) -> bool:
+        """Whether to leave: there are messages, the stored offset stays, and a turn begins."""
+        period = TURN * 2 ** min(self.tries, MOST_DOUBLED)
+        begins = clock // period > self.clock // period
+        self.clock = clock
         if stored is None or end is None or stored >= end or stored != self.stored:
+            if stored != self.left:
+                self.left, self.tries = None, 0
             self.stored, self.since = stored, now
             return False
-        if now - self.since < STANDSTILL:
-            return False
-        self.since = now
-        return True
+        return begins and now - self.since >= STANDSTILL
+
+    def leave(self) -> None:
+        """This member leaves the partition."""
+        self.away, self.left, self.tries = True, self.stored, self.tries + 1
+
+    def come_back(self, losses: int | None) -> None:
+        """It is there again. The broker has some time to assign the partition."""
+        self.away, self.losses, self.stored = False, losses, None
 
 
 class OrphanWatch:
@@ -81,6 +103,7 @@ class OrphanWatch:
         self._offsets = OffsetStore(manager)
         self._seen: dict[str, Standstill] = {}
         self._turn = 0
+        self._lost_at = float("-inf")
 
     async def run(self) -> None:
         """Looks until cancelled; returns at once if the broker does not need it."""
@@ -100,11 +123,17 @@ class OrphanWatch:
                         group.start_soon(self._leave, consumer)
 
     def _some(self) -> list[Consumer]:
-        now = anyio.current_time()
+        consumers, now = list(self._consumers()), anyio.current_time()
+        for each in consumers:
+            if (losses := each.losses) is not None and self._seen_of(each).lost(losses):
+                self._lost_at = now
+        recent = now - self._lost_at <= WATCHED
         waiting = [
             each
-            for each in self._consumers()
-            if _stands_by(each) and self._seen_of(each).is_suspect(each.losses or 0, now)
+            for each in consumers
+            if _stands_by(each)
+            and not (seen := self._seen_of(each)).away
+            and (recent or seen.left is not None)
         ]
         start = self._turn = (self._turn + MOST) % max(1, len(waiting))
         return (waiting[start:] + waiting[:start])[:MOST]
@@ -116,7 +145,8 @@ class OrphanWatch:
         stream, manager = consumer.stream, self._manager
         stored = await self._offsets.query(self._reference, stream)
         _, newest = await find_ends(manager, await manager.locator.get(), stream)
-        if not self._seen_of(consumer).looked(stored, newest, anyio.current_time()):
+        seen = self._seen_of(consumer)
+        if not seen.looked(stored, newest, anyio.current_time(), wall_clock()):
             return False
         last = await probe(manager, stream, OffsetSpec.last())  # the newest chunk may have none
         return last is not None and stored is not None and last.offset + last.records > stored + 1
@@ -130,13 +160,13 @@ class OrphanWatch:
             extra={"stream": consumer.stream, "reference": self._reference},
         )  # fmt: skip
         seen = self._seen_of(consumer)
-        seen.away = True
+        seen.leave()
         try:
             await consumer.subscribe_again(away=AWAY)
         except FlowstreamError as error:  # it was closed meanwhile
             log.debug("%r did not leave its group: %s", consumer, error)
         finally:
-            seen.away, seen.stored = False, None  # the broker has as long again to assign it
+            seen.come_back(consumer.losses)
 
 
 def _stands_by(consumer: Consumer) -> bool:

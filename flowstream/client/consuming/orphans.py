@@ -43,7 +43,7 @@ TURN = 15.0
 MOST_DOUBLED = 3
 AWAY = 9.0
 """Seconds until it comes back: longer than LOOK, so that the members are away at the same time."""
-wall_clock = time.time
+wall_clock: Callable[[], float] = time.time
 
 
 @dataclass(slots=True)

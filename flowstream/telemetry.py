@@ -170,7 +170,7 @@ class AttemptFailed(Event):
 
     It is "decode", "prepare", "process", "batch", "sink" or "commit". `Retried` or `Failed`
     follows. `error` is the exception's class; after `message.fail` it is the reason, with …
-    for each number and identifier. `reason` is the text of the first failure.
+    for numbers and ids. `reason` is the text of the first failure.
     """
 
     pipeline: str

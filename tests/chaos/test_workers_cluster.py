@@ -55,9 +55,7 @@ async def test_workers_outlast_a_worker_a_node_and_a_roll(
     await run_sync(nodes.settle)
     broker = replace(cluster[0], url=seeds(cluster))
     with Fleet(broker, tmp_path) as fleet:
-        await fleet.create()
-        fleet.start()
-        await run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         published, finished = 0, False
 
         async def pause() -> bool:

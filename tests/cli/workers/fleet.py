@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from anyio import to_thread
+
 from flowstream.client import AmqpMessage, Environment
 from tests.brokers.running import Broker
 from tests.cli.command import COMMAND, Result, environment
@@ -103,6 +105,12 @@ class Fleet:
                         break
                 await publisher.flush()
         return published
+
+    async def begin(self) -> None:
+        """Create the super stream and start two workers; return once they are ready."""
+        await self.create()
+        self.start()
+        await to_thread.run_sync(self.until, self.ready)
 
     @property
     def environment(self) -> Mapping[str, str]:

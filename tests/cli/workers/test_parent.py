@@ -45,9 +45,7 @@ async def test_a_worker_is_killed_and_all_are_replaced_under_load(
     What was settled since the last commit is repeated, too: here a commit follows in 0.2 s.
     """
     with Fleet(broker, tmp_path) as fleet:
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         victim, killed = 0, 0.0
 
         async def disturb() -> None:
@@ -119,9 +117,7 @@ async def test_no_counter_falls_when_a_worker_is_killed(
 ) -> None:
     """Prometheus takes a counter that falls for a new one, and counts what it shows again."""
     with Fleet(embedded_broker, tmp_path) as fleet:
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         fallen: list[str] = []
 
         def scrape(before: dict[str, float]) -> dict[str, float]:
@@ -183,9 +179,7 @@ async def test_programs_of_handlers_end_with_a_worker_that_is_killed(
 
 async def test_workers_end_with_their_parent(embedded_broker: Broker, tmp_path: Path) -> None:
     with Fleet(embedded_broker, tmp_path) as fleet:
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         pids = [it["pid"] for it in fleet.snapshot()["workers"]]
         assert all(map(alive, pids))
         fleet.run.kill()
@@ -202,9 +196,7 @@ async def test_workers_whose_event_loop_is_blocked_end_with_their_parent(
     """They cannot drain: a handler blocks the event loop for good."""
     with Fleet(embedded_broker, tmp_path) as fleet:
         fleet.write_module("    time.sleep(1000)\n")
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         pids = [it["pid"] for it in fleet.snapshot()["workers"]]
         await fleet.publish(0, 300, lambda: anyio.sleep(0))
         diaries = [tmp_path / f"handled.{pid}" for pid in pids]
@@ -283,9 +275,7 @@ async def test_a_worker_that_does_not_answer_is_named(
     embedded_broker: Broker, tmp_path: Path
 ) -> None:
     with Fleet(embedded_broker, tmp_path) as fleet:
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         pid = fleet.snapshot()["workers"][0]["pid"]
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -357,9 +347,7 @@ async def test_a_restart_gives_nothing_to_a_stopped_worker(
         (tmp_path / "pyproject.toml").write_text(
             f'[tool.flowstream.pipelines."{fleet.name}"]\ndrain_timeout = 1.0\n'
         )
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         await to_thread.run_sync(fleet.until, lambda: fleet.readers() == {1, 2})
         streams = fleet.snapshot()["pipelines"][0]["streams"]
         pids = [it["pid"] for it in fleet.snapshot()["workers"]]
@@ -392,9 +380,7 @@ async def test_a_stopped_worker_does_not_hold_up_the_end_of_the_run(
         (tmp_path / "pyproject.toml").write_text(
             f'[tool.flowstream.pipelines."{fleet.name}"]\ndrain_timeout = 1.0\n'
         )
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         pids = [it["pid"] for it in fleet.snapshot()["workers"]]
         os.kill(pids[1], signal.SIGSTOP)
         fleet.run.send_signal(signal.SIGTERM)
@@ -412,9 +398,7 @@ async def test_a_worker_that_dies_while_the_run_drains_is_reported(
     embedded_broker: Broker, tmp_path: Path
 ) -> None:
     with Fleet(embedded_broker, tmp_path) as fleet:
-        await fleet.create()
-        fleet.start()
-        await to_thread.run_sync(fleet.until, fleet.ready)
+        await fleet.begin()
         pid = fleet.snapshot()["workers"][1]["pid"]
         os.kill(pid, signal.SIGSTOP)  # it has not drained yet
         fleet.run.send_signal(signal.SIGTERM)

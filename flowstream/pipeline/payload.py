@@ -4,7 +4,7 @@
 | --- | --- |
 | bytes, Any, no annotation | as it is |
 | str | UTF-8 |
-| dict, list (JSON) | pydantic's JSON parser |
+| dict, list, dict[str, Any], list[Any] (JSON) | pydantic's JSON parser |
 | pydantic model, dataclass, TypedDict, dict[...], list[...], a union of those | pydantic |
 | msgspec.Struct, and the same of Structs | msgspec |
 
@@ -55,11 +55,11 @@ class Decoder(NamedTuple):
         data, bad = decode_slice(from_json, bodies)
         if set(map(type, data)) <= {self.kind}:
             return data, bad
-        assert self.convert is not None
         wrong = dict(bad)
         for index, value in enumerate(data):
             if type(value) is not self.kind and index not in wrong:
-                data[index], [(_, wrong[index])] = None, decode_slice(self.convert, [value])[1]
+                [(_, wrong[index])] = decode_slice(self.decode, [bodies[index]])[1]
+                data[index] = None
         return data, sorted(wrong.items())
 
     def of(self, codec: Codec | None, raw: bytes) -> Any:
@@ -101,6 +101,10 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
         return Decoder(_text, _only(str, "text"))
     if payload in (dict, list):
         return _json(payload)
+    kind = get_origin(payload)
+    if (kind, get_args(payload)) in ((dict, (str, Any)), (list, (Any,))):
+        # pydantic would look at every key, and make each string anew that the parser remembers.
+        return _json(kind)._replace(convert=_by_pydantic(payload).convert)
     if not _supported(payload):
         raise UnsupportedPayloadType(
             f"{handler}: a message cannot be decoded to {_name(payload)}; use {SUPPORTED}"

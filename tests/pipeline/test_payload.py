@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import re
+import typing
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NewType, TypedDict
 
@@ -83,6 +84,8 @@ class Unfinished(pydantic.BaseModel):
         (list, b"[1, 2]", [1, 2]),
         (list[Model], b'[{"n": 1}]', [Model(n=1)]),
         (dict[str, int], b'{"n": 1}', {"n": 1}),
+        (dict[str, Any], b'{"n": [1]}', {"n": [1]}),
+        (list[Any], b"[1, [2]]", [1, [2]]),
         (str, "né".encode(), "né"),
         (Created | Deleted, b'{"kind": "deleted"}', Deleted(kind="deleted")),
         (Annotated[Model, "tag"], b'{"n": 1}', Model(n=1)),
@@ -153,7 +156,7 @@ bodies = st.lists(
 )
 
 
-@given(bodies, st.sampled_from([Model, Typed, Struct, dict, list]))
+@given(bodies, st.sampled_from([Model, Typed, Struct, dict, list, dict[str, Any], list[Any]]))
 def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
     whole = decoder(payload)
     decode = whole.decode
@@ -173,6 +176,49 @@ def test_a_slice_decodes_as_its_bodies_do_one_by_one(bodies, payload):
     assert all(isinstance(error, PayloadError) for _, error in bad)
     one_by_one = decode_slice(decode, bodies)[1]
     assert [(at, str(error)) for at, error in bad] == [(at, str(error)) for at, error in one_by_one]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+texts = st.one_of(
+    values.map(json.dumps),
+    values.map(lambda value: json.dumps(value, ensure_ascii=False)),
+    st.text(max_size=20),
+    st.sampled_from(
+        [
+            '{"a": 1, "a": 2}',
+            '{"a": 1e400}',
+            '["\\ud800"]',
+            '{"a": -0}',
+            f"[1{'0' * 5000}]",
+            "[" * 300,
+        ]
+    ),
+).map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+@given(texts, st.sampled_from([dict[str, Any], list[Any]]))
+def test_json_of_any_values_decodes_as_pydantic_decodes_it(body, payload):
+    data, bad = decoder(payload).slice([body])
+    try:
+        expected = pydantic.TypeAdapter(payload).validate_json(body)
+    except pydantic.ValidationError:
+        assert [index for index, _ in bad] == [0]
+    else:
+        assert not bad
+        assert repr(data) == repr([expected])  # NaN, -0.0
+
+
+@pytest.mark.parametrize("payload", [dict[str, Any], typing.Dict[str, Any]])  # noqa: UP006
+def test_a_map_of_an_amqp_message_needs_keys_of_the_declared_type(payload):
+    convert = decoder(payload).convert
+    assert convert is not None
+    assert convert({"n": 1}) == {"n": 1}
+    with pytest.raises(pydantic.ValidationError):
+        convert({1: "n"})
 
 
 class Looked(pydantic.BaseModel):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -221,6 +222,10 @@ _BYTES = {bytes}
 class Entrance(Protocol):
     """The first stage behind the source."""
 
+    @property
+    def waiting(self) -> int:
+        """How many messages no worker has taken yet."""
+
     def put(self, part: Slice[Any]) -> None:
         """Take over a slice."""
 
@@ -338,9 +343,22 @@ class Source:
             if self._unyielded > SLICE:
                 self._unyielded = 0
                 self.times.enter("backpressured", state.clock())
-                await anyio.lowlevel.checkpoint()
+                await self._yield()
                 self.times.enter("busy", state.clock())
         self.times.enter("idle", state.clock())
+
+    async def _yield(self) -> None:
+        """Give other tasks a turn, and more turns while the first stage gets through what waits.
+
+        With one turn each, slices that waited once would wait for good: workers that never pause
+        take as many as come. Decoded data that waits is out of the processor's cache when the
+        handler gets it. Workers that pause in their handlers find the next messages waiting.
+        """
+        await anyio.lowlevel.checkpoint()
+        before, left = math.inf, self._entrance.waiting
+        while 0 < left < before:
+            await anyio.lowlevel.checkpoint()
+            before, left = left, self._entrance.waiting
 
     def _take_in(self, delivery: Delivery, size: int, now: float) -> None:
         """Count the messages of a delivery in the window and in the watermark."""

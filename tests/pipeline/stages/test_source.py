@@ -7,16 +7,19 @@ import logging
 from typing import Any
 
 import anyio
+import pydantic
 import pytest
 
 from flowstream.errors import ConfigurationError, ConnectionFailed, SourceFailed
 from flowstream.pipeline import (
+    Batch,
     Intake,
     IterableProducer,
     Message,
     Pipeline,
     Producer,
 )
+from flowstream.pipeline.stages.source import SLICE
 from tests.support.callbacks import nothing, raised
 from tests.support.pipelines import MemoryStream, numbers
 
@@ -214,3 +217,49 @@ async def test_endless_sources_end_by_a_stop_alone() -> None:
     pipeline = Pipeline("test", MemoryStream(numbers(3)))
     pipeline.processor(nothing)
     assert (await pipeline.run()).settled == {"ok": 3}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("batcher", [False, True])
+async def test_data_does_not_wait_for_handlers_that_never_pause(workers, batcher) -> None:
+    decoded = handled = ahead = 0
+
+    class Order(pydantic.BaseModel):
+        n: int
+
+        @pydantic.model_validator(mode="after")
+        def count(self) -> Order:
+            nonlocal decoded, ahead
+            decoded += 1
+            ahead = max(ahead, decoded - handled)
+            return self
+
+    source = IterableProducer([b'{"n": 1}'] * 20_000)
+    pipeline = Pipeline("orders", source, max_in_flight=10_000)
+
+    @pipeline.processor(concurrency=workers)
+    async def take(message: Message[Order]) -> None:
+        nonlocal handled
+        handled += 1
+
+    if batcher:
+
+        @pipeline.batcher(size=1_000)
+        async def store(batch: Batch[Order]) -> None:
+            pass
+
+    result = await pipeline.run()
+    assert result.settled == {"ok": 20_000}
+    assert ahead <= 2 * SLICE
+
+
+async def test_messages_wait_for_handlers_that_pause() -> None:
+    pipeline = Pipeline("orders", IterableProducer([b""] * 20_000), max_in_flight=5_000)
+
+    @pipeline.processor(concurrency=10)
+    async def take(message: Message[bytes]) -> None:
+        await anyio.sleep(0.001)
+
+    async with pipeline.start() as running:
+        await running.wait()
+        assert running.statistics().highest_in_flight == 5_000

@@ -26,6 +26,7 @@
     │   └── MessageTooLarge           the message does not fit into a frame
     ├── ChecksumMismatch              a chunk does not match its CRC-32
     ├── SinkFailed                    a sink could not write
+    │   ├── SinkUnavailable           its database or directory could not be reached
     │   ├── StreamReplaced            it wrote messages of another stream with this name
     │   ├── OutcomeUnknown            nobody answered whether a batch was committed
     │   ├── SequenceLost              its target no longer knows what was published
@@ -343,6 +344,10 @@ class ChecksumMismatch(FlowstreamError):
 
 class SinkFailed(FlowstreamError):
     """A sink could not write: its database or directory could not be used, or kept failing."""
+
+
+class SinkUnavailable(SinkFailed):
+    """The database or directory of a sink could not be opened. Another run may find it."""
 
 
 class StreamReplaced(SinkFailed):

@@ -53,18 +53,13 @@ CRASHES = frozenset(
 AGAIN = frozenset(
     {
         ExitCode.UNEXPECTED,
-        ExitCode.CONNECTION,
-        ExitCode.TIMEOUT,
         ExitCode.SERVER,
         ExitCode.THREADS,
         ExitCode.NOT_VERIFIED,
     }
 )
-"""Errors of a worker that was ready after which it is started again: another try may succeed."""
-
-OUTAGES = frozenset({ExitCode.CONNECTION, ExitCode.TIMEOUT})
-"""Errors that a worker has while the broker is away. They are no short lives: workers that run wait
-for the broker for as long as it takes."""
+"""Errors of a worker that was ready after which it is started again: another try may succeed. So
+may one after an outage."""
 
 
 class Phase(Enum):
@@ -116,13 +111,15 @@ class End:
     """How a process ended. `reported` is False if it could not say so itself, as after a crash.
 
     `code` is its exit code, negative for the number of a signal; `text` is its error, in one line.
-    `by` is why it ended without an error: "request", "signal", "idle" or "source".
+    `by` is why it ended without an error: "request", "signal", "idle" or "source". `outage`: the
+    broker, or what a sink writes to, is away. That is no short life, because workers that run wait.
     """
 
     code: int
     text: str = ""
     by: str = "request"
     reported: bool = True
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,13 +337,14 @@ class Decisions:
     def _judge(self, slot: Slot, member: Member, end: End, short: bool, now: float) -> None:
         """What the end of a worker means for the run."""
         failed = not end.reported or end.code != ExitCode.OK
+        again = slot.was_ready and (end.outage or end.code in AGAIN)
         if self.stopping:
             if failed and self._error is None:
                 self._error = _ended_badly(member, end)
             return
         if not failed and end.by in {"idle", "source"}:
             slot.done = True
-        elif failed and end.reported and (end.code not in AGAIN or not slot.was_ready):
+        elif failed and end.reported and not again:
             self.fail(end.code, end.text)
         elif not slot.was_ready and not end.reported and _by_itself(member, end):
             self.fail(ExitCode.WORKER, f"{member.name} ended before it was ready: {_why(end)}")
@@ -358,7 +356,7 @@ class Decisions:
             else:  # not by this run
                 slot.last_error = "stopped by a signal"
                 what = f"was {slot.last_error}"
-            if end.reported and end.code in OUTAGES:
+            if end.outage:
                 slot.outages += 1
             else:
                 slot.outages, slot.short_lives = 0, slot.short_lives + 1 if short else 1

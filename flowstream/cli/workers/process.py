@@ -126,10 +126,9 @@ class WorkerProcess:
         if result is None:
             return End(code, reported=False)
         error = result.get("error")
-        if error is None and code >= 0:
-            return End(code, by=str(result.get("by")))
-        text = "" if error is None else str(error["text"])
-        return End(code, text, reported=code >= 0)
+        if error is None:
+            return End(code, by=str(result.get("by")), reported=code >= 0)
+        return End(code, error["text"], reported=code >= 0, outage=error["outage"])
 
     def _close(self) -> None:
         if self._writer is not None:

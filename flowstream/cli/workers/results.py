@@ -11,16 +11,16 @@ from typing import Any
 import typer
 
 from flowstream.cli.app import usage_error
-from flowstream.cli.exit_codes import ExitCode
+from flowstream.cli.exit_codes import ExitCode, root_cause
 from flowstream.cli.output.console import REPORT_LIMIT, error_line
 from flowstream.cli.pipelines.stream_topology import topology_of
 from flowstream.cli.running.supervisor import Outcome
 from flowstream.cli.workers.decisions import Verdict
 from flowstream.cli.workers.link import Link, ParentEnded
 from flowstream.cli.workers.messages import Message
-from flowstream.errors import Halted
+from flowstream.errors import Halted, OutcomeUnknown, SinkUnavailable
 from flowstream.pipeline import Pipeline, Reason, RunResult, merged_reasons
-from flowstream.texts import text_of
+from flowstream.texts import is_a, text_of
 
 
 @dataclass(slots=True)
@@ -42,6 +42,9 @@ class Ended:
     """How often a worker process died."""
 
 
+OUTAGES = frozenset({ExitCode.CONNECTION, ExitCode.TIMEOUT})
+"""Errors of a worker while the broker is away. A sink has errors of its own for that."""
+
 WORST = ("failed", "halted", "drain timeout", "aborted", "stopped", "ended")
 """Ends of a run, the worst first."""
 
@@ -59,14 +62,14 @@ def reporting(link: Link | None) -> Iterator[None]:
     except BaseException as error:
         if link is None or isinstance(error, typer.Exit):
             raise
-        code, _ = found = error_line(usage_error(error) or error)
-        link.finish(_message(found))
+        link.finish(message := _message(usage_error(error) or error))
+        code = message["error"]["code"]
         raise typer.Exit(code) from error
 
 
 def report_of(outcome: Outcome, pipelines: Mapping[str, Pipeline]) -> Message:
     """What a worker reports at its end."""
-    message = _message(error_line(outcome.errors[0]) if outcome.errors else None)
+    message = _message(outcome.errors[0] if outcome.errors else None)
     return message | {
         "results": {target: described(result) for target, result in outcome.results.items()},
         "dead_letters": {it: topology_of(pipelines[it]).dead_letters for it in outcome.results},
@@ -90,8 +93,13 @@ def unopened(outcome: Outcome, pipelines: Mapping[str, Pipeline]) -> dict[str, s
     }
 
 
-def _message(error: tuple[ExitCode, str] | None) -> Message:
-    said = None if error is None else {"code": int(error[0]), "text": error[1]}
+def _message(error: BaseException | None) -> Message:
+    said = None
+    if error is not None:
+        code, text = error_line(error)
+        cause = root_cause(error)
+        away = is_a(cause, SinkUnavailable) or is_a(cause, OutcomeUnknown)
+        said = {"code": int(code), "text": text, "outage": away or code in OUTAGES}
     return {
         "kind": "result",
         "results": {},

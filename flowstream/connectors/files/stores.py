@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from flowstream.connectors.files.names import MANIFEST
-from flowstream.errors import ConfigurationError, FlowstreamError, SinkFailed
+from flowstream.errors import ConfigurationError, FlowstreamError, SinkUnavailable
 from flowstream.texts import describe, text_of
 
 PROBE = f"{MANIFEST}/_probe/probe"
@@ -71,7 +71,7 @@ def _local_path(directory: str) -> str | None:
 
 
 def check_store(store: Store) -> None:
-    """Raise ConfigurationError if `create` is not atomic, SinkFailed if no file can be written."""
+    """Raise ConfigurationError if `create` is not atomic, SinkUnavailable if nothing can be written."""
     try:
         if store.atomic:
             for _ in range(2):
@@ -83,7 +83,7 @@ def check_store(store: Store) -> None:
     except FlowstreamError:
         raise
     except Exception as error:
-        raise SinkFailed(
+        raise SinkUnavailable(
             f'FileSink > directory="{store.directory}": no file can be written there: '
             f"{describe(error)}"
         ) from error

@@ -32,6 +32,7 @@ from flowstream.errors import (
     FlowstreamError,
     OutcomeUnknown,
     SinkFailed,
+    SinkUnavailable,
     StreamReplaced,
 )
 from flowstream.pipeline import (
@@ -265,7 +266,7 @@ class Pool:
         )
 
     def connect(self) -> Any:
-        """A new connection; raises SinkFailed."""
+        """A new connection; raises SinkUnavailable."""
         return opened(self._sink)
 
     def put(self, database: Any) -> None:
@@ -346,7 +347,7 @@ class Lost(Exception):
     in_doubt: bool = False
 
 
-class CannotConnect(SinkFailed, Lost):
+class CannotConnect(SinkUnavailable, Lost):
     """No connection could be made."""
 
 
@@ -358,7 +359,7 @@ def outcome_unknown(text: str) -> OutcomeUnknown:
 
 
 def opened(sink: SqlSink) -> Any:
-    """A new connection of the sink; raises SinkFailed."""
+    """A new connection of the sink; raises SinkUnavailable."""
     try:
         return sink.connect()
     except ConfigurationError:

@@ -218,8 +218,9 @@ def test_two_workers_halt_before_anything_is_done_about_the_first() -> None:
     assert (verdict.code, verdict.text) == (ExitCode.HALTED, "halted at shop-1@7")
 
 
-def test_a_lost_broker_ends_a_worker_that_starts_for_the_first_time_only() -> None:
-    lost = End(ExitCode.CONNECTION, "no broker")
+@pytest.mark.parametrize("code", [ExitCode.CONNECTION, ExitCode.SINK_FAILED])
+def test_an_outage_ends_the_run_of_a_worker_that_starts_for_the_first_time_only(code: int) -> None:
+    lost = End(code, "it is away", outage=True)
     first = World()
     first.act()
     first.decisions.ended(first.member(1), lost, 1.0)
@@ -230,7 +231,8 @@ def test_a_lost_broker_ends_a_worker_that_starts_for_the_first_time_only() -> No
     assert later.decisions.due() is not None
 
 
-def test_a_broker_that_is_away_for_long_does_not_end_the_run() -> None:
+@pytest.mark.parametrize("code", [ExitCode.CONNECTION, ExitCode.SINK_FAILED])
+def test_an_outage_of_any_length_does_not_end_the_run(code: int) -> None:
     world = World().running()
     world.decisions.ended(world.member(1), KILLED, world.now)
     delays = []
@@ -239,7 +241,7 @@ def test_a_broker_that_is_away_for_long_does_not_end_the_run() -> None:
         assert due is not None
         delays.append(round(due - world.now, 1))
         assert world.pass_by(due - world.now) == [("start", 1)]
-        lost = End(ExitCode.CONNECTION, "no broker")
+        lost = End(code, "it is away", outage=True)
         world.decisions.ended(world.member(1), lost, world.now)
     assert not world.decisions.stopping
     assert delays == sorted(delays)

@@ -177,6 +177,32 @@ async def test_programs_of_handlers_end_with_a_worker_that_is_killed(
                     os.kill(each, signal.SIGKILL)
 
 
+async def test_a_worker_that_starts_while_a_database_is_away_waits_for_it(
+    embedded_broker: Broker, tmp_path: Path
+) -> None:
+    """As the other workers do, whose attempts have not run out."""
+    with Fleet(embedded_broker, tmp_path) as fleet:
+        fleet.write_module(
+            "\nfrom flowstream import SqliteSink"
+            f"\nsource = SuperStreamProducer({fleet.name!r}, single_active=True)"
+            "\nstored = Pipeline('stored', source)"
+            "\nstored.sink('rows', SqliteSink('data/rows.sqlite3', 'rows', columns={'n': int},"
+            "\n    row=lambda message: {'n': message.offset}, create=True))\n"
+        )
+        there, away = tmp_path / "data", tmp_path / "away"
+        there.mkdir()
+        await fleet.begin()
+        there.rename(away)
+        os.kill(fleet.snapshot()["workers"][1]["pid"], signal.SIGKILL)
+        waits = "worker 2 died: cannot open the SQLite file"
+        await to_thread.run_sync(fleet.until, lambda: waits in (tmp_path / "err").read_text())
+        away.rename(there)
+        await to_thread.run_sync(fleet.until, fleet.ready)
+        fleet.run.send_signal(signal.SIGTERM)
+        result = await to_thread.run_sync(fleet.end)
+        assert result.code == ExitCode.OK, result.err
+
+
 async def test_workers_end_with_their_parent(embedded_broker: Broker, tmp_path: Path) -> None:
     with Fleet(embedded_broker, tmp_path) as fleet:
         await fleet.begin()

@@ -71,7 +71,7 @@ def _local_path(directory: str) -> str | None:
 
 
 def check_store(store: Store) -> None:
-    """Raise ConfigurationError if `create` is not atomic, SinkUnavailable if nothing can be written."""
+    """Raise ConfigurationError if `create` is not atomic, SinkUnavailable if it takes no file."""
     try:
         if store.atomic:
             for _ in range(2):

@@ -16,19 +16,26 @@ class SliceSizer:
 
     So workers with slow handlers take single messages, and those with fast ones take slices of up
     to `max_demand`, whose cost per message is very small.
+
+    One call for all messages of a slice costs less per message the larger the slice is. A handler
+    that is called once (`together`) gets the fair share whatever its time. Otherwise the handlers
+    of a slice may take as long as the call before them, so that call is half of the time at most.
     """
 
-    __slots__ = ("_careful", "_limit", "max_demand")
+    __slots__ = ("_careful", "_limit", "_together", "max_demand")
 
-    def __init__(self, max_demand: int) -> None:
+    def __init__(self, max_demand: int, *, together: bool = False) -> None:
         self.max_demand: int = max_demand
-        self._limit = float(min(FIRST_LIMIT, max_demand))
+        self._together = together
+        self._limit = float(max_demand if together else min(FIRST_LIMIT, max_demand))
         self._careful = 1
 
-    def learn(self, messages: int, seconds: float) -> None:
-        """A slice of `messages` took `seconds` in its handler."""
-        self._careful = CAREFUL if seconds > SLOW else max(self._careful - 1, 0)
-        fits = messages * TARGET / seconds if seconds > 0 else self.max_demand
+    def learn(self, messages: int, seconds: float, before: float = 0.0) -> None:
+        """A slice of `messages` took `seconds` in its handlers, after one call of `before`."""
+        self._careful = CAREFUL if before + seconds > SLOW else max(self._careful - 1, 0)
+        if self._together:
+            return
+        fits = messages * max(TARGET, before) / seconds if seconds > 0 else self.max_demand
         wanted = (self._limit + fits) / 2 if fits < self._limit else min(fits, self._limit * 4)
         self._limit = min(max(wanted, 1.0), self.max_demand)
 

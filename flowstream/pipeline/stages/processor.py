@@ -83,7 +83,9 @@ class Processors(Pool):
         self.failure_handler = failure_handler
         self.downstream = downstream
         one_by_one = options.processes and options.timeout is not None
-        self.sizer: Final = SliceSizer(1 if one_by_one else options.max_demand)
+        self.sizer: Final = SliceSizer(
+            1 if one_by_one else options.max_demand, together=options.slices
+        )
         self.queue: SliceQueue | KeyedQueue = (
             SliceQueue(ordered=options.concurrency == 1) if partition_by is None else KeyedQueue()
         )
@@ -201,14 +203,19 @@ class Processors(Pool):
     async def _slice(self, worker: WorkerState) -> None:
         state, part, started = self.state, worker.part, worker.since
         traced = state.telemetry.tracer is not None
+        begun, prepared = started, True
         with state.handling(self.name, part) as tell:
-            if self._prepare is None or await self._prepared(worker):
+            if self._prepare is not None:
+                prepared = await self._prepared(worker)
+                begun = state.clock()
+            if prepared:
                 await (self._run_slice if self.options.slices else self._run)(worker)
             tell(worker.messages if traced else (), None)
-        seconds = state.clock() - started
+        ended = state.clock()
+        seconds = ended - started
         handled = len(part) - len(worker.skipped)
-        if handled:
-            self.sizer.learn(handled, seconds)
+        if handled and prepared:
+            self.sizer.learn(handled, ended - begun, begun - started)
         self._count(handled, seconds)
         failed = 0
         if worker.altered or worker.skipped or part.flagged:

@@ -49,3 +49,27 @@ def test_slices_are_shared_until_a_handler_is_known_to_be_fast_and_after_a_slow_
         assert sizer.whole == 0
         sizer.learn(10, TARGET / 100)
     assert sizer.whole > 0
+
+
+def test_a_handler_of_slices_gets_its_fair_share_whatever_a_call_takes():
+    sizer = SliceSizer(1000, together=True)
+    for _ in range(10):
+        assert sizer.size(2000, 4) == 500
+        assert sizer.size(5000, 1) == 1000
+        sizer.learn(500, 2 * TARGET)
+    assert sizer.whole == 1000
+    sizer.learn(500, 2 * SLOW)
+    assert sizer.whole == 0
+
+
+def test_the_handlers_of_a_slice_take_as_long_as_the_call_before_them():
+    """So that call takes half of the time at most, and no slice becomes long without need."""
+    sizer = SliceSizer(1000)
+    for _ in range(30):
+        size = sizer.size(1000, 1)
+        sizer.learn(size, size * TARGET, before=20 * TARGET)
+    assert sizer.size(1000, 1) == 20
+    for _ in range(30):
+        size = sizer.size(1000, 1)
+        sizer.learn(size, size * TARGET, before=TARGET / 10)
+    assert sizer.size(1000, 1) == 1

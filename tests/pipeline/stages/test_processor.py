@@ -8,14 +8,17 @@ import sys
 import anyio
 import pytest
 
+from flowstream.connectors import StreamProducer
 from flowstream.pipeline import (
     Backoff,
     Batch,
     Drop,
     Message,
+    Pipeline,
     Retry,
     Slice,
 )
+from flowstream.testing import PipelineTester, run_virtual
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
 
@@ -246,3 +249,62 @@ async def test_no_worker_is_handed_more_than_its_demand(demand: int) -> None:
     assert (await pipeline.run()).settled == {"ok": 3000}
     assert sum(slices) == 3000
     assert max(slices) <= demand
+
+
+@pytest.mark.parametrize("how", ["slices", "prepare"])
+def test_a_query_for_many_messages_stays_one_for_many_however_long_it_takes(how: str) -> None:
+    """Smaller slices would make it no shorter, so there would only be more and more queries."""
+    queries: list[int] = []
+    pipeline = Pipeline("asking", StreamProducer("s"), retry=Retry(2), on_failure=Drop())
+
+    async def ask(messages: list[Message[bytes]]) -> None:
+        queries.append(len(messages))
+        await anyio.sleep(0.02)
+        if messages[0].raw == b"bad" and len(messages) == 1:
+            messages[0].fail("bad")  # also not after a slice of one message, as a retry is
+
+    if how == "slices":
+
+        @pipeline.processor(slices=True)
+        async def handle(part: Slice[bytes]) -> None:
+            await ask(part.messages)
+
+    else:
+        pipeline.prepare(ask)
+
+        @pipeline.processor
+        async def finish(message: Message[bytes]) -> None: ...
+
+    async def run() -> None:
+        async with PipelineTester(pipeline) as tester:
+            for _ in range(5):
+                await tester.push(b"bad")
+            for _ in range(4):
+                await tester.push(*[b""] * 1000)
+
+    run_virtual(run)
+    assert sum(queries) == 5 * 2 + 4000
+    assert len(queries) < 5 * 2 + 40
+
+
+def test_a_slow_handler_behind_a_query_for_many_gets_some_messages_at_once() -> None:
+    queries: list[int] = []
+    pipeline = Pipeline("asking", StreamProducer("s"))
+
+    @pipeline.prepare
+    async def ask(messages: list[Message[bytes]]) -> None:
+        queries.append(len(messages))
+        await anyio.sleep(0.1)
+
+    @pipeline.processor
+    async def handle(message: Message[bytes]) -> None:
+        await anyio.sleep(0.01)
+
+    async def run() -> float:
+        async with PipelineTester(pipeline) as tester:
+            begin = anyio.current_time()
+            await tester.push(*[b""] * 400)
+            return anyio.current_time() - begin
+
+    assert run_virtual(run) < 400 * 0.01 * 2 + 0.5
+    assert max(queries) < 40

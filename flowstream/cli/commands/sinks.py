@@ -22,7 +22,7 @@ from flowstream.client import Address, Environment
 from flowstream.connectors import Published, published
 from flowstream.errors import ConnectionFailed, FlowstreamError
 from flowstream.pipeline import Pipeline
-from flowstream.texts import describe, plural
+from flowstream.texts import plural
 
 RANGES = 3
 """Ranges of offsets that a table shows."""
@@ -79,15 +79,18 @@ def list_(targets: list[str], *, url: str, json: bool) -> None:
 
 def _rows(sink: Found, known: Known) -> Iterator[dict[str, Any]]:
     """A row for each stream that something is written of, or one without a stream."""
-    with doing(f"reading what is written to {sink.destination}"):
-        written, problem = _read(sink)
+    state, written = "no record", None
+    try:
+        written = _written(sink)
+        if sink.record is not None:
+            state = "not made" if written is None else "ready"
+    except FlowstreamError as error:  # one sink must not hide the others
+        note(f"{sink.pipeline.name}, {sink.name}: {error}")
+        state = "cannot be read"
     streams: list[tuple[str | None, Any]] = [*(written or {}).items()]
     if not streams:
         reads = known.sources.get(sink.pipeline.name) or topology_of(sink.pipeline).reads
         streams = [(stream, None) for stream in reads or (None,)]
-    state = "no record"
-    if sink.record is not None:
-        state = problem or ("not made" if written is None else "ready")
     for stream, done in streams:
         ranges = None if done is None else [*done]
         yield _about(sink) | {
@@ -127,13 +130,10 @@ def _about(sink: Found) -> dict[str, Any]:
     }
 
 
-def _read(sink: Found) -> tuple[Mapping[str, Any] | None, str]:
-    """What is written, and why that cannot be read: one sink must not hide the others."""
-    try:
-        return sink.written(), ""
-    except FlowstreamError as error:
-        note(f"{sink.pipeline.name}, {sink.name}: {error}")
-        return None, describe(error)
+def _written(sink: Found) -> Mapping[str, Any] | None:
+    """The offsets that are written, by stream. Raises what keeps them from being read."""
+    with doing(f"reading what is written to {sink.destination}"):
+        return sink.written()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +224,16 @@ def reset(
         for pipeline in load_pipelines(targets).values():
             run_async(_refuse_while_running, url, pipeline, monitors, management, watch)
     forgotten = [
-        (found, row["stream"])
+        (found, of)
         for found in chosen
-        for row in _rows(found, Known())
-        if row["written"] and stream in {None, row["stream"]}
+        for of, done in (_written(found) or {}).items()
+        if done and stream in {None, of}
     ]
     rows = [_row(found, of) for found, of in forgotten]
     if not json:
         columns = ["pipeline", "sink", "destination", "reference", "stream"]
-        print_rows(rows, columns, empty="nothing is written, so there is nothing to forget")
+        of_it = "" if stream is None else f" of {stream!r}"
+        print_rows(rows, columns, empty=f"nothing is written{of_it}, so there is nothing to forget")
     if forgotten:
         note("what was written of these streams stays, and is written again when it comes again")
         confirm("Forget that it was written?", yes=yes)
@@ -288,7 +289,13 @@ async def _refuse_while_running(
     topology = topology_of(pipeline)
     async with connect(url) as environment:
         for name in topology.reads:
-            streams = tuple(await streams_of(environment, name))
+            try:
+                streams = tuple(await streams_of(environment, name))
+            except CommandError as error:
+                raise CommandError(
+                    f"{error}; --force forgets without looking for a run of {topology.pipeline}",
+                    error.exit_code,
+                ) from error
             query = ReaderQuery(
                 url, topology.reference, name, streams, monitors,
                 management=management, watch=watch,

@@ -102,7 +102,10 @@ class SqliteSink(SqlSink):
         return f"the SQLite file {os.path.normpath(Path(self.path).absolute())!r}"
 
     def exists(self) -> bool:
-        return os.path.exists(self.path)
+        try:
+            return _identity(self.path) is not None
+        except OSError:  # such as a folder that may not be entered: to connect says so
+            return True
 
     def connect(self) -> SqliteDatabase:
         return SqliteDatabase(self.path, self.table, self.columns, self.key)
@@ -159,6 +162,9 @@ class SqliteDatabase:
     def __init__(
         self, path: str, table: str, columns: Sequence[Column], key: Sequence[str]
     ) -> None:
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(folder)!r}; create it first")
         new = not os.path.exists(path)
         self._connection: Final = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False

@@ -155,6 +155,25 @@ def test_a_destination_that_cannot_be_used(shop: Shop) -> None:
     assert [row["sink"] for row in listed.json] == ["rows", "files", "out"]
 
 
+def test_what_cannot_be_read_cannot_be_forgotten(shop: Shop) -> None:
+    """It is no record without an entry: a script would go on, and nothing would come again."""
+    (shop.folder / "shop.db").write_text("no database")
+    (listed,) = [it for it in shop("sinks", "list", "shop", "--json").json if it["sink"] == "rows"]
+    assert (listed["state"], listed["written"]) == ("cannot be read", None)
+    result = shop("sinks", "reset", "shop", "--force", "--yes")
+    assert (result.code, result.out) == (27, "")
+    assert "error: cannot open the SQLite file 'shop.db': DatabaseError: file is not" in result.err
+    assert "nothing" not in result.err
+
+
+def test_a_reset_says_which_stream_has_no_record_and_how_to_go_on_without_it(shop: Shop) -> None:
+    result = shop("sinks", "reset", "shop", "--stream", "orders", "--force", "--yes")
+    assert "nothing is written of 'orders', so there is nothing to forget" in result.err
+    gone = shop("sinks", "reset", "shop", "--yes")
+    assert gone.code == 6
+    assert "--force forgets without looking for a run of shop" in gone.err
+
+
 def is_ready(monitor: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{monitor}/readyz", timeout=10) as answer:

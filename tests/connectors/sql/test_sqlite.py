@@ -15,7 +15,7 @@ import pytest
 from flowstream import Backoff, Halt, Message, Pipeline, SqliteSink
 from flowstream.connectors.sql.sqlite import SqliteDatabase
 from flowstream.connectors.sql.transaction import Row
-from flowstream.errors import Halted
+from flowstream.errors import Halted, SinkUnavailable
 from tests.support.pipelines import MemoryStream
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +64,19 @@ async def test_nothing_is_written_to_a_file_that_was_removed(tmp_path: Path) -> 
     with anyio.fail_after(30):
         await pipeline_of(stream, path, lambda n: None).run()
     assert rows(path) == [*range(COUNT)]
+
+
+def test_a_folder_that_is_missing_is_what_the_error_names(tmp_path: Path) -> None:
+    sink = SqliteSink(tmp_path / "missing" / "rows.db", "rows", columns={"n": int})
+    with pytest.raises(SinkUnavailable, match=r"there is no folder '.*missing'; create it first"):
+        sink.initialize()
+
+
+def test_a_file_that_cannot_be_looked_at_is_no_file_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    path.symlink_to(path)  # as a folder that may not be entered, which root may
+    with pytest.raises(SinkUnavailable, match="unable to open database file"):
+        SqliteSink(path, "rows", columns={"n": int}).written("file/rows")
 
 
 @pytest.mark.medium

@@ -57,7 +57,7 @@ async def _recorded(*arguments: Any) -> Any:
     _connections += 1
     name = f"connection {_connections} to {arguments[0].host}:{arguments[0].port}"
     send, receive = stream.send, stream.receive
-    receive_into: Any = getattr(stream, "receive_into", None)
+    receive_all: Any = getattr(stream, "receive_all", None)
 
     async def sent(data: bytes) -> None:
         _remember(name, "sent", data)
@@ -69,13 +69,22 @@ async def _recorded(*arguments: Any) -> Any:
         _remember(name, "received", data)
         return data
 
-    async def received_into(room: memoryview) -> int:
-        with _remembered_end(name):
-            count: int = await receive_into(room)
-        _remember(name, "received", room[:count])
-        return count
+    async def received_all(room: Any, filled: Any) -> None:
+        view = memoryview(b"")
 
-    into = {"receive": received} if receive_into is None else {"receive_into": received_into}
+        def roomed() -> memoryview:
+            nonlocal view
+            view = room()
+            return view
+
+        def counted(count: int) -> None:
+            _remember(name, "received", view[:count])
+            filled(count)
+
+        with _remembered_end(name):
+            await receive_all(roomed, counted)
+
+    into = {"receive": received} if receive_all is None else {"receive_all": received_all}
     stream.__dict__.update(send=sent, **into)
     return stream
 

@@ -1,4 +1,4 @@
-"""One connection to one broker: one task reads, one writes, one watches the heartbeats.
+"""One connection to one broker: the loop or a task reads, a task writes, one sends heartbeats.
 
 All decisions are synchronous: `_dispatch` handles what is received, `_collect` chooses what is
 sent. A request waits for the answer with its correlation id. Publishers do not queue frames here:
@@ -270,26 +270,26 @@ class ClientConnection:
             self.abort(f"{self._where} violated the protocol: {error}", "protocol")
 
     async def _read(self) -> None:
-        while True:
-            try:
-                commands = await self._receive()
-            except ProtocolError as error:
-                with suppress(ConnectionClosed):  # the protocol is over: they cannot be answered
-                    for command in error.preceding:
-                        self._dispatch(command)
-                raise
-            for command in commands:
-                self._dispatch(command)
-
-    async def _receive(self) -> list[Command]:
-        """The commands that come next, at least one read; without a copy where that can be."""
         if isinstance(self._stream, SocketStream):
-            count = await self._stream.receive_into(self.wire.room())
-            self._received_at = self._clock()
-            return self.wire.filled(count)
-        data = await self._stream.receive(READ_SIZE)
+            await self._stream.receive_all(self.wire.room, self._filled)
+        while True:
+            self._received(self.wire.receive, await self._stream.receive(READ_SIZE))
+
+    def _filled(self, count: int) -> None:
+        self._received(self.wire.filled, count)
+
+    def _received(self, commands_of: Callable[[T], list[Command]], what: T) -> None:
+        """Handles the commands that are complete now."""
         self._received_at = self._clock()
-        return self.wire.receive(data)
+        try:
+            commands = commands_of(what)
+        except ProtocolError as error:
+            with suppress(ConnectionClosed):  # the protocol is over: they cannot be answered
+                for command in error.preceding:
+                    self._dispatch(command)
+            raise
+        for command in commands:
+            self._dispatch(command)
 
     async def _write(self) -> None:
         while True:
@@ -392,7 +392,7 @@ class ClientConnection:
         self._fail(ConnectionClosed(reason, cause="broker"))
 
     def _on_heartbeat(self, command: Heartbeat) -> None:
-        """Nothing to do: `_read` has noted the time, which all received bytes count for."""
+        """Nothing to do: `_received` has noted the time, which all received bytes count for."""
 
     # --- the end --------------------------------------------------------------------------------
 

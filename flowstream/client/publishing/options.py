@@ -61,7 +61,9 @@ class PublisherOptions(WindowOptions):
         int, whole(0, 65_535, unit="messages"), "messages in a sub-entry; 0: no sub-entries"
     ] = 0
     compression: Annotated[Compression, COMPRESSION, "of sub-entries"] = Compression.NONE
-    on_confirm: Annotated[OnConfirm | None, "called with the ids that were confirmed"] = None
+    on_confirm: Annotated[
+        OnConfirm | None, "called by the event loop with the ids that were confirmed"
+    ] = None
     on_error: Annotated[OnError | None, "called with the ids that failed, and the error"] = None
 
     def __post_init__(self) -> None:

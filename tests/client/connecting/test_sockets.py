@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -33,11 +34,29 @@ async def connected() -> AsyncIterator[tuple[SocketStream, socket.socket]]:
             await stream.aclose()
 
 
+class Enough(Exception):
+    pass
+
+
 async def receive(stream: SocketStream, size: int = 100) -> bytes:
+    """What one read gives."""
     room = bytearray(size)
+    got: list[bytes] = []
+
+    def filled(count: int) -> None:
+        got.append(bytes(room[:count]))
+        raise Enough
+
     with anyio.fail_after(5):
-        count = await stream.receive_into(memoryview(room))
-    return bytes(room[:count])
+        try:
+            await stream.receive_all(lambda: memoryview(room), filled)
+        except Enough:
+            return got[0]
+
+
+def watched(stream: SocketStream) -> bool:
+    """Whether the event loop watched the socket, which it does not from now on."""
+    return asyncio.get_running_loop().remove_reader(stream._socket.fileno())
 
 
 async def test_what_comes_is_written_into_the_room() -> None:
@@ -49,14 +68,26 @@ async def test_what_comes_is_written_into_the_room() -> None:
         assert await stream.receive() == b"again"
 
 
+async def test_all_that_comes_is_read_until_the_end() -> None:
+    room = bytearray(4)
+    got = bytearray()
+    async with connected() as (stream, peer):
+        for part in (b"one, ", b"two, ", b"three"):
+            peer.send(part)
+        peer.close()
+        with pytest.raises(anyio.EndOfStream), anyio.fail_after(5):
+            await stream.receive_all(
+                lambda: memoryview(room), lambda count: got.extend(room[:count])
+            )
+    assert got == b"one, two, three"
+
+
 async def test_what_comes_while_nobody_receives_is_kept_and_costs_nothing() -> None:
     async with connected() as (stream, peer):
         peer.send(b"one")
         assert await receive(stream) == b"one"
         peer.send(b"two")
-        await anyio.wait_all_tasks_blocked()
-        await anyio.sleep(0.02)
-        assert not stream._watched  # the loop would spin
+        assert not watched(stream)  # the loop would spin
         assert await receive(stream) == b"two"
 
 
@@ -65,7 +96,22 @@ async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
         with anyio.move_on_after(0.01):
             await receive(stream)
         peer.send(b"later")
+        assert not watched(stream)
         assert await receive(stream) == b"later"
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), StopIteration(), SystemExit(1)])
+async def test_what_the_reader_raises_ends_the_receive(error: BaseException) -> None:
+    def filled(count: int) -> None:
+        raise error
+
+    async with connected() as (stream, peer):
+        peer.send(b"x")
+        room = memoryview(bytearray(10))
+        expected = RuntimeError if isinstance(error, StopIteration) else type(error)
+        with pytest.raises(expected), anyio.fail_after(5):
+            await stream.receive_all(lambda: room, filled)
+        assert not watched(stream)
 
 
 async def test_the_end_of_the_stream_and_a_reset_are_told_apart() -> None:

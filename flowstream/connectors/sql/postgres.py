@@ -162,7 +162,8 @@ class PostgresDatabase:
         self._copy = f"COPY {into} ({self._names}) FROM STDIN"
         staged = f"SELECT {self._names} FROM {STAGING}"
         self._insert = insert_into(table, columns, staged, key)
-        self._staged = False
+        self._select = f"SELECT {self._names} FROM {quoted_table(table)}"
+        self._staged: list[tuple[int, int]] = []
         self.offsets: Final = OffsetsTable(self.execute, POSTGRES)
         try:
             self._connection.execute(SESSION)
@@ -191,9 +192,7 @@ class PostgresDatabase:
         try:
             if offsets:
                 self.offsets.check()
-            self._connection.execute(
-                f"SELECT {self._names} FROM {quoted_table(self._table)} LIMIT 0"
-            )
+            self._connection.execute(f"{self._select} LIMIT 0")
             self.begin()
             try:
                 self._connection.execute("SET LOCAL lock_timeout = '1s'")
@@ -204,19 +203,29 @@ class PostgresDatabase:
         except (self._psycopg.ProgrammingError, self._psycopg.NotSupportedError) as error:
             raise ConfigurationError(f"the table {self._table!r}: {_line(error)}") from None
 
-    def _stage(self) -> None:
-        """Create the temporary table, with the types of the columns and without constraints."""
-        if not self._staged:
-            self._connection.execute(
-                f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} ON COMMIT DELETE ROWS AS "
-                f"SELECT {self._names} FROM {quoted_table(self._table)} WITH NO DATA"
-            )
-            self._staged = True
-
     def begin(self) -> None:
-        if self._key:
-            self._stage()
-        self._connection.execute(BEGIN)
+        if not self._key:
+            self._connection.execute(BEGIN)
+            return
+        cursor = self._connection.execute(f"{BEGIN}; {self._select} LIMIT 0")
+        while cursor.nextset():
+            pass
+        self._stage(cursor.pgresult)
+
+    def _stage(self, found: Any) -> None:
+        """Create the temporary table, with the types of the columns and without constraints.
+
+        A type may change while the run goes on: the old one would refuse or round values that the
+        column takes. From now on the transaction's lock keeps the types as they are.
+        """
+        types = [(found.ftype(at), found.fmod(at)) for at in range(found.nfields)]
+        if types != self._staged:
+            self._connection.execute(
+                f"DROP TABLE IF EXISTS pg_temp.{STAGING}; "
+                f"CREATE TEMPORARY TABLE {STAGING} ON COMMIT DELETE ROWS AS "
+                f"{self._select} WITH NO DATA"
+            )
+            self._staged = types
 
     @contextmanager
     def committing(self) -> Iterator[None]:
@@ -237,6 +246,7 @@ class PostgresDatabase:
         self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
+        self._staged = []  # it may have been created by this transaction
         self._connection.execute("ROLLBACK")
 
     def insert(self, rows: Sequence[Row], *, apart: bool) -> None:

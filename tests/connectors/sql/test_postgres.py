@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from decimal import Decimal
 from typing import Any
 
 import anyio
@@ -169,6 +170,35 @@ async def test_whatever_a_trigger_raises_only_its_row_fails(
     assert result.settled == {"ok": 49, "discarded": 1}
     assert store.ask("SELECT id FROM orders WHERE id = 3") == []
     assert store.count() == 49
+
+
+@pytest.mark.slow
+async def test_a_column_that_is_widened_during_the_run_takes_what_fits_now(
+    postgres: Postgres,
+) -> None:
+    """Rows with a key go through a temporary table, which has the types of the columns."""
+    store = PostgresStore(postgres)
+    store.ask("CREATE TABLE orders (id INTEGER PRIMARY KEY, name VARCHAR(1), price NUMERIC(9, 2))")
+    large, exact = 1 << 40, Decimal("1.2345")
+
+    def row(message: Message[dict[str, Any]]) -> dict[str, Any]:
+        if message.offset < 5:
+            return {"id": message.offset, "name": "n", "price": exact}
+        if message.offset == 5:
+            store.ask(
+                "ALTER TABLE orders ALTER id TYPE BIGINT, ALTER name TYPE TEXT, "
+                "ALTER price TYPE NUMERIC"
+            )
+        return {"id": message.offset + large, "name": "longer", "price": exact}
+
+    pipeline = pipeline_of(10)
+    columns = {**COLUMNS, "price": Decimal}
+    pipeline.sink("load", store.sink("orders", columns=columns, key="id", row=row), size=1)
+    assert (await pipeline.run()).settled == {"ok": 10}
+    assert store.ask("SELECT id, name, price FROM orders ORDER BY id") == [
+        *[(n, "n", Decimal("1.23")) for n in range(5)],
+        *[(n + large, "longer", exact) for n in range(5, 10)],
+    ]
 
 
 @pytest.mark.slow

@@ -38,13 +38,10 @@ class Signal:
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait for the next notification, at most `timeout` seconds."""
-        if timeout is None or timeout == math.inf:
-            await self._next()
-        else:
+        if timeout is not None and timeout != math.inf:
             with anyio.move_on_after(timeout):
-                await self._next()
-
-    async def _next(self) -> None:
+                await self.wait()
+            return
         loop = asyncio._get_running_loop()  # None on trio
         if loop is None:
             if self._event is None:

@@ -56,21 +56,20 @@ class Telemetry:
     `tracer` creates spans. None creates none, and costs nothing.
     """
 
-    __slots__ = ("_observers", "tracer")
+    __slots__ = ("_observers", "active", "tracer")
 
     def __init__(self, *observers: Observer, tracer: Tracer | None = None) -> None:
         self._observers = observers
+        self.active: bool = bool(observers)
         self.tracer: Tracer | None = tracer
-
-    @property
-    def active(self) -> bool:
-        return bool(self._observers)
 
     def attach(self, observer: Observer) -> None:
         self._observers = (*self._observers, observer)
+        self.active = True
 
     def detach(self, observer: Observer) -> None:
         self._observers = tuple(each for each in self._observers if each is not observer)
+        self.active = bool(self._observers)
 
     def emit(self, event: Event) -> None:
         for observer in self._observers:

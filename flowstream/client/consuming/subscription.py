@@ -258,7 +258,8 @@ class Subscription:
         except ConfigurationError as error:
             self.fail(error)
         else:
-            self._give(credit)
+            if credit:
+                self._give(credit)
 
     def _give(self, credit: int) -> None:
         self._due += credit

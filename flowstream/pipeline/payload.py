@@ -52,15 +52,16 @@ class Decoder(NamedTuple):
         if self.kind is None:
             return decode_slice(self.decode, bodies)
         # Two calls of Python for each body would cost a quarter of the parser's time.
-        data, bad = decode_slice(from_json, bodies)
+        data, _ = map_all(from_json, bodies)
+        bad: list[tuple[int, PayloadError]] = []
         if set(map(type, data)) <= {self.kind}:
             return data, bad
-        wrong = dict(bad)
         for index, value in enumerate(data):
-            if type(value) is not self.kind and index not in wrong:
-                [(_, wrong[index])] = decode_slice(self.decode, [bodies[index]])[1]
+            if type(value) is not self.kind:  # None, if it is no JSON
+                [(_, error)] = decode_slice(self.decode, [bodies[index]])[1]
                 data[index] = None
-        return data, sorted(wrong.items())
+                bad.append((index, error))
+        return data, bad
 
     def of(self, codec: Codec | None, raw: bytes) -> Any:
         """The data of one message."""
@@ -162,7 +163,15 @@ def _text(body: bytes) -> str:
 
 def _json(kind: type) -> Decoder:
     check = _only(kind, "a JSON object" if kind is dict else "a JSON array")
-    return Decoder(lambda body: check(from_json(body)), check, kind)
+
+    def decode(body: bytes) -> Any:
+        try:
+            value = from_json(body)
+        except ValueError as error:
+            raise PayloadError(f"invalid JSON: {error}") from error
+        return check(value)
+
+    return Decoder(decode, check, kind)
 
 
 def _only(kind: type, name: str) -> Callable[[Any], Any]:

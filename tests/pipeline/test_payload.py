@@ -245,3 +245,11 @@ def test_errors_say_where_in_the_body():
     assert "\n" not in str(error)
     _, [(_, error)] = decode_slice(decoder(dict).decode, [b"[]"])  # type: ignore[arg-type]
     assert "JSON object" in str(error)
+
+
+@pytest.mark.parametrize("payload", [Model, Struct, dict, list, dict[str, Any], list[Any]])
+def test_the_reason_of_a_body_that_is_no_json_says_so(payload):
+    _, [(index, error)] = decoder(payload).slice([b"orders;2024"])
+    assert index == 0
+    assert "JSON" in str(error)
+    assert "char" in str(error) or "column" in str(error) or "byte" in str(error)

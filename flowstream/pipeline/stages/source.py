@@ -353,10 +353,13 @@ class Source:
         With one turn each, slices that waited once would wait for good: workers that never pause
         take as many as come. Decoded data that waits is out of the processor's cache when the
         handler gets it. Workers that pause in their handlers find the next messages waiting.
+
+        On trio, the tasks of a turn run in any order: only in two turns has each had one for sure.
         """
         await anyio.lowlevel.checkpoint()
         before, left = math.inf, self._entrance.waiting
         while 0 < left < before:
+            await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             before, left = left, self._entrance.waiting
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from flowstream.cli.pipelines.stream_topology import StreamTopology, topology_of
 from flowstream.cli.readers.active_readers import ReaderQuery, refuse_running
 from flowstream.client import Address, Environment
 from flowstream.connectors import Published, published
-from flowstream.errors import ConnectionFailed, FlowstreamError
+from flowstream.errors import ConnectionFailed, FlowstreamError, StreamDoesNotExist
 from flowstream.pipeline import Pipeline
 from flowstream.texts import plural
 
@@ -224,11 +224,13 @@ def reset(
         for pipeline in load_pipelines(targets).values():
             run_async(_refuse_while_running, url, pipeline, monitors, management, watch)
     forgotten = [
-        (found, of)
-        for found in chosen
-        for of, done in (_written(found) or {}).items()
-        if done and stream in {None, of}
+        (found, of) for found in chosen for of, done in (_written(found) or {}).items() if done
     ]
+    if stream is not None:
+        named: Collection[str] = [stream]
+        if stream not in {of for _, of in forgotten}:
+            named = run_async(_partitions, url, stream)
+        forgotten = [(found, of) for found, of in forgotten if of in named]
     rows = [_row(found, of) for found, of in forgotten]
     if not json:
         columns = ["pipeline", "sink", "destination", "reference", "stream"]
@@ -277,6 +279,15 @@ def _row(found: Found, stream: str) -> dict[str, Any]:
         "reference": found.reference,
         "stream": stream,
     }
+
+
+async def _partitions(url: str, name: str) -> Collection[str]:
+    """The partitions of a super stream, whose records have their names; empty of another stream."""
+    async with connect(url) as environment:
+        try:
+            return await environment.partitions(name)
+        except StreamDoesNotExist:
+            return ()
 
 
 async def _refuse_while_running(

@@ -84,7 +84,9 @@ def reset(
     ] = None,
     stream: Annotated[
         str | None,
-        typer.Option("--stream", metavar="NAME", help="Only of this stream. Default: all."),
+        typer.Option(
+            "--stream", metavar="NAME", help="Only of this stream or super stream. Default: all."
+        ),
     ] = None,
     yes: Yes = False,
     force: Force = False,

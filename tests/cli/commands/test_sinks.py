@@ -166,6 +166,23 @@ def test_what_cannot_be_read_cannot_be_forgotten(shop: Shop) -> None:
     assert "nothing" not in result.err
 
 
+@pytest.mark.slow
+def test_the_records_of_a_super_stream_are_those_of_its_partitions(shop: Shop) -> None:
+    """Its partitions have the records, and its name is what the pipeline reads."""
+    assert shop("super-streams", "create", shop.stream, "--key", "eu", "--key", "us").code == 0
+    text = SHOP.format(stream=shop.stream).replace("StreamProducer", "SuperStreamProducer")
+    (shop.folder / "shop.py").write_text(text)
+    for key in ("eu", "us"):
+        published = shop("publish", f"{shop.stream}-{key}", "-", stdin=b'{"n": 1}\n')
+        assert published.code == 0, published.err
+    assert shop("sinks", "init", "shop").code == 0
+    shop.run()
+    forget = ("sinks", "reset", "shop", "--sink", "rows", "--force", "--yes", "--json", "--stream")
+    assert shop(*forget, f"{shop.stream}-xx").json == []
+    assert [it["stream"] for it in shop(*forget, f"{shop.stream}-eu").json] == [f"{shop.stream}-eu"]
+    assert [it["stream"] for it in shop(*forget, shop.stream).json] == [f"{shop.stream}-us"]
+
+
 def test_a_reset_says_which_stream_has_no_record_and_how_to_go_on_without_it(shop: Shop) -> None:
     result = shop("sinks", "reset", "shop", "--stream", "orders", "--force", "--yes")
     assert "nothing is written of 'orders', so there is nothing to forget" in result.err

@@ -85,6 +85,7 @@ def _measure(
         "largest": max(sizes),
         "mean": sum(sizes) / len(sizes),
         "rounds": options.rounds,
+        "seconds": options.seconds,
         "broker": broker_name,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -140,7 +141,7 @@ def _write(
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     by_name = {row.name: row for row in found}
     for page in options.markdown:
-        for kept in report.rewrite(page, by_name, options.broker, report.caption(about)):
+        for kept in report.rewrite(page, by_name, options.broker, about):
             print(kept, file=sys.stderr)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -19,11 +20,12 @@ BLOCK = re.compile(
 table is of any broker. The names are those of scenarios, in the order of the rows."""
 
 
-def caption(about: Mapping[str, object]) -> str:
+def caption(about: Mapping[str, Any], *, latency: bool = False) -> str:
     """What was measured, on what."""
     rounds = "one round" if about["rounds"] == 1 else f"medians of {about['rounds']} rounds"
+    messages = f"{about['seconds']:g} s of" if latency else f"{about['messages']:,}"
     return (
-        f"{about['messages']:,} messages of {about['smallest']} to {about['largest']} bytes "
+        f"{messages} messages of {about['smallest']} to {about['largest']} bytes "
         f"({about['mean']:.0f} on average), {rounds}; "
         f"{about['broker']}, {about['cores']} cores, CPython {about['python']}, "
         f"rstream {about['rstream']}"
@@ -144,7 +146,9 @@ def lines(rows: Sequence[Row]) -> Iterable[str]:
 # -- Markdown ------------------------------------------------------------------------
 
 
-def rewrite(page: Path, found: Mapping[str, Row], broker: str, about: str) -> list[str]:
+def rewrite(
+    page: Path, found: Mapping[str, Row], broker: str, about: Mapping[str, Any]
+) -> list[str]:
     """Make the tables of a page again from the rows; the blocks that stay, and why, as texts."""
     kept: list[str] = []
 
@@ -157,7 +161,8 @@ def rewrite(page: Path, found: Mapping[str, Row], broker: str, about: str) -> li
             kept.append(f"{page}: the table of {', '.join(names)} stays: no {', '.join(missing)}")
             return block[0]
         rows = [found[name] for name in names]
-        return f"{block['begin']}\n{about}:\n\n{markdown(rows)}\n\n{block['end']}"
+        above = caption(about, latency=_is_latency(rows))
+        return f"{block['begin']}\n{above}:\n\n{markdown(rows)}\n\n{block['end']}"
 
     page.write_text(BLOCK.sub(again, page.read_text()))
     return kept

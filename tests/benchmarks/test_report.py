@@ -85,6 +85,19 @@ def test_markdown() -> None:
     assert markdown([LATENCY]).splitlines()[-1] == "| a handler | 1.5 | 3.0 | 4.5 | 5.0 |"
 
 
+ABOUT = {
+    "messages": 1000, "seconds": 20.0, "smallest": 90, "largest": 130, "mean": 110.2, "rounds": 1,
+    "broker": "RabbitMQ 4.0.5", "cores": 2, "python": "3.11.7", "rstream": "1.1.1",
+}  # fmt: skip
+
+
+def test_a_table_of_latencies_says_for_how_long_it_was_measured(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench: a -->\n<!-- end of bench -->\n")
+    rewrite(page, {"a": LATENCY}, "4.0", ABOUT)
+    assert "\n20 s of messages of 90 to 130 bytes" in page.read_text()
+
+
 def test_the_tables_of_a_page_are_made_again(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
@@ -95,15 +108,16 @@ def test_the_tables_of_a_page_are_made_again(tmp_path: Path) -> None:
         "After.\n"
     )
     by_name = {row.name: row for row in ROWS}
-    kept = rewrite(page, by_name, "4.0", "1,000 messages")
+    kept = rewrite(page, by_name, "4.0", ABOUT)
     text = page.read_text()
     assert "old" not in text
-    assert "1,000 messages:\n\n| | messages/s" in text
+    assert "1,000 messages of 90 to 130 bytes (110 on average), one round; RabbitMQ 4.0.5" in text
+    assert "rstream 1.1.1:\n\n| | messages/s" in text
     assert "other broker" in text
     assert "stays" in text
     assert text.startswith("Before.\n")
     assert text.endswith("After.\n")
     assert kept == [f"{page}: the table of fast, later stays: no later"]
     again = text
-    rewrite(page, by_name, "4.0", "1,000 messages")
+    rewrite(page, by_name, "4.0", ABOUT)
     assert page.read_text() == again

@@ -350,7 +350,7 @@ class Source:
     async def _yield(self) -> None:
         """Give other tasks a turn, and more turns while the first stage gets through what waits.
 
-        With one turn each, slices that waited once would wait for good: workers that never pause
+        With one turn each, slices that waited once would always wait: workers that never pause
         take as many as come. Decoded data that waits is out of the processor's cache when the
         handler gets it. Workers that pause in their handlers find the next messages waiting.
 

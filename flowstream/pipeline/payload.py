@@ -104,7 +104,7 @@ def decoder(payload: Any, *, handler: str = "the handler") -> Decoder:
         return _json(payload)
     kind = get_origin(payload)
     if (kind, get_args(payload)) in ((dict, (str, Any)), (list, (Any,))):
-        # pydantic would look at every key, and make each string again that the parser remembers.
+        # pydantic would look at every key, and create strings that the parser remembers.
         return _json(kind)._replace(convert=_by_pydantic(payload).convert)
     if not _supported(payload):
         raise UnsupportedPayloadType(

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import typer
+
 from flowstream.cli.exit_codes import ExitCode
 from flowstream.cli.running.summary import summarize
 from flowstream.cli.workers.decisions import Verdict
-from flowstream.cli.workers.results import described, summed, summed_end
-from flowstream.errors import Halted
+from flowstream.cli.workers.results import described, reporting, summed, summed_end
+from flowstream.errors import (
+    ConnectionFailed,
+    FlowstreamError,
+    Halted,
+    OutcomeUnknown,
+    SinkFailed,
+    SinkUnavailable,
+    StreamReplaced,
+)
 from flowstream.pipeline import Reason, RunResult
 
 
@@ -40,6 +51,31 @@ def report(found: RunResult | None, **changes: Any) -> dict[str, Any]:
         "dead_letters": {"pipelines.shop": "shop.dead"},
     }
     return {**whole, **changes}
+
+
+class Reported:
+    """The end of a socket that keeps what a worker says last."""
+
+    def finish(self, message: dict[str, Any]) -> None:
+        self.error = message["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (ConnectionFailed("no broker"), True),
+        (SinkUnavailable("no database"), True),
+        (OutcomeUnknown("no answer to a commit"), True),
+        (SinkFailed("not a row"), False),
+        (StreamReplaced("another stream"), False),
+    ],
+)
+def test_a_worker_says_whether_what_it_needs_is_away(error: FlowstreamError, outage: bool) -> None:
+    link: Any = Reported()
+    with pytest.raises(typer.Exit), reporting(link):
+        raise ExceptionGroup("of the run", [error])
+    assert link.error["outage"] is outage
+    assert link.error["text"] == str(error)
 
 
 def test_counts_are_added_and_the_highest_commit_counts() -> None:

@@ -141,10 +141,15 @@ class LocalStore:
 
     def _written(self, path: str, data: bytes) -> Path:
         target = self._in_folder(path)
-        with target.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with target.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.filename is None:  # that a disk is full does not say which one
+                error.filename = self.directory
+            raise
         return target
 
     def _in_folder(self, path: str) -> Path:

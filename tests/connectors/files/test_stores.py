@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,18 @@ def test_local_files_and_their_names_are_synced(
     synced.clear()
     store.create("log/1", b"1", "pending/1.tmp")
     assert synced == ["/pending/1.tmp", "", "/log"]
+
+
+@pytest.mark.parametrize("operation", [LocalStore.put, LocalStore.create])
+def test_a_disk_that_is_full_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Callable[..., None]
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+        operation(LocalStore(str(tmp_path)), "data", b"1", "data.tmp")
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])

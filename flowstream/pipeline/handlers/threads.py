@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -26,9 +27,9 @@ FRAMES = 8
 
 
 class Call:
-    """One call in a thread, and whether its caller still waits for it."""
+    """One call in a thread, how long it took there, and whether its caller still waits for it."""
 
-    __slots__ = ("abandoned", "done", "name", "thread", "worker")
+    __slots__ = ("abandoned", "done", "name", "seconds", "thread", "worker")
 
     def __init__(self, name: str, worker: WorkerState) -> None:
         self.name: str = name
@@ -36,16 +37,19 @@ class Call:
         self.thread: int | None = None
         self.abandoned: bool = False
         self.done: bool = False
+        self.seconds: float = 0.0
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """In the thread: call the function, unless the call was abandoned before it began."""
         self.thread = threading.get_ident()
+        begun = time.perf_counter()
         try:
             if self.abandoned:
                 return None
             self.worker.thread = self.thread
             return function(*args)
         finally:
+            self.seconds = time.perf_counter() - begun
             self.done = True
 
     @property
@@ -87,12 +91,14 @@ class Threads:
         self, name: str, worker: WorkerState, function: Callable[..., Any], *args: Any
     ) -> Any:
         """Run a function that never raises in a thread. A cancellation does not stop the thread."""
-        call = Call(name, worker)
+        call, asked = Call(name, worker), time.perf_counter()
         await self._admit(call)
         try:
-            return await anyio.to_thread.run_sync(
+            answer = await anyio.to_thread.run_sync(
                 call.run, function, *args, limiter=self._unlimited, abandon_on_cancel=True
             )
+            worker.waited += time.perf_counter() - asked - call.seconds
+            return answer
         finally:
             worker.thread = None
             call.abandoned = True

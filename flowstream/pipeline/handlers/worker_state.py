@@ -28,7 +28,8 @@ class WorkerState:
     `skipped`; it is `altered` if they are not the ones that it took. The handler is called with
     those that are `chosen` (None: with all). It is `at_work` while its handler (or the function
     named `callback`) is called; if that has a timeout, `scope` ends it, and `late` is how many
-    messages were left when it was ended. It is `queued` while the handler waits for a thread.
+    messages were left when it was ended. It is `queued` while the handler waits for a thread;
+    `waited` is how many seconds its calls spent on the way to threads and back.
 
     `cancel_requests` counts those of its task: after a call of the handler, any makes it look
     whether the run was cancelled.
@@ -43,7 +44,7 @@ class WorkerState:
     __slots__ = ("_messages", "active", "altered", "at_work", "callback", "cancel_requests",
                  "chosen", "coroutine", "index", "iterator", "late", "lent", "name", "part",
                  "queued", "reported", "scope", "seen", "since", "skipped", "slow", "taken",
-                 "thread", "walked")  # fmt: skip
+                 "thread", "waited", "walked")  # fmt: skip
 
     def __init__(self, name: str, index: int) -> None:
         self.name: str = name
@@ -67,6 +68,7 @@ class WorkerState:
         self.thread: int | None = None
         self.since: float = 0.0
         self.taken: float = 0.0
+        self.waited: float = 0.0
         self.seen: int = 0
         self.reported: bool = False
         self.slow: bool = False
@@ -78,6 +80,7 @@ class WorkerState:
         self._messages = None
         self.altered = False
         self.since = self.taken = now
+        self.waited = 0.0
         self.seen = 0
         self.reported = self.slow = False
 

@@ -203,11 +203,13 @@ class Processors(Pool):
     async def _slice(self, worker: WorkerState) -> None:
         state, part, started = self.state, worker.part, worker.since
         traced = state.telemetry.tracer is not None
-        begun, prepared = started, True
+        begun, before, prepared = started, 0.0, True
         with state.handling(self.name, part) as tell:
             if self._prepare is not None:
                 prepared = await self._prepared(worker)
                 begun = state.clock()
+                before = max(begun - started - worker.waited, 0.0)
+                worker.waited = 0.0
             if prepared:
                 await (self._run_slice if self.options.slices else self._run)(worker)
             tell(worker.messages if traced else (), None)
@@ -215,7 +217,8 @@ class Processors(Pool):
         seconds = ended - started
         handled = len(part) - len(worker.skipped)
         if handled and prepared:
-            self.sizer.learn(handled, ended - begun, begun - started)
+            # Waiting for a thread is no reason for smaller slices: more of them would wait longer.
+            self.sizer.learn(handled, max(ended - begun - worker.waited, 0.0), before)
         self._count(handled, seconds)
         failed = 0
         if worker.altered or worker.skipped or part.flagged:

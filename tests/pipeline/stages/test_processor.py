@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
+import time
 
 import anyio
 import pytest
@@ -13,11 +15,13 @@ from flowstream.pipeline import (
     Backoff,
     Batch,
     Drop,
+    IterableProducer,
     Message,
     Pipeline,
     Retry,
     Slice,
 )
+from flowstream.telemetry import HandlerDone, Telemetry
 from flowstream.testing import PipelineTester, run_virtual
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, n_of, numbers, pipeline_of
@@ -308,3 +312,29 @@ def test_a_slow_handler_behind_a_query_for_many_gets_some_messages_at_once() -> 
 
     assert run_virtual(run) < 400 * 0.01 * 2 + 0.5
     assert max(queries) < 40
+
+
+@pytest.mark.parametrize("most", [1, 40])
+def test_slices_become_no_smaller_because_threads_wait_for_each_other(most: int) -> None:
+    """For a place, or for Python's lock: each slice would wait again, so smaller ones wait more.
+
+    In real time, because what waits is threads.
+    """
+    slices: list[HandlerDone] = []
+
+    class Watch:
+        def observe(self, event: object) -> None:
+            if isinstance(event, HandlerDone):
+                slices.append(event)
+
+    pipeline = Pipeline("waiting", IterableProducer([b""] * 4000), max_threads=most)
+
+    @pipeline.processor(concurrency=20)
+    def handle(message: Message[bytes]) -> None:
+        end = time.perf_counter() + 0.0001
+        while time.perf_counter() < end:
+            pass
+
+    result = anyio.run(functools.partial(pipeline.run, telemetry=Telemetry(Watch())))
+    assert result.settled == {"ok": 4000}
+    assert len(slices) < 1000

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 CLOSE_WITHIN = 1.0
-"""Seconds in which a run that ends may close the gaps that it leaves in a sink's record."""
+"""Seconds in which a run that ends, or hands a partition over, may close the gaps that it leaves
+in a sink's record."""
 
 Range = tuple[int, int]
 """The first and the last offset of an unbroken run of offsets."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeVar
 
@@ -29,7 +29,8 @@ class RunContext:
 
     `url` and `environment` are what the run was given (each may be None); `counts` are the
     messages settled so far by outcome. `settled` returns the offsets that the run has settled
-    without a gap, by stream; streams are missing whose source stores no offsets.
+    without a gap, by stream; streams are missing whose source stores no offsets. `hand_overs` are
+    called with what is settled of a stream before another process may read it.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class RunContext:
         self.telemetry: Telemetry = telemetry or Telemetry()
         self.counts: dict[str, int] = counts if counts is not None else {}
         self.settled = settled
+        self.hand_overs: list[Callable[[Mapping[str, range]], Coroutine[Any, Any, None]]] = []
         self._watched = watched or _unwatched
         self._fail = fail
         self._shared: dict[str, Any] = {}

@@ -179,6 +179,7 @@ class FileSink(Sink):
         store = open_store(self.directory)
         await anyio.to_thread.run_sync(check_store, store, abandon_on_cancel=True)
         writer = _Writer(self, store, reference)
+        context.hand_overs.append(writer.finish)
         yield writer.write
         await writer.finish(context.settled())
 
@@ -258,22 +259,32 @@ class _Writer:
             batch.messages[index].fail(error, retry=False)
 
     async def finish(self, settled: Mapping[str, range]) -> None:
-        """Close the gaps in the manifest, up to what the run has settled, if it takes a moment."""
+        """Close the gaps in the manifest, up to what the run has settled, if it takes a moment.
+
+        That is at the end of the run, and before another process reads a stream.
+        """
         if self._replaced is not None:
             return
         with anyio.move_on_after(CLOSE_WITHIN):
-            for stream, log in self._logs.items():
-                try:
-                    await anyio.to_thread.run_sync(
-                        log.close_gaps, settled.get(stream, range(0)),
-                        abandon_on_cancel=True, limiter=self._threads,
-                    )  # fmt: skip
-                except Exception as error:
-                    _log.debug(
-                        "%s: the gaps in the manifest of %s were not closed: %s", self._sink,
-                        stream, describe(error),
-                        extra={"stream": stream, "reference": self._reference},
-                    )  # fmt: skip
+            for stream in self._logs.keys() & settled.keys():
+                async with self._locks[stream]:
+                    if stream in self._logs:  # a commit may have been given up meanwhile
+                        await self._close_gaps(stream, settled[stream])
+
+    async def _close_gaps(self, stream: str, settled: range) -> None:
+        try:
+            await anyio.to_thread.run_sync(
+                self._logs[stream].close_gaps, settled,
+                abandon_on_cancel=True, limiter=self._threads,
+            )  # fmt: skip
+        except anyio.get_cancelled_exc_class():
+            del self._logs[stream]  # its thread may go on
+            raise
+        except Exception as error:
+            _log.debug(
+                "%s: the gaps in the manifest of %s were not closed: %s", self._sink, stream,
+                describe(error), extra={"stream": stream, "reference": self._reference},
+            )  # fmt: skip
 
     async def _commit(
         self, stream: str, incoming: Incoming, encode: _Encoding, *, resumes: bool

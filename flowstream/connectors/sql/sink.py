@@ -193,8 +193,9 @@ class SqlSink(Sink):
         try:
             writer = BatchWriter(self, pool, context)
             await writer.reach(self._prepare, at_once=True)
+            context.hand_overs.append(writer.hand_over)
             yield writer.write
-            await writer.finish()
+            await writer.finish(context.settled())
         finally:
             pool.close()
 
@@ -244,15 +245,18 @@ class Pool:
             lost.in_doubt = True
             raise lost from error
 
+    @property
+    def idle(self) -> bool:
+        """Whether a connection is open that is not in use."""
+        return bool(self._idle)
+
     async def try_call(self, seconds: float, function: Callable[..., object], *args: Any) -> None:
-        """Call `function(database, *args)` in a thread, with a connection that is open already.
+        """Call `function(database, *args)` in a thread.
 
         Nobody waits longer for it, not even for a commit that has begun: use it for what may or may
         not happen. Raises what the function raises.
         """
-        if not self._idle:
-            return
-        use = _Use(self, self._idle.pop())
+        use = _Use(self, self._idle.pop() if self._idle else None)
         with anyio.move_on_after(seconds) as scope:
             await self.in_thread(use.run, function, args)
         if scope.cancelled_caught:
@@ -430,15 +434,22 @@ class BatchWriter:
             places.append((stream, message.offset, message.timestamp) if counted else None)
         return well, rows, places
 
-    async def finish(self) -> None:
-        """At the end of the run: close the gaps in the record up to what the run has settled.
+    async def finish(self, settled: Mapping[str, range]) -> None:
+        """At the end of the run: `hand_over` of all that the run has settled.
 
-        The next run begins behind them, so it could not close them. If it is not done, nothing is
-        wrong, but the record is larger. So it may only take a moment.
+        Without a connection the database is away, and the end does not wait for a new one.
+        """
+        if self._pool.idle:
+            await self.hand_over(settled)
+
+    async def hand_over(self, settled: Mapping[str, range]) -> None:
+        """Close the gaps in the record of streams up to what the run has settled of them.
+
+        Who reads them next begins behind the gaps, and could not close them. If it is not done,
+        nothing is wrong, but the record is larger. So it may only take a moment.
         """
         if not (self._reference and self._sink.exactly_once) or self._ended is not None:
             return
-        settled = self._context.settled()
         try:
             await self._pool.try_call(CLOSE_WITHIN, finish_record, self._reference, settled)
         except Exception as error:

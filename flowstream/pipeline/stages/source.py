@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import anyio.lowlevel
@@ -144,6 +144,11 @@ class Partition:
         if not drained:
             self._warn(timeout)
         await self._commit(LOST_GRACE if lost else COMMIT_GRACE)
+        if drained and not lost and self.tracker is not None:
+            settled: Mapping[str, range] = {self.stream: self.tracker.settled}
+            async with anyio.create_task_group() as group:
+                for finish in self._source.context.hand_overs:
+                    group.start_soon(finish, settled)
         self.close()
         return drained
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from flowstream import (
     Backoff,
     Drop,
+    FileSink,
     Halt,
     IterableProducer,
     Message,
@@ -33,7 +35,7 @@ from flowstream.errors import (
     SinkFailed,
     StreamReplaced,
 )
-from flowstream.pipeline import Failure, Producer
+from flowstream.pipeline import Failure, Intake, Producer
 from tests.connectors.sql.conftest import SqliteStore, Store
 from tests.support.pipelines import MemoryStream
 
@@ -210,6 +212,33 @@ async def test_a_run_that_ends_leaves_no_gaps(store: Store) -> None:
         assert (ranges[0][0], ranges[-1][1]) == (0, last)
     (last,) = (it - it % 2 for it in stream.stored.values())
     assert store.ask("SELECT count(*), max(id) FROM orders") == [(last // 2 + 1, last)]
+
+
+@pytest.mark.parametrize("files", [False, True])
+async def test_a_partition_that_is_handed_over_leaves_no_gaps(
+    store: Store, tmp_path: Path, files: bool
+) -> None:
+    """Its next owner begins behind them, and cannot close them."""
+    handed_over = anyio.Event()
+
+    class Leaving(MemoryStream):
+        async def run(self, intake: Intake) -> None:
+            partition = intake.open(self.stream)
+            await partition.send(self.bodies, offset=0)
+            assert await partition.drain(10)
+            handed_over.set()
+            await anyio.sleep_forever()
+
+    stream = Leaving(bodies(*range(100)))
+    pipeline = pipeline_of(stream, handle=lambda m: m.drop() if m.offset % 2 else None)
+    sink = FileSink(tmp_path, format="ndjson") if files else store.sink(columns=Order)
+    pipeline.sink("load", sink, size=20, batch_timeout=0.01)
+    async with pipeline.start():
+        with anyio.fail_after(20):
+            await handed_over.wait()
+        reference = sink.record_reference("shop", "load")
+        written = await anyio.to_thread.run_sync(sink.written, reference)
+        assert {name: [*done] for name, done in (written or {}).items()} == {"orders": [(0, 98)]}
 
 
 async def test_what_a_run_has_not_settled_is_no_gap(store: Store) -> None:

@@ -106,8 +106,8 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """The exception's class. After `message.fail` it is the reason, with … for numbers and ids,
-        so that failures of the same kind can be counted together."""
+        """The exception's class. After `message.fail` it is the reason, in which … replaces numbers
+        and ids, so that failures of the same kind can be counted together."""
         return self.error_name or folded(beginning(self.reason))
 
     def traceback(self, limit: int = 8192) -> str:

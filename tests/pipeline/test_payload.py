@@ -212,7 +212,10 @@ def test_json_of_any_values_decodes_as_pydantic_decodes_it(body, payload):
         assert repr(data) == repr([expected])  # NaN, -0.0
 
 
-@pytest.mark.parametrize("payload", [dict[str, Any], typing.Dict[str, Any]])  # noqa: UP006
+@pytest.mark.parametrize(
+    "payload",
+    [dict[str, Any], typing.Dict[str, Any]],  # noqa: UP006 - what older modules are written with
+)
 def test_a_map_of_an_amqp_message_needs_keys_of_the_declared_type(payload):
     convert = decoder(payload).convert
     assert convert is not None

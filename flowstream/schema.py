@@ -29,7 +29,7 @@ import difflib
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -142,15 +142,34 @@ def seconds(least: float = 0, *, above: bool = True) -> Bounds:
 SECONDS = seconds()
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 """Other values are refused: as a condition the string "no" would be true."""
-FUNCTION = Rule("a function", callable)
+AWAITED = Rule("an async function", callable)
+"""Whether its answer can be awaited is known once it is called: by `answer_of`."""
+
+
+async def answer_of(option: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What an async function of the user's returns; ConfigurationError if it is a plain one."""
+    answer = function(*arguments)
+    if not inspect.isawaitable(answer):
+        raise ConfigurationError(
+            f"{option}={shown(function)}: expected an async function, not one that returns an "
+            f"object of type {type_name(answer)}"
+        )
+    return await answer
+
+
+def is_plain(value: object) -> bool:
+    """Whether it can be called, and is no `async def`, whose answer nobody would await."""
+    return callable(value) and not (
+        inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
+    )
+
+
+PLAIN = Rule("a function, a plain def", is_plain)
 
 
 def function_of(what: str) -> Rule:
     """A plain function, such as "one message"; not a coroutine function."""
-    return Rule(
-        f"a function of {what}, a plain def",
-        lambda value: callable(value) and not inspect.iscoroutinefunction(value),
-    )
+    return Rule(f"a function of {what}, a plain def", is_plain)
 
 
 def checked(
@@ -375,13 +394,15 @@ def _rule_of(declared: Any, name: str) -> Rule:
     arguments = typing.get_args(declared)
     if NoneType in arguments:
         (declared,) = [each for each in arguments if each is not NoneType]
+        arguments = typing.get_args(declared)
     origin = typing.get_origin(declared)
     if declared is bool:
         return FLAG
     if origin is Literal:
         return _one_of(typing.get_args(declared))
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
-        return FUNCTION
+        returned = typing.get_origin(arguments[-1])
+        return AWAITED if returned is Awaitable else PLAIN
     if isinstance(declared, type) and issubclass(declared, StrEnum):
         return _one_of([each.value for each in declared])
     if isinstance(declared, type) and declared.__module__ != "builtins":

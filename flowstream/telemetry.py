@@ -1,12 +1,14 @@
 """Events as values, the `Observer` that receives them, and the `Tracer` that creates spans.
 
 The other rooms import only this file to report what happens. There is an event per slice, batch,
-commit or connection, never per message. Observers are called synchronously on the event loop and
-must not block or raise; an observer that raises is detached after one log record.
+commit or connection, never per message. Observers are called synchronously by the event loop, some
+of the client's outside of any task. They must not block or raise; an observer that raises is
+detached after one log record.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -59,11 +61,14 @@ class Telemetry:
     __slots__ = ("_observers", "active", "tracer")
 
     def __init__(self, *observers: Observer, tracer: Tracer | None = None) -> None:
+        for observer in observers:
+            _check(observer)
         self._observers = observers
         self.active: bool = bool(observers)
         self.tracer: Tracer | None = tracer
 
     def attach(self, observer: Observer) -> None:
+        _check(observer)
         self._observers = (*self._observers, observer)
         self.active = True
 
@@ -83,6 +88,15 @@ class Telemetry:
                     "observer %s raised and was detached", shown(observer),
                     exc_info=printable(error),
                 )  # fmt: skip
+
+
+def _check(observer: object) -> None:
+    observe = None if isinstance(observer, type) else getattr(observer, "observe", None)
+    if not callable(observe) or inspect.iscoroutinefunction(observe):
+        raise TypeError(
+            f"{shown(observer)} is no observer: expected an object with a method "
+            "`observe(event)`, a plain def"
+        )
 
 
 # --- the pipeline -------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import importlib
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -31,6 +32,10 @@ class Unprintable:
 
     def __repr__(self) -> str:
         raise RuntimeError("no words")
+
+
+async def awaited(*arguments: Any) -> None:
+    """What nobody awaits, if it is called as a plain function."""
 
 
 def schemas() -> Iterator[type]:
@@ -91,6 +96,8 @@ def wrong(option: Option) -> Iterator[Any]:
         yield from (5, True, "other", [], NAN)
     if typing.get_origin(plain) is Callable or getattr(plain, "__origin__", None) is Callable:
         yield from (5, True, "function", [])
+        if typing.get_origin(typing.get_args(plain)[-1]) is not Awaitable:
+            yield from (awaited, partial(awaited))
 
 
 def refused(option: Option, value: Any, path: str) -> str:

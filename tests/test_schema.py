@@ -66,7 +66,7 @@ WRONG = [
     ),
     ({"flag": "no"}, "owner > flag='no': expected True or False"),
     ({"mode": "slow"}, 'owner > mode=\'slow\': expected "fast" or "safe"'),
-    ({"hook": 5}, "owner > hook=5: expected a function, or None"),
+    ({"hook": 5}, "owner > hook=5: expected a function, a plain def, or None"),
     ({"thing": 5}, "owner > thing=5: expected a Thing(...), or None"),
     ({"age": -1}, "owner > age=-1: expected a number of seconds, at least 0"),
     ({"name": ""}, "owner > name='': expected a string of 1 to 255 bytes"),

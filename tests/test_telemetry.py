@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,21 @@ def test_an_observer_that_raises_is_detached_and_the_others_go_on(
     assert [record.message for record in caplog.records] == [
         f"observer {broken!r} raised and was detached"
     ]
+
+
+class Awaited:
+    async def observe(self, event: Event) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "observer", [Awaited(), print, Recorder], ids=["async", "function", "class"]
+)
+def test_what_cannot_observe_is_refused_at_once(observer: Any) -> None:
+    for add in (Telemetry, Telemetry().attach):
+        with pytest.raises(
+            TypeError, match=r"is no observer: expected an object with a method `observe\(event\)`"
+        ):
+            add(observer)
 
 
 def test_ctrl_c_in_an_observer_gets_through() -> None:

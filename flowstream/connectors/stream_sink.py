@@ -37,13 +37,13 @@ from flowstream.pipeline import (
     Sink,
     Write,
 )
-from flowstream.schema import NAME, STREAM, Rule, make, takes, whole
+from flowstream.schema import NAME, STREAM, Rule, is_plain, make, takes, whole
 from flowstream.telemetry import Tracer
 from flowstream.texts import interrupts
 
 KEY = Rule(
     "the name of a field or a function",
-    lambda value: bool(value) if isinstance(value, str) else callable(value),
+    lambda value: bool(value) if isinstance(value, str) else is_plain(value),
 )
 
 

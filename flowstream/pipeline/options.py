@@ -19,7 +19,7 @@ from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
 from flowstream.pipeline.producer import Producer
 from flowstream.pipeline.sink import Sink
 from flowstream.pipeline.state.reasons import Mask
-from flowstream.schema import NAME, SECONDS, Rule, a, function_of, whole
+from flowstream.schema import NAME, SECONDS, Rule, a, function_of, is_plain, whole
 
 KeyFunction: TypeAlias = Callable[[Message[Any]], Any]
 """The key of a message: messages of one key keep their order."""
@@ -28,16 +28,12 @@ Full: TypeAlias = Callable[[Message[Any], Any], tuple[bool, Any]]
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 
-def _plain(value: Any) -> bool:
-    return callable(value) and not inspect.iscoroutinefunction(value)
-
-
 def _fills(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and _plain(value[1])
+    return isinstance(value, tuple) and len(value) == 2 and is_plain(value[1])
 
 
 def _opens(value: Any) -> bool:
-    if not _plain(value) or inspect.isasyncgenfunction(value):
+    if not is_plain(value) or inspect.isasyncgenfunction(value):
         return False
     try:
         inspect.signature(value).bind()

@@ -7,6 +7,7 @@ import json
 import re
 import traceback
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -35,6 +36,7 @@ from flowstream.pipeline import Failure, RunResult
 from flowstream.testing import MemoryEnvironment, MemorySuperStreamPublisher
 from tests.brokers.running import Broker
 from tests.integration.test_client_consuming import declare_super_stream
+from tests.support.callbacks import nothing
 from tests.support.reading import PATIENCE, contents
 
 pytestmark = pytest.mark.anyio
@@ -167,6 +169,7 @@ async def test_routing_keys_lead_to_their_partitions(broker: Broker, stream_name
     [
         ({"key": ""}, "key='': expected the name of a field or a function"),
         ({"key": 7}, "key=7: expected the name of a field or a function"),
+        ({"key": partial(nothing)}, "key=functools.partial("),
         ({"routing": "hash"}, "routing='hash': it needs key="),
         ({"key": "k", "routing": "round"}, 'routing=\'round\': expected "hash" or "key", or None'),
         ({"max_unconfirmed": 0}, "max_unconfirmed=0: expected a whole number of at least 1"),

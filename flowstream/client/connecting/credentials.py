@@ -11,7 +11,7 @@ import anyio
 
 from flowstream.checks import is_number
 from flowstream.errors import TokenUnavailable
-from flowstream.schema import SECONDS, SECRET, Rule, check, listing, make, takes
+from flowstream.schema import SECONDS, SECRET, Rule, answer_of, check, listing, make, takes
 from flowstream.texts import describe, type_name
 
 
@@ -133,7 +133,7 @@ class TokenCredentials(Credentials):
         async with self._lock:
             if self._token is None or anyio.current_time() >= self._renew_time:
                 try:
-                    token = await self._fetch()
+                    token = await answer_of("fetch", self._fetch)
                 except Exception as error:
                     raise TokenUnavailable(f"fetching a token failed: {describe(error)}") from error
                 if not isinstance(token, Token):

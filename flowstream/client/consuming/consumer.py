@@ -21,6 +21,7 @@ from flowstream.client.connecting.settings import log
 from flowstream.client.connecting.tasks import Task
 from flowstream.errors import ConfigurationError, ConnectionFailed, FlowstreamError
 from flowstream.protocol import OffsetKind, OffsetSpec
+from flowstream.schema import answer_of
 from flowstream.signals import Signal
 from flowstream.texts import shown
 
@@ -260,7 +261,7 @@ class Consumer:
         retention has removed messages (which only a kept offset reveals).
         """
         if self.options.on_active is not None:
-            begin = await self.options.on_active(self.stream)
+            begin = await answer_of("on_active", self.options.on_active, self.stream)
             if not isinstance(begin, OffsetSpec):
                 raise ConfigurationError(
                     f"on_active returned {shown(begin)} for {self.stream!r}: expected an "
@@ -312,7 +313,7 @@ class Consumer:
                 while subscription.held and self.state is not State.CLOSED:
                     await subscription.arrived.wait()
         if self.options.on_inactive is not None:
-            await self.options.on_inactive(self.stream)
+            await answer_of("on_inactive", self.options.on_inactive, self.stream)
         if awaited:
             await self._verify_quietly()
         self._current = None

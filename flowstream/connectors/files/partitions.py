@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowstream.connectors.files.names import folder_of
-from flowstream.schema import Rule
+from flowstream.schema import Rule, is_plain
 from flowstream.texts import type_name
 
 PartitionBy = str | Callable[[Any], Mapping[str, Any]]
 PARTITION_BY = Rule(
     "the name of a field, or a function of one message that returns a dict",
-    lambda value: bool(value) if isinstance(value, str) else callable(value),
+    lambda value: bool(value) if isinstance(value, str) else is_plain(value),
 )
 
 

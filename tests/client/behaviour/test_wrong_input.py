@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ URL = "rabbitmq-stream://localhost:5552"
 
 async def fetch() -> Token:
     raise AssertionError("it is not called")
+
+
+class AsyncCall:
+    async def __call__(self, stream: str) -> None:
+        raise AssertionError("it is not called")
 
 
 ENVIRONMENTS: list[tuple[dict[str, Any], str]] = [
@@ -128,6 +134,9 @@ PUBLISHERS: list[tuple[dict[str, Any], str]] = [
     ({"filter_value": "eu"}, r"filter_value='eu': expected a function"),
     ({"on_confirm": 1}, r"on_confirm=1: expected a function"),
     ({"on_error": 1}, r"on_error=1: expected a function"),
+    ({"filter_value": fetch}, r"filter_value=.*fetch.*: expected a function, a plain def"),
+    ({"on_confirm": fetch}, r"on_confirm=.*fetch.*: expected a function, a plain def"),
+    ({"on_error": partial(fetch)}, r"on_error=.*fetch.*: expected a function, a plain def"),
 ]
 CONSUMERS: list[tuple[dict[str, Any], str]] = [
     ({"stream": LONG}, r"stream='é+…: expected a string of 1 to 255 bytes"),
@@ -148,10 +157,12 @@ CONSUMERS: list[tuple[dict[str, Any], str]] = [
     ({"filter_values": ["eu"]}, r"filter_values=\['eu'\]: it needs match="),
     ({"match_unfiltered": True}, r"match_unfiltered=True: it needs filter_values="),
     ({"match": "eu"}, r"match='eu': expected a function"),
+    ({"match": fetch}, r"match=.*fetch.*: expected a function, a plain def"),
+    ({"settled": AsyncCall()}, r"settled=.*AsyncCall.*: expected a function, a plain def"),
     ({"single_active": True}, r"single_active=True: it needs reference="),
     (
         {"on_active": 1, "reference": "n", "single_active": True},
-        r"on_active=1: expected a function",
+        r"on_active=1: expected an async function",
     ),
     ({"on_inactive": print}, r"on_inactive=.*print>: it needs single_active=True"),
     ({"hand_over_timeout": 0}, r"hand_over_timeout=0: expected a number of seconds"),
@@ -161,6 +172,7 @@ SUPER_PUBLISHERS: list[tuple[dict[str, Any], str]] = [
     ({"routing": "round-robin"}, r"routing='round-robin': expected \"hash\" or \"key\""),
     ({"refresh": 0}, r"refresh=0: expected a number of seconds"),
     ({"key": "id"}, r"key='id': expected a function"),
+    ({"key": fetch}, r"key=.*fetch.*: expected a function, a plain def"),
 ]
 STREAMS: list[tuple[dict[str, Any], str]] = [
     ({"name": ""}, r"name='': expected a string of 1 to 255 bytes"),

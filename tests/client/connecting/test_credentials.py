@@ -83,6 +83,11 @@ async def test_a_token_that_cannot_be_fetched_is_tried_again(
         async with connect(cluster, credentials=TokenCredentials(tokens)):
             pass
     assert cluster.node.live() == []
+    plain: Any = lambda: SECRET  # noqa: E731
+    with pytest.raises(TokenUnavailable, match="expected an async function") as caught:
+        async with connect(cluster, credentials=TokenCredentials(plain)):
+            pass
+    assert SECRET not in str(caught.value)
     with pytest.raises(ConfigurationError, match="renew_at"):
         TokenCredentials(tokens, renew_at=1.0)
 

@@ -271,6 +271,26 @@ async def test_a_hook_that_fails_fails_the_consumer(cluster: Cluster, connect: C
         assert answers(cluster) == []
 
 
+@pytest.mark.parametrize("hook", ["on_active", "on_inactive"])
+async def test_a_hook_that_is_no_async_function_is_named(
+    cluster: Cluster, connect: Connect, hook: str
+) -> None:
+    cluster.add("s", [b"0"])
+    options: dict[str, Any] = {"reference": "me", "single_active": True}
+    options[hook] = lambda stream: OffsetSpec.first()
+    says = f"{hook}=<function .*: expected an async function, not one that .* OffsetSpec"
+
+    async def hand_over(env: Any) -> None:
+        async with env.consumer("s", **options) as consumer:
+            await anext(consumer)
+            cluster.node.live("consuming")[0].promote(0, active=False)
+            await anext(consumer)
+
+    async with connect(cluster) as env:
+        with pytest.raises(ConfigurationError, match=says):
+            await hand_over(env)
+
+
 async def test_deliveries_of_a_consumer_that_stands_by_are_not_handed_over(
     cluster: Cluster, connect: Connect
 ) -> None:

@@ -223,8 +223,8 @@ class SqliteStore:
         with self._transaction():
             freed = self._writer.execute(
                 "DELETE FROM chunk WHERE rowid IN (SELECT rowid FROM chunk"
-                " WHERE stream = ?1 AND chunk_id < ifnull(?2, 9223372036854775807)"
-                " ORDER BY chunk_id LIMIT ?3)",
+                " WHERE stream = ? AND chunk_id < ifnull(?, 9223372036854775807)"
+                " ORDER BY chunk_id LIMIT ?)",
                 (stream, before, _COLLECT_CHUNKS),
             ).rowcount
             if freed < _COLLECT_CHUNKS:

@@ -184,6 +184,7 @@ class Chaos:
             try:
                 self._broker.api("DELETE", f"connections/{quote(name, safe='')}")
             except HTTPError as error:
+                error.close()
                 if error.code != 404:  # it has just been closed
                     raise
             else:

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from functools import partial
@@ -87,6 +88,9 @@ class Run:
         """Whether a probe of the path succeeds."""
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
         except OSError:
             return False
         return True

@@ -128,7 +128,9 @@ class Prometheus:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=5).close()
                 return
-            except OSError:
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
                 assert time.monotonic() < deadline, self._log.read_text()
                 time.sleep(0.1)
 

@@ -195,7 +195,8 @@ def is_ready(monitor: str) -> bool:
     try:
         with urllib.request.urlopen(f"http://{monitor}/readyz", timeout=10) as answer:
             return bool(answer.status == 200)
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        error.close()
         return False
 
 

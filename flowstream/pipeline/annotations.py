@@ -18,6 +18,21 @@ from flowstream.texts import describe, is_a, shown, text_of
 
 Handler: TypeAlias = Callable[..., Any]
 
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    def signature_of(function: Handler) -> inspect.Signature:
+        """The signature; what an annotation names need not exist (PEP 649), so it may be a
+        ForwardRef."""
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+
+    def _written(function: Handler) -> inspect.Signature:
+        """The signature with the texts of its annotations."""
+        return inspect.signature(function, annotation_format=Format.STRING)
+
+else:
+    signature_of = _written = inspect.signature
+
 
 def bare_handler(
     arguments: tuple[Any, ...], values: Mapping[str, Any]
@@ -63,6 +78,8 @@ def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2)
             f"resources of lifespan=; this one takes {len(parameters)} parameters"
         )
     first = parameters[0]
+    if _has_reference(first.annotation):  # the error for a name quotes all of the annotation
+        first = _written(handler).parameters[first.name]
     names = _names(plain, sys._getframe(depth))
     if len(parameters) == 2:
         _check_second(parameters, wraps, names, where)
@@ -81,7 +98,7 @@ def bind(handler: Handler, signature: Signature, resources: Any) -> Handler:
     """The handler, called with its resources."""
     if signature.resource is None:
         return handler
-    parameter = inspect.signature(handler).parameters[signature.resource]
+    parameter = signature_of(handler).parameters[signature.resource]
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
         return lambda first: handler(first, resources)
     return functools.partial(handler, **{signature.resource: resources})
@@ -98,8 +115,8 @@ def _unwrap(handler: Handler) -> Handler:
 
 def _positional(handler: Handler, where: str) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(handler).parameters.values()
-    except (TypeError, ValueError) as error:
+        parameters = signature_of(handler).parameters.values()
+    except Exception as error:  # Python 3.14 evaluates annotations here
         raise ConfigurationError(
             f"{where}: its signature cannot be read: {text_of(error)}"
         ) from error
@@ -142,6 +159,10 @@ def _names(handler: Handler, frame: Any) -> dict[str, Any]:
     """The names that an annotation may use: those of the module, and of where it was declared."""
     function = getattr(handler, "__func__", handler)
     return {**getattr(function, "__globals__", {}), **frame.f_locals}
+
+
+def _has_reference(annotation: Any) -> bool:
+    return isinstance(annotation, ForwardRef) or any(map(_has_reference, get_args(annotation)))
 
 
 def _resolved(annotation: Any, names: dict[str, Any], where: str) -> Any:

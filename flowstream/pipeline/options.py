@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
 from flowstream.checks import is_whole
+from flowstream.pipeline.annotations import signature_of
 from flowstream.pipeline.deciders.rate_limit import RateLimit
 from flowstream.pipeline.message import Message
 from flowstream.pipeline.policies import FailurePolicy, Halt, Retry
@@ -36,7 +37,7 @@ def _opens(value: Any) -> bool:
     if not is_plain(value) or inspect.isasyncgenfunction(value):
         return False
     try:
-        inspect.signature(value).bind()
+        signature_of(value).bind()
     except TypeError:  # a required parameter, such as the `app` of web frameworks
         return False
     except ValueError:  # a class in C, whose signature is not known

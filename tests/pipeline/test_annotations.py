@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pydantic
 import pytest
@@ -48,6 +49,90 @@ def test_an_annotation_that_does_not_resolve():
 
     with pytest.raises(ConfigurationError, match="import or define it above the handler"):
         pipeline_of(1).processor(handler)
+
+
+LAZY = pytest.mark.parametrize(
+    "first_line",
+    [
+        "from __future__ import annotations",
+        pytest.param(
+            "# annotations are evaluated when somebody asks for them",
+            marks=pytest.mark.skipif(sys.version_info < (3, 14), reason="since Python 3.14"),
+        ),
+    ],
+    ids=["future", "lazy"],
+)
+
+
+def module(*lines: str) -> dict[str, Any]:
+    """The names of a module that has these lines below its imports."""
+    first, *others = lines
+    text = "\n".join((first, "from flowstream import Batch, Message, Pipeline", *others))
+    names = {"source": IterableProducer([b'{"n": 1}', b'{"n": 2}'])}
+    exec(compile(text, "orders.py", "exec", dont_inherit=True), names)
+    return names
+
+
+@LAZY
+@pytest.mark.parametrize(
+    ("annotation", "missing"),
+    [
+        ("Message[Missing]", "Missing"),
+        ("Message[Known | Missing]", "Missing"),
+        ("Message[list[Missing]]", "Missing"),
+        ("Message[missing.Order]", "missing"),
+        ("Missing[Known]", "Missing"),
+    ],
+)
+def test_a_type_that_is_not_there_yet_is_named(first_line, annotation, missing):
+    with pytest.raises(ConfigurationError) as caught:
+        module(
+            first_line,
+            "class Known(dict): ...",
+            "pipeline = Pipeline('orders', source)",
+            "@pipeline.processor",
+            f"async def handle(message: {annotation}) -> None: ...",
+            "class Missing(dict): ...",
+        )
+    assert (
+        f"> processor: handle: the annotation {annotation!r} cannot be resolved: NameError: name "
+        f"{missing!r} is not defined; import or define it above the handler, and not under "
+        "`if TYPE_CHECKING:`"
+    ) in str(caught.value)
+
+
+@LAZY
+async def test_only_the_type_of_the_payload_must_exist_when_a_module_runs(first_line):
+    """Of resources and of what is returned, a type checker alone must know the types."""
+    found = module(
+        first_line,
+        "from contextlib import asynccontextmanager",
+        "@asynccontextmanager",
+        "async def lifespan() -> Iterator[Database]:",
+        "    yield []",
+        "pipeline = Pipeline('orders', source, lifespan=lifespan)",
+        "class Orders:",
+        "    async def handle(self, message: Message[dict], seen: Database) -> Priced:",
+        "        seen.append(message.data)",
+        "pipeline.processor(Orders().handle)",
+        "@pipeline.batcher",
+        "async def load(batch: Batch[dict], /, seen: Database) -> Priced:",
+        "    assert seen == batch.data",
+    )
+    assert (await found["pipeline"].run()).settled == {"ok": 2}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="the `def` itself fails before Python 3.14")
+def test_an_annotation_that_cannot_be_evaluated():
+    with pytest.raises(
+        ConfigurationError, match="handle: its signature cannot be read: division by zero"
+    ):
+        module(
+            "",
+            "pipeline = Pipeline('orders', source)",
+            "@pipeline.processor",
+            "async def handle(message: Message[1 / 0]) -> None: ...",
+        )
 
 
 OrderT = TypeVar("OrderT", bound=Order)

@@ -26,6 +26,7 @@ ROOMS = {
     "tls": {"errors", "texts", "schema"},  # for brokers (client) and the flags of commands (cli)
     "texts": set[str](),
     "signals": set[str](),
+    "blocks": {"signals"},
     "checks": {"errors", "texts"},
     "schema": {"errors", "texts", "checks"},
     "telemetry": {"texts"},
@@ -37,17 +38,19 @@ ROOMS = {
         "checks",
         "schema",
         "signals",
+        "blocks",
         "telemetry",
         "tls",
         "protocol",
     },
     "pipeline": {
         *("errors", "texts", "backoff", "checks", "schema", "signals", "telemetry", "version"),
+        "blocks",
     },
     "connectors": {
         *("errors", "texts", "backoff", "checks", "schema", "telemetry", "client", "pipeline"),
     },
-    "broker": {"errors", "texts", "checks", "schema", "telemetry", "protocol"},
+    "broker": {"errors", "texts", "checks", "schema", "blocks", "telemetry", "protocol"},
     "metrics": {"telemetry", "version"},
     "tracing": {"errors", "texts", "version"},
     "monitor": {"errors", "texts", "metrics", "schema", "telemetry", "version", "pipeline"},

@@ -19,11 +19,11 @@ from anyio.abc import (
     SocketAttribute,
     SocketListener,
     SocketStream,
-    TaskGroup,
     TaskStatus,
 )
 from anyio.streams.tls import TLSStream
 
+from flowstream.blocks import BlockTasks
 from flowstream.broker.data_dir import DataDirStore
 from flowstream.broker.handlers import HANDLERS
 from flowstream.broker.node import Limits, Node
@@ -86,7 +86,7 @@ class Broker:
         self._limits = limits or Limits()
         self._node: Node | None = None
         self._last = BrokerStatistics(0, 0, 0, 0, 0.0, 0.0, 0, 0)
-        self._tasks: TaskGroup | None = None
+        self._tasks: BlockTasks | None = None
 
     @property
     def url(self) -> str:
@@ -121,7 +121,7 @@ class Broker:
         )
 
     async def __aenter__(self) -> Self:
-        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks = await BlockTasks().__aenter__()
         try:
             await self._tasks.start(self.serve)
         except BaseException as error:
@@ -137,8 +137,8 @@ class Broker:
     ) -> bool | None:
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
-        failed = tasks.cancel_scope.cancel_called
-        tasks.cancel_scope.cancel()
+        failed = tasks.cancelled
+        tasks.cancel()
         if failed:
             return await tasks.__aexit__(exc_type, exc, traceback)
         # The block's own exception is not the group's: it leaves without an ExceptionGroup.

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
+from flowstream.blocks import BlockTasks
 from flowstream.errors import EnvironmentClosed
 
 
@@ -53,14 +53,14 @@ class OwnerEnded(EnvironmentClosed, RuntimeError):
 
 
 class TaskOwner:
-    """Runs background tasks inside an async context manager, entered and left by the same task.
+    """Runs background tasks inside an async context manager.
 
     An exception that escapes a background task is a bug: it cancels the task inside the block and
     is raised when the block is left.
     """
 
     def __init__(self) -> None:
-        self._group: TaskGroup | None = None
+        self._group: BlockTasks | None = None
         self._tasks: set[Task] = set()
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class TaskOwner:
         return sorted(task.name for task in self._tasks)
 
     async def __aenter__(self) -> TaskOwner:
-        self._group = await anyio.create_task_group().__aenter__()
+        self._group = await BlockTasks().__aenter__()
         return self
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: str) -> Task:
@@ -103,7 +103,7 @@ class TaskOwner:
         with anyio.CancelScope(shield=True):
             for task in tuple(self._tasks):
                 await task.wait()
-        if error is not None and group.cancel_scope.cancel_called:
+        if error is not None and group.cancelled:
             return await group.__aexit__(kind, error, trace)
         # The block's own error is not the group's: it leaves without an ExceptionGroup.
         await group.__aexit__(None, None, None)

@@ -16,6 +16,7 @@ import anyio
 import anyio.from_thread
 from anyio.lowlevel import current_token
 
+from flowstream.blocks import BlockTasks
 from flowstream.errors import ConfigurationError
 from flowstream.pipeline.deciders.discards import parse_places
 from flowstream.pipeline.deciders.rate_limit import RateLimit
@@ -261,8 +262,8 @@ async def start(
     raised: Exception | None = None
     try:
         with interrupt_alone():
-            async with anyio.create_task_group() as group:
-                group.start_soon(run.main, name=f"pipeline {declaration.name}")
+            async with BlockTasks() as tasks:
+                tasks.start_soon(run.main, name=f"pipeline {declaration.name}")
                 await run.ready.wait()
                 if run.opened or run.state.error is None:  # without an error it was aborted before
                     if run.opened:

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import NoReturn
 
 import anyio
@@ -51,13 +52,19 @@ class SocketStream(ByteStream):
 
         What comes is written into `room()`, and `filled` is called with how many bytes it was: by
         the event loop, outside of any task, so neither may wait or ask which task it is in.
+
+        It is called in the context of the caller, where the name of the event loop is set for it:
+        without a task, anyio finds it nowhere else if the program was not started by `anyio.run`.
         """
         if self._closed:
             raise anyio.ClosedResourceError
         if self._ended is not None:
             raise anyio.BusyResourceError("reading from")
         self._ended = self._loop.create_future()
-        self._loop.add_reader(self._socket.fileno(), self._read, room, filled)
+        context = copy_context()
+        if sniffio := sys.modules.get("sniffio"):  # if there is none, anyio needs no name
+            context.run(sniffio.current_async_library_cvar.set, "asyncio")
+        context.run(self._loop.add_reader, self._socket.fileno(), self._read, room, filled)
         try:
             raise await self._ended
         finally:

@@ -6,14 +6,16 @@ Without `anyio.run` nothing but the current task tells anyio which event loop is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 
+import anyio
 import pytest
 
 from flowstream.client import Consumer, Environment, OffsetSpec
 from flowstream.connectors import StreamProducer
 from flowstream.pipeline import Message, Pipeline
+from flowstream.telemetry import Confirmed, Event, Telemetry
 from flowstream.testing import broker_in_thread
 
 
@@ -50,6 +52,33 @@ def test_confirms_deliveries_and_losses_arrive(url: str) -> None:
 
     asyncio.run(main())
     assert len(confirmed) == 4
+
+
+def test_callbacks_may_ask_anyio(url: str) -> None:
+    times: dict[str, float] = {}
+    arrived: anyio.Event
+
+    class Clock:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, Confirmed):
+                times["observer"] = anyio.current_time()
+
+    def stored(ids: Sequence[int]) -> None:
+        times["on_confirm"] = anyio.current_time()
+        arrived.set()
+
+    async def main() -> None:
+        nonlocal arrived
+        arrived = anyio.Event()
+        async with Environment(url, telemetry=Telemetry(Clock())) as environment:
+            await environment.create_stream("timed")
+            async with environment.publisher("timed", on_confirm=stored) as publisher:
+                await publisher.send(b"1")
+                async with asyncio.timeout(10):
+                    await arrived.wait()
+
+    asyncio.run(main())
+    assert set(times) == {"observer", "on_confirm"}
 
 
 def test_a_group_passes_its_stream_on(url: str) -> None:

@@ -67,6 +67,17 @@ def configure(level: str, format: str, worker: int | None = None) -> None:
         console.notes_to(log)
 
 
+def enable() -> None:
+    """Let flowstream's loggers speak again after a module of the user's was imported.
+
+    `logging.config.dictConfig` disables all loggers that exist, unless it is told otherwise, and
+    frameworks such as Django call it. Nobody would hear of failures then.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "flowstream" and isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
 def _thread_ended(raised: threading.ExceptHookArgs) -> None:
     """Log the exception that ended a thread of the user's program."""
     if is_a(raised.exc_value, SystemExit):  # as Python's own hook

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from flowstream import errors
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code
+from flowstream.cli.output import logs
 from flowstream.cli.output.progress import doing
 from flowstream.pipeline import Pipeline
 from flowstream.texts import describe, interrupts, is_a, text_of, type_name
@@ -189,6 +190,8 @@ def load_module(name: str) -> ModuleType:
             text = f"{name}: interrupted while it was imported{_place(error)}"
             raise CommandError(text, ExitCode.FORCED) from error
         raise CommandError(_broken(name, error), ExitCode.MODULE_BROKEN) from error
+    finally:
+        logs.enable()
 
 
 def _not_a_module(name: str) -> str:

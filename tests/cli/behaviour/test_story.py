@@ -92,6 +92,30 @@ def test_a_handler_that_blocks_the_loop_is_named_at_every_level(tmp_path: Path) 
     assert "in handle\n    time.sleep(2.5)" in result.err
 
 
+CONFIGURED = """
+import logging.config
+from flowstream import Drop, IterableProducer, Message, Pipeline
+
+logging.config.dictConfig({
+    "version": 1,
+    "formatters": {"mine": {"format": "MINE %(levelname)s %(message)s"}},
+    "handlers": {"mine": {"class": "logging.StreamHandler", "formatter": "mine"}},
+    "root": {"handlers": ["mine"]},
+})
+pipeline = Pipeline("shop", IterableProducer([b"a"]), on_failure=Drop())
+
+@pipeline.processor
+async def handle(message: Message[bytes]) -> None:
+    raise ValueError("no tea")
+"""
+
+
+def test_failures_are_logged_if_the_module_disables_all_loggers(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(CONFIGURED)
+    result = flowstream("run", "shop", cwd=tmp_path)
+    assert result.err.count("MINE WARNING pipeline 'shop': process failed in 'handle'") == 1
+
+
 def test_the_page_is_named_as_who_paused(tmp_path: Path) -> None:
     module = BLOCKING.replace('[b"a", b"b"]', "iter(int, 1)")
     (tmp_path / "shop.py").write_text(module)

@@ -420,7 +420,7 @@ class StreamProducer(Producer):
             await store()
         for stream, start in starts.items():
             _log.info(
-                "%s %s", stream, start.story,
+                f"{stream} {start.story}",
                 extra={"pipeline": self._pipeline, "stream": stream, "offset": start.offset,
                        "reference": self._name},
             )  # fmt: skip
@@ -470,7 +470,7 @@ class StreamProducer(Producer):
         text = beyond(stream, self._name, stored=stored, first=statistics.first_offset, last=last)
         if text:
             _log.warning(
-                "%s", text,
+                text,
                 extra={"pipeline": self._pipeline, "stream": stream, "offset": stored},
             )  # fmt: skip
             self._telemetry.emit(Warned(self._pipeline, stream, text))

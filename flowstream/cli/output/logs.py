@@ -70,8 +70,8 @@ def configure(level: str, format: str, worker: int | None = None) -> None:
 def enable() -> None:
     """Let flowstream's loggers speak again after a module of the user's was imported.
 
-    `logging.config.dictConfig` disables all loggers that exist, unless it is told otherwise, and
-    frameworks such as Django call it. Nobody would hear of failures then.
+    `logging.config.dictConfig` disables all loggers that exist, unless it is asked not to, and
+    frameworks such as Django call it. No failure would be logged then.
     """
     for name, logger in logging.root.manager.loggerDict.items():
         if name.partition(".")[0] == "flowstream" and isinstance(logger, logging.Logger):

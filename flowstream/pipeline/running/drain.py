@@ -48,7 +48,7 @@ class Drain:
         if scope.cancelled_caught or (state.unsettled and state.error is None):
             self.timed_out = True
             error = self._timeout(cut_off=scope.cancelled_caught)
-            log.error("%s", error, extra={"pipeline": state.name})
+            log.error(str(error), extra={"pipeline": state.name})
             state.error = state.error or error
         await self.commit()
 

@@ -197,7 +197,7 @@ class RunState:
             f"run: restart the process, and set timeouts on what its handlers wait for. "
             f"They hang in {threads.describe()}"
         )
-        log.error("%s", error, extra={"pipeline": self.name})
+        log.error(str(error), extra={"pipeline": self.name})
         self.fail(error)
 
     # -- ends
@@ -227,7 +227,7 @@ class RunState:
             said = self.failures.said(failure)
             self.error = halted(self.name, failure, said, reason or failure.reason)
             log.error(
-                "%s", self.error,
+                str(self.error),
                 extra={"pipeline": self.name, "stage": failure.stage, "stream": message.stream,
                        "offset": offset},
             )  # fmt: skip

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 import anyio
@@ -73,6 +77,131 @@ async def test_messages_that_are_kept_stay_what_they_were(plain: bool) -> None:
     assert [m.offset for m in kept] == [n for n in range(60) if n % 5 in (0, 1, 3)]
     assert [n_of(m) for m in kept] == [m.offset for m in kept]
     assert [m.raw for m in kept] == [numbers(60)[m.offset] for m in kept]
+
+
+Kept = Callable[[], Message[dict]]
+
+
+def in_a_generator(message: Message[dict]) -> Kept:
+    def generator(it: Message[dict]) -> Iterator[Message[dict]]:
+        yield it
+
+    return partial(next, generator(message))
+
+
+def in_a_generator_that_has_begun(message: Message[dict]) -> Kept:
+    def generator() -> Generator[Any, Message[dict], None]:
+        it = yield
+        while True:
+            yield it
+
+    begun = generator()
+    next(begun)
+    begun.send(message)
+    return partial(next, begun)
+
+
+def in_a_coroutine(message: Message[dict]) -> Kept:
+    async def coroutine(it: Message[dict]) -> Message[dict]:
+        return it
+
+    def run(it: Coroutine[Any, Any, Message[dict]]) -> Message[dict]:
+        with pytest.raises(StopIteration) as caught:
+            it.send(None)
+        return caught.value.value  # type: ignore[no-any-return]
+
+    return partial(run, coroutine(message))
+
+
+def in_a_closure(message: Message[dict]) -> Kept:
+    return lambda: message
+
+
+def in_a_default(message: Message[dict]) -> Kept:
+    def function(it: Message[dict] = message) -> Message[dict]:
+        return it
+
+    return function
+
+
+def in_a_frame(message: Message[dict]) -> Kept:
+    frame = sys._getframe()
+    return lambda: frame.f_locals["message"]  # type: ignore[no-any-return]
+
+
+def in_the_frame_of_an_exception(message: Message[dict]) -> Kept:
+    def fails(it: Message[dict]) -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError) as caught:
+        fails(message)
+    return lambda: caught.traceback[-1].frame.f_locals["it"]  # type: ignore[no-any-return]
+
+
+def in_a_method(message: Message[dict]) -> Kept:
+    method: Any = message.drop
+    return lambda: method.__self__  # type: ignore[no-any-return]
+
+
+def in_a_context(message: Message[dict]) -> Kept:
+    variable = ContextVar[Message[dict]]("message")
+    context = copy_context()
+    context.run(variable.set, message)
+    return partial(context.__getitem__, variable)
+
+
+def in_a_thread(message: Message[dict]) -> Kept:
+    go_on, found = threading.Event(), list[Message[dict]]()
+
+    def target(it: Message[dict]) -> None:
+        go_on.wait()
+        found.append(it)
+
+    thread = threading.Thread(target=target, args=(message,))
+    thread.start()
+
+    def end() -> Message[dict]:
+        go_on.set()
+        thread.join()
+        return found[0]
+
+    return end
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "keep",
+    [
+        in_a_generator,
+        in_a_generator_that_has_begun,
+        in_a_coroutine,
+        in_a_closure,
+        in_a_default,
+        in_a_frame,
+        in_the_frame_of_an_exception,
+        in_a_method,
+        in_a_context,
+        in_a_thread,
+    ],
+)
+async def test_a_message_is_kept_by_whatever_refers_to_it(
+    plain: bool, keep: Callable[[Message[dict]], Kept]
+) -> None:
+    """Python 3.14 borrows the references of arguments, and counts those that outlive the call."""
+    kept: list[tuple[int, Kept]] = []
+
+    def handle(message: Message[dict]) -> None:
+        if n_of(message) % 3 != 2:
+            kept.append((n_of(message), keep(message)))
+
+    pipeline = pipeline_of(stream(20, 9, 1))
+    pipeline.processor(as_kind(handle, plain))
+    seen = await seen_in_batches(pipeline)
+    assert [each["offset"] for each in seen] == list(range(20))
+    messages = [(n, get()) for n, get in kept]
+    assert [(n, m.offset, n_of(m)) for n, m in messages] == [
+        (n, n, n) for n in range(20) if n % 3 != 2
+    ]
 
 
 async def test_a_task_that_has_the_message_reads_the_right_one() -> None:

@@ -146,6 +146,12 @@ own code. Records of a handler get these fields automatically (of a batch handle
 records with the same logger, message, pipeline and stream, {limit} are written in {interval:g}
 seconds; the next one has the number of the others in `left_out`.
 
+Your module may configure logging itself. `logging.config.dictConfig`, which Django and others
+call, replaces the root logger's handlers, and so `log_level` and `log_format`. It also disables
+all loggers that exist, unless you pass `"disable_existing_loggers": False`: `flowstream run`
+enables its own again after it has imported your module, but in your own program that option is
+needed.
+
 Failures of messages are logged by reason: a warning for the first one, with its position and the
 fields `phase` and `error`, its traceback at level debug, and then at most one line a minute with
 the `count` of the others. Dead-lettered and discarded messages are logged in the same way. See [Why

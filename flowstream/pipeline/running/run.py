@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -218,9 +219,43 @@ class Run:
         if lifespan is None:
             return None
         manager = checked_manager(lifespan(), f"{self.declaration.path} > lifespan")
+        scope = stack.enter_context(anyio.CancelScope())
         resources = await self.state.watched("lifespan", manager.__aenter__())
-        stack.push_async_exit(_bounded(self.state.name, manager))
+        stack.push_async_exit(partial(self._leave_lifespan, manager, scope))
         return resources
+
+    async def _leave_lifespan(
+        self,
+        manager: AbstractAsyncContextManager[Any],
+        scope: anyio.CancelScope,
+        kind: type[BaseException] | None,
+        *raised: Any,
+    ) -> bool | None:
+        """Close the resources in CLOSE_GRACE seconds, also in a cancelled run.
+
+        `scope` was entered before the lifespan: a task group or a timeout around its `yield` must
+        be left inside the scopes in which it was entered.
+        """
+        cancelled = anyio.get_cancelled_exc_class()
+        scope.shield = True
+        scope.deadline = anyio.current_time() + CLOSE_GRACE
+        try:
+            caught = await self.state.watched("lifespan", manager.__aexit__(kind, *raised))
+        except cancelled:
+            if not scope.cancel_called:
+                raise
+            log.error(
+                "%s: lifespan did not close within %g s", self.state.name, CLOSE_GRACE,
+                extra={"pipeline": self.state.name},
+            )  # fmt: skip
+            return None
+        if not caught or kind is not cancelled or self._everything.cancel_called:
+            return None  # the error of a run is not the lifespan's to catch
+        self.state.error = self.state.error or ConfigurationError(
+            f"{self.declaration.path} > lifespan: it cancelled the run, as a timeout around its "
+            "`yield` does; put only what opens and closes into such a block"
+        )
+        return True
 
     def _start(self, group: anyio.abc.TaskGroup, stages: Stages, lag: LagWatch) -> None:
         state, handler = self.state, stages.failure_handler
@@ -376,21 +411,6 @@ def _runs(task: int) -> bool:
 
 async def _nothing_held(error: BaseException) -> None:
     return None
-
-
-def _bounded(name: str, manager: Any) -> Any:
-    """The exit of a lifespan, limited to CLOSE_GRACE seconds, also in a cancelled run."""
-
-    async def leave(*raised: Any) -> None:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_GRACE) as scope:
-            await manager.__aexit__(*raised)
-        if scope.cancelled_caught:
-            log.error(
-                "%s: lifespan did not close within %g s", name, CLOSE_GRACE,
-                extra={"pipeline": name},
-            )  # fmt: skip
-
-    return leave
 
 
 async def _closing(close: Any) -> None:

@@ -34,7 +34,7 @@ from flowstream.telemetry import (
     Telemetry,
     Warned,
 )
-from flowstream.texts import describe, is_a, printable, text_of, type_name
+from flowstream.texts import describe, is_a, leaves, printable, text_of, type_name
 
 log: Final = logging.getLogger("flowstream.pipeline")
 
@@ -182,9 +182,10 @@ class RunState:
             return await coroutine
         except Exception as error:
             note = f"pipeline {self.name!r}: {name}"
-            with suppress(Exception):  # its class may have an `add_note` of its own
-                if note not in getattr(error, "__notes__", ()):  # it may be raised again and again
-                    error.add_note(note)
+            for each in leaves(error):
+                with suppress(Exception):  # its class may have an `add_note` of its own
+                    if note not in getattr(each, "__notes__", ()):  # it may be raised repeatedly
+                        each.add_note(note)
             raise
         finally:
             current_worker.reset(token)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import pytest
 
 from flowstream.errors import ConfigurationError
@@ -16,6 +17,7 @@ from flowstream.pipeline import (
     Message,
     Pipeline,
     Producer,
+    RunContext,
 )
 from tests.support.pipelines import MemoryStream, numbers
 
@@ -113,3 +115,38 @@ async def test_offsets_go_on_behind_the_committed_one_where_none_is_given() -> N
     pipeline, _ = over(producer)
     assert (await pipeline.run()).committed == {"lines": 51}
     assert producer.stored[-1] == 51
+
+
+class Connected(MemoryStream):
+    """Connects as a client with background tasks does."""
+
+    closed = False
+
+    async def open(self, context: RunContext) -> None:
+        await super().open(context)
+        self.tasks = await anyio.create_task_group().__aenter__()
+        self.tasks.start_soon(anyio.sleep_forever)
+
+    async def close(self) -> None:
+        self.tasks.cancel_scope.cancel()
+        await self.tasks.__aexit__(None, None, None)
+        self.closed = True
+
+
+@pytest.mark.parametrize("how", ["end", "abort", "cancel"])
+async def test_what_a_producer_opens_is_closed_in_the_scopes_in_which_it_was_opened(
+    how: str,
+) -> None:
+    producer = Connected(numbers(3))
+    pipeline = Pipeline("test", producer)
+
+    @pipeline.processor
+    async def handle(message: Message[dict]) -> None:
+        if how == "abort":
+            assert pipeline.running is not None
+            pipeline.running.abort()
+        await anyio.sleep(60 if how == "cancel" else 0)
+
+    with anyio.move_on_after(1 if how == "cancel" else 100):
+        await pipeline.run()
+    assert producer.closed

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -158,7 +158,8 @@ class Run:
         async with AsyncExitStack() as stack:
             producer = self.declaration.producer
             self._take(producer, stack)
-            stack.push_async_callback(_closing, producer.close)
+            scope = stack.enter_context(anyio.CancelScope())
+            stack.push_async_callback(_closing, producer.close, scope)
             await self.state.watched(f"{type_name(producer)}.open", producer.open(self.context))
             self.discards.check(self.state.name, producer.reads())
             self._check_loops()
@@ -231,26 +232,19 @@ class Run:
         kind: type[BaseException] | None,
         *raised: Any,
     ) -> bool | None:
-        """Close the resources in CLOSE_GRACE seconds, also in a cancelled run.
-
-        `scope` was entered before the lifespan: a task group or a timeout around its `yield` must
-        be left inside the scopes in which it was entered.
-        """
-        cancelled = anyio.get_cancelled_exc_class()
-        scope.shield = True
-        scope.deadline = anyio.current_time() + CLOSE_GRACE
-        try:
+        """Close the resources in CLOSE_GRACE seconds, also in a cancelled run."""
+        caught: bool | None = False
+        with _limited(scope, CLOSE_GRACE):
             caught = await self.state.watched("lifespan", manager.__aexit__(kind, *raised))
-        except cancelled:
-            if not scope.cancel_called:
-                raise
+        if scope.cancel_called:
             log.error(
                 "%s: lifespan did not close within %g s", self.state.name, CLOSE_GRACE,
                 extra={"pipeline": self.state.name},
             )  # fmt: skip
-            return None
-        if not caught or kind is not cancelled or self._everything.cancel_called:
+        if not caught or kind is not anyio.get_cancelled_exc_class():
             return None  # the error of a run is not the lifespan's to catch
+        if self._everything.cancel_called:
+            return None
         self.state.error = self.state.error or ConfigurationError(
             f"{self.declaration.path} > lifespan: it cancelled the run, as a timeout around its "
             "`yield` does; put only what opens and closes into such a block"
@@ -413,6 +407,22 @@ async def _nothing_held(error: BaseException) -> None:
     return None
 
 
-async def _closing(close: Any) -> None:
-    with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_GRACE):
+async def _closing(close: Any, scope: anyio.CancelScope) -> None:
+    with _limited(scope, COMMIT_GRACE):
         await close()
+
+
+@contextmanager
+def _limited(scope: anyio.CancelScope, seconds: float) -> Iterator[None]:
+    """Limits the rest of a scope that was entered before what is closed now was opened.
+
+    It is not a scope of its own: task groups that were entered at the opening, such as that of an
+    `Environment`, must be left inside the same scopes.
+    """
+    scope.shield = True
+    scope.deadline = anyio.current_time() + seconds
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        if not scope.cancel_called:
+            raise

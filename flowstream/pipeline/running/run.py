@@ -147,6 +147,7 @@ class Run:
                             self.watchdog.stop()
                 except BaseException as error:
                     if passes(error):
+                        self._cut_off()
                         raise
                     broken = as_exception(BROKEN, unwrap(error))
                     state.error = state.error or broken
@@ -312,6 +313,12 @@ class Run:
         return failed
 
     # -- the end
+
+    def _cut_off(self) -> None:
+        """The program was interrupted, or cancelled this run, before it was drained."""
+        state = self.state
+        if self.reason in ("ended", "stopped") and state.error is None and state.phase != "closing":
+            self.reason, self.stopped_by = "aborted", story.CANCELLED
 
     def _end(self) -> None:
         state = self.state

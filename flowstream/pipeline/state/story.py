@@ -17,6 +17,8 @@ PLACES = 10
 """How many streams with their offsets a record names."""
 PROGRAM = "the program"
 """Who controlled a run, if the caller gave no name."""
+CANCELLED = "a cancellation"
+"""What ended a run that its program cancelled, such as by a timeout around it."""
 
 
 def declared(declaration: Declaration) -> str:

@@ -11,6 +11,7 @@ from flowstream.errors import ConfigurationError, Halted, SourceFailed
 from flowstream.pipeline import (
     Message,
     Pipeline,
+    RunningPipeline,
     running_pipelines,
 )
 from flowstream.testing import MemoryEnvironment
@@ -31,9 +32,14 @@ async def test_cancelling_the_program_commits_what_is_settled():
             await anyio.sleep_forever()
         done.append(n_of(message))
 
+    running: RunningPipeline | None = None
     with anyio.move_on_after(5) as scope:
-        await pipeline.run()
+        async with pipeline.start() as running:
+            await running.wait()
     assert scope.cancelled_caught
+    assert running is not None
+    result = await running.wait()
+    assert (result.reason, result.settled, result.unsettled) == ("aborted", {"ok": 60}, 40)
     assert producer.stored == {"orders": 59}
     assert producer.closed == 1
     assert pipeline.running is None

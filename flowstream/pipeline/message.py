@@ -7,6 +7,7 @@ is in one attribute, `_extra`, which is None for them.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from flowstream.errors import (
@@ -43,6 +44,8 @@ BLAMELESS = (
     StreamReplaced,
 )
 """Errors that no message caused: they end the run, and leave its messages unsettled."""
+KNOWN, KNOWN_LENGTH = 256, 100
+"""How many reasons are remembered as text, up to which length."""
 DEPTH = 10
 """How many causes of causes are checked."""
 
@@ -300,7 +303,8 @@ class Message(Generic[T]):
         """
         hash(key)  # raises here, where the handler can be named
         try:
-            routes = tuple(dict.fromkeys(batchers))
+            one = len(batchers) == 1 and type(batchers[0]) is str
+            routes = batchers if one else tuple(dict.fromkeys(batchers))
         except TypeError:
             raise TypeError(
                 f"message.to takes names, such as message.to('eu', 'audit'), not {shown(batchers)}"
@@ -378,11 +382,20 @@ class Message(Generic[T]):
 
 def _reason(reason: object, default: str) -> str:
     """The reason as text; the default for an empty one, such as `str(error)` of many errors."""
-    if type(reason) is str and not reason.strip():
-        return default
+    if type(reason) is str:
+        made = _text_of_known if len(reason) <= KNOWN_LENGTH else _text_of
+        return made(reason) or default
     if is_a(reason, BaseException):
         return reason_of(cast(BaseException, reason))
     return text_of(reason)
+
+
+def _text_of(reason: str) -> str:
+    return text_of(reason) if reason.strip() else ""
+
+
+_text_of_known = lru_cache(KNOWN)(_text_of)
+"""Filters drop most of their messages for the same few reasons."""
 
 
 class Detached:

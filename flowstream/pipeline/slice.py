@@ -10,7 +10,8 @@ and never back, so that no decision about a message gets lost in a second copy.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import groupby, repeat
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from flowstream.pipeline.delivery import Delivery
@@ -306,13 +307,18 @@ class LentSlice(Slice[T]):
         self._messages = self.messages
 
 
+_delivery_of = attrgetter("_delivery")
+_index_of = attrgetter("_index")
+
+
 def _runs_of(messages: list[Message[Any]]) -> list[Run]:
-    runs: list[Run] = []
-    delivery: Delivery | None = None
-    indexes: list[int] = []
-    for message in messages:
-        if message._delivery is not delivery:
-            delivery, indexes = message._delivery, []
-            runs.append((delivery, indexes))
-        indexes.append(message._index)
-    return runs
+    return [
+        (delivery, _as_range(list(map(_index_of, some))))
+        for delivery, some in groupby(messages, _delivery_of)
+    ]
+
+
+def _as_range(indexes: list[int]) -> Sequence[int]:
+    """The range of the same indexes, where they are one."""
+    whole = range(indexes[0], indexes[-1] + 1)
+    return whole if len(whole) == len(indexes) and indexes == list(whole) else indexes

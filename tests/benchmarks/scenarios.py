@@ -344,6 +344,18 @@ MEMORY = Comparison(
         _memory(
             "memory-json", "in memory: the same, JSON as dict", broadway=203_000, payload="dict"
         ),
+        _memory(
+            "memory-filter",
+            "in memory: a processor that drops every other message, batches of 1000",
+            "memory-batcher",
+            processor="filter",
+        ),
+        _memory(
+            "memory-route",
+            "in memory: a processor that sends each message to one of two batchers of 1000",
+            "memory-batcher",
+            processor="route",
+        ),
     ),
 )
 

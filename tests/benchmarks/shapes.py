@@ -59,9 +59,10 @@ def declare(
 ) -> Pipeline:
     """A pipeline whose handlers take the data of each message, and do nothing with it.
 
-    `processor` is "async", "def" (handlers in worker threads), "slices" or None; `key` is what it
-    is partitioned by: "raw" (a part of the body) or "data" (a field). `end` is None where the
-    source ends by itself.
+    `processor` is "async", "def" (handlers in worker threads), "slices", "filter" (it drops every
+    other message), "route" (it sends each to one of two batchers) or None; `key` is what it is
+    partitioned by: "raw" (a part of the body) or "data" (a field). `end` is None where the source
+    ends by itself.
     """
     pipeline = Pipeline("benchmark", producer)
     annotation = payload_type(payload)
@@ -78,7 +79,9 @@ def declare(
             raise Skipped(f"this version does not know it: {error}") from None
     if batcher:
         threaded = processor == "def"
-        pipeline.batcher(size=BATCH)(_batch_handler(annotation, end, threaded=threaded))
+        for name in ("default", "other") if processor == "route" else ("default",):
+            batched = _batch_handler(annotation, end, threaded=threaded)
+            pipeline.batcher(name=name, size=BATCH)(batched)
     try:
         pipeline.check()
     except ConfigurationError as error:
@@ -134,6 +137,31 @@ def _plain_handler(annotation: Any, end: End | None) -> Callable[..., Any]:
     return _annotated(count, Message[annotation])
 
 
+def _filter_handler(annotation: Any, end: End | None) -> Callable[..., Any]:
+    assert end is None
+    odd = False
+
+    async def take(message: Message[Any]) -> None:
+        nonlocal odd
+        odd = not odd
+        if odd:
+            message.drop("every other")
+
+    return _annotated(take, Message[annotation])
+
+
+def _route_handler(annotation: Any, end: End | None) -> Callable[..., Any]:
+    assert end is None
+    odd = False
+
+    async def take(message: Message[Any]) -> None:
+        nonlocal odd
+        odd = not odd
+        message.to("other" if odd else "default")
+
+    return _annotated(take, Message[annotation])
+
+
 def _slice_handler(annotation: Any, end: End | None) -> Callable[..., Any]:
     kind: Any = getattr(flowstream.pipeline, "Slice", None)
     if kind is None:
@@ -170,6 +198,8 @@ HANDLERS: dict[str, Callable[[Any, End | None], Callable[..., Any]]] = {
     "async": _async_handler,
     "def": _plain_handler,
     "slices": _slice_handler,
+    "filter": _filter_handler,
+    "route": _route_handler,
 }
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator
+from datetime import date, datetime
 from itertools import accumulate
 from typing import Any
+from uuid import UUID
 
 from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.deciders.rolling import Rolling
@@ -92,12 +94,53 @@ class Batching:
                 self._fill((number, key), Slice.of(messages), now, closed)
 
     def put_each(self, messages: list[Message[Any]], now: float) -> list[Batch[Any]]:
-        """Add messages one by one, by their partition, key, bytes, flush and the splitter.
+        """Add messages by their partition, key, bytes, flush and the splitter.
 
         Raises `Rejected` if the splitter raises, or a key that cannot be compared: the messages
         before it are added, and that message is not.
         """
         closed: list[Batch[Any]] = []
+        together = self._together(messages)
+        if together is None:
+            self._put_one_by_one(messages, now, closed)
+            return closed
+        for where, some, flush in together:
+            self._fill(where, Slice.of(some), now, closed)
+            if flush and where in self._open:
+                closed.append(self._pop(where, "flush"))
+        return closed
+
+    def _together(
+        self, messages: list[Message[Any]]
+    ) -> list[tuple[Where, list[Message[Any]], bool]] | None:
+        """The messages that belong into one batch, and whether the last of them closes it.
+
+        None if each has to be looked at alone: for a window, a splitter, or a key whose comparison
+        may raise.
+        """
+        if self._split is not None or self._rolling is not None:
+            return None
+        partition_of, keyed = self.partition, self._keyed
+        found: list[tuple[Where, list[Message[Any]], bool]] = []
+        some: dict[Where, list[Message[Any]]] = {}
+        for message in messages:
+            extra = message._extra
+            key = None if extra is None or not keyed else extra.key
+            if key is not None and not _is_plain(key):
+                return None
+            where = (None if partition_of is None else partition_of(message), key)
+            if where in some:
+                some[where].append(message)
+            else:
+                some[where] = [message]
+            if extra is not None and extra.flush:
+                found.append((where, some.pop(where), True))
+        found += [(where, rest, False) for where, rest in some.items()]
+        return found
+
+    def _put_one_by_one(
+        self, messages: list[Message[Any]], now: float, closed: list[Batch[Any]]
+    ) -> None:
         for index, message in enumerate(messages):
             extra = message._extra
             partition = None if self.partition is None else self.partition(message)
@@ -112,7 +155,6 @@ class Batching:
                 raise Rejected(index, closed) from error
             if where in self._open:
                 self._close_full(where, full, extra is not None and extra.flush, closed)
-        return closed
 
     def expire(self, now: float) -> list[Batch[Any]]:
         """Close the batches that are older than their timeout."""
@@ -283,3 +325,11 @@ class Rejected(Exception):
 
 
 _PLAIN: Where = (None, None)
+_PLAIN_KEYS = frozenset({str, int, bytes, float, bool, date, datetime, UUID})
+
+
+def _is_plain(key: Hashable) -> bool:
+    """Whether comparing the key raises nothing, and runs no code of a user."""
+    if type(key) is tuple:
+        return all(type(part) in _PLAIN_KEYS for part in key)
+    return type(key) in _PLAIN_KEYS

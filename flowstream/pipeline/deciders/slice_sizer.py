@@ -30,12 +30,18 @@ class SliceSizer:
         self._limit = float(max_demand if together else min(FIRST_LIMIT, max_demand))
         self._careful = 1
 
-    def learn(self, messages: int, seconds: float, before: float = 0.0) -> None:
-        """A slice of `messages` took `seconds` in its handlers, after one call of `before`."""
+    def learn(self, messages: int, seconds: float, before: float = 0.0, put_back: int = 0) -> None:
+        """A slice of `messages` took `seconds` in its handlers, after one call of `before`.
+
+        More were `put_back`, because they must wait for one that failed: if many fail, all that is
+        taken behind them is taken in vain.
+        """
         self._careful = CAREFUL if before + seconds > SLOW else max(self._careful - 1, 0)
         if self._together:
             return
         fits = messages * max(TARGET, before) / seconds if seconds > 0 else self.max_demand
+        if put_back > messages:
+            fits = min(fits, 2 * messages)
         wanted = (self._limit + fits) / 2 if fits < self._limit else min(fits, self._limit * 4)
         self._limit = min(max(wanted, 1.0), self.max_demand)
 

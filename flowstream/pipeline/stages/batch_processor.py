@@ -220,8 +220,8 @@ class BatchProcessors(Pool):
         if error is not None:
             reason = describe(error)
             failures = [Failure(message, reason, error=error) for message in part.messages]
-        elif flagged := part.flagged:
-            failures = await self._settle_flagged(worker, part, flagged, left)
+        elif part.flagged:
+            failures = await self._settle_flagged(worker, part, left)
         else:
             await self.ack_tracker.settle(part, "ok")
         worker.messages = [failure.message for failure in failures]
@@ -236,22 +236,27 @@ class BatchProcessors(Pool):
         self,
         worker: WorkerState,
         part: Slice[Any],
-        flagged: list[Message[Any]],
         left: Sequence[Message[Any]],
     ) -> list[Failure]:
         """Settle a batch in which the handler decided something about some messages."""
-        for message in flagged:
-            if message._more().routed and message.failed is None and message.dropped is None:
-                message.fail(ROUTED, retry=False)
-        failures = [f for m in flagged if (f := m._more().failure) is not None]
-        failed = [failure.message for failure in failures]
-        dropped = [m for m in flagged if m.dropped is not None and m.failed is None]
+        failures: list[Failure] = []
+        dropped: list[Message[Any]] = []
+        own: list[Message[Any]] = []
         later = set(map(id, left))
-        own = [
-            m
-            for m in part.messages
-            if m.failed is None and m.dropped is None and id(m) not in later
-        ]
+        for message in part.messages:
+            extra = message._extra
+            if extra is not None:
+                if extra.routed and extra.failure is None and extra.dropped is None:
+                    message.fail(ROUTED, retry=False)
+                if extra.failure is not None:
+                    failures.append(extra.failure)
+                    continue
+                if extra.dropped is not None:
+                    dropped.append(message)
+                    continue
+            if id(message) not in later:
+                own.append(message)
+        failed = [failure.message for failure in failures]
         worker.messages = failed + own + dropped
         if dropped:
             await self.ack_tracker.settle(Slice.of(dropped), "dropped")

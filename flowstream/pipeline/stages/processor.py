@@ -218,7 +218,10 @@ class Processors(Pool):
         handled = len(part) - len(worker.skipped)
         if handled and prepared:
             # Waiting for a thread is no reason for smaller slices: more of them would wait longer.
-            self.sizer.learn(handled, max(ended - begun - worker.waited, 0.0), before)
+            took = max(ended - begun - worker.waited, 0.0)
+            # With keys, those of other keys are not put back: larger slices still pay.
+            put_back = len(worker.skipped) if self._partition_by is None else 0
+            self.sizer.learn(handled, took, before, put_back)
         self._count(handled, seconds)
         failed = 0
         if worker.altered or worker.skipped or part.flagged:

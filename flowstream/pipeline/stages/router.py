@@ -34,21 +34,24 @@ class Router:
         if not decided and self._default is not None:
             self._default.put(part, decided=False)
             return 0
-        routed: dict[str, list[Message[Any]]] = {}
+        default = (self._default.name,) if self._default else ("default",)
+        routed: dict[tuple[str, ...], list[Message[Any]]] = {}
         failures: list[Failure] = []
         for message in part.messages:
-            names = message.batchers or ((self._default.name,) if self._default else ("default",))
-            unknown = [name for name in names if name not in self._batchers]
-            if unknown:
+            extra = message._extra
+            names = default if extra is None else extra.routes or default
+            if names in routed:
+                routed[names].append(message)
+            elif unknown := [name for name in names if name not in self._batchers]:
                 failures.append(_lost(message, unknown[0], self._batchers, self._stage))
             elif len(names) == 1:
-                routed.setdefault(names[0], []).append(message)
+                routed[names] = [message]
             else:
                 joint = Joint(message, len(names))
                 for name in names:
                     clone = message._clone(data=message.data, decided=True, joint=joint)
-                    routed.setdefault(name, []).append(clone)
-        for name, messages in routed.items():
+                    routed.setdefault((name,), []).append(clone)
+        for (name,), messages in routed.items():
             self._batchers[name].put(Slice.of(messages), decided=True)
         self._failure_handler.put(failures)
         return len(failures)

@@ -84,6 +84,38 @@ def test_nothing_is_lost_or_repeated_and_limits_hold(sends, size, max_bytes, par
         seen[place] = offsets[-1]
 
 
+class Compared(int):
+    """A key of a user's class: messages with one are looked at one by one."""
+
+
+@given(sends, st.integers(1, 8), st.none() | st.integers(1, 60), st.booleans(), st.booleans())
+def test_together_and_one_by_one_make_the_same_batches(sends, size, max_bytes, partitioned, keyed):
+    def batches(key_of) -> dict[object, list[object]]:
+        batching = Batching(
+            BatcherOptions("b", size=size, batch_timeout=1.0, max_bytes=max_bytes),
+            partition=(lambda m: m._hash) if partitioned else None,
+            keyed=keyed,
+        )
+        made: dict[object, list[object]] = {}
+        closed, n, now = [], 0, 0.0
+        for group, pause in sends:
+            messages = []
+            for length, key, flush, partition in group:
+                one = message(n, size=length, partition=partition)
+                one.to(key=key_of(key) if key else None, flush=flush)
+                messages.append(one)
+                n += 1
+            closed += batching.put_each(messages, now)
+            now += pause
+            closed += batching.expire(now)
+        for batch in [*closed, *batching.flush("drain")]:
+            place = made.setdefault((batch.partition, batch.key), [])
+            place.append((batch.offsets, batch.trigger, batch.opened))
+        return made
+
+    assert batches(int) == batches(Compared)
+
+
 def test_age_counts_from_the_first_message():
     batching = Batching(BatcherOptions("b", size=10, batch_timeout=1.0))
     batching.put(Slice.of([message(0)]), 5.0)

@@ -73,3 +73,16 @@ def test_the_handlers_of_a_slice_take_as_long_as_the_call_before_them():
         size = sizer.size(1000, 1)
         sizer.learn(size, size * TARGET, before=TARGET / 10)
     assert sizer.size(1000, 1) == 1
+
+
+def test_where_many_fail_what_would_be_put_back_is_not_taken() -> None:
+    sizer = SliceSizer(1000)
+    for _ in range(10):
+        sizer.learn(1000, TARGET / 2)
+    assert sizer.size(5000, 1) == 1000
+    for _ in range(10):  # each tenth message fails, and those behind it wait
+        sizer.learn(10, TARGET / 200, put_back=990)
+    assert 10 <= sizer.size(5000, 1) <= 40
+    for _ in range(10):  # a few of a slice are put back: it was not too large
+        sizer.learn(sizer.size(5000, 1), TARGET / 200, put_back=5)
+    assert sizer.size(5000, 1) == 1000

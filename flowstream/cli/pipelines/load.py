@@ -250,4 +250,6 @@ def _broken(name: str, error: BaseException) -> str:
             "; `flowstream` imports the module, so put code that ends the process under "
             'if __name__ == "__main__":'
         )
+    if is_a(error, RuntimeError) and "no running event loop" in reason:
+        text += "; open clients that need one in the pipeline's lifespan="
     return text

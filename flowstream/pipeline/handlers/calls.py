@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
+from types import CoroutineType
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -90,7 +91,10 @@ def accept(message: Message[Any], result: Any) -> None:
             fail(message, TypeError("the handler returned another message; return data or nothing"))
     elif isinstance(result, UNFINISHED):
         discard(result)
-        fail(message, TypeError(f"the handler returned a {type_name(result)}, not awaited"))
+        text = f"the handler returned a {type_name(result)}, not awaited"
+        if type(result) is CoroutineType:
+            text += "; a decorator of an async def must be an async def, too"
+        fail(message, TypeError(text))
     else:
         message.data = result
 
@@ -170,7 +174,7 @@ def take_data(part: Slice[Any], lent: LentSlice[Any], answer: Any) -> TypeError 
         discard(answer)
         return TypeError(
             f"the handler of slices returned {type_name(answer)}; it returns a list of new data, "
-            "or nothing"
+            "such as `array.tolist()`, or nothing"
         )
     if wrong := NO_VALUES.intersection(map(type, answer)):
         for item in answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from typing import Any
 
 import anyio
@@ -190,6 +191,10 @@ async def price(item: dict) -> int:
     [
         ([1], "returned 1 items of data for"),
         ("text", "returned str"),
+        (
+            array("i", [7]),
+            "returned array; it returns a list of new data, such as `array.tolist()`",
+        ),
         (7, "returned int"),
         (lambda part: part.messages, "returned messages; it returns a list of new data"),
         (lambda part: [*part.data[1:], part.messages[0]], "returned messages; it returns"),

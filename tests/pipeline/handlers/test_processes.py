@@ -77,7 +77,7 @@ async def test_only_the_messages_concerned_fail(concurrency: int) -> None:
     assert set(reasons) == set(each) - well
     assert settled == {"ok": len(well) + 20, "discarded": len(each) - len(well)}
     assert "another message" in reasons["foreign"]
-    assert "not awaited" in reasons["coroutine"]
+    assert "not awaited; a decorator of an async def must be" in reasons["coroutine"]
     assert "not awaited" in reasons["generator"]
     assert reasons["raise"] == "ValueError: no"
     assert reasons["exit"] == "SystemExit: 3"

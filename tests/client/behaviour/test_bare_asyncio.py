@@ -15,7 +15,7 @@ import pytest
 from flowstream.client import Consumer, Environment, OffsetSpec
 from flowstream.connectors import StreamProducer
 from flowstream.pipeline import Message, Pipeline
-from flowstream.telemetry import Confirmed, Event, Telemetry
+from flowstream.telemetry import ChunkReceived, Confirmed, Event, Published, Telemetry
 from flowstream.testing import broker_in_thread
 
 
@@ -60,8 +60,8 @@ def test_callbacks_may_ask_anyio(url: str) -> None:
 
     class Clock:
         def observe(self, event: Event) -> None:
-            if isinstance(event, Confirmed):
-                times["observer"] = anyio.current_time()
+            if isinstance(event, Published | Confirmed | ChunkReceived):
+                times[type(event).__name__] = anyio.current_time()
 
     def stored(ids: Sequence[int]) -> None:
         times["on_confirm"] = anyio.current_time()
@@ -76,9 +76,11 @@ def test_callbacks_may_ask_anyio(url: str) -> None:
                 await publisher.send(b"1")
                 async with asyncio.timeout(10):
                     await arrived.wait()
+            async with environment.consumer("timed") as consumer:
+                assert await bodies(consumer, 1) == [b"1"]
 
     asyncio.run(main())
-    assert set(times) == {"observer", "on_confirm"}
+    assert set(times) == {"Published", "Confirmed", "on_confirm", "ChunkReceived"}
 
 
 def test_a_group_passes_its_stream_on(url: str) -> None:

@@ -128,13 +128,21 @@ class AckTracker:
         self._settle_runs(Slice.of(plain), outcome)
         if outcome == "dropped" and self.state.telemetry.active:
             self._report_dropped(plain)
+        everywhere_ok: list[Message[Any]] = []
         for message in special:
-            self._settle_special(message, outcome)
+            origin = self._joined(message, outcome)
+            if origin is None:
+                continue
+            joint = message._more().joint
+            settled = origin._delivery.flags[origin._index]
+            if joint is not None and joint.outcome == "ok" and not settled:
+                everywhere_ok.append(origin)
+            else:
+                self._settle_special(message, origin, outcome)
+        if everywhere_ok:
+            self._settle_runs(Slice.of(everywhere_ok), "ok")
 
-    def _settle_special(self, message: Message[Any], outcome: str) -> None:
-        origin = self._joined(message, outcome)
-        if origin is None:
-            return
+    def _settle_special(self, message: Message[Any], origin: Message[Any], outcome: str) -> None:
         extra, reason = message._extra, message.dropped
         if extra is not None and extra.joint is not None:
             outcome, reason = extra.joint.outcome, extra.joint.dropped
@@ -159,8 +167,9 @@ class AckTracker:
         joint = None if message._extra is None else message._extra.joint
         if joint is None:
             return message
-        joint.outcome = max(joint.outcome, outcome, key=_WORST.index)
-        joint.dropped = joint.dropped or message.dropped
+        if outcome != joint.outcome:
+            joint.outcome = max(joint.outcome, outcome, key=_WORST.index)
+            joint.dropped = joint.dropped or message.dropped
         joint.pending -= 1
         return None if joint.pending else joint.origin
 

@@ -14,9 +14,12 @@ from flowstream.pipeline.batch import Batch
 from flowstream.pipeline.message import Failure, Message
 from flowstream.pipeline.payload import can_decode
 from flowstream.pipeline.slice import Slice
+from flowstream.schema import is_plain
 from flowstream.texts import describe, is_a, shown, text_of
 
 Handler: TypeAlias = Callable[..., Any]
+_DECLARING = (__name__, "flowstream.pipeline.pipeline")
+"""The modules between a handler and its declaration: the frame above is that of the user."""
 
 if sys.version_info >= (3, 14):
     from annotationlib import Format
@@ -58,11 +61,10 @@ class Signature:
     wanted: str = ""
 
 
-def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2) -> Signature:
+def inspect_handler(handler: Handler, wraps: type, path: str) -> Signature:
     """Check a handler's parameters: the message (or batch), then optionally the resources.
 
-    `wraps` is Message, Batch or list; `depth` how many frames up the handler was declared, so
-    that types local to a function are found. Raises ConfigurationError.
+    `wraps` is Message, Batch or list. Raises ConfigurationError.
     """
     name = getattr(handler, "__qualname__", None) or shown(handler)
     where = f"{path}: {name}"
@@ -80,14 +82,14 @@ def inspect_handler(handler: Handler, wraps: type, path: str, *, depth: int = 2)
     first = parameters[0]
     if _has_reference(first.annotation):  # the error for a name quotes all of the annotation
         first = _written(handler).parameters[first.name]
-    names = _names(plain, sys._getframe(depth))
+    names = _names(handler, plain)
     if len(parameters) == 2:
         _check_second(parameters, wraps, names, where)
     missing = first.annotation is first.empty
     annotation = None if missing else _resolved(first.annotation, names, where)
     return Signature(
         name=name,
-        is_async=inspect.iscoroutinefunction(plain),
+        is_async=not is_plain(plain),
         payload=_payload(annotation, wraps, names, where),
         resource=parameters[1].name if len(parameters) == 2 else None,
         wanted=f"{first.name}: {_example(None, wraps, names)}" if missing else "",
@@ -155,10 +157,18 @@ def _check_second(
         )
 
 
-def _names(handler: Handler, frame: Any) -> dict[str, Any]:
-    """The names that an annotation may use: those of the module, and of where it was declared."""
-    function = getattr(handler, "__func__", handler)
-    return {**getattr(function, "__globals__", {}), **frame.f_locals}
+def _names(handler: Handler, plain: Handler) -> dict[str, Any]:
+    """The names that an annotation may use: those of the module, and of where it was declared.
+
+    The module is that of the function that was written, below the decorators of other libraries.
+    """
+    names: dict[str, Any] = {}
+    for each in (plain, inspect.unwrap(plain), inspect.unwrap(handler)):
+        names |= getattr(getattr(each, "__func__", each), "__globals__", {})
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in _DECLARING:
+        frame = frame.f_back
+    return names | frame.f_locals
 
 
 def _has_reference(annotation: Any) -> bool:

@@ -215,7 +215,7 @@ class Pipeline:
         path = f"{self.declaration.path} > {what}"
         if getattr(self.declaration, what) is not None:
             raise DuplicateName(f"{path}: it is declared twice")
-        signature = inspect_handler(handler, wraps, path, depth=3)
+        signature = inspect_handler(handler, wraps, path)
         self._declare(**{what: Declared(handler, signature)})
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import types
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -158,12 +159,65 @@ def test_types_local_to_a_function_are_found():
     class Local(pydantic.BaseModel):
         n: int
 
+    def declared(pipeline: Pipeline) -> object:
+        return pipeline.declaration.first.signature.payload
+
     pipeline = pipeline_of(1)
 
     @pipeline.processor(concurrency=2)
     async def handler(message: Message[Local]) -> None: ...
 
-    assert pipeline.declaration.first.signature.payload is Local
+    assert declared(pipeline) is Local
+    pipeline = pipeline_of(1)
+
+    @pipeline.processor
+    async def bare(message: Message[Local]) -> None: ...
+
+    assert declared(pipeline) is Local
+
+
+def library() -> types.ModuleType:
+    """A decorator of another library: a function of a module that knows none of our types."""
+    module = types.ModuleType("retrying")
+    source = """
+import functools
+
+def retry(function):
+    @functools.wraps(function)
+    async def wrapper(*arguments, **values):
+        return await function(*arguments, **values)
+    return wrapper
+"""
+    exec(source, vars(module))
+    return module
+
+
+@pytest.mark.parametrize("kind", ["function", "partial", "method", "cached"])
+def test_annotations_below_the_decorator_of_a_library_are_found(kind):
+    retry = library().retry
+
+    async def handler(message: Message[Order]) -> None: ...
+
+    class Shop:
+        handle = retry(keep_order)
+
+    decorated = {
+        "function": lambda: retry(handler),
+        "partial": lambda: functools.partial(retry(handler)),
+        "method": lambda: Shop().handle,
+        "cached": lambda: functools.lru_cache(handler),
+    }[kind]()
+    pipeline = pipeline_of(1)
+    declare(pipeline, decorated)
+    assert pipeline.declaration.first.signature.payload is Order
+
+
+def declare(pipeline: Pipeline, handler: Any) -> None:
+    """In the module of a user who does not know the types either."""
+    exec("pipeline.processor(handler)", {"pipeline": pipeline, "handler": handler})
+
+
+async def keep_order(self: object, message: Message[Order]) -> None: ...
 
 
 def shapes():
@@ -189,6 +243,13 @@ class Instance:
     async def __call__(self, message: Message[dict]) -> None: ...
 
 
+class Descriptor(Instance):
+    """As asgiref's `sync_to_async` makes them."""
+
+    def __get__(self, owner: object, kind: type | None = None) -> Instance:
+        return self
+
+
 class Methods:
     def handle(self, message: Message[dict], unused: int = 0) -> None: ...
 
@@ -198,13 +259,14 @@ class Methods:
     [
         (keep, True),
         (Instance(), True),
+        (functools.update_wrapper(Descriptor(), keep), True),
         (Methods().handle, False),
         (functools.partial(keep), True),
         (lambda message: None, False),
     ],
 )
 def test_kinds_of_handlers(handler, is_async):
-    signature = inspect_handler(handler, Message, "here", depth=1)
+    signature = inspect_handler(handler, Message, "here")
     assert signature.is_async is is_async
     assert signature.resource is None
 
@@ -332,9 +394,9 @@ def test_a_hint_where_no_type_or_several_may_be_meant():
         names: dict[str, object] = {"__name__": "shop"}
         exec(text, names)
         wanted = "Message[T], where T is the type of the payload"
-        assert inspect_handler(names["bare"], Message, "x", depth=0).wanted == f"message: {wanted}"
+        assert inspect_handler(names["bare"], Message, "x").wanted == f"message: {wanted}"
         with pytest.raises(UnsupportedPayloadType, match=re.escape(wanted)):
-            inspect_handler(names["wrong"], Message, "x", depth=0)
+            inspect_handler(names["wrong"], Message, "x")
 
 
 def test_what_a_handler_without_annotation_should_have_is_known():
@@ -342,10 +404,10 @@ def test_what_a_handler_without_annotation_should_have_is_known():
 
     async def told(m: Message[Order]) -> None: ...
 
-    assert inspect_handler(bare, Message, "x", depth=1).wanted == "m: Message[Order]"
-    assert inspect_handler(bare, Batch, "x", depth=1).wanted == "m: Batch[Order]"
-    assert inspect_handler(told, Message, "x", depth=1).wanted == ""
-    assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted == "m: Message[Order]"
+    assert inspect_handler(bare, Message, "x").wanted == "m: Message[Order]"
+    assert inspect_handler(bare, Batch, "x").wanted == "m: Batch[Order]"
+    assert inspect_handler(told, Message, "x").wanted == ""
+    assert inspect_handler(lambda m: None, Message, "x").wanted == "m: Message[Order]"
 
 
 def test_classes_of_the_module_that_cannot_be_asked_are_no_hint():
@@ -356,4 +418,4 @@ def test_classes_of_the_module_that_cannot_be_asked_are_no_hint():
 
     Strange = Odd("Strange", (), {})
     assert Strange is not None
-    assert inspect_handler(lambda m: None, Message, "x", depth=1).wanted.startswith("m: Message[")
+    assert inspect_handler(lambda m: None, Message, "x").wanted.startswith("m: Message[")

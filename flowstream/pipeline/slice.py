@@ -227,7 +227,7 @@ class Slice(Generic[T]):
         taken._bytes = sum(map(len, raw[:count]))
         if self._bytes is not None:
             self._bytes -= taken._bytes
-        self._raw, self._data = raw[count:], data[count:]
+        del raw[:count], data[:count]  # in place: the rest would be copied for each single message
         return taken
 
     def extend(self, other: Slice[Any]) -> None:

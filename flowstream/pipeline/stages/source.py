@@ -321,6 +321,7 @@ class Source:
         """
         state = self.state
         self.times.enter("busy", state.clock())
+        bodies = bodies if type(bodies) is list else list(bodies)  # slices of it are extended
         opaque = partition.codec is None and set(map(type, bodies)) != _BYTES
         start, count = 0, len(bodies)
         while start < count:

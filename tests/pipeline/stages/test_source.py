@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pydantic
 import pytest
 
@@ -263,3 +264,38 @@ async def test_messages_wait_for_handlers_that_pause() -> None:
     async with pipeline.start() as running:
         await running.wait()
         assert running.statistics().highest_in_flight == 5_000
+
+
+class Row(list[Any]):
+    """A list of a user's class, whose slices are of no class of lists."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return tuple(found) if isinstance(index, slice) else found
+
+
+@pytest.mark.parametrize("kind", [list, tuple, Row])
+@pytest.mark.parametrize("workers", [0, 1, 4])
+async def test_bodies_may_be_sent_in_any_kind_of_list(kind: Any, workers: int) -> None:
+    class Sends(Producer):
+        async def run(self, intake: Intake) -> None:
+            partition = intake.open("s")
+            for first in range(0, 3_000, 300):
+                await partition.send(kind(b"%d" % n for n in range(first, first + 300)))
+
+    pipeline, seen = Pipeline("test", Sends()), []
+    if workers:
+
+        @pipeline.processor(concurrency=workers)
+        async def handle(message: Message[bytes]) -> None:
+            if message.offset % 7 == 0:
+                await anyio.lowlevel.checkpoint()
+
+    @pipeline.batcher(size=1000)
+    async def take(batch: Batch[bytes]) -> None:
+        assert len(batch.raw) == len(batch.data) == batch.size
+        seen.extend(batch.data)
+
+    result = await pipeline.run()
+    assert result.settled == {"ok": 3_000}
+    assert sorted(map(int, seen)) == [*range(3_000)]

@@ -21,20 +21,24 @@ Handler: TypeAlias = Callable[..., Any]
 _DECLARING = (__name__, "flowstream.pipeline.pipeline")
 """The modules between a handler and its declaration: the frame above is that of the user."""
 
+_NOT_EVALUATED: dict[str, Any] = {}
+_AS_TEXT: dict[str, Any] = {}
 if sys.version_info >= (3, 14):
     from annotationlib import Format
 
-    def signature_of(function: Handler) -> inspect.Signature:
-        """The signature; what an annotation names need not exist (PEP 649), so it may be a
-        ForwardRef."""
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    _NOT_EVALUATED["annotation_format"] = Format.FORWARDREF
+    _AS_TEXT["annotation_format"] = Format.STRING
 
-    def _written(function: Handler) -> inspect.Signature:
-        """The signature with the texts of its annotations."""
-        return inspect.signature(function, annotation_format=Format.STRING)
 
-else:
-    signature_of = _written = inspect.signature
+def signature_of(function: Handler) -> inspect.Signature:
+    """The signature; what an annotation names need not exist (PEP 649), so it may be a
+    ForwardRef."""
+    return inspect.signature(function, **_NOT_EVALUATED)
+
+
+def _written(function: Handler) -> inspect.Signature:
+    """The signature with the texts of its annotations, where Python evaluates them late."""
+    return inspect.signature(function, **_AS_TEXT)
 
 
 def bare_handler(

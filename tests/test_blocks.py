@@ -60,7 +60,7 @@ async def test_a_task_that_fails_cancels_the_block() -> None:
     async def broken() -> None:
         raise KeyError("defect")
 
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the block raises as it is left
         async with BlockTasks() as tasks:
             tasks.start_soon(broken)
             await anyio.sleep_forever()

@@ -109,7 +109,7 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """The exception's class. After `message.fail` it is the reason, in which … replaces numbers
+        """The exception's class. After `message.fail` it is the reason without its numbers
         and ids, so that failures of the same kind can be counted together."""
         return self.error_name or folded(beginning(self.reason))
 

@@ -126,7 +126,7 @@ class Batching:
         for message in messages:
             extra = message._extra
             key = None if extra is None or not keyed else extra.key
-            if key is not None and not _is_plain(key):
+            if key is not None and not _is_safe(key):
                 return None
             where = (None if partition_of is None else partition_of(message), key)
             if where in some:
@@ -325,11 +325,11 @@ class Rejected(Exception):
 
 
 _PLAIN: Where = (None, None)
-_PLAIN_KEYS = frozenset({str, int, bytes, float, bool, date, datetime, UUID})
+_SAFE_KEYS = frozenset({str, int, bytes, float, bool, date, datetime, UUID})
 
 
-def _is_plain(key: Hashable) -> bool:
+def _is_safe(key: Hashable) -> bool:
     """Whether comparing the key raises nothing, and runs no code of a user."""
     if type(key) is tuple:
-        return all(type(part) in _PLAIN_KEYS for part in key)
-    return type(key) in _PLAIN_KEYS
+        return all(type(part) in _SAFE_KEYS for part in key)
+    return type(key) in _SAFE_KEYS

@@ -83,7 +83,10 @@ async def test_a_token_that_cannot_be_fetched_is_tried_again(
         async with connect(cluster, credentials=TokenCredentials(tokens)):
             pass
     assert cluster.node.live() == []
-    plain: Any = lambda: SECRET  # noqa: E731
+
+    def plain() -> Any:
+        return SECRET
+
     with pytest.raises(TokenUnavailable, match="expected an async function") as caught:
         async with connect(cluster, credentials=TokenCredentials(plain)):
             pass

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -108,7 +108,7 @@ def in_a_coroutine(message: Message[dict]) -> Kept:
     def run(it: Coroutine[Any, Any, Message[dict]]) -> Message[dict]:
         with pytest.raises(StopIteration) as caught:
             it.send(None)
-        return caught.value.value  # type: ignore[no-any-return]
+        return cast(Message[dict], caught.value.value)
 
     return partial(run, coroutine(message))
 
@@ -126,7 +126,7 @@ def in_a_default(message: Message[dict]) -> Kept:
 
 def in_a_frame(message: Message[dict]) -> Kept:
     frame = sys._getframe()
-    return lambda: frame.f_locals["message"]  # type: ignore[no-any-return]
+    return lambda: cast(Message[dict], frame.f_locals["message"])
 
 
 def in_the_frame_of_an_exception(message: Message[dict]) -> Kept:
@@ -135,12 +135,12 @@ def in_the_frame_of_an_exception(message: Message[dict]) -> Kept:
 
     with pytest.raises(KeyError) as caught:
         fails(message)
-    return lambda: caught.traceback[-1].frame.f_locals["it"]  # type: ignore[no-any-return]
+    return lambda: cast(Message[dict], caught.traceback[-1].frame.f_locals["it"])
 
 
 def in_a_method(message: Message[dict]) -> Kept:
     method: Any = message.drop
-    return lambda: method.__self__  # type: ignore[no-any-return]
+    return lambda: cast(Message[dict], method.__self__)
 
 
 def in_a_context(message: Message[dict]) -> Kept:

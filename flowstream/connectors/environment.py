@@ -81,7 +81,7 @@ class SuperStreamReader(Protocol):
 class StreamLag(Protocol):
     """Measures the lag of a stream; see `flowstream.client.LagProbe`."""
 
-    async def look(self, behind: int) -> StreamBacklog: ...
+    async def look(self, behind: int, read: Callable[[], int] | None = None) -> StreamBacklog: ...
 
 
 class StreamWriter(Protocol):

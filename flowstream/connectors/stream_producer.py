@@ -349,8 +349,16 @@ class StreamProducer(Producer):
         active = behind is not None or self._reads_all
         if behind is None:
             behind = await self._done_with(stream)
-        found = await self._probe(stream, self._probes).look(behind)
+        found = await self._probe(stream, self._probes).look(behind, partial(self._read_to, stream))
         return Backlog(behind, found.last, found.messages, found.written, active)
+
+    def _read_to(self, stream: str) -> int:
+        """The last offset that was taken in of the stream; -1 while a delivery is being sent."""
+        source = self._source(stream)
+        return -1 if self._sending or source is None else source.next - 1
+
+    def _source(self, stream: str) -> SourcePartition | None:
+        return self._partition
 
     def _probe(self, stream: str, probes: dict[str, StreamLag]) -> StreamLag:
         """The stream's probe among `probes`, which one task uses: a probe keeps what it counted."""

@@ -224,6 +224,9 @@ class SuperStreamProducer(StreamProducer):
         stored = await self.environment.query_beginning(self._name, stream)
         return -1 if stored is None else stored
 
+    def _source(self, stream: str) -> SourcePartition | None:
+        return self._sources.get(stream)
+
     def reads(self) -> Sequence[str]:
         return sorted(self._known) or [self.stream]
 

@@ -148,8 +148,8 @@ class MemoryLagProbe:
         self._broker = broker
         self._match = match
 
-    async def look(self, behind: int) -> StreamBacklog:
-        """The messages that the stream has now after offset `behind`."""
+    async def look(self, behind: int, read: Callable[[], int] | None = None) -> StreamBacklog:
+        """The messages that the stream has now after offset `behind`: counted, whatever is read."""
         await self._broker.until_connected()
         log = self._broker.stream(self.stream)
         messages, written = 0, None

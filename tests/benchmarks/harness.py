@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,9 @@ from tests.benchmarks.schedule import Turn, turns
 from tests.broker.serving import served
 from tests.brokers.running import running
 
+MOST_USES = 8
+"""How many processes read a stream before it is made again. Each of their commits leaves a record
+at its end, and later readers have to pass those: with thousands of them it takes seconds."""
 TIMEOUT = 900.0
 """Seconds that a process may take."""
 
@@ -66,6 +69,7 @@ class Harness:
         self._tell = tell
         self._prefix = f"benchmark.{uuid.uuid4().hex[:8]}"
         self._made: dict[str, str] = {}
+        self._used: Counter[str] = Counter()
         self.measurements: defaultdict[str, list[Measurement]] = defaultdict(list)
         self.missing: dict[str, str] = {}
         """Why a scenario has no measurement, or not all: skipped, or failed."""
@@ -135,6 +139,10 @@ class Harness:
 
     def _full(self, kind: str, messages: int) -> str:
         name = f"{self._prefix}.{kind}.{messages}"
+        self._used[name] += 1
+        if name in self._made and self._used[name] > MOST_USES:
+            self._delete(name, self._made.pop(name))
+            self._used[name] = 1
         if name not in self._made:
             self._tell(f"publishing {messages:,} messages for {kind}")
             self._create(name, kind, messages)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import anyio
 
 from flowstream.client.connecting.manager import ConnectionManager
 from flowstream.protocol import USER, Chunk, Key, OffsetSpec
@@ -30,6 +32,10 @@ MOST_CREDIT = 50
 FEW = 100
 """Up to this number the messages are always counted: with few messages, records of the broker's own
 are a large part of the offsets."""
+
+TRIES, SOON = 5, 0.02
+"""How often, and after how many seconds, a reader is looked at that keeps up: it gets what was the
+newest chunk soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +106,10 @@ class Tally:
 class LagProbe:
     """Measures the lag of one stream repeatedly, and reads only what may have changed.
 
-    A look costs one request for statistics. New chunks are read by subscribing briefly. Below
-    RabbitMQ 3.11 there are no statistics, so each look reads the last chunk. Use it in one task at
-    a time.
+    A look costs one request for statistics. New chunks are read by subscribing briefly, unless a
+    reader has them: the broker handles a subscription on the connection of the reader, whose next
+    messages are 20 ms late then. Below RabbitMQ 3.11 there are no statistics, so each look reads
+    the last chunk. Use it in one task at a time.
     """
 
     def __init__(
@@ -118,19 +125,25 @@ class LagProbe:
         self._match = match
         self._tally = Tally()
         self._first: int | None = None
-        self._newest: int | None = None
+        self._newest: int | None = -1
         self._doubted: int | None = None
         self._last: int | None = None
         self._last_written = 0
         self._seen: int | None = None
+        self._read_to: int | None = None
 
-    async def look(self, behind: int) -> StreamBacklog:
+    async def look(self, behind: int, read: Callable[[], int] | None = None) -> StreamBacklog:
         """The messages behind the offset now; -1 for all messages of the stream.
 
-        Messages that retention has removed do not count, also if they did before.
+        Messages that retention has removed do not count, also if they did before. `read` tells how
+        far a reader of this process is now: the last offset of what it has received, or -1 if it is
+        not certain. If it has reached the end, there are no messages.
         """
         self._manager.check()
-        await self._find_last()
+        newest = await self._find_newest()
+        if read is not None and newest is not None and await self._is_read(newest, read):
+            return StreamBacklog(self._last, 0, None)
+        await self._find_last(newest)
         last, seen, tally = self._last, self._seen, self._tally
         self._seen = last
         if last is None or (seen is not None and last < seen):  # the stream was created again
@@ -146,19 +159,40 @@ class LagProbe:
         written = self._last_written if tally.written is None else tally.written
         return StreamBacklog(last, messages, written if messages else None)
 
-    async def _find_last(self) -> None:
-        """Finds the offset of the last message, unless the newest chunk is still the same."""
-        newest, known = None, False
+    async def _find_newest(self) -> int | None:
+        """Where the newest chunk begins; -1 if there is none, None if the broker cannot tell."""
         connection = await self._manager.locator.get()
-        if connection.supports(Key.STREAM_STATS):
-            self._first, newest = await committed(connection, self.stream)
-            known = newest == self._newest
-        if known:
+        if not connection.supports(Key.STREAM_STATS):
+            return None
+        self._first, newest = await committed(connection, self.stream)
+        return -1 if newest is None else newest
+
+    async def _is_read(self, newest: int, read: Callable[[], int]) -> bool:
+        """Whether a reader that has gone on since the last look has reached the newest chunk.
+
+        If it has not gone on, its offset may come from elsewhere, such as a stored one.
+        """
+        before, at = self._read_to, read()
+        for _ in range(0 if before is None or newest < 0 else TRIES):
+            if at >= newest:
+                break
+            await anyio.sleep(SOON)
+            at = read()
+        self._read_to = at
+        if newest < 0 or before is None or not before < at >= newest:
+            return False
+        self._last = self._seen = at
+        return True
+
+    async def _find_last(self, newest: int | None) -> None:
+        """Finds the offset of the last message, unless the newest chunk is still the same."""
+        if newest is not None and newest == self._newest:
             return
         chunks = await self._read(OffsetSpec.last(), 1, {})
         self._last = chunks[0].offset + chunks[0].records - 1 if chunks else None
         self._last_written = chunks[0].timestamp if chunks else 0
-        if newest is None or (chunks and chunks[0].offset >= newest) or newest == self._doubted:
+        found = bool(chunks) and chunks[0].offset >= (newest or 0)
+        if newest is None or newest < 0 or found or newest == self._doubted:
             self._newest = newest
         else:  # it holds the broker's own records, or this member is behind
             self._doubted = newest

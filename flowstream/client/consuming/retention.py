@@ -126,15 +126,17 @@ class RetentionWatch:
     async def _explain(self, connection: ClientConnection, gaps: list[Arrival]) -> None:
         """Explains the gaps that arrived before the question was sent: the answer is newer.
 
-        The question goes to the member that sent the chunks, since each has its own retention.
+        The question goes to the member that sent the chunks, since each has its own retention. The
+        delivery behind a gap waits for the answer, and every commit makes one.
         """
-        first = await find_first(self._manager, connection, self._stream)
+        first = await find_first(self._manager, self._manager.beside(connection), self._stream)
         for arrival in gaps:
             arrival.explain(first)
         self._subscription.arrived.notify()
 
     async def _look(self, connection: ClientConnection) -> None:
-        first, newest = await find_ends(self._manager, connection, self._stream)
+        beside = self._manager.beside(connection)
+        first, newest = await find_ends(self._manager, beside, self._stream)
         if first is None or newest is None:
             return
         await self._skip_what_does_not_come(connection, newest)

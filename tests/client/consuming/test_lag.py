@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -191,3 +192,52 @@ async def test_a_replica_that_is_at_hand_is_asked(connect: Connect) -> None:
         for behind in (-1, 2, 4):
             await probe.look(behind)
         assert len(cluster.dialled) == dialled
+
+
+async def test_a_reader_at_the_end_is_not_disturbed(cluster: Cluster, connect: Connect) -> None:
+    """Its connection would get a subscription, and send its messages later."""
+    stream = stream_of(cluster, 5)
+    async with connect(cluster) as environment:
+        probe = environment.lag_probe("s")
+        await probe.look(-1, lambda: 4)
+        before = len(asked(cluster, Subscribe))
+        for end in (7, 11, 15):
+            add(stream, 3, -1)
+            assert await probe.look(end - 4, partial(int, end)) == StreamBacklog(end, 0, None)
+        assert len(asked(cluster, Subscribe)) == before
+
+
+async def test_a_reader_may_get_the_newest_chunk_in_a_moment(
+    cluster: Cluster, connect: Connect
+) -> None:
+    stream = stream_of(cluster, 5)
+    async with connect(cluster) as environment:
+        probe = environment.lag_probe("s")
+        await probe.look(-1, lambda: 4)
+        add(stream, 3, 2)
+        places = iter([7, -1, 9])  # -1: it is taking something in
+        assert await probe.look(4, lambda: next(places)) == StreamBacklog(9, 0, None)
+
+
+@pytest.mark.parametrize("at", [7, -1, 4])
+async def test_a_reader_that_is_behind_has_a_lag(
+    cluster: Cluster, connect: Connect, at: int
+) -> None:
+    stream = stream_of(cluster, 5)
+    async with connect(cluster) as environment:
+        probe = environment.lag_probe("s")
+        await probe.look(-1, lambda: 4)
+        add(stream, 3, -1, 2)
+        assert await probe.look(4, lambda: at) == StreamBacklog(10, 5, 1_001)
+
+
+async def test_an_offset_that_nobody_has_read_up_to_is_not_the_end(
+    cluster: Cluster, connect: Connect
+) -> None:
+    """Such as one stored for a stream that was deleted and created again."""
+    stream = stream_of(cluster, 5)
+    async with connect(cluster) as environment:
+        probe = environment.lag_probe("s")
+        for end in (4, 6):
+            assert await probe.look(99, lambda: 99) == StreamBacklog(end, 0, None)
+            add(stream, 2)

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from flowstream.client.consuming.retention import Distance, Headroom
+from flowstream.protocol import StreamStats, Subscribe, simple_entry
 from tests.client.bodies import chunks, numbers, read
 from tests.client.conftest import Connect
 from tests.client.scripted import Cluster
@@ -32,6 +33,22 @@ def test_a_reader_is_warned_once_before_and_once_when_it_is_overtaken() -> None:
 
 def _raises(stream: str) -> int:
     raise KeyError(stream)
+
+
+@pytest.mark.anyio
+async def test_the_connection_of_a_reader_is_not_asked(cluster: Cluster, connect: Connect) -> None:
+    """The messages behind a gap wait for the answer, and there a broker is busy sending."""
+    stream = cluster.add("s", *chunks(2))
+    stream.next_offset += 1  # a stored offset
+    stream.append([simple_entry(body) for body in numbers(10, 21)], 10, 1_000)
+    async with connect(cluster) as env, env.consumer("s") as consumer:
+        assert await read(consumer, 30) == [*numbers(20), *numbers(10, 21)]
+    asked = {
+        kind: [each for each in cluster.nodes[0].sessions if kind in map(type, each.received)]
+        for kind in (Subscribe, StreamStats)
+    }
+    assert len(asked[Subscribe]) == len(asked[StreamStats]) == 1
+    assert asked[Subscribe] != asked[StreamStats]
 
 
 @pytest.mark.anyio

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import anyio
 import pytest
 
@@ -10,6 +12,7 @@ from flowstream.pipeline import (
     Intake,
     Message,
     Pipeline,
+    Slice,
 )
 from tests.support.callbacks import nothing
 from tests.support.pipelines import MemoryStream, numbers, pipeline_of
@@ -34,6 +37,24 @@ async def test_offsets_are_committed_by_count_by_interval_and_only_when_they_adv
         count = len(producer.commits)
         await anyio.sleep(100)
         assert len(producer.commits) == count
+
+
+async def test_a_fast_run_spaces_its_commits_by_time():
+    """Each one leaves a record in the stream, which later readers have to pass."""
+    producer = MemoryStream(numbers(50_000), slices=[100], endless=True)
+    pipeline = Pipeline("test", producer, commit_every=1_000, max_in_flight=100)
+
+    @pipeline.processor(slices=True, concurrency=1)
+    async def handle(part: Slice[dict]) -> None:
+        await anyio.sleep(len(part) / 1e6)
+
+    async with pipeline.start():
+        await anyio.sleep(0.1)
+        offsets = [offset for _, offset in producer.commits]
+        assert offsets[-1] == 49_999
+        assert len(offsets) <= 8  # by count alone there would be 50
+        steps = [after - before for before, after in pairwise(offsets)]
+        assert max(steps) <= 12_000
 
 
 async def test_a_commit_that_fails_is_tried_again():

@@ -340,9 +340,9 @@ MEMORY = Comparison(
     scenarios=(
         _memory("memory-processor", "in memory: processor", broadway=720_000, batcher=False),
         _memory("memory-batcher-only", "in memory: batches of 1000, no processor", processor=None),
-        _memory("memory-batcher", "in memory: processor and batches of 1000", broadway=545_000),
+        _memory("memory-batcher", "in memory: processor and batches of 1000", broadway=600_000),
         _memory(
-            "memory-json", "in memory: the same, JSON as dict", broadway=203_000, payload="dict"
+            "memory-json", "in memory: the same, JSON as dict", broadway=252_000, payload="dict"
         ),
         _memory(
             "memory-filter",

@@ -71,6 +71,9 @@ class Metrics:
         rows = {name: values.rows for name, values in self._values.items()}
         self._received = rows["received_messages"], rows["received_bytes"]
         self._settled, self._handled = rows["settled_messages"], rows["handled_messages"]
+        self._batches = rows["batches"]
+        self._batch_messages = self._distributions["batch_messages"]
+        self._batch_wait = self._distributions["batch_wait_seconds"]
         self._latency = self._distributions["latency_seconds"]
         self._handler_duration = self._distributions["handler_duration_seconds"]
         self._states: dict[tuple[str, str], dict[int, str]] = {}
@@ -226,9 +229,10 @@ class Metrics:
 
     def _on_batch_ready(self, event: telemetry.BatchReady) -> None:
         labels = (event.pipeline, event.batcher)
-        self._values["batches"].add(1, (*labels, event.trigger))
-        self._distributions["batch_messages"].observe(event.messages, labels)
-        self._distributions["batch_wait_seconds"].observe(event.waited, labels)
+        closed = (event.pipeline, event.batcher, event.trigger)
+        self._batches[closed] = self._batches.get(closed, 0) + 1
+        self._batch_messages.observe(event.messages, labels)
+        self._batch_wait.observe(event.waited, labels)
 
     def _on_stage_crashed(self, event: telemetry.StageCrashed) -> None:
         self._add("stage_crashes", 1, event.pipeline, event.stage, _boolean(event.restarted))

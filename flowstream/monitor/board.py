@@ -18,7 +18,7 @@ from flowstream import telemetry
 from flowstream.monitor.advice import advice
 from flowstream.monitor.condition import ORDER
 from flowstream.monitor.event_log import EventLog
-from flowstream.monitor.figures import BatchFigures, PipelineFigures
+from flowstream.monitor.figures import PipelineFigures
 from flowstream.monitor.health import (
     Check,
     Disconnected,
@@ -117,11 +117,15 @@ class Board:
             return
         if logged:
             self.events.observe(event, self._clock())
-        if handler is not None:
-            handler(*(event,) if figures is None else (figures, event))
+        if handler is None:
+            return
+        if figures is None:
+            handler(event)
+        else:
+            handler(figures, event)
 
     def _on_batch_ready(self, figures: PipelineFigures, event: telemetry.BatchReady) -> None:
-        batches = figures.batches.setdefault(event.batcher, BatchFigures())
+        batches = figures.batches[event.batcher]
         batches.count += 1
         batches.messages += event.messages
         batches.waited += event.waited

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final
 
@@ -34,7 +34,7 @@ class PipelineFigures:
         self.name = name
         self.read: Callable[[], Statistics] | None = None
         self.phase_since = now
-        self.batches: dict[str, BatchFigures] = {}
+        self.batches: defaultdict[str, BatchFigures] = defaultdict(BatchFigures)
         self.commits: dict[str, float] = {}
         self.commit_failures = 0
         self.crashes = 0

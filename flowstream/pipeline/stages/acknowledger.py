@@ -178,7 +178,9 @@ class AckTracker:
             state, published = self.state, delivery.timestamp
             # The broker's clock may be ahead of this one, and a sum of latencies must not fall.
             latency = max(time.time() - published / 1000, 0.0) if published else None
-            state.emit(Settled(state.name, delivery.partition.stream, outcome, count, latency))
+            state.telemetry.emit(
+                Settled(state.name, delivery.partition.stream, outcome, count, latency)
+            )
 
     def _counted(self, outcome: str, count: int) -> None:
         state = self.state

@@ -196,7 +196,9 @@ class BatchProcessors(Pool):
         self._count(len(part), seconds)
         failures = await self._settle(worker, batch, error, () if turn is None else turn.left)
         if state.telemetry.active:
-            state.emit(HandlerDone(state.name, self.name, len(part), len(failures), seconds))
+            state.telemetry.emit(
+                HandlerDone(state.name, self.name, len(part), len(failures), seconds)
+            )
 
     async def _settle(
         self,

@@ -163,7 +163,7 @@ class Batcher:
             if self.partitioned and batch.partition is None:
                 batch.partition = 0
             if self.processors.put(batch) and self.state.telemetry.active:
-                self.state.emit(
+                self.state.telemetry.emit(
                     BatchReady(
                         self.state.name, self.name, batch.size, batch.trigger, now - batch.opened
                     )

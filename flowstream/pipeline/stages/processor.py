@@ -232,7 +232,7 @@ class Processors(Pool):
             failed = await self.downstream.put(part, decided=False)
             worker.messages = []
         if state.telemetry.active:
-            state.emit(HandlerDone(state.name, self.name, handled, failed, seconds))
+            state.telemetry.emit(HandlerDone(state.name, self.name, handled, failed, seconds))
 
     async def _run(self, worker: WorkerState) -> None:
         """Call the handler with the worker's messages, and again after each failure."""

@@ -381,7 +381,7 @@ class Source:
         partition.taken += count
         state.received += count
         if state.telemetry.active:
-            state.emit(Received(state.name, partition.stream, count, size))
+            state.telemetry.emit(Received(state.name, partition.stream, count, size))
 
     async def _pass_on(
         self, delivery: Delivery, bodies: list[Any], size: int, opaque: bool

@@ -189,6 +189,7 @@ class FsspecStore:
     def __init__(self, url: str) -> None:
         try:
             fsspec = import_module("fsspec")
+            asynchronous = import_module("fsspec.asyn").AsyncFileSystem
         except ImportError:
             raise ConfigurationError(
                 f'FileSink > directory="{shown_directory(url)}": a URL needs fsspec: '
@@ -203,11 +204,16 @@ class FsspecStore:
                 f"{text_of(error)}"
             ) from error
         self._root: str = root.rstrip("/")
-        kind, general = type(self._system), fsspec.AbstractFileSystem
+        kind = type(self._system)
+        # Those of object stores are asynchronous: they implement `_pipe_file`, and each object of
+        # them gets a `pipe_file` that calls it.
+        self._asynchronous: bool = issubclass(kind, asynchronous)
         # fsspec's default checks that the file does not exist, and then writes: two may succeed.
-        self.atomic: bool = kind.pipe_file is not general.pipe_file
-        if self.atomic and hasattr(kind, "_pipe_file"):
-            self.atomic = kind._pipe_file is not fsspec.asyn.AsyncFileSystem._pipe_file
+        self.atomic: bool = (
+            kind._pipe_file is not asynchronous._pipe_file
+            if self._asynchronous
+            else kind.pipe_file is not fsspec.AbstractFileSystem.pipe_file
+        )
 
     def put(self, path: str, data: bytes, temporary: str) -> None:
         self._write(path, data)
@@ -240,8 +246,9 @@ class FsspecStore:
 
     def _write(self, path: str, data: bytes, **options: Any) -> None:
         target = self._path(path)
-        # Object stores have no folders; other file systems need them.
-        self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        if not self._asynchronous:
+            # Object stores need no folders, and `makedirs` would create a bucket with a wrong name.
+            self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
         self._system.pipe_file(target, data, **options)
 
 

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -22,16 +22,61 @@ from flowstream.connectors.files.stores import (
     same_directory,
     shown_directory,
 )
-from flowstream.errors import ConfigurationError, SinkFailed
+from flowstream.errors import ConfigurationError, SinkFailed, SinkUnavailable
 
 
-@pytest.fixture(params=["local", "file", "memory"])
+@pytest.fixture(params=["local", "file", "memory", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
         yield open_store(f"memory://{uuid.uuid4().hex}/sub")
+    elif request.param == "bucket":
+        yield object_store().directory("lake/sub")
     else:
         yield open_store(f"file://{tmp_path}/sub" if request.param == "file" else f"{tmp_path}/sub")
+
+
+def object_store(*names: str) -> type[Any]:
+    """A file system as s3fs and gcsfs have it: only its methods with an underscore exist, and
+    they are coroutines."""
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
+    asyn = pytest.importorskip("fsspec.asyn")
+
+    class Objects(asyn.AsyncFileSystem):  # type: ignore[misc, name-defined]
+        protocol = "objects"
+        cachable = False
+        buckets: ClassVar[set[str]] = set(names or ["lake"])
+        content: ClassVar[dict[str, bytes]] = {}  # of all objects of the class
+
+        @classmethod
+        def directory(cls, path: str) -> Store:
+            fsspec.register_implementation("objects", cls, clobber=True)
+            return open_store(f"objects://{path}")
+
+        async def _pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None:
+            if path.partition("/")[0] not in self.buckets:
+                raise FileNotFoundError("The specified bucket does not exist")
+            if mode == "create" and path in self.content:
+                raise FileExistsError(path)
+            self.content[path] = value
+
+        async def _makedirs(self, path: str, exist_ok: bool = False) -> None:
+            self.buckets.add(path.partition("/")[0])
+
+        async def _cat_file(self, path: str, **_: Any) -> bytes:
+            try:
+                return self.content[path]
+            except KeyError:
+                raise FileNotFoundError(path) from None
+
+        async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[str]:
+            below = [key for key in self.content if key.startswith(f"{path}/")]
+            return sorted({f"{path}/" + key[len(path) + 1 :].split("/")[0] for key in below})
+
+        async def _rm_file(self, path: str, **_: Any) -> None:
+            self.content.pop(path, None)
+
+    return Objects
 
 
 def test_files_are_written_read_listed_and_deleted(store: Store) -> None:
@@ -160,6 +205,20 @@ def test_a_file_system_that_looks_and_then_writes_is_refused() -> None:
     fsspec.register_implementation("replacing", Replacing, clobber=True)
     with pytest.raises(ConfigurationError, match="current version"):
         check_store(FsspecStore("replacing://x"))
+
+
+def test_an_object_store_that_looks_and_then_writes_is_refused() -> None:
+    looking = object_store()
+    del looking._pipe_file
+    with pytest.raises(ConfigurationError, match="current version"):
+        check_store(looking.directory("lake/orders"))
+
+
+def test_a_bucket_with_a_wrong_name_is_not_created() -> None:
+    objects = object_store("lake")
+    with pytest.raises(SinkUnavailable, match="The specified bucket does not exist"):
+        check_store(objects.directory("leak/orders"))
+    assert objects.buckets == {"lake"}
 
 
 def test_without_fsspec_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 class CommitSchedule:
     """Counts settled messages; `due` is True when it is time to store offsets."""
 
-    __slots__ = ("_last", "_settled", "every", "interval")
+    __slots__ = ("_failed", "_last", "_settled", "every", "interval")
 
     def __init__(self, every: int, interval: float, now: float) -> None:
         self.every: int = every
         self.interval: float = interval
         self._settled = 0
+        self._failed = False
         self._last = now
 
     def settled(self, messages: int) -> bool:
@@ -20,7 +21,7 @@ class CommitSchedule:
         return self._settled >= self.every
 
     def due(self, now: float) -> bool:
-        return self._settled >= self.every or (self._settled > 0 and now >= self.deadline)
+        return self._settled >= self.every or (self.waiting and now >= self.deadline)
 
     @property
     def deadline(self) -> float:
@@ -30,9 +31,14 @@ class CommitSchedule:
     def committed(self, now: float) -> None:
         """All offsets that had advanced were stored."""
         self._settled = 0
+        self._failed = False
         self._last = now
 
+    def failed(self) -> None:
+        """An offset could not be stored: it is due again at the next interval."""
+        self._failed = True
+
     @property
-    def waiting(self) -> int:
-        """Messages settled since the last commit."""
-        return self._settled
+    def waiting(self) -> bool:
+        """Whether something is left to store."""
+        return self._failed or self._settled > 0

@@ -54,7 +54,7 @@ class Committer:
         while True:
             if schedule.due(state.clock()):
                 await self.commit()
-                await anyio.sleep(schedule.every / MOST_PER_SECOND)
+                await anyio.sleep(min(schedule.every / MOST_PER_SECOND, schedule.interval))
                 continue
             if schedule.waiting and not ack_tracker.armed:
                 ack_tracker.armed = True
@@ -101,7 +101,7 @@ class Committer:
                 )
                 failed[stream] = offset
                 self.state.emit(CommitFailed(self.state.name, stream, offset, why))
-                self.ack_tracker.schedule.settled(1)
+                self.ack_tracker.schedule.failed()
                 self.ack_tracker.uncommitted_since = since
                 continue
             self._failed.pop(stream, None)

@@ -57,6 +57,24 @@ async def test_a_fast_run_spaces_its_commits_by_time():
         assert max(steps) <= 12_000
 
 
+@pytest.mark.parametrize(("every", "interval"), [(1_000_000_000, 5), (10_000, 0.01)])
+async def test_the_interval_holds_whatever_the_count_is(every: int, interval: float):
+    producer = MemoryStream(numbers(220), slices=[1], endless=True)
+    pipeline = Pipeline("test", producer, commit_every=every, commit_interval=interval)
+    handled: list[int] = []
+
+    @pipeline.processor(concurrency=1, max_demand=1)
+    async def handle(message: Message[dict]) -> None:
+        await anyio.sleep(interval / 10)
+        handled.append(message.offset)
+
+    async with pipeline.start():
+        for _ in range(10):
+            await anyio.sleep(interval * 2)
+            assert producer.commits
+            assert handled[-1] - producer.commits[-1][1] <= 12
+
+
 async def test_a_commit_that_fails_is_tried_again():
     class Flaky(MemoryStream):
         refuse = 2
@@ -73,6 +91,24 @@ async def test_a_commit_that_fails_is_tried_again():
     async with pipeline.start():
         await anyio.sleep(10)
         assert producer.stored == {"orders": 9}
+
+
+async def test_a_commit_that_fails_waits_for_the_interval_even_with_a_commit_for_each_message():
+    class Refusing(MemoryStream):
+        refuses = True
+
+        async def commit(self, stream: str, offset: int) -> None:
+            await super().commit(stream, offset)
+            if self.refuses:
+                raise OSError("not now")
+
+    producer = Refusing(numbers(10), endless=True)
+    pipeline = Pipeline("test", producer, commit_every=1, commit_interval=2)
+    pipeline.processor(nothing)
+    async with pipeline.start():
+        await anyio.sleep(21)
+        assert 10 <= len(producer.commits) <= 12
+        producer.refuses = False
 
 
 async def test_a_commit_that_failed_for_an_earlier_owner_does_not_hold_up_the_next_one():

@@ -117,7 +117,9 @@ class ConnectionManager:
         node = connection.wire.advertised
         others = () if node is None else (self.locator.connection, self.tracking.connection)
         for other in others:
-            if other is not None and other.usable and other.wire.advertised == node:
+            if other is None or other.blocked or not other.usable:
+                continue
+            if other.wire.advertised == node:
                 return other
         return connection
 

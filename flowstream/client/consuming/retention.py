@@ -6,7 +6,10 @@ when it warns; it is pure.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
+from typing import TypeVar
 
 import anyio
 
@@ -28,6 +31,12 @@ FIRST_LOOK = 1.0
 LOOK_INTERVAL = 5.0
 PROBE_INTERVAL = 30.0
 """Seconds between looks at where the stream begins; below RabbitMQ 3.11 a look reads a chunk."""
+
+BESIDE = 0.2
+"""Seconds for an answer on a connection beside the reader's. Messages wait for it, and a connection
+that is half-open would hold them up until a request times out."""
+
+T = TypeVar("T")
 
 FILTER_INTERVAL = 3.0
 """The interval with a filter. Chunks that a filter leaves out count as lag until a look skips
@@ -129,14 +138,25 @@ class RetentionWatch:
         The question goes to the member that sent the chunks, since each has its own retention. The
         delivery behind a gap waits for the answer, and every commit makes one.
         """
-        first = await find_first(self._manager, self._manager.beside(connection), self._stream)
+        first = await self._find(find_first, connection)
         for arrival in gaps:
             arrival.explain(first)
         self._subscription.arrived.notify()
 
-    async def _look(self, connection: ClientConnection) -> None:
+    async def _find(
+        self,
+        find: Callable[[ConnectionManager, ClientConnection, str], Awaitable[T]],
+        connection: ClientConnection,
+    ) -> T:
+        """What is found beside the connection; if no answer comes soon, on the connection."""
         beside = self._manager.beside(connection)
-        first, newest = await find_ends(self._manager, beside, self._stream)
+        if beside is not connection and connection.supports(Key.STREAM_STATS):
+            with suppress(FlowstreamError), anyio.move_on_after(BESIDE):
+                return await find(self._manager, beside, self._stream)
+        return await find(self._manager, connection, self._stream)
+
+    async def _look(self, connection: ClientConnection) -> None:
+        first, newest = await self._find(find_ends, connection)
         if first is None or newest is None:
             return
         await self._skip_what_does_not_come(connection, newest)

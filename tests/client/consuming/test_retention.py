@@ -52,6 +52,28 @@ async def test_the_connection_of_a_reader_is_not_asked(cluster: Cluster, connect
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("after", [0.0, 4.0])
+async def test_a_half_open_connection_beside_holds_no_messages_up(
+    cluster: Cluster, connect: Connect, after: float
+) -> None:
+    """Also not if it hangs while the reader's retention is looked at, as every five seconds."""
+    stream = cluster.add("s", *chunks(2))
+    async with connect(cluster) as env, env.consumer("s") as consumer:
+        assert await read(consumer, 20) == numbers(20)
+        (locator,) = cluster.nodes[0].live("locating")
+        locator.mute = True
+        await anyio.sleep(after)
+        for number in range(21, 61, 2):  # behind each message is a stored offset
+            stream.next_offset = number
+            stream.append([simple_entry(b"%d" % number)], 1, 1_000)
+            since = anyio.current_time()
+            cluster.nodes[0].deliver("s")
+            assert await read(consumer, 1) == numbers(1, number)
+            assert anyio.current_time() - since < 1.0
+            await anyio.sleep(0.1)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("settled", [_raises, lambda stream: "5", lambda stream: 1.5, lambda _: -2])
 async def test_a_wrong_answer_about_what_is_settled_is_logged_once(
     cluster: Cluster, connect: Connect, caplog: pytest.LogCaptureFixture, settled: Any

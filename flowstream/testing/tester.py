@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Annotated, Any, Self
 
 import anyio
+from anyio.lowlevel import EventLoopToken, current_token
 
 from flowstream.client import AmqpMessage, payload_of
 from flowstream.connectors import DeadLetter, StreamProducer, SuperStreamProducer
@@ -74,6 +75,7 @@ class PipelineTester:
         self._deliveries = 0
         self._pushed = 0
         self._running: RunningPipeline | None = None
+        self._loop: EventLoopToken | None = None
         self._ended: RunResult | None = None
         self._reported = False
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -138,7 +140,7 @@ class PipelineTester:
             async with self.pipeline.start(
                 environment=environment, telemetry=telemetry, hooks=record
             ) as running:
-                self._running = running
+                self._running, self._loop = running, current_token()
                 with threads_take_time(running.threads):
                     yield
                     running.stop()
@@ -175,6 +177,7 @@ class PipelineTester:
         record, before = self._record, len(self._record.batches)
         if self._is_over():
             raise ConfigurationError(f"{self.pipeline!r} has ended, so no message can be pushed")
+        self._check_loop("push")
         if isinstance(self.producer, StreamProducer):
             places = self.put(*messages, stream=stream, key=key)
         else:
@@ -184,6 +187,7 @@ class PipelineTester:
 
     async def idle(self) -> RunReport:
         """Wait until everything that there is has been handled, or the run ends."""
+        self._check_loop("idle")
         if isinstance(self.producer, StreamProducer):
             await self._until(self._is_idle)
         else:
@@ -288,6 +292,15 @@ class PipelineTester:
         first, self._pushed = self._pushed, self._pushed + len(messages)
         await self.running.push(messages, stream=PUSHED)
         return [(PUSHED, offset) for offset in range(first, self._pushed)]
+
+    def _check_loop(self, name: str) -> None:
+        """Raise an error if the pipeline cannot run meanwhile, because this is another loop."""
+        if self._running and not self._is_over() and current_token() != self._loop:
+            raise ConfigurationError(
+                f"{name}: the tester of {self.pipeline!r} was started on another event loop: let "
+                "its fixture and the tests that use it have the same one (with pytest-asyncio, "
+                "the same loop_scope=)"
+            )
 
     def _is_over(self) -> bool:
         return self.running.phase == "stopped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -308,6 +309,19 @@ async def test_lifespans_of_the_pipeline_and_of_the_test():
     assert (await PipelineTester(pipeline).run(b"1")).statuses == ["discarded"]
     await PipelineTester(pipeline, lifespan=lambda: opened("fake")).run(b"1")
     assert seen == ["real", "real no", "fake", "fake no"]
+
+
+def test_a_fixture_of_another_event_loop_is_refused_at_once():
+    """As with a fixture of pytest-asyncio for the session, and a test with a loop of its own."""
+    tester = PipelineTester(orders())
+    with asyncio.Runner() as session, asyncio.Runner() as test:
+        session.run(tester.__aenter__())
+        with pytest.raises(ConfigurationError, match="push: .* started on another event loop"):
+            test.run(tester.push({"id": 1}))
+        with pytest.raises(ConfigurationError, match="idle: .* started on another event loop"):
+            test.run(tester.idle())
+        assert session.run(tester.push({"id": 1})).statuses == ["ok"]
+        session.run(tester.__aexit__(None, None, None))
 
 
 @pytest.mark.slow

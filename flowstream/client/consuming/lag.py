@@ -182,6 +182,7 @@ class LagProbe:
         if newest < 0 or before is None or not before < at >= newest:
             return False
         self._last = self._seen = at
+        self._newest = None  # `_last` is no longer the end of the chunk that was the newest
         return True
 
     async def _find_last(self, newest: int | None) -> None:

@@ -219,6 +219,20 @@ async def test_a_reader_may_get_the_newest_chunk_in_a_moment(
         assert await probe.look(4, lambda: next(places)) == StreamBacklog(9, 0, None)
 
 
+async def test_a_stream_that_is_created_again_while_its_reader_was_at_the_end(
+    cluster: Cluster, connect: Connect
+) -> None:
+    stream_of(cluster, 5)
+    async with connect(cluster) as environment:
+        probe = environment.lag_probe("s")
+        assert await probe.look(4, lambda: 4) == StreamBacklog(4, 0, None)
+        add(cluster.nodes[0].streams["s"], 15)
+        assert await probe.look(19, lambda: 19) == StreamBacklog(19, 0, None)
+        del cluster.nodes[0].streams["s"]
+        stream_of(cluster, 3)
+        assert await probe.look(-1, lambda: -1) == StreamBacklog(2, 3, 1_000)
+
+
 @pytest.mark.parametrize("at", [7, -1, 4])
 async def test_a_reader_that_is_behind_has_a_lag(
     cluster: Cluster, connect: Connect, at: int

@@ -213,11 +213,12 @@ async def environment_of(context: RunContext) -> StreamEnvironment:
     Raises ConnectionFailed, AuthenticationFailed or VirtualHostAccessFailed, and EnvironmentClosed
     or ConfigurationError if the given environment cannot be used.
     """
-    return await context.shared("environment", lambda: _used(context))
+    return await context.shared("environment", lambda: connect(context))
 
 
 @asynccontextmanager
-async def _used(context: RunContext) -> AsyncIterator[StreamEnvironment]:
+async def connect(context: RunContext) -> AsyncIterator[StreamEnvironment]:
+    """The environment of the run. Notes and the watchdog show users the name of this function."""
     given = context.environment
     if given is None:
         url = context.url

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import socket
 
 import pytest
 
 from flowstream import Message, Pipeline, StreamProducer
 from flowstream.client import Environment
 from flowstream.connectors import StreamEnvironment
-from flowstream.errors import ConfigurationError
+from flowstream.errors import ConfigurationError, ConnectionFailed
 from flowstream.testing import MemoryEnvironment
 
 
@@ -49,6 +50,21 @@ async def test_an_address_that_cannot_be_one_is_refused_and_never_taken_for_loca
         await pipeline.run()
     with pytest.raises(ConfigurationError, match="url= and environment= exclude each other"):
         await pipeline.run(url="rabbitmq-stream://host", environment=Environment())
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_is_away_is_reported_with_what_the_run_did_then():
+    pipeline = Pipeline("p", StreamProducer("s"))
+
+    @pipeline.processor()
+    async def handle(message: Message[bytes]) -> None: ...
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and nobody listens
+        port = unused.getsockname()[1]
+        with pytest.raises(ConnectionFailed, match="no broker at") as caught:
+            await pipeline.run(url=f"rabbitmq-stream://127.0.0.1:{port}")
+    assert caught.value.__notes__ == ["pipeline 'p': connect", "pipeline 'p': StreamProducer.open"]
 
 
 class OffsetsOnly:

@@ -10,6 +10,7 @@ errors in a pipe do not use it.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import logging
@@ -19,7 +20,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -125,7 +126,7 @@ def _console(stream: TextIO) -> Console:
 
 def _print(stream: TextIO, text: str, style: str | None) -> None:
     text = visible(text, keep="\n\t")
-    with status_line.above():
+    with _unread_notes(stream), status_line.above():
         if drawn(stream):
             _console(stream).print(text, style=style, markup=False)
         else:
@@ -155,7 +156,7 @@ def warn(text: str) -> None:
 
 def _marked(mark: str, style: str, text: str) -> None:
     """Print `error: text` on standard error, with the mark in its colour."""
-    with status_line.above():
+    with _unread_notes(sys.stderr), status_line.above():
         if drawn(sys.stderr):
             stderr().print(f"{mark}: ", style=style, end="")
             stderr().print(text, markup=False)
@@ -179,6 +180,27 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+@contextmanager
+def _unread_notes(stream: TextIO) -> Iterator[None]:
+    """Go on if standard error cannot be written to: a full disk of logs must not end a run."""
+    try:
+        yield
+    except OSError as error:
+        if stream is not sys.stderr:
+            raise
+        if error.errno in {errno.EPIPE, errno.EIO}:
+            discard(stream)
+
+
+def _flush_notes() -> None:
+    """Write the last notes. If the interpreter could not, its exit code would be 120."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            discard(sys.stderr)
+
+
 class _Results(io.FileIO):
     """Standard output, which remembers that it could not be written to."""
 
@@ -194,6 +216,8 @@ class _Results(io.FileIO):
 
 def open_results() -> None:
     """Open standard output in lines, so that results and notes keep their order."""
+    if sys.stderr is not None:
+        atexit.register(_flush_notes)
     if isinstance(sys.stdout, io.TextIOWrapper):
         raw = _Results(sys.stdout.fileno(), "w", closefd=False)
         sys.stdout = io.TextIOWrapper(
@@ -283,7 +307,8 @@ def report(error: BaseException) -> ExitCode:
     code, text = error_line(error)
     if _tracebacks and not _notes:
         trace = traceback_of(error, LOG_LIMIT)
-        sys.stderr.write(visible(trace, keep="\n"))
+        with _unread_notes(sys.stderr):
+            sys.stderr.write(visible(trace, keep="\n"))
     report_line(text, code, error)
     return code
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 import typer
@@ -128,6 +128,7 @@ def leave(code: ExitCode) -> NoReturn:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 sys.stdout.flush()
-                sys.stderr.flush()
+                with suppress(OSError):
+                    sys.stderr.flush()
                 os._exit(code)
     raise typer.Exit(code)

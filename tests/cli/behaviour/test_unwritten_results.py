@@ -88,3 +88,17 @@ def test_a_run_says_that_its_summary_could_not_be_written(tmp_path: Path) -> Non
     result = flowstream("run shop", FULL, tmp_path)
     assert result.returncode == ExitCode.OUTPUT
     assert "error: the result could not be written to standard output: " in result.stderr
+
+
+@pytest.mark.parametrize("debug", ["", "--debug "])
+def test_a_full_disk_of_logs_ends_no_run(tmp_path: Path, debug: str) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    command = f"{debug}run shop"
+    result = flowstream(command, ">out 2>/dev/full", tmp_path)
+    assert result.returncode == ExitCode.OK
+    assert "2 messages handled (2 ok)" in (tmp_path / "out").read_text()
+    (tmp_path / "shop.py").write_text(
+        SHOP.replace('print("handled", flush=True)', 'message.fail("no")')
+    )
+    result = flowstream(command, ">out 2>/dev/full", tmp_path)
+    assert result.returncode == ExitCode.HALTED

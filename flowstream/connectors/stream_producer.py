@@ -134,6 +134,8 @@ class StreamProducer(Producer):
         """The numbers by which the reference was claimed for each stream, as far as known."""
         self._at_first: set[str] = set()
         """Streams that begin with offset 0, for which this is not stored yet."""
+        self._known_same: set[str] = set()
+        """Streams of which a message was sent: their offsets show whether they are the same."""
         self._sending = False
         """Whether a delivery waits for it. No stage has it yet, so the source is not idle."""
 
@@ -154,7 +156,7 @@ class StreamProducer(Producer):
 
     async def _enter(self, context: RunContext) -> None:
         self._at_first, self._probes, self._ends = set(), {}, {}
-        self._same_at = {}
+        self._same_at, self._known_same = {}, set()
         self._claimed, self._claims = set(), {}
         self._environment = await environment_of(context)
         self._name = self.reference or context.pipeline
@@ -230,17 +232,18 @@ class StreamProducer(Producer):
             self._partition.skip(self._consumer.position - 1)
 
     async def _send(self, partition: SourcePartition, delivery: StreamDelivery) -> None:
-        if delivery.offset < partition.next:
-            partition.close()
-            raise StreamDoesNotExist(
-                f"{delivery.stream!r} was deleted and created again while pipeline "
-                f"{self._pipeline!r} read it, and its offsets start again at 0. Messages of the "
-                "old stream are handled, and no offset is stored for the new one. Start the "
-                "pipeline again: it begins where offset= says",
-                stream=delivery.stream,
-            )
         self._sending = True
         try:
+            known = delivery.stream in self._known_same
+            if delivery.offset < partition.next or not (known or await self._is_same(delivery)):
+                partition.close()
+                raise StreamDoesNotExist(
+                    f"{delivery.stream!r} was deleted and created again while pipeline "
+                    f"{self._pipeline!r} read it, and its offsets start again at 0. Messages of "
+                    "the old stream are handled, and no offset is stored for the new one. Start "
+                    "the pipeline again: it begins where offset= says",
+                    stream=delivery.stream,
+                )
             if delivery.stream in self._at_first:
                 await through_losses(
                     partial(self.environment.store_beginning, self._name, delivery.stream)
@@ -251,6 +254,24 @@ class StreamProducer(Producer):
             await send(partition, delivery)
         finally:
             self._sending = False
+
+    async def _is_same(self, delivery: StreamDelivery) -> bool:
+        """Whether the first delivery is of the stream whose stored offset was resumed.
+
+        Before it the consumer cannot tell: after a loss it waits at that offset in a new stream,
+        whose messages before it are skipped.
+        """
+        stream = delivery.stream
+        losses = self._losses(stream)
+        if losses is None:  # it is known later
+            return True
+        if losses and stream not in self._at_first:
+            try:
+                await through_losses(partial(self._check_same, stream, delivery.offset))
+            except CommitNotVerified:
+                return False
+        self._known_same.add(stream)
+        return True
 
     async def commit(self, stream: str, offset: int) -> None:
         losses = self._losses(stream)

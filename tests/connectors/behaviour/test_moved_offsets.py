@@ -322,6 +322,28 @@ async def test_a_run_whose_stream_is_created_again_ends_and_stores_nothing_for_t
         assert here.told.events == []
 
 
+async def test_a_run_that_has_read_nothing_skips_no_message_of_a_stream_that_is_created_again(
+    broker: Broker, stream_name: str
+) -> None:
+    """It waits behind its stored offset, which the new stream passes."""
+    async with Environment(broker.url) as environment:
+        await environment.create_stream(stream_name)
+        await publish(environment, stream_name, 10)
+        async with run(environment, StreamProducer(stream_name)) as here:
+            await until_stored(environment, stream_name, lambda at: (at or 0) >= 9)
+        async with run(environment, StreamProducer(stream_name)) as here:
+            await until(lambda: environment.statistics()["subscriptions"] == 1)
+            await created_again(environment, stream_name)
+            for _ in range(2):
+                await publish(environment, stream_name, 10)
+            result = await here.running.wait()
+        assert here.seen == []
+        assert isinstance(result.error, StreamDoesNotExist)
+        assert "was deleted and created again while" in str(result.error)
+        async with run(environment, StreamProducer(stream_name)) as here:
+            await until(lambda: len(here.seen) == 20)
+
+
 async def test_what_is_settled_after_the_stream_was_created_again_is_not_stored_for_it(
     broker: Broker, stream_name: str
 ) -> None:

@@ -182,8 +182,8 @@ class AttemptFailed(Event):
     """Messages failed an attempt in `phase`.
 
     It is "decode", "prepare", "process", "batch", "sink" or "commit". `Retried` or `Failed`
-    follows. `error` is the exception's class; after `message.fail` it is the reason
-    without its numbers and ids. `reason` is the text of the first failure.
+    follows. `error` is the exception's class; after `message.fail` it is the reason that
+    was given, with numbers and ids left out. `reason` is the text of the first failure.
     """
 
     pipeline: str

@@ -192,8 +192,10 @@ def _unread_notes(stream: TextIO) -> Iterator[None]:
             discard(stream)
 
 
-def _flush_notes() -> None:
+def flush_notes() -> None:
     """Write the last notes. If the interpreter could not, its exit code would be 120."""
+    if sys.stderr is None:
+        return
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
@@ -216,8 +218,7 @@ class _Results(io.FileIO):
 
 def open_results() -> None:
     """Open standard output in lines, so that results and notes keep their order."""
-    if sys.stderr is not None:
-        atexit.register(_flush_notes)
+    atexit.register(flush_notes)
     if isinstance(sys.stdout, io.TextIOWrapper):
         raw = _Results(sys.stdout.fileno(), "w", closefd=False)
         sys.stdout = io.TextIOWrapper(

@@ -7,15 +7,15 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import NoReturn, TextIO
+from collections.abc import Iterable
+from typing import NoReturn
 
 import typer
 
 from flowstream.cli.exit_codes import CommandError, ExitCode, exit_code, root_cause
 from flowstream.cli.output.console import (
     discard,
+    flush_notes,
     note,
     print_json,
     report,
@@ -50,11 +50,11 @@ def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> No
     """Print the summary of a run, and exit with its code. `command` continues the run."""
     unwritten: CommandError | None = None
     try:
-        with _maybe_unread(sys.stdout):
-            _print_results(ended, as_json=as_json, command=command)
-    except OSError:
-        unwritten = unwritten_result()
-        if unwritten is None:
+        _print_results(ended, as_json=as_json, command=command)
+    except OSError as unwritable:
+        if unwritable.errno in {errno.EPIPE, errno.EIO}:  # its reader has gone
+            discard(sys.stdout)
+        elif (unwritten := unwritten_result()) is None:
             raise
     errors: dict[str, BaseException] = {}
     for error in ended.errors:  # the loss of a broker ends several pipelines in the same words
@@ -68,10 +68,9 @@ def report_run(ended: Ended, *, as_json: bool, command: str | None = None) -> No
         code = exit_code(root_cause(next(iter(errors.values()))))
     elif unwritten is not None:
         code = unwritten.exit_code
-    with _maybe_unread(sys.stderr):
-        _print_notes(ended, errors.values())
-        if unwritten is not None:
-            report(unwritten)
+    _print_notes(ended, errors.values())
+    if unwritten is not None:
+        report(unwritten)
     leave(code)
 
 
@@ -109,17 +108,6 @@ def _print_notes(ended: Ended, errors: Iterable[BaseException]) -> None:
         note("ended by a second signal; messages that are not settled are delivered again")
 
 
-@contextmanager
-def _maybe_unread(stream: TextIO) -> Iterator[None]:
-    """Go on if the reader of the stream has gone: the exit code still says how the run ended."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.EPIPE, errno.EIO}:
-            raise
-        discard(stream)
-
-
 def leave(code: ExitCode) -> NoReturn:
     """Exit, even if a handler still blocks a thread that the interpreter would wait for."""
     deadline = time.monotonic() + THREADS_GRACE
@@ -128,7 +116,6 @@ def leave(code: ExitCode) -> NoReturn:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 sys.stdout.flush()
-                with suppress(OSError):
-                    sys.stderr.flush()
+                flush_notes()
                 os._exit(code)
     raise typer.Exit(code)

@@ -34,8 +34,8 @@ FEW = 100
 are a large part of the offsets."""
 
 TRIES, SOON = 5, 0.02
-"""How often, and after how many seconds, a reader is looked at that keeps up: it gets what was the
-newest chunk soon."""
+"""How often a reader is asked again whether it has the newest chunk, and the seconds between: one
+that keeps up gets it soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +172,17 @@ class LagProbe:
 
         If it has not gone on, its offset may come from elsewhere, such as a stored one.
         """
-        before, at = self._read_to, read()
-        for _ in range(0 if before is None or newest < 0 else TRIES):
-            if at >= newest:
+        before, self._read_to = self._read_to, read()
+        if newest < 0 or before is None:
+            return False
+        for _ in range(TRIES):
+            if self._read_to >= newest:
                 break
             await anyio.sleep(SOON)
-            at = read()
-        self._read_to = at
-        if newest < 0 or before is None or not before < at >= newest:
+            self._read_to = read()
+        if self._read_to <= before or self._read_to < newest:
             return False
-        self._last = self._seen = at
+        self._last = self._seen = self._read_to
         self._newest = None  # `_last` is no longer the end of the chunk that was the newest
         return True
 

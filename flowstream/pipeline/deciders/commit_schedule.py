@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+MOST_PER_SECOND = 100_000
+"""Up to this many messages a second, commits are spaced by count. Faster runs space them by time
+(0.1 s by default): each commit leaves a record in the stream that later readers have to pass."""
+
 
 class CommitSchedule:
     """Counts settled messages; `due` is True when it is time to store offsets."""
@@ -27,6 +31,11 @@ class CommitSchedule:
     def deadline(self) -> float:
         """When the messages settled since the last commit must be committed."""
         return self._last + self.interval
+
+    @property
+    def pause(self) -> float:
+        """The seconds after a commit in which there is no other one."""
+        return min(self.every / MOST_PER_SECOND, self.interval)
 
     def committed(self, now: float) -> None:
         """All offsets that had advanced were stored."""

@@ -19,9 +19,6 @@ from flowstream.pipeline.state.run_state import RunState, log
 from flowstream.telemetry import CommitFailed, Committed
 from flowstream.texts import describe, is_a, type_name
 
-MOST_PER_SECOND = 100_000
-"""Up to this many messages a second, commits are spaced by count. Faster runs space them by time
-(0.1 s by default): each commit leaves a record in the stream that later readers have to pass."""
 SUMMARY = 300.0
 """Seconds between two log records about commits."""
 BACKOFF = Backoff()
@@ -54,7 +51,7 @@ class Committer:
         while True:
             if schedule.due(state.clock()):
                 await self.commit()
-                await anyio.sleep(min(schedule.every / MOST_PER_SECOND, schedule.interval))
+                await anyio.sleep(schedule.pause)
                 continue
             if schedule.waiting and not ack_tracker.armed:
                 ack_tracker.armed = True

@@ -42,7 +42,7 @@ def object_store(*names: str) -> type[Any]:
     fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: the extra files")
     asyn = pytest.importorskip("fsspec.asyn")
 
-    class Objects(asyn.AsyncFileSystem):  # type: ignore[misc, name-defined]
+    class Objects(asyn.AsyncFileSystem):  # type: ignore[misc, name-defined] # fsspec has no types
         protocol = "objects"
         cachable = False
         buckets: ClassVar[set[str]] = set(names or ["lake"])
